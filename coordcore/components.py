@@ -1,0 +1,172 @@
+"""What a plugin offers: components, the options they read, and what they are built with. Torch-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from coordcore.coords import CoordVocab, Quantisation
+
+COORD_TOKENS = "coord-tokens"
+"""Capability: the examples of this run contain coord tokens (said by a data builder)."""
+
+COORD_SUPERVISION = "coord-supervision"
+"""Capability: coord positions are supervised (said by a loss; needed by a builder that emits coord tokens)."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Kind(StrEnum):
+    """The five kinds of component. The value is the manifest section that selects one by its name."""
+
+    DATA = "data"
+    TEMPLATE = "template"
+    SURGERY = "surgery"
+    LOSS = "loss"
+    OPTIMIZER = "optimizer"
+
+
+def option(
+    *,
+    help: str,  # noqa: A002 - the word users know from every command-line library
+    default: Any = attrs.NOTHING,
+    factory: Callable[[], Any] | None = None,
+    validator: Any = None,
+    exists: bool = False,
+) -> Any:
+    """Declare one manifest key on a component's config class.
+
+    `help` is what `coordcore schema` prints. A `validator` is an ordinary attrs validator; its message reaches the
+    user with the file, the line and the dotted path in front. `exists` is for `Path` fields: `coordcore check` then
+    reports a missing file. Relative paths are relative to the manifest that holds them.
+    """
+    metadata = {"help": help, "exists": exists}
+    if factory is not None:
+        return attrs.field(factory=factory, validator=validator, metadata=metadata)
+    return attrs.field(default=default, validator=validator, metadata=metadata)
+
+
+@attrs.frozen(kw_only=True)
+class BuildContext:
+    """What `Component.build` may know about the run besides its own config.
+
+    `vocab` is None only when the base checkpoint has no coord tokens, which the guard allows only for a run whose
+    data builder emits none.
+    """
+
+    run_dir: Path
+    seed: int
+    quantisation: Quantisation
+    vocab: CoordVocab | None
+    rank: int = 0
+    world_size: int = 1
+
+
+def nothing(_config: Any) -> Iterable[str]:
+    """The default of `provides`, `requires` and `claims`: no capability, no module."""
+    return ()
+
+
+def _is_config_class(instance: Component, _attribute: Any, cls: Any) -> None:
+    if not (isinstance(cls, type) and attrs.has(cls)):
+        raise TypeError(
+            f"component {instance.name!r}: config must be an attrs class, got {cls!r}; "
+            "declare it with @attrs.frozen(kw_only=True)"
+        )
+    positional = [field.name for field in attrs.fields(cls) if field.init and not field.kw_only]
+    if positional:
+        raise TypeError(
+            f"component {instance.name!r}: config class {cls.__name__} takes {', '.join(positional)} by position; "
+            "declare it with @attrs.frozen(kw_only=True)"
+        )
+
+
+def _is_name(instance: Component, _attribute: Any, name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"component name must be lower-case letters, digits and underscores, starting with a letter, got {name!r}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Component:
+    """One thing a manifest can name: `[loss.coord_soft_ce_w1]` selects the loss component of that name.
+
+    name: the manifest key, lower-case with underscores, unique within its kind over all installed plugins.
+    config: a frozen, keyword-only attrs class. It lives in a module that does not import torch.
+    build: `build(config, context)` returns what `coordcore.protocols` says for the kind. Import torch inside it.
+    summary: one line for `coordcore plugins`.
+    provides, requires: capabilities, from the config. Every required one must be provided by some component of the
+        run: cross-plugin rules speak of capabilities, never of another plugin's name.
+    claims: dotted names of the modules a surgery changes ("embed_tokens", "lm_head"). No module has two claimants.
+
+    Raises ValueError for a bad name, TypeError for a config that is not a keyword-only attrs class.
+    """
+
+    name: str = attrs.field(validator=_is_name)
+    config: type[Any] = attrs.field(validator=_is_config_class)
+    build: Callable[[Any, BuildContext], Any]
+    summary: str
+    provides: Callable[[Any], Iterable[str]] = nothing
+    requires: Callable[[Any], Iterable[str]] = nothing
+    claims: Callable[[Any], Iterable[str]] = nothing
+
+
+@attrs.frozen(kw_only=True)
+class Selected:
+    """A component the manifest names, with its structured config and the distribution that offers it."""
+
+    kind: Kind
+    component: Component
+    config: Any
+    distribution: str
+
+    @property
+    def path(self) -> str:
+        """The dotted manifest path, "loss.coord_soft_ce_w1"."""
+        return f"{self.kind}.{self.component.name}"
+
+
+@attrs.frozen(kw_only=True)
+class Problem:
+    """One thing that is wrong with the input, where it stands and how to mend it.
+
+    path: dotted manifest path ("loss.coord_soft_ce_w1.sigma"), "" for the file as a whole.
+    message: lower case, with the value seen and the cure.
+    file, line: filled in by the core from `path` when a plugin leaves them out.
+    """
+
+    path: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        return ": ".join(part for part in (where, self.path, self.message) if part)
+
+
+@attrs.frozen(kw_only=True)
+class CheckedRun:
+    """What `coordcore_check` may look at: every section of the manifest, structured, and the selected components."""
+
+    manifest: Any
+    selected: tuple[Selected, ...]
+
+    def of(self, kind: Kind) -> tuple[Selected, ...]:
+        """The selected components of one kind, in manifest order."""
+        return tuple(one for one in self.selected if one.kind == kind)
+
+    def capabilities(self) -> Mapping[str, tuple[str, ...]]:
+        """Capability -> the dotted paths of the selected components that provide it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for one in self.selected:
+            for capability in one.component.provides(one.config):
+                found[capability] = (*found.get(capability, ()), one.path)
+        return found

@@ -1,0 +1,248 @@
+"""What each kind of component builds: the contract between the core and a plugin.
+
+Shape legend: n positions, m boxes, K bins (1000), V vocabulary rows, H hidden size.
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import attrs
+
+from coordcore.records import Example
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from coordcore.coords import CoordVocab
+
+Scope = Literal["coord", "text", "token", "box"]
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class ExampleSource(Protocol):
+    """Examples by index. Read lazily, picklable (data-loader workers), the same example for the same index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+class DataBuilder(Protocol):
+    """Built by a data component."""
+
+    def train(self) -> ExampleSource:
+        """The training examples, unshuffled: the core shuffles with the run's seed."""
+        ...
+
+    def validation(self) -> ExampleSource | None:
+        """The held-out examples, or None when there are none."""
+        ...
+
+
+# --- template -------------------------------------------------------------------------------------------------------
+
+
+class TemplateAdapter(Protocol):
+    """Built by a template component."""
+
+    def apply(self, template: Any) -> None:
+        """Change one ms-swift `Template` instance in place, once, before anything is encoded.
+
+        The tokenizer is `template.tokenizer`, the processor `template.processor`.
+        """
+        ...
+
+
+# --- model surgery --------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class HeadOffset:
+    """Rows a surgery adds to the output head: `logits[:, ids] += hidden @ rows.T`.
+
+    ids: [K] int64 vocabulary ids. rows: [K, H], the live (trainable) parameter, float32.
+    """
+
+    ids: Tensor
+    rows: Tensor
+
+
+@runtime_checkable
+class ModelSurgery(Protocol):
+    """Built by a surgery component. Called in this order: install, (PEFT wraps), rebind, verify, training, merge.
+
+    modules_to_save: top-level module names that the tuner must train and save whole ("coord_offset_adapter").
+    frozen: dotted suffixes of modules whose own parameters stay frozen under the full tuner ("embed_tokens").
+    """
+
+    @property
+    def modules_to_save(self) -> Sequence[str]: ...
+
+    @property
+    def frozen(self) -> Sequence[str]: ...
+
+    def install(self, model: nn.Module, vocab: CoordVocab | None) -> None:
+        """Change the freshly loaded model in place. Must change no logit, so that training starts at the base."""
+        ...
+
+    def rebind(self, model: nn.Module) -> None:
+        """Bind hooks to the live modules of `model`, which PEFT may have wrapped or copied. Idempotent."""
+        ...
+
+    def verify(self, model: nn.Module) -> None:
+        """Raise RuntimeError, with what was found and the cure, unless the surgery acts on `model` as it stands."""
+        ...
+
+    def head_offset(self, model: nn.Module) -> HeadOffset | None:
+        """The rows this surgery adds to the output head through a hook, or None if it leaves the head alone.
+
+        The objective projects hidden states itself and adds these rows; a surgery that changes the head in any other
+        way replaces the `lm_head` module, which the objective then calls whole.
+        """
+        ...
+
+    def parameters(self, model: nn.Module) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Tag -> the live parameters of this surgery, for optimizer groups: {"offset": [...]}."""
+        ...
+
+    def merge(self, model: nn.Module) -> None:
+        """Write the surgery into ordinary weights of the unwrapped model, remove its modules and hooks.
+
+        Afterwards the model is one plain transformers can save and load, and its logits are the same as before.
+        """
+        ...
+
+
+# --- losses ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class CoordPositions:
+    """Positions whose target is a coord token, already shifted (row i predicts bins[i]) and selected.
+
+    logits: [n, K] float32, columns in bin order. bins: [n] int64, the target bin.
+    values: [n] float32, the real-valued target in bin units; equal to `bins` where nothing finer is known.
+    full_lse: [n] float32, log-sum-exp over the whole vocabulary; None unless a term asks (`full_lse = True`).
+    """
+
+    logits: Tensor
+    bins: Tensor
+    values: Tensor
+    full_lse: Tensor | None = None
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class TextPositions:
+    """Positions with any supervised target, already shifted and selected.
+
+    Scope "text" holds those whose target is no coord token, scope "token" holds all.
+    logits: [n, V] float32. labels: [n] int64. coord_ids: [K] int64, empty when the run has no coord tokens.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    coord_ids: Tensor
+
+    @cached_property
+    def lse(self) -> Tensor:
+        """[n] log-sum-exp over the vocabulary, computed once and shared by every term of the chunk."""
+        return self.logits.logsumexp(-1)
+
+    @cached_property
+    def coord_lse(self) -> Tensor:
+        """[n] log-sum-exp over the coord columns."""
+        return self.logits[:, self.coord_ids].logsumexp(-1)
+
+
+@attrs.frozen(kw_only=True)
+class BoxPositions:
+    """Whole boxes: the four corner positions (x1, y1, x2, y2) of each `bbox_2d` of the answer.
+
+    logits: [m, 4, K] float32, columns in bin order. bins: [m, 4] int64. values: [m, 4] float32 as in CoordPositions.
+    """
+
+    logits: Tensor
+    bins: Tensor
+    values: Tensor
+
+
+@runtime_checkable
+class LossTerm(Protocol):
+    """Built by a loss component, alone or several in a list. A term is a pure function of its positions.
+
+    scope: which positions it sees: "coord", "text", "token" (both of them) or "box".
+    weights: part name -> weight. `__call__` returns exactly these parts. Weight 0 makes a part a diagnostic: it is
+        logged, costs no gradient and changes nothing.
+    full_lse: a "coord" term that reads `positions.full_lse`. Leave it False to be spared the full-vocabulary product.
+
+    The core owns everything else: masks, shifting, chunking, memory, gradient accumulation, ranks, logging. The loss
+    of a step is `sum over parts of weight * (sum over positions) / (global number of positions)`.
+    """
+
+    @property
+    def scope(self) -> Scope: ...
+
+    @property
+    def weights(self) -> Mapping[str, float]: ...
+
+    @property
+    def full_lse(self) -> bool: ...
+
+    def __call__(self, positions: Any, /) -> Mapping[str, Tensor]:
+        """One loss per position (per box for scope "box"): part name -> [n] float32, not reduced.
+
+        `positions` is CoordPositions, TextPositions or BoxPositions by scope; it may be a chunk of the batch, in any
+        order, so a position's loss must not depend on its neighbours. Let NaN through: the core stops the run.
+        """
+        ...
+
+
+# --- optimizer ------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class TaggedParameter:
+    """A trainable parameter as an optimizer factory sees it.
+
+    tag: "vision", "aligner" or "llm" from the model's architecture, or what a surgery calls it ("offset").
+    decay: False for biases and norms, by the rule of transformers' Trainer.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    tag: str
+    decay: bool
+
+
+class OptimizerSettings(Protocol):
+    """The `[train]` settings an optimizer factory starts from."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def weight_decay(self) -> float: ...
+
+    def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer that `[train] optim` names (fused AdamW by default), over `groups`."""
+        ...
+
+
+class OptimizerFactory(Protocol):
+    """Built by an optimizer component."""
+
+    def __call__(
+        self, parameters: Sequence[TaggedParameter], settings: OptimizerSettings
+    ) -> torch.optim.Optimizer:
+        """An optimizer over all `parameters`, each in exactly one group (the core checks), in a repeatable order.
+
+        A "name" key in a group survives save and resume and names the group in the logs.
+        """
+        ...
