@@ -42,3 +42,7 @@ class Example:
 
 class InputError(ValueError):
     """The user's input is wrong: the text is the whole message (path, value seen, cure). Exit code 2."""
+
+
+class RunError(RuntimeError):
+    """The run failed for a reason the user should read (not the input): the text is the whole message. Exit code 1."""

@@ -22,7 +22,6 @@ class Model:
         help="checkpoint folder (relative to this file), 'package:NAME/FOLDER' for one shipped in an installed "
         "package, or a hub id that is already in the local cache",
     )
-    family: str = option(default="qwen3_vl", help="ms-swift model type; its loader and template are extended")
     dtype: Literal["float32", "bfloat16", "float16"] = option(default="bfloat16", help="dtype of the base weights")
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
         default="auto", help="attention implementation; auto lets transformers choose"

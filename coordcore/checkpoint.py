@@ -1,0 +1,170 @@
+"""What can be read of a checkpoint folder from its files alone, and folders that appear whole. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import msgspec
+
+from coordcore.coords import CoordVocab
+from coordcore.quantisation import Quantisation
+from coordcore.records import InputError
+
+INFO_FILE = "coordcore.json"
+"""The file in a checkpoint folder that says how its coord tokens are meant."""
+
+INFO_FORMAT = 1
+
+
+@attrs.frozen(kw_only=True)
+class CheckpointInfo:
+    """What `coordcore.json` of an expanded or merged checkpoint holds."""
+
+    quantisation: Quantisation
+    vocab: CoordVocab
+    coordcore_version: str
+
+
+def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
+    """What `coordcore.json` in `folder` says, None when there is no such file. Raises InputError when it is damaged."""
+    path = Path(folder) / INFO_FILE
+    if not path.exists():
+        return None
+    data = read_json(path)
+    if data.get("format") != INFO_FORMAT:
+        raise InputError(
+            f"{path}: format {data.get('format')!r} is not {INFO_FORMAT}; use the coordcore version that wrote it "
+            f"({data.get('coordcore_version')})"
+        )
+    ids, version = data.get("coord_ids"), data.get("coordcore_version")
+    if not isinstance(ids, list) or not all(type(one) is int for one in ids) or not isinstance(version, str):
+        raise InputError(f"{path}: needs coord_ids (integers) and coordcore_version; write the checkpoint anew")
+    try:
+        vocab = CoordVocab(ids=tuple(ids))
+    except InputError as error:
+        raise InputError(f"{path}: coord_ids: {error}") from error
+    spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
+    return CheckpointInfo(quantisation=spec, vocab=vocab, coordcore_version=version)
+
+
+def write_checkpoint_info(folder: Path, *, quantisation: Quantisation, vocab: CoordVocab) -> None:
+    """Write `coordcore.json` into the checkpoint `folder`."""
+    from coordcore import __version__
+
+    data = {
+        "format": INFO_FORMAT,
+        "coordcore_version": __version__,
+        "quantisation": quantisation.as_dict(),
+        "coord_ids": list(vocab.ids),
+    }
+    (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises InputError naming the file."""
+    try:
+        data = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; is {path.parent} a checkpoint folder?") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: must hold a JSON object, got {type(data).__name__}")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file as checkpoints have them: indented, any script as it is."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class _AddedToken(msgspec.Struct):
+    id: int
+    content: str
+
+
+class _Tokenizer(msgspec.Struct):
+    added_tokens: list[_AddedToken]
+
+
+def read_added_tokens(folder: Path) -> dict[str, int]:
+    """Token -> id of the tokens added to the tokenizer in `folder`, which it keeps whole wherever they stand.
+
+    Reads `tokenizer.json`, else `added_tokens.json`. Raises InputError when neither is there or readable.
+    """
+    path = Path(folder) / "tokenizer.json"
+    if not path.exists():
+        path = path.with_name("added_tokens.json")
+    try:
+        # Typed decoding skips the vocabulary and the merges: 10 MB in a real tokenizer.json.
+        if path.name == "tokenizer.json":
+            tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
+            return {token.content: token.id for token in tokenizer.added_tokens}
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: no tokenizer.json; is this a checkpoint folder?") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: not a tokenizer file: {error}") from error
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a `config.json` that describes the language model: `text_config`, else the whole."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, Mapping) else config
+
+
+def read_vocab_size(folder: Path) -> int | None:
+    """`vocab_size` of the language model in `config.json`, None when the file leaves it to the default."""
+    path = Path(folder) / "config.json"
+    size = text_config(read_json(path)).get("vocab_size")
+    if size is not None and type(size) is not int:
+        raise InputError(f"{path}: vocab_size must be an integer, got {size!r}")
+    return size
+
+
+@contextmanager
+def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"] = "error") -> Iterator[Path]:
+    """Give a fresh folder beside `output`, and rename it to `output` when the block ends without an exception.
+
+    `output` therefore appears whole or not at all. if_exists: what to do when it exists by then: "error" (also
+    checked at the start), "replace" it, or "keep" it and drop the new one, for a cache that several processes fill.
+    Raises InputError for an existing `output` under "error".
+    """
+    output = Path(os.path.abspath(output))
+    refusal = f"{output}: already exists; choose another folder, or ask for it to be replaced"
+    if if_exists == "error" and output.exists():
+        raise InputError(refusal)
+    scratch = output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.tmp")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if if_exists == "replace" and output.exists():
+            old = scratch.with_suffix(".old")
+            os.replace(output, old)
+            os.replace(scratch, output)
+            _remove(old)
+            return
+        try:
+            os.replace(scratch, output)
+        except OSError as error:
+            if not output.exists():
+                raise
+            if if_exists == "error":
+                raise InputError(refusal) from error
+    finally:
+        _remove(scratch)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

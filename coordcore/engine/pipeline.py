@@ -1,0 +1,84 @@
+"""ms-swift's supervised fine-tuning pipeline over a run's examples, and one training of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from swift.pipelines.train.sft import SwiftSft
+from torch.utils.data import Dataset
+
+from coordcore.assemble import Plan
+from coordcore.engine.active import active_plan
+from coordcore.engine.arguments import swift_arguments
+from coordcore.engine.progress import ProgressCallback
+from coordcore.engine.template import to_row
+from coordcore.protocols import ExampleSource
+from coordcore.records import InputError
+from coordcore.rundir import RunDir, checkpoint_step
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """A run's examples as ms-swift rows, made per access.
+
+    `multiple`: the length is filled up to a multiple of it with rows that are not charged, so that every rank
+    evaluates the same number of batches and no example counts twice.
+    """
+
+    def __init__(self, source: ExampleSource, multiple: int = 1) -> None:
+        self.source = source
+        self.real = len(source)
+        self.length = math.ceil(self.real / multiple) * multiple
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return to_row(self.source[index % self.real], padding=index >= self.real)
+
+
+class CoordSft(SwiftSft):  # type: ignore[misc]
+    """Feeds the active run's data builder to ms-swift."""
+
+    callback: ProgressCallback
+
+    def _get_dataset(self) -> tuple[Any, Any]:
+        data = active_plan().data
+        train, validation = data.train(), data.validation()
+        if len(train) == 0:
+            raise InputError("the data builder gave no training example; look at the [data] section")
+        batch = (
+            self.args.per_device_eval_batch_size * self.args.global_world_size if self.args.global_world_size > 0 else 1
+        )
+        has_validation = validation is not None and len(validation) > 0
+        return Rows(train), Rows(validation, batch) if has_validation and validation is not None else None
+
+    def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
+        """ms-swift prints a sample here; the first batch is encoded in training anyway."""
+
+    def train(self, trainer: Any) -> Any:
+        for callback in list(trainer.callback_handler.callbacks):
+            if type(callback).__name__ in ("PrinterCallbackNew", "ProgressCallbackNew", "PrinterCallback"):
+                trainer.remove_callback(callback)
+        trainer.add_callback(self.callback)
+        result = super().train(trainer)
+        if trainer.eval_dataset is not None and self.callback.evaluated_at != trainer.state.global_step:
+            trainer.evaluate()
+        return result
+
+
+def train(plan: Plan, callback: ProgressCallback) -> None:
+    """Train the active run to its last step, from its last complete checkpoint if it has one."""
+    folder = RunDir(plan.run_dir)
+    last = folder.last_checkpoint()
+    validation = plan.data.validation()
+    arguments = swift_arguments(
+        plan,
+        has_validation=validation is not None and len(validation) > 0,
+        resume=None if last is None else str(last),
+    )
+    if arguments.rank in (-1, 0):
+        folder.discard_after(0 if last is None else checkpoint_step(last))
+    pipeline = CoordSft(arguments)
+    pipeline.callback = callback
+    pipeline.run()

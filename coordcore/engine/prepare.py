@@ -1,0 +1,118 @@
+"""From a loaded manifest to a run folder that any rank can train from, and from such a folder to a plan."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from coordcore.assemble import Plan, assemble
+from coordcore.components import COORD_TOKENS
+from coordcore.coords import CoordVocab, MissingCoordTokensError, Quantisation, quantisation, require_same
+from coordcore.engine.launch import rank, world_size
+from coordcore.manifest import Loaded, Manifest, fingerprint, load, resolved
+from coordcore.records import InputError, RunError
+from coordcore.rundir import RunDir
+
+
+def run_folder(loaded: Loaded, output: Path | None) -> Path:
+    """Where this run goes: --output, else [output] dir, else runs/<name> in the working directory."""
+    manifest = loaded.manifest
+    return Path(output or manifest.output.dir or Path("runs") / manifest.name).absolute()
+
+
+def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
+    """Find or make the base checkpoint and write the run folder; True when it continues an interrupted run."""
+    manifest = loaded.manifest
+    base = base_checkpoint(manifest)
+    return folder.prepare(resolved(manifest, loaded.plugins), fingerprint(manifest), base, overwrite=overwrite)
+
+
+def base_checkpoint(manifest: Manifest) -> Path:
+    """The folder of the base, with coord tokens: expanded into the cache when `[vocab]` asks and they are missing.
+
+    Raises InputError when a component needs coord tokens, the base has none and there is no `[vocab]` section.
+    """
+    from coordcore.base import BaseNotCachedError, resolve_base
+
+    try:
+        base = resolve_base(manifest.model.base)
+    except BaseNotCachedError:
+        base = _from_hub(manifest.model.base)
+    spec = quantisation(manifest.coords.quantisation)
+    needs = any(COORD_TOKENS in one.component.provides(one.config) for one in manifest.selected)
+    try:
+        CoordVocab.from_tokenizer_json(base)
+    except MissingCoordTokensError:
+        if manifest.vocab is not None:
+            from coordcore.vocab import cached_expansion
+
+            return cached_expansion(
+                base, initialiser=manifest.vocab.initialiser, seed=manifest.vocab.seed, quantisation=spec
+            )
+        if needs:
+            raise InputError(
+                f"model.base: {base} has no coord tokens; add a [vocab] section, or expand it with `coordcore expand`"
+            ) from None
+    _same_quantisation(base, spec)
+    return base
+
+
+def _from_hub(name: str) -> Path:
+    """A checkpoint of the hub, from the local cache when offline."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"model.base: {name!r} is no folder here, and could not be had from the hub "
+            f"({type(error).__name__}); download it first, or name a local folder"
+        ) from error
+
+
+def _same_quantisation(base: Path, spec: Quantisation) -> None:
+    from coordcore.checkpoint import read_checkpoint_info
+
+    info = read_checkpoint_info(base)
+    if info is not None:
+        require_same(info.quantisation, spec, str(base), "coords.quantisation")
+
+
+def plan_of(manifest: Manifest, run_dir: Path, base: Path) -> Plan:
+    """Build the components of a prepared run for this rank."""
+    try:
+        vocab: CoordVocab | None = CoordVocab.from_tokenizer_json(base)
+    except MissingCoordTokensError:
+        vocab = None
+    return assemble(
+        manifest,
+        run_dir=run_dir,
+        base=base,
+        vocab=vocab,
+        quantisation=quantisation(manifest.coords.quantisation),
+        rank=rank(),
+        world_size=world_size(),
+    )
+
+
+def load_run(run_dir: Path) -> Plan:
+    """The plan of an existing run folder, from its resolved manifest. Raises InputError when it is none."""
+    folder = RunDir(run_dir)
+    state = folder.state()
+    if not folder.manifest.is_file() or "base" not in state:
+        raise InputError(f"{run_dir} is not a coordcore run folder: it has no {folder.manifest.name}")
+    base = Path(str(state["base"]))
+    if not base.is_dir():
+        raise RunError(f"{base}, the base of the run in {run_dir}, is gone; `coordcore run` makes or finds it again")
+    return plan_of(load(folder.manifest).manifest, run_dir, base)
+
+
+def set_threads(threads: int | None) -> None:
+    """CPU threads of this process; several ranks on one machine otherwise fight over its cores."""
+    if threads is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,117 @@
+"""`coordcore run`: prepare the folder, train in this process or under torchrun, merge."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from coordcore.engine import launch
+from coordcore.engine.prepare import plan_of, prepare, run_folder, set_threads
+from coordcore.engine.quiet import quiet_transformers
+from coordcore.manifest import Loaded, load
+from coordcore.rundir import RunDir
+
+
+def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) -> Path:
+    """Run a manifest to its merged checkpoint, continuing an interrupted run; returns the run folder.
+
+    Raises InputError for wrong input, RunError when the run fails.
+    """
+    folder = RunDir(run_folder(loaded, output))
+    error: BaseException | None = None
+    try:
+        _run(loaded, folder, overwrite=overwrite)
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        if launch.rank() == 0 and folder.path.is_dir():
+            loaded.plugins.hook.run_ended(folder.path, error)
+    return folder.path
+
+
+def _run(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> None:
+    manifest = loaded.manifest
+    console = Console()
+    started = time.monotonic()
+    set_threads(manifest.train.threads)
+    if launch.under_launcher():
+        # Every node prepares a folder of its own; on a shared file system the first one there does it for all.
+        _join(loaded)
+        for turn in (True, False):
+            if turn is (launch.rank() == 0) and launch.local_rank() == 0:
+                resumed = prepare_or_find(loaded, folder, overwrite=overwrite, first=turn)
+            launch.barrier()
+        resumed = False
+    else:
+        resumed = prepare(loaded, folder, overwrite=overwrite)
+    if launch.rank() == 0:
+        _announce(console, loaded, folder, resumed)
+    if not folder.state().get("trained"):
+        if launch.wants_launch(manifest.launch):
+            launch.torchrun(folder.path, manifest.launch, manifest.train)
+        else:
+            train_prepared(folder.path, loaded)
+    launch.barrier()
+    launch.stop_process_group()
+    if launch.rank() != 0 or manifest.launch.node_rank != 0:
+        return
+    folder.write_state(trained=True)
+    if manifest.output.merge and not folder.merged.exists():
+        from coordcore.export import merge_run
+
+        console.print("merge    adapters into the base", highlight=False)
+        merge_run(folder.path, folder.merged)
+    folder.write_state(done=True)
+    result = folder.merged if manifest.output.merge else folder.last_checkpoint()
+    console.print(f"done     {result}  ({time.monotonic() - started:.0f} s)", highlight=False, soft_wrap=True)
+
+
+def _join(loaded: Loaded) -> None:
+    """Join the other ranks a launcher started."""
+    import torch
+
+    device = loaded.manifest.train.device
+    launch.start_process_group(cpu=device == "cpu" or not torch.cuda.is_available())
+
+
+def prepare_or_find(loaded: Loaded, folder: RunDir, *, overwrite: bool, first: bool) -> bool:
+    """Rank 0 prepares; the first rank of another node does so only where the folder is not shared."""
+    if first or not folder.manifest.is_file():
+        return prepare(loaded, folder, overwrite=overwrite)
+    return False
+
+
+def _announce(console: Console, loaded: Loaded, folder: RunDir, resumed: bool) -> None:
+    last = folder.last_checkpoint()
+    where = f"continues from {last.name}" if resumed and last is not None else "starts again" if resumed else "new run"
+    console.print(f"run      {loaded.manifest.name}: {where}", highlight=False)
+    console.print(f"folder   {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"base     {folder.state()['base']}", highlight=False, soft_wrap=True)
+
+
+def train_prepared(run_dir: Path, loaded: Loaded | None = None) -> None:
+    """Train the run that lies prepared in `run_dir`, in this process, as one rank or the only one."""
+    folder = RunDir(run_dir)
+    loaded = load(folder.manifest) if loaded is None else loaded
+    manifest = loaded.manifest
+    set_threads(manifest.train.threads)
+    _join(loaded)
+
+    from coordcore.engine.active import activate
+    from coordcore.engine.pipeline import train
+    from coordcore.engine.progress import ProgressCallback
+    from coordcore.engine.register import register
+
+    quiet_transformers()
+    base = Path(str(folder.state()["base"]))
+    plan = plan_of(manifest, run_dir, base)
+    register()
+    activate(plan)
+    callback = ProgressCallback(folder, loaded.plugins.hook, Console())
+    try:
+        train(plan, callback)
+    finally:
+        callback.close()

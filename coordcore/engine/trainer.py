@@ -1,0 +1,233 @@
+"""The ms-swift trainer of a run: the objective inside the model's forward, exact counts, per-part metrics."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from swift.trainers import Seq2SeqTrainer
+from torch import Tensor, nn
+
+from coordcore.engine.active import active_plan
+from coordcore.engine.bind import bind_for_training
+from coordcore.objective import SCOPES, CallableHead, Head, LinearHead, ObjectiveOutput, count_targets
+from coordcore.records import RunError
+from coordcore.rundir import RunDir, checkpoint_step
+
+
+def output_head(model: nn.Module) -> nn.Module:
+    """The `lm_head` of a model that PEFT may have wrapped."""
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+    return head
+
+
+def head_of(module: nn.Module, model: nn.Module, project: Callable[[Tensor], Tensor]) -> Head:
+    """How the objective projects through `module`, whose own forward is `project`, with the rows a surgery adds.
+
+    Ask inside the model's forward: under FSDP and ZeRO the parameters are whole only there.
+    """
+    offsets = [surgery.head_offset(model) for surgery in active_plan().surgeries]
+    present = [offset for offset in offsets if offset is not None]
+    if len(present) > 1:
+        raise RunError(f"{len(present)} surgeries add rows to the output head; at most one may")
+    offset = present[0] if present else None
+    # A forward set on the instance (device hooks, quantisation) or another class must be called, not imitated.
+    if type(module) is nn.Linear and getattr(project, "__func__", None) is nn.Linear.forward:
+        return LinearHead(module, offset)
+    return CallableHead(project, offset)
+
+
+@contextmanager
+def loss_in_forward(
+    model: nn.Module, targets: dict[str, Tensor], counts: list[float]
+) -> Iterator[list[ObjectiveOutput]]:
+    """Within this context `model(...)` returns the loss, [1, 1, 1], where it would return logits.
+
+    The head's `forward` is replaced on the instance, so the projection runs inside the model's own forward: FSDP and
+    ZeRO have gathered the weight there, DDP sees the loss as an output, and no [B, T, V] tensor is ever made.
+    """
+    module = output_head(model)
+    project, before = module.forward, module.__dict__.get("forward")
+    outputs: list[ObjectiveOutput] = []
+
+    def forward(hidden: Tensor) -> Tensor:
+        output = active_plan().objective(hidden, head_of(module, model, project), targets, counts)
+        outputs.append(output)
+        return output.loss.view(1, 1, 1)
+
+    module.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield outputs
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before  # type: ignore[method-assign]
+
+
+class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
+    """Trains the objective of the active run."""
+
+    def __init__(self, model: nn.Module, args: Any, *rest: Any, **kwargs: Any) -> None:
+        plan = active_plan()
+        wanted = int(os.environ.get("WORLD_SIZE", "1"))
+        if args.world_size != wanted:
+            raise RunError(
+                f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would train "
+                'a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
+            )
+        bind_for_training(model, plan)
+        super().__init__(model, args, *rest, **kwargs)
+        self.folder = RunDir(plan.run_dir)
+        parts = len(plan.objective.parts)
+        # Per mode: sums per part and positions per scope, on the device until they are logged.
+        self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
+        self.seen = {
+            mode: torch.zeros(len(SCOPES), dtype=torch.float64, device=args.device) for mode in ("train", "eval")
+        }
+        self.step_counts: list[float] = [0.0] * len(SCOPES)
+        # The step and its sums, kept on the device and looked at when something is logged or saved.
+        self.pending: list[tuple[int, Tensor]] = []
+
+    # --- the loss ---
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Positions per scope over all micro-batches and ranks of this step: the divisors of the loss."""
+        counts = [count_targets(batch["targets"]) for batch in batch_samples]
+        total = torch.tensor([sum(column) for column in zip(*counts, strict=True)], dtype=torch.float64)
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total.to(device), reduction="sum").cpu()
+        self.step_counts = total.tolist()
+        return total[SCOPES.index("token")]
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        targets = inputs.pop("targets")
+        for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids"):
+            inputs.pop(unused, None)
+        unwrapped = self.accelerator.unwrap_model(model)
+        with loss_in_forward(unwrapped, targets, self.step_counts) as outputs:
+            result = model(**inputs)
+        if len(outputs) != 1:
+            raise RunError(
+                f"the model called its output head {len(outputs)} times in one forward instead of once; "
+                "a setting computes the loss past the head (check [train.swift])"
+            )
+        mode = "train" if self.model.training else "eval"
+        self.sums[mode] += outputs[0].sums
+        self.seen[mode] += torch.tensor(count_targets(targets), dtype=torch.float64).to(self.args.device)
+        if mode == "train":
+            self.pending.append((self.state.global_step + 1, outputs[0].sums))
+        # DDP and its kin average gradients over ranks; the counts are global already.
+        loss = result.logits.sum() * (self.accelerator.num_processes if mode == "train" else 1)
+        result.logits = None
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def prediction_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Called for every batch of an evaluation, whose loss is a ratio of sums at the end.
+        return super().prediction_step(model, inputs, True)
+
+    # --- metrics ---
+
+    def _reduced(self, mode: str) -> dict[str, float]:
+        """Token-weighted means of every part since the last call, over all ranks."""
+        state = torch.cat([self.sums[mode], self.seen[mode]])
+        if self.args.world_size > 1:
+            state = self.accelerator.reduce(state, reduction="sum")
+        values = state.tolist()
+        self.sums[mode].zero_()
+        self.seen[mode].zero_()
+        parts = active_plan().objective.parts
+        seen = dict(zip(SCOPES, values[len(parts) :], strict=True))
+        return {
+            part.name: total / seen[part.scope]
+            for part, total in zip(parts, values[: len(parts)], strict=True)
+            if seen[part.scope]
+        }
+
+    def check_finite(self) -> None:
+        """Stop the run if any part has become NaN or infinite since the last look. Every rank sees the same."""
+        if not self.pending:
+            return
+        steps = [step for step, _ in self.pending]
+        bad = ~torch.stack([sums for _, sums in self.pending]).isfinite()
+        self.pending.clear()
+        # One row per step and part, so that ranks with different micro-batches still agree on the first bad step.
+        first = torch.full((len(active_plan().objective.parts),), torch.inf, dtype=torch.float64)
+        for step, row in zip(steps, bad.tolist(), strict=True):
+            for part, is_bad in enumerate(row):
+                if is_bad:
+                    first[part] = min(first[part], torch.tensor(step, dtype=torch.float64))
+        if self.args.world_size > 1:
+            gathered = self.accelerator.gather(first.to(self.args.device)[None]).cpu()
+            first = gathered.amin(0)
+        if not first.isfinite().any():
+            return
+        step = int(first.min())
+        names = [
+            part.name for part, when in zip(active_plan().objective.parts, first.tolist(), strict=True) if when == step
+        ]
+        kept = self.folder.last_checkpoint()
+        raise RunError(
+            f"step {step}: the loss became NaN or infinite in {', '.join(names)}; "
+            + (f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet")
+            + "; lower train.learning_rate or look at the examples of this step"
+        )
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            self.check_finite()
+            logs.update(self._reduced("train"))
+            for group in self.optimizer.param_groups:
+                if "name" in group:
+                    logs[f"lr/{group['name']}"] = float(group["lr"])
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        self.check_finite()
+        self.sums["eval"].zero_()
+        self.seen["eval"].zero_()
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        means = self._reduced("eval")
+        weights = {part.name: part.weight for part in active_plan().objective.parts}
+        output.metrics.update({f"eval_{name}": value for name, value in means.items()})
+        output.metrics["eval_loss"] = sum(weights[name] * value for name, value in means.items())
+        return output
+
+    # --- checkpoints ---
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write the checkpoint beside, then rename: a folder named checkpoint-N is always whole."""
+        self.check_finite()
+        final, partial = self.folder.checkpoints, self.folder.partial
+        name = f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            shutil.copy(final / "args.json", partial / "args.json")
+        self.accelerator.wait_for_everyone()
+        self.args.output_dir = str(partial)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.output_dir = str(final)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(final / name, ignore_errors=True)
+            (partial / name).rename(final / name)
+            shutil.rmtree(partial)
+            keep = active_plan().manifest.train.keep
+            if keep is not None:
+                for old in sorted(final.glob("checkpoint-*"), key=checkpoint_step)[:-keep]:
+                    shutil.rmtree(old)
+        self.state.last_model_checkpoint = str(final / name)
+        self.accelerator.wait_for_everyone()

@@ -1,0 +1,51 @@
+"""First values for the embedding rows of the coord tokens. Imports torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from coordcore.quantisation import NUM_BINS
+
+Initialiser = Literal["mean", "digits", "smooth"]
+
+
+def coord_rows(rows: Tensor, digit_rows: Tensor, initialiser: Initialiser, seed: int) -> Tensor:
+    """The first values of the 1000 new rows: [1000, H] float32.
+
+    rows: [n, H], the rows of the tokens there are (no padding rows). digit_rows: [10, H], those of "0" .. "9".
+
+    mean: the mean of `rows`, plus noise of 2 % of their standard deviation, so that no two are alike.
+    digits: a weighted mean of the rows of k's three digits ("012"), 4 : 2 : 1 from hundreds to ones. Near bins start
+        near each other, and a bin starts near the number the base can already read. A plain mean would make 12 and 21
+        one row, or 1, 11 and 111. With powers of two no two bins share their weights. Draws nothing.
+    smooth: mean plus standard deviation times a code of 16 frequencies along k, sin and cos with amplitude 1/f,
+        through a random projection: near bins alike, far bins unrelated.
+    """
+    if initialiser == "digits":
+        digits = torch.arange(NUM_BINS)[:, None] // torch.tensor([100, 10, 1]) % 10
+        weights = torch.tensor([4.0, 2.0, 1.0]) / 7
+        return (digit_rows.float()[digits] * weights[:, None]).sum(1)
+    generator = torch.Generator().manual_seed(seed)
+    mean, deviation = moments(rows)
+    if initialiser == "mean":
+        return mean + 0.02 * deviation * torch.randn(NUM_BINS, rows.shape[1], generator=generator)
+    frequency = torch.arange(1, 17)
+    phase = torch.pi * torch.arange(NUM_BINS)[:, None] / (NUM_BINS - 1) * frequency
+    code = torch.cat([phase.sin() / frequency, phase.cos() / frequency], dim=1)
+    code = code @ torch.randn(code.shape[1], rows.shape[1], generator=generator)
+    return mean + deviation * (code - code.mean(0)) / code.std(0)
+
+
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the rows, [H] float32 each."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for start in range(0, len(rows), 4096):  # a real matrix as a whole would take gigabytes in float64
+        piece = rows[start : start + 4096].double()
+        total += piece.sum(0)
+        squares += piece.square().sum(0)
+    mean = total / len(rows)
+    return mean.float(), (squares / len(rows) - mean.square()).clamp(min=0).sqrt().float()

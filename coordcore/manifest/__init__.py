@@ -1,0 +1,21 @@
+"""The manifest: one TOML file that says what to train, on what, with which plugins. Torch-free."""
+
+from __future__ import annotations
+
+from coordcore.manifest.load import Loaded, ManifestError, load
+from coordcore.manifest.model import MANIFEST_VERSION, Manifest
+from coordcore.manifest.read import Document, Origin
+from coordcore.manifest.resolve import as_document, fingerprint, resolved
+
+__all__ = [
+    "MANIFEST_VERSION",
+    "Document",
+    "Loaded",
+    "Manifest",
+    "ManifestError",
+    "Origin",
+    "as_document",
+    "fingerprint",
+    "load",
+    "resolved",
+]

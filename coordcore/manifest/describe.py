@@ -1,0 +1,95 @@
+"""Names for the types a config class may use, and the keys it reads: for messages and `coordcore schema`."""
+
+from __future__ import annotations
+
+import collections.abc
+import types
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import attrs
+
+_SCALARS: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    Path: "a path",
+    type(None): "nothing",
+    Any: "any value",
+}
+
+ARRAYS: dict[Any, type] = {
+    list: list,
+    tuple: tuple,
+    collections.abc.Sequence: tuple,
+    set: set,
+    frozenset: frozenset,
+}
+"""Array types, bare and as the origin of a generic one -> what is built for them."""
+
+TABLES = (dict, collections.abc.Mapping)
+
+
+def is_union(wanted: Any) -> bool:
+    """Whether a type is `A | B` or `Union[A, B]`."""
+    return get_origin(wanted) in (Union, types.UnionType)
+
+
+def choices(wanted: Any) -> list[Any] | None:
+    """The TOML values that a Literal or Enum allows; None for any other type."""
+    if get_origin(wanted) is Literal:
+        return list(get_args(wanted))
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return [member.value for member in wanted]
+    return None
+
+
+def type_name(wanted: Any) -> str:
+    """A type in the words of a message: "an integer", "one of 'lora', 'full'", "an array of strings"."""
+    allowed = choices(wanted)
+    if allowed is not None:
+        return "one of " + ", ".join(show(one) for one in allowed)
+    if is_union(wanted):
+        return " or ".join(type_name(one) for one in get_args(wanted) if one is not type(None))
+    origin = get_origin(wanted) or wanted
+    inside = get_args(wanted)
+    if origin in ARRAYS:
+        if not inside:
+            return "an array"
+        if origin is tuple and inside[-1] is not Ellipsis:
+            return f"an array of {len(inside)}: {', '.join(type_name(one) for one in inside)}"
+        return f"an array, each {type_name(inside[0])}"
+    if origin in TABLES:
+        return f"a table, each value {type_name(inside[1])}" if inside else "a table"
+    if isinstance(wanted, type) and attrs.has(wanted):
+        return "a table"
+    return _SCALARS.get(wanted, str(wanted))
+
+
+def show(value: Any) -> str:
+    """A value as messages show it: in TOML's words, and short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    text = f"[{', '.join(show(one) for one in value)}]" if isinstance(value, list | tuple) else repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def keys(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:
+    """Manifest key -> the field of an attrs class that it fills, annotations resolved to types."""
+    return {field.alias or field.name: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
+
+
+def is_required(field: attrs.Attribute[Any]) -> bool:
+    """Whether a manifest must give this key."""
+    return field.default is attrs.NOTHING
+
+
+def default(field: attrs.Attribute[Any]) -> Any:
+    """The default of a key that is not required. A factory that needs the instance gives `attrs.NOTHING`."""
+    if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # the stub calls the class a function
+        return attrs.NOTHING if field.default.takes_self else field.default.factory()
+    return field.default

@@ -1,0 +1,266 @@
+"""Reads manifest files: `extends`, `drop`, `--set`, and for every key the file and line it came from. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli
+
+from coordcore.components import Kind, Problem
+from coordcore.manifest.locate import KeyPath, dotted, locate
+from coordcore.manifest.model import MANIFEST_VERSION
+
+Table = dict[str, Any]
+
+SINGLE = (Kind.DATA, Kind.TEMPLATE, Kind.OPTIMIZER)
+"""The kinds of which a run has exactly one component."""
+
+
+@attrs.frozen
+class Origin:
+    """Where a value came from.
+
+    file: as messages show it, "shapes.toml" or "--set train.steps=3". line: from 1; None where there is none.
+    folder: what a relative path in this value is relative to.
+    """
+
+    file: str
+    line: int | None
+    folder: Path
+
+
+@attrs.frozen(kw_only=True)
+class Document:
+    """A manifest as plain tables, its bases and overrides merged in. `origins` always has the empty path."""
+
+    data: Table
+    origins: Mapping[KeyPath, Origin]
+
+    def origin(self, path: KeyPath) -> Origin:
+        """Where the key at `path` came from; for one that is not there, its nearest table that is."""
+        while path not in self.origins:
+            path = path[:-1]
+        return self.origins[path]
+
+    def problem(self, path: KeyPath, message: str) -> Problem:
+        """A problem with the key at `path`."""
+        origin = self.origin(path)
+        return Problem(path=dotted(path), message=message, file=origin.file, line=origin.line)
+
+    def placed(self, problem: Problem) -> Problem:
+        """`problem` with the file and line of its dotted path, unless it names a file itself."""
+        if problem.file is not None:
+            return problem
+        known = {dotted(path): path for path in self.origins}
+        inside = [text for text in known if text == problem.path or problem.path.startswith((f"{text}.", f"{text}["))]
+        origin = self.origins[known[max(inside, key=len, default="")]]
+        return attrs.evolve(problem, file=origin.file, line=origin.line)
+
+
+def read(file: Path, overrides: Iterable[str], problems: list[Problem]) -> Document:
+    """The document in `file` on top of what it extends, and the `--set` overrides on top of that.
+
+    Appends to `problems`; the document is worth looking at only when nothing was appended.
+    """
+    document = _read_with_bases(file, (), problems) or _empty(_shown(file), _folder(file))
+    top = _read_overrides(overrides, document, problems)
+    return merge(document, top, problems)
+
+
+def _empty(file: str, folder: Path) -> Document:
+    return Document(data={}, origins={(): Origin(file, None, folder)})
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _shown(file: Path) -> str:
+    """The name messages use: as the user typed it, relative to the working directory when inside it."""
+    shown = os.path.normpath(file)
+    if os.path.isabs(shown) and Path(shown).is_relative_to(Path.cwd()):
+        return os.path.relpath(shown)
+    return shown
+
+
+def _folder(file: Path) -> Path:
+    return Path(os.path.abspath(file)).parent
+
+
+def _read_with_bases(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Document | None:
+    """`file` on top of its bases; None when it cannot be read. `chain` holds the files that led here."""
+    own = _read_file(file, problems)
+    if own is None:
+        return None
+    base = _empty(_shown(file), _folder(file))
+    for path, name in _names(own, "extends", problems):
+        parent = file.parent / name
+        chain_here = (*chain, file)
+        if parent.resolve() in [one.resolve() for one in chain_here]:
+            names = " -> ".join(_shown(one) for one in (*chain_here, parent))
+            problems.append(own.problem(path, f"the files extend each other in a circle: {names}"))
+        elif not parent.exists():
+            problems.append(own.problem(path, f"no such file: {_shown(parent)}"))
+        else:
+            document = _read_with_bases(parent, chain_here, problems)
+            if document is not None:
+                base = merge(base, document, problems)
+    own.data.pop("extends", None)
+    for of_that_file_alone in ("name", "resolved"):
+        base.data.pop(of_that_file_alone, None)
+    return merge(base, own, problems)
+
+
+def _read_file(file: Path, problems: list[Problem]) -> Document | None:
+    shown = _shown(file)
+
+    def stop(message: str, line: int | None = None) -> None:
+        problems.append(Problem(path="", message=message, file=shown, line=line))
+
+    try:
+        raw = file.read_bytes()
+        text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
+        data = tomli.loads(text)
+    except OSError as error:
+        return stop(f"cannot be read: {(error.strerror or str(error)).lower()}")
+    except UnicodeDecodeError as error:
+        return stop(f"not UTF-8: byte 0x{raw[error.start]:02x}", raw.count(b"\n", 0, error.start) + 1)
+    except tomli.TOMLDecodeError as error:
+        message = error.msg[:1].lower() + error.msg[1:]
+        return stop(f"not valid TOML: {message} (column {error.colno})", error.lineno)
+    folder = _folder(file)
+    origins = {path: Origin(shown, line, folder) for path, line in locate(text).items()}
+    document = Document(data=data, origins={(): Origin(shown, None, folder), **origins})
+    version = data.get("manifest_version")
+    if type(version) is int and version != MANIFEST_VERSION:
+        cure = "update coordcore" if version > MANIFEST_VERSION else f"write {MANIFEST_VERSION}"
+        message = f"this coordcore reads version {MANIFEST_VERSION}, got {version}; {cure}"
+        problems.append(document.problem(("manifest_version",), message))
+        return None
+    return document
+
+
+def _names(document: Document, key: str, problems: list[Problem]) -> Iterator[tuple[KeyPath, str]]:
+    """The strings under a top-level key that holds one string or an array of them."""
+    value = document.data.get(key, [])
+    for path, name in [((key,), value)] if isinstance(value, str) else _indexed((key,), value):
+        if isinstance(name, str) and name:
+            yield path, name
+        else:
+            problems.append(document.problem(path, f"must be a string or an array of strings, got {name!r}"))
+
+
+def _indexed(path: KeyPath, value: Any) -> list[tuple[KeyPath, Any]]:
+    return [((*path, index), one) for index, one in enumerate(value)] if isinstance(value, list) else [(path, value)]
+
+
+# --- overrides ------------------------------------------------------------------------------------------------------
+
+
+def _read_overrides(overrides: Iterable[str], below: Document, problems: list[Problem]) -> Document:
+    """All `--set KEY=VALUE` as one document, a later one over an earlier one."""
+    data: Table = {}
+    origins: dict[KeyPath, Origin] = {(): below.origins[()]}
+    for override in overrides:
+        origin = Origin(f"--set {override}", None, Path.cwd())
+        key, equals, text = override.partition("=")
+        path = key_path(key)
+        if not equals or path is None:
+            problems.append(
+                Problem(path="", message="must be KEY=VALUE, as in --set train.steps=10", file=origin.file)
+            )
+        elif path[0] in ("extends", "manifest_version"):
+            problems.append(Problem(path=key, message="can only be set in a file", file=origin.file))
+        else:
+            value = _override_value(text)
+            for name in reversed(path):
+                value = {name: value}
+            origins |= dict.fromkeys(_paths(value), origin)
+            _merge_tables(data, value)
+    return Document(data=data, origins=origins)
+
+
+def _override_value(text: str) -> Any:
+    """`text` as a TOML value, or as it stands where it is none."""
+    try:
+        document = tomli.loads(f"value = {text}")
+    except tomli.TOMLDecodeError:
+        return text
+    return document["value"] if len(document) == 1 else text
+
+
+def key_path(text: str) -> tuple[str, ...] | None:
+    """The names in a dotted TOML key, or None where `text` is no such key."""
+    try:
+        table = tomli.loads(f"{text} = 0")
+    except tomli.TOMLDecodeError:
+        return None
+    names = []
+    while isinstance(table, dict) and len(table) == 1:
+        ((name, table),) = table.items()
+        names.append(name)
+    return tuple(names) if table == 0 else None
+
+
+def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Every path inside `value`."""
+    if path:
+        yield path
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, one in items:
+        yield from _paths(one, (*path, key))
+
+
+# --- merging --------------------------------------------------------------------------------------------------------
+
+
+def merge(below: Document, above: Document, problems: list[Problem]) -> Document:
+    """`above` laid over `below`: tables merge key by key, anything else is replaced whole.
+
+    First what `above` drops is taken out of `below`. Of a kind that allows one component, the one named above
+    replaces the one named below.
+    """
+    data = deepcopy(below.data)
+    top = deepcopy(above.data)
+    for path, text in _names(above, "drop", problems):
+        if not _remove(data, key_path(text)):
+            close = get_close_matches(text, [dotted(one) for one in _paths(below.data)], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            problems.append(above.problem(path, f"there is no {text!r} to drop below this manifest{hint}"))
+    top.pop("drop", None)
+    for kind in SINGLE:
+        chosen, earlier = top.get(kind), data.get(kind)
+        if chosen and isinstance(chosen, dict) and isinstance(earlier, dict):
+            data[kind] = {name: section for name, section in earlier.items() if name in chosen}
+    _merge_tables(data, top)
+    present = {(), *_paths(data)}
+    origins = {path: origin for path, origin in {**below.origins, **above.origins}.items() if path in present}
+    return Document(data=data, origins=origins)
+
+
+def _merge_tables(below: Table, above: Table) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge_tables(below[key], value)
+        else:
+            below[key] = value
+
+
+def _remove(data: Table, path: tuple[str, ...] | None) -> bool:
+    """Take the key at `path` out of `data`. False where there is none."""
+    table: Any = data
+    for name in (path or ())[:-1]:
+        table = table.get(name) if isinstance(table, dict) else None
+    if not path or not isinstance(table, dict) or path[-1] not in table:
+        return False
+    del table[path[-1]]
+    return True

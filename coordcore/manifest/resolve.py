@@ -1,0 +1,90 @@
+"""Writes a manifest out in full, and names by a hash what determines its result. Torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coordcore import __version__
+from coordcore.manifest.describe import keys
+from coordcore.manifest.model import Manifest
+from coordcore.plugins import CORE, Plugins
+
+Table = dict[str, Any]
+
+WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "train": ("log_every", "save_every", "eval_every", "eval_batch_size", "keep", "workers", "threads"),
+}
+"""Keys that change neither the weights nor their order of updates: a run may be continued with others."""
+
+SECTIONS_WITHOUT_EFFECT = ("name", "requires", "launch", "output", "plugins", "manifest_version")
+
+
+def resolved(manifest: Manifest, plugins: Plugins) -> str:
+    """The manifest as TOML with every default filled in and every path absolute.
+
+    Loading it gives an equal `Manifest`. Its `[resolved]` table says what the run was made with (versions of coordcore
+    and of the plugins it names, the quantisation spec); nothing reads it back.
+    """
+    import tomli_w
+
+    from coordcore.coords import quantisation
+
+    owners = sorted({one.distribution for one in manifest.selected} - {CORE})
+    record = {
+        "coordcore": __version__,
+        "fingerprint": fingerprint(manifest),
+        "plugins": {owner: plugins.version(owner) for owner in owners},
+        "quantisation": _plain(quantisation(manifest.coords.quantisation).as_dict()),
+    }
+    return tomli_w.dumps({**as_document(manifest), "resolved": record})
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """A hash of what determines the result of a run: 64 hex digits.
+
+    Leaves out where results go, how many processes do the work, and how often something is written.
+    """
+    document = as_document(manifest)
+    for section in SECTIONS_WITHOUT_EFFECT:
+        document.pop(section, None)
+    for section, names in WITHOUT_EFFECT.items():
+        document[section] = {key: value for key, value in document[section].items() if key not in names}
+    # The order of surgeries and losses is the order they act in, so only keys inside a config are sorted.
+    parts = [[key, *([list(value.items())] if isinstance(value, dict) else [value])] for key, value in document.items()]
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_document(manifest: Manifest) -> Table:
+    """The plain tables of a manifest. A key that is None is left out, as TOML has no null."""
+    document: Table = _table(manifest)
+    del document["selected"]
+    for one in manifest.selected:
+        document.setdefault(str(one.kind), {})[one.component.name] = _plain(one.config)
+    return document
+
+
+def _table(config: Any) -> Table:
+    table = {key: getattr(config, field.name) for key, field in keys(type(config)).items()}
+    return {key: _plain(value) for key, value in table.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """A structured value as TOML can hold it."""
+    if attrs.has(type(value)):
+        return _table(value)
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(one) for one in value)
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,281 @@
+"""The declared quantisation conventions: pixels to ordered bins and back. Torch-free; numpy is imported when used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import attrs
+from attrs.validators import ge, gt, in_, instance_of, matches_re
+
+from coordcore.records import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+NUM_BINS = 1000
+"""Ordered bins of a coordinate, 0 .. 999."""
+
+Rounding = Literal["nearest", "floor", "outward"]
+Outside = Literal["error", "clip"]
+
+
+def _finite(instance: Any, attribute: Any, value: float) -> None:
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{attribute.name} must be a finite number, got {value!r}")
+
+
+def _number(*more: Any) -> Any:
+    validators: list[Any] = [instance_of((int, float)), _finite, *more]
+    return attrs.field(validator=validators)
+
+
+@attrs.frozen(kw_only=True)
+class Quantisation:
+    """One convention for writing a position in an image as one of `bins` ordered bins.
+
+    A position x on an axis of `size` pixels is written as `r(x * encode_scale / size)`, limited to the last bin, and
+    read as `(bin + decode_shift) * size / decode_scale`. r is "nearest" (`floor(v + 0.5)`: halves go up, where Python
+    and NumPy would round them to even), "floor", or "outward" (floor for x1 and y1, ceil for x2 and y2).
+
+    The last bin takes what would fall behind it: with `encode_scale` = `bins` that is the image's right and lower
+    edge. `version` changes when a convention of the same name changes its meaning.
+    """
+
+    name: str = attrs.field(validator=matches_re(r"[a-z][a-z0-9_]*"))
+    version: int = attrs.field(default=1, validator=[instance_of(int), ge(1)])
+    bins: int = attrs.field(default=NUM_BINS, validator=[instance_of(int), gt(1)])
+    encode_scale: float = _number(gt(0))
+    rounding: Rounding = attrs.field(validator=in_(get_args(Rounding)))
+    decode_scale: float = _number(gt(0))
+    decode_shift: float = _number()
+
+    def encode(
+        self, values: ArrayLike, size: ArrayLike, *, outside: Outside = "error", upper: ArrayLike | None = None
+    ) -> NDArray[Any]:
+        """The bins of `values` (pixels, any shape) on axes of `size` pixels (broadcast): int64, 0 .. bins-1.
+
+        outside: what to do with a value below 0 or above `size`: "error", or "clip" to the image's edge.
+        upper: bool, broadcast: which values are a box's x2 or y2. Only "outward" rounding needs it.
+        Raises InputError for NaN, infinities, a size that is not > 0, and values outside the image unless clipped.
+        """
+        import numpy as np
+
+        scaled = _inside(values, size, outside) * self.encode_scale / _sizes(size)
+        floor = np.floor(scaled)
+        if self.rounding == "nearest":
+            # Not floor(scaled + 0.5): that addition itself rounds 0.49999999999999994 up to 1.
+            floor += scaled - floor >= 0.5
+        elif self.rounding == "outward":
+            if upper is None:
+                raise InputError(
+                    f"quantisation {self.name} rounds boxes outward and cannot encode single points; "
+                    "encode boxes, or choose a quantisation that rounds to nearest"
+                )
+            floor = np.where(np.asarray(upper, dtype=bool), np.ceil(scaled), floor)
+        bins: NDArray[Any] = np.minimum(floor, self.bins - 1).astype(np.int64)
+        return bins
+
+    def decode(self, bins: ArrayLike, size: ArrayLike) -> NDArray[Any]:
+        """The pixels of `bins` (any shape; real-valued ones too, such as an expected bin): float64.
+
+        Raises InputError for NaN and for values outside 0 .. bins-1.
+        """
+        array = _numbers(bins, "bins")
+        last = self.bins - 1
+        bad = ~((array >= 0) & (array <= last))
+        if bad.any():
+            value = array[bad].flat[0]
+            hint = f"{value:g} > {last}: this looks like absolute pixels" if value > last else f"got {value:g}"
+            raise InputError(f"bins must lie in 0..{last}; {hint}")
+        pixels: NDArray[Any] = (array + self.decode_shift) * _sizes(size) / self.decode_scale
+        return pixels
+
+    def to_bin_units(self, values: ArrayLike, size: ArrayLike, *, outside: Outside = "error") -> NDArray[Any]:
+        """The real-valued bin that decodes to each value, unrounded: float64 in 0 .. bins-1.
+
+        For nearest_999 this is `x / size * 999`. Where a convention has no bin for a value (the last pixel of
+        qwen_1000, the outer half bins of florence_1000) it is the nearest one there is. Errors as in `encode`.
+        """
+        import numpy as np
+
+        units: NDArray[Any] = _inside(values, size, outside) * self.decode_scale / _sizes(size) - self.decode_shift
+        limited: NDArray[Any] = np.clip(units, 0.0, self.bins - 1.0)
+        return limited
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole spec as plain values, for record files, checkpoints and predictions."""
+        return attrs.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, source: str = "quantisation") -> Quantisation:
+        """The spec that `as_dict` wrote. `source` names the file in messages.
+
+        Raises InputError for missing, unknown or wrong entries, and for a known name with another meaning.
+        """
+        names = [field.name for field in attrs.fields(cls)]
+        if not isinstance(data, Mapping) or set(data) != set(names):
+            raise InputError(f"{source}: must hold exactly {', '.join(names)}, got {data!r}; write it with as_dict()")
+        try:
+            spec = cls(**data)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{source}: {error.args[0]}") from error
+        known = QUANTISATIONS.get(spec.name)
+        if known is not None:
+            require_same(spec, known, source, "this version of coordcore")
+        return spec
+
+    def __str__(self) -> str:
+        return f"{self.name} (version {self.version})"
+
+
+def _spec(name: str, encode_scale: int, rounding: Rounding, decode_scale: int, decode_shift: float = 0) -> Quantisation:
+    return Quantisation(
+        name=name,
+        encode_scale=float(encode_scale),
+        rounding=rounding,
+        decode_scale=float(decode_scale),
+        decode_shift=float(decode_shift),
+    )
+
+
+QUANTISATIONS: Mapping[str, Quantisation] = {
+    spec.name: spec
+    for spec in (
+        _spec("nearest_999", 999, "nearest", 999),  # the default: exact at both edges, half a bin at most
+        _spec("qwen_1000", 1000, "nearest", 1000),  # Qwen's text coordinates
+        _spec("florence_1000", 1000, "floor", 1000, 0.5),  # Florence-2: bin centres
+        _spec("outward_999", 999, "outward", 999),
+        _spec("floor_999", 999, "floor", 999),  # Rex-Omni, supervised stage
+        _spec("rex_reward", 999, "floor", 1000),  # Rex-Omni, reward stage: not an inverse pair
+        _spec("mixed_999_1000", 999, "nearest", 1000),  # encode one way, decode another: kept to measure the mistake
+    )
+}
+"""Name -> convention."""
+
+DEFAULT_QUANTISATION = QUANTISATIONS["nearest_999"]
+
+
+def quantisation(name: str) -> Quantisation:
+    """The convention of that name. Raises InputError listing the names there are."""
+    if name not in QUANTISATIONS:
+        raise InputError(f"unknown quantisation {name!r}; available: {', '.join(QUANTISATIONS)}")
+    return QUANTISATIONS[name]
+
+
+def require_same(a: Quantisation, b: Quantisation, what_a: str, what_b: str) -> None:
+    """Raise InputError unless `a` and `b` are the same convention; the message names both owners and what differs."""
+    ours, theirs = a.as_dict(), b.as_dict()
+    differ = [f"{key} {ours[key]} against {theirs[key]}" for key in ours if ours[key] != theirs[key]]
+    if differ:
+        raise InputError(
+            f"{what_a} is quantised as {a}, {what_b} as {b}: {', '.join(differ)}; "
+            "use one convention throughout ([coords] quantisation), or write the data again from pixels"
+        )
+
+
+def count_outside(values: ArrayLike, size: ArrayLike) -> int:
+    """How many of `values` lie outside 0..size: what `outside="clip"` would move."""
+    array, limit = _numbers(values, "values"), _sizes(size)
+    return int(((array < 0) | (array > limit)).sum())
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EncodedBoxes:
+    """Boxes as bins.
+
+    bins: [n, 4] int64, x1 y1 x2 y2 with x1 < x2 and y1 < y2. values: [n, 4] float64, the same corners in bin units,
+    unrounded; a corner that was moved to widen its box has its bin here.
+    widened: boxes that had collapsed and were widened by one bin. clipped: boxes that were cut at the image's edge.
+    """
+
+    bins: NDArray[Any]
+    values: NDArray[Any]
+    widened: int
+    clipped: int
+
+
+def encode_boxes(
+    boxes: ArrayLike,
+    width: int,
+    height: int,
+    *,
+    quantisation: Quantisation = DEFAULT_QUANTISATION,
+    outside: Outside = "error",
+) -> EncodedBoxes:
+    """Encode `boxes` ([n, 4] pixels: x1, y1, x2, y2) of one image of `width` x `height`.
+
+    A box whose corners fall into one bin is widened by one bin, to the right and downwards, at the last bin to the
+    left and upwards. outside: as in `Quantisation.encode`; "clip" cuts boxes at the image's edge, but never makes up a
+    box that does not overlap the image.
+    Raises InputError naming the box for x2 < x1 or y2 < y1, for corners outside the image, and for NaN.
+    """
+    import numpy as np
+
+    array = _numbers(boxes, "boxes")
+    if array.size == 0:
+        array = array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise InputError(f"boxes must have shape [n, 4] (x1, y1, x2, y2 in pixels), got {list(array.shape)}")
+    size = np.array([width, height] * 2, dtype=np.float64)
+    low, high = array[:, :2], array[:, 2:]
+    _reject_boxes(array, (high < low).any(1), "corners are not x1 <= x2, y1 <= y2; is this x, y, width, height?")
+    moved = ((array < 0) | (array > size)).any(1)
+    if outside == "error":
+        _reject_boxes(array, moved, f"lies outside the image of {width} x {height}; mend it or ask for clipping")
+    missed = ((high <= 0) & (low < 0) | (low >= size[:2]) & (high > size[:2])).any(1)
+    _reject_boxes(array, missed, f"does not overlap the image of {width} x {height}; leave it out")
+
+    upper = np.array([False, False, True, True])
+    bins = quantisation.encode(array, size, outside=outside, upper=upper)
+    values = quantisation.to_bin_units(array, size, outside=outside)
+    flat = bins[:, 2:] <= bins[:, :2]
+    at_end = flat & (bins[:, :2] >= quantisation.bins - 1)
+    step = np.concatenate([-at_end.astype(np.int64), (flat & ~at_end).astype(np.int64)], axis=1)
+    bins = bins + step
+    values = np.where(step != 0, bins.astype(np.float64), values)
+    return EncodedBoxes(bins=bins, values=values, widened=int(flat.any(1).sum()), clipped=int(moved.sum()))
+
+
+def _reject_boxes(boxes: NDArray[Any], bad: Any, why: str) -> None:
+    if bad.any():
+        index = int(bad.argmax())
+        raise InputError(f"box {index} {boxes[index].tolist()}: {why}")
+
+
+def _numbers(values: ArrayLike, what: str) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{what} must be a rectangular array of numbers, got {values!r}") from error
+    # Strings and booleans would convert to numbers without a word; an empty list has no type yet.
+    if array.size and array.dtype.kind not in "iuf":
+        raise InputError(f"{what} must be numbers, got {array.flat[0]!r}")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise InputError(f"{what} must be finite numbers, got {array[~np.isfinite(array)].flat[0]}")
+    return array
+
+
+def _sizes(size: ArrayLike) -> NDArray[Any]:
+    array = _numbers(size, "image size")
+    if not (array > 0).all():
+        raise InputError(f"image size must be > 0 pixels, got {array.min():g}")
+    return array
+
+
+def _inside(values: ArrayLike, size: ArrayLike, outside: Outside) -> NDArray[Any]:
+    import numpy as np
+
+    array, limit = _numbers(values, "values"), _sizes(size)
+    if outside not in get_args(Outside):
+        raise InputError(f"outside must be 'error' or 'clip', got {outside!r}")
+    bad = (array < 0) | (array > limit)
+    if outside == "error" and bad.any():
+        value, edge = (np.broadcast_to(one, bad.shape)[bad].flat[0] for one in (array, limit))
+        raise InputError(f"value {value:g} lies outside the image (0..{edge:g} pixels); mend it or ask for clipping")
+    clipped: NDArray[Any] = np.clip(array, 0.0, limit)
+    return clipped

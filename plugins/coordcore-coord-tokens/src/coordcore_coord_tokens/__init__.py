@@ -1,0 +1,50 @@
+"""JSONL records with coordinate tokens, and the ms-swift template adapter. The public names, loaded on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coordcore_coord_tokens.annotate import annotate_coord_tokens
+    from coordcore_coord_tokens.answer import Located, answer_text
+    from coordcore_coord_tokens.jsonl import CoordJsonl, JsonlSource
+    from coordcore_coord_tokens.plugin import CoordJsonlConfig, CoordTemplateConfig
+    from coordcore_coord_tokens.template import CoordTemplate, apply_coord_template_adapter
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CoordJsonl",
+    "CoordJsonlConfig",
+    "CoordTemplate",
+    "CoordTemplateConfig",
+    "JsonlSource",
+    "Located",
+    "annotate_coord_tokens",
+    "answer_text",
+    "apply_coord_template_adapter",
+]
+
+_HOMES = {
+    "CoordJsonl": "jsonl",
+    "CoordJsonlConfig": "plugin",
+    "CoordTemplate": "template",
+    "CoordTemplateConfig": "plugin",
+    "JsonlSource": "jsonl",
+    "Located": "answer",
+    "annotate_coord_tokens": "annotate",
+    "answer_text": "answer",
+    "apply_coord_template_adapter": "template",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # `coordcore check` imports the hooks alone; msgspec and the readers wait until a run needs them.
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,38 @@
+"""Annotation of a record in memory: the tokens, bins and fractions of each object's geometry, kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coordcore.coords import NUM_BINS, ints_to_tokens
+from coordcore_coord_tokens.records import check_text, geometry_of, parse_objects, read_bins
+
+
+def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `record` whose objects carry their geometry in three further forms, by geometry kind.
+
+    Each object gains `_coord_tokens` (`{"bbox_2d": ["<|coord_12|>", ...]}`), `_coord_token_ints` (the bins, 0..999) and
+    `_coord_token_norm` (bin / 999); the record gains `_coord_tokens_enabled = True`. The names are CoordExp's. Older
+    annotations are replaced. `record` and its objects are not changed; geometry may be integers 0..999 or coord tokens.
+    Only `objects` is read: images and sizes are the data builder's business.
+
+    Raises coordcore.InputError with the path in front ("objects[2].bbox_2d: ...") for anything the record format does
+    not allow; docs/reference/records.md lists the messages.
+    """
+    objects = parse_objects(record)
+    annotated = []
+    for index, (given, one) in enumerate(zip(record["objects"], objects, strict=True)):
+        path = f"objects[{index}]"
+        check_text(one.desc, f"{path}.desc")
+        kind, values = geometry_of(one, path)
+        bins = read_bins(kind, values, f"{path}.{kind}")
+        annotated.append(
+            {
+                **given,
+                "_coord_tokens": {kind: ints_to_tokens(bins)},
+                "_coord_token_ints": {kind: list(bins)},
+                "_coord_token_norm": {kind: [k / (NUM_BINS - 1) for k in bins]},
+            }
+        )
+    return {**record, "objects": annotated, "_coord_tokens_enabled": True}

@@ -1,0 +1,42 @@
+"""Images as the model sees them: upright, in RGB, of the size the record states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coordcore import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+def open_upright(path: Path, *, width: int, height: int) -> Image:
+    """The decoded RGB image, turned by its EXIF orientation.
+
+    Raises InputError with the path for a missing, corrupt or too deep image, and when its upright size is not
+    `width` x `height`: boxes would land elsewhere.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            orientation = file.getexif().get(_ORIENTATION, 1)
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except FileNotFoundError as error:
+        raise InputError(f"no image file at {path}") from error
+    # Pillow's decoders raise all of these for damaged files; SyntaxError comes from its PNG reader.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"image {path} cannot be read: {error}") from error
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        raise InputError(f"image {path} has mode {image.mode}, more than 8 bits a channel; convert it to 8 bits first")
+    if image.size != (width, height):
+        turned = f" once its EXIF orientation {orientation} is applied" if orientation != 1 else ""
+        raise InputError(
+            f"image {path} is {image.width} x {image.height}{turned}, but the record says {width} x {height}; "
+            "width and height are those of the upright image"
+        )
+    return image.convert("RGB")

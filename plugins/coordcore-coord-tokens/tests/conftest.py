@@ -1,0 +1,67 @@
+"""A working directory with one image, and ways to write records into it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
+from PIL import Image
+
+from coordcore import BuildContext
+from coordcore.coords import DEFAULT_QUANTISATION
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+Write = Callable[..., Path]
+Build = Callable[..., CoordJsonl]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, holding photo.png (640 x 480)."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (640, 480), "white").save("photo.png")
+    return tmp_path
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    """A right record of photo.png."""
+    return {
+        "images": ["photo.png"],
+        "width": 640,
+        "height": 480,
+        "objects": [{"desc": "red circle", "bbox_2d": [12, 40, 300, 412]}],
+    }
+
+
+@pytest.fixture
+def write(folder: Path) -> Write:
+    """`write(record, ..., name="train.jsonl")` writes records (dicts, or lines as bytes) and returns the path."""
+
+    def write(*records: dict[str, Any] | bytes, name: str = "train.jsonl") -> Path:
+        lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
+        Path(name).write_bytes(b"".join(line + b"\n" for line in lines))
+        return Path(name)
+
+    return write
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> BuildContext:
+    return BuildContext(run_dir=tmp_path / "run", seed=0, quantisation=DEFAULT_QUANTISATION, vocab=None)
+
+
+@pytest.fixture
+def build(write: Write, context: BuildContext) -> Build:
+    """`build(record, ..., space="pixel")` writes train.jsonl and builds it with these settings."""
+
+    def build(*records: dict[str, Any] | bytes, **settings: Any) -> CoordJsonl:
+        return CoordJsonl.open(CoordJsonlConfig(train=write(*records), **settings), context)
+
+    return build

@@ -1,0 +1,112 @@
+"""What the plugin offers to the core."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, CoordTemplate, CoordTemplateConfig, plugin
+
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, CheckedRun, Component, Kind, Selected
+from coordcore.hookspecs import GROUP
+from coordcore.manifest.model import Manifest, Model
+
+Write = Callable[..., Path]
+
+
+def test_the_entry_point_names_the_plugin_module() -> None:
+    (entry,) = (one for one in entry_points(group=GROUP) if one.dist and one.dist.name == "coordcore-coord-tokens")
+    assert entry.load() is plugin
+
+
+def component(offered: Iterable[Component]) -> Component:
+    (only,) = offered
+    return only
+
+
+DATA = component(plugin.coordcore_data_builders())
+TEMPLATE = component(plugin.coordcore_template_adapters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "capabilities"),
+    [
+        ({}, ([COORD_TOKENS], [COORD_SUPERVISION])),
+        ({"coord_tokens": False}, ([], [])),
+        ({"mode": "summary"}, ([], [])),
+    ],
+)
+def test_coord_tokens_require_their_supervision(settings: dict[str, Any], capabilities: Any) -> None:
+    config = CoordJsonlConfig(train=Path("train.jsonl"), **settings)
+    assert (DATA.provides(config), DATA.requires(config)) == capabilities
+
+
+def test_the_data_component_builds(write: Write, context: BuildContext, record: dict[str, Any]) -> None:
+    assert isinstance(DATA.build(CoordJsonlConfig(train=write(record)), context), CoordJsonl)
+
+
+def test_the_template_component_builds(context: BuildContext) -> None:
+    built = TEMPLATE.build(CoordTemplateConfig(skip_bbox_norm=False), context)
+    assert built == CoordTemplate(coord_tokens=True, skip_bbox_norm=False)
+
+
+@pytest.mark.parametrize("key", ["prompt", "system"])
+def test_a_prompt_is_plain_text(key: str) -> None:
+    with pytest.raises(ValueError, match=r"^contains '<image>', which the model's template reads as a control token"):
+        CoordJsonlConfig(train=Path("train.jsonl"), **{key: "<image> Find all."})
+
+
+def check(*configs: Any) -> list[str]:
+    kinds = {CoordJsonlConfig: (Kind.DATA, DATA), CoordTemplateConfig: (Kind.TEMPLATE, TEMPLATE)}
+    selected = []
+    for config in configs:
+        kind, offered = kinds[type(config)]
+        selected.append(Selected(kind=kind, component=offered, config=config, distribution="coordcore-coord-tokens"))
+    manifest = Manifest(name="test", model=Model(base="base"))
+    run = CheckedRun(manifest=manifest, selected=tuple(selected))
+    return [str(problem) for problem in plugin.coordcore_check(run)]
+
+
+def test_a_right_run_has_no_problems(write: Write, record: dict[str, Any]) -> None:
+    assert check(CoordJsonlConfig(train=write(record)), CoordTemplateConfig()) == []
+
+
+def test_check_reads_the_records(write: Write, record: dict[str, Any]) -> None:
+    wrong = {**record, "width": 0}
+    config = CoordJsonlConfig(train=write(record, wrong), validation=write(wrong, name="validation.jsonl"))
+    assert check(config) == [
+        "train.jsonl:2: width: expected int >= 1",
+        "validation.jsonl:1: width: expected int >= 1",
+    ]
+
+
+def test_check_leaves_the_records_alone_when_asked(write: Write, record: dict[str, Any]) -> None:
+    assert check(CoordJsonlConfig(train=write({**record, "width": 0}), validate=False)) == []
+
+
+def test_data_and_template_must_agree(write: Write, record: dict[str, Any]) -> None:
+    assert check(CoordJsonlConfig(train=write(record)), CoordTemplateConfig(coord_tokens=False)) == [
+        "template.coord_template.coord_tokens: false, but data.coord_jsonl writes coord tokens; set both alike"
+    ]
+
+
+def test_every_option_has_help() -> None:
+    options = [*attrs.fields(CoordJsonlConfig), *attrs.fields(CoordTemplateConfig)]
+    assert [one.name for one in options if not one.metadata.get("help")] == []
+
+
+def test_checking_imports_neither_torch_nor_pillow() -> None:
+    code = (
+        "import sys; from pathlib import Path; from coordcore_coord_tokens import CoordJsonlConfig, jsonl, template; "
+        "from coordcore.coords import DEFAULT_QUANTISATION; "
+        "list(jsonl.problems(CoordJsonlConfig(train=Path('/dev/null')), DEFAULT_QUANTISATION)); "
+        "print(sorted({'torch', 'PIL', 'swift', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

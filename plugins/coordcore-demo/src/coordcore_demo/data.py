@@ -1,0 +1,87 @@
+"""Drawn pictures as training examples: the data builder `shapes` and its answer text. Torch-free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from coordcore import Example, Geometry
+from coordcore.coords import Quantisation, encode_boxes, int_to_token
+from coordcore.protocols import ExampleSource
+from coordcore_demo.plugin import PROMPT, ShapesConfig
+from coordcore_demo.shapes import Split, draw
+
+
+def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: bool = True) -> str:
+    """CoordJSON of (description, bins of x1, y1, x2, y2) pairs: `{"objects": [{"desc": "red ring", "bbox_2d": [...]}]}`.
+
+    The bins are bare coord tokens, or plain numbers with `coord_tokens=False` (which makes it JSON).
+    """
+    write = int_to_token if coord_tokens else str
+    members = [
+        f'{{"desc": {json.dumps(desc)}, "bbox_2d": [{", ".join(write(int(k)) for k in bins)}]}}' for desc, bins in objects
+    ]
+    return f'{{"objects": [{", ".join(members)}]}}'
+
+
+@attrs.frozen(kw_only=True)
+class Pictures:
+    """The examples of one split, each drawn when it is read."""
+
+    config: ShapesConfig
+    quantisation: Quantisation
+    split: Split
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < self.count:
+            raise IndexError(f"{self.split} picture {index} of {self.count}")
+        config = self.config
+        image, shapes = draw(
+            config.seed,
+            index,
+            split=self.split,
+            image_size=config.image_size,
+            min_objects=config.min_objects,
+            max_objects=config.max_objects,
+        )
+        boxes = encode_boxes(
+            [shape.box for shape in shapes], image.width, image.height, quantisation=self.quantisation
+        )
+        answer = answer_text(
+            zip((shape.desc for shape in shapes), boxes.bins.tolist(), strict=True), coord_tokens=config.coord_tokens
+        )
+        written = boxes.values.tolist() if config.coord_tokens else []
+        return Example(
+            messages=(
+                {"role": "user", "content": f"<image>{PROMPT}"},
+                {"role": "assistant", "content": answer},
+            ),
+            images=(image,),
+            geometries=tuple(Geometry(kind="bbox_2d", values=tuple(values)) for values in written),
+            source=f"shapes {self.split} picture {index} (seed {config.seed})",
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Shapes:
+    """The data builder `shapes`."""
+
+    config: ShapesConfig
+    quantisation: Quantisation
+
+    def train(self) -> ExampleSource:
+        """The training pictures."""
+        return self._pictures("train", self.config.train_images)
+
+    def validation(self) -> ExampleSource | None:
+        """The validation pictures, or None when `validation_images` is 0."""
+        return self._pictures("validation", self.config.validation_images) if self.config.validation_images else None
+
+    def _pictures(self, split: Split, count: int) -> Pictures:
+        return Pictures(config=self.config, quantisation=self.quantisation, split=split, count=count)

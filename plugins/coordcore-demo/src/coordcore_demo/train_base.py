@@ -1,0 +1,164 @@
+"""Trains the tiny base checkpoint of this package from random weights: `python -m coordcore_demo.train_base`.
+
+The base answers with plain numbers and has no coord tokens: what a published Qwen3-VL is to a user, in small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coordcore.checkpoint import whole_folder
+from coordcore.coords import QUANTISATIONS
+from coordcore.records import InputError
+from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore_demo.data import Pictures
+from coordcore_demo.plugin import PROMPT, ShapesConfig
+
+SEED = 20250
+PICTURES = 6000
+STEPS = 900
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
+WARMUP = 50
+
+# What the tokenizer should keep whole, as its pre-tokenizer splits the conversation ("Ġ" is a leading space).
+WORDS = (
+    *("user", "assistant", "Find", "Ġthe", "Ġshapes"),
+    *('{"', "objects", '":', 'Ġ[{"', "desc", 'Ġ"', '",', "bbox", "Ġ[", "]},", 'Ġ{"', "]}]}"),
+    *("red", "green", "blue", "yellow", "Ġsquare", "Ġring", "Ġcross"),
+)
+
+
+def merges_for(words: Sequence[str]) -> list[str]:
+    """BPE merges, in order, that make one token of each word: the known merges first, then from the left."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in words:
+        pieces = list(word)
+        while len(pieces) > 1:
+            pairs = list(zip(pieces, pieces[1:], strict=False))
+            pair = next((merge for merge in merges if merge in pairs), pairs[0])
+            merges[pair] = None
+            at = pairs.index(pair)
+            pieces[at : at + 2] = ["".join(pair)]
+    return [" ".join(merge) for merge in merges]
+
+
+def write_random_base(folder: Path) -> Path:
+    """Write the base as it is before training to `folder`: about 0.7 million weights, seeded, float32."""
+    return tiny_qwen3vl(
+        folder,
+        coord_tokens=False,
+        merges=merges_for(WORDS),
+        hidden_size=96,
+        layers=3,
+        heads=3,
+        kv_heads=1,
+        head_dim=32,
+        ffn_size=288,
+        rope_theta=1000.0,
+        mrope_section=(8, 4, 4),
+        initializer_range=0.05,
+        vision_hidden_size=64,
+        vision_layers=2,
+        vision_heads=4,
+        vision_ffn_size=128,
+        deepstack=(0,),
+        position_grid=8,
+        max_pixels=256 * 256,
+        seed=SEED,
+    )
+
+
+def pictures() -> Pictures:
+    """The pictures the base learns from: other ones than a run with the demo's default seed sees."""
+    config = ShapesConfig(seed=SEED, coord_tokens=False)
+    # Qwen3-VL itself was taught 0..1000 text coordinates; 0..999 keeps every answer within three digits.
+    return Pictures(config=config, quantisation=QUANTISATIONS["nearest_999"], split="train", count=PICTURES)
+
+
+def conversation(answer: str) -> str:
+    """One example as ms-swift's `qwen3_vl` template writes it, the picture's tokens still one placeholder."""
+    return f"{question()}{answer}<|im_end|>\n"
+
+
+def question() -> str:
+    """The part of `conversation` that is given, up to where the answer starts."""
+    return (
+        f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{PROMPT}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def encode(processor: Any, examples: Sequence[Any]) -> dict[str, Tensor]:
+    """A right-padded batch for the model, with labels on the answer and its end."""
+    texts = [conversation(example.messages[1]["content"]) for example in examples]
+    images = [example.images[0] for example in examples]
+    batch = dict(processor(text=texts, images=images, padding=True, padding_side="right", return_tensors="pt"))
+    given = processor(text=[question()], images=images[:1], return_tensors="pt")["input_ids"].shape[1]
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    labels[:, :given] = -100
+    return {**batch, "labels": labels}
+
+
+def train(model: nn.Module, processor: Any, *, steps: int = STEPS) -> Iterator[tuple[int, float]]:
+    """Train in place; yields (step, loss). The order of the pictures and every draw come from SEED."""
+    source = pictures()
+    order = torch.Generator().manual_seed(SEED)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / WARMUP, 0.5 * (1 + math.cos(math.pi * step / steps))),
+    )
+    model.train()
+    queue: list[int] = []
+    for step in range(1, steps + 1):
+        if len(queue) < BATCH_SIZE:
+            queue += torch.randperm(len(source), generator=order).tolist()
+        batch = encode(processor, [source[index] for index in queue[:BATCH_SIZE]])
+        del queue[:BATCH_SIZE]
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        yield step, loss.item()
+
+
+def write_base(output: Path, *, steps: int = STEPS, log_every: int = 50) -> None:
+    """Train the base and write it to `output`, its weights rounded to bfloat16."""
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+    torch.set_num_threads(1)  # So that sums are taken in one order everywhere.
+    with whole_folder(output) as folder:
+        write_random_base(folder)
+        model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        processor = AutoProcessor.from_pretrained(folder)
+        started = time.perf_counter()
+        for step, loss in train(model, processor, steps=steps):
+            if step % log_every == 0 or step == steps:
+                print(f"step {step}/{steps}  loss {loss:.3f}  {time.perf_counter() - started:.0f} s", flush=True)
+        model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m coordcore_demo.train_base", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; it must not exist")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        write_base(options.output, steps=options.steps)
+    except InputError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Tries a trained checkpoint on pictures it has not seen: `python -m coordcore_demo.verify FOLDER --images 50`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coordcore.checkpoint import read_checkpoint_info
+from coordcore.coords import DEFAULT_QUANTISATION, Quantisation
+from coordcore.records import InputError
+from coordcore_demo.plugin import PROMPT
+from coordcore_demo.scores import Scores, parse, score
+from coordcore_demo.shapes import Shape, draw
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BATCH = 25
+TOKENS_PER_OBJECT = 40
+
+
+def answers(folder: Path, images: Sequence[Image.Image], *, max_new_tokens: int) -> list[str]:
+    """What the checkpoint in `folder` says to each picture: greedy, in float32 on the CPU, by plain transformers."""
+    import torch
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+    question = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    texts: list[str] = []
+    for start in range(0, len(images), BATCH):
+        chunk = list(images[start : start + BATCH])
+        # The pictures have one size and the question is the same, so that a batch needs no padding.
+        batch = processor(text=[question] * len(chunk), images=chunk, return_tensors="pt")
+        with torch.inference_mode():
+            tokens = model.generate(**batch, do_sample=False, max_new_tokens=max_new_tokens)
+        given = batch["input_ids"].shape[1]
+        texts += processor.batch_decode(tokens[:, given:], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def read(text: str, *, image_size: int, quantisation: Quantisation) -> list[Shape] | None:
+    """An answer's objects with their boxes in pixels, or None when it does not parse."""
+    found = parse(text)
+    if found is None:
+        return None
+    shapes = []
+    for desc, bins in found:
+        x1, y1, x2, y2 = quantisation.decode(bins, image_size).tolist()
+        shapes.append(Shape(desc, (x1, y1, x2, y2)))
+    return shapes
+
+
+def verify(
+    folder: Path, *, images: int = 50, seed: int = 0, max_objects: int = 1, sheet: Path | None = None
+) -> tuple[Scores, list[str]]:
+    """Score the checkpoint in `folder` on held-out pictures; gives the scores and its answers as they are.
+
+    The quantisation is the one that the checkpoint records. sheet: a PNG to write, truth and answer drawn.
+    Raises InputError when `folder` is no checkpoint.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json; give the folder of a merged checkpoint (runs/<name>/merged)")
+    info = read_checkpoint_info(folder)
+    drawn = [draw(seed, index, max_objects=max_objects) for index in range(images)]
+    pictures = [picture for picture, _ in drawn]
+    truths = [shapes for _, shapes in drawn]
+    texts = answers(folder, pictures, max_new_tokens=TOKENS_PER_OBJECT * max_objects)
+    quantisation = info.quantisation if info else DEFAULT_QUANTISATION
+    read_back = [read(text, image_size=pictures[0].width, quantisation=quantisation) for text in texts]
+    if sheet is not None:
+        from coordcore_demo.sheet import write_sheet
+
+        write_sheet(sheet, pictures, truths, read_back)
+    return score(truths, read_back), texts
+
+
+def _print(scores: Scores) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{scores.images} held-out pictures")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_row("answers that parse to the right number of boxes", f"{scores.parsed:.0%}")
+    table.add_row("mean IoU, whatever the description", f"{scores.class_agnostic_iou:.3f}")
+    table.add_row("mean IoU, 0 for a wrong description", f"{scores.mean_iou:.3f}")
+    table.add_row("F1 at IoU .50", f"{scores.f1_50:.3f}")
+    table.add_row("F1 at IoU .75", f"{scores.f1_75:.3f}")
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line. Exits with 1 when a `--min-*` bound is missed, with 2 for wrong input."""
+    parser = argparse.ArgumentParser(prog="python -m coordcore_demo.verify", description=__doc__)
+    parser.add_argument("folder", type=Path, help="merged checkpoint")
+    parser.add_argument("--images", type=int, default=50, help="held-out pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pictures (default: %(default)s)")
+    parser.add_argument("--max-objects", type=int, default=1, help="most shapes on one (default: %(default)s)")
+    parser.add_argument("--sheet", type=Path, help="PNG to write: pictures with the true and the answered boxes")
+    parser.add_argument("--min-parsed", type=float, default=0.0, help="fail below this share of parsed answers")
+    parser.add_argument("--min-iou", type=float, default=0.0, help="fail below this class-agnostic mean IoU")
+    options = parser.parse_args(arguments)
+    if options.images < 1:
+        parser.error(f"--images must be at least 1, got {options.images}")
+    # A local folder needs no network, and its loading no progress bar.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        scores, _ = verify(
+            options.folder,
+            images=options.images,
+            seed=options.seed,
+            max_objects=options.max_objects,
+            sheet=options.sheet,
+        )
+    except (InputError, ValueError) as error:
+        parser.error(str(error))
+    _print(scores)
+    if scores.parsed < options.min_parsed or scores.class_agnostic_iou < options.min_iou:
+        sys.exit(f"below the bounds: parsed {options.min_parsed}, class-agnostic mean IoU {options.min_iou}")
+
+
+if __name__ == "__main__":
+    main()

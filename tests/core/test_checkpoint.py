@@ -1,0 +1,114 @@
+"""What a checkpoint folder says about itself, and folders that appear whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coordcore import __version__
+from coordcore.checkpoint import CheckpointInfo, read_checkpoint_info, whole_folder, write_checkpoint_info
+from coordcore.coords import CoordVocab, quantisation
+from coordcore.records import InputError
+
+VOCAB = CoordVocab(ids=tuple(range(50, 1050)))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_info_reads_back(tmp_path: Path) -> None:
+    spec = quantisation("florence_1000")
+    write_checkpoint_info(tmp_path, quantisation=spec, vocab=VOCAB)
+    assert read_checkpoint_info(tmp_path) == CheckpointInfo(
+        quantisation=spec, vocab=VOCAB, coordcore_version=__version__
+    )
+
+
+def test_a_folder_without_info(tmp_path: Path) -> None:
+    assert read_checkpoint_info(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2, "coordcore_version": "9.1"}, r"format 2 is not 1; use the coordcore version .* \(9.1\)"),
+        ({"coord_ids": [1, 2]}, r"coordcore.json: coord_ids: .* has 1000 distinct ids, got 2, 2 of them distinct"),
+        ({"coord_ids": "50-1049"}, r"coordcore.json: needs coord_ids \(integers\)"),
+        ({"quantisation": {}}, r"coordcore.json: quantisation: must hold exactly name"),
+    ],
+)
+def test_damaged_info_names_the_file(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    write_checkpoint_info(tmp_path, quantisation=quantisation("nearest_999"), vocab=VOCAB)
+    path = tmp_path / "coordcore.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
+        read_checkpoint_info(tmp_path)
+
+
+def test_info_that_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "coordcore.json").write_text("{")
+    with pytest.raises(InputError, match=r"coordcore.json: not readable as JSON"):
+        read_checkpoint_info(tmp_path)
+
+
+def test_a_whole_folder_appears_at_the_end(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "output"
+    with whole_folder(output) as scratch:
+        (scratch / "file").write_text("text")
+        assert not output.exists()
+    assert (names(output.parent), names(output)) == (["output"], ["file"])
+
+
+def test_nothing_appears_when_the_writer_fails(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with whole_folder(tmp_path / "output") as scratch:
+            (scratch / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(tmp_path) == []
+
+
+def test_an_existing_folder_is_an_error_before_any_work(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="already exists; choose another folder, or ask for it to be replaced"),
+        whole_folder(tmp_path),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_a_folder_that_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+
+    def overtaken() -> None:
+        with whole_folder(output) as scratch:
+            (scratch / "file").write_text("mine")
+            output.mkdir()
+            (output / "theirs").write_text("theirs")
+
+    with pytest.raises(InputError, match="already exists"):
+        overtaken()
+    assert (names(tmp_path), names(output)) == (["output"], ["theirs"])
+
+
+def test_replace_leaves_nothing_of_the_old(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "old").write_text("old")
+    with whole_folder(output, if_exists="replace") as scratch:
+        (scratch / "new").write_text("new")
+        assert names(output) == ["old"]
+    assert (names(tmp_path), names(output)) == (["output"], ["new"])
+
+
+def test_keep_lets_the_first_of_two_writers_win(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with whole_folder(output, if_exists="keep") as slow:
+        with whole_folder(output, if_exists="keep") as fast:
+            (fast / "file").write_text("fast")
+        (slow / "file").write_text("slow")
+    assert (names(tmp_path), (output / "file").read_text()) == (["output"], "fast")
