@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -164,11 +165,6 @@ def refusal(name: str, value: Any, *, attention: str) -> str | None:
     return None
 
 
-def available() -> list[str]:
-    """The arguments of OWNED and REFUSED that are not for `[train.swift]`."""
-    return sorted({*OWNED, *REFUSED})
-
-
 def installed_version() -> str | None:
     """The version of ms-swift, None where it is not installed."""
     try:
@@ -196,10 +192,11 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
         last = (answer.stderr.strip() or "no message").splitlines()[-1]
         raise InputError(f"ms-swift {version} is installed and cannot be imported: {last}")
     text = answer.stdout.strip().splitlines()[-1]
-    cache.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(file)
+    with suppress(OSError):  # a home that cannot be written to only costs the question again
+        cache.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(file)
     known = json.loads(text)
     return known
 

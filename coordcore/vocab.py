@@ -175,9 +175,10 @@ def _copy_files(base: Path, folder: Path) -> None:
         if entry.name.startswith(".") or entry.name.endswith((*_WEIGHTS, ".index.json")):
             continue
         if entry.is_dir():
-            shutil.copytree(entry, folder / entry.name)
+            shutil.copytree(entry, folder / entry.name, copy_function=shutil.copyfile)
         else:
-            shutil.copy2(entry, folder / entry.name)
+            # Not its mode: a model store's files may be read-only, and some of the copies are edited.
+            shutil.copyfile(entry, folder / entry.name)
 
 
 def _add_tokens(folder: Path) -> tuple[CoordVocab, list[int]]:

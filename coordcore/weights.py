@@ -131,7 +131,7 @@ def copy_with_rows(source: Path, target: Path, blocks: Mapping[str, RowBlock]) -
     Streams: holds no tensor in memory. Every other byte of data stays what it was. Without blocks it is a plain copy.
     """
     if not blocks:
-        shutil.copy2(source, target)
+        shutil.copyfile(source, target)
         return
     header, start = read_header(source)
     metadata = header.pop("__metadata__", None)
@@ -161,7 +161,6 @@ def copy_with_rows(source: Path, target: Path, blocks: Mapping[str, RowBlock]) -
             _copy_range(reader, writer, low, low + block.first * row_bytes)
             writer.write(block.data)
             _copy_range(reader, writer, low + (block.first + block.rows) * row_bytes, high)
-    shutil.copymode(source, target)
 
 
 def _copy_range(reader: IO[bytes], writer: IO[bytes], low: int, high: int) -> None:

@@ -15,11 +15,12 @@ from coordcore.base import PACKAGE, is_hub_id
 from coordcore.components import Kind, Problem, Selected
 from coordcore.manifest.describe import keys, show
 from coordcore.manifest.locate import KeyPath
-from coordcore.manifest.model import Manifest
+from coordcore.manifest.model import Coords, Manifest
 from coordcore.manifest.model import Plugins as PluginsSection
 from coordcore.manifest.read import SINGLE, Document, read
 from coordcore.manifest.structure import Structurer, did_you_mean
 from coordcore.plugins import Plugins, discover
+from coordcore.quantisation import QUANTISATIONS
 from coordcore.records import InputError
 
 NOUNS = {
@@ -91,6 +92,7 @@ def load(file: Path | str, overrides: Iterable[str] = (), plugins: Plugins | Non
     selected = _select(document, structurer, plugins)
     problems = structurer.problems
     problems += _requirements(document, own.get("requires"))
+    problems += _quantisation(document, own.get("coords"))
     for path, config in _configs(own, selected):
         structurer.look_for_files(path, config)
     missing = structurer.missing + _anchor(document, own)
@@ -235,6 +237,13 @@ def _requirement_problem(text: str) -> str | None:
     if not wanted.specifier.contains(installed, prereleases=True):
         return f"needs {wanted.name}{wanted.specifier}, installed is {installed}; pip install '{text}'"
     return None
+
+
+def _quantisation(document: Document, coords: Coords | None) -> list[Problem]:
+    if coords is None or coords.quantisation in QUANTISATIONS:
+        return []
+    hint = did_you_mean(coords.quantisation, QUANTISATIONS)
+    return [document.problem(("coords", "quantisation"), f"unknown quantisation {coords.quantisation!r}; {hint}")]
 
 
 def _configs(own: dict[str, Any], selected: list[Selected]) -> list[tuple[KeyPath, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import ge, gt, in_, le, min_len, optional
+from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len, optional
 
 from coordcore.components import Kind, Selected, option
 
@@ -20,7 +20,7 @@ class Model:
     base: str = option(
         validator=min_len(1),
         help="checkpoint folder (relative to this file), 'package:NAME/FOLDER' for one shipped in an installed "
-        "package, or a hub id that is already in the local cache",
+        "package, or a hub id",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = option(default="bfloat16", help="dtype of the base weights")
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
@@ -77,7 +77,9 @@ class Train:
     schedule: Literal["constant", "linear", "cosine"] = option(default="cosine", help="learning-rate schedule")
     warmup: float = option(default=0.03, validator=[ge(0), le(1)], help="share of the steps spent warming up")
     weight_decay: float = option(default=0.0, validator=ge(0), help="decoupled weight decay on matrices")
-    betas: tuple[float, float] = option(default=(0.9, 0.999), help="Adam's betas")
+    betas: tuple[float, float] = option(
+        default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1))), help="Adam's betas"
+    )
     max_grad_norm: float = option(default=1.0, validator=gt(0), help="gradient norm is clipped to this")
     optim: str = option(default="adamw_torch_fused", help="transformers' optimizer name")
     max_length: int = option(default=2048, validator=gt(0), help="tokens per example; a longer one stops the run")
@@ -120,6 +122,12 @@ class Launch:
     )
     fsdp: str | None = option(default=None, help="ms-swift's FSDP setting: fsdp2 or a file")
 
+    def __attrs_post_init__(self) -> None:
+        if self.node_rank >= self.nnodes:
+            raise ValueError(f"node_rank must be below nnodes ({self.nnodes}), got {self.node_rank}")
+        if self.deepspeed and self.fsdp:
+            raise ValueError("deepspeed and fsdp exclude each other; keep one")
+
 
 @attrs.frozen(kw_only=True)
 class Output:
@@ -136,12 +144,17 @@ class Plugins:
     block: tuple[str, ...] = option(default=(), help="distribution names to leave out")
 
 
+def _is_folder_name(_instance: Manifest, _attribute: Any, name: str) -> None:
+    if not name or name.startswith(".") or set(name) & set("/\\\n"):
+        raise ValueError("must be usable as a folder name")
+
+
 @attrs.frozen(kw_only=True)
 class Manifest:
     """A whole manifest, structured. `selected` holds the component sections in manifest order, by kind."""
 
     manifest_version: int = option(default=MANIFEST_VERSION, help="version of this format")
-    name: str = option(help="names the run; the file's stem when absent")
+    name: str = option(validator=_is_folder_name, help="names the run; the file's stem when absent")
     requires: tuple[str, ...] = option(default=(), help='distributions the run needs: "coordcore-soft-ce-w1>=0.1"')
     model: Model
     vocab: Vocab | None = None

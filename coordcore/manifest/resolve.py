@@ -33,14 +33,14 @@ def resolved(manifest: Manifest, plugins: Plugins) -> str:
     """
     import tomli_w
 
-    from coordcore.coords import quantisation
+    from coordcore.quantisation import quantisation
 
     owners = sorted({one.distribution for one in manifest.selected} - {CORE})
     record = {
         "coordcore": __version__,
         "fingerprint": fingerprint(manifest),
         "plugins": {owner: plugins.version(owner) for owner in owners},
-        "quantisation": _plain(quantisation(manifest.coords.quantisation).as_dict()),
+        "quantisation": plain(quantisation(manifest.coords.quantisation).as_dict()),
     }
     return tomli_w.dumps({**as_document(manifest), "resolved": record})
 
@@ -66,25 +66,25 @@ def as_document(manifest: Manifest) -> Table:
     document: Table = _table(manifest)
     del document["selected"]
     for one in manifest.selected:
-        document.setdefault(str(one.kind), {})[one.component.name] = _plain(one.config)
+        document.setdefault(str(one.kind), {})[one.component.name] = plain(one.config)
     return document
 
 
 def _table(config: Any) -> Table:
     table = {key: getattr(config, field.name) for key, field in keys(type(config)).items()}
-    return {key: _plain(value) for key, value in table.items() if value is not None}
+    return {key: plain(value) for key, value in table.items() if value is not None}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A structured value as TOML can hold it."""
     if attrs.has(type(value)):
         return _table(value)
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items() if one is not None}
+        return {key: plain(one) for key, one in value.items() if one is not None}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, set | frozenset):
-        return sorted(_plain(one) for one in value)
+        return sorted(plain(one) for one in value)
     if isinstance(value, Enum):
         return value.value
     return str(value) if isinstance(value, Path) else value

@@ -66,6 +66,8 @@ def parameter_groups(
 def _check_listed_once(parameters: Sequence[TaggedParameter]) -> None:
     names: dict[int, str] = {}
     for one in parameters:
-        first = names.setdefault(id(one.parameter), one.name)
-        if first != one.name or sum(other is one for other in parameters) > 1:
-            raise RuntimeError(f"parameter {one.name} is listed twice (first as {first}); it would be stepped twice")
+        if id(one.parameter) in names:
+            raise RuntimeError(
+                f"parameter {one.name} is listed twice, first as {names[id(one.parameter)]}; it would be stepped twice"
+            )
+        names[id(one.parameter)] = one.name

@@ -1,0 +1,162 @@
+"""The manifest's sections and keys as text to read and to paste, and as JSON: `coordcore schema`. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from coordcore.components import Kind, Selected
+from coordcore.manifest.describe import default, is_required, keys, type_name
+from coordcore.manifest.load import DEFAULTS, NOUNS
+from coordcore.manifest.model import Manifest
+from coordcore.manifest.resolve import plain
+from coordcore.manifest.structure import did_you_mean
+from coordcore.plugins import Plugins
+from coordcore.records import InputError
+
+_HOW_MANY = {
+    Kind.DATA: "exactly one",
+    Kind.TEMPLATE: f"one; {DEFAULTS[Kind.TEMPLATE]} when absent",
+    Kind.SURGERY: "any number, applied in the order of the file",
+    Kind.LOSS: "at least one",
+    Kind.OPTIMIZER: f"one; {DEFAULTS[Kind.OPTIMIZER]} when absent",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """One table of the manifest. path: "" for the keys above all tables. owner: distribution and version."""
+
+    path: str
+    summary: str
+    owner: str
+    config: type[Any]
+
+
+def sections(plugins: Plugins) -> list[Section]:
+    """Every section a manifest can have with these plugins: the core's own first."""
+    found = [Section(path="", summary="keys above all sections", owner="", config=Manifest)]
+    for key, field in keys(Manifest).items():
+        config = _config_class(field.type)
+        if config is not None and config is not Selected:
+            summary = (config.__doc__ or "").split(": ", 1)[-1].splitlines()[0].rstrip(".")
+            found.append(Section(path=key, summary=summary, owner="", config=config))
+    for kind in Kind:
+        for name in plugins.names(kind):
+            component, distribution = plugins.get(kind, name), plugins.distribution(kind, name)
+            owner = f"{distribution} {plugins.version(distribution)}"
+            found.append(
+                Section(path=f"{kind}.{name}", summary=component.summary, owner=owner, config=component.config)
+            )
+    return found
+
+
+def find(path: str, plugins: Plugins) -> list[Section]:
+    """The section `path`, or all components of the kind `path`. Raises InputError for neither."""
+    every = sections(plugins)
+    found = [one for one in every if path and (one.path == path or one.path.startswith(f"{path}."))]
+    if not found:
+        names = [one.path for one in every if one.path] + list(Kind)
+        raise InputError(f"there is no section {path!r}; {did_you_mean(path, names)}")
+    return found
+
+
+def overview(plugins: Plugins) -> str:
+    """Every section with one line each, components under their kind."""
+    every = sections(plugins)
+    width = max(len(one.path) for one in every) + 4
+    lines = [f"before any section: extends, drop, {', '.join(_own_keys(Manifest))}", ""]
+    lines += [f"{f'[{one.path}]':<{width}}{one.summary}" for one in every if one.path and "." not in one.path]
+    for kind in Kind:
+        lines += ["", f"{NOUNS[kind]}: {_HOW_MANY[kind]}"]
+        lines += [
+            f"{f'[{one.path}]':<{width}}{one.summary} ({one.owner})"
+            for one in every
+            if one.path.startswith(f"{kind}.")
+        ]
+    return "\n".join(lines)
+
+
+def text(section: Section) -> str:
+    """A section as TOML with its defaults; keys without one are commented out."""
+    owner = f" ({section.owner})" if section.owner else ""
+    lines = [f"# {section.summary}{owner}"] + ([f"[{section.path}]"] if section.path else [])
+    lines += _key_lines(section.config)
+    for path, config in _tables(section.path, section.config):
+        lines += ["", f"[{path}]", *_key_lines(config)]
+    return "\n".join(lines)
+
+
+def _key_lines(config: type[Any]) -> Iterator[str]:
+    for key, field in _own_keys(config).items():
+        words = f"{field.metadata.get('help', '')} ({type_name(field.type)})".strip()
+        yield f"# {words}"
+        value = attrs.NOTHING if is_required(field) else default(field)
+        if is_required(field):
+            yield f"# {key} = ... is required"
+        elif value is None or value is attrs.NOTHING:
+            yield f"# {key} = ... is absent by default"
+        else:
+            yield f"{key} = {_toml(plain(value))}"
+
+
+def _toml(value: Any) -> str:
+    """A value on one line."""
+    import tomli_w
+
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(tomli_w.dumps({key: 0})[:-2] + _toml(one) for key, one in value.items())}}}"
+    return tomli_w.dumps({"key": value}).removeprefix("key = ").rstrip()
+
+
+def _own_keys(config: type[Any]) -> dict[str, attrs.Attribute[Any]]:
+    """The keys that are no tables of their own."""
+    return {
+        key: field
+        for key, field in keys(config).items()
+        if _config_class(field.type) is None and field.metadata.get("help") is not None
+    }
+
+
+def _tables(path: str, config: type[Any]) -> Iterator[tuple[str, type[Any]]]:
+    """Nested sections of a component; the core's own have none, and list themselves."""
+    for key, field in keys(config).items() if config is not Manifest else ():
+        inner = _config_class(field.type)
+        if inner is not None:
+            yield f"{path}.{key}", inner
+            yield from _tables(f"{path}.{key}", inner)
+
+
+def _config_class(wanted: Any) -> type[Any] | None:
+    """The attrs class in a type such as `Vocab | None`."""
+    members = getattr(wanted, "__args__", (wanted,))
+    return next((one for one in members if isinstance(one, type) and attrs.has(one)), None)
+
+
+def as_json(section: Section) -> dict[str, Any]:
+    """A section as plain values, for editors and scripts. `default` is left out where there is none."""
+    return {
+        "section": section.path,
+        "summary": section.summary,
+        "owner": section.owner,
+        "keys": [_key_json(key, field) for key, field in keys(section.config).items() if key != "selected"],
+    }
+
+
+def _key_json(key: str, field: attrs.Attribute[Any]) -> dict[str, Any]:
+    inner = _config_class(field.type)
+    described = {
+        "key": key,
+        "type": type_name(field.type),
+        "required": is_required(field),
+        "help": field.metadata.get("help", ""),
+    }
+    if inner is not None:
+        described["keys"] = [_key_json(name, one) for name, one in keys(inner).items()]
+    elif not is_required(field) and default(field) not in (None, attrs.NOTHING):
+        described["default"] = plain(default(field))
+    return described
