@@ -1,4 +1,4 @@
-"""What can be known of a run without a GPU or the model weights: rules across sections, files, arguments. Torch-free."""
+"""What can be known of a run without GPU or model weights: rules across sections, files, arguments. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from coordcore.base import resolve_base
 from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, CheckedRun, Component, Kind, Problem
 from coordcore.manifest import Loaded, Manifest
 from coordcore.manifest.describe import show
-from coordcore.manifest.load import sort
 from coordcore.plugins import Plugins
+from coordcore.problems import in_order
 from coordcore.quantisation import quantisation
 from coordcore.records import InputError
 
@@ -38,7 +38,7 @@ def check(loaded: Loaded, plugins: Plugins) -> list[Problem]:
         *_swift(manifest),
         *plugins.hook.check(run),
     ]
-    return sort(loaded.document.placed(problem) for problem in problems)
+    return in_order(loaded.document.placed(problem) for problem in problems)
 
 
 def notes(loaded: Loaded) -> list[str]:
@@ -153,8 +153,7 @@ def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:
 def _swift(manifest: Manifest) -> Iterator[Problem]:
     names = manifest.train.swift
     refused = {
-        name: swift_arguments.refusal(name, value, attention=manifest.model.attention)
-        for name, value in names.items()
+        name: swift_arguments.refusal(name, value, attention=manifest.model.attention) for name, value in names.items()
     }
     rest: dict[str, Any] = {}
     for name, reason in refused.items():

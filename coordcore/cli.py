@@ -13,6 +13,7 @@ import typer
 
 from coordcore import __version__
 from coordcore.components import Problem
+from coordcore.problems import ManifestError
 from coordcore.records import InputError, RunError
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     """Turn the errors a user can mend into a message and an exit code."""
-    from coordcore.manifest.load import ManifestError
-
     try:
         yield
     except ManifestError as error:
@@ -78,7 +77,7 @@ def _report(problems: Iterable[Problem]) -> None:
 def _load_and_check(manifest: Path, overrides: list[str] | None) -> Loaded:
     """The manifest, right in itself and across sections. Raises ManifestError."""
     from coordcore.check import check as find_problems
-    from coordcore.manifest import ManifestError, load
+    from coordcore.manifest import load
 
     loaded = load(manifest, overrides or ())
     problems = find_problems(loaded, loaded.plugins)

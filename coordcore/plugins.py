@@ -1,4 +1,4 @@
-"""Finds the installed plugins, checks their versions before importing them, and keeps what failed as data. Torch-free."""
+"""Finds the installed plugins, checks their versions before importing them, keeps what failed as data. Torch-free."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Plugins:
         return {info.distribution: info.version for info in self.infos}[distribution]
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     """Why a plugin cannot be used."""
 
 
@@ -118,7 +118,7 @@ def discover(*, block: Iterable[str] = (), entry_points: Iterable[metadata.Entry
 
     Never raises for a plugin's fault: see `Plugins.infos`.
     """
-    blocked = {canonicalize_name(name.strip()): "[plugins] block" for name in block}
+    blocked: dict[str, str] = {canonicalize_name(name.strip()): "[plugins] block" for name in block}
     blocked |= {
         canonicalize_name(name.strip()): "COORDCORE_BLOCK" for name in os.environ.get("COORDCORE_BLOCK", "").split(",")
     }
@@ -154,9 +154,7 @@ def _distribution(entry_point: metadata.EntryPoint) -> str:
     return canonicalize_name(entry_point.dist.name) if entry_point.dist else "(no distribution)"
 
 
-def _load(
-    entry_point: metadata.EntryPoint, blocked: Mapping[str, str], manager: pluggy.PluginManager
-) -> PluginInfo:
+def _load(entry_point: metadata.EntryPoint, blocked: Mapping[str, str], manager: pluggy.PluginManager) -> PluginInfo:
     distribution = _distribution(entry_point)
 
     def info(status: Status, reason: str = "", components: tuple[tuple[Kind, Component], ...] = ()) -> PluginInfo:
@@ -173,12 +171,12 @@ def _load(
         return info("blocked", f"named in {blocked[distribution]}")
     try:
         _require_this_interface(entry_point)
-    except _Unusable as error:
+    except _UnusableError as error:
         return info("incompatible", str(error))
     try:
         plugin = entry_point.load()
         components = _register(plugin, f"{distribution}:{entry_point.name}", manager)
-    except _Unusable as error:
+    except _UnusableError as error:
         return info("failed", str(error))
     except (Exception, SystemExit) as error:
         # Whatever a stranger's module does while it is imported or asked, it must not stop a run that does not name it.
@@ -187,29 +185,31 @@ def _load(
 
 
 def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
-    """Raise _Unusable unless the distribution says, in its own metadata, that it works with this coordcore."""
+    """Raise _UnusableError unless the distribution says, in its own metadata, that it works with this coordcore."""
     if entry_point.group != hookspecs.GROUP:
-        raise _Unusable(
+        raise _UnusableError(
             f"needs another interface, {entry_point.group}; coordcore {__version__} offers {hookspecs.GROUP}"
         )
     try:
         every = [Requirement(text) for text in (entry_point.dist and entry_point.dist.requires) or ()]
     except InvalidRequirement as error:
-        raise _Unusable(f"its metadata holds an invalid requirement: {str(error).splitlines()[0]}") from error
+        raise _UnusableError(f"its metadata holds an invalid requirement: {str(error).splitlines()[0]}") from error
     ours = [
         one
         for one in every
         if canonicalize_name(one.name) == CORE and (one.marker is None or one.marker.evaluate({"extra": ""}))
     ]
     if not ours:
-        raise _Unusable('does not say which coordcore it needs; its dependencies must name it: "coordcore>=0.1,<0.2"')
+        raise _UnusableError(
+            'does not say which coordcore it needs; its dependencies must name it: "coordcore>=0.1,<0.2"'
+        )
     for one in ours:
         if not one.specifier.contains(__version__, prereleases=True):
-            raise _Unusable(f"needs coordcore{one.specifier}, this is {__version__}")
+            raise _UnusableError(f"needs coordcore{one.specifier}, this is {__version__}")
 
 
 def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[tuple[Kind, Component], ...]:
-    """Register a plugin whose hooks are right and ask for its components. Raises _Unusable, or what a hook raises."""
+    """Register a plugin whose hooks are right and ask for its components. Raises _UnusableError, or what a hook raises."""
     alone = pluggy.PluginManager("coordcore")
     alone.add_hookspecs(hookspecs)
     _check_hook_names(plugin, alone)
@@ -217,16 +217,16 @@ def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[tu
         # First by itself: pluggy keeps half of a plugin that it refuses.
         alone.register(plugin, name)
     except pluggy.PluginValidationError as error:
-        raise _Unusable(" ".join(str(error).split())) from error
+        raise _UnusableError(" ".join(str(error).split())) from error
     components = tuple((kind, one) for kind in Kind for one in _components(kind, alone))
     names = [(kind, one.name) for kind, one in components]
     for kind, component_name in names:
         if names.count((kind, component_name)) > 1:
-            raise _Unusable(f"offers {kind}.{component_name} twice")
+            raise _UnusableError(f"offers {kind}.{component_name} twice")
     try:
         manager.register(plugin, name)
     except ValueError as error:
-        raise _Unusable("another entry point names the same object") from error
+        raise _UnusableError("another entry point names the same object") from error
     return components
 
 
@@ -238,12 +238,12 @@ def _check_hook_names(plugin: Any, manager: pluggy.PluginManager) -> None:
         if hook not in _NAMES:
             close = get_close_matches(hook, _NAMES, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_NAMES))}"
-            raise _Unusable(f"unknown hook {hook!r}; {hint}")
+            raise _UnusableError(f"unknown hook {hook!r}; {hint}")
     unmarked = sorted(_NAMES.intersection(dir(plugin)).difference(marked))
     if unmarked:
-        raise _Unusable(f"{unmarked[0]} is not marked with @coordcore.hookimpl")
+        raise _UnusableError(f"{unmarked[0]} is not marked with @coordcore.hookimpl")
     if not marked:
-        raise _Unusable("it holds no function marked with @coordcore.hookimpl")
+        raise _UnusableError("it holds no function marked with @coordcore.hookimpl")
 
 
 def _components(kind: Kind, alone: pluggy.PluginManager) -> list[Component]:
@@ -251,10 +251,10 @@ def _components(kind: Kind, alone: pluggy.PluginManager) -> list[Component]:
     components: list[Component] = []
     for offered in getattr(alone.hook, hook)():
         if not isinstance(offered, Iterable):
-            raise _Unusable(f"{hook} returned {offered!r}; it must return an iterable of Component")
+            raise _UnusableError(f"{hook} returned {offered!r}; it must return an iterable of Component")
         for component in offered:
             if not isinstance(component, Component):
-                raise _Unusable(f"{hook} returned {component!r} in its iterable; it must hold Component objects")
+                raise _UnusableError(f"{hook} returned {component!r} in its iterable; it must hold Component objects")
             _resolve_types(component)
             components.append(component)
     return components
@@ -265,7 +265,7 @@ def _resolve_types(component: Component) -> None:
     try:
         attrs.resolve_types(component.config)
     except NameError as error:
-        raise _Unusable(
+        raise _UnusableError(
             f"config class {component.config.__name__} of {component.name!r}: {error}; "
             "its annotations must be importable at run time, not under TYPE_CHECKING"
         ) from error

@@ -72,9 +72,7 @@ def overview(plugins: Plugins) -> str:
     for kind in Kind:
         lines += ["", f"{NOUNS[kind]}: {_HOW_MANY[kind]}"]
         lines += [
-            f"{f'[{one.path}]':<{width}}{one.summary} ({one.owner})"
-            for one in every
-            if one.path.startswith(f"{kind}.")
+            f"{f'[{one.path}]':<{width}}{one.summary} ({one.owner})" for one in every if one.path.startswith(f"{kind}.")
         ]
     return "\n".join(lines)
 

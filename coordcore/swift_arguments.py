@@ -71,14 +71,21 @@ _RESUME = "a run that was cut off continues by the same command, from its last c
 _OPTIMIZER = "the optimizer comes from [optimizer.<name>]; choose one there"
 
 REFUSED: Mapping[str, str] = {
-    "use_liger_kernel": "its fused loss reads lm_head.weight itself and passes over coordcore's losses and surgeries",
-    "liger_kernel_config": "its fused loss reads lm_head.weight itself and passes over coordcore's losses and surgeries",
-    "loss_scale": "it weights tokens of a loss on full logits; weight the terms in [loss.<name>]",
-    "is_binary_loss_scale": "it weights tokens of a loss on full logits; weight the terms in [loss.<name>]",
     **dict.fromkeys(
-        ("enable_channel_loss", "enable_dft_loss", "loss_type", "label_smoothing_factor", "eval_metric"), _LOGITS
+        ("use_liger_kernel", "liger_kernel_config"),
+        "its fused loss reads lm_head.weight itself and passes over coordcore's losses and surgeries",
     ),
-    **dict.fromkeys(("predict_with_generate", "batch_eval_metrics", "include_for_metrics"), _LOGITS),
+    **dict.fromkeys(
+        ("loss_scale", "is_binary_loss_scale"),
+        "it weights tokens of a loss on full logits; weight the terms in [loss.<name>]",
+    ),
+    **dict.fromkeys(
+        (
+            *("enable_channel_loss", "enable_dft_loss", "loss_type", "label_smoothing_factor", "eval_metric"),
+            *("predict_with_generate", "batch_eval_metrics", "include_for_metrics"),
+        ),
+        _LOGITS,
+    ),
     "use_logits_to_keep": "coordcore decides itself which positions reach the output head",
     "acc_strategy": "each loss term is a sum over the global count of its positions",
     "average_tokens_across_devices": "each loss term is a sum over the global count of its positions",
@@ -95,8 +102,9 @@ REFUSED: Mapping[str, str] = {
     "new_special_tokens": "special tokens vanish from decoded answers; add coord tokens with [vocab]",
     "modules_to_save": "surgeries name the modules that are trained and saved whole",
     "adapters": "training starts from a plain checkpoint; merge the adapter and name the result as model.base",
-    "quant_method": "the run ends in a merged checkpoint, which a quantised base cannot give",
-    "quant_bits": "the run ends in a merged checkpoint, which a quantised base cannot give",
+    **dict.fromkeys(
+        ("quant_method", "quant_bits"), "the run ends in a merged checkpoint, which a quantised base cannot give"
+    ),
     **dict.fromkeys(
         ("tuner_backend", "use_swift_lora"), "surgeries are bound to PEFT's own wrapping of the model; leave it out"
     ),

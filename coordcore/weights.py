@@ -161,11 +161,11 @@ def copy_with_rows(source: Path, target: Path, blocks: Mapping[str, RowBlock]) -
             _copy_range(reader, writer, low, low + block.first * row_bytes)
             writer.write(block.data)
             _copy_range(reader, writer, low + (block.first + block.rows) * row_bytes, high)
+    read_header(target)  # its size check notices a source that shrank meanwhile
 
 
 def _copy_range(reader: IO[bytes], writer: IO[bytes], low: int, high: int) -> None:
     reader.seek(low)
-    while low < high:
-        piece = reader.read(min(high - low, 1 << 22))
-        writer.write(piece)
-        low += len(piece)
+    step = 1 << 22
+    for at in range(low, high, step):
+        writer.write(reader.read(min(step, high - at)))

@@ -10,7 +10,7 @@ from coordcore.components import COORD_TOKENS
 from coordcore.coords import CoordVocab, MissingCoordTokensError, Quantisation, quantisation, require_same
 from coordcore.engine.launch import rank, world_size
 from coordcore.manifest import Loaded, Manifest, fingerprint, load, resolved
-from coordcore.records import InputError, RunError
+from coordcore.records import InputError
 from coordcore.rundir import RunDir
 
 
@@ -32,12 +32,9 @@ def base_checkpoint(manifest: Manifest) -> Path:
 
     Raises InputError when a component needs coord tokens, the base has none and there is no `[vocab]` section.
     """
-    from coordcore.base import BaseNotCachedError, resolve_base
+    from coordcore.base import resolve_base
 
-    try:
-        base = resolve_base(manifest.model.base)
-    except BaseNotCachedError:
-        base = _from_hub(manifest.model.base)
+    base = resolve_base(manifest.model.base, Path.cwd()) or _from_hub(manifest.model.base)
     spec = quantisation(manifest.coords.quantisation)
     needs = any(COORD_TOKENS in one.component.provides(one.config) for one in manifest.selected)
     try:
@@ -102,10 +99,11 @@ def load_run(run_dir: Path) -> Plan:
     state = folder.state()
     if not folder.manifest.is_file() or "base" not in state:
         raise InputError(f"{run_dir} is not a coordcore run folder: it has no {folder.manifest.name}")
+    manifest = load(folder.manifest).manifest
     base = Path(str(state["base"]))
-    if not base.is_dir():
-        raise RunError(f"{base}, the base of the run in {run_dir}, is gone; `coordcore run` makes or finds it again")
-    return plan_of(load(folder.manifest).manifest, run_dir, base)
+    if not base.is_dir():  # the cache was emptied: the same expansion gives the same rows again
+        base = base_checkpoint(manifest)
+    return plan_of(manifest, run_dir, base)
 
 
 def set_threads(threads: int | None) -> None:

@@ -45,6 +45,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=state.global_step)
+        if state.global_step == state.max_steps:
+            control.should_log = True  # the last step is worth a line, whatever log_every says
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from coordcore.manifest.load import Loaded, ManifestError, load
+from coordcore.manifest.load import Loaded, load
 from coordcore.manifest.model import MANIFEST_VERSION, Manifest
 from coordcore.manifest.read import Document, Origin
 from coordcore.manifest.resolve import as_document, fingerprint, resolved
+from coordcore.problems import ManifestError
 
 __all__ = [
     "MANIFEST_VERSION",

@@ -29,7 +29,15 @@ ARRAYS: dict[Any, type] = {
 }
 """Array types, bare and as the origin of a generic one -> what is built for them."""
 
-TABLES = (dict, collections.abc.Mapping)
+
+def is_array(wanted: Any) -> bool:
+    """Whether a type is read from a TOML array."""
+    return (get_origin(wanted) or wanted) in ARRAYS
+
+
+def is_table(wanted: Any) -> bool:
+    """Whether a type is read from a TOML table with keys of the user's choice."""
+    return (get_origin(wanted) or wanted) in (dict, collections.abc.Mapping)
 
 
 def is_union(wanted: Any) -> bool:
@@ -55,13 +63,13 @@ def type_name(wanted: Any) -> str:
         return " or ".join(type_name(one) for one in get_args(wanted) if one is not type(None))
     origin = get_origin(wanted) or wanted
     inside = get_args(wanted)
-    if origin in ARRAYS:
+    if is_array(wanted):
         if not inside:
             return "an array"
         if origin is tuple and inside[-1] is not Ellipsis:
             return f"an array of {len(inside)}: {', '.join(type_name(one) for one in inside)}"
         return f"an array, each {type_name(inside[0])}"
-    if origin in TABLES:
+    if is_table(wanted):
         return f"a table, each value {type_name(inside[1])}" if inside else "a table"
     if isinstance(wanted, type) and attrs.has(wanted):
         return "a table"
@@ -90,6 +98,7 @@ def is_required(field: attrs.Attribute[Any]) -> bool:
 
 def default(field: attrs.Attribute[Any]) -> Any:
     """The default of a key that is not required. A factory that needs the instance gives `attrs.NOTHING`."""
-    if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # the stub calls the class a function
-        return attrs.NOTHING if field.default.takes_self else field.default.factory()
-    return field.default
+    factory: Any = field.default
+    if isinstance(factory, attrs.Factory):  # type: ignore[arg-type]  # the stub calls the class a function
+        return attrs.NOTHING if factory.takes_self else factory.factory()
+    return factory

@@ -20,8 +20,8 @@ from coordcore.manifest.model import Plugins as PluginsSection
 from coordcore.manifest.read import SINGLE, Document, read
 from coordcore.manifest.structure import Structurer, did_you_mean
 from coordcore.plugins import Plugins, discover
+from coordcore.problems import ManifestError
 from coordcore.quantisation import QUANTISATIONS
-from coordcore.records import InputError
 
 NOUNS = {
     Kind.DATA: "data builder",
@@ -39,14 +39,6 @@ _LAUNCH_WORDS = {
 }
 
 
-class ManifestError(InputError):
-    """A manifest is wrong. `problems` holds everything that was found; the text is one problem per line."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = sort(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
 @attrs.frozen(kw_only=True)
 class Loaded:
     """A manifest that is right in itself.
@@ -61,16 +53,6 @@ class Loaded:
     document: Document
     plugins: Plugins
     missing: tuple[Problem, ...] = ()
-
-
-def sort(problems: Iterable[Problem]) -> list[Problem]:
-    """By file, line and path; what came from `--set` last."""
-
-    def key(one: Problem) -> tuple[bool, str, int, str]:
-        file = one.file or ""
-        return file.startswith("--set "), file, one.line or 0, one.path
-
-    return sorted(dict.fromkeys(problems), key=key)
 
 
 def load(file: Path | str, overrides: Iterable[str] = (), plugins: Plugins | None = None) -> Loaded:
@@ -123,9 +105,7 @@ def _own_sections(document: Document, structurer: Structurer, file: Path) -> dic
         what = "section" if isinstance(data[key], dict) else "key"
         known = [*fields, *Kind]
         structurer.problems.append(document.problem((key,), f"unknown {what}; {did_you_mean(key, known)}"))
-    found = {
-        key: structurer.structure((key,), data[key], field.type) for key, field in fields.items() if key in data
-    }
+    found = {key: structurer.structure((key,), data[key], field.type) for key, field in fields.items() if key in data}
     return {key: value for key, value in found.items() if value is not attrs.NOTHING}
 
 

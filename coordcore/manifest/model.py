@@ -56,7 +56,7 @@ class Tuner:
     alpha: float = option(default=32.0, validator=gt(0), help="LoRA alpha")
     dropout: float = option(default=0.0, validator=[ge(0), le(1)], help="LoRA dropout")
     target_modules: tuple[str, ...] = option(
-        default=("all-linear",), validator=min_len(1), help="module names LoRA adapts; all-linear for every linear layer"
+        default=("all-linear",), validator=min_len(1), help="modules LoRA adapts; all-linear for every linear layer"
     )
     freeze_vision: bool = option(default=True, help="keep the vision tower as it is")
     freeze_aligner: bool = option(default=True, help="keep the vision-to-language projector as it is")
@@ -100,9 +100,7 @@ class Train:
     eval_every: int | None = option(
         default=None, validator=optional(gt(0)), help="steps between evaluations; only at the end when absent"
     )
-    keep: int | None = option(
-        default=2, validator=optional(gt(0)), help="checkpoints kept; the newest ones"
-    )
+    keep: int | None = option(default=2, validator=optional(gt(0)), help="checkpoints kept; the newest ones")
     swift: dict[str, Any] = option(factory=dict, help="any other ms-swift argument, passed through by its own name")
 
 

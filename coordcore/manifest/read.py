@@ -118,31 +118,36 @@ def _read_with_bases(file: Path, chain: tuple[Path, ...], problems: list[Problem
 
 def _read_file(file: Path, problems: list[Problem]) -> Document | None:
     shown = _shown(file)
-
-    def stop(message: str, line: int | None = None) -> None:
-        problems.append(Problem(path="", message=message, file=shown, line=line))
-
+    line = None
     try:
         raw = file.read_bytes()
         text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
         data = tomli.loads(text)
     except OSError as error:
-        return stop(f"cannot be read: {(error.strerror or str(error)).lower()}")
+        message = f"cannot be read: {(error.strerror or str(error)).lower()}"
     except UnicodeDecodeError as error:
-        return stop(f"not UTF-8: byte 0x{raw[error.start]:02x}", raw.count(b"\n", 0, error.start) + 1)
+        message = f"not UTF-8: byte 0x{raw[error.start]:02x}"
+        line = raw.count(b"\n", 0, error.start) + 1
     except tomli.TOMLDecodeError as error:
-        message = error.msg[:1].lower() + error.msg[1:]
-        return stop(f"not valid TOML: {message} (column {error.colno})", error.lineno)
-    folder = _folder(file)
-    origins = {path: Origin(shown, line, folder) for path, line in locate(text).items()}
-    document = Document(data=data, origins={(): Origin(shown, None, folder), **origins})
-    version = data.get("manifest_version")
-    if type(version) is int and version != MANIFEST_VERSION:
-        cure = "update coordcore" if version > MANIFEST_VERSION else f"write {MANIFEST_VERSION}"
-        message = f"this coordcore reads version {MANIFEST_VERSION}, got {version}; {cure}"
-        problems.append(document.problem(("manifest_version",), message))
-        return None
-    return document
+        message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+        line = error.lineno
+    else:
+        folder = _folder(file)
+        origins = {path: Origin(shown, line, folder) for path, line in locate(text).items()}
+        document = Document(data=data, origins={(): Origin(shown, None, folder), **origins})
+        return document if _is_our_version(document, problems) else None
+    problems.append(Problem(path="", message=message, file=shown, line=line))
+    return None
+
+
+def _is_our_version(document: Document, problems: list[Problem]) -> bool:
+    version = document.data.get("manifest_version", MANIFEST_VERSION)
+    if type(version) is not int or version == MANIFEST_VERSION:
+        return True  # what is no integer is reported like any other value of a wrong type
+    cure = "update coordcore" if version > MANIFEST_VERSION else f"write {MANIFEST_VERSION}"
+    message = f"this coordcore reads version {MANIFEST_VERSION}, got {version}; {cure}"
+    problems.append(document.problem(("manifest_version",), message))
+    return False
 
 
 def _names(document: Document, key: str, problems: list[Problem]) -> Iterator[tuple[KeyPath, str]]:
@@ -171,9 +176,7 @@ def _read_overrides(overrides: Iterable[str], below: Document, problems: list[Pr
         key, equals, text = override.partition("=")
         path = key_path(key)
         if not equals or path is None:
-            problems.append(
-                Problem(path="", message="must be KEY=VALUE, as in --set train.steps=10", file=origin.file)
-            )
+            problems.append(Problem(path="", message="must be KEY=VALUE, as in --set train.steps=10", file=origin.file))
         elif path[0] in ("extends", "manifest_version"):
             problems.append(Problem(path=key, message="can only be set in a file", file=origin.file))
         else:
@@ -197,7 +200,7 @@ def _override_value(text: str) -> Any:
 def key_path(text: str) -> tuple[str, ...] | None:
     """The names in a dotted TOML key, or None where `text` is no such key."""
     try:
-        table = tomli.loads(f"{text} = 0")
+        table: Any = tomli.loads(f"{text} = 0")
     except tomli.TOMLDecodeError:
         return None
     names = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from enum import Enum
 from pathlib import Path
@@ -50,6 +49,8 @@ def fingerprint(manifest: Manifest) -> str:
 
     Leaves out where results go, how many processes do the work, and how often something is written.
     """
+    import hashlib
+
     document = as_document(manifest)
     for section in SECTIONS_WITHOUT_EFFECT:
         document.pop(section, None)

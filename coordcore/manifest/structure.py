@@ -21,14 +21,25 @@ from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
 from coordcore.components import Problem
-from coordcore.manifest.describe import ARRAYS, TABLES, choices, default, is_required, is_union, keys, show, type_name
+from coordcore.manifest.describe import (
+    ARRAYS,
+    choices,
+    default,
+    is_array,
+    is_required,
+    is_table,
+    is_union,
+    keys,
+    show,
+    type_name,
+)
 from coordcore.manifest.locate import KeyPath
 from coordcore.manifest.read import Document
 
 _SCALARS = (bool, int, float, str, Path)
 
 
-class _Wrong(Exception):
+class _WrongValueError(Exception):
     """What is wrong with the value at the current path; an empty text when it has been recorded already."""
 
 
@@ -48,12 +59,8 @@ class Structurer:
             self._converter.register_structure_hook(scalar, self._scalar)
         self._converter.register_structure_hook_func(lambda wanted: choices(wanted) is not None, self._choice)
         self._converter.register_structure_hook_func(is_union, self._union)
-        self._converter.register_structure_hook_func(
-            lambda wanted: (get_origin(wanted) or wanted) in ARRAYS, self._array
-        )
-        self._converter.register_structure_hook_func(
-            lambda wanted: (get_origin(wanted) or wanted) in TABLES, self._mapping
-        )
+        self._converter.register_structure_hook_func(is_array, self._array)
+        self._converter.register_structure_hook_func(is_table, self._mapping)
         self._converter.register_structure_hook_func(attrs.has, self._config)
 
     def structure(self, path: KeyPath, value: Any, wanted: Any) -> Any:
@@ -64,7 +71,7 @@ class Structurer:
     def _value(self, value: Any, wanted: Any) -> Any:
         try:
             return self._converter.structure(value, wanted)
-        except _Wrong as error:
+        except _WrongValueError as error:
             if str(error):
                 self._report(str(error))
         except StructureHandlerNotFoundError:
@@ -93,9 +100,7 @@ class Structurer:
         for key in table.keys() - fields.keys():
             with self._at((key,)):
                 self._report(f"unknown key; {did_you_mean(key, fields)}")
-        values = {
-            key: self.structure((key,), table[key], field.type) for key, field in fields.items() if key in table
-        }
+        values = {key: self.structure((key,), table[key], field.type) for key, field in fields.items() if key in table}
         for key, field in fields.items():
             if key not in table and is_required(field):
                 explained = f": {field.metadata['help']}" if field.metadata.get("help") else ""
@@ -103,11 +108,11 @@ class Structurer:
                     self._report(f"required key is missing{explained}")
         self._validate(cls, fields, values)
         if len(self.problems) > before:
-            raise _Wrong
+            raise _WrongValueError
         try:
             return cls(**values)
         except ValueError as error:  # of the class's own rules across keys
-            raise _Wrong(str(error)) from error
+            raise _WrongValueError(str(error)) from error
 
     def _validate(self, cls: type[Any], fields: dict[str, attrs.Attribute[Any]], values: dict[str, Any]) -> None:
         """Run the validator of every key given, so that each failure has its own line. attrs stops at the first."""
@@ -142,7 +147,7 @@ class Structurer:
 
     def _all(self, found: dict[Any, Any]) -> dict[Any, Any]:
         if any(value is attrs.NOTHING for value in found.values()):
-            raise _Wrong
+            raise _WrongValueError
         return found
 
     # --- arrays and single values -----------------------------------------------------------------------------------
@@ -186,14 +191,14 @@ class Structurer:
             _refuse(value, wanted)
         if wanted is float:
             if not math.isfinite(value):
-                raise _Wrong(f"must be finite, got {value}")
+                raise _WrongValueError(f"must be finite, got {value}")
             return float(value)
         return self._file(value) if wanted is Path else value
 
     def _file(self, value: str) -> Path:
         """An absolute path: relative ones start from the folder of the file that holds them."""
         if not value:
-            raise _Wrong("must not be empty")
+            raise _WrongValueError("must not be empty")
         folder = self._document.origin(self._path).folder
         return Path(os.path.normpath(folder / Path(value).expanduser()))
 
@@ -225,7 +230,7 @@ def _refuse(value: Any, wanted: Any) -> NoReturn:
         cure = "; write it without quotes"
     elif wanted in (str, Path) and isinstance(value, bool | int | float):
         cure = "; write it in quotes"
-    raise _Wrong(f"must be {type_name(wanted)}, got {show(value)}{cure}")
+    raise _WrongValueError(f"must be {type_name(wanted)}, got {show(value)}{cure}")
 
 
 def _unquoted(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,9 @@ def plain_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coord_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny tied Qwen3-VL with coord tokens. Read only: tests that change it copy it."""
     return tiny_qwen3vl(tmp_path_factory.mktemp("coord") / "base")
+
+
+@pytest.fixture
+def base(plain_base: Path, tmp_path: Path) -> Path:
+    """A copy of `plain_base` that a test may change."""
+    return Path(shutil.copytree(plain_base, tmp_path / "base"))

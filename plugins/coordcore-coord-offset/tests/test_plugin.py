@@ -16,7 +16,7 @@ from coordcore_coord_offset import CoordOffsetConfig, CoordOffsetSurgery, plugin
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from coordcore import COORD_TOKENS, BuildContext, InputError
+from coordcore import COORD_TOKENS, BuildContext, CheckedRun, InputError, Kind, Selected
 from coordcore.protocols import ModelSurgery
 
 [COMPONENT] = plugin.coordcore_surgeries()
@@ -43,6 +43,27 @@ def test_the_component_says_what_it_changes_and_needs() -> None:
         ["embed_tokens", "lm_head"],
         [COORD_TOKENS],
     )
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "expected"),
+    [
+        (None, []),
+        ("zero2", []),
+        (
+            "zero3",
+            [
+                "surgery.coord_offset: does not work with launch.deepspeed = 'zero3', under which no rank holds whole "
+                "rows; use zero2 or launch.fsdp = 'fsdp2'"
+            ],
+        ),
+    ],
+)
+def test_zero_3_is_found_before_a_model_is_loaded(deepspeed: str | None, expected: list[str]) -> None:
+    manifest = SimpleNamespace(launch=SimpleNamespace(deepspeed=deepspeed))
+    one = Selected(kind=Kind.SURGERY, component=COMPONENT, config=CoordOffsetConfig(), distribution="the-distribution")
+    run = CheckedRun(manifest=manifest, selected=(one,))
+    assert [str(problem) for problem in plugin.coordcore_check(run)] == expected
 
 
 def test_settings_reach_the_surgery() -> None:

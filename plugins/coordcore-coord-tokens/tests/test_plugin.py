@@ -86,6 +86,10 @@ def test_check_reads_the_records(write: Write, record: dict[str, Any]) -> None:
     ]
 
 
+def test_check_leaves_a_missing_file_to_the_core(folder: Path) -> None:
+    assert check(CoordJsonlConfig(train=Path("absent.jsonl"))) == []
+
+
 def test_check_leaves_the_records_alone_when_asked(write: Write, record: dict[str, Any]) -> None:
     assert check(CoordJsonlConfig(train=write({**record, "width": 0}), validate=False)) == []
 
@@ -105,7 +109,7 @@ def test_checking_imports_neither_torch_nor_pillow() -> None:
     code = (
         "import sys; from pathlib import Path; from coordcore_coord_tokens import CoordJsonlConfig, jsonl, template; "
         "from coordcore.coords import DEFAULT_QUANTISATION; "
-        "list(jsonl.problems(CoordJsonlConfig(train=Path('/dev/null')), DEFAULT_QUANTISATION)); "
+        "list(jsonl.record_problems(CoordJsonlConfig(train=Path('/dev/null')), DEFAULT_QUANTISATION)); "
         "print(sorted({'torch', 'PIL', 'swift', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -210,6 +210,12 @@ def test_image_message(message: str, build: Build, record: dict[str, Any]) -> No
     assert str(caught.value) == f"train.jsonl:1: {message}"
 
 
+def test_a_file_that_is_not_there(folder: Path, context: BuildContext) -> None:
+    with pytest.raises(InputError) as caught:
+        CoordJsonl.open(CoordJsonlConfig(train=Path("train.jsonl")), context)
+    assert str(caught.value) == "train.jsonl: cannot be read: no such file or directory"
+
+
 def test_a_file_without_records(write: Write, context: BuildContext) -> None:
     with pytest.raises(InputError) as caught:
         CoordJsonl.open(CoordJsonlConfig(train=write()), context)
@@ -221,7 +227,7 @@ def test_all_problems_at_once_and_the_rest_counted(build: Build, record: dict[st
     with pytest.raises(InputError) as caught:
         build(*[wrong] * 23, record)
     shown = [f"train.jsonl:{line}: width: expected int >= 1" for line in range(1, 21)]
-    assert str(caught.value).splitlines() == [*shown, "train.jsonl: 3 more problems"]
+    assert str(caught.value).splitlines() == [*shown, "train.jsonl:21: from here on 3 more records have problems"]
 
 
 def test_an_image_that_is_gone_later(build: Build, record: dict[str, Any]) -> None:
@@ -242,4 +248,9 @@ def test_the_reference_lists_every_message_and_no_other() -> None:
     blocks = re.findall(r"```text\n(.*?)```", REFERENCE.read_text(), flags=re.DOTALL)
     documented = [line for block in blocks for line in block.splitlines()]
     produced = [f"train.jsonl:1: {message}" for message in [*(case.message for case in CASES), *IMAGE_CASES]]
-    assert sorted(documented) == sorted([*produced, "train.jsonl: holds no records", "train.jsonl: 3 more problems"])
+    of_the_file = [
+        "train.jsonl: cannot be read: no such file or directory",
+        "train.jsonl: holds no records",
+        "train.jsonl:21: from here on 3 more records have problems",
+    ]
+    assert sorted(documented) == sorted([*produced, *of_the_file])

@@ -59,7 +59,7 @@ def test_a_learning_rate_for_a_frozen_part_is_a_problem() -> None:
     config = MultimodalOptimizerConfig(vision_lr=1e-6, aligner_lr=1e-5)
     assert _problems(config, freeze_vision=True, freeze_aligner=False) == [
         "optimizer.multimodal_coord_offset.vision_lr: 1e-06 would train nothing: tuner.freeze_vision is true; "
-        "set that to false or remove this"
+        "set that to false or drop this"
     ]
 
 

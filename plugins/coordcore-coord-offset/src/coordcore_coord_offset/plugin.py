@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from coordcore import COORD_TOKENS, BuildContext, Component, InputError, hookimpl, option
+from coordcore import (
+    COORD_TOKENS,
+    BuildContext,
+    CheckedRun,
+    Component,
+    InputError,
+    Kind,
+    Problem,
+    hookimpl,
+    option,
+)
 
 if TYPE_CHECKING:
     from coordcore_coord_offset.surgery import CoordOffsetSurgery
@@ -53,3 +63,16 @@ def coordcore_surgeries() -> Iterable[Component]:
             claims=lambda _config: ["embed_tokens", "lm_head"],
         )
     ]
+
+
+@hookimpl
+def coordcore_check(run: CheckedRun) -> Iterator[Problem]:
+    """ZeRO-3 by name is known before a model is loaded; from a DeepSpeed file, installing finds it."""
+    deepspeed = run.manifest.launch.deepspeed
+    for one in run.of(Kind.SURGERY):
+        if isinstance(one.config, CoordOffsetConfig) and deepspeed in ("zero3", "zero3_offload"):
+            yield Problem(
+                path=one.path,
+                message=f"does not work with launch.deepspeed = {deepspeed!r}, under which no rank holds whole rows; "
+                "use zero2 or launch.fsdp = 'fsdp2'",
+            )

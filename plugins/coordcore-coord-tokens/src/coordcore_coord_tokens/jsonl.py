@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from array import array
@@ -59,7 +60,7 @@ class Scan:
     """One pass over a file.
 
     offsets: where each record starts, and where the last one ends. problems: the first `SHOWN_PROBLEMS`, and how many
-    more there are. widened, clipped: boxes changed on reading, as `locate` counts them.
+    more records have one. widened, clipped: boxes changed on reading, as `locate` counts them.
     """
 
     offsets: array[int]
@@ -72,38 +73,49 @@ def scan(path: Path, config: CoordJsonlConfig, quantisation: Quantisation) -> Sc
     """Index `path`; with `config.validate` also read every record and look for its image (which is not decoded)."""
     offsets = array("Q", [0])
     problems: list[Problem] = []
-    found = widened = clipped = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if config.limit is not None and number > config.limit:
-                break
-            offsets.append(offsets[-1] + len(line))
-            if not config.validate:
-                continue
-            try:
-                record = parse_record(line)
-                answer = read_answer(record, config, quantisation)
-                image = image_path(record, path, config)
-                if not image.is_file():
-                    raise RecordError("images[0]", f"no image file at {image}")
-            except RecordError as error:
-                found += 1
-                if found <= SHOWN_PROBLEMS:
-                    problems.append(Problem(path=error.path, message=error.message, file=_shown(path), line=number))
-            else:
-                widened += answer.widened
-                clipped += answer.clipped
-    if len(offsets) == 1:
-        problems.append(Problem(path="", message="holds no records", file=_shown(path)))
-    if found > SHOWN_PROBLEMS:
-        problems.append(Problem(path="", message=f"{found - SHOWN_PROBLEMS} more problems", file=_shown(path)))
+    wrong = widened = clipped = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(itertools.islice(file, config.limit), start=1):
+                offsets.append(offsets[-1] + len(line))
+                if config.validate:
+                    try:
+                        answer = _read_whole(line, path, config, quantisation)
+                    except RecordError as error:
+                        wrong += 1
+                        if wrong <= SHOWN_PROBLEMS + 1:
+                            problems.append(_problem(path, error.message, number, error.path))
+                    else:
+                        widened += answer.widened
+                        clipped += answer.clipped
+    except OSError as error:
+        problems = [_problem(path, f"cannot be read: {(error.strerror or str(error)).lower()}")]
+    else:
+        if len(offsets) == 1:
+            problems.append(_problem(path, "holds no records"))
+        if wrong > SHOWN_PROBLEMS:
+            rest = f"from here on {wrong - SHOWN_PROBLEMS} more records have problems"
+            problems[-1] = _problem(path, rest, problems[-1].line)
     return Scan(offsets=offsets, problems=tuple(problems), widened=widened, clipped=clipped)
 
 
-def problems(config: CoordJsonlConfig, quantisation: Quantisation) -> Iterator[Problem]:
-    """What is wrong with the records of a run, for `coordcore check`."""
+def _read_whole(line: bytes, path: Path, config: CoordJsonlConfig, quantisation: Quantisation) -> Answer:
+    record = parse_record(line)
+    answer = read_answer(record, config, quantisation)
+    image = image_path(record, path, config)
+    if not os.path.isfile(image):  # Path.is_file raises for names no file system allows
+        raise RecordError("images[0]", f"no image file at {image}")
+    return answer
+
+
+def _problem(path: Path, message: str, line: int | None = None, place: str = "") -> Problem:
+    return Problem(path=place, message=message, file=_shown(path), line=line)
+
+
+def record_problems(config: CoordJsonlConfig, quantisation: Quantisation) -> Iterator[Problem]:
+    """What is wrong with the records of a run, for `coordcore check`, which reports missing files itself."""
     for path in (config.train, config.validation):
-        if path is not None:
+        if path is not None and path.exists():
             yield from scan(path, config, quantisation).problems
 
 
@@ -157,7 +169,7 @@ class CoordJsonl:
 
     @classmethod
     def open(cls, config: CoordJsonlConfig, context: BuildContext) -> CoordJsonl:
-        """Index the files. Raises InputError with up to 20 problems of each, and logs what reading had to change."""
+        """Index the files. Raises InputError with up to 20 problems of each file; logs what reading had to change."""
         paths = [path for path in (config.train, config.validation) if path is not None]
         scans = [scan(path, config, context.quantisation) for path in paths]
         wrong = [str(problem) for one in scans for problem in one.problems]

@@ -165,6 +165,6 @@ def coordcore_check(run: CheckedRun) -> Iterable[Problem]:
             )
         if config.validate:
             from coordcore.coords import quantisation
-            from coordcore_coord_tokens.jsonl import problems
+            from coordcore_coord_tokens.jsonl import record_problems
 
-            yield from problems(config, quantisation(run.manifest.coords.quantisation))
+            yield from record_problems(config, quantisation(run.manifest.coords.quantisation))

@@ -103,5 +103,5 @@ def coordcore_check(run: CheckedRun) -> Iterator[Problem]:
             if lr is not None and getattr(run.manifest.tuner, f"freeze_{part}"):
                 yield Problem(
                     path=f"{one.path}.{part}_lr",
-                    message=f"{lr:g} would train nothing: tuner.freeze_{part} is true; set that to false or remove this",
+                    message=f"{lr:g} would train nothing: tuner.freeze_{part} is true; set that to false or drop this",
                 )
