@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from coordcore.assemble import Plan
 from coordcore.checkpoint import whole_folder, write_checkpoint_info
 from coordcore.engine.bind import bind
-from coordcore.engine.model import install, load_saved_modules
+from coordcore.engine.model import install, load_saved_modules, require_saved
 from coordcore.engine.prepare import load_run
 from coordcore.engine.quiet import quiet_transformers
 from coordcore.records import InputError, RunError
@@ -102,27 +102,14 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
     if is_adapter:
         from peft import PeftModel
 
-        _require_saved(plan, checkpoint)
+        require_saved(plan.modules_to_save, checkpoint)
         model = PeftModel.from_pretrained(model, checkpoint)
     elif plan.modules_to_save:
-        _require_saved(plan, checkpoint)
+        require_saved(plan.modules_to_save, checkpoint)
         load_saved_modules(model, plan.modules_to_save, checkpoint)
     model.eval().requires_grad_(False)
     bind(model, plan)
     return model  # type: ignore[no-any-return]
-
-
-def _require_saved(plan: Plan, checkpoint: Path) -> None:
-    """PEFT and transformers skip missing tensors in silence: a checkpoint without a surgery's tensors is an error."""
-    from safetensors import safe_open
-
-    keys: list[str] = []
-    for file in checkpoint.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            keys += tensors.keys()
-    for name in plan.modules_to_save:
-        if not any(f".{name}." in f".{key}" for key in keys):
-            raise RunError(f"{checkpoint} holds no tensor of {name}; what that surgery learned is not there to merge")
 
 
 def probe(plan: Plan, model: nn.Module) -> dict[str, Tensor]:

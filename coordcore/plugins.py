@@ -209,7 +209,7 @@ def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
 
 
 def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[tuple[Kind, Component], ...]:
-    """Register a plugin whose hooks are right and ask for its components. Raises _UnusableError, or what a hook raises."""
+    """Check a plugin's hooks, ask for its components, register it. Raises _UnusableError, or what a hook raises."""
     alone = pluggy.PluginManager("coordcore")
     alone.add_hookspecs(hookspecs)
     _check_hook_names(plugin, alone)

@@ -41,7 +41,7 @@ def sections(plugins: Plugins) -> list[Section]:
     for key, field in keys(Manifest).items():
         config = _config_class(field.type)
         if config is not None and config is not Selected:
-            summary = (config.__doc__ or "").split(": ", 1)[-1].splitlines()[0].rstrip(".")
+            summary = (config.__doc__ or "").split(": ", 1)[-1].split(".")[0]
             found.append(Section(path=key, summary=summary, owner="", config=config))
     for kind in Kind:
         for name in plugins.names(kind):

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) -> Path:
-    """Run a manifest to its merged checkpoint; see `coordcore.engine.run.run`."""
+    """Run a manifest to its merged checkpoint; see `coordcore.engine.session.run`."""
     from coordcore.engine.quiet import quiet
 
     quiet()
-    from coordcore.engine.run import run as run_loaded
+    from coordcore.engine.session import run as run_loaded
 
     return run_loaded(loaded, output=output, overwrite=overwrite)

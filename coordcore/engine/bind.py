@@ -60,19 +60,24 @@ def _check_head(model: nn.Module, plan: Plan) -> None:
     weight = next(module.parameters())
     if weight.shape[0] == 0 or hasattr(weight, "device_mesh"):  # sharded by ZeRO-3 or FSDP: no rank holds the rows
         return
-    head = head_of(module, model, module.forward)
-    offset = getattr(head, "offset", None)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(4, weight.shape[-1], generator=generator).to(weight.device, weight.dtype)
-    before = None if offset is None else offset.rows.detach().clone()
+    # Moved away from zero, where a surgery starts and a hook that nobody declares would change nothing yet.
+    added = [
+        parameter
+        for surgery in plan.surgeries
+        for parameters in surgery.parameters(model).values()
+        for parameter in parameters
+    ]
+    before = [parameter.detach().clone() for parameter in added]
     try:
-        if offset is not None:
-            offset.rows.add_(torch.randn(offset.rows.shape, generator=generator).to(offset.rows) * 0.1)
+        for parameter in added:
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * 0.1)
         live = module(hidden).float()
-        ours = head.full(hidden).float()
+        ours = head_of(module, model, module.forward).full(hidden).float()
     finally:
-        if offset is not None and before is not None:
-            offset.rows.copy_(before)
+        for parameter, value in zip(added, before, strict=True):
+            parameter.copy_(value)
     tolerance = 1e-4 if weight.dtype == torch.float32 else 0.05
     difference = float((live - ours).abs().max())
     scale = float(live.abs().max().clamp(min=1.0))

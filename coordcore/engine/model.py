@@ -70,3 +70,19 @@ def load_saved_modules(model: nn.Module, names: list[str], folder: Path) -> None
             if tensor.shape != wanted[key].shape:
                 raise RunError(f"{folder}: {key} has shape {tuple(tensor.shape)}, expected {tuple(wanted[key].shape)}")
             wanted[key].copy_(tensor)
+
+
+def require_saved(names: list[str], checkpoint: Path) -> None:
+    """Raise RunError when `checkpoint` holds no tensor of a surgery's module.
+
+    PEFT and transformers skip what is missing in silence, and the run would go on from the base's rows.
+    """
+    from safetensors import safe_open
+
+    keys: list[str] = []
+    for file in checkpoint.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            keys += tensors.keys()
+    for name in names:
+        if not any(f".{name}." in f".{key}" for key in keys):
+            raise RunError(f"{checkpoint} holds no tensor of {name}; what that surgery learned is not there")

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from coordcore.assemble import Plan
 from coordcore.engine.active import active_plan
 from coordcore.engine.arguments import swift_arguments
+from coordcore.engine.model import require_saved
 from coordcore.engine.progress import ProgressCallback
 from coordcore.engine.template import to_row
 from coordcore.protocols import ExampleSource
@@ -71,6 +72,8 @@ def train(plan: Plan, callback: ProgressCallback) -> None:
     """Train the active run to its last step, from its last complete checkpoint if it has one."""
     folder = RunDir(plan.run_dir)
     last = folder.last_checkpoint()
+    if last is not None:
+        require_saved(plan.modules_to_save, last)
     validation = plan.data.validation()
     arguments = swift_arguments(
         plan,

@@ -12,7 +12,7 @@ from coordcore.records import InputError, RunError
 def main() -> int:
     """Train the prepared run; exit 1 with a message, not a traceback, for what the user can mend."""
     quiet()
-    from coordcore.engine.run import train_prepared
+    from coordcore.engine.session import train_prepared
 
     try:
         train_prepared(Path(sys.argv[1]))

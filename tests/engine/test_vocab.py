@@ -171,8 +171,10 @@ def test_the_wildcard_of_a_base_is_no_coord_token(tmp_path: Path) -> None:
 
 
 def test_older_tokenizer_files_get_the_tokens_too(base: Path, tmp_path: Path) -> None:
-    data = json.loads((base / "tokenizer.json").read_text())["added_tokens"]
-    decoder = {str(token.pop("id")): token for token in data}
+    data = json.loads((base / "tokenizer.json").read_text())
+    (base / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
+    (base / "merges.txt").write_text("#version: 0.2\n")
+    decoder = {str(token.pop("id")): token for token in data["added_tokens"]}
     edit_json(base / "tokenizer_config.json", added_tokens_decoder=decoder)
     (base / "added_tokens.json").write_text(json.dumps({"<think>": 280}))
     expand(base, tmp_path / "out")

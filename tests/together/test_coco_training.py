@@ -72,8 +72,8 @@ def test_the_first_batch_decoded_from_its_labels_shows_the_source_boxes(run: Pat
     from swift.arguments import SftArguments  # noqa: F401 - registers ms-swift before our classes join it
 
     from coordcore.engine.active import activate
-    from coordcore.engine.pipeline import CoordSft
     from coordcore.engine.arguments import swift_arguments
+    from coordcore.engine.pipeline import CoordSft
     from coordcore.engine.prepare import load_run
     from coordcore.engine.register import register
     from coordcore.objective import make_targets
