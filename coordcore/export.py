@@ -53,7 +53,7 @@ def merge_run(run_dir: Path, output: Path, *, checkpoint: Path | None = None) ->
 def _merge(plan: Plan, checkpoint: Path, folder: Path) -> float:
     from transformers import AutoProcessor
 
-    model = load_live(plan, checkpoint)
+    model: Any = load_live(plan, checkpoint)
     inputs = probe(plan, model)
     with torch.no_grad():
         live = model(**inputs).logits
@@ -91,7 +91,7 @@ def _compare(live: Tensor, folder: Path, inputs: dict[str, Tensor], plan: Plan) 
 
 
 def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
-    """The model of a run as it trained: base, surgeries, adapter, hooks bound and verified. On the CPU, in eval mode."""
+    """The model of a run as it trained: base, surgeries, adapter, hooks bound and verified. In eval mode."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     is_adapter = (checkpoint / "adapter_config.json").is_file()

@@ -238,9 +238,7 @@ class OptimizerSettings(Protocol):
 class OptimizerFactory(Protocol):
     """Built by an optimizer component."""
 
-    def __call__(
-        self, parameters: Sequence[TaggedParameter], settings: OptimizerSettings
-    ) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Sequence[TaggedParameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
         """An optimizer over all `parameters`, each in exactly one group (the core checks), in a repeatable order.
 
         A "name" key in a group survives save and resume and names the group in the logs.

@@ -37,7 +37,7 @@ def bind(model: nn.Module, plan: Plan) -> None:
 
 
 def _freeze(model: nn.Module, plan: Plan) -> None:
-    """Under the full tuner, freeze the modules surgeries stand in for and train what they add; LoRA does both itself."""
+    """Under the full tuner, freeze what surgeries stand in for and train what they add; LoRA does both itself."""
     if plan.manifest.tuner.type != "full":
         return
     frozen = {suffix for surgery in plan.surgeries for suffix in surgery.frozen}

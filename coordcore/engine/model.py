@@ -39,7 +39,7 @@ def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
         if found.ids != plan.vocab.ids:
             raise InputError(
                 f"{folder}: its coord tokens are ids {found.ids[0]}..{found.ids[-1]}, "
-                f"the run's base has {plan.vocab.ids[0]}..{plan.vocab.ids[-1]}; use the checkpoint the run was made from"
+                f"the run's base has {plan.vocab.ids[0]}..{plan.vocab.ids[-1]}; use the run's own checkpoint"
             )
     for surgery in plan.surgeries:
         surgery.install(model, plan.vocab)

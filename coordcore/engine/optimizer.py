@@ -29,7 +29,7 @@ class Settings:
     kwargs: dict[str, Any]
 
     def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return self.cls(groups, **self.kwargs)  # type: ignore[call-arg]
+        return self.cls(groups, **self.kwargs)
 
 
 class CoordOptimizer(OptimizerCallback):  # type: ignore[misc]
@@ -48,7 +48,7 @@ class CoordOptimizer(OptimizerCallback):  # type: ignore[misc]
         return optimizer
 
 
-def tagged_parameters(model: nn.Module, plan: Plan) -> list[TaggedParameter]:
+def tagged_parameters(model: Any, plan: Plan) -> list[TaggedParameter]:
     """Every trainable parameter in the model's order, tagged by its surgery or by the part of the model it is in."""
     of_surgery = {
         id(parameter): tag

@@ -45,7 +45,7 @@ def register() -> None:
 
 
 def register_run(run_dir: Path) -> None:
-    """Register, and make the run in `run_dir` the active one, from its resolved manifest. What swift_plugin.py calls."""
+    """Register, and make the run in `run_dir` the active one, from its resolved manifest. For swift_plugin.py."""
     from coordcore.engine.prepare import load_run
 
     register()

@@ -59,14 +59,14 @@ def loss_in_forward(
         outputs.append(output)
         return output.loss.view(1, 1, 1)
 
-    module.forward = forward  # type: ignore[method-assign, assignment]
+    module.forward = forward
     try:
         yield outputs
     finally:
         if before is None:
             del module.forward
         else:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before
 
 
 class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
@@ -77,8 +77,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         wanted = int(os.environ.get("WORLD_SIZE", "1"))
         if args.world_size != wanted:
             raise RunError(
-                f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would train "
-                'a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
+                f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would "
+                'train a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
             )
         bind_for_training(model, plan)
         super().__init__(model, args, *rest, **kwargs)

@@ -71,10 +71,10 @@ def train(folder: Path, base: Path, **sections: Table | None) -> RunDir:
     return RunDir(run(loaded(folder, base, **sections), output=folder / "run"))
 
 
-def command(manifest: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`coordcore run` in a process of its own; the run folder is "run" beside the manifest."""
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A Python process of its own, with one thread."""
     return subprocess.run(
-        [sys.executable, "-m", "coordcore", "run", str(manifest), "--output", str(manifest.parent / "run")],
+        [sys.executable, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
@@ -87,18 +87,19 @@ def metrics(run: RunDir) -> list[dict[str, float]]:
     return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
-def train_metrics(run: RunDir) -> list[dict[str, float]]:
-    """Loss and parts of each step."""
-    return [_parts(line) for line in metrics(run) if "loss" in line]
+def losses(run: RunDir) -> list[float]:
+    """The total loss and every part of it, step by step."""
+    return [value for line in metrics(run) if "loss" in line for key, value in sorted(line.items()) if _is_loss(key)]
 
 
-def eval_metrics(run: RunDir) -> list[dict[str, float]]:
-    """Evaluation loss and parts of each evaluation."""
-    return [_parts(line) for line in metrics(run) if "eval_loss" in line]
+def evaluations(run: RunDir) -> list[float]:
+    """The same of every evaluation."""
+    lines = [line for line in metrics(run) if "eval_loss" in line]
+    return [value for line in lines for key, value in sorted(line.items()) if _is_loss(key.removeprefix("eval_"))]
 
 
-def _parts(line: dict[str, float]) -> dict[str, float]:
-    return {key: value for key, value in line.items() if key in ("loss", "step") or "eval_" in key or "_" in key and "/" in key}
+def _is_loss(key: str) -> bool:
+    return key == "loss" or key.startswith(("text_ce/", "fake_bins/"))
 
 
 def weights(run: RunDir) -> dict[str, Tensor]:

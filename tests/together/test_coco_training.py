@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco import ANNOTATIONS, corners, write_coco_records
-from conftest import coordcore
 from PIL import Image, ImageDraw
 
+from coco import ANNOTATIONS, corners, write_coco_records
+from conftest import coordcore
 from coordcore.coords import DEFAULT_QUANTISATION
 
 MANIFEST = """

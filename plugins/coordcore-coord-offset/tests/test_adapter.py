@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from coordcore_coord_offset import CoordOffsetAdapter, install_coord_offset_adapter
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from coordcore_coord_offset import CoordOffsetAdapter, install_coord_offset_adapter
 
 
 def _adapter(coord_ids: list[int], *, tie_head: bool = True) -> CoordOffsetAdapter:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from coordcore_coord_offset import CoordOffsetSurgery
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from coordcore.coords import CoordVocab
 from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore_coord_offset import CoordOffsetSurgery
 
 
 @pytest.mark.parametrize(("tied", "tie_head"), [(True, True), (True, False), (False, False)])

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from coordcore_coord_offset import CoordOffsetSurgery, install_coord_offset_adapter, live_coord_offset_adapter
 from peft import LoraConfig, get_peft_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+
+from coordcore_coord_offset import CoordOffsetSurgery, install_coord_offset_adapter, live_coord_offset_adapter
 
 
 @pytest.fixture

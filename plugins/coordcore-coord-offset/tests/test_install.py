@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from coordcore import InputError
 from coordcore_coord_offset import (
     install_coord_offset_adapter,
     live_coord_offset_adapter,
@@ -14,10 +18,6 @@ from coordcore_coord_offset import (
     reattach_coord_offset_hooks,
     verify_coord_offsets,
 )
-from peft import LoraConfig, get_peft_model
-from torch import nn
-
-from coordcore import InputError
 
 Load = Callable[..., Any]
 

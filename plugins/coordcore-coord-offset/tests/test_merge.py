@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from coordcore_coord_offset import install_coord_offset_adapter, merge_coord_offsets
 from peft import LoraConfig, get_peft_model
 from torch import nn
+
+from coordcore_coord_offset import install_coord_offset_adapter, merge_coord_offsets
 
 Load = Callable[..., Any]
 Randomise = Callable[[nn.Module], None]

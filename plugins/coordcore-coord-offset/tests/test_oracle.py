@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from coordcore_coord_offset import install_coord_offset_adapter, live_coord_offset_adapter
 from peft import LoraConfig, get_peft_model
+
+from coordcore_coord_offset import install_coord_offset_adapter, live_coord_offset_adapter
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from coordcore import InputError
 from coordcore_coord_offset import (
     check_saved_offsets,
     install_coord_offset_adapter,
@@ -19,10 +23,6 @@ from coordcore_coord_offset import (
     save_offset_record,
     verify_coord_offsets,
 )
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
-
-from coordcore import InputError
 
 Load = Callable[..., Any]
 Randomise = Callable[[nn.Module], None]

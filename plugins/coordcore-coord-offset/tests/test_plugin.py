@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from coordcore_coord_offset import CoordOffsetConfig, CoordOffsetSurgery, plugin
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from coordcore import COORD_TOKENS, BuildContext, CheckedRun, InputError, Kind, Selected
 from coordcore.protocols import ModelSurgery
+from coordcore_coord_offset import CoordOffsetConfig, CoordOffsetSurgery, plugin
 
 [COMPONENT] = plugin.coordcore_surgeries()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 import tomli
+
 from coordcore_coord_offset import CoordOffsetConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 from PIL import Image
 
 from coordcore import BuildContext
 from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -6,12 +6,12 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from coordcore_coord_tokens import annotate_coord_tokens
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
+from coordcore_coord_tokens import annotate_coord_tokens
 
 
 def with_box(*values: Any) -> dict[str, Any]:

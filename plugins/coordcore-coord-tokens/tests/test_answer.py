@@ -6,10 +6,11 @@ import json
 import re
 
 import pytest
-from coordcore_coord_tokens import Located, answer_text
-from coordcore_coord_tokens.answer import reserved
 from hypothesis import given
 from hypothesis import strategies as st
+
+from coordcore_coord_tokens import Located, answer_text
+from coordcore_coord_tokens.answer import reserved
 
 BIN = st.integers(0, 999)
 OBJECT = st.one_of(

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from coordcore_coord_tokens import CoordJsonl
 from coordcore_coord_tokens.images import open_upright
-from PIL import Image
 
 Build = Callable[..., CoordJsonl]
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import attrs
 import pytest
-from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
-from coordcore_coord_tokens.jsonl import read_answer
-from coordcore_coord_tokens.plugin import DENSE_PROMPT, SUMMARY_PROMPT
-from coordcore_coord_tokens.records import RecordError, parse_record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordcore import BuildContext, Geometry
 from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
+from coordcore_coord_tokens.jsonl import read_answer
+from coordcore_coord_tokens.plugin import DENSE_PROMPT, SUMMARY_PROMPT
+from coordcore_coord_tokens.records import RecordError, parse_record
 
 Build = Callable[..., CoordJsonl]
 Write = Callable[..., Path]

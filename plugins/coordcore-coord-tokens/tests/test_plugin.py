@@ -11,11 +11,11 @@ from typing import Any
 
 import attrs
 import pytest
-from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, CoordTemplate, CoordTemplateConfig, plugin
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, CheckedRun, Component, Kind, Selected
 from coordcore.hookspecs import GROUP
 from coordcore.manifest.model import Manifest, Model
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, CoordTemplate, CoordTemplateConfig, plugin
 
 Write = Callable[..., Path]
 

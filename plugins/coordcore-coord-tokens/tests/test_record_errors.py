@@ -9,11 +9,11 @@ from typing import Any
 
 import attrs
 import pytest
-from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 from PIL import Image
 
 from coordcore import BuildContext, InputError
 from coordcore.coords import quantisation
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 
 Build = Callable[..., CoordJsonl]
 Write = Callable[..., Path]

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from coordcore_coord_tokens import CoordTemplate, apply_coord_template_adapter
 
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
+from coordcore_coord_tokens import CoordTemplate, apply_coord_template_adapter
 
 MEDIA = ("<|image_pad|>", "<|video_pad|>")
 

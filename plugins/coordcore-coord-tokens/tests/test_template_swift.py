@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, apply_coord_template_adapter
 from PIL import Image
 
 from coordcore import BuildContext
 from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, apply_coord_template_adapter
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+
+from coordcore import InputError
+from coordcore.protocols import OptimizerSettings, TaggedParameter
 from coordcore_multimodal_optimizer import (
     MultimodalOptimizer,
     MultimodalOptimizerConfig,
     TagSettings,
     parameter_groups,
 )
-
-from coordcore import InputError
-from coordcore.protocols import OptimizerSettings, TaggedParameter
 
 Tagged = Callable[..., list[TaggedParameter]]
 Settings = Callable[..., OptimizerSettings]

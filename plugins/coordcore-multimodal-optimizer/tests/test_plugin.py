@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from coordcore_multimodal_optimizer import MultimodalOptimizer, MultimodalOptimizerConfig, TagSettings, plugin
 
 from coordcore import BuildContext, CheckedRun, Kind, Selected
+from coordcore_multimodal_optimizer import MultimodalOptimizer, MultimodalOptimizerConfig, TagSettings, plugin
 
 [COMPONENT] = plugin.coordcore_optimizers()
 

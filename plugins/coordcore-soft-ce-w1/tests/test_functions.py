@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from coordcore_soft_ce_w1 import (
     SoftCEW1,
     coord_soft_ce_w1,

@@ -7,14 +7,14 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import coordcore_soft_ce_w1
 import pytest
-from coordcore_soft_ce_w1 import CoordSoftCEW1Config, plugin
 
+import coordcore_soft_ce_w1
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext
 from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.hookspecs import GROUP
 from coordcore.protocols import LossTerm
+from coordcore_soft_ce_w1 import CoordSoftCEW1Config, plugin
 
 WEIGHTS = ("ce_weight", "soft_ce_weight", "w1_weight", "gate_weight", "text_gate_weight")
 

@@ -11,6 +11,7 @@ import attrs
 import pytest
 import tomli
 import torch
+
 from coordcore_soft_ce_w1 import CoordSoftCEW1Config
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

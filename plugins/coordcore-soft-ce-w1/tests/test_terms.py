@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from coordcore_soft_ce_w1 import CoordSoftCEW1Config, coord_soft_ce_w1, functions
-from coordcore_soft_ce_w1.terms import CoordTerm, loss_terms, text_gate
 from torch.nn.functional import cross_entropy
 
 from coordcore.coords import CoordVocab
 from coordcore.objective import LinearHead, Objective, make_targets
 from coordcore.protocols import CoordPositions, LossTerm, TextPositions
+from coordcore_soft_ce_w1 import CoordSoftCEW1Config, coord_soft_ce_w1, functions
+from coordcore_soft_ce_w1.terms import CoordTerm, loss_terms, text_gate
 
 K = 1000
 COORD_IDS = torch.arange(200, 200 + K)

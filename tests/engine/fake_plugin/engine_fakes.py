@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,17 @@ from typing import Any, Literal
 
 import attrs
 
-from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Example, Geometry, hookimpl, option
+from coordcore import (
+    COORD_SUPERVISION,
+    COORD_TOKENS,
+    BuildContext,
+    Component,
+    Example,
+    Geometry,
+    RunError,
+    hookimpl,
+    option,
+)
 
 Fault = Literal["none", "long", "missing", "corrupt", "geometry"]
 
@@ -102,7 +113,7 @@ class BinTerm:
     """Cross-entropy over the bins, and a diagnostic."""
 
     scope: Literal["coord"] = "coord"
-    weights: Mapping[str, float] = {"ce": 1.0, "miss": 0.0}  # noqa: RUF012 - what a plugin author would write
+    weights: Mapping[str, float] = {"ce": 1.0, "miss": 0.0}
     full_lse = True
 
     def __call__(self, positions: Any) -> Mapping[str, Any]:
@@ -118,7 +129,7 @@ class CornerTerm:
     """Distance of the expected corners from the real-valued ones."""
 
     scope: Literal["box"] = "box"
-    weights: Mapping[str, float] = {"corners": 0.01}  # noqa: RUF012
+    weights: Mapping[str, float] = {"corners": 0.01}
     full_lse = False
 
     def __init__(self, nan_from: int) -> None:
@@ -239,10 +250,15 @@ def coordcore_surgeries() -> Iterable[Component]:
     return [Component(name="fake_rows", config=RowsConfig, build=build, summary="rows beside the matrices")]
 
 
-# --- a hard kill at a known moment ------------------------------------------------------------------------------------
+# --- interruptions at a known step, asked for by the environment --------------------------------------------------------
 
 
 @hookimpl
 def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
     if os.environ.get("FAKE_KILL_AT") == str(step):
         os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ.get("FAKE_STOP_AT") == str(step):
+        raise RunError(f"stopped at step {step}")
+    if os.environ.get("FAKE_FULL_DISK_AT") == str(step):
+        # No file may grow beyond this: as near to a full disk as a process gets without a file system of its own.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

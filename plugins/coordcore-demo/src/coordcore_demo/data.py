@@ -21,7 +21,8 @@ def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: b
     """
     write = int_to_token if coord_tokens else str
     members = [
-        f'{{"desc": {json.dumps(desc)}, "bbox_2d": [{", ".join(write(int(k)) for k in bins)}]}}' for desc, bins in objects
+        f'{{"desc": {json.dumps(desc)}, "bbox_2d": [{", ".join(write(int(k)) for k in bins)}]}}'
+        for desc, bins in objects
     ]
     return f'{{"objects": [{", ".join(members)}]}}'
 
@@ -50,9 +51,7 @@ class Pictures:
             min_objects=config.min_objects,
             max_objects=config.max_objects,
         )
-        boxes = encode_boxes(
-            [shape.box for shape in shapes], image.width, image.height, quantisation=self.quantisation
-        )
+        boxes = encode_boxes([shape.box for shape in shapes], image.width, image.height, quantisation=self.quantisation)
         answer = answer_text(
             zip((shape.desc for shape in shapes), boxes.bins.tolist(), strict=True), coord_tokens=config.coord_tokens
         )

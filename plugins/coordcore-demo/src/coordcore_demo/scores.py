@@ -87,7 +87,9 @@ def score(truths: Sequence[Sequence[Shape]], answers: Sequence[Sequence[Shape] |
     right = [overlap for overlap, same in pairs if same]
     return Scores(
         images=len(truths),
-        parsed=sum(answer is not None and len(answer) == len(truth) for truth, answer in zip(truths, answers, strict=True))
+        parsed=sum(
+            answer is not None and len(answer) == len(truth) for truth, answer in zip(truths, answers, strict=True)
+        )
         / len(truths),
         class_agnostic_iou=sum(overlap for overlap, _ in pairs) / shapes,
         mean_iou=sum(right) / shapes,

@@ -91,9 +91,7 @@ def conversation(answer: str) -> str:
 
 def question() -> str:
     """The part of `conversation` that is given, up to where the answer starts."""
-    return (
-        f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{PROMPT}<|im_end|>\n<|im_start|>assistant\n"
-    )
+    return f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{PROMPT}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def encode(processor: Any, examples: Sequence[Any]) -> dict[str, Tensor]:
