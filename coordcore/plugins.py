@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import metadata
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,10 +191,12 @@ def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
         raise _UnusableError(
             f"needs another interface, {entry_point.group}; coordcore {__version__} offers {hookspecs.GROUP}"
         )
-    try:
-        every = [Requirement(text) for text in (entry_point.dist and entry_point.dist.requires) or ()]
-    except InvalidRequirement as error:
-        raise _UnusableError(f"its metadata holds an invalid requirement: {str(error).splitlines()[0]}") from error
+    every = []
+    for text in (entry_point.dist and entry_point.dist.requires) or ():
+        try:
+            every.append(Requirement(text))
+        except InvalidRequirement as error:
+            raise _UnusableError(f"its metadata holds an invalid requirement: {text!r}") from error
     ours = [
         one
         for one in every
@@ -212,7 +215,7 @@ def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[tu
     """Check a plugin's hooks, ask for its components, register it. Raises _UnusableError, or what a hook raises."""
     alone = pluggy.PluginManager("coordcore")
     alone.add_hookspecs(hookspecs)
-    _check_hook_names(plugin, alone)
+    _check_hooks(plugin, alone)
     try:
         # First by itself: pluggy keeps half of a plugin that it refuses.
         alone.register(plugin, name)
@@ -230,8 +233,8 @@ def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[tu
     return components
 
 
-def _check_hook_names(plugin: Any, manager: pluggy.PluginManager) -> None:
-    """pluggy passes over a function with an unknown name, and one without the marker: both are mistakes here."""
+def _check_hooks(plugin: Any, manager: pluggy.PluginManager) -> None:
+    """Say in our words what pluggy says in its own, or passes over: unknown names and missing markers."""
     marked = {name: options for name in dir(plugin) if (options := manager.parse_hookimpl_opts(plugin, name))}
     for name, options in marked.items():
         hook = options["specname"] or name
@@ -239,6 +242,11 @@ def _check_hook_names(plugin: Any, manager: pluggy.PluginManager) -> None:
             close = get_close_matches(hook, _NAMES, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_NAMES))}"
             raise _UnusableError(f"unknown hook {hook!r}; {hint}")
+        given = signature(getattr(hookspecs, hook)).parameters
+        for taken in signature(getattr(plugin, name)).parameters:
+            if taken not in given:
+                known = f"it gives {', '.join(given)}" if given else "it gives no arguments"
+                raise _UnusableError(f"{name} takes {taken!r}, which the hook {hook} does not give; {known}")
     unmarked = sorted(_NAMES.intersection(dir(plugin)).difference(marked))
     if unmarked:
         raise _UnusableError(f"{unmarked[0]} is not marked with @coordcore.hookimpl")

@@ -131,7 +131,7 @@ def align(labels: list[int], example: Example, vocab: CoordVocab | None) -> tupl
             "values; give one Geometry value per coord token, in the order of the text"
         )
     for place, (value, corner) in zip(places, wanted, strict=True):
-        if abs(value - bins[place]) > 2.0:  # rounding, plus the bin a collapsed box is widened by
+        if abs(value - bins[place]) > 2.5:  # rounding, plus the bin a collapsed box is widened by
             raise InputError(
                 f"{example.source}: coord token {bins[place]} stands where the geometry has {value:.2f}; "
                 "give the values in bin units, in the order of the text"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from swift.trainers import Seq2SeqTrainer
 from torch import Tensor, nn
 
@@ -172,12 +173,14 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         names = [
             part.name for part, when in zip(active_plan().objective.parts, first.tolist(), strict=True) if when == step
         ]
-        kept = self.folder.last_checkpoint()
         raise RunError(
-            f"step {step}: the loss became NaN or infinite in {', '.join(names)}; "
-            + (f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet")
-            + "; lower train.learning_rate or look at the examples of this step"
+            f"step {step}: the loss became NaN or infinite in {', '.join(names)}; {self._last_good()}; "
+            "lower train.learning_rate or look at the examples of this step"
         )
+
+    def _last_good(self) -> str:
+        kept = self.folder.last_checkpoint()
+        return f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -218,6 +221,11 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.args.output_dir = str(partial)
         try:
             super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have no OSError of their own
+            raise RunError(
+                f"step {self.state.global_step}: the checkpoint could not be written: {error}; {self._last_good()}; "
+                "make room, and the same command continues from there"
+            ) from error
         finally:
             self.args.output_dir = str(final)
         self.accelerator.wait_for_everyone()

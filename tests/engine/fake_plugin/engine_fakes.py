@@ -11,17 +11,8 @@ from typing import Any, Literal
 
 import attrs
 
-from coordcore import (
-    COORD_SUPERVISION,
-    COORD_TOKENS,
-    BuildContext,
-    Component,
-    Example,
-    Geometry,
-    RunError,
-    hookimpl,
-    option,
-)
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Example, Geometry, hookimpl, option
+from coordcore.records import RunError
 
 Fault = Literal["none", "long", "missing", "corrupt", "geometry"]
 
