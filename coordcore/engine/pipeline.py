@@ -84,4 +84,11 @@ def train(plan: Plan, callback: ProgressCallback) -> None:
         folder.discard_after(0 if last is None else checkpoint_step(last))
     pipeline = CoordSft(arguments)
     pipeline.callback = callback
-    pipeline.run()
+    try:
+        pipeline.run()
+    except InputError as error:
+        # A data-loader process sends its traceback as the message; what the user should read ends it.
+        text = str(error)
+        if not text.startswith("Caught InputError in DataLoader worker"):
+            raise
+        raise InputError(text.rpartition("InputError: ")[2].strip()) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from swift.template.base import MaxLengthError
 from swift.template.templates.qwen import Qwen3VLTemplate
 
 from coordcore.coords import CoordVocab
@@ -48,13 +50,15 @@ class CoordTemplateMixin:
             return super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
         try:
             encoded = super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
-        except Exception as error:
-            error.add_note(f"while encoding {example.source or 'an example'}")
-            if type(error).__name__ == "MaxLengthError":
-                raise InputError(
-                    f"{example.source}: {error}; raise train.max_length, lower train.max_pixels, or shorten the record"
-                ) from error
-            raise
+        except MaxLengthError as error:
+            raise InputError(
+                f"{_name(example)}: {error}; raise train.max_length, lower train.max_pixels, or shorten the record"
+            ) from error
+        except OSError as error:  # Pillow's errors are among them, and name no file
+            images = ", ".join(str(image) for image in example.images if isinstance(image, str | Path))
+            raise InputError(f"{_name(example)}: cannot read its image {images or 'in memory'}: {error}") from error
+        except ValueError as error:
+            raise InputError(f"{_name(example)}: {error}") from error
         if padding:
             encoded["labels"] = [IGNORE] * len(encoded["labels"])
         else:
@@ -89,6 +93,10 @@ class CoordTemplateMixin:
 
 class CoordQwen3VLTemplate(CoordTemplateMixin, Qwen3VLTemplate):  # type: ignore[misc]
     """Qwen3-VL's template for coordcore runs."""
+
+
+def _name(example: Example) -> str:
+    return example.source or "an example without a source"
 
 
 def _media_token_id(template: Any, kind: str) -> int:
@@ -127,13 +135,13 @@ def align(labels: list[int], example: Example, vocab: CoordVocab | None) -> tupl
         return values, corners
     if len(places) != len(wanted):
         raise InputError(
-            f"{example.source}: the encoded answer has {len(places)} coord tokens, its geometries have {len(wanted)} "
+            f"{_name(example)}: the encoded answer has {len(places)} coord tokens, its geometries have {len(wanted)} "
             "values; give one Geometry value per coord token, in the order of the text"
         )
     for place, (value, corner) in zip(places, wanted, strict=True):
         if abs(value - bins[place]) > 2.5:  # rounding, plus the bin a collapsed box is widened by
             raise InputError(
-                f"{example.source}: coord token {bins[place]} stands where the geometry has {value:.2f}; "
+                f"{_name(example)}: coord token {bins[place]} stands where the geometry has {value:.2f}; "
                 "give the values in bin units, in the order of the text"
             )
         values[place], corners[place] = value, corner

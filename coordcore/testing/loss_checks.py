@@ -1,0 +1,186 @@
+"""Checks of loss components: every term they build, on random positions of the term's scope."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, Component
+from coordcore.protocols import LossTerm
+from coordcore.testing.building import build, config_or_default
+from coordcore.testing.positions import Positions, make_positions, make_vocab, select, with_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COUNTS = (0, 1, 7)
+
+
+def terms_of(component: Component, config: Any = None) -> list[LossTerm]:
+    """The terms a loss component builds, always as a list."""
+    built = build(component, config)
+    return list(built) if isinstance(built, list | tuple) else [built]
+
+
+def _positions(term: LossTerm, count: int, *, scale: float = 3.0) -> Positions:
+    return make_positions(term.scope, count, full_lse=term.scope == "coord" and term.full_lse, scale=scale)
+
+
+def _trained(term: LossTerm, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parts that are no diagnostics."""
+    return {name: parts[name] for name, weight in term.weights.items() if weight}
+
+
+def check_loss_terms(component: Component, config: Any = None) -> None:
+    """It builds loss terms that an objective accepts: known scopes, parts of distinct names, finite weights."""
+    from coordcore.objective import Objective
+
+    terms = terms_of(component, config)
+    assert terms, "build returned no term"
+    for term in terms:
+        assert isinstance(term, LossTerm), f"{term!r} is no LossTerm: it needs scope, weights, full_lse and __call__"
+        for name, weight in term.weights.items():
+            assert math.isfinite(weight) and weight >= 0, f"the weight of part {name!r} is {weight}"
+    Objective([(component.name, term) for term in terms], make_vocab())
+
+
+def check_loss_weights_match(component: Component, config: Any = None) -> None:
+    """A term returns exactly the parts its `weights` name."""
+    for term in terms_of(component, config):
+        returned, named = sorted(term(_positions(term, 3))), sorted(term.weights)
+        assert returned == named, f"weights name the parts {named}, the term returned {returned}; make them the same"
+
+
+def check_loss_one_value_per_position(component: Component, config: Any = None) -> None:
+    """Every part has one value per position (per box), also for one position and for none."""
+    for term in terms_of(component, config):
+        for count in COUNTS:
+            for name, values in term(_positions(term, count)).items():
+                assert values.shape == (count,), (
+                    f"part {name!r} has shape {tuple(values.shape)} for {count} positions; return one value for each"
+                )
+
+
+def check_loss_dtype(component: Component, config: Any = None) -> None:
+    """Every part is float32."""
+    import torch
+
+    for term in terms_of(component, config):
+        for name, values in term(_positions(term, 3)).items():
+            assert values.dtype == torch.float32, f"part {name!r} is {values.dtype}; return float32"
+
+
+def check_loss_finite(component: Component, config: Any = None) -> None:
+    """Ordinary and extreme logits give finite values."""
+    for term in terms_of(component, config):
+        for scale in (0.0, 3.0, 300.0):
+            for name, values in term(_positions(term, 7, scale=scale)).items():
+                assert values.isfinite().all(), (
+                    f"part {name!r} is {values.tolist()} on logits of standard deviation {scale:g}; "
+                    "work on logarithms (log_softmax, logsumexp) instead of taking the logarithm of a probability"
+                )
+
+
+def check_loss_gradients_finite(component: Component, config: Any = None) -> None:
+    """Every part that is trained has finite gradients, on ordinary and extreme logits, and some on ordinary ones."""
+    import torch
+
+    for term in terms_of(component, config):
+        for scale in (0.0, 3.0, 300.0):
+            positions = _positions(term, 7, scale=scale)
+            for name, values in _trained(term, term(positions)).items():
+                (gradient,) = torch.autograd.grad(values.sum(), positions.logits, retain_graph=True)
+                assert gradient.isfinite().all(), (
+                    f"part {name!r} has a gradient that is not finite on logits of standard deviation {scale:g}"
+                )
+                assert scale != 3.0 or gradient.any(), (
+                    f"part {name!r} has weight {term.weights[name]} but no gradient; give a diagnostic weight 0"
+                )
+
+
+def check_loss_gradient_without_positions(component: Component, config: Any = None) -> None:
+    """A batch without a position still goes through the backward pass, as another rank may have some."""
+    for term in terms_of(component, config):
+        positions = _positions(term, 0)
+        for name, values in _trained(term, term(positions)).items():
+            assert values.requires_grad, f"part {name!r} of no positions is cut off the graph; compute it from logits"
+
+
+def check_loss_independent_of_neighbours(component: Component, config: Any = None) -> None:
+    """A position's values are the same in another order and in smaller chunks: no mean, no batch statistics."""
+    import torch
+
+    for term in terms_of(component, config):
+        positions = _positions(term, 7)
+        whole = term(positions)
+        for index in (torch.arange(6, -1, -1), torch.tensor([2]), torch.tensor([5, 0, 3])):
+            for name, values in term(select(positions, index)).items():
+                assert torch.allclose(values, whole[name][index], rtol=1e-4, atol=1e-5), (
+                    f"part {name!r} of positions {index.tolist()} is {values.tolist()}, among all 7 it was "
+                    f"{whole[name][index].tolist()}; a position's loss must not depend on the others"
+                )
+
+
+def check_loss_is_pure(component: Component, config: Any = None) -> None:
+    """Two calls give the same values, and leave the positions as they were: other terms read them too."""
+    import torch
+
+    for term in terms_of(component, config):
+        positions = _positions(term, 5)
+        before = {
+            field.name: value.detach().clone()
+            for field in attrs.fields(type(positions))
+            if (value := getattr(positions, field.name)) is not None
+        }
+        first, second = term(positions), term(positions)
+        changed = [name for name, value in before.items() if not torch.equal(getattr(positions, name), value)]
+        assert not changed, f"the term changed positions.{', '.join(changed)} in place"
+        different = [name for name in first if not torch.equal(first[name], second[name])]
+        assert not different, f"a second call gives other values of {', '.join(different)}"
+
+
+def check_loss_propagates_nan(component: Component, config: Any = None) -> None:
+    """NaN logits give NaN in every trained part, at that position only: the core must see it to stop the run."""
+    import torch
+
+    for term in terms_of(component, config):
+        positions = _positions(term, 5)
+        logits = positions.logits.detach().clone()
+        logits[2] = torch.nan
+        for name, values in _trained(term, term(with_logits(positions, logits.requires_grad_()))).items():
+            found = values.isnan().nonzero().squeeze(-1).tolist()
+            assert found == [2], (
+                f"part {name!r} is NaN at positions {found} where the logits are NaN at position 2; "
+                "let NaN through, and only there"
+            )
+
+
+def check_loss_capabilities(component: Component, config: Any = None) -> None:
+    """A loss that reads coord positions requires coord tokens, and one that never sees them supervises none."""
+    config = config_or_default(component, config)
+    scopes = {term.scope for term in terms_of(component, config)}
+    if scopes & {"coord", "box"}:
+        assert COORD_TOKENS in component.requires(config), (
+            f"scope {' and '.join(sorted(scopes))} reads coord positions; say requires=lambda config: "
+            "[coordcore.COORD_TOKENS]"
+        )
+    if scopes == {"text"}:
+        assert COORD_SUPERVISION not in component.provides(config), "scope text never sees a coord position"
+
+
+CHECKS = (
+    check_loss_terms,
+    check_loss_weights_match,
+    check_loss_one_value_per_position,
+    check_loss_dtype,
+    check_loss_finite,
+    check_loss_gradients_finite,
+    check_loss_gradient_without_positions,
+    check_loss_independent_of_neighbours,
+    check_loss_is_pure,
+    check_loss_propagates_nan,
+    check_loss_capabilities,
+)
