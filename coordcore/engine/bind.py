@@ -74,7 +74,7 @@ def _check_head(model: nn.Module, plan: Plan) -> None:
         for parameter in added:
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * 0.1)
         live = module(hidden).float()
-        ours = head_of(module, model, module.forward).full(hidden).float()
+        ours = head_of(module, model, module.forward, plan.surgeries).full(hidden).float()
     finally:
         for parameter, value in zip(added, before, strict=True):
             parameter.copy_(value)

@@ -20,33 +20,27 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
     Raises InputError for wrong input, RunError when the run fails.
     """
     folder = RunDir(run_folder(loaded, output))
+    set_threads(loaded.manifest.train.threads)
+    if launch.under_launcher():
+        _join(loaded)
+        resumed = _prepare_in_turn(loaded, folder, overwrite=overwrite)
+    else:
+        resumed = prepare(loaded, folder, overwrite=overwrite)
     error: BaseException | None = None
     try:
-        _run(loaded, folder, overwrite=overwrite)
+        _train_and_merge(loaded, folder, Console(), resumed=resumed)
     except BaseException as caught:
         error = caught
         raise
     finally:
-        if launch.rank() == 0 and folder.path.is_dir():
+        if launch.rank() == 0:
             loaded.plugins.hook.run_ended(folder.path, error)
     return folder.path
 
 
-def _run(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> None:
+def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resumed: bool) -> None:
     manifest = loaded.manifest
-    console = Console()
     started = time.monotonic()
-    set_threads(manifest.train.threads)
-    if launch.under_launcher():
-        # Every node prepares a folder of its own; on a shared file system the first one there does it for all.
-        _join(loaded)
-        for turn in (True, False):
-            if turn is (launch.rank() == 0) and launch.local_rank() == 0:
-                resumed = prepare_or_find(loaded, folder, overwrite=overwrite, first=turn)
-            launch.barrier()
-        resumed = False
-    else:
-        resumed = prepare(loaded, folder, overwrite=overwrite)
     if launch.rank() == 0:
         _announce(console, loaded, folder, resumed)
     if not folder.state().get("trained"):
@@ -77,11 +71,14 @@ def _join(loaded: Loaded) -> None:
     launch.start_process_group(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
-def prepare_or_find(loaded: Loaded, folder: RunDir, *, overwrite: bool, first: bool) -> bool:
-    """Rank 0 prepares; the first rank of another node does so only where the folder is not shared."""
-    if first or not folder.manifest.is_file():
-        return prepare(loaded, folder, overwrite=overwrite)
-    return False
+def _prepare_in_turn(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
+    """Rank 0 prepares the folder; then the first rank of every other node, where the folder is not shared."""
+    resumed = launch.rank() == 0 and prepare(loaded, folder, overwrite=overwrite)
+    launch.barrier()
+    if launch.rank() != 0 and launch.local_rank() == 0 and not folder.manifest.is_file():
+        prepare(loaded, folder, overwrite=overwrite)
+    launch.barrier()
+    return resumed
 
 
 def _announce(console: Console, loaded: Loaded, folder: RunDir, resumed: bool) -> None:

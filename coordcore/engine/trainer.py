@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from coordcore.engine.active import active_plan
 from coordcore.engine.bind import bind_for_training
 from coordcore.objective import SCOPES, CallableHead, Head, LinearHead, ObjectiveOutput, count_targets
+from coordcore.protocols import ModelSurgery
 from coordcore.records import RunError
 from coordcore.rundir import RunDir, checkpoint_step
 
@@ -26,12 +27,14 @@ def output_head(model: nn.Module) -> nn.Module:
     return head
 
 
-def head_of(module: nn.Module, model: nn.Module, project: Callable[[Tensor], Tensor]) -> Head:
+def head_of(
+    module: nn.Module, model: nn.Module, project: Callable[[Tensor], Tensor], surgeries: Sequence[ModelSurgery]
+) -> Head:
     """How the objective projects through `module`, whose own forward is `project`, with the rows a surgery adds.
 
     Ask inside the model's forward: under FSDP and ZeRO the parameters are whole only there.
     """
-    offsets = [surgery.head_offset(model) for surgery in active_plan().surgeries]
+    offsets = [surgery.head_offset(model) for surgery in surgeries]
     present = [offset for offset in offsets if offset is not None]
     if len(present) > 1:
         raise RunError(f"{len(present)} surgeries add rows to the output head; at most one may")
@@ -51,12 +54,12 @@ def loss_in_forward(
     The head's `forward` is replaced on the instance, so the projection runs inside the model's own forward: FSDP and
     ZeRO have gathered the weight there, DDP sees the loss as an output, and no [B, T, V] tensor is ever made.
     """
-    module = output_head(model)
+    plan, module = active_plan(), output_head(model)
     project, before = module.forward, module.__dict__.get("forward")
     outputs: list[ObjectiveOutput] = []
 
     def forward(hidden: Tensor) -> Tensor:
-        output = active_plan().objective(hidden, head_of(module, model, project), targets, counts)
+        output = plan.objective(hidden, head_of(module, model, project, plan.surgeries), targets, counts)
         outputs.append(output)
         return output.loss.view(1, 1, 1)
 

@@ -106,6 +106,7 @@ def _own_sections(document: Document, structurer: Structurer, file: Path) -> dic
         known = [*fields, *Kind]
         structurer.problems.append(document.problem((key,), f"unknown {what}; {did_you_mean(key, known)}"))
     found = {key: structurer.structure((key,), data[key], field.type) for key, field in fields.items() if key in data}
+    structurer.validate(Manifest, fields, found)
     return {key: value for key, value in found.items() if value is not attrs.NOTHING}
 
 

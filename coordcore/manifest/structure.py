@@ -106,7 +106,7 @@ class Structurer:
                 explained = f": {field.metadata['help']}" if field.metadata.get("help") else ""
                 with self._at((key,)):
                     self._report(f"required key is missing{explained}")
-        self._validate(cls, fields, values)
+        self.validate(cls, fields, values)
         if len(self.problems) > before:
             raise _WrongValueError
         try:
@@ -114,7 +114,7 @@ class Structurer:
         except ValueError as error:  # of the class's own rules across keys
             raise _WrongValueError(str(error)) from error
 
-    def _validate(self, cls: type[Any], fields: dict[str, attrs.Attribute[Any]], values: dict[str, Any]) -> None:
+    def validate(self, cls: type[Any], fields: dict[str, attrs.Attribute[Any]], values: dict[str, Any]) -> None:
         """Run the validator of every key given, so that each failure has its own line. attrs stops at the first."""
         right = {key: value for key, value in values.items() if value is not attrs.NOTHING}
         draft = object.__new__(cls)
@@ -257,6 +257,6 @@ def _validator_message(error: Exception, name: str, value: Any) -> str:
         limit, length = match.groups()
         return "must not be empty" if (limit, length) == (">= 1", "0") else f"length must be {limit}, got {length}"
     message = message.removeprefix(f"'{name}' ").removeprefix(f"{name} ").removeprefix(f"{name}: ")
-    for ending in (f": {value}", f" (got {value!r})", f" ({value!r} doesn't)"):
-        message = message.removesuffix(ending)
+    for ending in (r"(must be [<>]=? \S+): (.+)", r"(.+) \(got (.+)\)", r"(.+) \((.+) doesn't\)"):
+        message = re.sub(f"^{ending}$", r"\1, got \2", message)
     return message if "got " in message else f"{message}, got {show(value)}"

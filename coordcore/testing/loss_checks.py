@@ -43,7 +43,9 @@ def check_loss_terms(component: Component, config: Any = None) -> None:
     for term in terms:
         assert isinstance(term, LossTerm), f"{term!r} is no LossTerm: it needs scope, weights, full_lse and __call__"
         for name, weight in term.weights.items():
-            assert math.isfinite(weight) and weight >= 0, f"the weight of part {name!r} is {weight}"
+            assert 0 <= weight < math.inf, (
+                f"the weight of part {name!r} is {weight}; it must be finite and not negative"
+            )
     Objective([(component.name, term) for term in terms], make_vocab())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from fakes import Empty, EntryPoint, component, found, module, offering
+from fakes import EntryPoint, component, found, module, offering
 
 from coordcore import CheckedRun, Kind, Problem, hookimpl
 from coordcore.plugins import Plugins, discover
@@ -223,9 +223,22 @@ not under TYPE_CHECKING"""
 
 
 BROKEN = [
-    misspelt_hook, hook_of_nobody, forgotten_marker, no_hooks, wrong_arguments, superfluous_arguments, no_iterable, no_components,
-    failing_hook, failing_generator, name_twice, bad_name, missing_dependency, exit_on_import, type_for_checkers_only,
-]  # fmt: skip
+    misspelt_hook,
+    hook_of_nobody,
+    forgotten_marker,
+    no_hooks,
+    wrong_arguments,
+    superfluous_arguments,
+    no_iterable,
+    no_components,
+    failing_hook,
+    failing_generator,
+    name_twice,
+    bad_name,
+    missing_dependency,
+    exit_on_import,
+    type_for_checkers_only,
+]
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.__name__)
@@ -328,7 +341,3 @@ def test_an_installed_distribution_is_found_on_the_path(tmp_path: Path, monkeypa
     plugins = discover()
 
     assert "stranger-loss 3.0 ready: loss.huber" in lines(plugins)
-
-
-def test_a_config_without_settings_is_enough() -> None:
-    assert component("x").config is Empty

@@ -1,0 +1,156 @@
+"""Checks of data builders, on the first and last examples of each split."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coordcore.components import COORD_TOKENS, Component
+from coordcore.coords import NUM_BINS, token_to_int
+from coordcore.protocols import ExampleSource
+from coordcore.records import Example
+from coordcore.testing.building import build, config_or_default
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_COORD = re.compile(r"<\|coord_\d+\|>")
+_ROLES = ("system", "user", "assistant")
+_CLOSE = 2.0  # bins: rounding, plus the bin a collapsed box is widened by; the engine's own limit
+
+
+def _sources(component: Component, config: Any) -> list[ExampleSource]:
+    builder = build(component, config)
+    return [source for source in (builder.train(), builder.validation()) if source is not None]
+
+
+def _examples(component: Component, config: Any) -> Iterator[tuple[str, Example]]:
+    """Some examples, each with a name for messages."""
+    for source in _sources(component, config):
+        for index in sorted({*range(min(len(source), 4)), len(source) - 1} - {-1}):
+            example = source[index]
+            yield example.source or f"example {index}", example
+
+
+def _tokens(example: Example) -> list[int]:
+    """The bins of the coord tokens in the answers, in order."""
+    answers = (message["content"] for message in example.messages if message["role"] == "assistant")
+    return [token_to_int(token) for answer in answers for token in _COORD.findall(answer)]
+
+
+def _picture(image: Any) -> Image.Image:
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    return Image.open(BytesIO(image) if isinstance(image, bytes) else Path(image))
+
+
+def _comparable(example: Example) -> tuple[Any, ...]:
+    """Everything about an example, with its pictures as pixels."""
+    pixels = [(picture.size, picture.convert("RGB").tobytes()) for picture in map(_picture, example.images)]
+    return (list(example.messages), pixels, example.geometries, example.source)
+
+
+def check_data_splits(component: Component, config: Any = None) -> None:
+    """There are training examples, and every one is an Example."""
+    assert len(build(component, config).train()) > 0, "train() holds no example"
+    for name, example in _examples(component, config):
+        assert isinstance(example, Example), f"{name}: must be a coordcore.Example, got {example!r}"
+
+
+def check_data_named(component: Component, config: Any = None) -> None:
+    """Every example says where it came from, which messages about it name."""
+    for name, example in _examples(component, config):
+        assert example.source, f"{name} has no source; say where it came from"
+
+
+def check_data_deterministic(component: Component, config: Any = None) -> None:
+    """The same index gives the same example, from a fresh build too: an interrupted run continues with it."""
+    first, second, again = (list(_examples(component, config)) for _ in range(3))
+    for (name, one), (_, two), (_, three) in zip(first, second, again, strict=True):
+        assert _comparable(one) == _comparable(two) == _comparable(three), f"{name} differs when it is read again"
+
+
+def check_data_pickles(component: Component, config: Any = None) -> None:
+    """A source travels to a data-loader process and gives the same examples there."""
+    for source in _sources(component, config):
+        copied = pickle.loads(pickle.dumps(source))
+        assert len(copied) == len(source), f"{len(source)} examples became {len(copied)} by pickling"
+        if len(source):
+            assert _comparable(copied[0]) == _comparable(source[0]), "a pickled source gives another example 0"
+
+
+def check_data_messages(component: Component, config: Any = None) -> None:
+    """Messages have a known role and text, end with an answer, and hold one `<image>` for each image."""
+    for name, example in _examples(component, config):
+        for message in example.messages:
+            assert set(message) == {"role", "content"}, f"{name}: a message has the keys {sorted(message)}"
+            assert message["role"] in _ROLES, f"{name}: role {message['role']!r}; use one of {', '.join(_ROLES)}"
+            assert isinstance(message["content"], str), f"{name}: content must be text, got {message['content']!r}"
+        roles = [message["role"] for message in example.messages]
+        assert roles[-1:] == ["assistant"], f"{name} does not end with an answer; its roles are {roles}"
+        places = sum(message["content"].count("<image>") for message in example.messages)
+        assert places == len(example.images), f"{name} has {places} <image> for {len(example.images)} images"
+
+
+def check_data_images_open(component: Component, config: Any = None) -> None:
+    """Every image can be read."""
+    for name, example in _examples(component, config):
+        for image in example.images:
+            picture = _picture(image)
+            picture.load()
+            assert min(picture.size) > 0, f"{name}: an image is {picture.width} x {picture.height}"
+
+
+def check_data_geometries(component: Component, config: Any = None) -> None:
+    """The geometries are those of the answer's coord tokens: as many values, in the same order, in bin units."""
+    for name, example in _examples(component, config):
+        tokens = _tokens(example)
+        values = [value for geometry in example.geometries for value in geometry.values]
+        assert len(values) == len(tokens), (
+            f"{name}: {len(tokens)} coord tokens in the answer, {len(values)} values in the geometries; give one each"
+        )
+        for token, value in zip(tokens, values, strict=True):
+            assert 0 <= value <= NUM_BINS - 1, f"{name}: {value} is no bin unit (0..{NUM_BINS - 1})"
+            assert abs(value - token) <= _CLOSE, f"{name}: <|coord_{token}|> stands where the geometry has {value:.2f}"
+
+
+def check_data_boxes(component: Component, config: Any = None) -> None:
+    """Geometries are boxes with x1 <= x2 and y1 <= y2, or polygons of three corners and more."""
+    for name, example in _examples(component, config):
+        for geometry in example.geometries:
+            count = len(geometry.values)
+            if geometry.kind == "bbox_2d":
+                assert count == 4, f"{name}: a bbox_2d has {count} values"
+                in_order = geometry.values[0] <= geometry.values[2] and geometry.values[1] <= geometry.values[3]
+                assert in_order, f"{name}: {geometry.values} is not x1 <= x2, y1 <= y2; is this x, y, width, height?"
+            else:
+                assert geometry.kind == "poly", f"{name}: unknown geometry kind {geometry.kind!r}"
+                assert count in range(6, count + 1, 2), f"{name}: a poly has {count} values"
+
+
+def check_data_capabilities(component: Component, config: Any = None) -> None:
+    """A builder whose answers hold coord tokens says so, and only then: the guard relies on it."""
+    config = config_or_default(component, config)
+    said = COORD_TOKENS in component.provides(config)
+    found = any(_tokens(example) for _, example in _examples(component, config))
+    assert said or not found, "answers hold coord tokens; say provides=lambda config: [coordcore.COORD_TOKENS]"
+    assert found or not said, "it provides coord tokens, but no answer that was looked at holds one"
+
+
+CHECKS = (
+    check_data_splits,
+    check_data_named,
+    check_data_deterministic,
+    check_data_pickles,
+    check_data_messages,
+    check_data_images_open,
+    check_data_geometries,
+    check_data_boxes,
+    check_data_capabilities,
+)

@@ -1,0 +1,103 @@
+"""Checks of optimizer factories, on a handful of tagged parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from coordcore.components import Component
+from coordcore.protocols import TaggedParameter
+from coordcore.testing.building import build
+
+if TYPE_CHECKING:
+    import torch
+
+TAG_SETS = (("vision", "aligner", "llm", "offset"), ("llm",), ("llm", "a_tag_of_another_surgery"))
+"""The tags of the trainable parameters, in several runs."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """`[train]` as an optimizer factory sees it."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+
+    def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """AdamW over `groups`."""
+        import torch
+
+        return torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+def make_parameters(tags: Sequence[str]) -> list[TaggedParameter]:
+    """Two matrices and a bias for each tag."""
+    import torch
+
+    return [
+        TaggedParameter(
+            name=f"{tag}.{name}",
+            parameter=torch.nn.Parameter(torch.ones(2, 2) if decay else torch.ones(2)),
+            tag=tag,
+            decay=decay,
+        )
+        for tag in tags
+        for name, decay in (("first.weight", True), ("second.weight", True), ("second.bias", False))
+    ]
+
+
+def check_optimizer_every_parameter_in_one_group(component: Component, config: Any = None) -> None:
+    """Each parameter is in exactly one group, whatever its tag, and nothing else is."""
+    for tags in TAG_SETS:
+        parameters = make_parameters(tags)
+        optimizer = build(component, config)(parameters, Settings())
+        times = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+        wrong = [f"{one.name} {times[id(one.parameter)]} times" for one in parameters if times[id(one.parameter)] != 1]
+        assert not wrong, f"the groups must hold every parameter once, but hold {', '.join(wrong)}"
+        strangers = times.keys() - {id(one.parameter) for one in parameters}
+        assert not strangers, f"the groups hold {len(strangers)} parameters that were not given"
+
+
+def check_optimizer_repeatable(component: Component, config: Any = None) -> None:
+    """A second call gives the same groups in the same order: an interrupted run resumes by position."""
+    parameters = make_parameters(TAG_SETS[0])
+
+    def layout() -> list[list[int]]:
+        optimizer = build(component, config)(parameters, Settings())
+        return [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+
+    assert layout() == layout(), "two calls order the groups or their parameters differently"
+
+
+def check_optimizer_names_differ(component: Component, config: Any = None) -> None:
+    """Groups with a "name" have distinct ones: the learning rate of each is logged as lr/<name>."""
+    groups = build(component, config)(make_parameters(TAG_SETS[0]), Settings()).param_groups
+    names = [group["name"] for group in groups if "name" in group]
+    assert len(names) == len(set(names)), f"two groups share a name: {names}"
+
+
+def check_optimizer_steps(component: Component, config: Any = None) -> None:
+    """A step changes every parameter that has a gradient, and keeps it finite."""
+    import torch
+
+    parameters = make_parameters(TAG_SETS[0])
+    optimizer = build(component, config)(parameters, Settings())
+    before = [one.parameter.detach().clone() for one in parameters]
+    for one in parameters:
+        one.parameter.grad = torch.ones_like(one.parameter)
+    optimizer.step()
+    still = [one.name for one, old in zip(parameters, before, strict=True) if torch.equal(one.parameter, old)]
+    assert not still, f"a step leaves {', '.join(still)} as they were; is a learning rate 0?"
+    bad = [one.name for one in parameters if not one.parameter.isfinite().all()]
+    assert not bad, f"a step makes {', '.join(bad)} infinite or NaN"
+
+
+CHECKS = (
+    check_optimizer_every_parameter_in_one_group,
+    check_optimizer_repeatable,
+    check_optimizer_names_differ,
+    check_optimizer_steps,
+)
