@@ -105,9 +105,8 @@ class RunDir:
         return resumed
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint; a folder is complete when it holds the trainer state, written last."""
-        found = [path for path in self.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-        return max(found, key=checkpoint_step, default=None)
+        """The newest complete checkpoint of the run."""
+        return newest_checkpoint(self.checkpoints)
 
     def discard_after(self, step: int) -> None:
         """Forget what an interrupted run wrote beyond `step`: half-written checkpoints and logged metrics."""
@@ -125,6 +124,12 @@ class RunDir:
                 if entry["step"] <= step:
                     kept.append(line + "\n")
             write_whole(self.metrics, "".join(kept))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder; one is complete when it holds the trainer state, written last."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    return max(found, key=checkpoint_step, default=None)
 
 
 def checkpoint_step(path: Path) -> int:

@@ -9,7 +9,7 @@ import attrs
 
 from coordcore.components import Kind, Selected
 from coordcore.manifest.describe import default, is_required, keys, type_name
-from coordcore.manifest.load import DEFAULTS, NOUNS
+from coordcore.manifest.loading import DEFAULTS, NOUNS
 from coordcore.manifest.model import Manifest
 from coordcore.manifest.resolve import plain
 from coordcore.manifest.structure import did_you_mean

@@ -70,7 +70,7 @@ def swift_arguments(plan: Plan, *, has_validation: bool, resume: str | None) -> 
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": train.save_every or 10**9,  # the trainer saves its last step in any case
-        "save_total_limit": None,  # the trainer of a run removes old checkpoints itself
+        "save_total_limit": train.keep,
         "eval_strategy": "steps" if has_validation and train.eval_every else "no",
         "eval_steps": train.eval_every,
         "use_cpu": use_cpu(plan),

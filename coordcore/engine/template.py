@@ -11,6 +11,7 @@ from swift.template.templates.qwen import Qwen3VLTemplate
 
 from coordcore.coords import CoordVocab
 from coordcore.engine.active import active_plan
+from coordcore.engine.bind import bind
 from coordcore.objective import IGNORE, make_targets
 from coordcore.records import Example, InputError
 
@@ -65,6 +66,13 @@ class CoordTemplateMixin:
             values, corners = align(encoded["labels"], example, active_plan().vocab)
             encoded["coord_values"], encoded["coord_corners"] = values, corners
         return encoded
+
+    def generate(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Bind the surgeries first: ms-swift's own inference wraps the model without asking anybody."""
+        if not getattr(model, "coordcore_bound", False):
+            bind(model, active_plan())
+            model.coordcore_bound = True
+        return super().generate(model, *args, **kwargs)  # type: ignore[misc]
 
     def _data_collator(self: Any, batch: list[dict[str, Any]], *, padding_to: int | None = None) -> dict[str, Any]:
         extras = [(row.pop("coord_values", None), row.pop("coord_corners", None)) for row in batch]

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from coordcore.engine.bind import bind_for_training
 from coordcore.objective import SCOPES, CallableHead, Head, LinearHead, ObjectiveOutput, count_targets
 from coordcore.protocols import ModelSurgery
 from coordcore.records import RunError
-from coordcore.rundir import RunDir, checkpoint_step
+from coordcore.rundir import PARTIAL, checkpoint_step, newest_checkpoint
 
 
 def output_head(model: nn.Module) -> nn.Module:
@@ -86,7 +87,6 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             )
         bind_for_training(model, plan)
         super().__init__(model, args, *rest, **kwargs)
-        self.folder = RunDir(plan.run_dir)
         parts = len(plan.objective.parts)
         # Per mode: sums per part and positions per scope, on the device until they are logged.
         self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
@@ -182,7 +182,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         )
 
     def _last_good(self) -> str:
-        kept = self.folder.last_checkpoint()
+        kept = newest_checkpoint(Path(self.args.output_dir))
         return f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -214,7 +214,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint beside, then rename: a folder named checkpoint-N is always whole."""
         self.check_finite()
-        final, partial = self.folder.checkpoints, self.folder.partial
+        final = Path(self.args.output_dir)
+        partial = final / PARTIAL
         name = f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)
@@ -236,7 +237,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             shutil.rmtree(final / name, ignore_errors=True)
             (partial / name).rename(final / name)
             shutil.rmtree(partial)
-            keep = active_plan().manifest.train.keep
+            keep = self.args.save_total_limit
             if keep is not None:
                 for old in sorted(final.glob("checkpoint-*"), key=checkpoint_step)[:-keep]:
                     shutil.rmtree(old)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordcore.manifest.load import Loaded, load
+from coordcore.manifest.loading import Loaded, load
 from coordcore.manifest.model import MANIFEST_VERSION, Manifest
 from coordcore.manifest.read import Document, Origin
 from coordcore.manifest.resolve import as_document, fingerprint, resolved

@@ -13,6 +13,7 @@ import attrs
 import tomli
 
 from coordcore.components import Kind, Problem
+from coordcore.manifest.describe import show
 from coordcore.manifest.locate import KeyPath, dotted, locate
 from coordcore.manifest.model import MANIFEST_VERSION
 
@@ -157,7 +158,7 @@ def _names(document: Document, key: str, problems: list[Problem]) -> Iterator[tu
         if isinstance(name, str) and name:
             yield path, name
         else:
-            problems.append(document.problem(path, f"must be a string or an array of strings, got {name!r}"))
+            problems.append(document.problem(path, f"must be a string or an array of strings, got {show(name)}"))
 
 
 def _indexed(path: KeyPath, value: Any) -> list[tuple[KeyPath, Any]]:
@@ -207,7 +208,7 @@ def key_path(text: str) -> tuple[str, ...] | None:
     while isinstance(table, dict) and len(table) == 1:
         ((name, table),) = table.items()
         names.append(name)
-    return tuple(names) if table == 0 else None
+    return tuple(names) if table == 0 and "\n" not in text else None
 
 
 def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:

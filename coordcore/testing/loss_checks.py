@@ -43,9 +43,7 @@ def check_loss_terms(component: Component, config: Any = None) -> None:
     for term in terms:
         assert isinstance(term, LossTerm), f"{term!r} is no LossTerm: it needs scope, weights, full_lse and __call__"
         for name, weight in term.weights.items():
-            assert 0 <= weight < math.inf, (
-                f"the weight of part {name!r} is {weight}; it must be finite and not negative"
-            )
+            assert 0 <= weight < math.inf, f"the weight of part {name!r} is {weight}; use a finite one, 0 or more"
     Objective([(component.name, term) for term in terms], make_vocab())
 
 

@@ -12,6 +12,7 @@ import attrs
 
 from coordcore.components import Component
 from coordcore.coords import CoordVocab
+from coordcore.engine.quiet import quiet_transformers
 from coordcore.protocols import ModelSurgery
 from coordcore.testing.building import build
 from coordcore.testing.tiny import tiny_qwen3vl
@@ -38,6 +39,7 @@ def load_plain(folder: Path) -> Any:
     """A checkpoint as plain transformers loads it, in eval mode."""
     from transformers import AutoModelForImageTextToText
 
+    quiet_transformers()
     return AutoModelForImageTextToText.from_pretrained(folder).eval()
 
 

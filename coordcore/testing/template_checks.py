@@ -6,6 +6,7 @@ from typing import Any
 
 from coordcore.components import Component
 from coordcore.coords import CoordVocab
+from coordcore.engine.quiet import quiet
 from coordcore.testing.building import build
 from coordcore.testing.plugin import TinyBoxes
 from coordcore.testing.surgery_checks import tiny_base
@@ -13,6 +14,7 @@ from coordcore.testing.surgery_checks import tiny_base
 
 def _template(component: Component, config: Any, *, times: int) -> Any:
     """A fresh ms-swift template in training mode, adapted `times` times."""
+    quiet()
     from swift.model import get_processor
     from swift.template import get_template
 

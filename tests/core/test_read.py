@@ -228,7 +228,7 @@ def test_a_mistake_in_a_base_names_the_base() -> None:
 @pytest.mark.parametrize("value", ["3", "true", "{ a = 1 }", '["m.toml", 3]', '""'])
 def test_extends_holds_strings(value: str) -> None:
     write(m=f"x = 1\nextends = {value.replace('m.toml', 'base.toml')}\n", base="")
-    shown = {"3": "3", "true": "True", "{ a = 1 }": "{'a': 1}", '["m.toml", 3]': "3", '""': "''"}[value]
+    shown = {"3": "3", "true": "true", "{ a = 1 }": "a table", '["m.toml", 3]': "3", '""': "''"}[value]
     path = "extends[1]" if value.startswith("[") else "extends"
 
     assert complaints() == [f"m.toml:2: {path}: must be a string or an array of strings, got {shown}"]

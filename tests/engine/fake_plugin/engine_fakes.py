@@ -156,6 +156,7 @@ def coordcore_losses() -> Iterable[Component]:
 class RowsConfig:
     live: bool = option(default=True, help="whether verify finds the surgery alive")
     declared: bool = option(default=True, help="whether the hook on the head is declared")
+    merging: Literal["whole", "nothing", "leftover"] = option(default="whole", help="what merging does")
 
 
 def _row_offset(vocab: Any, hidden_size: int) -> Any:
@@ -199,7 +200,7 @@ class RowsSurgery:
         def head(module: Any, args: Any, output: Any) -> Any:
             if output.shape[-1] != module.weight.shape[0]:  # the objective stands in for the head
                 return output
-            return output.index_add(-1, table.ids, args[0] @ table.rows.T)
+            return output.index_add(-1, table.ids, (args[0].float() @ table.rows.T).to(output.dtype))
 
         for handle in self.handles:
             handle.remove()
@@ -225,12 +226,14 @@ class RowsSurgery:
         import torch
 
         table, embed, head = model.row_offset, model.get_input_embeddings(), model.get_output_embeddings()
-        with torch.no_grad():
-            for weight in {id(one.weight): one.weight for one in (embed, head)}.values():
-                weight[table.ids] += table.rows
+        if self.config.merging != "nothing":
+            with torch.no_grad():
+                for weight in {id(one.weight): one.weight for one in (embed, head)}.values():
+                    weight[table.ids] += table.rows
         for handle in self.handles:
             handle.remove()
-        del model.row_offset
+        if self.config.merging != "leftover":
+            del model.row_offset
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from coordcore_demo.shapes import Split, draw
 
 
 def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: bool = True) -> str:
-    """CoordJSON of (description, bins of x1, y1, x2, y2) pairs: `{"objects": [{"desc": "red ring", "bbox_2d": [...]}]}`.
+    """CoordJSON, `{"objects": [{"desc": "red ring", "bbox_2d": [...]}]}`, of descriptions and bins (x1, y1, x2, y2).
 
     The bins are bare coord tokens, or plain numbers with `coord_tokens=False` (which makes it JSON).
     """

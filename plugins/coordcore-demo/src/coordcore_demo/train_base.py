@@ -6,6 +6,7 @@ The base answers with plain numbers and has no coord tokens: what a published Qw
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from coordcore.checkpoint import whole_folder
-from coordcore.coords import QUANTISATIONS
+from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.records import InputError
 from coordcore.testing.tiny import tiny_qwen3vl
 from coordcore_demo.data import Pictures
@@ -43,7 +44,7 @@ def merges_for(words: Sequence[str]) -> list[str]:
     for word in words:
         pieces = list(word)
         while len(pieces) > 1:
-            pairs = list(zip(pieces, pieces[1:], strict=False))
+            pairs = list(itertools.pairwise(pieces))
             pair = next((merge for merge in merges if merge in pairs), pairs[0])
             merges[pair] = None
             at = pairs.index(pair)
@@ -80,8 +81,7 @@ def write_random_base(folder: Path) -> Path:
 def pictures() -> Pictures:
     """The pictures the base learns from: other ones than a run with the demo's default seed sees."""
     config = ShapesConfig(seed=SEED, coord_tokens=False)
-    # Qwen3-VL itself was taught 0..1000 text coordinates; 0..999 keeps every answer within three digits.
-    return Pictures(config=config, quantisation=QUANTISATIONS["nearest_999"], split="train", count=PICTURES)
+    return Pictures(config=config, quantisation=DEFAULT_QUANTISATION, split="train", count=PICTURES)
 
 
 def conversation(answer: str) -> str:
@@ -143,6 +143,8 @@ def write_base(output: Path, *, steps: int = STEPS, log_every: int = 50) -> None
         for step, loss in train(model, processor, steps=steps):
             if step % log_every == 0 or step == steps:
                 print(f"step {step}/{steps}  loss {loss:.3f}  {time.perf_counter() - started:.0f} s", flush=True)
+        for config in (model.config, model.config.text_config, model.config.vision_config):
+            config.dtype = torch.bfloat16
         model.to(torch.bfloat16).save_pretrained(folder)
 
 

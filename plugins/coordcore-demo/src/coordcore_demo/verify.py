@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from coordcore.coords import DEFAULT_QUANTISATION, Quantisation
 from coordcore.records import InputError
 from coordcore_demo.plugin import PROMPT
 from coordcore_demo.scores import Scores, parse, score
-from coordcore_demo.shapes import Shape, draw
+from coordcore_demo.shapes import MAX_OBJECTS, Shape, draw
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,7 +44,7 @@ def answers(folder: Path, images: Sequence[Image.Image], *, max_new_tokens: int)
     return [text.strip() for text in texts]
 
 
-def read(text: str, *, image_size: int, quantisation: Quantisation) -> list[Shape] | None:
+def to_shapes(text: str, *, image_size: int, quantisation: Quantisation) -> list[Shape] | None:
     """An answer's objects with their boxes in pixels, or None when it does not parse."""
     found = parse(text)
     if found is None:
@@ -61,8 +61,9 @@ def verify(
 ) -> tuple[Scores, list[str]]:
     """Score the checkpoint in `folder` on held-out pictures; gives the scores and its answers as they are.
 
-    The quantisation is the one that the checkpoint records. sheet: a PNG to write, truth and answer drawn.
-    Raises InputError when `folder` is no checkpoint.
+    The quantisation is the one that the checkpoint records, nearest_999 for one that records none, such as the base.
+    sheet: a PNG to write, truth and answer drawn.
+    Raises InputError when `folder` is no checkpoint, ValueError for counts `draw` refuses.
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json; give the folder of a merged checkpoint (runs/<name>/merged)")
@@ -72,7 +73,7 @@ def verify(
     truths = [shapes for _, shapes in drawn]
     texts = answers(folder, pictures, max_new_tokens=TOKENS_PER_OBJECT * max_objects)
     quantisation = info.quantisation if info else DEFAULT_QUANTISATION
-    read_back = [read(text, image_size=pictures[0].width, quantisation=quantisation) for text in texts]
+    read_back = [to_shapes(text, image_size=pictures[0].width, quantisation=quantisation) for text in texts]
     if sheet is not None:
         from coordcore_demo.sheet import write_sheet
 
@@ -95,19 +96,33 @@ def _print(scores: Scores) -> None:
     Console().print(table)
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return read
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Exits with 1 when a `--min-*` bound is missed, with 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="python -m coordcore_demo.verify", description=__doc__)
     parser.add_argument("folder", type=Path, help="merged checkpoint")
-    parser.add_argument("--images", type=int, default=50, help="held-out pictures (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the pictures (default: %(default)s)")
-    parser.add_argument("--max-objects", type=int, default=1, help="most shapes on one (default: %(default)s)")
+    parser.add_argument("--images", type=_at_least(1), default=50, help="held-out pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of the pictures (default: %(default)s)")
+    parser.add_argument(
+        "--max-objects",
+        type=int,
+        choices=range(1, MAX_OBJECTS + 1),
+        default=1,
+        metavar="N",
+        help=f"most shapes on one, 1 to {MAX_OBJECTS} (default: %(default)s)",
+    )
     parser.add_argument("--sheet", type=Path, help="PNG to write: pictures with the true and the answered boxes")
     parser.add_argument("--min-parsed", type=float, default=0.0, help="fail below this share of parsed answers")
     parser.add_argument("--min-iou", type=float, default=0.0, help="fail below this class-agnostic mean IoU")
     options = parser.parse_args(arguments)
-    if options.images < 1:
-        parser.error(f"--images must be at least 1, got {options.images}")
     # A local folder needs no network, and its loading no progress bar.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -120,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             max_objects=options.max_objects,
             sheet=options.sheet,
         )
-    except (InputError, ValueError) as error:
+    except InputError as error:
         parser.error(str(error))
     _print(scores)
     if scores.parsed < options.min_parsed or scores.class_agnostic_iou < options.min_iou:

@@ -1,0 +1,421 @@
+"""The command line: what it prints, the exit codes, and what it never imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import tomli
+from fakes import EntryPoint, component, found, offering, usual
+from typer.testing import CliRunner, Result
+
+import coordcore.plugins
+from coordcore import InputError, Kind, __version__
+from coordcore.cli import app
+from coordcore.plugins import Plugins
+from coordcore.records import RunError
+
+PLAIN = '[model]\nbase = "Qwen/Qwen3-VL-2B-Instruct"\n[data.plain_text]\n[loss.text_ce]\n'
+
+HEAVY = ("torch", "transformers", "numpy", "swift", "peft", "huggingface_hub", "pydantic")
+"""What takes seconds to import, or would double the time of the commands that need none of it."""
+
+
+@pytest.fixture(autouse=True)
+def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, usual())
+
+
+def install(monkeypatch: pytest.MonkeyPatch, plugins: Plugins) -> None:
+    for user in ("coordcore.plugins", "coordcore.manifest.loading"):
+        monkeypatch.setattr(f"{user}.discover", lambda **_: plugins)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def replace_module(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    made = ModuleType(name)
+    vars(made).update(members)
+    monkeypatch.setitem(sys.modules, name, made)
+
+
+def test_version() -> None:
+    result = invoke("--version")
+
+    assert (result.exit_code, result.stdout) == (0, f"coordcore {__version__}\n")
+
+
+def test_the_module_runs_as_a_program() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "coordcore", "--version"], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout == f"coordcore {__version__}\n"
+
+
+# --- check ----------------------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_right_manifest() -> None:
+    Path("m.toml").write_text(PLAIN)
+    result = invoke("check", "m.toml")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "note: model.base: Qwen/Qwen3-VL-2B-Instruct is not in the local hub cache; a run downloads it\n"
+        "m.toml: no problems found\n"
+    )
+
+
+def test_check_prints_every_problem_on_a_line_and_counts_them() -> None:
+    Path("m.toml").write_text(PLAIN + "[train]\nsteps = 0\nsede = 3\n")
+    result = invoke("check", "m.toml", "--set", "train.epochs=-1")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "m.toml:6: train.steps: must be > 0, got 0\n"
+        "m.toml:7: train.sede: unknown key; did you mean 'seed'?\n"
+        "--set train.epochs=-1: train.epochs: must be > 0, got -1.0\n"
+        "3 problems found\n"
+    )
+
+
+def test_check_reports_what_only_the_whole_shows() -> None:
+    Path("m.toml").write_text(PLAIN.replace("plain_text]", 'boxes]\ntrain = "x.jsonl"'))
+    result = invoke("check", "m.toml")
+
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "m.toml:3: data.boxes: coord tokens need a loss that supervises them, and no component of this run provides "
+        f"'coord-supervision'; add [loss.fuzzy]\nm.toml:4: data.boxes.train: no such file: {Path.cwd()}/x.jsonl\n"
+        "2 problems found\n"
+    )
+
+
+def test_a_missing_manifest() -> None:
+    result = invoke("check", "none.toml")
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "none.toml: cannot be read: no such file or directory\n1 problem found\n",
+    )
+
+
+def test_a_missing_argument_is_a_usage_error() -> None:
+    assert invoke("check").exit_code == 2
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+def test_run_hands_the_loaded_manifest_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("m.toml").write_text(PLAIN)
+    calls: list[Any] = []
+    replace_module(
+        monkeypatch, "coordcore.engine", run=lambda loaded, **options: calls.append((loaded.manifest, options))
+    )
+    result = invoke("run", "m.toml", "--set", "train.steps=3", "--output", "out", "--overwrite")
+
+    assert result.exit_code == 0
+    ((manifest, options),) = calls
+    assert (manifest.name, manifest.train.steps) == ("m", 3)
+    assert options == {"output": Path("out"), "overwrite": True}
+
+
+def test_run_does_not_start_the_engine_on_a_wrong_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("m.toml").write_text(PLAIN + "[train]\nsteps = 0\n")
+    replace_module(monkeypatch, "coordcore.engine")
+    result = invoke("run", "m.toml")
+
+    assert (result.exit_code, result.stderr) == (2, "m.toml:6: train.steps: must be > 0, got 0\n1 problem found\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("output.dir: x exists; choose another"), 2, "coordcore: output.dir: x exists; choose another\n"),
+        (RunError("step 3: loss.fuzzy became NaN"), 1, "coordcore: step 3: loss.fuzzy became NaN\n"),
+        (KeyboardInterrupt(), 130, "coordcore: interrupted\n"),
+    ],
+)
+def test_the_engine_decides_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    def run(_loaded: Any, **_options: Any) -> None:
+        raise error
+
+    Path("m.toml").write_text(PLAIN)
+    replace_module(monkeypatch, "coordcore.engine", run=run)
+    result = invoke("run", "m.toml")
+
+    assert (result.exit_code, result.stderr) == (code, message)
+
+
+def test_a_bug_is_not_dressed_up_as_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_loaded: Any, **_options: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    Path("m.toml").write_text(PLAIN)
+    replace_module(monkeypatch, "coordcore.engine", run=run)
+    result = invoke("run", "m.toml")
+
+    assert (result.exit_code, repr(result.exception)) == (1, "ZeroDivisionError('a bug')")
+
+
+# --- plugins --------------------------------------------------------------------------------------------------------
+
+
+def several() -> Plugins:
+    def broken() -> ModuleType:
+        raise ImportError("a reason that is long enough to be cut off by a narrow terminal " * 3)
+
+    return found(
+        EntryPoint(distribution="a", plugin=offering(Kind.LOSS, component("same"), component("mine"))),
+        EntryPoint(distribution="b", plugin=offering(Kind.LOSS, component("same"))),
+        EntryPoint(distribution="broken", plugin=broken),
+        EntryPoint(distribution="old", requires=["coordcore<0.1"]),
+    )
+
+
+REASON = "ImportError: " + " ".join(["a reason that is long enough to be cut off by a narrow terminal"] * 3)
+
+
+def test_plugins_are_listed_whole_when_not_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, several())
+    result = invoke("plugins")
+
+    assert result.exit_code == 0
+    assert result.stdout == (
+        f"coordcore {__version__} ready: template.plain, loss.text_ce, optimizer.adamw\n"
+        "a 1.0 ready: loss.same, loss.mine\n"
+        "b 1.0 ready: loss.same\n"
+        f"broken 1.0 failed: {REASON}\n"
+        f"old 1.0 incompatible: needs coordcore<0.1, this is {__version__}\n"
+        "conflict: loss.same is offered by a and b; uninstall one or list it in [plugins] block\n"
+    )
+
+
+def test_a_narrow_table_still_holds_every_word(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    coordcore.cli._print_table(("plugin", "reason"), [("broken [x]", REASON)])
+    words = " ".join(line for line in capsys.readouterr().out.split()).replace(" ", "")
+
+    assert words == f"pluginreasonbroken[x]{REASON}".replace(" ", "")
+
+
+def test_plugins_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, several())
+    document = json.loads(invoke("plugins", "--json").stdout)
+
+    assert document["plugins"][1] == {
+        "distribution": "a", "version": "1.0", "entry_point": "made_up", "status": "ready", "reason": "",
+        "components": [
+            {"kind": "loss", "name": "same", "summary": "same"}, {"kind": "loss", "name": "mine", "summary": "mine"},
+        ],
+    }  # fmt: skip
+    assert document["conflicts"] == [{"kind": "loss", "name": "same", "distributions": ["a", "b"]}]
+
+
+# --- schema ---------------------------------------------------------------------------------------------------------
+
+
+def test_schema_prints_a_section_to_paste() -> None:
+    result = invoke("schema", "loss.fuzzy")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[:8] == [
+        "# fuzzy (made-losses 1.0)",
+        "[loss.fuzzy]",
+        "# width, in bins (a number)",
+        "sigma = 2.0",
+        "# clip it (true or false)",
+        "clip = false",
+        "# names (an array, each a string)",
+        'names = ["a"]',
+    ]
+    assert result.stdout.splitlines()[-5:] == [
+        "[loss.fuzzy.gate]",
+        "# weight of the gate (a number)",
+        "weight = 1.0",
+        "# step instead of slope (true or false)",
+        "hard = false",
+    ]
+
+
+def test_what_schema_prints_is_a_manifest_with_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    from coordcore.manifest import load
+
+    sections = "\n".join(invoke("schema", name).stdout for name in ("train", "tuner", "launch", "loss.fuzzy"))
+    Path("m.toml").write_text(f'[model]\nbase = "x"\n[data.plain_text]\n{sections}')
+    Path("plain.toml").write_text('name = "m"\n[model]\nbase = "x"\n[data.plain_text]\n[loss.fuzzy]\n')
+    plugins = usual()
+
+    assert load("m.toml", (), plugins).manifest == load("plain.toml", (), plugins).manifest
+
+
+def test_schema_marks_keys_without_a_default() -> None:
+    text = invoke("schema", "data.boxes").stdout
+
+    assert "# records to train on (a path)\n# train = ... is required\n" in text
+    assert "# records to read (an integer)\n# limit = ... is absent by default\n" in text
+
+
+def test_schema_of_a_kind_prints_all_its_components() -> None:
+    assert list(tomli.loads(invoke("schema", "loss").stdout)["loss"]) == ["fuzzy", "text_ce"]
+
+
+def test_schema_lists_the_sections() -> None:
+    lines = invoke("schema").stdout.splitlines()
+
+    assert lines[:3] == [
+        "before any section: extends, drop, manifest_version, name, requires", "", "[model]            what is trained",
+    ]  # fmt: skip
+    assert "[loss.text_ce]     cross-entropy on the supervised text positions (on coord positions too, if asked) " in [
+        line.partition("(coordcore ")[0] for line in lines
+    ]
+
+
+def test_schema_as_json() -> None:
+    (section,) = json.loads(invoke("schema", "data.boxes", "--json").stdout)
+
+    assert {key: section[key] for key in ("section", "summary", "owner")} == {
+        "section": "data.boxes", "summary": "boxes", "owner": "made-boxes 1.0",
+    }  # fmt: skip
+    assert section["keys"][2] == {
+        "key": "mode", "type": "one of 'dense', 'summary'", "required": False, "help": "what is asked for",
+        "default": "dense",
+    }  # fmt: skip
+
+
+def test_the_whole_schema_as_json_holds_every_section() -> None:
+    sections = json.loads(invoke("schema", "--json").stdout)
+
+    assert [one["section"] for one in sections] == [
+        "", "model", "vocab", "coords", "tuner", "train", "launch", "output", "plugins", "data.boxes",
+        "data.plain_text", "template.plain", "surgery.adapter", "surgery.offset", "loss.fuzzy", "loss.text_ce",
+        "optimizer.adamw",
+    ]  # fmt: skip
+
+
+def test_an_unknown_section() -> None:
+    result = invoke("schema", "loss.fuzy")
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "coordcore: there is no section 'loss.fuzy'; did you mean 'loss.fuzzy'?\n",
+    )
+
+
+# --- expand and merge -----------------------------------------------------------------------------------------------
+
+
+def test_expand_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    class Report:
+        output, rows_before, rows_after = "out", 10, 1024
+
+    def expand(*places: Path, **options: Any) -> type[Report]:
+        calls.append((places, options))
+        return Report
+
+    Path("base").mkdir()
+    replace_module(monkeypatch, "coordcore.vocab", expand=expand)
+    options = (
+        "--output",
+        "out",
+        "--initialiser",
+        "smooth",
+        "--seed",
+        "3",
+        "--quantisation",
+        "qwen_1000",
+        "--overwrite",
+    )
+    result = invoke("expand", "base", *options)
+
+    assert (result.exit_code, result.stdout) == (0, "out: 1000 coord tokens, 10 -> 1024 rows\n")
+    ((places, given),) = calls
+    assert places == (Path.cwd() / "base", Path("out"))
+    assert str(given.pop("quantisation")) == "qwen_1000 (version 1)"
+    assert given == {"initialiser": "smooth", "seed": 3, "overwrite": True}
+
+
+@pytest.mark.parametrize(
+    ("base", "quantisation", "message"),
+    [
+        ("none", "nearest_999", "no such folder: {cwd}/none"),
+        ("Qwen/x", "nearest_999", "Qwen/x is not in the local hub cache; fetch it with: hf download Qwen/x"),
+        ("base", "near", "unknown quantisation 'near'; available: "),
+    ],
+)
+def test_expand_of_what_is_not_there(base: str, quantisation: str, message: str) -> None:
+    Path("base").mkdir()
+    result = invoke("expand", base, "--output", "out", "--quantisation", quantisation)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("coordcore: " + message.replace("{cwd}", str(Path.cwd())))
+
+
+def test_merge_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    class Report:
+        output, checkpoint = "out", "runs/x/checkpoints/checkpoint-3"
+
+    def merge_run(*places: Path, **options: Any) -> type[Report]:
+        calls.append((places, options))
+        return Report
+
+    replace_module(monkeypatch, "coordcore.export", merge_run=merge_run)
+    replace_module(monkeypatch, "coordcore.engine.quiet", quiet=lambda: None)
+    replace_module(monkeypatch, "coordcore.engine")
+    result = invoke("merge", "runs/x", "--output", "out")
+
+    assert (result.exit_code, result.stdout) == (0, "out: merged from runs/x/checkpoints/checkpoint-3\n")
+    assert calls == [((Path("runs/x"), Path("out")), {"checkpoint": None})]
+
+
+# --- imports --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [("--version",), ("plugins",), ("schema", "train"), ("check", "m.toml"), ("check", "wrong.toml")]
+)
+def test_a_quick_command_imports_nothing_heavy(command: tuple[str, ...], tmp_path: Path) -> None:
+    traps = tmp_path / "traps"
+    for name in HEAVY:
+        (traps / name).mkdir(parents=True)
+        (traps / name / "__init__.py").write_text(f"raise AssertionError('{name} was imported')")
+    info = tmp_path / "traps/made_data-1.0.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text(
+        "Metadata-Version: 2.1\nName: made-data\nVersion: 1.0\nRequires-Dist: coordcore\n"
+    )
+    info.joinpath("entry_points.txt").write_text("[coordcore.v1]\nx = made_data_plugin\n")
+    (traps / "made_data_plugin.py").write_text(
+        "import coordcore\nfrom coordcore.builtins import NoConfig\n"
+        "@coordcore.hookimpl\n"
+        "def coordcore_data_builders():\n"
+        "    return [coordcore.Component(name='made_text', config=NoConfig, build=print, summary='')]\n"
+    )
+    Path("m.toml").write_text(PLAIN.replace("plain_text", "made_text"))
+    Path("wrong.toml").write_text(PLAIN + "[train]\nsteps = 0\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "coordcore", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(traps)},
+    )
+
+    assert "was imported" not in result.stdout + result.stderr
+    assert result.returncode == (2 if "wrong.toml" in command else 0)

@@ -1,0 +1,1 @@
+"""Expected Huber distance for coordinate tokens: a coordcore loss."""
