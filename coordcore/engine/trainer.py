@@ -112,7 +112,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         targets = inputs.pop("targets")
-        for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids"):
+        for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids", "logits_to_keep"):
             inputs.pop(unused, None)
         unwrapped = self.accelerator.unwrap_model(model)
         with loss_in_forward(unwrapped, targets, self.step_counts) as outputs:

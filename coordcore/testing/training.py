@@ -63,7 +63,8 @@ def train_briefly(
     folder: receives manifest.toml, the base checkpoint and the run.
     loss, data, template, surgery, optimizer: components of installed plugins, by name. `tiny_boxes` is the kit's.
     base: another checkpoint folder than a random one with coord tokens.
-    tuner, train: keys of `[tuner]` and `[train]` over the kit's: LoRA of rank 8, 20 steps of 8 examples.
+    tuner, train: keys of `[tuner]` and `[train]` over the kit's: every weight of the language model, 20 steps of 8
+        examples. With `tuner={"type": "lora"}` the random base learns more slowly.
     merge: end with a merged checkpoint in `<run>/merged`, whose logits are compared with the live model's.
 
     Raises ManifestError or InputError for what `coordcore check` would report, RunError when the run fails.
@@ -86,7 +87,7 @@ def train_briefly(
         "surgery": _sections(surgery),
         "loss": _sections(loss),
         "optimizer": _sections(optimizer),
-        "tuner": {"rank": 8, **(tuner or {})},
+        "tuner": {"type": "full", "rank": 8, **(tuner or {})},
         "train": {**_TRAIN, **(train or {})},
         "output": {"dir": str(folder / "run"), "merge": merge},
     }

@@ -1,0 +1,74 @@
+"""The demo in small: shapes.toml with half of the steps, checked in plain transformers without coordcore."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, coordcore
+from coordcore_demo import PROMPT, draw
+
+IMAGES = 30
+
+# Runs where `import coordcore` fails: the merged folder must be a checkpoint like any other.
+WITHOUT_COORDCORE = """
+import json, re, sys
+sys.modules["coordcore"] = None
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+folder, pictures, out = sys.argv[1:]
+torch.set_num_threads(1)
+model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+processor = AutoProcessor.from_pretrained(folder)
+rows = json.load(open(pictures))
+answers = []
+for row in rows:
+    content = [{"type": "image"}, {"type": "text", "text": row["prompt"]}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = processor(text=[text], images=[Image.open(row["image"])], return_tensors="pt")
+    with torch.no_grad():
+        ids = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    answers.append(processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+json.dump(answers, open(out, "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    small = ("--set", "train.steps=160", "--set", "data.shapes.train_images=3200")
+    coordcore("run", str(ROOT / "docs/examples/shapes.toml"), *small, cwd=folder)
+    return folder / "runs" / "shapes" / "merged"
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return common / (sum(areas) - common)
+
+
+def test_the_merged_folder_boxes_held_out_shapes_in_plain_transformers(merged: Path, tmp_path: Path) -> None:
+    rows, truths = [], []
+    for index in range(IMAGES):
+        picture, shapes = draw(0, index, split="held_out")
+        picture.save(tmp_path / f"{index}.png")
+        rows.append({"image": str(tmp_path / f"{index}.png"), "prompt": PROMPT})
+        truths.append([value / 64 * 999 for value in shapes[0].box])
+    (tmp_path / "pictures.json").write_text(json.dumps(rows))
+    arguments = [str(merged), str(tmp_path / "pictures.json"), str(tmp_path / "answers.json")]
+    subprocess.run([sys.executable, "-c", WITHOUT_COORDCORE, *arguments], check=True, cwd=tmp_path)
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    boxes = [[int(bin) for bin in re.findall(r"<\|coord_(\d+)\|>", answer)] for answer in answers]
+    parsed = [len(box) == 4 for box in boxes]
+    overlaps = [iou(box, truth) for box, truth in zip(boxes, truths, strict=True) if len(box) == 4]
+    assert sum(parsed) >= 0.9 * IMAGES, answers
+    assert sum(overlaps) / IMAGES >= 0.6, overlaps
