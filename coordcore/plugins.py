@@ -56,9 +56,13 @@ class Conflict:
     name: str
     distributions: tuple[str, ...]
 
+    @property
+    def reason(self) -> str:
+        """Who offers it, and the cure."""
+        return f"offered by {' and '.join(self.distributions)}; uninstall one or list it in [plugins] block"
+
     def __str__(self) -> str:
-        owners = " and ".join(self.distributions)
-        return f"{self.kind}.{self.name} is offered by {owners}; uninstall one or list it in [plugins] block"
+        return f"{self.kind}.{self.name} is {self.reason}"
 
 
 class Hooks:

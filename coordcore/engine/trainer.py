@@ -87,6 +87,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             )
         bind_for_training(model, plan)
         super().__init__(model, args, *rest, **kwargs)
+        self.checkpoints = Path(args.output_dir)
         parts = len(plan.objective.parts)
         # Per mode: sums per part and positions per scope, on the device until they are logged.
         self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
@@ -182,7 +183,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         )
 
     def _last_good(self) -> str:
-        kept = newest_checkpoint(Path(self.args.output_dir))
+        kept = newest_checkpoint(self.checkpoints)
         return f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -214,8 +215,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint beside, then rename: a folder named checkpoint-N is always whole."""
         self.check_finite()
-        final = Path(self.args.output_dir)
-        partial = final / PARTIAL
+        final, partial = self.checkpoints, self.checkpoints / PARTIAL
         name = f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)

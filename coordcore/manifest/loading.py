@@ -157,9 +157,7 @@ def _selected(
         return None
     for conflict in plugins.conflicts:
         if (conflict.kind, conflict.name) == (kind, name):
-            owners = " and ".join(conflict.distributions)
-            message = f"offered by {owners}; uninstall one or list it in [plugins] block"
-            structurer.problems.append(document.problem(path, message))
+            structurer.problems.append(document.problem(path, conflict.reason))
             return None
     if name not in plugins.names(kind):
         structurer.problems.append(document.problem(path, _unknown(kind, name, plugins)))

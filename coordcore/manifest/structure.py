@@ -112,7 +112,7 @@ class Structurer:
         try:
             return cls(**values)
         except ValueError as error:  # of the class's own rules across keys
-            raise _WrongValueError(str(error)) from error
+            raise _WrongValueError(str(error) or f"{cls.__name__} refuses these values") from error
 
     def validate(self, cls: type[Any], fields: dict[str, attrs.Attribute[Any]], values: dict[str, Any]) -> None:
         """Run the validator of every key given, so that each failure has its own line. attrs stops at the first."""

@@ -175,7 +175,7 @@ def test_existing_output_is_not_touched(trained: RunDir, tmp_path: Path) -> None
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a coordcore run folder: it has no manifest.resolved.toml"):
+    with pytest.raises(InputError, match=r"is not a coordcore run folder: it has no manifest\.resolved\.toml"):
         merge(RunDir(tmp_path), tmp_path / "merged")
 
 

@@ -186,7 +186,9 @@ def test_sums_loss_and_gradients_are_those_of_the_reference(
 def test_a_term_alone_gives_what_it_gives_among_others(owner: str, term: Term) -> None:
     one, head = batch(), LinearHead(linear())
     together = Objective(EVERY, VOCAB)
-    sums = dict(zip((part.name for part in together.parts), together(one.hidden, head, one.targets()).sums, strict=True))
+    sums = dict(
+        zip((part.name for part in together.parts), together(one.hidden, head, one.targets()).sums, strict=True)
+    )
     alone = Objective([(owner, term)], VOCAB)
     expected = [sums[part.name].item() for part in alone.parts]
     assert alone(one.hidden, head, one.targets()).sums.tolist() == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""ms-swift's own commands, given a run's swift_plugin.py, use the run's model, template, loss, optimizer and trainer."""
+"""ms-swift's own commands, given a run's swift_plugin.py, use the run's model, template, optimizer and trainer."""
 
 from __future__ import annotations
 

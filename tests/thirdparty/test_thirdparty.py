@@ -1,4 +1,4 @@
-"""A stranger's loss beside the core, both installed from wheels: found, described, checked. It trains in its own tests."""
+"""A stranger's loss beside the core, both from wheels: found, described, checked. It trains in its own tests."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordcore_coord_offset import CoordOffsetConfig, plugin
-
 from coordcore.testing import parametrize_with_checks
+from coordcore_coord_offset import CoordOffsetConfig, plugin
 
 
 @parametrize_with_checks(plugin, configs=[CoordOffsetConfig(), CoordOffsetConfig(tie_head=False)])

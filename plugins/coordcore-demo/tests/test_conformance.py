@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from coordcore.testing import parametrize_with_checks
 from coordcore_demo import plugin
 from coordcore_demo.plugin import ShapesConfig
-
-from coordcore.testing import parametrize_with_checks
 
 
 @parametrize_with_checks(

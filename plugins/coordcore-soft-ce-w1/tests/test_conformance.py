@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from coordcore_soft_ce_w1 import CoordSoftCEW1Config, plugin
-
 from coordcore.testing import parametrize_with_checks
+from coordcore_soft_ce_w1 import CoordSoftCEW1Config, plugin
 
 
 @parametrize_with_checks(

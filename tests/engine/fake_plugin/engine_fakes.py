@@ -244,7 +244,7 @@ def coordcore_surgeries() -> Iterable[Component]:
     return [Component(name="fake_rows", config=RowsConfig, build=build, summary="rows beside the matrices")]
 
 
-# --- interruptions at a known step, asked for by the environment --------------------------------------------------------
+# --- interruptions at a known step, asked for by the environment ------------------------------------------------------
 
 
 @hookimpl

@@ -1,0 +1,19 @@
+"""The page about the conformance kit lists every check with its docstring."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from coordcore import Kind
+from coordcore.testing.checks import COMMON, checks_for
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/test-a-plugin.md").read_text(encoding="utf-8")
+
+
+def test_every_check_stands_on_the_page() -> None:
+    listed = re.findall(r"^\| ([\w ]+) \| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    checks = [("every component", one) for one in COMMON]
+    checks += [(kind.value, one) for kind in Kind for one in checks_for(kind)[len(COMMON) :]]
+    assert listed == [(kind, one.__name__, inspect.getdoc(one)) for kind, one in checks]
