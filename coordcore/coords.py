@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -171,19 +172,27 @@ class CoordVocab:
 
         `ids` is an integer tensor (the result is one, on its device), or an array or sequence (the result is an array).
         """
-        pairs = sorted((token_id, k) for k, token_id in enumerate(self.ids))
         if type(ids).__module__.partition(".")[0] == "torch":
             import torch
 
-            known, bins = torch.tensor(pairs, dtype=torch.int64, device=ids.device).T.contiguous()
+            known, bins = torch.from_numpy(self._table).to(ids.device)
             at = torch.searchsorted(known, ids.to(torch.int64)).clamp(max=NUM_BINS - 1)
             return torch.where(known[at] == ids, bins[at], -1)
         import numpy as np
 
-        table, order = np.array(pairs, dtype=np.int64).T
+        table, order = self._table
         array = np.asarray(ids, dtype=np.int64)
         index = np.minimum(np.searchsorted(table, array), NUM_BINS - 1)
         return np.where(table[index] == array, order[index], -1)
+
+    @cached_property
+    def _table(self) -> Any:
+        """[2, 1000] int64: the ids in ascending order, and their bins. Kept: `bins` is called for every example."""
+        import numpy as np
+
+        ids = np.array(self.ids, dtype=np.int64)
+        order = np.argsort(ids)
+        return np.stack([ids[order], order])
 
     def mask(self, ids: Any) -> Any:
         """Which token ids are coord tokens: bool, the shape and kind of `bins(ids)`."""

@@ -171,6 +171,7 @@ class Objective:
     def __init__(self, terms: Sequence[tuple[str, LossTerm]], vocab: CoordVocab | None) -> None:
         self.terms = tuple(terms)
         self.vocab = vocab
+        self._ids = torch.empty(0, dtype=torch.int64) if vocab is None else vocab.ids_tensor()
         parts: list[Part] = []
         for owner, term in self.terms:
             if term.scope not in SCOPES:
@@ -222,7 +223,7 @@ class Objective:
         """Part name -> [n] losses, each scope's logits computed once and shared by its terms."""
         scopes = {term.scope for _, term in self.terms}
         positions: dict[Scope, Any] = {}
-        ids = hidden.new_empty(0, dtype=torch.int64) if self.vocab is None else self.vocab.ids_tensor(hidden.device)
+        ids = self._ids = self._ids.to(hidden.device)  # copied once, not at every step
         if scopes & {"coord", "box"}:
             coord_hidden = hidden[targets["coord_index"]]
             lse = None

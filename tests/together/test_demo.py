@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT, coordcore
 from coordcore_demo import PROMPT, draw
 
