@@ -68,7 +68,7 @@ def test_the_merged_folder_boxes_held_out_shapes_in_plain_transformers(merged: P
     arguments = [str(merged), str(tmp_path / "pictures.json"), str(tmp_path / "answers.json")]
     subprocess.run([sys.executable, "-c", WITHOUT_COORDCORE, *arguments], check=True, cwd=tmp_path)
     answers = json.loads((tmp_path / "answers.json").read_text())
-    boxes = [[int(bin) for bin in re.findall(r"<\|coord_(\d+)\|>", answer)] for answer in answers]
+    boxes = [[int(k) for k in re.findall(r"<\|coord_(\d+)\|>", answer)] for answer in answers]
     parsed = [len(box) == 4 for box in boxes]
     overlaps = [iou(box, truth) for box, truth in zip(boxes, truths, strict=True) if len(box) == 4]
     assert sum(parsed) >= 0.9 * IMAGES, answers
