@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from coordcore.assemble import Plan
@@ -103,7 +104,11 @@ def swift_arguments(plan: Plan, *, has_validation: bool, resume: str | None) -> 
     if manifest.model.dtype != "float16":
         values["fp16"] = False
     values.update(train.swift)
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
+        # ms-swift imports swift_plugin.py here, which must not leave a __pycache__ in the run folder.
         return SftArguments(**values)
     except (TypeError, ValueError, AssertionError) as error:
         raise InputError(f"train.swift: ms-swift refuses these arguments: {error}") from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
