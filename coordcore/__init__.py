@@ -15,7 +15,7 @@ from coordcore.components import (
     option,
 )
 from coordcore.hookspecs import hookimpl
-from coordcore.records import Example, Geometry, InputError
+from coordcore.records import Example, Geometry, InputError, RunError
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "InputError",
     "Kind",
     "Problem",
+    "RunError",
     "Selected",
     "__version__",
     "hookimpl",

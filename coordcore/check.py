@@ -36,6 +36,7 @@ def check(loaded: Loaded, plugins: Plugins) -> list[Problem]:
         *_claims(run),
         *_base(manifest, loaded.file.parent, needs_vocab=COORD_TOKENS in run.capabilities()),
         *_swift(manifest),
+        *_precision(manifest),
         *plugins.hook.check(run),
     ]
     return in_order(loaded.document.placed(problem) for problem in problems)
@@ -53,6 +54,15 @@ def notes(loaded: Loaded) -> list[str]:
     if manifest.train.swift and swift_arguments.installed_version() is None:
         found.append("train.swift: ms-swift is not installed here, so its arguments were not checked")
     return found
+
+
+def _precision(manifest: Manifest) -> Iterator[Problem]:
+    if manifest.tuner.type == "full" and manifest.model.dtype == "float16":
+        yield Problem(
+            path="model.dtype",
+            message="the full tuner cannot train float16 weights, whose gradients would have to be scaled; "
+            'set "bfloat16" or "float32"',
+        )
 
 
 # --- components -----------------------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -70,17 +73,36 @@ class RunDir:
         path = self.path / STATE
         if not path.exists():
             return {}
-        state = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(state, dict)
-        return state
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is no JSON: {error}; name another folder") from error
+        # Any folder may hold a file of this name; only ours says which manifest it belongs to.
+        return state if isinstance(state, dict) and "fingerprint" in state else {}
 
     def write_state(self, **changes: object) -> None:
         """Update `state.json`, whole or not at all."""
         write_whole(self.path / STATE, json.dumps({**self.state(), **changes}, indent=2) + "\n")
 
-    def prepare(self, manifest_text: str, fingerprint: str, base: Path, *, overwrite: bool) -> bool:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises InputError when another one works on the same run."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"output.dir: another process works on the run in {self.path}; wait for it") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def prepare(
+        self, manifest_text: str, fingerprint: str, base: Path, *, layout: Mapping[str, object], overwrite: bool
+    ) -> bool:
         """Make the folder ready, and say whether it continues an interrupted run of the same manifest.
 
+        layout: how the work is spread over ranks, which decides the batches and the optimizer's files.
         Raises InputError when it holds something else: a finished run, another manifest's run, or foreign files.
         """
         if self.path.exists() and not self.path.is_dir():
@@ -88,8 +110,10 @@ class RunDir:
         state = self.state() if self.path.is_dir() else {}
         resumed = False
         if overwrite and state:
-            shutil.rmtree(self.path)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+            old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.old")
+            self.path.rename(old)
+            shutil.rmtree(old)
+        elif self.path.is_dir() and any(not one.name.startswith(".") for one in self.path.iterdir()):
             cure = "name another folder with --output, or replace it with --overwrite"
             if not state:
                 raise InputError(f"output.dir: {self.path} exists and holds no coordcore run; name another folder")
@@ -97,11 +121,20 @@ class RunDir:
                 raise InputError(f"output.dir: {self.path} holds a run of another manifest; {cure}")
             if state.get("done"):
                 raise InputError(f"output.dir: {self.path} holds a finished run of this manifest; {cure}")
+            if state.get("layout", layout) != layout:
+                raise InputError(
+                    f"output.dir: the run in {self.path} was started with {state['layout']}, now with {dict(layout)}; "
+                    "continue it as it was started, or replace it with --overwrite"
+                )
+            if Path(str(state["base"])).is_dir():  # a hub id may have moved on; the adapter belongs to the old one
+                base = Path(str(state["base"]))
             resumed = True
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # The state first: from then on the same command can continue, wherever it was cut off.
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_state(fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False)
+        self.checkpoints.mkdir(exist_ok=True)
         write_whole(self.manifest, manifest_text)
         write_whole(self.swift_plugin, _PLUGIN_TEXT)
-        self.write_state(fingerprint=fingerprint, base=str(base), done=False)
         return resumed
 
     def last_checkpoint(self) -> Path | None:
@@ -111,7 +144,7 @@ class RunDir:
     def discard_after(self, step: int) -> None:
         """Forget what an interrupted run wrote beyond `step`: half-written checkpoints and logged metrics."""
         shutil.rmtree(self.partial, ignore_errors=True)
-        for path in self.checkpoints.glob("checkpoint-*"):
+        for path in checkpoints_in(self.checkpoints):
             if checkpoint_step(path) > step or not (path / "trainer_state.json").is_file():
                 shutil.rmtree(path)
         if self.metrics.exists():
@@ -128,8 +161,14 @@ class RunDir:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint in a folder; one is complete when it holds the trainer state, written last."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return max(found, key=checkpoint_step, default=None)
+    found = [path for path in checkpoints_in(folder) if (path / "trainer_state.json").is_file()]
+    return found[-1] if found else None
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The folders named checkpoint-<step>, complete or not, by step."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=checkpoint_step)
 
 
 def checkpoint_step(path: Path) -> int:
@@ -139,7 +178,7 @@ def checkpoint_step(path: Path) -> int:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

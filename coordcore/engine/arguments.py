@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from coordcore.assemble import Plan
@@ -22,6 +24,24 @@ def use_cpu(plan: Plan) -> bool:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError('train.device: "cuda", but torch sees no GPU; set "auto" or "cpu"')
     return device == "cpu" or not torch.cuda.is_available()
+
+
+def _fsdp(plan: Plan) -> str | None:
+    """ms-swift's FSDP settings as JSON text, changed so that checkpoints hold whole tensors.
+
+    Its preset saves shards only, which neither a resume nor a merge can read.
+    """
+    setting = plan.manifest.launch.fsdp
+    if setting is None:
+        return None
+    if use_cpu(plan):
+        raise InputError("launch.fsdp: needs GPUs; on CPU ranks it would be ignored. Leave it out")
+    import swift
+
+    preset = Path(swift.__file__).parent / "config" / "fsdp2.json"
+    settings = json.loads((preset if setting == "fsdp2" else Path(setting)).read_text(encoding="utf-8"))
+    settings.setdefault("fsdp_config", {})["state_dict_type"] = "FULL_STATE_DICT"
+    return json.dumps(settings)
 
 
 def swift_arguments(plan: Plan, *, has_validation: bool, resume: str | None) -> Any:
@@ -99,7 +119,7 @@ def swift_arguments(plan: Plan, *, has_validation: bool, resume: str | None) -> 
         "remove_unused_columns": False,
         "resume_from_checkpoint": resume,
         "deepspeed": manifest.launch.deepspeed,
-        "fsdp": manifest.launch.fsdp,
+        "fsdp": _fsdp(plan),
     }
     if manifest.model.dtype != "float16":
         values["fp16"] = False

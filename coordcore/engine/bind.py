@@ -81,7 +81,7 @@ def _check_head(model: nn.Module, plan: Plan) -> None:
     tolerance = 1e-4 if weight.dtype == torch.float32 else 0.05
     difference = float((live - ours).abs().max())
     scale = float(live.abs().max().clamp(min=1.0))
-    if difference > tolerance * scale:
+    if not difference <= tolerance * scale:
         raise RunError(
             f"the objective's logits differ from the model's by {difference:.3g}: something changes the output head "
             "that no surgery declares with head_offset; the run would train another model than it serves"

@@ -48,12 +48,14 @@ def torchrun(run_dir: Path, launch: Launch, train: Train) -> None:
         f"--master_port={port}",
         *("-m", "coordcore.engine.worker", str(run_dir)),
     ]
-    environment = dict(os.environ)
+    environment = {**os.environ, **one_gpu_per_rank(launch.nproc_per_node)}
     if train.threads is not None:
         environment["OMP_NUM_THREADS"] = str(train.threads)
     else:
         environment.setdefault("OMP_NUM_THREADS", "1")
     process = subprocess.Popen(command, env=environment)
+    # A scheduler ends a job with SIGTERM: pass it on, or the ranks would live on without us.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         code = process.wait()
     except BaseException:
@@ -63,6 +65,16 @@ def torchrun(run_dir: Path, launch: Launch, train: Train) -> None:
         raise
     if code:
         raise RunError(f"a rank failed (torchrun exit code {code}); its message stands above")
+
+
+def one_gpu_per_rank(ranks: int) -> dict[str, str]:
+    """The variable that shows this node's ranks no more GPUs than they are.
+
+    With GPUs to spare ms-swift splits the model over them (device_map "auto"), or transformers runs DataParallel.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [str(index) for index in range(ranks)] if visible is None else visible.split(",")[:ranks]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
 
 
 def _free_port() -> int:
@@ -81,7 +93,8 @@ def start_process_group(*, cpu: bool) -> None:
         return
     if not cpu:
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("gloo" if cpu else "nccl", timeout=timedelta(hours=2))
+    # Full state dicts of FSDP are gathered on the CPU, which nccl cannot.
+    dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=timedelta(hours=2))
 
 
 def barrier() -> None:

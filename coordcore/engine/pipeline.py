@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
+from rich.console import Console
 from swift.pipelines.train.sft import SwiftSft
 from torch.utils.data import Dataset
 
@@ -14,6 +16,7 @@ from coordcore.engine.arguments import swift_arguments
 from coordcore.engine.model import require_saved
 from coordcore.engine.progress import ProgressCallback
 from coordcore.engine.template import to_row
+from coordcore.plugins import Hooks
 from coordcore.protocols import ExampleSource
 from coordcore.records import InputError
 from coordcore.rundir import RunDir, checkpoint_step
@@ -62,28 +65,25 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
             if type(callback).__name__ in ("PrinterCallbackNew", "ProgressCallbackNew", "PrinterCallback"):
                 trainer.remove_callback(callback)
         trainer.add_callback(self.callback)
-        result = super().train(trainer)
-        if trainer.eval_dataset is not None and self.callback.evaluated_at != trainer.state.global_step:
-            trainer.evaluate()
-        return result
+        return super().train(trainer)
 
 
-def train(plan: Plan, callback: ProgressCallback) -> None:
+def train(plan: Plan, hooks: Hooks, console: Console) -> None:
     """Train the active run to its last step, from its last complete checkpoint if it has one."""
     folder = RunDir(plan.run_dir)
     last = folder.last_checkpoint()
     if last is not None:
         require_saved(plan.modules_to_save, last)
+        state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
+        if state["global_step"] >= state["max_steps"]:  # the trainer would take one step more before it looks
+            return
     validation = plan.data.validation()
-    arguments = swift_arguments(
-        plan,
-        has_validation=validation is not None and len(validation) > 0,
-        resume=None if last is None else str(last),
-    )
+    evaluates = validation is not None and len(validation) > 0
+    arguments = swift_arguments(plan, has_validation=evaluates, resume=None if last is None else str(last))
     if arguments.rank in (-1, 0):
         folder.discard_after(0 if last is None else checkpoint_step(last))
     pipeline = CoordSft(arguments)
-    pipeline.callback = callback
+    pipeline.callback = ProgressCallback(folder, hooks, console, evaluates=evaluates)
     try:
         pipeline.run()
     except InputError as error:
@@ -92,3 +92,5 @@ def train(plan: Plan, callback: ProgressCallback) -> None:
         if not text.startswith("Caught InputError in DataLoader worker"):
             raise
         raise InputError(text.rpartition("InputError: ")[2].strip()) from error
+    finally:
+        pipeline.callback.close()

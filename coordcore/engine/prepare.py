@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from pathlib import Path
 
 from coordcore.assemble import Plan, assemble
 from coordcore.components import COORD_TOKENS
 from coordcore.coords import CoordVocab, MissingCoordTokensError, Quantisation, quantisation, require_same
-from coordcore.engine.launch import rank, world_size
+from coordcore.engine.launch import rank, under_launcher, world_size
 from coordcore.manifest import Loaded, Manifest, fingerprint, load, resolved
 from coordcore.records import InputError
 from coordcore.rundir import RunDir
@@ -24,7 +26,33 @@ def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
     """Find or make the base checkpoint and write the run folder; True when it continues an interrupted run."""
     manifest = loaded.manifest
     base = base_checkpoint(manifest)
-    return folder.prepare(resolved(manifest, loaded.plugins), fingerprint(manifest), base, overwrite=overwrite)
+    layout = {
+        "ranks": world_size() if under_launcher() else manifest.launch.nproc_per_node * manifest.launch.nnodes,
+        "deepspeed": manifest.launch.deepspeed,
+        "fsdp": manifest.launch.fsdp,
+    }
+    text = resolved(manifest, loaded.plugins)
+    return folder.prepare(text, fingerprint(manifest), base, layout=layout, overwrite=overwrite)
+
+
+def require_visible(manifest: Manifest, folder: RunDir) -> None:
+    """Raise InputError unless this node sees the run folder that rank 0 prepared."""
+    if folder.state().get("fingerprint") != fingerprint(manifest):
+        raise InputError(
+            f"output.dir: {folder.path} on {socket.gethostname()} is not the folder that node 0 prepared; "
+            "put it on a file system that all nodes share"
+        )
+
+
+def wait_until_visible(manifest: Manifest, folder: RunDir, *, seconds: float = 300.0) -> bool:
+    """Wait, on another node than 0, until node 0 has prepared the shared folder. Raises InputError when it does not."""
+    give_up = time.monotonic() + seconds
+    while folder.state().get("fingerprint") != fingerprint(manifest) or folder.state().get("done"):
+        if time.monotonic() > give_up:
+            require_visible(manifest, folder)
+            raise InputError(f"output.dir: {folder.path} holds a finished run; start node 0 with --overwrite")
+        time.sleep(1.0)
+    return folder.last_checkpoint() is not None
 
 
 def base_checkpoint(manifest: Manifest) -> Path:

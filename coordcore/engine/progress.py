@@ -20,11 +20,11 @@ _SHOWN = ("loss", "eval_loss")
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Rank 0 writes metrics, tells the plugins and draws; other ranks stay silent."""
 
-    def __init__(self, folder: RunDir, hooks: Hooks, console: Console) -> None:
+    def __init__(self, folder: RunDir, hooks: Hooks, console: Console, *, evaluates: bool) -> None:
         self.folder = folder
         self.hooks = hooks
         self.console = console
-        self.evaluated_at = -1
+        self.evaluates = evaluates
         self.bar: Progress | None = None
         self.started = time.monotonic()
 
@@ -46,7 +46,9 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=state.global_step)
         if state.global_step == state.max_steps:
-            control.should_log = True  # the last step is worth a line, whatever log_every says
+            # The last step is worth a line and an evaluation, whatever log_every and eval_every say.
+            control.should_log = True
+            control.should_evaluate = self.evaluates
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()
@@ -56,9 +58,6 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.evaluated_at = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         # The trainer's last log holds run totals (train_runtime ...), which are no metrics of a step.

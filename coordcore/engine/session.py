@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
 from coordcore.engine import launch
-from coordcore.engine.prepare import plan_of, prepare, run_folder, set_threads
+from coordcore.engine.prepare import (
+    plan_of,
+    prepare,
+    require_visible,
+    run_folder,
+    set_threads,
+    wait_until_visible,
+)
 from coordcore.engine.quiet import quiet_transformers
 from coordcore.manifest import Loaded, load
 from coordcore.rundir import RunDir
@@ -24,11 +33,14 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
     if launch.under_launcher():
         _join(loaded)
         resumed = _prepare_in_turn(loaded, folder, overwrite=overwrite)
-    else:
+    elif loaded.manifest.launch.node_rank == 0:
         resumed = prepare(loaded, folder, overwrite=overwrite)
+    else:
+        resumed = wait_until_visible(loaded.manifest, folder)
     error: BaseException | None = None
     try:
-        _train_and_merge(loaded, folder, Console(), resumed=resumed)
+        with folder.locked() if launch.rank() == 0 and loaded.manifest.launch.node_rank == 0 else nullcontext():
+            _train_and_merge(loaded, folder, Console(), resumed=resumed)
     except BaseException as caught:
         error = caught
         raise
@@ -72,12 +84,10 @@ def _join(loaded: Loaded) -> None:
 
 
 def _prepare_in_turn(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
-    """Rank 0 prepares the folder; then the first rank of every other node, where the folder is not shared."""
+    """Rank 0 prepares the folder, which every node must see."""
     resumed = launch.rank() == 0 and prepare(loaded, folder, overwrite=overwrite)
     launch.barrier()
-    if launch.rank() != 0 and launch.local_rank() == 0 and not folder.manifest.is_file():
-        prepare(loaded, folder, overwrite=overwrite)
-    launch.barrier()
+    require_visible(loaded.manifest, folder)
     return resumed
 
 
@@ -95,11 +105,12 @@ def train_prepared(run_dir: Path, loaded: Loaded | None = None) -> None:
     loaded = load(folder.manifest) if loaded is None else loaded
     manifest = loaded.manifest
     set_threads(manifest.train.threads)
+    if not launch.under_launcher():
+        os.environ.update(launch.one_gpu_per_rank(1))
     _join(loaded)
 
     from coordcore.engine.active import activate
     from coordcore.engine.pipeline import train
-    from coordcore.engine.progress import ProgressCallback
     from coordcore.engine.register import register
 
     quiet_transformers()
@@ -107,8 +118,4 @@ def train_prepared(run_dir: Path, loaded: Loaded | None = None) -> None:
     plan = plan_of(manifest, run_dir, base)
     register()
     activate(plan)
-    callback = ProgressCallback(folder, loaded.plugins.hook, Console())
-    try:
-        train(plan, callback)
-    finally:
-        callback.close()
+    train(plan, loaded.plugins.hook, Console())

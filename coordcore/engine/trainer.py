@@ -19,7 +19,7 @@ from coordcore.engine.bind import bind_for_training
 from coordcore.objective import SCOPES, CallableHead, Head, LinearHead, ObjectiveOutput, count_targets
 from coordcore.protocols import ModelSurgery
 from coordcore.records import RunError
-from coordcore.rundir import PARTIAL, checkpoint_step, newest_checkpoint
+from coordcore.rundir import PARTIAL, checkpoints_in, newest_checkpoint
 
 
 def output_head(model: nn.Module) -> nn.Module:
@@ -95,7 +95,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             mode: torch.zeros(len(SCOPES), dtype=torch.float64, device=args.device) for mode in ("train", "eval")
         }
         self.step_counts: list[float] = [0.0] * len(SCOPES)
-        # The step and its sums, kept on the device and looked at when something is logged or saved.
+        # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
+        # or saved.
         self.pending: list[tuple[int, Tensor]] = []
 
     # --- the loss ---
@@ -108,6 +109,13 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             total = self.accelerator.reduce(total.to(device), reduction="sum").cpu()
         self.step_counts = total.tolist()
         return total[SCOPES.index("token")]
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # DeepSpeed runs cast every float of a batch to the model's dtype; in bfloat16 bin 517.3 would become 516.
+        targets = inputs.pop("targets")
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        prepared["targets"] = {key: tensor.to(self.args.device) for key, tensor in targets.items()}
+        return prepared
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -127,7 +135,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.sums[mode] += outputs[0].sums
         self.seen[mode] += torch.tensor(count_targets(targets), dtype=torch.float64).to(self.args.device)
         if mode == "train":
-            self.pending.append((self.state.global_step + 1, outputs[0].sums))
+            sums = outputs[0].sums
+            self.pending.append((self.state.global_step + 1, torch.cat([sums, sums.new_zeros(1)])))
         # DDP and its kin average gradients over ranks; the counts are global already.
         loss = result.logits.sum() * (self.accelerator.num_processes if mode == "train" else 1)
         result.logits = None
@@ -156,14 +165,15 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         }
 
     def check_finite(self) -> None:
-        """Stop the run if any part has become NaN or infinite since the last look. Every rank sees the same."""
+        """Stop the run if a part or the gradient became NaN or infinite since the last look. The same on every rank."""
         if not self.pending:
             return
         steps = [step for step, _ in self.pending]
         bad = ~torch.stack([sums for _, sums in self.pending]).isfinite()
         self.pending.clear()
         # One row per step and part, so that ranks with different micro-batches still agree on the first bad step.
-        first = torch.full((len(active_plan().objective.parts),), torch.inf, dtype=torch.float64)
+        watched = [*(part.name for part in active_plan().objective.parts), "the gradient norm"]
+        first = torch.full((len(watched),), torch.inf, dtype=torch.float64)
         for step, row in zip(steps, bad.tolist(), strict=True):
             for part, is_bad in enumerate(row):
                 if is_bad:
@@ -174,9 +184,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         if not first.isfinite().any():
             return
         step = int(first.min())
-        names = [
-            part.name for part, when in zip(active_plan().objective.parts, first.tolist(), strict=True) if when == step
-        ]
+        names = [name for name, when in zip(watched, first.tolist(), strict=True) if when == step]
         raise RunError(
             f"step {step}: the loss became NaN or infinite in {', '.join(names)}; {self._last_good()}; "
             "lower train.learning_rate or look at the examples of this step"
@@ -185,6 +193,16 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def _last_good(self) -> str:
         kept = newest_checkpoint(self.checkpoints)
         return f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
+
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        # ms-swift drops an update whose gradient norm is NaN, and clipping an infinite one makes NaN weights. In
+        # float16 the gradient scaler skips such steps itself.
+        if grad_norm is not None and not self.args.fp16:
+            entry = torch.zeros_like(self.pending[-1][1]) if self.pending else None
+            if entry is not None:
+                entry[-1] = grad_norm
+                self.pending.append((self.state.global_step, entry))
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -225,7 +243,10 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.args.output_dir = str(partial)
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have no OSError of their own
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch's writer has no error class of its own; any other RuntimeError is no matter of the disk.
+            if type(error) is RuntimeError and not any(word in str(error) for word in ("Writer", "unexpected pos")):
+                raise
             raise RunError(
                 f"step {self.state.global_step}: the checkpoint could not be written: {error}; {self._last_good()}; "
                 "make room, and the same command continues from there"
@@ -239,7 +260,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             shutil.rmtree(partial)
             keep = self.args.save_total_limit
             if keep is not None:
-                for old in sorted(final.glob("checkpoint-*"), key=checkpoint_step)[:-keep]:
+                for old in checkpoints_in(final)[:-keep]:
                     shutil.rmtree(old)
         self.state.last_model_checkpoint = str(final / name)
         self.accelerator.wait_for_everyone()

@@ -75,7 +75,7 @@ class Train:
     )
     learning_rate: float = option(default=1e-4, validator=gt(0), help="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = option(default="cosine", help="learning-rate schedule")
-    warmup: float = option(default=0.03, validator=[ge(0), le(1)], help="share of the steps spent warming up")
+    warmup: float = option(default=0.03, validator=[ge(0), lt(1)], help="share of the steps spent warming up")
     weight_decay: float = option(default=0.0, validator=ge(0), help="decoupled weight decay on matrices")
     betas: tuple[float, float] = option(
         default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1))), help="Adam's betas"
@@ -123,6 +123,10 @@ class Launch:
     def __attrs_post_init__(self) -> None:
         if self.node_rank >= self.nnodes:
             raise ValueError(f"node_rank must be below nnodes ({self.nnodes}), got {self.node_rank}")
+        if self.nnodes > 1 and self.master_port is None:
+            raise ValueError("master_port is needed with several nodes: each would choose another free one")
+        if self.nnodes > 1 and (self.master_addr == "localhost" or self.master_addr.startswith("127.")):
+            raise ValueError(f"master_addr must be node 0's address with several nodes, got {self.master_addr!r}")
         if self.deepspeed and self.fsdp:
             raise ValueError("deepspeed and fsdp exclude each other; keep one")
 
