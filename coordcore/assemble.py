@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,28 @@ from coordcore.protocols import DataBuilder, LossTerm, ModelSurgery, OptimizerFa
 from coordcore.records import InputError
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class Plan:
-    """Everything a run is made of, built. `base` is the checkpoint folder that is trained, already expanded."""
+    """Everything a run is made of, built. `base` is the checkpoint folder that is trained, already expanded.
+
+    The data builder is built at its first use: merging and inference do without it, and without its files.
+    """
 
     manifest: Manifest
     run_dir: Path
     base: Path
     vocab: CoordVocab | None
     quantisation: Quantisation
-    data: DataBuilder
+    build_data: Callable[[], DataBuilder] = attrs.field(repr=False)
     template: TemplateAdapter
     surgeries: tuple[ModelSurgery, ...]
     objective: Objective
     optimizer: OptimizerFactory
+
+    @cached_property
+    def data(self) -> DataBuilder:
+        """The data builder. Raises InputError for data that is not there or not right."""
+        return self.build_data()
 
     @property
     def modules_to_save(self) -> list[str]:
@@ -66,7 +76,7 @@ def assemble(
         (selected,) = manifest.of(kind)
         return build(selected)
 
-    data, template = only(Kind.DATA), only(Kind.TEMPLATE)
+    template = only(Kind.TEMPLATE)
     surgeries = tuple(build(selected) for selected in manifest.of(Kind.SURGERY))
     terms: list[tuple[str, LossTerm]] = []
     for selected in manifest.of(Kind.LOSS):
@@ -79,7 +89,7 @@ def assemble(
         base=base,
         vocab=vocab,
         quantisation=quantisation,
-        data=data,
+        build_data=lambda: only(Kind.DATA),
         template=template,
         surgeries=surgeries,
         objective=Objective(terms, vocab),

@@ -42,6 +42,11 @@ def merge_run(run_dir: Path, output: Path, *, checkpoint: Path | None = None) ->
     output = output.absolute()
     quiet_transformers()
     plan = load_run(run_dir.absolute())
+    if checkpoint is not None and (
+        checkpoint.resolve().parent != RunDir(run_dir.resolve()).checkpoints
+        or not (checkpoint / "trainer_state.json").is_file()
+    ):
+        raise InputError(f"{checkpoint} is no complete checkpoint of the run in {run_dir}; look into its checkpoints/")
     checkpoint = checkpoint or RunDir(run_dir.absolute()).last_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")

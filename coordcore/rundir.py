@@ -111,26 +111,34 @@ class RunDir:
         resumed = False
         if overwrite and state:
             old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.old")
-            self.path.rename(old)
+            with self.locked():
+                self.path.rename(old)
             shutil.rmtree(old)
         elif self.path.is_dir() and any(not one.name.startswith(".") for one in self.path.iterdir()):
             cure = "name another folder with --output, or replace it with --overwrite"
             if not state:
                 raise InputError(f"output.dir: {self.path} exists and holds no coordcore run; name another folder")
-            if state.get("fingerprint") != fingerprint:
-                raise InputError(f"output.dir: {self.path} holds a run of another manifest; {cure}")
+            same = state["fingerprint"] == fingerprint
             if state.get("done"):
-                raise InputError(f"output.dir: {self.path} holds a finished run of this manifest; {cure}")
-            if state.get("layout", layout) != layout:
+                which = "this" if same else "another"
+                raise InputError(f"output.dir: {self.path} holds a finished run of {which} manifest; {cure}")
+            # A run that never got to a checkpoint has nothing to lose: its manifest may have been mended since.
+            if not same and self.last_checkpoint() is not None:
+                raise InputError(f"output.dir: {self.path} holds a run of another manifest; {cure}")
+            if self.last_checkpoint() is not None and state.get("layout", layout) != layout:
                 raise InputError(
                     f"output.dir: the run in {self.path} was started with {state['layout']}, now with {dict(layout)}; "
                     "continue it as it was started, or replace it with --overwrite"
                 )
-            if Path(str(state["base"])).is_dir():  # a hub id may have moved on; the adapter belongs to the old one
+            # A hub id may have moved on since; the adapter belongs to the old files.
+            if same and Path(str(state["base"])).is_dir():
                 base = Path(str(state["base"]))
             resumed = True
         # The state first: from then on the same command can continue, wherever it was cut off.
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output.dir: cannot make {self.path}: {error.strerror}; name another folder") from error
         self.write_state(fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False)
         self.checkpoints.mkdir(exist_ok=True)
         write_whole(self.manifest, manifest_text)

@@ -25,7 +25,10 @@ def run_folder(loaded: Loaded, output: Path | None) -> Path:
 def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
     """Find or make the base checkpoint and write the run folder; True when it continues an interrupted run."""
     manifest = loaded.manifest
+    require_device(manifest)
     base = base_checkpoint(manifest)
+    if overwrite:
+        _require_outside(folder, [base, loaded.file])
     layout = {
         "ranks": world_size() if under_launcher() else manifest.launch.nproc_per_node * manifest.launch.nnodes,
         "deepspeed": manifest.launch.deepspeed,
@@ -33,6 +36,23 @@ def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
     }
     text = resolved(manifest, loaded.plugins)
     return folder.prepare(text, fingerprint(manifest), base, layout=layout, overwrite=overwrite)
+
+
+def require_device(manifest: Manifest) -> None:
+    """Raise InputError when a GPU is asked for and there is none."""
+    import torch
+
+    if manifest.train.device == "cuda" and not torch.cuda.is_available():
+        raise InputError('train.device: "cuda", but torch sees no GPU; set "auto" or "cpu"')
+
+
+def _require_outside(folder: RunDir, needed: list[Path]) -> None:
+    """Raise InputError when --overwrite would delete what the run starts from."""
+    for path in needed:
+        if path.resolve().is_relative_to(folder.path.resolve()):
+            raise InputError(
+                f"output.dir: {path} lies in {folder.path}, which --overwrite would delete; name another folder"
+            )
 
 
 def require_visible(manifest: Manifest, folder: RunDir) -> None:

@@ -72,7 +72,8 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resume
         merge_run(folder.path, folder.merged)
     folder.write_state(done=True)
     result = folder.merged if manifest.output.merge else folder.last_checkpoint()
-    console.print(f"done     {result}  ({time.monotonic() - started:.0f} s)", highlight=False, soft_wrap=True)
+    seconds = f"{time.monotonic() - started:.0f} s"
+    console.print(f"done     {result}  ({seconds})", highlight=False, markup=False, soft_wrap=True)
 
 
 def _join(loaded: Loaded) -> None:
@@ -94,9 +95,9 @@ def _prepare_in_turn(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool
 def _announce(console: Console, loaded: Loaded, folder: RunDir, resumed: bool) -> None:
     last = folder.last_checkpoint()
     where = f"continues from {last.name}" if resumed and last is not None else "starts again" if resumed else "new run"
-    console.print(f"run      {loaded.manifest.name}: {where}", highlight=False)
-    console.print(f"folder   {folder.path}", highlight=False, soft_wrap=True)
-    console.print(f"base     {folder.state()['base']}", highlight=False, soft_wrap=True)
+    console.print(f"run      {loaded.manifest.name}: {where}", highlight=False, markup=False)
+    console.print(f"folder   {folder.path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"base     {folder.state()['base']}", highlight=False, markup=False, soft_wrap=True)
 
 
 def train_prepared(run_dir: Path, loaded: Loaded | None = None) -> None:

@@ -184,9 +184,11 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         if not first.isfinite().any():
             return
         step = int(first.min())
-        names = [name for name, when in zip(watched, first.tolist(), strict=True) if when == step]
+        bad_first = [name for name, when in zip(watched, first.tolist(), strict=True) if when == step]
+        # A bad loss makes a bad gradient; only the cause is worth a word.
+        names = bad_first[:-1] if bad_first[-1] == watched[-1] and len(bad_first) > 1 else bad_first
         raise RunError(
-            f"step {step}: the loss became NaN or infinite in {', '.join(names)}; {self._last_good()}; "
+            f"step {step}: NaN or infinity in {', '.join(names)}; {self._last_good()}; "
             "lower train.learning_rate or look at the examples of this step"
         )
 

@@ -87,7 +87,7 @@ class Train:
         default=None, validator=optional(gt(0)), help="images are reduced to at most this many pixels"
     )
     gradient_checkpointing: bool = option(default=False, help="trade time for memory")
-    seed: int = option(default=42, validator=ge(0), help="seed of weights, shuffling and dropout")
+    seed: int = option(default=42, validator=[ge(0), lt(2**32)], help="seed of weights, shuffling and dropout")
     workers: int = option(default=0, validator=ge(0), help="data-loader processes per rank")
     threads: int | None = option(
         default=None, validator=optional(gt(0)), help="CPU threads per rank; torch's own choice when absent"

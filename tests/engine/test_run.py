@@ -13,6 +13,7 @@ import support
 import torch
 from typer.testing import CliRunner
 
+from coordcore import engine
 from coordcore.cli import app
 from coordcore.records import InputError, RunError
 from coordcore.rundir import RunDir
@@ -178,7 +179,7 @@ def test_a_loss_that_becomes_nan_stops_the_run(coord_base: Path, tmp_path: Path,
     )
     result = CliRunner().invoke(app, ["run", str(manifest), "--output", str(tmp_path / "run")])
     assert result.exit_code == 1
-    assert "step 5: the loss became NaN or infinite in fake_bins/corners; the last good checkpoint is" in result.output
+    assert "step 5: NaN or infinity in fake_bins/corners; the last good checkpoint is" in result.output
     assert RunDir(tmp_path / "run").last_checkpoint() == tmp_path / "run" / "checkpoints" / "checkpoint-4"
 
 
@@ -201,7 +202,7 @@ def test_a_finished_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
 def test_another_manifests_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
     from coordcore.engine import run
 
-    with pytest.raises(InputError, match=r"holds a run of another manifest; .*--overwrite"):
+    with pytest.raises(InputError, match=r"holds a finished run of another manifest; .*--overwrite"):
         run(again(whole, coord_base, learning_rate=2e-3), output=whole.path)
 
 
@@ -263,3 +264,33 @@ def test_a_data_loader_process_names_it_just_as_well(coord_base: Path, tmp_path:
 def test_no_training_example_is_an_error(coord_base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the data builder gave no training example"):
         support.train(tmp_path, coord_base, data={"fake_boxes": {"train": 0}})
+
+
+def test_overwrite_does_not_delete_the_base_it_starts_from(coord_base: Path, tmp_path: Path) -> None:
+    first = support.train(tmp_path, coord_base, output={"merge": True})
+    again = support.loaded(tmp_path, first.merged)
+    with pytest.raises(InputError, match=r"merged lies in .*, which --overwrite would delete"):
+        engine.run(again, output=first.path, overwrite=True)
+    assert first.merged.is_dir()
+
+
+def test_two_processes_do_not_work_on_one_run(coord_base: Path, tmp_path: Path) -> None:
+    folder = RunDir(tmp_path / "run")
+    folder.path.mkdir()
+    with folder.locked(), pytest.raises(InputError, match="another process works on the run"):
+        engine.run(support.loaded(tmp_path, coord_base), output=folder.path)
+
+
+def test_a_run_without_a_checkpoint_gives_way_to_a_mended_manifest(tmp_path: Path) -> None:
+    folder = RunDir(tmp_path / "run")
+    layout = {"ranks": 1}
+    folder.prepare("a = 1", "first", tmp_path, layout=layout, overwrite=False)
+    folder.prepare("a = 2", "second", tmp_path, layout=layout, overwrite=False)
+    assert (folder.state()["fingerprint"], folder.manifest.read_text()) == ("second", "a = 2")
+    checkpoint = folder.checkpoints / "checkpoint-1"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a run of another manifest"):
+        folder.prepare("a = 3", "third", tmp_path, layout=layout, overwrite=False)
+    with pytest.raises(InputError, match="was started with"):
+        folder.prepare("a = 2", "second", tmp_path, layout={"ranks": 2}, overwrite=False)
