@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from coordcore.assemble import Plan
 from coordcore.checkpoint import whole_folder, write_checkpoint_info
 from coordcore.engine.bind import bind
-from coordcore.engine.model import install, load_saved_modules, require_saved
+from coordcore.engine.model import install, require_saved
 from coordcore.engine.prepare import load_run
 from coordcore.engine.quiet import quiet_transformers
 from coordcore.records import InputError, RunError
@@ -75,10 +75,10 @@ def _merge(plan: Plan, checkpoint: Path, folder: Path) -> float:
     if plan.vocab is not None:
         write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab)
     del model
-    return _compare(live, folder, inputs, plan)
+    return _compare(live, folder, inputs)
 
 
-def _compare(live: Tensor, folder: Path, inputs: dict[str, Tensor], plan: Plan) -> float:
+def _compare(live: Tensor, folder: Path, inputs: dict[str, Tensor]) -> float:
     """The relative difference of the saved folder's logits, loaded as anybody would. Raises RunError when too large."""
     from transformers import AutoModelForImageTextToText
 
@@ -99,6 +99,7 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
     """The model of a run as it trained: base, surgeries, adapter, hooks bound and verified. In eval mode."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    require_saved(plan.modules_to_save, checkpoint)
     is_adapter = (checkpoint / "adapter_config.json").is_file()
     weights = plan.base if is_adapter else checkpoint
     dtype = getattr(torch, plan.manifest.model.dtype)
@@ -107,11 +108,7 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
     if is_adapter:
         from peft import PeftModel
 
-        require_saved(plan.modules_to_save, checkpoint)
         model = PeftModel.from_pretrained(model, checkpoint)
-    elif plan.modules_to_save:
-        require_saved(plan.modules_to_save, checkpoint)
-        load_saved_modules(model, plan.modules_to_save, checkpoint)
     model.eval().requires_grad_(False)
     bind(model, plan)
     return model  # type: ignore[no-any-return]

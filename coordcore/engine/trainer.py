@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from coordcore.engine.active import active_plan
 from coordcore.engine.bind import bind_for_training
+from coordcore.engine.launch import world_size
 from coordcore.objective import SCOPES, CallableHead, Head, LinearHead, ObjectiveOutput, count_targets
 from coordcore.protocols import ModelSurgery
 from coordcore.records import RunError
@@ -79,7 +79,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def __init__(self, model: nn.Module, args: Any, *rest: Any, **kwargs: Any) -> None:
         plan = active_plan()
-        wanted = int(os.environ.get("WORLD_SIZE", "1"))
+        wanted = world_size()
         if args.world_size != wanted:
             raise RunError(
                 f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would "
