@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class FunctionTerm:
     """A `LossTerm` from one function: `fn(positions) -> [n]`. The short way to write a loss plugin.
 
-    The part is called `name` in the logs (`<component>/<name>`).
+    The part is called `name` in the logs (`<component>/<name>`). full_logits: only looked at where scope is "text" or
+    "token"; False for a function that does not read `positions.logits`, which then costs no [n, V] tensor.
     """
 
     fn: Callable[[Any], Tensor]
     scope: Scope = "coord"
     weight: float = 1.0
     full_lse: bool = False
+    full_logits: bool = True
     name: str = "loss"
 
     @property
@@ -50,13 +52,12 @@ class TextCEConfig:
 
 
 def _cross_entropy(positions: TextPositions) -> Tensor:
-    target = positions.logits.gather(-1, positions.labels[:, None]).squeeze(-1)
-    return positions.lse - target
+    return positions.lse - positions.label_logits
 
 
 def _build_text_ce(config: TextCEConfig, _context: BuildContext) -> FunctionTerm:
     scope: Scope = "token" if config.coord_positions else "text"
-    return FunctionTerm(fn=_cross_entropy, scope=scope, weight=config.weight, name="ce")
+    return FunctionTerm(fn=_cross_entropy, scope=scope, weight=config.weight, full_logits=False, name="ce")
 
 
 @hookimpl

@@ -6,6 +6,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -120,6 +121,23 @@ class ModelSurgery(Protocol):
         ...
 
 
+@runtime_checkable
+class RowSurgery(ModelSurgery, Protocol):
+    """A surgery that adds rows to the input embedding and the output head, through forward hooks, and nothing else.
+
+    `coordcore merge` writes these rows into the base's files and builds no model; any other surgery is merged in
+    memory. It installs such a surgery in a model whose own weights must be neither read nor written. Where embedding
+    and head rows are one tensor, tied matrices stay tied; otherwise the head becomes a matrix of its own.
+    """
+
+    def embedding_offset(self, model: nn.Module) -> HeadOffset | None:
+        """The live rows added to the embedding, `embedding[ids] += rows`, or None if it is left alone.
+
+        With `head_offset` this is all that `merge` writes, each sum rounded once to the dtype of its matrix.
+        """
+        ...
+
+
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
@@ -143,12 +161,24 @@ class TextPositions:
     """Positions with any supervised target, already shifted and selected.
 
     Scope "text" holds those whose target is no coord token, scope "token" holds all.
-    logits: [n, V] float32. labels: [n] int64. coord_ids: [K] int64, empty when the run has no coord tokens.
+    logits: [n, V] float32; only there for a term that asks (`full_logits = True`). Everything below is there anyway,
+    and the core can give it without ever holding an [n, V] tensor.
+    labels: [n] int64. coord_ids: [K] int64, empty when the run has no coord tokens.
     """
 
     logits: Tensor
     labels: Tensor
     coord_ids: Tensor
+
+    @cached_property
+    def label_logits(self) -> Tensor:
+        """[n] float32, the logit of each label."""
+        return self.logits.gather(-1, self.labels[:, None]).squeeze(-1)
+
+    @cached_property
+    def coord_logits(self) -> Tensor:
+        """[n, K] float32, the columns of the coord tokens in bin order."""
+        return self.logits[:, self.coord_ids]
 
     @cached_property
     def lse(self) -> Tensor:
@@ -157,8 +187,13 @@ class TextPositions:
 
     @cached_property
     def coord_lse(self) -> Tensor:
-        """[n] log-sum-exp over the coord columns."""
-        return self.logits[:, self.coord_ids].logsumexp(-1)
+        """[n] log-sum-exp over the coord columns; minus infinity when the run has none."""
+        return self.coord_logits.logsumexp(-1)
+
+    @cached_property
+    def text_lse(self) -> Tensor:
+        """[n] log-sum-exp over all columns but the coord tokens'."""
+        return self.logits.index_fill(-1, self.coord_ids, -math.inf).logsumexp(-1)
 
 
 @attrs.frozen(kw_only=True)
@@ -181,6 +216,7 @@ class LossTerm(Protocol):
     weights: part name -> weight. `__call__` returns exactly these parts. Weight 0 makes a part a diagnostic: it is
         logged, costs no gradient and changes nothing.
     full_lse: a "coord" term that reads `positions.full_lse`. Leave it False to be spared the full-vocabulary product.
+    A "text" or "token" term that does not read `positions.logits` says so with `full_logits` (see TextTerm).
 
     The core owns everything else: masks, shifting, chunking, memory, gradient accumulation, ranks, logging. The loss
     of a step is `sum over parts of weight * (sum over positions) / (global number of positions)`.
@@ -202,6 +238,18 @@ class LossTerm(Protocol):
         order, so a position's loss must not depend on its neighbours. Let NaN through: the core stops the run.
         """
         ...
+
+
+@runtime_checkable
+class TextTerm(LossTerm, Protocol):
+    """A "text" or "token" term that says whether it reads `positions.logits`.
+
+    full_logits: False spares the [n, V] tensor; the other properties of TextPositions are there all the same. A term
+    without this attribute gets the logits.
+    """
+
+    @property
+    def full_logits(self) -> bool: ...
 
 
 # --- optimizer ------------------------------------------------------------------------------------------------------

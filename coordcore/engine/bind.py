@@ -54,9 +54,9 @@ def _freeze(model: nn.Module, plan: Plan) -> None:
 @torch.no_grad()
 def _check_head(model: nn.Module, plan: Plan) -> None:
     """Compare the head as the model runs it, hooks and all, with the head as the objective projects it."""
-    from coordcore.engine.trainer import head_of, output_head
+    from coordcore.objective.in_forward import head_of
 
-    module = output_head(model)
+    module: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
     weight = next(module.parameters())
     if weight.shape[0] == 0 or hasattr(weight, "device_mesh"):  # sharded by ZeRO-3 or FSDP: no rank holds the rows
         return

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from coordcore.assemble import Plan
 from coordcore.engine.active import active_plan
 from coordcore.engine.arguments import swift_arguments
-from coordcore.engine.model import require_saved
 from coordcore.engine.progress import ProgressCallback
+from coordcore.engine.saved import require_saved
 from coordcore.engine.template import to_row
 from coordcore.plugins import Hooks
 from coordcore.protocols import ExampleSource

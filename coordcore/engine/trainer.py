@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,62 +14,9 @@ from torch import Tensor, nn
 from coordcore.engine.active import active_plan
 from coordcore.engine.bind import bind_for_training
 from coordcore.engine.launch import world_size
-from coordcore.objective import SCOPES, CallableHead, Head, LinearHead, ObjectiveOutput, count_targets
-from coordcore.protocols import ModelSurgery
+from coordcore.objective import SCOPES, count_targets, loss_in_forward
 from coordcore.records import RunError
 from coordcore.rundir import PARTIAL, checkpoints_in, newest_checkpoint
-
-
-def output_head(model: nn.Module) -> nn.Module:
-    """The `lm_head` of a model that PEFT may have wrapped."""
-    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-    return head
-
-
-def head_of(
-    module: nn.Module, model: nn.Module, project: Callable[[Tensor], Tensor], surgeries: Sequence[ModelSurgery]
-) -> Head:
-    """How the objective projects through `module`, whose own forward is `project`, with the rows a surgery adds.
-
-    Ask inside the model's forward: under FSDP and ZeRO the parameters are whole only there.
-    """
-    offsets = [surgery.head_offset(model) for surgery in surgeries]
-    present = [offset for offset in offsets if offset is not None]
-    if len(present) > 1:
-        raise RunError(f"{len(present)} surgeries add rows to the output head; at most one may")
-    offset = present[0] if present else None
-    # A forward set on the instance (device hooks, quantisation) or another class must be called, not imitated.
-    if type(module) is nn.Linear and getattr(project, "__func__", None) is nn.Linear.forward:
-        return LinearHead(module, offset)
-    return CallableHead(project, offset)
-
-
-@contextmanager
-def loss_in_forward(
-    model: nn.Module, targets: dict[str, Tensor], counts: list[float]
-) -> Iterator[list[ObjectiveOutput]]:
-    """Within this context `model(...)` returns the loss, [1, 1, 1], where it would return logits.
-
-    The head's `forward` is replaced on the instance, so the projection runs inside the model's own forward: FSDP and
-    ZeRO have gathered the weight there, DDP sees the loss as an output, and no [B, T, V] tensor is ever made.
-    """
-    plan, module = active_plan(), output_head(model)
-    project, before = module.forward, module.__dict__.get("forward")
-    outputs: list[ObjectiveOutput] = []
-
-    def forward(hidden: Tensor) -> Tensor:
-        output = plan.objective(hidden, head_of(module, model, project, plan.surgeries), targets, counts)
-        outputs.append(output)
-        return output.loss.view(1, 1, 1)
-
-    module.forward = forward
-    try:
-        yield outputs
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
@@ -123,8 +68,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         targets = inputs.pop("targets")
         for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids", "logits_to_keep"):
             inputs.pop(unused, None)
-        unwrapped = self.accelerator.unwrap_model(model)
-        with loss_in_forward(unwrapped, targets, self.step_counts) as outputs:
+        plan, unwrapped = active_plan(), self.accelerator.unwrap_model(model)
+        with loss_in_forward(unwrapped, plan.objective, targets, self.step_counts, surgeries=plan.surgeries) as outputs:
             result = model(**inputs)
         if len(outputs) != 1:
             raise RunError(

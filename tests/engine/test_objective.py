@@ -202,7 +202,7 @@ def test_global_counts_make_two_micro_batches_one_batch() -> None:
     halves = [one.rows(slice(0, 1)), one.rows(slice(1, 3))]
     outputs = [run(half.hidden, head, half.targets(), counts) for half in halves]
     torch.testing.assert_close(outputs[0].loss + outputs[1].loss, whole.loss)
-    torch.testing.assert_close(outputs[0].sums + outputs[1].sums, whole.sums)
+    torch.testing.assert_close(outputs[0].sums + outputs[1].sums, whole.sums, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("coord", "text"), [(False, True), (True, False), (False, False)])
@@ -246,8 +246,8 @@ def test_terms_see_float32_for_bfloat16_hidden_states() -> None:
     rounded = attrs.evolve(one, hidden=one.hidden.bfloat16())
     expected = reference(rounded, head, offset())
     assert (seen, output.loss.dtype) == ({torch.float32}, torch.float32)
-    # bfloat16 logits carry 8 bits: the sums agree to that.
-    assert output.sums.tolist() == pytest.approx([expected[n][0].item() for n in ("text/ce", "coord/ce")], rel=5e-3)
+    # Products of bfloat16 numbers are summed in float32.
+    assert output.sums.tolist() == pytest.approx([expected[n][0].item() for n in ("text/ce", "coord/ce")], rel=1e-5)
 
 
 def test_terms_without_a_vocabulary() -> None:
@@ -259,13 +259,6 @@ def test_terms_without_a_vocabulary() -> None:
     )
     expected = cross_entropy(head(hidden[0, [0, 1, 3]]), torch.tensor([4, 9, 2]), reduction="sum").item()
     assert output.sums.tolist() == pytest.approx([expected, expected], rel=1e-5)
-
-
-def test_columns_with_permuted_ids() -> None:
-    head, permuted = linear(bias=True), IDS[torch.randperm(1000, generator=torch.Generator().manual_seed(5))]
-    hidden = batch().hidden[0]
-    for one in (LinearHead(head), LinearHead(head, offset()), LinearHead(head, offset(permuted)), CallableHead(head)):
-        torch.testing.assert_close(one.columns(hidden, permuted), one.full(hidden)[:, permuted], rtol=1e-5, atol=1e-5)
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------

@@ -106,13 +106,13 @@ def text_gate(positions: TextPositions) -> Tensor:
     Not from the coord mass itself: where that is close to 1, `1 - mass` has lost its digits in float32 and the
     gradient grows without bound. In this form each partial derivative lies in -1..1.
     """
-    text_only = positions.logits.index_fill(-1, positions.coord_ids, -math.inf)
-    return positions.lse - text_only.logsumexp(-1)
+    return positions.lse - positions.text_lse
 
 
 def loss_terms(config: CoordSoftCEW1Config) -> list[LossTerm]:
     """The coord term, and the text gate when it has a weight."""
     terms: list[LossTerm] = [CoordTerm(config=config)]
     if config.text_gate_weight > 0:
-        terms.append(FunctionTerm(fn=text_gate, scope="text", weight=config.text_gate_weight, name="text_gate"))
+        weight = config.text_gate_weight
+        terms.append(FunctionTerm(fn=text_gate, scope="text", weight=weight, full_logits=False, name="text_gate"))
     return terms

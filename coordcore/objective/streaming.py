@@ -1,0 +1,179 @@
+"""Log-sum-exp of `hidden @ weight.T`, block by block of vocabulary rows, with its gradient from the same pass.
+
+Shape legend: n positions, V vocabulary rows, c rows of one block, H hidden size.
+
+The gradient of `lse = log sum_v exp(h . w_v)` with respect to h is the mean of the rows w_v under the softmax. Both are
+running sums over v, so they need no [n, V] tensor: a larger maximum found later only rescales what was summed before
+(Milakov & Gimelshein 2018, "Online normalizer calculation for softmax"). This is attention with the vocabulary rows
+as keys and as values. A block of the weight is read from memory once and multiplied twice while it is in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+_HALF = (torch.bfloat16, torch.float16)
+_CPU_BLOCK = 4096
+_ACCELERATOR_BLOCK = 32768  # fewer and larger kernels: launching one takes longer than a small block's arithmetic
+_CONVERTED = 2**22  # elements of a block that has to be converted to float32 first
+
+
+def accumulating(*dtypes: torch.dtype) -> torch.dtype:
+    """The dtype sums are made in: float64 where that is an input, else float32."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right`, [a, b] x [b, c], accumulated and returned in float32, or float64 where that is an input."""
+    if left.is_cuda and left.dtype == right.dtype and left.dtype in _HALF:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    dtype = accumulating(left.dtype, right.dtype)
+    return left.to(dtype) @ right.to(dtype)
+
+
+@attrs.frozen(kw_only=True)
+class Block:
+    """Rows `first` to `first + c` of the head.
+
+    weight: [c, H]. bias: [c] or None. excluded: [e] int64, the rows among them that are left out, counted from `first`.
+    source: [e] int64, where each of them stands in the ids that were given.
+    """
+
+    first: int
+    weight: Tensor
+    bias: Tensor | None
+    excluded: Tensor
+    source: Tensor
+
+    @property
+    def rows(self) -> slice:
+        """Where the block stands in the vocabulary."""
+        return slice(self.first, self.first + len(self.weight))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n, c] float32, minus infinity where a row is left out. hidden: [n, H]."""
+        logits = product(hidden, self.weight.T)
+        if self.bias is not None:
+            logits += self.bias
+        return logits.index_fill_(1, self.excluded, -math.inf) if len(self.excluded) else logits
+
+
+class Excluded:
+    """The vocabulary ids a stream leaves out, sorted into its blocks. Looked up on the CPU, copied to a device once."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._ids, self._source = torch.tensor(ids, dtype=torch.int64).sort()
+        self._copies: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def within(self, first: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """`Block.excluded` and `Block.source` of the rows `first` to `end`."""
+        key = (first, end, device)
+        if key not in self._copies:
+            low, high = torch.searchsorted(self._ids, torch.tensor([first, end])).tolist()
+            self._copies[key] = (self._ids[low:high] - first).to(device), self._source[low:high].to(device)
+        return self._copies[key]
+
+
+@attrs.frozen(kw_only=True)
+class Slopes:
+    """What a chunk of n positions leaves to do for the gradient of the head's own weight.
+
+    index: [n] int64, its positions in the hidden states. lse, by_lse: [n] the log-sum-exp and the loss's derivative by
+    it. labels, by_label: [t] ids and the derivatives by their logits, for the last t positions.
+    """
+
+    index: Tensor
+    lse: Tensor
+    by_lse: Tensor
+    labels: Tensor
+    by_label: Tensor
+
+
+@attrs.frozen(kw_only=True)
+class VocabularyStream:
+    """A head as a sequence of blocks. weight: [V, H], bias: [V] or None. size: rows of a block; by device when None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    excluded: Excluded = attrs.field(factory=lambda: Excluded(()))
+    size: int | None = None
+
+    def blocks(self, hidden_dtype: torch.dtype) -> Iterator[Block]:
+        """The blocks, their weight converted once where `product` would have to do it beside `hidden_dtype`."""
+        weight = self.weight
+        whole = (weight.is_cuda and weight.dtype == hidden_dtype) or weight.dtype not in _HALF
+        dtype = weight.dtype if whole else accumulating(hidden_dtype)
+        size = self.size or (_ACCELERATOR_BLOCK if weight.is_cuda else _CPU_BLOCK)
+        if not whole and self.size is None:
+            size = max(256, min(size, _CONVERTED // weight.shape[1]))
+        for first in range(0, len(weight), size):
+            rows = weight[first : first + size]
+            excluded, source = self.excluded.within(first, first + len(rows), weight.device)
+            bias = None if self.bias is None else self.bias[first : first + size]
+            yield Block(first=first, weight=rows.to(dtype), bias=bias, excluded=excluded, source=source)
+
+    def logsumexp(self, hidden: Tensor, *, mean: bool) -> tuple[Tensor, Tensor | None]:
+        """[n] log-sum-exp over the rows not left out and, if `mean`, its gradient [n, H] with respect to `hidden`.
+
+        hidden: [n, H]. Both in float32, or float64 where that is an input.
+        """
+        dtype = accumulating(hidden.dtype, self.weight.dtype)
+        # The lowest number, not minus infinity: exp(-inf - -inf) of a block without any row would be NaN.
+        highest = hidden.new_full((len(hidden), 1), torch.finfo(dtype).min, dtype=dtype)
+        total = torch.zeros_like(highest)
+        rows = hidden.new_zeros(hidden.shape, dtype=dtype) if mean else None
+        for block in self.blocks(hidden.dtype):
+            logits = block.logits(hidden)
+            higher = torch.maximum(highest, logits.amax(1, keepdim=True))
+            weights = logits.sub_(higher).exp_()
+            rescale = (highest - higher).exp_()
+            total.mul_(rescale).add_(weights.sum(1, keepdim=True))
+            if rows is not None:
+                add_product(rows.mul_(rescale), weights, block.weight)
+            highest = higher
+        lse = (highest + total.log()).squeeze(1)
+        # Where every row is left out nothing was summed: a gradient of 0, not 0 / 0. NaN stays NaN.
+        return lse, None if rows is None else rows.div_(total.clamp_(min=torch.finfo(dtype).tiny))
+
+    def weight_gradient(self, hidden: Tensor, slopes: Sequence[Slopes], excluded_rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of weight [V, H] and bias [V], in the weight's dtype.
+
+        hidden: [N, H]. excluded_rows: [K, H], the gradient of the rows left out, in the order their ids were given; its
+        last column, [K, H + 1], is that of their bias. Computes the logits a second time: keeping them would take the
+        [n, V] that a stream is there to avoid. Blocks are the outer loop, so that each row is summed up in float32 and
+        written once.
+        """
+        weight_grad = torch.empty_like(self.weight)
+        bias_grad = self.weight.new_empty(len(self.weight))
+        dtype = accumulating(hidden.dtype, self.weight.dtype)
+        for block in self.blocks(hidden.dtype):
+            rows = hidden.new_zeros(block.weight.shape, dtype=dtype)
+            column = hidden.new_zeros(len(block.weight), dtype=dtype)
+            for one in slopes:
+                selected = hidden[one.index]
+                by_logit = block.logits(selected).sub_(one.lse[:, None]).exp_().mul_(one.by_lse[:, None])
+                place = one.labels - block.first
+                inside = (place >= 0) & (place < len(block.weight))
+                by_label = torch.where(inside, one.by_label, 0)
+                place = place.clamp_(0, len(block.weight) - 1)
+                by_logit[len(one.index) - len(place) :].scatter_add_(1, place[:, None], by_label[:, None])
+                add_product(rows, by_logit.T, selected)
+                column += by_logit.sum(0)
+            rows.index_add_(0, block.excluded, excluded_rows[block.source, :-1])
+            column.index_add_(0, block.excluded, excluded_rows[block.source, -1])
+            weight_grad[block.rows] = rows
+            bias_grad[block.rows] = column
+        return weight_grad, bias_grad
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """`total += left @ right` in place. total: [a, c], left: [a, b], both in float32; right: [b, c] in any dtype."""
+    if right.is_cuda and right.dtype in _HALF:
+        total += product(left.to(right.dtype), right)
+    else:
+        total.addmm_(left.to(total.dtype), right.to(total.dtype))
