@@ -100,7 +100,7 @@ def _read_with_bases(file: Path, chain: tuple[Path, ...], problems: list[Problem
         return None
     base = _empty(_shown(file), _folder(file))
     for path, name in _names(own, "extends", problems):
-        parent = file.parent / name
+        parent = file.parent / Path(name).expanduser()
         chain_here = (*chain, file)
         if parent.resolve() in [one.resolve() for one in chain_here]:
             names = " -> ".join(_shown(one) for one in (*chain_here, parent))

@@ -21,6 +21,10 @@ from coordcore.protocols import HeadOffset, LossTerm, Scope, TextTerm
 from coordcore.records import InputError
 
 
+_ROWS_CPU = 256
+_ROWS_ACCELERATOR = 512
+
+
 @attrs.frozen(kw_only=True)
 class Part:
     """One part of one term: what is logged and weighted under one name."""
@@ -42,7 +46,7 @@ class Objective:
     """Loss terms over one batch: `loss = sum over parts of weight * (sum over positions) / count`.
 
     `terms`: (component name, term) pairs. `parts` lists what they return, `<component>/<part>`.
-    `chunk_rows`: positions projected at a time. `chunk_columns`: vocabulary rows at a time; by device when None. They
+    `chunk_rows`: positions projected at a time. `chunk_columns`: vocabulary rows at a time. By device when None. They
     bound the memory, [chunk_rows, chunk_columns] float32, and change no result but its rounding.
     Raises InputError for two parts of one name, a term without parts, or a coord or box term without a vocabulary.
     """
@@ -52,7 +56,7 @@ class Objective:
         terms: Sequence[tuple[str, LossTerm]],
         vocab: CoordVocab | None,
         *,
-        chunk_rows: int = 512,
+        chunk_rows: int | None = None,
         chunk_columns: int | None = None,
     ) -> None:
         self.terms = tuple(terms)
@@ -108,7 +112,7 @@ class Objective:
                 scales=scales,
                 ids=self._ids,
                 excluded=self._excluded,
-                chunk_rows=self.chunk_rows,
+                chunk_rows=self.chunk_rows or (_ROWS_CPU if hidden.device.type == "cpu" else _ROWS_ACCELERATOR),
                 chunk_columns=self.chunk_columns,
                 offset_bins=self._bins_of(head.offset),
             ),
