@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,16 +136,22 @@ def read_vocab_size(folder: Path) -> int | None:
 def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"] = "error") -> Iterator[Path]:
     """Give a fresh folder beside `output`, and rename it to `output` when the block ends without an exception.
 
-    `output` therefore appears whole or not at all. if_exists: what to do when it exists by then: "error" (also
-    checked at the start), "replace" it, or "keep" it and drop the new one, for a cache that several processes fill.
+    `output` therefore appears whole or not at all. What a process that was killed left beside it is removed.
+    if_exists: what to do when `output` exists by then: "error" (also checked at the start), "replace" it, or "keep" it
+    and drop the new one, for a cache that several processes fill.
     Raises InputError for an existing `output` under "error".
     """
     output = Path(os.path.abspath(output))
     refusal = f"{output}: already exists; choose another folder, or ask for it to be replaced"
     if if_exists == "error" and output.exists():
         raise InputError(refusal)
+    _remove_abandoned(output)
     scratch = output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.tmp")
-    scratch.mkdir(parents=True)
+    fresh = scratch.with_suffix(".new")
+    fresh.mkdir(parents=True)
+    alive = os.open(fresh, os.O_RDONLY)
+    _try_lock(alive)
+    os.rename(fresh, scratch)  # under the name that others look at it is locked from the start
     try:
         yield scratch
         if if_exists == "replace" and output.exists():
@@ -161,6 +169,28 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
                 raise InputError(refusal) from error
     finally:
         _remove(scratch)
+        os.close(alive)
+
+
+def _remove_abandoned(output: Path) -> None:
+    """Remove what a process that was killed left of an earlier try. A folder whose writer lives is locked by it."""
+    for path in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 12}.tmp"):
+        with suppress(FileNotFoundError):  # another process removes it as well
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if _try_lock(descriptor):
+                    shutil.rmtree(path)
+            finally:
+                os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock a folder for as long as the descriptor is open; False when another process has it, or none can."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # taken, or a network file system without locks: then nothing is ever taken for abandoned
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -255,6 +255,12 @@ def merge(
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A checkpoint of the run, instead of its newest.")
     ] = None,
+    compare_logits: Annotated[
+        bool,
+        typer.Option(
+            "--compare-logits", help="Also load the whole model, live and merged, and compare what they compute."
+        ),
+    ] = False,
 ) -> None:
     """Bake adapters and surgeries of the run folder RUN into a plain transformers checkpoint."""
     with _exit_codes():
@@ -263,8 +269,7 @@ def merge(
         quiet()
         from coordcore.export import merge_run
 
-        report = merge_run(run_dir, output, checkpoint=checkpoint)
-        typer.echo(f"{report.output}: merged from {report.checkpoint}")
+        typer.echo(merge_run(run_dir, output, checkpoint=checkpoint, compare_logits=compare_logits))
 
 
 def main() -> None:

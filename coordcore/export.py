@@ -1,43 +1,75 @@
-"""Merges a run into a plain transformers checkpoint, and proves that the logits stayed the same."""
+"""Merges a run into a plain transformers checkpoint, and proves that it computes what the live model did."""
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
-from typing import Any
 
 import attrs
-import torch
-from torch import Tensor, nn
 
 from coordcore.assemble import Plan
-from coordcore.checkpoint import whole_folder, write_checkpoint_info
-from coordcore.engine.bind import bind
-from coordcore.engine.model import install, require_saved
+from coordcore.checkpoint import read_json, text_config, whole_folder, write_checkpoint_info
 from coordcore.engine.prepare import load_run
 from coordcore.engine.quiet import quiet_transformers
+from coordcore.merging import NotStreamedError
+from coordcore.merging.in_memory import compare_logits as compare
+from coordcore.merging.in_memory import load_live, merge_in_memory
+from coordcore.merging.streamed import Proof, merge_streamed
 from coordcore.records import InputError, RunError
 from coordcore.rundir import RunDir
 
-_ONE_FILE = 10**12
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+__all__ = ["MergeReport", "load_live", "merge_run"]
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".index.json")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @attrs.frozen(kw_only=True)
 class MergeReport:
-    """output: the folder. difference: largest logit change by merging, relative to the largest logit."""
+    """output: the folder. checkpoint: what was merged into the base.
+
+    proof: of the changed layers, None when the run had to be merged `in_memory`, for this reason. logits: largest
+    change of a logit by merging, relative to the largest logit; None when whole models were not compared.
+    """
 
     output: Path
     checkpoint: Path
-    difference: float
+    proof: Proof | None
+    in_memory: str | None
+    logits: float | None
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.output}: merged from {self.checkpoint}", *self.checks])
+
+    @property
+    def checks(self) -> list[str]:
+        """What was checked, and why the model was needed if it was, in a line each."""
+        lines = []
+        if self.proof is not None:
+            lines.append(
+                f"checked {self.proof.changed} changed layers against the live ones (difference "
+                f"{self.proof.difference:.2g} at most), and the written headers"
+            )
+        else:
+            lines.append(f"merged in memory: {self.in_memory}")
+        if self.logits is not None:
+            lines.append(f"checked the folder's logits against the live model's (difference {self.logits:.2g})")
+        return lines
 
 
-def merge_run(run_dir: Path, output: Path, *, checkpoint: Path | None = None) -> MergeReport:
+def merge_run(
+    run_dir: Path, output: Path, *, checkpoint: Path | None = None, compare_logits: bool = False
+) -> MergeReport:
     """Bake the newest checkpoint of a run (or `checkpoint`) into its base, and write a plain checkpoint folder.
 
-    LoRA and the surgeries become ordinary weights; tokenizer and processor files come along. The live model's logits
-    are compared with the saved folder's, loaded again, before the folder appears.
-    Raises InputError when there is nothing to merge or `output` exists, RunError when the logits differ.
+    The base's files are copied, in its own layout, with the tensors that training changed: each is compared with the
+    live layer, and one is in memory at a time. A run with a part that does not allow this (`MergeReport.in_memory`) is
+    merged in memory, and the logits are compared.
+
+    compare_logits: also load the live model and the written folder, one after the other, and compare their logits.
+    Raises InputError when there is nothing to merge or `output` exists, RunError when merged and live differ or there
+    is no room; then no folder appears.
     """
     output = output.absolute()
     quiet_transformers()
@@ -50,87 +82,39 @@ def merge_run(run_dir: Path, output: Path, *, checkpoint: Path | None = None) ->
     checkpoint = checkpoint or RunDir(run_dir.absolute()).last_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")
-    with whole_folder(output) as folder:
-        difference = _merge(plan, checkpoint, folder)
-    return MergeReport(output=output, checkpoint=checkpoint, difference=difference)
+    config = read_json(plan.base / "config.json")
+    if "quantization_config" in config or "quantization_config" in text_config(config):
+        raise InputError(
+            f"{plan.base}: holds quantised weights; merge into the original checkpoint, quantise afterwards"
+        )
+    try:
+        return _merge(plan, checkpoint, output, compare_logits=compare_logits)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise RunError(f"{output}: could not be written: {error.strerror}; make room and merge again") from error
 
 
-def _merge(plan: Plan, checkpoint: Path, folder: Path) -> float:
-    from transformers import AutoProcessor
+def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) -> MergeReport:
+    try:
+        with whole_folder(output) as folder:
+            proof = merge_streamed(plan, checkpoint, folder)
+            _copy_files(plan, folder)
+            logits = compare(plan, checkpoint, folder) if compare_logits else None
+        return MergeReport(output=output, checkpoint=checkpoint, proof=proof, in_memory=None, logits=logits)
+    except NotStreamedError as reason:
+        with whole_folder(output) as folder:
+            merge_in_memory(plan, checkpoint, folder)
+            _copy_files(plan, folder)
+            logits = compare(plan, checkpoint, folder)
+        return MergeReport(output=output, checkpoint=checkpoint, proof=None, in_memory=str(reason), logits=logits)
 
-    model: Any = load_live(plan, checkpoint)
-    inputs = probe(plan, model)
-    with torch.no_grad():
-        live = model(**inputs).logits
-    model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    for surgery in plan.surgeries:
-        surgery.merge(model)
-    _check_plain(model, plan)
-    model.save_pretrained(folder, max_shard_size=_shard_size(plan.base))
-    AutoProcessor.from_pretrained(plan.base).save_pretrained(folder)
+
+def _copy_files(plan: Plan, folder: Path) -> None:
+    """What belongs to the base and was not written: tokenizer, processor and generation settings, licences."""
     for file in plan.base.iterdir():
-        # Whatever belongs to the base and was not written anew (generation settings, chat templates, licences).
-        if file.is_file() and not file.name.endswith(_WEIGHTS) and not (folder / file.name).exists():
-            shutil.copy(file, folder / file.name)
+        hidden = file.name.startswith(".")
+        if file.is_file() and not hidden and not file.name.endswith(_WEIGHTS) and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
     if plan.vocab is not None:
         write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab)
-    del model
-    return _compare(live, folder, inputs)
-
-
-def _compare(live: Tensor, folder: Path, inputs: dict[str, Tensor]) -> float:
-    """The relative difference of the saved folder's logits, loaded as anybody would. Raises RunError when too large."""
-    from transformers import AutoModelForImageTextToText
-
-    saved = AutoModelForImageTextToText.from_pretrained(folder, dtype=live.dtype).eval()
-    with torch.no_grad():
-        merged = saved(**inputs).logits
-    difference = float((merged.float() - live.float()).abs().max() / live.float().abs().max())
-    tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}[live.dtype]
-    if not difference <= tolerance:
-        raise RunError(
-            f"the merged checkpoint's logits differ from the live model's by {difference:.3g} of the largest logit "
-            f"(at most {tolerance:g} is rounding); it was not written"
-        )
-    return difference
-
-
-def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
-    """The model of a run as it trained: base, surgeries, adapter, hooks bound and verified. In eval mode."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    require_saved(plan.modules_to_save, checkpoint)
-    is_adapter = (checkpoint / "adapter_config.json").is_file()
-    weights = plan.base if is_adapter else checkpoint
-    dtype = getattr(torch, plan.manifest.model.dtype)
-    model: Any = AutoModelForImageTextToText.from_pretrained(weights, dtype=dtype)
-    install(model, AutoProcessor.from_pretrained(plan.base), plan, weights)
-    if is_adapter:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, checkpoint)
-    model.eval().requires_grad_(False)
-    bind(model, plan)
-    return model  # type: ignore[no-any-return]
-
-
-def probe(plan: Plan, model: nn.Module) -> dict[str, Tensor]:
-    """A short input that touches text and, when there are any, coord rows."""
-    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, min(config.vocab_size, 200), (1, 24), generator=generator)
-    if plan.vocab is not None:
-        ids[0, 4:20] = torch.tensor(plan.vocab.ids)[torch.randint(0, 1000, (16,), generator=generator)]
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def _check_plain(model: nn.Module, plan: Plan) -> None:
-    left = [name for name in plan.modules_to_save if hasattr(model, name)]
-    if left:
-        raise RunError(f"surgery left {', '.join(left)} in the merged model; its merge() must remove its modules")
-
-
-def _shard_size(base: Path) -> int:
-    """Keep the base's layout: shards no larger than its largest file."""
-    sizes = [file.stat().st_size for file in base.glob("*.safetensors")]
-    return max(sizes) if (base / "model.safetensors.index.json").is_file() else _ONE_FILE

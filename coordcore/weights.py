@@ -1,19 +1,17 @@
-"""Safetensors checkpoints at the byte level: which file holds a tensor, and rewriting a matrix's rows. Torch-free."""
+"""Safetensors checkpoints: which file holds a tensor, and copying one with rows of a matrix rewritten. Torch-free."""
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import attrs
 
 from coordcore.checkpoint import read_json, write_json
 from coordcore.records import InputError
+from coordcore.tensorfile import Stored, TensorSpec, WeightFile, metadata_of, read_header, tensors_in
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -42,6 +40,9 @@ class RowBlock:
     data: bytes
 
 
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
 def weight_files(folder: Path) -> dict[str, Path]:
     """Tensor name -> the safetensors file that holds it, for a single-file or a sharded checkpoint.
 
@@ -64,23 +65,17 @@ def weight_files(folder: Path) -> dict[str, Path]:
     raise InputError(f"{folder}: has no {SINGLE_FILE} and no {INDEX_FILE}; is this a checkpoint folder?")
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file and the offset of its data. Raises InputError when it is damaged."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        if 8 + length > size:
-            raise InputError(f"{path}: not a safetensors file, or cut off; download or save it again")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-    except ValueError as error:
-        raise InputError(f"{path}: not a safetensors file: {error}; download or save it again") from error
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    if 8 + length + end != size:
-        raise InputError(f"{path}: {size} bytes, but its header needs {8 + length + end}; download or save it again")
-    return header, 8 + length
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Every tensor of a single-file or sharded checkpoint by name, file after file, in the order they lie in.
+
+    Raises InputError as `weight_files`, and when a file lacks a tensor that the index promises.
+    """
+    files = weight_files(folder)
+    found = {one.name: one for file in sorted(set(files.values())) for one in tensors_in(file)}
+    for name, file in files.items():
+        if name not in found or found[name].file != file:
+            raise InputError(f"{file}: lacks {name}, which {INDEX_FILE} promises; download it again")
+    return found
 
 
 def vocabulary_matrices(folder: Path) -> dict[str, Matrix]:
@@ -88,41 +83,36 @@ def vocabulary_matrices(folder: Path) -> dict[str, Matrix]:
 
     Raises InputError when the embedding cannot be told, or when the weights are quantised.
     """
-    files = weight_files(folder)
+    tensors = stored_tensors(folder)
     found = {}
     for role, suffix in (("embedding", _EMBEDDING), ("head", _HEAD)):
-        names = [name for name in files if name == suffix or name.endswith(f".{suffix}")]
+        names = [name for name in tensors if name == suffix or name.endswith(f".{suffix}")]
         if len(names) > 1 or (role == "embedding" and not names):
             raise InputError(f"{folder}: needs one tensor called *{suffix}, found {names or 'none'}")
         for name in names:
-            entry = read_header(files[name])[0].get(name)
-            if entry is None:
-                raise InputError(f"{files[name]}: lacks {name}, which {INDEX_FILE} promises; download it again")
-            if entry["dtype"] not in _HALF_OR_FULL or len(entry["shape"]) != 2:
+            one = tensors[name]
+            if one.dtype not in _HALF_OR_FULL or len(one.shape) != 2:
                 raise InputError(
-                    f"{files[name]}: {name} is {entry['dtype']} {entry['shape']}, not a BF16, F16 or F32 matrix; "
+                    f"{one.file}: {name} is {one.dtype} {list(one.shape)}, not a BF16, F16 or F32 matrix; "
                     "expand the original checkpoint and quantise afterwards"
                 )
-            rows, columns = entry["shape"]
-            found[role] = Matrix(name=name, file=files[name], rows=rows, columns=columns)
+            found[role] = Matrix(name=name, file=one.file, rows=one.shape[0], columns=one.shape[1])
     return found
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def copy_weights(base: Path, folder: Path, blocks: Mapping[str, RowBlock]) -> None:
     """Copy the weights of the checkpoint `base` to `folder`, shard by shard, with the rows of `blocks` written."""
     files = weight_files(base)
+    written = {}
     for file in sorted(set(files.values())):
-        copy_with_rows(file, folder / file.name, {name: blocks[name] for name in blocks if files[name] == file})
-    if not (base / INDEX_FILE).exists():
-        return
-    headers = [read_header(folder / file.name)[0] for file in set(files.values())]
-    tensors = [entry for header in headers for name, entry in header.items() if name != "__metadata__"]
-    index = read_json(base / INDEX_FILE)
-    metadata = index.setdefault("metadata", {})
-    metadata["total_size"] = sum(high - low for low, high in (entry["data_offsets"] for entry in tensors))
-    if "total_parameters" in metadata:
-        metadata["total_parameters"] = sum(math.prod(entry["shape"]) for entry in tensors)
-    write_json(folder / INDEX_FILE, index)
+        target = folder / file.name
+        copy_with_rows(file, target, {name: blocks[name] for name in blocks if files[name] == file})
+        written[file.name] = tensors_in(target)  # its size check notices a source that shrank meanwhile
+    if (base / INDEX_FILE).exists():
+        write_index(folder, written, like=base)
 
 
 def copy_with_rows(source: Path, target: Path, blocks: Mapping[str, RowBlock]) -> None:
@@ -133,39 +123,41 @@ def copy_with_rows(source: Path, target: Path, blocks: Mapping[str, RowBlock]) -
     if not blocks:
         shutil.copyfile(source, target)
         return
-    header, start = read_header(source)
-    metadata = header.pop("__metadata__", None)
-    entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
-    new_header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
-    end = 0
-    for name, entry in entries:
-        low, high = entry["data_offsets"]
-        size, shape = high - low, list(entry["shape"])
-        if name in blocks:
-            row_bytes = size // shape[0]
-            shape[0] = max(shape[0], blocks[name].first + blocks[name].rows)
-            size = shape[0] * row_bytes
-        new_header[name] = {"dtype": entry["dtype"], "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    raw = json.dumps(new_header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)  # the data starts aligned, as safetensors itself writes it
-    with source.open("rb") as reader, target.open("wb") as writer:
-        writer.write(struct.pack("<Q", len(raw)) + raw)
-        for name, entry in entries:
-            low, high = (start + offset for offset in entry["data_offsets"])
-            block = blocks.get(name)
-            if block is None:
-                _copy_range(reader, writer, low, high)
+    tensors = tensors_in(source)
+    specs = [_grown(one, blocks.get(one.name)) for one in tensors]
+    output = WeightFile(target, specs, metadata_of(source), copied={one.name: one for one in tensors})
+    try:
+        for one in tensors:
+            if one.name not in blocks:
+                output.copy(one.name, one)
                 continue
-            row_bytes = (high - low) // entry["shape"][0]
-            _copy_range(reader, writer, low, low + block.first * row_bytes)
-            writer.write(block.data)
-            _copy_range(reader, writer, low + (block.first + block.rows) * row_bytes, high)
-    read_header(target)  # its size check notices a source that shrank meanwhile
+            block, row = blocks[one.name], one.size // one.shape[0]
+            first, behind = block.first * row, (block.first + block.rows) * row
+            output.copy(one.name, one, 0, first)
+            output.write(one.name, block.data, first)
+            output.copy(one.name, one, min(behind, one.size))
+        output.close()
+    finally:
+        output.abandon()
 
 
-def _copy_range(reader: IO[bytes], writer: IO[bytes], low: int, high: int) -> None:
-    reader.seek(low)
-    step = 1 << 22
-    for at in range(low, high, step):
-        writer.write(reader.read(min(step, high - at)))
+def _grown(one: Stored, block: RowBlock | None) -> TensorSpec:
+    if block is None:
+        return one
+    rows = max(one.shape[0], block.first + block.rows)
+    size = one.size // one.shape[0] * rows
+    return TensorSpec(name=one.name, dtype=one.dtype, shape=(rows, *one.shape[1:]), size=size)
+
+
+def write_index(folder: Path, files: Mapping[str, Sequence[TensorSpec]], *, like: Path) -> None:
+    """Write the index of sharded weights, file name -> tensors, with whatever else the index in `like` says."""
+    tensors = [one for specs in files.values() for one in specs]
+    index = read_json(like / INDEX_FILE)
+    metadata = index.setdefault("metadata", {})
+    metadata["total_size"] = sum(one.size for one in tensors)
+    if "total_parameters" in metadata:
+        metadata["total_parameters"] = sum(math.prod(one.shape) for one in tensors)
+    names = {one.name: file for file, specs in files.items() for one in specs}
+    known = {name: names.pop(name) for name in index["weight_map"] if name in names}
+    index["weight_map"] = {**known, **names}
+    write_json(folder / INDEX_FILE, index)

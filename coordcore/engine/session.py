@@ -69,7 +69,10 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resume
         from coordcore.export import merge_run
 
         console.print("merge    adapters into the base", highlight=False)
-        merge_run(folder.path, folder.merged)
+        # The run had the model in memory, so there is room for the comparison of whole models.
+        report = merge_run(folder.path, folder.merged, compare_logits=True)
+        for line in report.checks:
+            console.print(f"merge    {line}", highlight=False, markup=False, soft_wrap=True)
     folder.write_state(done=True)
     result = folder.merged if manifest.output.merge else folder.last_checkpoint()
     seconds = f"{time.monotonic() - started:.0f} s"

@@ -13,7 +13,7 @@ import attrs
 from coordcore.components import Component
 from coordcore.coords import CoordVocab
 from coordcore.engine.quiet import quiet_transformers
-from coordcore.protocols import ModelSurgery
+from coordcore.protocols import ModelSurgery, RowSurgery
 from coordcore.testing.building import build
 from coordcore.testing.tiny import tiny_qwen3vl
 
@@ -224,6 +224,35 @@ def check_surgery_merges_plain(component: Component, config: Any = None) -> None
         )
 
 
+def check_surgery_says_its_rows(component: Component, config: Any = None) -> None:
+    """A RowSurgery installs without the base's weights, and its two offsets are exactly what its merge writes."""
+    import torch
+
+    from coordcore.merging.outline import hollow
+
+    for one in subjects(component, config):
+        if not isinstance(one.surgery, RowSurgery):
+            continue
+        model = one.wrapped()
+        _move(one.surgery, model)
+        offsets = (one.surgery.embedding_offset(model), one.surgery.head_offset(model))
+        plain, merged = load_plain(tiny_base(tied=one.tied)), model.merge_and_unload()
+        one.surgery.merge(merged)
+        for role, offset in zip(("input", "output"), offsets, strict=True):
+            expected = getattr(plain, f"get_{role}_embeddings")().weight.detach().clone()
+            if offset is not None:
+                expected[offset.ids] += offset.rows.detach()
+            found = getattr(merged, f"get_{role}_embeddings")().weight
+            assert torch.equal(found, expected), (
+                f"merge writes other {role} rows than embedding_offset and head_offset say (tied={one.tied}); "
+                "give the live rows, or be no RowSurgery"
+            )
+        try:
+            build(component, config, vocab=one.vocab).install(hollow(plain), one.vocab)
+        except RuntimeError as error:
+            raise AssertionError(f"install reads or writes the base's own weights: {error}") from error
+
+
 CHECKS = (
     check_surgery_protocol,
     check_surgery_identity_at_start,
@@ -233,4 +262,5 @@ CHECKS = (
     check_surgery_rebinds_twice,
     check_surgery_head_offset,
     check_surgery_merges_plain,
+    check_surgery_says_its_rows,
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,23 @@ def test_keep_lets_the_first_of_two_writers_win(tmp_path: Path) -> None:
             (fast / "file").write_text("fast")
         (slow / "file").write_text("slow")
     assert (names(tmp_path), (output / "file").read_text()) == (["output"], "fast")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    script = "import os, sys; from coordcore.checkpoint import whole_folder\n"
+    script += "with whole_folder(sys.argv[1]) as scratch: (scratch / 'file').write_text('half'); os._exit(9)"
+    output = tmp_path / "output"
+    killed = subprocess.run([sys.executable, "-c", script, str(output)], check=False)
+    assert (killed.returncode, len(names(tmp_path))) == (9, 1)
+    (tmp_path / ".output.0123456789ab.txt").write_text("somebody else's")
+    with whole_folder(output):
+        assert len([name for name in names(tmp_path) if name.endswith(".tmp")]) == 1  # its own
+    assert names(tmp_path) == [".output.0123456789ab.txt", "output"]
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with whole_folder(output, if_exists="keep") as theirs:
+        with whole_folder(output, if_exists="keep"):
+            assert theirs.exists()
+        assert theirs.exists()

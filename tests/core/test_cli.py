@@ -368,20 +368,17 @@ def test_expand_of_what_is_not_there(base: str, quantisation: str, message: str)
 def test_merge_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    class Report:
-        output, checkpoint = "out", "runs/x/checkpoints/checkpoint-3"
-
-    def merge_run(*places: Path, **options: Any) -> type[Report]:
+    def merge_run(*places: Path, **options: Any) -> str:
         calls.append((places, options))
-        return Report
+        return "out: merged from runs/x/checkpoints/checkpoint-3"
 
     replace_module(monkeypatch, "coordcore.export", merge_run=merge_run)
     replace_module(monkeypatch, "coordcore.engine.quiet", quiet=lambda: None)
     replace_module(monkeypatch, "coordcore.engine")
-    result = invoke("merge", "runs/x", "--output", "out")
+    result = invoke("merge", "runs/x", "--output", "out", "--compare-logits")
 
     assert (result.exit_code, result.stdout) == (0, "out: merged from runs/x/checkpoints/checkpoint-3\n")
-    assert calls == [((Path("runs/x"), Path("out")), {"checkpoint": None})]
+    assert calls == [((Path("runs/x"), Path("out")), {"checkpoint": None, "compare_logits": True})]
 
 
 # --- imports --------------------------------------------------------------------------------------------------------

@@ -197,12 +197,19 @@ def test_a_checkpoint_that_lost_the_surgery(trained: RunDir, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("nothing", "the merged checkpoint's logits differ from the live model's by .* it was not written"),
-        ("leftover", "surgery left row_offset in the merged model; its merge\\(\\) must remove its modules"),
+        ({"merging": '"nothing"'}, "the embedding with the surgeries' rows gives outputs that differ from the live"),
+        (
+            {"merging": '"nothing"', "says_rows": "false"},
+            "the merged checkpoint's logits differ from the live model's by .* it was not written",
+        ),
+        (
+            {"merging": '"leftover"', "says_rows": "false"},
+            "surgery left row_offset in the merged model; its merge\\(\\) must remove its modules",
+        ),
     ],
 )
-def test_a_surgery_that_merges_badly(trained: RunDir, tmp_path: Path, what: str, message: str) -> None:
-    run = copy_of(trained, tmp_path, merging=f'"{what}"')
+def test_a_surgery_that_merges_badly(trained: RunDir, tmp_path: Path, what: dict[str, str], message: str) -> None:
+    run = copy_of(trained, tmp_path, **what)
     with pytest.raises(RunError, match=message):
         merge(run, tmp_path / "merged")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

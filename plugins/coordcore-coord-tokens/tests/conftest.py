@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from coordcore import BuildContext
@@ -16,9 +17,25 @@ from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile("patient", deadline=None)  # the first example imports what the others use
+settings.load_profile("patient")
 
 Write = Callable[..., Path]
 Build = Callable[..., CoordJsonl]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that indexes are kept in. Files just written are not at rest, so most tests leave it empty."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("COORDCORE_CACHE", str(folder))
+    return folder / "records"
+
+
+@pytest.fixture
+def at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take files for at rest as soon as they are written."""
+    monkeypatch.setattr("coordcore_coord_tokens.files.AT_REST", -1)
 
 
 @pytest.fixture

@@ -59,3 +59,19 @@ def test_a_box_of_a_turned_photograph_lies_on_its_object(build: Build, record: d
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (8, 6)).save(tmp_path / "photo.tif")
     assert open_upright(tmp_path / "photo.tif", width=8, height=6).mode == "RGB"
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((0, 51, 255)):
+        image.putpixel((x, 0), (255, 0, 0, alpha))
+    image.save(tmp_path / "photo.png")
+    read = open_upright(tmp_path / "photo.png", width=3, height=1)
+    assert [read.getpixel((x, 0)) for x in range(3)] == [(255, 255, 255), (255, 204, 204), (255, 0, 0)]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_transparent_colour_is_white(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (2, 1))
+    image.save(tmp_path / "photo.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert open_upright(tmp_path / "photo.png", width=2, height=1).getpixel((0, 0)) == (255, 255, 255)

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordcore import BuildContext, Geometry
+from coordcore import BuildContext, Geometry, InputError
 from coordcore.coords import DEFAULT_QUANTISATION, quantisation
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
-from coordcore_coord_tokens.jsonl import read_answer
 from coordcore_coord_tokens.plugin import DENSE_PROMPT, SUMMARY_PROMPT
+from coordcore_coord_tokens.reader import read_answer
 from coordcore_coord_tokens.records import RecordError, parse_record
 
 Build = Callable[..., CoordJsonl]
@@ -147,13 +147,15 @@ def test_a_box_over_the_edge_is_clipped_and_counted(
     )
 
 
-def test_only_the_first_rank_reports(
+def test_only_the_first_rank_checks_and_reports(
     write: Write, context: BuildContext, record: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = CoordJsonlConfig(train=write({**record, "objects": [box(0, 0, 0, 9)]}), space="pixel")
+    config = CoordJsonlConfig(train=write({**record, "objects": [box(0, 0, 0, 9)]}, b"wrong"), space="pixel")
     with caplog.at_level(logging.DEBUG):
-        CoordJsonl.open(config, attrs.evolve(context, rank=1, world_size=2))
-    assert caplog.messages == []
+        second = CoordJsonl.open(config, attrs.evolve(context, rank=1, world_size=2))
+    assert (caplog.messages, len(second.train())) == ([], 2)
+    with pytest.raises(InputError, match=r"^train\.jsonl:2: not JSON"):
+        CoordJsonl.open(config, context)
 
 
 def test_object_order_and_count(build: Build, record: dict[str, Any]) -> None:
@@ -177,6 +179,11 @@ def test_lines_may_end_in_any_way(write: Write, context: BuildContext, record: d
     path.write_bytes(json.dumps(record).encode() + b"\r\n" + json.dumps(record).encode())
     train = CoordJsonl.open(CoordJsonlConfig(train=path), context).train()
     assert [train[0].messages, train[-1].source] == [train[1].messages, "train.jsonl:2"]
+
+
+def test_a_record_without_its_image(build: Build, record: dict[str, Any]) -> None:
+    read, said = build(record).train().read(0)
+    assert (list(read.images), said.text) == (["photo.png"], answer(build(record).train()))
 
 
 def test_no_example_past_the_end(build: Build, record: dict[str, Any]) -> None:

@@ -105,12 +105,15 @@ def test_every_option_has_help() -> None:
     assert [one.name for one in options if not one.metadata.get("help")] == []
 
 
-def test_checking_imports_neither_torch_nor_pillow() -> None:
+@pytest.mark.parametrize("space", ["bin", "pixel"])
+def test_checking_imports_nothing_heavy(write: Write, record: dict[str, Any], space: str) -> None:
+    path = write(record)
     code = (
         "import sys; from pathlib import Path; from coordcore_coord_tokens import CoordJsonlConfig, jsonl, template; "
         "from coordcore.coords import DEFAULT_QUANTISATION; "
-        "list(jsonl.record_problems(CoordJsonlConfig(train=Path('/dev/null')), DEFAULT_QUANTISATION)); "
-        "print(sorted({'torch', 'PIL', 'swift', 'transformers'} & set(sys.modules)))"
+        f"config = CoordJsonlConfig(train=Path({str(path)!r}), space={space!r}); "
+        "found = list(jsonl.record_problems(config, DEFAULT_QUANTISATION)); "
+        "print(found, sorted({'torch', 'numpy', 'PIL', 'rich', 'swift', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "[] []\n"

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from coordcore.coords import CoordVocab
 from coordcore.objective import LinearHead, Objective, make_targets
 from coordcore.protocols import CoordPositions, LossTerm, TextPositions
-from coordcore_soft_ce_w1 import CoordSoftCEW1Config, coord_soft_ce_w1, functions
+from coordcore_soft_ce_w1 import CoordSoftCEW1Config, fused, gaussian_soft_targets, soft_cross_entropy, wasserstein_1
 from coordcore_soft_ce_w1.terms import CoordTerm, loss_terms, text_gate
 
 K = 1000
@@ -86,13 +86,50 @@ def test_ce_and_gate_add_up_to_the_full_cross_entropy():
     torch.testing.assert_close(parts["ce"] + parts["gate"], expected)
 
 
-def test_soft_ce_and_w1_are_the_public_function():
-    logits, bins = vocabulary_logits(32), some_bins(32)
-    config = CoordSoftCEW1Config(sigma=3.0, truncate=9, temperature=2.0)
-    parts = CoordTerm(config=config)(coord_positions(logits, bins))
-    expected = coord_soft_ce_w1(logits[:, COORD_IDS], bins, sigma=3.0, truncate=9, temperature=2.0)
-    torch.testing.assert_close(parts["soft_ce"], expected.soft_ce)
-    torch.testing.assert_close(parts["w1"], expected.w1)
+def composed(positions, config):
+    """Every part from the public functions and plain torch, under autograd: the readable form of the term."""
+    logits, bins = positions.logits, positions.bins
+    index = bins.unsqueeze(-1)
+    targets = gaussian_soft_targets(bins, num_bins=K, sigma=config.sigma, truncate=config.truncate, dtype=logits.dtype)
+    probs = logits.detach().softmax(-1)
+    parts = {
+        "ce": cross_entropy(logits, bins, reduction="none"),
+        "soft_ce": soft_cross_entropy(logits, targets, temperature=config.temperature),
+        "w1": wasserstein_1((logits / config.temperature).softmax(-1), targets),
+        "mae": ((probs * torch.arange(K)).sum(-1) - bins).abs(),
+        "p_target": probs.gather(-1, index).squeeze(-1),
+        "top5": ((logits >= logits.gather(-1, index)).sum(-1) <= 5).to(logits.dtype),
+    }
+    if config.gate_weight:
+        gate = positions.full_lse - logits.logsumexp(-1)
+        parts |= {"gate": gate, "coord_mass": torch.exp(-gate.detach())}
+    return parts
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CoordSoftCEW1Config(),
+        CoordSoftCEW1Config(sigma=3.0, truncate=9, temperature=2.0, w1_weight=40.0),
+        CoordSoftCEW1Config(soft_ce_weight=0.0, gate_weight=0.3, temperature=0.5),
+        CoordSoftCEW1Config(ce_weight=0.0, w1_weight=0.0, gate_weight=0.0),
+        CoordSoftCEW1Config(ce_weight=0.0, soft_ce_weight=0.0, w1_weight=0.0),
+    ],
+)
+def test_the_term_is_the_composition_of_the_public_functions(config):
+    logits, bins = vocabulary_logits(32).requires_grad_(), some_bins(32)
+    bins[:16] = logits[:16, COORD_IDS].argmax(-1)  # so that top5 has both answers
+    term, positions = CoordTerm(config=config), coord_positions(logits, bins)
+    actual, expected = term(positions), composed(positions, config)
+    assert set(actual) == set(expected)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-10, atol=1e-10, msg=name)
+
+    def gradient(parts):
+        total = sum((weight * parts[name]).sum() for name, weight in term.weights.items() if weight)
+        return torch.autograd.grad(total, logits, retain_graph=True)[0]
+
+    torch.testing.assert_close(gradient(actual), gradient(expected), rtol=1e-8, atol=1e-12)
 
 
 def test_temperature_leaves_the_other_parts_alone():
@@ -236,7 +273,7 @@ def test_a_bin_out_of_range_is_named():
 
 def test_where_values_cannot_be_looked_at_a_bad_bin_is_nan_in_every_supervised_part(monkeypatch):
     # As on an accelerator, where check_bins reads no values.
-    monkeypatch.setattr(functions, "check_bins", lambda bins, num_bins: None)
+    monkeypatch.setattr(fused, "check_bins", lambda bins, num_bins: None)
     parts = CoordTerm(config=CoordSoftCEW1Config())(coord_positions(vocabulary_logits(3), torch.tensor([-1, 5, 1000])))
     for name in ("ce", "soft_ce", "w1", "p_target", "top5"):
         assert parts[name].isnan().tolist() == [True, False, True], name

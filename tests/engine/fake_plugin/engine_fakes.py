@@ -157,19 +157,26 @@ class RowsConfig:
     live: bool = option(default=True, help="whether verify finds the surgery alive")
     declared: bool = option(default=True, help="whether the hook on the head is declared")
     merging: Literal["whole", "nothing", "leftover"] = option(default="whole", help="what merging does")
+    own_head: bool = option(default=False, help="whether the head has rows of its own")
+    says_rows: bool = option(default=True, help="whether it is a RowSurgery")
 
 
-def _row_offset(vocab: Any, hidden_size: int) -> Any:
+def _row_offset(vocab: Any, hidden_size: int, own_head: bool) -> Any:
     import torch
 
     module = torch.nn.Module()
-    module.register_parameter("rows", torch.nn.Parameter(torch.zeros(len(vocab.ids), hidden_size)))
+    for name in ("rows", "head_rows") if own_head else ("rows",):
+        module.register_parameter(name, torch.nn.Parameter(torch.zeros(len(vocab.ids), hidden_size)))
     module.register_buffer("ids", torch.tensor(vocab.ids), persistent=False)
     return module
 
 
-class RowsSurgery:
-    """Adds one table to the coord rows of embedding and head, through hooks that `rebind` binds anew."""
+def _head_rows(table: Any) -> Any:
+    return getattr(table, "head_rows", table.rows)
+
+
+class SilentRowsSurgery:
+    """Adds tables to the coord rows of embedding and head, through hooks that `rebind` binds anew."""
 
     modules_to_save: Sequence[str] = ("row_offset",)
     frozen: Sequence[str] = ("embed_tokens", "lm_head")
@@ -187,7 +194,8 @@ class RowsSurgery:
     def install(self, model: Any, vocab: Any) -> None:
         for matrix in (model.get_input_embeddings(), model.get_output_embeddings()):
             matrix.weight.requires_grad_(False)
-        model.add_module("row_offset", _row_offset(vocab, model.get_input_embeddings().weight.shape[1]))
+        hidden_size = model.get_input_embeddings().weight.shape[1]
+        model.add_module("row_offset", _row_offset(vocab, hidden_size, self.config.own_head))
         self.rebind(model)
 
     def rebind(self, model: Any) -> None:
@@ -200,7 +208,7 @@ class RowsSurgery:
         def head(module: Any, args: Any, output: Any) -> Any:
             if output.shape[-1] != module.weight.shape[0]:  # the objective stands in for the head
                 return output
-            return output.index_add(-1, table.ids, (args[0].float() @ table.rows.T).to(output.dtype))
+            return output.index_add(-1, table.ids, (args[0].float() @ _head_rows(table).T).to(output.dtype))
 
         for handle in self.handles:
             handle.remove()
@@ -217,29 +225,45 @@ class RowsSurgery:
         from coordcore.protocols import HeadOffset
 
         table = self.live(model)
-        return HeadOffset(ids=table.ids, rows=table.rows) if self.config.declared else None
+        return HeadOffset(ids=table.ids, rows=_head_rows(table)) if self.config.declared else None
 
     def parameters(self, model: Any) -> Mapping[str, Sequence[Any]]:
-        return {"rows": [self.live(model).rows]}
+        return {"rows": list(self.live(model).parameters())}
 
     def merge(self, model: Any) -> None:
         import torch
 
         table, embed, head = model.row_offset, model.get_input_embeddings(), model.get_output_embeddings()
+        if self.config.own_head:
+            head.weight = torch.nn.Parameter(head.weight.detach().clone())
+            for config in (model.config, model.config.get_text_config()):
+                config.tie_word_embeddings = False
+            model.all_tied_weights_keys = {}
         if self.config.merging != "nothing":
             with torch.no_grad():
-                for weight in {id(one.weight): one.weight for one in (embed, head)}.values():
-                    weight[table.ids] += table.rows
+                embed.weight[table.ids] += table.rows
+                if head.weight is not embed.weight:
+                    head.weight[table.ids] += _head_rows(table)
         for handle in self.handles:
             handle.remove()
         if self.config.merging != "leftover":
             del model.row_offset
 
 
+class RowsSurgery(SilentRowsSurgery):
+    """A `RowSurgery`; with `merging` "nothing" it lies about what it adds to the embedding."""
+
+    def embedding_offset(self, model: Any) -> Any:
+        from coordcore.protocols import HeadOffset
+
+        table = self.live(model)
+        return HeadOffset(ids=table.ids, rows=table.rows if self.config.merging != "nothing" else table.rows * 0)
+
+
 @hookimpl
 def coordcore_surgeries() -> Iterable[Component]:
-    def build(config: RowsConfig, _context: BuildContext) -> RowsSurgery:
-        return RowsSurgery(config)
+    def build(config: RowsConfig, _context: BuildContext) -> SilentRowsSurgery:
+        return RowsSurgery(config) if config.says_rows else SilentRowsSurgery(config)
 
     return [Component(name="fake_rows", config=RowsConfig, build=build, summary="rows beside the matrices")]
 

@@ -6,6 +6,7 @@ Shape legend: K coord tokens, H hidden size, V vocabulary rows, `...` any batch 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -48,16 +49,21 @@ class CoordOffsetAdapter(nn.Module):
     def add_to_embeddings(self, embeddings: Tensor, input_ids: Tensor) -> Tensor:
         """Return `embeddings` [..., H] of `input_ids` [...] with the offsets added at coord tokens.
 
-        Costs one copy of `embeddings` and arithmetic on the coord tokens alone. The sum is rounded once to the dtype of
-        `embeddings`, as it is when the offsets are merged: both give the same bits.
+        Costs one tensor of the size of `embeddings`, in float32. The sum is rounded once to the dtype of `embeddings`,
+        as it is when the offsets are merged: both give the same bits. The gradient of the offsets is summed in float32.
+
+        Every token gets a row, coord token or not. Picking the coord tokens out first would be less arithmetic, but an
+        accelerator would have to tell the host how many there are, and wait, in every micro-batch. It also keeps the
+        offsets in the graph of a batch without a coord token, which every rank needs.
         """
         ids = input_ids.long().contiguous()
         nearest = torch.searchsorted(self._sorted_ids, ids).clamp_(max=len(self._sorted_ids) - 1)
-        where = (self._sorted_ids[nearest] == ids).nonzero(as_tuple=True)
-        rows = embeddings[where] + self.embed_offset[self._sorted_bins[nearest[where]]]
-        # Not in place: `enable_input_require_grads` turns the embedding's output into a leaf. Also without a coord
-        # token in the batch, so that the offsets stay in the graph on every rank.
-        return embeddings.index_put(where, rows.to(embeddings.dtype))
+        is_plain = self._sorted_ids[nearest] != ids
+        dtype = torch.promote_types(torch.promote_types(embeddings.dtype, self.embed_offset.dtype), torch.float32)
+        rows = F.embedding(self._sorted_bins[nearest], self.embed_offset.to(dtype))
+        # x + -0.0 has the bits of x for every x; 0.0 would turn -0.0 around. In place on the fresh rows, not on
+        # `embeddings`, which `enable_input_require_grads` turns into a leaf.
+        return rows.masked_fill_(is_plain[..., None], -0.0).add_(embeddings).to(embeddings.dtype)
 
     def add_to_logits(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """Add `hidden @ offsets.T` in place to the coord columns of `logits` [..., V]; `hidden` is [..., H].

@@ -57,6 +57,11 @@ class CoordOffsetSurgery:
         adapter = live_coord_offset_adapter(model)
         return HeadOffset(ids=adapter.coord_ids, rows=adapter.head_rows)
 
+    def embedding_offset(self, model: nn.Module) -> HeadOffset:
+        """The live embedding table; the same tensor as the head's with `tie_head=True`."""
+        adapter = live_coord_offset_adapter(model)
+        return HeadOffset(ids=adapter.coord_ids, rows=adapter.embed_offset)
+
     def parameters(self, model: nn.Module) -> Mapping[str, Sequence[nn.Parameter]]:
         return {"offset": list(live_coord_offset_adapter(model).parameters())}
 

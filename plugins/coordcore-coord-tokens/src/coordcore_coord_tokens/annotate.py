@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordcore.coords import NUM_BINS, ints_to_tokens
+from coordcore.coords import NUM_BINS
+from coordcore_coord_tokens.answer import TOKENS
 from coordcore_coord_tokens.records import check_text, geometry_of, parse_objects, read_bins
+
+_FRACTIONS = [k / (NUM_BINS - 1) for k in range(NUM_BINS)]
 
 
 def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,9 +33,9 @@ def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
         annotated.append(
             {
                 **given,
-                "_coord_tokens": {kind: ints_to_tokens(bins)},
+                "_coord_tokens": {kind: [TOKENS[k] for k in bins]},
                 "_coord_token_ints": {kind: list(bins)},
-                "_coord_token_norm": {kind: [k / (NUM_BINS - 1) for k in bins]},
+                "_coord_token_norm": {kind: [_FRACTIONS[k] for k in bins]},
             }
         )
     return {**record, "objects": annotated, "_coord_tokens_enabled": True}

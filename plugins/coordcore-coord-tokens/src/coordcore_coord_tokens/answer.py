@@ -7,8 +7,16 @@ import re
 from collections.abc import Iterable
 
 import attrs
+import msgspec
 
-from coordcore.coords import int_to_token
+from coordcore import Geometry
+from coordcore.coords import NUM_BINS, int_to_token, ints_to_tokens
+
+TOKENS = tuple(ints_to_tokens(range(NUM_BINS)))
+"""`TOKENS[k]` is the coord token of bin k."""
+
+BINS = {token: k for k, token in enumerate(TOKENS)}
+"""`BINS[token]` is its bin."""
 
 # Text between <| and |> is a control token in Qwen's vocabulary (or a coord token); the second group is replaced by
 # ms-swift's templates (swift.template.Template.special_tokens), the third is Qwen3's reasoning and tool markup.
@@ -17,6 +25,18 @@ _RESERVED = re.compile(
     r"|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
     r"|</?(?:think|tool_call|tool_response)>"
 )
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What a record says to the model, and what reading it had to change.
+
+    widened: boxes whose corners fell into one bin and were widened by one. clipped: objects cut at the image's edge.
+    """
+
+    text: str
+    geometries: tuple[Geometry, ...] = ()
+    widened: int = 0
+    clipped: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +60,7 @@ class Located:
 
 def reserved(text: str) -> str | None:
     """The first piece of `text` that a tokenizer or template would not read as text, or None."""
-    found = _RESERVED.search(text)
+    found = _RESERVED.search(text) if "<" in text else None
     return found.group() if found else None
 
 

@@ -14,7 +14,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 
 def open_upright(path: Path, *, width: int, height: int) -> Image:
-    """The decoded RGB image, turned by its EXIF orientation.
+    """The decoded RGB image, turned by its EXIF orientation, on white where it is transparent.
 
     Raises InputError with the path for a missing, corrupt or too deep image, and when its upright size is not
     `width` x `height`: boxes would land elsewhere.
@@ -39,4 +39,7 @@ def open_upright(path: Path, *, width: int, height: int) -> Image:
             f"image {path} is {image.width} x {image.height}{turned}, but the record says {width} x {height}; "
             "width and height are those of the upright image"
         )
+    if image.has_transparency_data:
+        # The colour under full transparency is an accident of the program that wrote the file; viewers hide it.
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import msgspec
 
 from coordcore import InputError
-from coordcore.coords import NUM_BINS, is_coord_token, token_to_int
-from coordcore_coord_tokens.answer import reserved
+from coordcore.coords import NUM_BINS
+from coordcore_coord_tokens.answer import BINS, reserved
 
 GEOMETRIES = ("bbox_2d", "poly")
 
 # JSON integers have no upper bound; these keep every later conversion to a float exact.
-Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+LARGEST = 2**53
+Whole = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
 Coordinates = list[Whole | float | str]
 
@@ -155,11 +156,11 @@ def read_bins(kind: str, values: Coordinates, path: str) -> tuple[int, ...]:
 
 def _read_bin(value: int | float | str, path: str) -> int:
     if isinstance(value, str):
+        if value in BINS:
+            return BINS[value]
         if value == "<|coord_*|>":
             raise RecordError(path, f"{value!r} is the wildcard, not a coordinate; write <|coord_0|> to <|coord_999|>")
-        if not is_coord_token(value):
-            raise RecordError(path, f"{value!r} is no coord token; write <|coord_0|> to <|coord_999|>")
-        return token_to_int(value)
+        raise RecordError(path, f"{value!r} is no coord token; write <|coord_0|> to <|coord_999|>")
     if isinstance(value, float):
         raise RecordError(
             path, f"{value} is not a whole number, as bins are; if these are pixels or fractions, set `space`"

@@ -11,20 +11,8 @@ from __future__ import annotations
 
 import math
 
-import attrs
 import torch
 from torch import Tensor
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class SoftCEW1:
-    """What `coord_soft_ce_w1` returns, one value per position, not reduced.
-
-    soft_ce: [...] nats. w1: [...] normalised to 0..1, 1/(K-1) for a shift by one bin.
-    """
-
-    soft_ce: Tensor
-    w1: Tensor
 
 
 def gaussian_soft_targets(
@@ -47,7 +35,7 @@ def gaussian_soft_targets(
     truncate, another dtype, and, on the CPU, a bin outside 0..num_bins-1. Looking at values would stall an
     accelerator, so there the row of such a bin is NaN.
     """
-    _check_positive("sigma", sigma)
+    check_positive("sigma", sigma)
     if num_bins < 1:
         raise ValueError(f"num_bins must be >= 1, got {num_bins}")
     if truncate is not None and truncate < 0:
@@ -74,7 +62,9 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, *, temperature: float = 
     """
     logits, targets = as_float("logits", logits), as_float("targets", targets)
     _check_same_shape("logits", logits, targets)
-    return soft_ce_of(tempered_log_softmax(logits, temperature), targets)
+    check_positive("temperature", temperature)
+    log_probs = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+    return -(targets * log_probs).sum(-1)
 
 
 def wasserstein_1(probs: Tensor, targets: Tensor, *, normalize: bool = True) -> Tensor:
@@ -89,49 +79,33 @@ def wasserstein_1(probs: Tensor, targets: Tensor, *, normalize: bool = True) -> 
     probs, targets = as_float("probs", probs), as_float("targets", targets)
     _check_same_shape("probs", probs, targets)
     num_bins = probs.shape[-1]
-    if normalize and num_bins < 2:
-        raise ValueError(f"a normalised distance needs at least 2 bins, got {num_bins}; pass normalize=False")
+    if normalize:
+        check_normalisable(num_bins)
     # One running sum of the difference: two sums would each carry the rounding error of a value near 1.
     distance = (probs - targets).cumsum(-1).abs().sum(-1)
     return distance / (num_bins - 1) if normalize else distance
 
 
-def coord_soft_ce_w1(
-    logits: Tensor, bins: Tensor, *, sigma: float, truncate: int | None = None, temperature: float = 1.0
-) -> SoftCEW1:
-    """Soft cross-entropy and normalised W1 of `softmax(logits / temperature)` against a Gaussian around each bin.
-
-    logits: [..., K] floating, columns in bin order. bins: [...] integers, the target bin. sigma, truncate: see
-    `gaussian_soft_targets`. Raises what the three functions it is made of raise.
-    """
-    logits = as_float("logits", logits)
-    check_shapes(logits, bins)
-    targets = gaussian_soft_targets(bins, num_bins=logits.shape[-1], sigma=sigma, truncate=truncate, dtype=logits.dtype)
-    log_probs = tempered_log_softmax(logits, temperature)
-    return SoftCEW1(soft_ce=soft_ce_of(log_probs, targets), w1=wasserstein_1(log_probs.exp(), targets))
-
-
-# --- shared with the loss terms, not part of the public interface -----------------------------------------------------
-
-
-def soft_ce_of(log_probs: Tensor, targets: Tensor) -> Tensor:
-    """`soft_cross_entropy` where the log-probabilities are already known."""
-    return -(targets * log_probs).sum(-1)
-
-
-def tempered_log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """[..., K] log-probabilities of `logits / temperature`."""
-    _check_positive("temperature", temperature)
-    return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+# --- shared with the fused path, not part of the public interface -----------------------------------------------------
 
 
 def as_float(name: str, tensor: Tensor) -> Tensor:
-    """The tensor in the precision the maths is done in: float64 if it is that, else float32."""
+    """The tensor in the precision the maths is done in."""
+    check_floating(name, tensor)
+    return tensor.to(compute_dtype(tensor))
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """float64 if the tensor is that, else float32."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Raise TypeError unless the tensor is floating, ValueError when it has no dimension for the bins."""
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor, got {tensor.dtype}")
     if tensor.ndim == 0:
         raise ValueError(f"{name} must have the bins as its last dimension, got a scalar")
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def check_shapes(logits: Tensor, bins: Tensor) -> None:
@@ -160,7 +134,14 @@ def nan_where_outside(values: Tensor, bins: Tensor, num_bins: int) -> Tensor:
     return values.masked_fill((bins < 0) | (bins >= num_bins), math.nan)
 
 
-def _check_positive(name: str, value: float) -> None:
+def check_normalisable(num_bins: int) -> None:
+    """Raise ValueError where the largest possible distance, K - 1 bins, is 0."""
+    if num_bins < 2:
+        raise ValueError(f"a normalised distance needs at least 2 bins, got {num_bins}; pass normalize=False")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless the value is finite and > 0."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be finite and > 0, got {value}")
 

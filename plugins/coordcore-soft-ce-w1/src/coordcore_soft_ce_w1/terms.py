@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,15 +13,7 @@ from torch import Tensor
 
 from coordcore import FunctionTerm
 from coordcore.protocols import CoordPositions, Scope, TextPositions
-from coordcore_soft_ce_w1.functions import (
-    as_float,
-    check_shapes,
-    gaussian_soft_targets,
-    nan_where_outside,
-    soft_ce_of,
-    tempered_log_softmax,
-    wasserstein_1,
-)
+from coordcore_soft_ce_w1.fused import RowLosses, row_losses
 
 if TYPE_CHECKING:
     from coordcore.protocols import LossTerm
@@ -58,45 +51,35 @@ class CoordTerm:
 
     def __call__(self, positions: CoordPositions) -> Mapping[str, Tensor]:
         config, bins = self.config, positions.bins
-        logits = as_float("logits", positions.logits)
-        num_bins = logits.shape[-1]
-        check_shapes(logits, bins)
-        targets = gaussian_soft_targets(
-            bins, num_bins=num_bins, sigma=config.sigma, truncate=config.truncate, dtype=logits.dtype
-        )
-        log_probs = torch.log_softmax(logits, dim=-1)
-        tempered = log_probs if config.temperature == 1.0 else tempered_log_softmax(logits, config.temperature)
-        # An index out of range would end the CUDA context; NaN lets the core stop the run and name this term.
-        index = bins.clamp(0, num_bins - 1).unsqueeze(-1)
-        log_p_target = nan_where_outside(log_probs.gather(-1, index).squeeze(-1), bins, num_bins)
-
+        losses = partial(row_losses, positions.logits, bins, sigma=config.sigma, truncate=config.truncate)
+        rows = losses(diagnostics=True)
+        tempered = rows if config.temperature == 1.0 else losses(temperature=config.temperature)
         parts = {
-            "ce": -log_p_target,
-            "soft_ce": soft_ce_of(_graded(tempered, config.soft_ce_weight), targets),
-            "w1": wasserstein_1(_graded(tempered, config.w1_weight).exp(), targets),
+            "ce": _graded(rows.ce, config.ce_weight),
+            "soft_ce": _graded(tempered.soft_ce, config.soft_ce_weight),
+            "w1": _graded(tempered.w1, config.w1_weight),
         }
         if self.full_lse:
             if positions.full_lse is None:
                 raise ValueError("gate_weight > 0 needs positions.full_lse, got None; compute it where the term asks")
-            parts["gate"] = positions.full_lse - logits.logsumexp(-1)
+            parts["gate"] = positions.full_lse - rows.lse
             parts["coord_mass"] = torch.exp(-parts["gate"].detach())
-        return parts | _diagnostics(log_probs.detach(), log_p_target.detach(), bins)
+        return parts | _diagnostics(rows, bins)
 
 
-def _graded(tensor: Tensor, weight: float) -> Tensor:
-    """Without its graph where the weight is 0: a diagnostic keeps no activations for a backward pass."""
-    return tensor if weight > 0 else tensor.detach()
+def _graded(part: Tensor, weight: float) -> Tensor:
+    """Without its graph where the weight is 0: a diagnostic."""
+    return part if weight > 0 else part.detach()
 
 
-def _diagnostics(log_probs: Tensor, log_p_target: Tensor, bins: Tensor) -> dict[str, Tensor]:
-    ordinal = torch.arange(log_probs.shape[-1], dtype=log_probs.dtype, device=log_probs.device)
-    # Not a matrix product: under autocast that would run in bfloat16, 4 bins coarse at 999.
-    expected = (log_probs.exp() * ordinal).sum(-1)
-    within_top = (log_probs >= log_p_target.unsqueeze(-1)).sum(-1) <= TOP
+def _diagnostics(rows: RowLosses, bins: Tensor) -> dict[str, Tensor]:
+    assert rows.expected is not None
+    assert rows.rank is not None
+    ce = rows.ce.detach()
     return {
-        "mae": (expected - bins).abs(),
-        "p_target": log_p_target.exp(),
-        "top5": within_top.to(log_probs.dtype).masked_fill(log_p_target.isnan(), math.nan),
+        "mae": (rows.expected - bins).abs(),
+        "p_target": torch.exp(-ce),
+        "top5": (rows.rank <= TOP).to(ce.dtype).masked_fill(ce.isnan(), math.nan),
     }
 
 

@@ -1,0 +1,301 @@
+"""The fast path from a line to its answer: typed decoding in C, then one loop. `read_answer` is its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from json.encoder import encode_basestring as quote
+from math import floor, inf, nextafter
+from typing import TYPE_CHECKING, Any
+
+from coordcore import Geometry
+from coordcore.coords import NUM_BINS, QUANTISATIONS, Quantisation
+from coordcore_coord_tokens.answer import BINS, TOKENS, Answer, reserved
+from coordcore_coord_tokens.forms import BIN, NOT_PLAIN, REAL, TOKEN, Form, forms
+from coordcore_coord_tokens.records import LARGEST, Record, RecordObject
+
+if TYPE_CHECKING:
+    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+
+_LAST = NUM_BINS - 1
+_NUMBERS = tuple(map(str, range(NUM_BINS)))
+_REALS = tuple(map(float, range(NUM_BINS)))
+
+# floor(v + 0.5) would take 0.49999999999999994 to 1; with the number just below 0.5 every v >= 0 goes where it should.
+_ADDED = {"nearest": nextafter(0.5, 0.0), "floor": 0.0}
+
+# A third of an answer's time would go into the `__init__` of frozen geometries: their slots are filled directly.
+_new_geometry = Geometry.__new__
+_set_kind = Geometry.__dict__["kind"].__set__
+_set_values = Geometry.__dict__["values"].__set__
+
+_NOTHING_CHANGED = Answer("")
+
+Draft = tuple[list[str], list[Geometry], list[tuple[int, int]]]
+"""What an answer is made of, object by object: the text, the geometry, and (top, left) where these are to be sorted."""
+
+
+def quick_reader(config: CoordJsonlConfig, quantisation: Quantisation) -> QuickBins | QuickReals | None:
+    """The fast path for these settings, None where there is none."""
+    if config.mode != "dense":
+        return None
+    if config.space == "bin":
+        return QuickBins(config, quantisation)
+    rounds = quantisation.rounding in _ADDED and quantisation.encode_scale <= quantisation.bins == NUM_BINS
+    return QuickReals(config, quantisation) if rounds else None
+
+
+class _Quick:
+    """Reads records that are plainly right, and leaves every other one to the reference.
+
+    What `read` answers, `read_answer(parse_record(line), ...)` answers too, to the last bit. It has no messages.
+    """
+
+    def __init__(self, config: CoordJsonlConfig, coordinates: list[Any]) -> None:
+        self._coord_tokens = config.coord_tokens
+        self._most = config.max_objects
+        self._desc_first = config.field_order == "desc_first"
+        self._top_left = config.object_order == "top_left"
+        self._arranges = self._top_left or config.max_objects is not None
+        self._written = TOKENS if config.coord_tokens else _NUMBERS
+        self._forms = forms(coordinates, config.geometry)
+        # That of the last record: those of one file are mostly alike.
+        self._form = self._forms[0]
+
+    def _decode(self, line: bytes) -> tuple[Any, Form]:
+        """The record in whichever form it has, which is tried first from then on; None when it has none."""
+        for form in self._forms:
+            try:
+                record = form.decoder.decode(line)
+            except NOT_PLAIN:
+                continue
+            self._form = form
+            return record, form
+        return None, self._form
+
+    def _add_polygon(self, draft: Draft, desc: str, bins: list[int], values: Sequence[float]) -> None:
+        texts, geometries, corners = draft
+        places = ", ".join([self._written[k] for k in bins])
+        texts.append(
+            f'{{"desc": {quote(desc)}, "poly": [{places}]}}'
+            if self._desc_first
+            else f'{{"poly": [{places}], "desc": {quote(desc)}}}'
+        )
+        geometries.append(Geometry(kind="poly", values=tuple(values)))
+        if self._top_left:
+            corners.append((min(bins[1::2]), min(bins[::2])))
+
+    def _arrange(self, draft: Draft) -> None:
+        """Put the objects of an answer in their order, and leave out those that are too many."""
+        texts, geometries, corners = draft
+        order = sorted(range(len(corners)), key=corners.__getitem__) if self._top_left else range(len(texts))
+        order = order[: self._most]
+        texts[:], geometries[:] = [texts[index] for index in order], [geometries[index] for index in order]
+
+
+# Both loops write a box out in full: a call for each one would take as long as what it does.
+
+
+class QuickBins(_Quick):
+    """Records in bins, or coord tokens."""
+
+    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
+        super().__init__(config, [BIN, TOKEN])
+        named = QUANTISATIONS.get(quantisation.name) == quantisation
+        self._declared = (None, quantisation.as_dict(), *([quantisation.name] if named else []))
+
+    def read(self, line: bytes, *, text: bool = True) -> tuple[Record, Answer] | None:
+        """A record and its answer, or None for a line that only the reference can judge.
+
+        text: False checks and counts alone; the answer is empty then.
+        """
+        form = self._form
+        try:
+            record = form.decoder.decode(line)
+        except NOT_PLAIN:
+            record, form = self._decode(line)
+        if record is None or (
+            record.metadata is not None and record.metadata.get("quantisation") not in self._declared
+        ):
+            return None
+        boxes_only, tokens = form.boxes_only, form.tokens
+        written, desc_first, top_left = self._written, self._desc_first, self._top_left
+        draft: Draft = ([], [], [])
+        texts, geometries, corners = draft
+        for one in record.objects:
+            desc = one.desc
+            if not desc.strip() or ("<" in desc and reserved(desc)):
+                return None
+            if not boxes_only:
+                if not _one_geometry(one):
+                    return None
+                if one.poly is not None:
+                    if text:
+                        bins = [BINS[token] for token in one.poly] if tokens else one.poly
+                        self._add_polygon(draft, desc, bins, [_REALS[k] for k in bins])
+                    continue
+            x1, y1, x2, y2 = one.bbox_2d
+            if tokens:
+                x1, y1, x2, y2 = BINS[x1], BINS[y1], BINS[x2], BINS[y2]
+            if x1 > x2 or y1 > y2:
+                return None
+            if not text:
+                continue
+            texts.append(
+                f'{{"desc": {quote(desc)}, "bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}]}}'
+                if desc_first
+                else f'{{"bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}], '
+                f'"desc": {quote(desc)}}}'
+            )
+            geometry = _new_geometry(Geometry)
+            _set_kind(geometry, "bbox_2d")
+            _set_values(geometry, (_REALS[x1], _REALS[y1], _REALS[x2], _REALS[y2]))
+            geometries.append(geometry)
+            if top_left:
+                corners.append((y1, x1))
+        if not text:
+            return record, _NOTHING_CHANGED
+        if self._arranges:
+            self._arrange(draft)
+        said = tuple(geometries) if self._coord_tokens else ()
+        return record, Answer(f'{{"objects": [{", ".join(texts)}]}}', said)
+
+
+class QuickReals(_Quick):
+    """Records in pixels or fractions."""
+
+    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
+        super().__init__(config, [REAL])
+        self._pixels = config.space == "pixel"
+        self._clips = config.outside == "clip"
+        self._quantisation = quantisation
+        self._scale = quantisation.encode_scale
+        self._added = _ADDED[quantisation.rounding]
+        scales = (quantisation.encode_scale, quantisation.decode_scale, quantisation.decode_shift)
+        # Then the unrounded place in bin units is the very number that is rounded.
+        self._one_scale = scales == (_LAST, _LAST, 0)
+
+    def read(self, line: bytes, *, text: bool = True) -> tuple[Record, Answer] | None:
+        """A record and its answer, or None for a line that only the reference can judge.
+
+        text: False checks and counts alone; the answer is empty then.
+        """
+        form = self._form
+        try:
+            record = form.decoder.decode(line)
+        except NOT_PLAIN:
+            record, form = self._decode(line)
+            if record is None:
+                return None
+        boxes_only = form.boxes_only
+        width, height = (record.width * 1.0, record.height * 1.0) if self._pixels else (1.0, 1.0)
+        scale, added = self._scale, self._added
+        if self._one_scale or not text:
+            # A box of two bins and more does not collapse, wherever its corners are rounded to.
+            thin_x, thin_y = 2.0 * width / scale, 2.0 * height / scale
+        else:
+            thin_x = thin_y = inf
+        written, desc_first, top_left = self._written, self._desc_first, self._top_left
+        draft: Draft = ([], [], [])
+        texts, geometries, corners = draft
+        widened = clipped = 0
+        for one in record.objects:
+            desc = one.desc
+            if not desc.strip() or ("<" in desc and reserved(desc)):
+                return None
+            if not boxes_only:
+                if not _one_geometry(one):
+                    return None
+                if one.poly is not None:
+                    xs, ys = one.poly[::2], one.poly[1::2]
+                    if min(xs) < 0.0 or max(xs) > width or min(ys) < 0.0 or max(ys) > height:
+                        return None
+                    if text:
+                        self._add_polygon(draft, desc, *self._encode(one.poly, width, height))
+                    continue
+            x1, y1, x2, y2 = one.bbox_2d
+            if x2 - x1 >= thin_x and y2 - y1 >= thin_y and x1 >= 0.0 and y1 >= 0.0 and x2 <= width and y2 <= height:
+                if not text:
+                    continue
+                u1, v1, u2, v2 = x1 * scale / width, y1 * scale / height, x2 * scale / width, y2 * scale / height
+                x1, y1, x2, y2 = floor(u1 + added), floor(v1 + added), floor(u2 + added), floor(v2 + added)
+            else:
+                found = self._encode_box(one.bbox_2d, width, height)
+                if found is None:
+                    return None
+                (x1, y1, x2, y2), (u1, v1, u2, v2), cut, wider = found
+                clipped += cut
+                widened += wider
+            texts.append(
+                f'{{"desc": {quote(desc)}, "bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}]}}'
+                if desc_first
+                else f'{{"bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}], '
+                f'"desc": {quote(desc)}}}'
+            )
+            geometry = _new_geometry(Geometry)
+            _set_kind(geometry, "bbox_2d")
+            _set_values(geometry, (u1, v1, u2, v2))
+            geometries.append(geometry)
+            if top_left:
+                corners.append((y1, x1))
+        if not text:
+            return record, Answer("", (), widened, clipped)
+        if self._arranges:
+            self._arrange(draft)
+        said = tuple(geometries) if self._coord_tokens else ()
+        return record, Answer(f'{{"objects": [{", ".join(texts)}]}}', said, widened, clipped)
+
+    def _encode_box(
+        self, box: Sequence[float], width: float, height: float
+    ) -> tuple[list[int], list[float], bool, bool] | None:
+        """As `_encode`, for any box; whether it was cut at the image's edge, and whether it was widened by one bin.
+
+        None for a box that the reference has something to say about.
+        """
+        x1, y1, x2, y2 = box
+        cut = not (0.0 <= x1 <= x2 <= width and 0.0 <= y1 <= y2 <= height)
+        if cut:
+            part = _part_inside(box, width, height) if self._clips else None
+            if part is None:
+                return None
+            box = part
+        bins, units = self._encode(box, width, height)
+        wider = False
+        for low, high in ((0, 2), (1, 3)):
+            if bins[high] <= bins[low]:
+                moved, step = (high, 1) if bins[low] < _LAST else (low, -1)
+                bins[moved] += step
+                units[moved] = float(bins[moved])
+                wider = True
+        return bins, units, cut, wider
+
+    def _encode(self, shape: Sequence[float], width: float, height: float) -> tuple[list[int], list[float]]:
+        """The bins of coordinates within the image, and the same places unrounded, in bin units."""
+        spec = self._quantisation
+        scaled = list(shape)
+        scaled[::2] = [x * spec.encode_scale / width for x in shape[::2]]
+        scaled[1::2] = [y * spec.encode_scale / height for y in shape[1::2]]
+        bins = [floor(value + self._added) for value in scaled]
+        if self._one_scale:
+            return bins, scaled
+        units = list(shape)
+        units[::2] = [x * spec.decode_scale / width - spec.decode_shift for x in shape[::2]]
+        units[1::2] = [y * spec.decode_scale / height - spec.decode_shift for y in shape[1::2]]
+        return [min(k, _LAST) for k in bins], [min(max(unit, 0.0), float(_LAST)) for unit in units]
+
+
+def _one_geometry(one: RecordObject) -> bool:
+    """Whether there is one geometry, with `poly_points` that are right."""
+    poly = one.poly
+    if poly is None:
+        return one.bbox_2d is not None and one.poly_points is None
+    return one.bbox_2d is None and len(poly) % 2 == 0 and one.poly_points in (None, len(poly) // 2)
+
+
+def _part_inside(box: Sequence[float], width: float, height: float) -> tuple[float, ...] | None:
+    """The part of a box within the image; None where there is none, or the corners are not right."""
+    x1, y1, x2, y2 = box
+    for low, high, limit in ((x1, x2, width), (y1, y2, height)):
+        overlaps = (high > 0 or low >= 0) and (low < limit or high <= limit)
+        if low > high or not overlaps or low <= -LARGEST or high >= LARGEST:
+            return None
+    return max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)

@@ -1,0 +1,61 @@
+"""From a line of a file to the record on it and its answer, by the settings of one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordcore import Geometry
+from coordcore.coords import Quantisation
+from coordcore_coord_tokens.answer import Answer, answer_text
+from coordcore_coord_tokens.locate import locate
+from coordcore_coord_tokens.quick import quick_reader
+from coordcore_coord_tokens.records import Record, RecordError, check_text, parse_record
+
+if TYPE_CHECKING:
+    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+
+
+class Reader:
+    """Reads lines: on the fast path where it judges them, by the reference everywhere else."""
+
+    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
+        self.config = config
+        self.quantisation = quantisation
+        quick = quick_reader(config, quantisation)
+        self._quick = quick.read if quick is not None else _nothing
+
+    def read(self, line: bytes) -> tuple[Record, Answer]:
+        """The record and what it says to the model. Raises RecordError."""
+        return self._quick(line) or self._reference(line)
+
+    def check(self, line: bytes) -> tuple[Record, Answer]:
+        """The same for one who only wants to know whether it is right: the answer may lack its text."""
+        return self._quick(line, text=False) or self._reference(line)
+
+    def _reference(self, line: bytes) -> tuple[Record, Answer]:
+        record = parse_record(line)
+        return record, read_answer(record, self.config, self.quantisation)
+
+    def __reduce__(self) -> tuple[type[Reader], tuple[CoordJsonlConfig, Quantisation]]:
+        return Reader, (self.config, self.quantisation)  # decoders cannot be pickled
+
+
+def _nothing(_line: bytes, *, text: bool = True) -> None:
+    """The fast path where there is none."""
+
+
+def read_answer(record: Record, config: CoordJsonlConfig, quantisation: Quantisation) -> Answer:
+    """The answer of one record: the reference for the fast path. Raises RecordError."""
+    if config.mode == "summary":
+        if record.summary is None:
+            raise RecordError("summary", 'missing; `mode = "summary"` needs one in every record')
+        check_text(record.summary, "summary")
+        return Answer(text=record.summary)
+    placed = locate(record, config, quantisation)
+    objects = list(placed.objects)
+    if config.object_order == "top_left":
+        objects.sort(key=lambda one: one.top_left)
+    objects = objects[: config.max_objects]
+    text = answer_text(objects, coord_tokens=config.coord_tokens, geometry_first=config.field_order == "geometry_first")
+    geometries = [Geometry(kind=one.kind, values=one.values) for one in objects] if config.coord_tokens else []
+    return Answer(text=text, geometries=tuple(geometries), widened=placed.widened, clipped=placed.clipped)

@@ -1,0 +1,172 @@
+"""What is done with a file before it is used: index it, read every record, look for every image. Once, if it stays."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from coordcore import Problem
+from coordcore.coords import Quantisation
+from coordcore_coord_tokens.bar import Bar
+from coordcore_coord_tokens.cache import Cache, Outcome
+from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Job, Part, problem, total
+from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown, unreadable
+from coordcore_coord_tokens.index import LONGEST, TooLongError, joined, line_ends, load_index, save_index
+from coordcore_coord_tokens.lines import Lines
+
+if TYPE_CHECKING:
+    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+
+PART = 1 << 20
+"""Bytes of records that are checked at a time."""
+
+PROCESSES = 8
+SHARE = 1 << 26
+"""Bytes that are worth a process of their own; it takes about as long to start as a quarter of them to check."""
+
+
+@attrs.frozen(kw_only=True)
+class Scan:
+    """What was found. lines: None where there are problems, of which there are `SHOWN_PROBLEMS` and one at most.
+
+    widened, clipped: boxes changed on reading, as `Answer` counts them; 0 when the records were not looked at.
+    """
+
+    lines: Lines | None = None
+    problems: tuple[Problem, ...] = ()
+    widened: int = 0
+    clipped: int = 0
+
+
+def scan(path: Path, config: CoordJsonlConfig, quantisation: Quantisation, *, rank: int = 0) -> Scan:
+    """Index `path`; with `config.validate` also read every record and look for its image (which is not decoded).
+
+    Neither is done again while file, settings and image folders stay as they are. Several processes may scan one file:
+    the first does the work and the others wait for it. The records are looked at on rank 0 alone, which ends all ranks
+    if need be. Raises InputError when the file changes meanwhile.
+    """
+    if rank != 0:
+        config = attrs.evolve(config, validate=False)
+    try:
+        descriptor, stamp = open_regular(path)
+        try:
+            job = Job(path=path, stamp=stamp, config=config, quantisation=quantisation)
+            cache = Cache(path, config, quantisation)
+            known = _known(job, cache)
+            if known is None and not stamp.at_rest():  # nothing will be kept that another process could wait for
+                known = _scan(job, cache, descriptor, show=rank == 0)
+            if known is None:
+                with cache.alone():
+                    known = _known(job, cache) or _scan(job, cache, descriptor, show=rank == 0)
+            return known
+        finally:
+            os.close(descriptor)
+    except EOFError as error:
+        raise has_changed(path) from error
+    except TooLongError as error:
+        message = f"longer than {LONGEST >> 20} MiB; every line holds one record, so line breaks are missing here"
+        return Scan(problems=(problem(path, message, error.number),))
+    except OSError as error:
+        return Scan(problems=(problem(path, unreadable(error)),))
+
+
+def _known(job: Job, cache: Cache) -> Scan | None:
+    """What was found the last time, if it still holds."""
+    widened = clipped = 0
+    if job.config.validate:
+        outcome = cache.outcome()
+        if outcome is None or not outcome.holds(job.stamp):
+            return None
+        widened, clipped = outcome.widened, outcome.clipped
+    offsets = load_index(cache.index, job.stamp)
+    if offsets is None:
+        return None
+    return Scan(lines=Lines(job.path, job.stamp, offsets, cache.index), widened=widened, clipped=clipped)
+
+
+def _scan(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Scan:
+    at_rest = job.stamp.at_rest()
+    lines = _indexed(job, cache, descriptor, show=show)
+    if len(lines) == 0:
+        return Scan(problems=(problem(job.path, "holds no records"),))
+    found = _checked(job, lines.offsets, show=show) if job.config.validate else total(())
+    if not Stamp.of(os.fstat(descriptor)).same_content(job.stamp):
+        raise has_changed(job.path)
+    if found.wrong:
+        return Scan(problems=_shown(job.path, found))
+    folders = {folder: stamp for folder, stamp in (found.folders or {}).items() if stamp is not None}
+    if job.config.validate and at_rest and folders == found.folders:
+        cache.keep(
+            Outcome(
+                stamp=job.stamp,
+                settings=cache.settings,
+                widened=found.widened,
+                clipped=found.clipped,
+                folders=folders,
+            )
+        )
+    return Scan(lines=lines, widened=found.widened, clipped=found.clipped)
+
+
+def _indexed(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Lines:
+    """The lines of the file, indexed in the cache if that can be, else in memory."""
+    stamp, limit = job.stamp, job.config.limit
+    offsets = load_index(cache.index, stamp)
+    if offsets is None and stamp.at_rest():
+        with suppress(OSError), Bar(f"index {shown(job.path)}", stamp.size, shown=show) as bar:
+            save_index(cache.index, stamp, line_ends(descriptor, stamp.size, limit, bar.advance))
+            offsets = load_index(cache.index, stamp)
+    if offsets is not None:
+        return Lines(job.path, stamp, offsets, cache.index)
+    with Bar(f"index {shown(job.path)}", stamp.size, shown=show) as bar:
+        return Lines(job.path, stamp, joined(line_ends(descriptor, stamp.size, limit, bar.advance)), None)
+
+
+def _checked(job: Job, offsets: Sequence[int], *, show: bool) -> Checked:
+    parts = list(_parts(offsets))
+    count = processes_for(offsets[-1])
+    with Bar(f"check {shown(job.path)}", offsets[-1], shown=show) as bar:
+
+        def counted(found: Iterator[Checked]) -> Iterator[Checked]:
+            for part, checked in zip(parts, found, strict=True):
+                bar.advance(part.end - part.start)
+                yield checked
+
+        if count > 1:
+            from coordcore_coord_tokens.workers import check_in_processes
+
+            return total(counted(check_in_processes(job, parts, count)))
+        checker = Checker(job)
+        try:
+            return total(counted(map(checker.check, parts)))
+        finally:
+            checker.close()
+
+
+def processes_for(size: int) -> int:
+    """How many processes the check of `size` bytes is worth on this machine; 1 is this one alone."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, PROCESSES, size // SHARE))
+
+
+def _parts(offsets: Sequence[int]) -> Iterator[Part]:
+    """The lines in parts of about the same bytes, of one line at least."""
+    first, last = 0, len(offsets) - 1
+    while first < last:
+        after = max(first + 1, bisect_right(offsets, offsets[first] + PART) - 1)
+        yield Part(first=first + 1, start=offsets[first], end=offsets[after])
+        first = after
+
+
+def _shown(path: Path, found: Checked) -> tuple[Problem, ...]:
+    if found.wrong <= SHOWN_PROBLEMS:
+        return found.problems
+    *first, last = found.problems
+    rest = f"from here on {found.wrong - SHOWN_PROBLEMS} more records have problems"
+    return (*first, problem(path, rest, last.line))
