@@ -13,10 +13,11 @@ from coordcore.records import RunError
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 """Largest difference of a layer's outputs that counts as rounding, relative to their size, by dtype of the weight.
 
-Rounding a weight to bfloat16 moves it by 2**-9 of itself at most, and an output, a sum of many such, by about 2**-10 of
-its size; rounding the outputs adds as much. Measured are 0.002 (bfloat16), 0.0003 (float16) and 1e-7 (float32).
+In bfloat16 an output is rounded twice in the live layer and once in the merged one, by 2**-9 at most each; rounding the
+weights moves it by about 2**-10. Layers of usual sizes show 0.002 to 0.004 (bfloat16), 0.0004 (float16) and 1e-6 (float32).
 """
 
+_SEED = 0x5EED  # of the probes; nobody's weights start from it
 _BLOCK = 1 << 19
 
 
@@ -124,7 +125,7 @@ def relative_difference(merged: Tensor, live: Tensor) -> float:
 
 def _probe(base: Any) -> Tensor:
     dtype = base.weight.dtype
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(_SEED)
     if isinstance(base, nn.Embedding):
         return torch.randint(0, base.num_embeddings, (64,), generator=generator)
     if isinstance(base, nn.Linear):

@@ -6,8 +6,8 @@ temperature, p = softmax(z), t the target bin, q its Gaussian, F_p and F_q the c
 The window. To the working precision q is nothing outside W columns a..a+W-1 around t, so F_q is 0 left of them and 1
 from the last of them on. q comes from a table [K, W] that `gaussian_soft_targets` has filled.
 
-Values. log p_k = log p_r + z_k - z_r for any column r. With one whose p_r has not vanished (`_anchor`) this keeps its
-digits, however large the logits are, and needs no logarithm but log p_r:
+Values. log p_k = log p_r + z_k - z_r for any column r. With one whose p_r has not vanished (`_anchor`; mostly t itself)
+this keeps its digits, however large the logits are, and needs no other logarithm:
 
     lse = z_r - log p_r    ce = -log p_r - (z_t - z_r)    soft_ce = -log p_r - sum_k q_k (z_k - z_r), k in the window
 
@@ -155,18 +155,17 @@ class _Rows(torch.autograd.Function):
             buffer, first = scratch[:n], row_starts[:n] + a
             z = logits[rows] if tempered is None else tempered[:n].copy_(logits[rows]).div_(temperature)
             p = torch.softmax(z, -1, out=probs[rows] if keep else probs[:n])
+            z_target = z.gather(-1, t.unsqueeze(-1))
             if diagnostics:
                 torch.sum(torch.mul(p, tables.columns, out=buffer), -1, True, out=expected[rows])
-                torch.sum(torch.ge(z, z.gather(-1, t.unsqueeze(-1)), out=buffer), -1, True, out=rank[rows])
+                torch.sum(torch.ge(z, z_target, out=buffer), -1, True, out=rank[rows])
             outside, left = outside_of(p, a, tables, buffer)
             z_window, p_window = windows_of(z, first, width), windows_of(p, first, width)
             q = tables.targets.index_select(0, t)
-            anchor, prob = _anchor(z, p, z_window, p_window)
-            minus_log = prob.log_().neg_()
+            anchor, minus_log = _anchor(z, p, z_target, p.gather(-1, t.unsqueeze(-1)))
             torch.add(anchor, minus_log, out=lse[rows])
-            z_window.sub_(anchor)
-            torch.sub(minus_log, z_window.gather(-1, (t - a).unsqueeze(-1)), out=ce[rows])
-            torch.sub(minus_log, z_window.mul_(q).sum(-1, True), out=soft_ce[rows])
+            torch.sub(minus_log, z_target - anchor, out=ce[rows])
+            torch.sub(minus_log, z_window.sub_(anchor).mul_(q).sum(-1, True), out=soft_ce[rows])
             gap = torch.sub(p_window, q, out=q).cumsum_(-1).add_(left)
             torch.add(outside, gap.abs().sum(-1, True), out=w1[rows])
             if keep:
@@ -217,7 +216,8 @@ class _Rows(torch.autograd.Function):
         size = block_rows(count, num_bins, probs)
         scratch = probs.new_empty(size, num_bins)
         row_starts = torch.arange(0, size * num_bins, num_bins, device=logits.device)
-        for rows in blocks(count, size):
+        # From the end, which the forward pass has left in the cache.
+        for rows in reversed(blocks(count, size)):
             p, t, a = probs[rows], target[rows], start[rows]
             if by_w1 is None:
                 factor = inside = weight[rows]
@@ -234,12 +234,11 @@ class _Rows(torch.autograd.Function):
         return grad, None, None, None, None, None
 
 
-def _anchor(z: Tensor, p: Tensor, z_window: Tensor, p_window: Tensor) -> tuple[Tensor, Tensor]:
-    """[n, 1] the logit and the probability of the likeliest column: of the window, where that one has not vanished."""
-    if z.device.type != "cpu":  # which the lines below would have to wait for
-        return z.amax(-1, True), p.amax(-1, True)
-    logit, prob = z_window.amax(-1, True), p_window.amax(-1, True)
-    likely = prob > 1e-30
-    if likely.all():
-        return logit, prob
-    return torch.where(likely, logit, z.amax(-1, True)), torch.where(likely, prob, p.amax(-1, True))
+def _anchor(z: Tensor, p: Tensor, z_target: Tensor, p_target: Tensor) -> tuple[Tensor, Tensor]:
+    """[n, 1] z_r and -log p_r of the target bin, or of the likeliest where the target's probability has vanished."""
+    vanished = p_target < 1e-30
+    # Only the CPU can tell, without waiting, that it need not look for the likeliest.
+    if z.device.type != "cpu" or vanished.any():
+        z_target = torch.where(vanished, z.amax(-1, True), z_target)
+        p_target = torch.where(vanished, p.amax(-1, True), p_target)
+    return z_target, -p_target.log()

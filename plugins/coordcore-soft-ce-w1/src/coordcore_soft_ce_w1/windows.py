@@ -6,7 +6,6 @@ Shape legend: n rows of a block, K bins, W columns of a window. `fused` says wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 
 import attrs
@@ -88,7 +87,6 @@ def block_rows(count: int, num_bins: int, like: Tensor) -> int:
     return max(1, min(count, block // (num_bins * like.element_size())))
 
 
-def blocks(count: int, size: int) -> Iterator[slice]:
+def blocks(count: int, size: int) -> list[slice]:
     """All rows, `size` at a time."""
-    for first in range(0, count, size):
-        yield slice(first, min(first + size, count))
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
