@@ -20,7 +20,6 @@ from coordcore.objective.targets import SCOPES, count_targets
 from coordcore.protocols import HeadOffset, LossTerm, Scope, TextTerm
 from coordcore.records import InputError
 
-
 _ROWS_CPU = 256
 _ROWS_ACCELERATOR = 512
 
