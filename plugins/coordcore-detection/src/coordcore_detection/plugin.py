@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from coordcore import Command, hookimpl
+from coordcore import Command, Component, hookimpl
+from coordcore_detection.evaluator import COMPONENT
 
 _COMMANDS = {
     "predict": "Ask a run or checkpoint about the images of a record file.",
+    "calibrate": "Fit scores to the share of boxes that are right.",
     "eval": "Measure predictions against a record file.",
     "compare": "Show two evaluations side by side, with intervals.",
     "data": "Convert annotation formats to records and back, and check records for wrong conventions.",
@@ -24,3 +26,8 @@ def _loader(name: str) -> Callable[[], Any]:
 @hookimpl
 def coordcore_commands() -> Iterable[Command]:
     return [Command(name=name, load=_loader(name), summary=summary) for name, summary in _COMMANDS.items()]
+
+
+@hookimpl
+def coordcore_evaluators() -> Iterable[Component]:
+    return [COMPONENT]

@@ -22,7 +22,8 @@ class TruthImage:
     key: names the image in prediction files: its path as the record writes it, or "example-17" for one without a file.
     width, height: of the upright image, in pixels. labels: one per box. boxes: [n, 4] float64 x1, y1, x2, y2 in pixels
     of the upright image. crowd: [n] bool, regions that count neither as found nor as missed. open: the upright RGB
-    image; raises InputError. messages: the conversation before the answer, for a model to be asked.
+    image; raises InputError. messages: the conversation before the answer, for a model to be asked. in_bins: whether
+    the source holds bins, so that the boxes are on the grid of the quantisation and nothing finer is known.
     """
 
     key: str
@@ -34,3 +35,4 @@ class TruthImage:
     open: Callable[[], Image] = attrs.field(repr=False)
     messages: tuple[dict[str, Any], ...] = ()
     path: Path | None = None
+    in_bins: bool = False
