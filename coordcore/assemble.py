@@ -21,7 +21,8 @@ from coordcore.records import InputError
 class Plan:
     """Everything a run is made of, built. `base` is the checkpoint folder that is trained, already expanded.
 
-    The data builder is built at its first use: merging and inference do without it, and without its files.
+    The data builder is built at its first use: merging and inference do without it, and without its files. `build`
+    builds any other component of the manifest, such as an evaluator.
     """
 
     manifest: Manifest
@@ -29,7 +30,7 @@ class Plan:
     base: Path
     vocab: CoordVocab | None
     quantisation: Quantisation
-    build_data: Callable[[], DataBuilder] = attrs.field(repr=False)
+    build: Callable[[Selected], Any] = attrs.field(repr=False)
     template: TemplateAdapter
     surgeries: tuple[ModelSurgery, ...]
     objective: Objective
@@ -38,7 +39,8 @@ class Plan:
     @cached_property
     def data(self) -> DataBuilder:
         """The data builder. Raises InputError for data that is not there or not right."""
-        return self.build_data()
+        (selected,) = self.manifest.of(Kind.DATA)
+        return self.build(selected)  # type: ignore[no-any-return]
 
     @property
     def modules_to_save(self) -> list[str]:
@@ -89,7 +91,7 @@ def assemble(
         base=base,
         vocab=vocab,
         quantisation=quantisation,
-        build_data=lambda: only(Kind.DATA),
+        build=build,
         template=template,
         surgeries=surgeries,
         objective=Objective(terms, vocab),

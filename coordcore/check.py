@@ -37,6 +37,7 @@ def check(loaded: Loaded, plugins: Plugins) -> list[Problem]:
         *_base(manifest, loaded.file.parent, needs_vocab=COORD_TOKENS in run.capabilities()),
         *_swift(manifest),
         *_precision(manifest),
+        *_evaluation(manifest),
         *plugins.hook.check(run),
     ]
     return in_order(loaded.document.placed(problem) for problem in problems)
@@ -63,6 +64,13 @@ def _precision(manifest: Manifest) -> Iterator[Problem]:
             message="the full tuner cannot train float16 weights, whose gradients would have to be scaled; "
             'set "bfloat16" or "float32"',
         )
+
+
+def _evaluation(manifest: Manifest) -> Iterator[Problem]:
+    for one in manifest.of(Kind.EVAL):
+        if not manifest.output.merge:
+            message = "evaluates the merged checkpoint, and output.merge is false; leave one of them out"
+            yield Problem(path=one.path, message=message)
 
 
 # --- components -----------------------------------------------------------------------------------------------------

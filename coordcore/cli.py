@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from coordcore import __version__
-from coordcore.components import Problem
+from coordcore.components import Command, Problem
 from coordcore.problems import ManifestError
 from coordcore.records import InputError, RunError
 
@@ -22,8 +23,45 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
+
+class _Commands(TyperGroup):
+    """coordcore's own commands and those of plugins, which are looked up only when they are asked for."""
+
+    # Typer carries a command-line library of its own and names it privately, hence Any.
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(_plugin_commands())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or _plugin_command(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _exit_codes():
+            return super().invoke(ctx)
+
+
+def _plugin_commands() -> dict[str, Command]:
+    from coordcore.plugins import discover
+
+    return discover().commands()
+
+
+def _plugin_command(name: str) -> Any:
+    command = _plugin_commands().get(name)
+    if command is None:
+        return None
+    loaded = command.load()
+    if not isinstance(loaded, typer.Typer):
+        function, loaded = loaded, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        loaded.command(name)(function)
+    found = typer.main.get_command(loaded)
+    found.name, found.short_help = name, command.summary
+    return found
+
+
 app = typer.Typer(
     name="coordcore",
+    cls=_Commands,
     help="Fine-tune vision-language models that speak boxes as coordinate tokens.",
     no_args_is_help=True,
     add_completion=False,
@@ -111,48 +149,47 @@ def run(
     overwrite: Overwrite = False,
 ) -> None:
     """Train what MANIFEST says and merge the result. A run that was cut off continues."""
-    with _exit_codes():
-        loaded = _load_and_check(manifest, overrides)
-        from coordcore.engine import run as run_loaded
+    loaded = _load_and_check(manifest, overrides)
+    from coordcore.engine import run as run_loaded
 
-        run_loaded(loaded, output=output, overwrite=overwrite)
+    run_loaded(loaded, output=output, overwrite=overwrite)
 
 
 @app.command()
 def check(manifest: ManifestFile, overrides: Overrides = None) -> None:
     """Report everything in MANIFEST that is wrong, without a GPU and without reading model weights."""
-    with _exit_codes():
-        loaded = _load_and_check(manifest, overrides)
-        from coordcore.check import notes
+    loaded = _load_and_check(manifest, overrides)
+    from coordcore.check import notes
 
-        for note in notes(loaded):
-            typer.echo(f"note: {note}")
-        typer.echo(f"{manifest}: no problems found")
+    for note in notes(loaded):
+        typer.echo(f"note: {note}")
+    typer.echo(f"{manifest}: no problems found")
 
 
 @app.command()
 def plugins(json: AsJson = False) -> None:
     """List the installed plugins, what they offer, and why one could not be loaded."""
-    with _exit_codes():
-        from coordcore.plugins import discover
+    from coordcore.plugins import discover
 
-        found = discover()
-        if json:
-            _echo_json(_plugins_json(found))
-            return
-        rows = [(one.distribution, one.version, one.status, _offer(one)) for one in found.infos]
-        if sys.stdout.isatty():
-            _print_table(("distribution", "version", "status", "components"), rows)
-        else:
-            for distribution, version, status, offer in rows:
-                typer.echo(f"{distribution} {version} {status}: {offer}")
-        for conflict in found.conflicts:
-            typer.echo(f"conflict: {conflict}")
+    found = discover()
+    if json:
+        _echo_json(_plugins_json(found))
+        return
+    rows = [(one.distribution, one.version, one.status, _offer(one)) for one in found.infos]
+    if sys.stdout.isatty():
+        _print_table(("distribution", "version", "status", "components"), rows)
+    else:
+        for distribution, version, status, offer in rows:
+            typer.echo(f"{distribution} {version} {status}: {offer}")
+    for conflict in found.conflicts:
+        typer.echo(f"conflict: {conflict}")
 
 
 def _offer(info: PluginInfo) -> str:
     """What a plugin offers, or why it offers nothing."""
-    return info.reason or ", ".join(f"{kind}.{component.name}" for kind, component in info.components) or "hooks only"
+    offers = [f"{kind}.{component.name}" for kind, component in info.components]
+    offers += [f"command {command.name}" for command in info.commands]
+    return info.reason or ", ".join(offers) or "hooks only"
 
 
 def _plugins_json(found: Plugins) -> dict[str, Any]:
@@ -168,6 +205,7 @@ def _plugins_json(found: Plugins) -> dict[str, Any]:
                     {"kind": str(kind), "name": component.name, "summary": component.summary}
                     for kind, component in one.components
                 ],
+                "commands": [{"name": command.name, "summary": command.summary} for command in one.commands],
             }
             for one in found.infos
         ],
@@ -205,19 +243,18 @@ def schema(
     json: AsJson = False,
 ) -> None:
     """Print the keys of a section with types, defaults and help; without one, list the sections."""
-    with _exit_codes():
-        from coordcore import schema as schemas
-        from coordcore.plugins import discover
+    from coordcore import schema as schemas
+    from coordcore.plugins import discover
 
-        found = discover()
-        if section is None and not json:
-            typer.echo(schemas.overview(found))
-            return
-        chosen = schemas.sections(found) if section is None else schemas.find(section, found)
-        if json:
-            _echo_json([schemas.as_json(one) for one in chosen])
-        else:
-            typer.echo("\n\n".join(schemas.text(one) for one in chosen))
+    found = discover()
+    if section is None and not json:
+        typer.echo(schemas.overview(found))
+        return
+    chosen = schemas.sections(found) if section is None else schemas.find(section, found)
+    if json:
+        _echo_json([schemas.as_json(one) for one in chosen])
+    else:
+        typer.echo("\n\n".join(schemas.text(one) for one in chosen))
 
 
 @app.command()
@@ -232,20 +269,19 @@ def expand(
     overwrite: Overwrite = False,
 ) -> None:
     """Add the 1000 coord tokens to the checkpoint BASE."""
-    with _exit_codes():
-        from coordcore.base import resolve_base
-        from coordcore.quantisation import quantisation as convention
+    from coordcore.base import resolve_base
+    from coordcore.quantisation import quantisation as convention
 
-        folder = resolve_base(base)
-        if folder is None:
-            raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
-        spec = convention(quantisation)
-        from coordcore.vocab import expand as expand_checkpoint
+    folder = resolve_base(base)
+    if folder is None:
+        raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
+    spec = convention(quantisation)
+    from coordcore.vocab import expand as expand_checkpoint
 
-        report = expand_checkpoint(
-            folder, output, initialiser=initialiser.value, seed=seed, quantisation=spec, overwrite=overwrite
-        )
-        typer.echo(f"{report.output}: 1000 coord tokens, {report.rows_before} -> {report.rows_after} rows")
+    report = expand_checkpoint(
+        folder, output, initialiser=initialiser.value, seed=seed, quantisation=spec, overwrite=overwrite
+    )
+    typer.echo(f"{report.output}: 1000 coord tokens, {report.rows_before} -> {report.rows_after} rows")
 
 
 @app.command()
@@ -263,13 +299,12 @@ def merge(
     ] = False,
 ) -> None:
     """Bake adapters and surgeries of the run folder RUN into a plain transformers checkpoint."""
-    with _exit_codes():
-        from coordcore.engine.quiet import quiet
+    from coordcore.engine.quiet import quiet
 
-        quiet()
-        from coordcore.export import merge_run
+    quiet()
+    from coordcore.export import merge_run
 
-        typer.echo(merge_run(run_dir, output, checkpoint=checkpoint, compare_logits=compare_logits))
+    typer.echo(merge_run(run_dir, output, checkpoint=checkpoint, compare_logits=compare_logits))
 
 
 def main() -> None:

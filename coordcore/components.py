@@ -23,13 +23,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Kind(StrEnum):
-    """The five kinds of component. The value is the manifest section that selects one by its name."""
+    """The six kinds of component. The value is the manifest section that selects one by its name."""
 
     DATA = "data"
     TEMPLATE = "template"
     SURGERY = "surgery"
     LOSS = "loss"
     OPTIMIZER = "optimizer"
+    EVAL = "eval"
 
 
 def option(
@@ -87,10 +88,10 @@ def _is_config_class(instance: Component, _attribute: Any, cls: Any) -> None:
         )
 
 
-def _is_name(instance: Component, _attribute: Any, name: Any) -> None:
+def _is_name(_instance: Any, _attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            f"component name must be lower-case letters, digits and underscores, starting with a letter, got {name!r}"
+            f"a name must be lower-case letters, digits and underscores, starting with a letter, got {name!r}"
         )
 
 
@@ -116,6 +117,24 @@ class Component:
     provides: Callable[[Any], Iterable[str]] = nothing
     requires: Callable[[Any], Iterable[str]] = nothing
     claims: Callable[[Any], Iterable[str]] = nothing
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """A command that a plugin adds to the `coordcore` command line.
+
+    name: lower-case with underscores, unique over coordcore's own commands and all installed plugins.
+    load: returns a function with Typer's annotated parameters, or a `typer.Typer` of subcommands. Called when the
+        command is used or its help is shown; import torch inside the function only. An InputError or RunError that the
+        function raises becomes a message and exit code 2 or 1.
+    summary: one line for `coordcore --help`.
+
+    Raises ValueError for a bad name.
+    """
+
+    name: str = attrs.field(validator=_is_name)
+    load: Callable[[], Any]
+    summary: str
 
 
 @attrs.frozen(kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pluggy
 
-from coordcore.components import CheckedRun, Component, Problem
+from coordcore.components import CheckedRun, Command, Component, Problem
 
 GROUP = "coordcore.v1"
 """The entry-point group. Its number is the major version of this interface."""
@@ -55,6 +55,23 @@ def coordcore_optimizers() -> Iterable[Component]:  # type: ignore[empty-body]
     """Offer optimizers, selected by `[optimizer.<name>]` (one per run; `adamw` when none is named).
 
     Return components whose `build` gives a `coordcore.protocols.OptimizerFactory`.
+    """
+
+
+@hookspec
+def coordcore_evaluators() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Offer evaluators, selected by `[eval.<name>]` (any number, called in manifest order once the run is merged).
+
+    Return components whose `build` gives a `coordcore.protocols.Evaluator`. `[eval]` sections change no weight, so a
+    run that was cut off can be continued with others.
+    """
+
+
+@hookspec
+def coordcore_commands() -> Iterable[Command]:  # type: ignore[empty-body]
+    """Add commands to the `coordcore` command line.
+
+    Return `coordcore.Command` objects. A name that coordcore itself has, or that two plugins offer, is refused.
     """
 
 

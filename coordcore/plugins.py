@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import attrs
 import pluggy
@@ -17,12 +17,18 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from coordcore import __version__, builtins, hookspecs
-from coordcore.components import CheckedRun, Component, Kind, Problem
+from coordcore.components import CheckedRun, Command, Component, Kind, Problem
 
 Status = Literal["ready", "blocked", "incompatible", "failed"]
+Offered = tuple[tuple[Kind, Component], ...]
+Commands = tuple[Command, ...]
+T = TypeVar("T")
 
 CORE = "coordcore"
 """The distribution that offers the built-in components."""
+
+OWN_COMMANDS = ("run", "check", "plugins", "schema", "expand", "merge")
+"""coordcore's own commands, whose names no plugin may take."""
 
 HOOKS: Mapping[Kind, str] = {
     Kind.DATA: "coordcore_data_builders",
@@ -30,6 +36,7 @@ HOOKS: Mapping[Kind, str] = {
     Kind.SURGERY: "coordcore_surgeries",
     Kind.LOSS: "coordcore_losses",
     Kind.OPTIMIZER: "coordcore_optimizers",
+    Kind.EVAL: "coordcore_evaluators",
 }
 """Kind -> the hook that offers components of this kind."""
 
@@ -46,13 +53,17 @@ class PluginInfo:
     status: Status
     reason: str = ""
     components: tuple[tuple[Kind, Component], ...] = ()
+    commands: tuple[Command, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
 class Conflict:
-    """A name that several distributions offer within one kind. None of them wins: a manifest cannot name it."""
+    """A name that several distributions offer within one kind. None of them wins: a manifest cannot name it.
 
-    kind: Kind
+    kind: of component, or "command".
+    """
+
+    kind: Kind | Literal["command"]
     name: str
     distributions: tuple[str, ...]
 
@@ -109,6 +120,12 @@ class Plugins:
         """The version of a distribution in `infos`. Raises KeyError for another one."""
         return {info.distribution: info.version for info in self.infos}[distribution]
 
+    def commands(self) -> dict[str, Command]:
+        """The commands plugins add, by name; those that two of them offer are left out (`conflicts`)."""
+        every = [command for info in self.infos for command in info.commands]
+        names = [command.name for command in every]
+        return {command.name: command for command in every if names.count(command.name) == 1}
+
 
 class _UnusableError(Exception):
     """Why a plugin cannot be used."""
@@ -134,7 +151,7 @@ def discover(*, block: Iterable[str] = (), entry_points: Iterable[metadata.Entry
         version=__version__,
         entry_point="builtins",
         status="ready",
-        components=_register(builtins, "builtins", manager),
+        components=_register(builtins, "builtins", manager)[0],
     )
     found = _installed() if entry_points is None else entry_points
     infos = (core, *(_load(one, blocked, manager) for one in _ours(found)))
@@ -162,7 +179,7 @@ def _distribution(entry_point: metadata.EntryPoint) -> str:
 def _load(entry_point: metadata.EntryPoint, blocked: Mapping[str, str], manager: pluggy.PluginManager) -> PluginInfo:
     distribution = _distribution(entry_point)
 
-    def info(status: Status, reason: str = "", components: tuple[tuple[Kind, Component], ...] = ()) -> PluginInfo:
+    def info(status: Status, reason: str = "", components: Offered = (), commands: Commands = ()) -> PluginInfo:
         return PluginInfo(
             distribution=distribution,
             version=entry_point.dist.version if entry_point.dist else "",
@@ -170,6 +187,7 @@ def _load(entry_point: metadata.EntryPoint, blocked: Mapping[str, str], manager:
             status=status,
             reason=reason,
             components=components,
+            commands=commands,
         )
 
     if distribution in blocked:
@@ -180,13 +198,13 @@ def _load(entry_point: metadata.EntryPoint, blocked: Mapping[str, str], manager:
         return info("incompatible", str(error))
     try:
         plugin = entry_point.load()
-        components = _register(plugin, f"{distribution}:{entry_point.name}", manager)
+        components, commands = _register(plugin, f"{distribution}:{entry_point.name}", manager)
     except _UnusableError as error:
         return info("failed", str(error))
     except (Exception, SystemExit) as error:
         # Whatever a stranger's module does while it is imported or asked, it must not stop a run that does not name it.
         return info("failed", " ".join(f"{type(error).__name__}: {error}".split()))
-    return info("ready", components=components)
+    return info("ready", components=components, commands=commands)
 
 
 def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
@@ -215,8 +233,8 @@ def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
             raise _UnusableError(f"needs coordcore{one.specifier}, this is {__version__}")
 
 
-def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[tuple[Kind, Component], ...]:
-    """Check a plugin's hooks, ask for its components, register it. Raises _UnusableError, or what a hook raises."""
+def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[Offered, Commands]:
+    """Check a plugin's hooks, ask for what it offers, register it. Raises _UnusableError, or what a hook raises."""
     alone = pluggy.PluginManager("coordcore")
     alone.add_hookspecs(hookspecs)
     _check_hooks(plugin, alone)
@@ -230,11 +248,15 @@ def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[tu
     for kind, component_name in names:
         if names.count((kind, component_name)) > 1:
             raise _UnusableError(f"offers {kind}.{component_name} twice")
+    commands = tuple(_offered("coordcore_commands", Command, alone))
+    for command in commands:
+        if command.name in OWN_COMMANDS:
+            raise _UnusableError(f"offers a command {command.name!r}, which is coordcore's own; give it another name")
     try:
         manager.register(plugin, name)
     except ValueError as error:
         raise _UnusableError("another entry point names the same object") from error
-    return components
+    return components, commands
 
 
 def _check_hooks(plugin: Any, manager: pluggy.PluginManager) -> None:
@@ -259,17 +281,23 @@ def _check_hooks(plugin: Any, manager: pluggy.PluginManager) -> None:
 
 
 def _components(kind: Kind, alone: pluggy.PluginManager) -> list[Component]:
-    hook = HOOKS[kind]
-    components: list[Component] = []
+    components = _offered(HOOKS[kind], Component, alone)
+    for component in components:
+        _resolve_types(component)
+    return components
+
+
+def _offered(hook: str, wanted: type[T], alone: pluggy.PluginManager) -> list[T]:
+    """What a plugin's `hook` returns, when every item is a `wanted`."""
+    found: list[T] = []
     for offered in getattr(alone.hook, hook)():
         if not isinstance(offered, Iterable):
-            raise _UnusableError(f"{hook} returned {offered!r}; it must return an iterable of Component")
-        for component in offered:
-            if not isinstance(component, Component):
-                raise _UnusableError(f"{hook} returned {component!r} in its iterable; it must hold Component objects")
-            _resolve_types(component)
-            components.append(component)
-    return components
+            raise _UnusableError(f"{hook} returned {offered!r}; it must return an iterable of {wanted.__name__}")
+        for one in offered:
+            if not isinstance(one, wanted):
+                raise _UnusableError(f"{hook} returned {one!r} in its iterable; it must hold {wanted.__name__} objects")
+            found.append(one)
+    return found
 
 
 def _resolve_types(component: Component) -> None:
@@ -288,13 +316,21 @@ def _offers(
 ) -> tuple[dict[tuple[Kind, str], tuple[str, Component]], tuple[Conflict, ...]]:
     """What each name stands for, leaving out names with several owners, and those."""
     owners: dict[tuple[Kind, str], list[tuple[str, Component]]] = {}
+    commands: dict[str, list[str]] = {}
     for info in infos:
         for kind, component in info.components:
             owners.setdefault((kind, component.name), []).append((info.distribution, component))
+        for command in info.commands:
+            commands.setdefault(command.name, []).append(info.distribution)
     offers = {key: found[0] for key, found in owners.items() if len(found) == 1}
-    conflicts = tuple(
+    conflicts = [
         Conflict(kind=kind, name=name, distributions=tuple(distribution for distribution, _ in found))
         for (kind, name), found in owners.items()
         if len(found) > 1
-    )
-    return offers, conflicts
+    ]
+    conflicts += [
+        Conflict(kind="command", name=name, distributions=tuple(found))
+        for name, found in commands.items()
+        if len(found) > 1
+    ]
+    return offers, tuple(conflicts)

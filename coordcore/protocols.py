@@ -7,8 +7,9 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from coordcore.coords import CoordVocab
+    from coordcore.coords import CoordVocab, Quantisation
 
 Scope = Literal["coord", "text", "token", "box"]
 
@@ -250,6 +251,52 @@ class TextTerm(LossTerm, Protocol):
 
     @property
     def full_logits(self) -> bool: ...
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """What an evaluator works on.
+
+    checkpoint: a plain transformers folder, the run's merged one. output: a folder of its own, empty or holding what an
+    interrupted evaluation left. examples: those held out, in the builder's order; their answers are the ground truth.
+    device: "cpu" or "cuda". log: prints a line to the user.
+    """
+
+    checkpoint: Path
+    output: Path
+    run_dir: Path
+    examples: ExampleSource
+    quantisation: Quantisation
+    vocab: CoordVocab | None
+    device: str
+    log: Callable[[str], None]
+
+
+@attrs.frozen(kw_only=True)
+class EvaluationResult:
+    """What an evaluator found. metrics: all of them, by name. shown: the names worth a line on the terminal.
+
+    files: what a person should open, such as a report.
+    """
+
+    metrics: Mapping[str, float]
+    shown: Sequence[str] = ()
+    files: Sequence[Path] = ()
+
+
+class Evaluator(Protocol):
+    """Built by an eval component. Called once on rank 0, when the run is merged."""
+
+    def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
+        """Measure the checkpoint and leave the details in `evaluation.output`.
+
+        May be called again after an interruption, with what it has left there. Raises InputError for what the user
+        can mend, RunError otherwise; the merged checkpoint stays in either case.
+        """
+        ...
 
 
 # --- optimizer ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ _HOW_MANY = {
     Kind.SURGERY: "any number, applied in the order of the file",
     Kind.LOSS: "at least one",
     Kind.OPTIMIZER: f"one; {DEFAULTS[Kind.OPTIMIZER]} when absent",
+    Kind.EVAL: "any number, called in the order of the file",
 }
 
 

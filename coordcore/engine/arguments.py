@@ -11,16 +11,10 @@ from coordcore.assemble import Plan
 from coordcore.engine.loss import LOSS
 from coordcore.engine.model import MODEL_TYPE
 from coordcore.engine.optimizer import OPTIMIZER
+from coordcore.engine.prepare import on_cpu
 from coordcore.engine.template import TEMPLATE_TYPE
 from coordcore.records import InputError
 from coordcore.rundir import RunDir
-
-
-def use_cpu(plan: Plan) -> bool:
-    """Whether the run is on the CPU."""
-    import torch
-
-    return plan.manifest.train.device == "cpu" or not torch.cuda.is_available()
 
 
 def _fsdp(plan: Plan) -> str | None:
@@ -31,7 +25,7 @@ def _fsdp(plan: Plan) -> str | None:
     setting = plan.manifest.launch.fsdp
     if setting is None:
         return None
-    if use_cpu(plan):
+    if on_cpu(plan.manifest):
         raise InputError("launch.fsdp: needs GPUs; on CPU ranks it would be ignored. Leave it out")
     import swift
 
@@ -91,7 +85,7 @@ def swift_arguments(plan: Plan, *, has_validation: bool, resume: str | None) -> 
         "save_total_limit": train.keep,
         "eval_strategy": "steps" if has_validation and train.eval_every else "no",
         "eval_steps": train.eval_every,
-        "use_cpu": use_cpu(plan),
+        "use_cpu": on_cpu(manifest),
         # promises of ours that a default of ms-swift would break
         "dataset": ["coordcore"],
         "val_dataset": ["coordcore"] if has_validation else [],

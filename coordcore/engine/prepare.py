@@ -38,6 +38,13 @@ def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
     return folder.prepare(text, fingerprint(manifest), base, layout=layout, overwrite=overwrite)
 
 
+def on_cpu(manifest: Manifest) -> bool:
+    """Whether the run is on the CPU."""
+    import torch
+
+    return manifest.train.device == "cpu" or not torch.cuda.is_available()
+
+
 def require_device(manifest: Manifest) -> None:
     """Raise InputError when a GPU is asked for and there is none."""
     import torch

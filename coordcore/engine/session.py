@@ -10,7 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from coordcore.engine import launch
+from coordcore.engine.evaluate import evaluate
 from coordcore.engine.prepare import (
+    on_cpu,
     plan_of,
     prepare,
     require_visible,
@@ -73,6 +75,7 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resume
         report = merge_run(folder.path, folder.merged, compare_logits=True)
         for line in report.checks:
             console.print(f"merge    {line}", highlight=False, markup=False, soft_wrap=True)
+    evaluate(loaded, folder, console)
     folder.write_state(done=True)
     result = folder.merged if manifest.output.merge else folder.last_checkpoint()
     seconds = f"{time.monotonic() - started:.0f} s"
@@ -81,10 +84,7 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resume
 
 def _join(loaded: Loaded) -> None:
     """Join the other ranks a launcher started."""
-    import torch
-
-    device = loaded.manifest.train.device
-    launch.start_process_group(cpu=device == "cpu" or not torch.cuda.is_available())
+    launch.start_process_group(cpu=on_cpu(loaded.manifest))
 
 
 def _prepare_in_turn(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:

@@ -29,6 +29,7 @@ NOUNS = {
     Kind.SURGERY: "surgery",
     Kind.LOSS: "loss",
     Kind.OPTIMIZER: "optimizer",
+    Kind.EVAL: "evaluator",
 }
 DEFAULTS = {Kind.TEMPLATE: "plain", Kind.OPTIMIZER: "adamw"}
 """What a manifest gets that names none of the kind."""

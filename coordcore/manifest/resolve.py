@@ -21,7 +21,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
 }
 """Keys that change neither the weights nor their order of updates: a run may be continued with others."""
 
-SECTIONS_WITHOUT_EFFECT = ("name", "requires", "launch", "output", "plugins", "manifest_version")
+SECTIONS_WITHOUT_EFFECT = ("name", "requires", "launch", "output", "plugins", "manifest_version", "eval")
 
 
 def resolved(manifest: Manifest, plugins: Plugins) -> str:

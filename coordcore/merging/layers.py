@@ -14,7 +14,8 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-
 """Largest difference of a layer's outputs that counts as rounding, relative to their size, by dtype of the weight.
 
 In bfloat16 an output is rounded twice in the live layer and once in the merged one, by 2**-9 at most each; rounding the
-weights moves it by about 2**-10. Layers of usual sizes show 0.002 to 0.004 (bfloat16), 0.0004 (float16) and 1e-6 (float32).
+weights moves it by about 2**-10. Layers of usual sizes show 0.002 to 0.004 (bfloat16), 0.0004 (float16) and 1e-6
+(float32).
 """
 
 _SEED = 0x5EED  # of the probes; nobody's weights start from it

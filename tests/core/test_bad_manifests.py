@@ -102,7 +102,7 @@ def unknown_section(text: str) -> str:
 
 @mistake
 def unknown_top_level_key(text: str) -> str:
-    """m.toml:1: seed: unknown key; known: coords, data, launch, loss, manifest_version, model, name, optimizer, \
+    """m.toml:1: seed: unknown key; known: coords, data, eval, launch, loss, manifest_version, model, name, optimizer, \
 output, plugins, requires, surgery, template, train, tuner, vocab"""
     return "seed = 1\n" + text
 

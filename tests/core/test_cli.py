@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import tomli
+import typer
 from fakes import EntryPoint, component, found, offering, usual
 from typer.testing import CliRunner, Result
 
 import coordcore.plugins
-from coordcore import InputError, Kind, __version__
+from coordcore import Command, InputError, Kind, __version__, hookimpl
 from coordcore.cli import app
 from coordcore.plugins import Plugins
 from coordcore.records import RunError
@@ -220,6 +221,7 @@ def test_plugins_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         "components": [
             {"kind": "loss", "name": "same", "summary": "same"}, {"kind": "loss", "name": "mine", "summary": "mine"},
         ],
+        "commands": [],
     }  # fmt: skip
     assert document["conflicts"] == [{"kind": "loss", "name": "same", "distributions": ["a", "b"]}]
 
@@ -416,3 +418,79 @@ def test_a_quick_command_imports_nothing_heavy(command: tuple[str, ...], tmp_pat
 
     assert "was imported" not in result.stdout + result.stderr
     assert result.returncode == (2 if "wrong.toml" in command else 0)
+
+
+# --- commands of plugins ----------------------------------------------------------------------------------------------
+
+
+def commanding(name: str, load: Any) -> ModuleType:
+    plugin = ModuleType("commanding")
+    plugin.coordcore_commands = hookimpl(lambda: [Command(name=name, load=load, summary="counts things")])  # type: ignore[attr-defined]
+    return plugin
+
+
+def test_a_plugin_s_command_runs_and_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(words: list[str], loud: bool = False) -> None:
+        """Count WORDS."""
+        print(len(words), "!" if loud else "")
+
+    install(monkeypatch, found(EntryPoint(plugin=commanding("count", lambda: count))))
+
+    assert invoke("count", "a", "b", "--loud").stdout == "2 !\n"
+    assert "counts things" in invoke("--help").stdout
+    assert "command count" in invoke("plugins").stdout
+
+
+def test_a_plugin_s_command_may_have_subcommands(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> typer.Typer:
+        app = typer.Typer()
+
+        @app.command()
+        def one() -> None:
+            print("first")
+
+        @app.command()
+        def two() -> None:
+            print("second")
+
+        return app
+
+    install(monkeypatch, found(EntryPoint(plugin=commanding("data", load))))
+
+    assert invoke("data", "two").stdout == "second\n"
+
+
+@pytest.mark.parametrize(("error", "code"), [(InputError("no such thing"), 2), (RunError("it broke"), 1)])
+def test_the_errors_of_a_plugin_s_command_have_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    def fails() -> None:
+        raise error
+
+    install(monkeypatch, found(EntryPoint(plugin=commanding("fails", lambda: fails))))
+    result = invoke("fails")
+
+    assert (result.exit_code, result.stderr) == (code, f"coordcore: {error}\n")
+
+
+def test_commands_of_one_name_belong_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [EntryPoint(distribution=name, plugin=commanding("count", lambda: print("never"))) for name in ("a", "b")]
+    install(monkeypatch, found(*both))
+
+    assert invoke("count").exit_code == 2
+    assert "conflict: command.count is offered by a and b" in invoke("plugins").stdout
+
+
+def test_a_command_of_coordcore_s_own_name_is_refused() -> None:
+    (_, info) = found(EntryPoint(plugin=commanding("run", lambda: None))).infos
+
+    assert (info.status, info.reason) == (
+        "failed",
+        "offers a command 'run', which is coordcore's own; give it another name",
+    )
+
+
+def test_coordcore_s_own_commands_are_known() -> None:
+    from coordcore.plugins import OWN_COMMANDS
+
+    assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == OWN_COMMANDS

@@ -134,8 +134,9 @@ def misspelt_hook() -> ModuleType:
 
 
 def hook_of_nobody() -> ModuleType:
-    """unknown hook 'train'; known: coordcore_check, coordcore_data_builders, coordcore_losses, \
-coordcore_optimizers, coordcore_run_ended, coordcore_step_ended, coordcore_surgeries, coordcore_template_adapters"""
+    """unknown hook 'train'; known: coordcore_check, coordcore_commands, coordcore_data_builders, \
+coordcore_evaluators, coordcore_losses, coordcore_optimizers, coordcore_run_ended, coordcore_step_ended, \
+coordcore_surgeries, coordcore_template_adapters"""
     return module(train=hookimpl(lambda: []))
 
 
@@ -194,7 +195,7 @@ def name_twice() -> ModuleType:
 
 
 def bad_name() -> ModuleType:
-    """ValueError: component name must be lower-case letters, digits and underscores, starting with a letter, \
+    """ValueError: a name must be lower-case letters, digits and underscores, starting with a letter, \
 got 'Soft-CE'"""
     return offering(Kind.LOSS, component("Soft-CE"))
 

@@ -61,7 +61,7 @@ def test_parts_are_copied_to_the_same_place(tmp_path: Path) -> None:
 
 def test_a_copy_lies_in_its_pages_as_its_source_does(tmp_path: Path) -> None:
     matrix, vector = written(tmp_path / "file")
-    file = WeightFile(tmp_path / "copy", [VECTOR, MATRIX], copied={"matrix": matrix, "vector": vector})
+    file = WeightFile(tmp_path / "copy", [MATRIX, VECTOR], copied={"matrix": matrix, "vector": vector})
     for name, source in (("matrix", matrix), ("vector", vector)):
         file.copy(name, source)
     file.close()

@@ -98,7 +98,8 @@ def test_float32_is_as_exact_as_the_reference(name, sigma):
     eps = torch.finfo(torch.float32).eps
     for part in PARTS:
         right, reference, actual = (parts[part].double() for _, parts in by)
-        assert (actual - right).abs().max() <= 2 * (reference - right).abs().max() + eps, part
+        rounding = eps * right.abs().max().clamp_min(1.0)  # of the largest value itself
+        assert (actual - right).abs().max() <= 2 * (reference - right).abs().max() + rounding, part
         right, reference, actual = (gradient(parts, logits, (part,)).double() for logits, parts in by)
         assert (actual - right).abs().max() <= 2 * (reference - right).abs().max() + 2 * eps, part
 

@@ -222,7 +222,7 @@ class _Rows(torch.autograd.Function):
             if by_w1 is None:
                 factor = inside = weight[rows]
             else:
-                inside = torch.addcmul(weight[rows], steps[rows], by_w1[rows])
+                inside = torch.mul(steps[rows], by_w1[rows]).add_(weight[rows])
                 factor = torch.sub(tables.columns, centre[rows], out=scratch[: len(t)]).abs_()
                 factor.mul_(by_w1[rows]).add_(shifted[rows])
             window = windows_of(p, row_starts[: len(t)] + a, width).mul_(inside)

@@ -1,0 +1,222 @@
+"""The answer format CoordJSON as a deterministic automaton over bytes and coordinate slots. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import attrs
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+Fields = Literal["any", "desc_first", "geometry_first"]
+Geometry = Literal["bbox_2d", "poly"]
+
+X1, Y1, X2, Y2, POLY_START, POLY = range(6)
+"""Slots: where a coordinate stands. POLY_START is the first of a polygon, POLY any later one."""
+
+COORD = 256
+"""Symbol of slot 0; below it are bytes."""
+
+_NEXT = COORD + 6  # the comma between two objects, kept apart from every other comma
+_SYMBOLS = _NEXT + 1
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Automaton:
+    """States and what leads from one to another. State 0 is the beginning.
+
+    steps: [S, 256 + 6] int16, state and symbol (a byte, or COORD + slot) -> state, -1 where the format ends.
+    last_steps: the same, but no object follows the one that is being written.
+    end: the state in which the answer is complete.
+    """
+
+    steps: Array
+    last_steps: Array
+    end: int
+
+
+@lru_cache
+def answer_automaton(geometry: tuple[Geometry, ...] = get_args(Geometry), fields: Fields = "any") -> Automaton:
+    """The automaton of `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}, ...]}`.
+
+    Its spaces are those that `json.dumps` writes. geometry: the kinds an object may have. fields: the order of
+    description and geometry in an object. A description is a JSON string of at least one character and valid UTF-8; a
+    "bbox_2d" has 4 coordinates, a "poly" an even number of at least 6.
+    """
+    kinds = [_GEOMETRY[kind] for kind in dict.fromkeys(geometry)]
+    place = _either(*kinds)
+    description = _seq(_text('"desc": "'), _CHARACTER, _many(_CHARACTER), _text('"'))
+    orders = {"desc_first": (description, place), "geometry_first": (place, description)}
+    chosen = list(orders.values()) if fields == "any" else [orders[fields]]
+    one = _seq(_text("{"), _either(*(_seq(a, _text(", "), b) for a, b in chosen)), _text("}"))
+    several = _seq(one, _many(_seq(_symbol(_NEXT), _text(" "), one)))
+    return _deterministic(_seq(_text('{"objects": ['), _either(several, _text("")), _text("]}")))
+
+
+# --- patterns: each adds its edges behind a state and gives the state behind them -----------------------------------
+
+
+class _Edges:
+    """A non-deterministic automaton: for each state its labelled edges, and those that need no symbol."""
+
+    def __init__(self) -> None:
+        self.labelled: list[list[tuple[tuple[int, ...], int]]] = []
+        self.silent: list[list[int]] = []
+
+    def state(self) -> int:
+        self.labelled.append([])
+        self.silent.append([])
+        return len(self.labelled) - 1
+
+
+_Pattern = Callable[[_Edges, int], int]
+
+
+def _symbol(*symbols: int) -> _Pattern:
+    def add(edges: _Edges, at: int) -> int:
+        to = edges.state()
+        edges.labelled[at].append((symbols, to))
+        return to
+
+    return add
+
+
+def _bytes(*ranges: tuple[int, int]) -> _Pattern:
+    return _symbol(*(byte for low, high in ranges for byte in range(low, high + 1)))
+
+
+def _seq(*patterns: _Pattern) -> _Pattern:
+    def add(edges: _Edges, at: int) -> int:
+        for pattern in patterns:
+            at = pattern(edges, at)
+        return at
+
+    return add
+
+
+def _text(text: str) -> _Pattern:
+    return _seq(*(_symbol(byte) for byte in text.encode()))
+
+
+def _either(*patterns: _Pattern) -> _Pattern:
+    def add(edges: _Edges, at: int) -> int:
+        to = edges.state()
+        for pattern in patterns:
+            edges.silent[pattern(edges, at)].append(to)
+        return to
+
+    return add
+
+
+def _many(pattern: _Pattern) -> _Pattern:
+    def add(edges: _Edges, at: int) -> int:
+        loop = edges.state()
+        edges.silent[at].append(loop)
+        edges.silent[pattern(edges, loop)].append(loop)
+        return loop
+
+    return add
+
+
+# --- the pieces of the format ---------------------------------------------------------------------------------------
+
+_TAIL = _bytes((0x80, 0xBF))
+_UTF8 = (  # RFC 3629, section 4; the first line without the quotation mark, the backslash and control characters
+    _bytes((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7F)),
+    _seq(_bytes((0xC2, 0xDF)), _TAIL),
+    _seq(_bytes((0xE0, 0xE0)), _bytes((0xA0, 0xBF)), _TAIL),
+    _seq(_bytes((0xE1, 0xEC), (0xEE, 0xEF)), _TAIL, _TAIL),
+    _seq(_bytes((0xED, 0xED)), _bytes((0x80, 0x9F)), _TAIL),
+    _seq(_bytes((0xF0, 0xF0)), _bytes((0x90, 0xBF)), _TAIL, _TAIL),
+    _seq(_bytes((0xF1, 0xF3)), _TAIL, _TAIL, _TAIL),
+    _seq(_bytes((0xF4, 0xF4)), _bytes((0x80, 0x8F)), _TAIL, _TAIL),
+)
+
+
+def _of(letters: str) -> _Pattern:
+    return _symbol(*letters.encode())
+
+
+_HEX = _of("0123456789abcdefABCDEF")
+_D = _of("dD")
+# A lone surrogate, \ud83d without its second half, is JSON but no text.
+_CODE_UNIT = _either(_seq(_of("0123456789abcefABCEF"), _HEX, _HEX, _HEX), _seq(_D, _of("01234567"), _HEX, _HEX))
+_PAIR = _seq(_D, _of("89abAB"), _HEX, _HEX, _text("\\u"), _D, _of("cdefCDEF"), _HEX, _HEX)
+_ESCAPE = _seq(_text("\\"), _either(_of('"\\/bfnrt'), _seq(_text("u"), _either(_CODE_UNIT, _PAIR))))
+_CHARACTER = _either(*_UTF8, _ESCAPE)
+
+
+def _slots(*slots: int) -> _Pattern:
+    patterns = [_symbol(COORD + slot) for slot in slots]
+    return _seq(patterns[0], *(_seq(_text(", "), pattern) for pattern in patterns[1:]))
+
+
+_COMMA = _text(", ")
+_POINT = _slots(POLY, POLY)
+_GEOMETRY: dict[Geometry, _Pattern] = {
+    "bbox_2d": _seq(_text('"bbox_2d": ['), _slots(X1, Y1, X2, Y2), _text("]")),
+    "poly": _seq(
+        *(_text('"poly": ['), _slots(POLY_START, POLY), _COMMA, _POINT, _COMMA, _POINT),
+        *(_many(_seq(_COMMA, _POINT)), _text("]")),
+    ),
+}
+
+
+# --- to a deterministic, minimal automaton --------------------------------------------------------------------------
+
+
+def _deterministic(pattern: _Pattern) -> Automaton:
+    """The subset construction, then Moore's partition refinement."""
+    edges = _Edges()
+    final = pattern(edges, edges.state())
+    numbers = {_closure(edges, [0]): 0}
+    rows: list[list[int]] = []
+    waiting = list(numbers)
+    for subset in waiting:
+        targets: dict[int, list[int]] = {}
+        for state in subset:
+            for symbols, to in edges.labelled[state]:
+                for symbol in symbols:
+                    targets.setdefault(symbol, []).append(to)
+        row = [-1] * _SYMBOLS
+        for symbol, states in targets.items():
+            found = _closure(edges, states)
+            if found not in numbers:
+                numbers[found] = len(numbers)
+                waiting.append(found)
+            row[symbol] = numbers[found]
+        rows.append(row)
+    return _minimal(np.array(rows), np.array([final in subset for subset in waiting]))
+
+
+def _closure(edges: _Edges, states: Sequence[int]) -> frozenset[int]:
+    found, waiting = set(states), list(states)
+    while waiting:
+        for to in edges.silent[waiting.pop()]:
+            if to not in found:
+                found.add(to)
+                waiting.append(to)
+    return frozenset(found)
+
+
+def _minimal(table: Array, final: Array) -> Automaton:
+    block = final.astype(np.int64)
+    while True:
+        # Index -1, no step, reads the appended -1.
+        signature = np.concatenate([block[:, None], np.append(block, -1)[table]], axis=1)
+        numbers: dict[bytes, int] = {}
+        refined = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in signature])
+        if len(numbers) == block.max() + 1:
+            break
+        block = refined
+    first = np.unique(refined, return_index=True)[1]  # numbered as they are met: the beginning is state 0
+    steps = np.append(refined, -1)[table[first]].astype(np.int16)
+    last_steps = steps[:, :_NEXT].copy()
+    free = last_steps.copy()
+    between = steps[:, _NEXT] >= 0
+    free[between, ord(",")] = steps[between, _NEXT]
+    (end,) = np.flatnonzero(final[first])
+    return Automaton(steps=free, last_steps=last_steps, end=int(end))

@@ -1,0 +1,1 @@
+"""The commands: Typer functions that import what they need when they run."""

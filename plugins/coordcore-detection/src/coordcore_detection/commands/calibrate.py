@@ -1,0 +1,54 @@
+"""`coordcore calibrate`: from raw scores to probabilities of being right."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordcore_detection.commands.eval import OutsideName, SpaceName
+from coordcore_detection.commands.predict import Score
+
+
+class Method(StrEnum):
+    """How the scores are fitted."""
+
+    ISOTONIC = "isotonic"
+    TEMPERATURE = "temperature"
+
+
+def command(
+    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="What `coordcore predict` wrote.")],
+    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="The record file that was predicted.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the calibration goes.")],
+    method: Annotated[
+        Method, typer.Option(help="Any rising curve, or two numbers: temperature and bias.")
+    ] = Method.ISOTONIC,
+    score: Annotated[Score | None, typer.Option(help="The score to fit, instead of the predictions' own.")] = None,
+    iou: Annotated[float, typer.Option(min=0.05, max=1.0, help="IoU from which on a box is right.")] = 0.5,
+    space: Annotated[SpaceName, typer.Option(help="What the numbers of RECORDS are.")] = SpaceName.BIN,
+    outside: Annotated[
+        OutsideName, typer.Option(help="A true box that reaches over its image: an error, or clipped.")
+    ] = OutsideName.ERROR,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
+) -> None:
+    """Fit the scores of PREDICTIONS to RECORDS, a split that the model was not trained on."""
+    from coordcore import InputError
+    from coordcore.coords import Quantisation
+    from coordcore_detection import calibration, prediction_files
+    from coordcore_detection.truth_sources import truth_from_records
+
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: exists; replace it with --overwrite, or name another file")
+    header, rows = prediction_files.read(predictions)
+    quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
+    truth = truth_from_records(
+        records, space=space.value, quantisation=quantisation, question="", outside=outside.value
+    )
+    fitted = calibration.fit_to_predictions(
+        truth, header, rows, method=method.value, score=score.value if score else header.score, iou=iou
+    )
+    calibration.write(fitted, output)
+    typer.echo(f"{output}: {method} calibration of {fitted.score}, {fitted.right} of {fitted.boxes} boxes right")

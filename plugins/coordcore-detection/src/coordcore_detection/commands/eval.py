@@ -1,0 +1,74 @@
+"""`coordcore eval`: predictions against a record file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class SpaceName(StrEnum):
+    """What the numbers of the records are."""
+
+    BIN = "bin"
+    PIXEL = "pixel"
+    NORM1 = "norm1"
+
+
+class OutsideName(StrEnum):
+    """What becomes of a corner outside its image."""
+
+    ERROR = "error"
+    CLIP = "clip"
+
+
+def command(
+    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="What `coordcore predict` wrote.")],
+    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="The record file that was predicted.")],
+    space: Annotated[SpaceName, typer.Option(help="What the numbers of RECORDS are.")] = SpaceName.BIN,
+    outside: Annotated[
+        OutsideName, typer.Option(help="A true box that reaches over its image: an error, or clipped.")
+    ] = OutsideName.ERROR,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure PREDICTIONS against RECORDS: AP, AR, F1, IoU, calibration, and the ceiling of the quantisation."""
+    from rich.console import Console
+
+    from coordcore import InputError
+    from coordcore.coords import Quantisation
+    from coordcore_detection import prediction_files, results, tables
+    from coordcore_detection.evaluate import evaluate
+    from coordcore_detection.truth_sources import truth_from_records
+
+    if output is not None and output.exists() and not overwrite:
+        raise InputError(f"{output}: exists; replace it with --overwrite, or name another file")
+    header, rows = prediction_files.read(predictions)
+    quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
+    truth = truth_from_records(
+        records, space=space.value, quantisation=quantisation, question="", outside=outside.value
+    )
+    result = evaluate(truth[:limit], header, rows).result
+    if output is not None:
+        results.write(result, output)
+    if json:
+        typer.echo(results.as_json(result))
+        return
+    console = Console(highlight=False)
+    counts = result.counts
+    console.print(
+        f"{counts['images']} images, {counts['true_boxes']} true boxes, {counts['predicted_boxes']} predicted; "
+        f"{quantisation}, score {header.score}",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(tables.evaluation_table(result))
+    console.print(tables.rates(result), markup=False, soft_wrap=True)
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)

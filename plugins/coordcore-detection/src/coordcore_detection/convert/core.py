@@ -1,0 +1,207 @@
+"""What readers hand over: images and their shapes; the settings they read under; the account of what became of each.
+
+Torch-free. Positions are on pixel edges: an image of width W spans 0..W, and a box that covers it is (0, 0, W, H).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import msgspec
+
+from coordcore.coords import Quantisation
+
+Box = tuple[float, float, float, float]
+Space = Literal["pixel", "norm1", "bin"]
+BoxOrder = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
+"""What four numbers are: two corners, corner and size, centre and size, or two corners with y first."""
+
+EXAMPLES = 3
+
+
+class Shape(msgspec.Struct, kw_only=True, gc=False):
+    """One annotated shape, in pixels of the image as it was annotated (or in fractions of it: SourceImage.fractions).
+
+    box: x1, y1, x2, y2. poly: x1, y1, x2, y2, ... of one polygon. points: x, y, ... that enclose nothing. At least one
+    of them is there, a shape with points has nothing else, and x and y come in pairs; anything else may be wrong.
+    crowd: a region of several objects. difficult: VOC's mark. was: what the source held when that is no box ("polygon",
+    "rotated box"), for the account. name: what messages call it ("annotation 17").
+    """
+
+    label: str | None
+    box: Box | None = None
+    poly: list[float] | None = None
+    points: list[float] | None = None
+    crowd: bool = False
+    difficult: bool = False
+    was: str = ""
+    name: str = ""
+
+
+class SourceImage(msgspec.Struct, kw_only=True, gc=False):
+    """One image and its shapes, as a reader found them.
+
+    file: its path as the source writes it, with forward slashes. width, height: as the source states them, None when
+    it does not. fractions: the shapes are in fractions of the image. path: the file itself, where the reader
+    knows it. lost: how many of its objects the reader has dropped. id, split: the source's own. summary, metadata: for
+    the record.
+    """
+
+    file: str
+    width: float | None
+    height: float | None
+    shapes: list[Shape]
+    fractions: bool = False
+    path: Path | None = None
+    lost: int = 0
+    id: Any = None
+    split: str | None = None
+    summary: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+@attrs.frozen(kw_only=True)
+class Reading:
+    """How a source is read.
+
+    images: folder of the image files. classes: file with the class names. instances: COCO file that REFER's refs point
+    into. space, boxes, quantisation: what the numbers are, where the format does not say. polygons: whether polygons
+    are wanted, so that they need not be read otherwise.
+    """
+
+    images: Path | None = None
+    classes: Path | None = None
+    instances: Path | None = None
+    space: Space | None = None
+    boxes: BoxOrder | None = None
+    quantisation: Quantisation | None = None
+    polygons: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """What a reader returns: the images, and how many there will be where that is known, for the progress bar."""
+
+    images: Iterator[SourceImage]
+    total: int | None = None
+
+
+@attrs.define(kw_only=True)
+class Tally:
+    """Counts of one kind of thing. `read` is counted where it is read, the others where each thing ends."""
+
+    read: int = 0
+    written: int = 0
+    carried: dict[str, int] = attrs.Factory(dict)
+    dropped: dict[str, int] = attrs.Factory(dict)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether everything that was read was written, carried under `metadata`, or dropped for a reason."""
+        return self.read == self.written + sum(self.carried.values()) + sum(self.dropped.values())
+
+
+@attrs.define
+class Account:
+    """What became of every image and object of a conversion, with up to three examples for each reason."""
+
+    images: Tally = attrs.Factory(Tally)
+    objects: Tally = attrs.Factory(Tally)
+    notes: dict[str, int] = attrs.Factory(dict)
+    examples: dict[str, list[str]] = attrs.Factory(dict)
+
+    def drop_image(self, reason: str, *where: Any, objects: int = 0) -> None:
+        """Count an image as dropped, with the objects that go with it. where: joined by spaces when it is shown."""
+        _add(self.images.dropped, reason)
+        if objects:
+            _add(self.objects.dropped, f"image dropped: {reason}", objects)
+        self._example(reason, where)
+
+    def drop_object(self, reason: str, *where: Any, count: int = 1) -> None:
+        _add(self.objects.dropped, reason, count)
+        self._example(reason, where)
+
+    def carry_objects(self, kind: str, count: int) -> None:
+        """Count objects that go under `metadata`."""
+        _add(self.objects.carried, kind, count)
+
+    def note(self, what: str, *where: Any, count: int = 1) -> None:
+        """Count something that was changed or is worth knowing, and drops nothing."""
+        _add(self.notes, what, count)
+        self._example(what, where)
+
+    def _example(self, reason: str, where: tuple[Any, ...]) -> None:
+        known = self.examples.setdefault(reason, [])
+        if where and len(known) < EXAMPLES:
+            # What a broken file calls itself must still fit into a UTF-8 account.
+            known.append(" ".join(map(str, where)).encode("utf-8", "replace").decode())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in attrs.asdict(self).items() if key != "examples"} | {
+            "examples": {key: shown for key, shown in self.examples.items() if shown}
+        }
+
+    def lines(self) -> list[str]:
+        """The account as a table for the terminal."""
+        kinds = {"images": self.images, "objects": self.objects}
+        carried = sorted({key for tally in kinds.values() for key in tally.carried})
+        rows = [["", "read", "written", *carried, "dropped"]]
+        for name, tally in kinds.items():
+            under = [str(tally.carried.get(key, 0)) for key in carried]
+            rows.append([name, str(tally.read), str(tally.written), *under, str(sum(tally.dropped.values()))])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = []
+        for head, *cells in rows:
+            numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+            lines.append("  ".join([head.ljust(widths[0]), *numbers]))
+        for title, reasons in (
+            ("images dropped", self.images.dropped),
+            ("objects dropped", self.objects.dropped),
+            ("notes", self.notes),
+        ):
+            if reasons:
+                lines += ["", title, *self._reasons(reasons)]
+        return lines
+
+    def _reasons(self, reasons: dict[str, int]) -> list[str]:
+        width = max(len(str(count)) for count in reasons.values())
+        lines = []
+        for reason, count in sorted(reasons.items(), key=lambda one: (-one[1], one[0])):
+            shown = self.examples.get(reason, [])
+            example = f" (e.g. {_short(shown[0])})" if shown else ""
+            lines.append(f"  {count:>{width}}  {reason}{example}")
+        return lines
+
+
+Reader = Callable[[Path, Reading, Account], Found]
+
+
+def corners(values: tuple[float, ...] | list[float], order: BoxOrder) -> Box:
+    """Four numbers of `order` as x1, y1, x2, y2."""
+    a, b, c, d = values
+    if order == "xywh":
+        return a, b, a + c, b + d
+    if order == "cxcywh":
+        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    if order == "yxyx":
+        return b, a, d, c
+    return a, b, c, d
+
+
+def bounds(points: list[float]) -> Box:
+    """The smallest box around x, y, x, y, ..."""
+    xs, ys = points[::2], points[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _add(counts: dict[str, int], key: str, count: int = 1) -> None:
+    counts[key] = counts.get(key, 0) + count
+
+
+def _short(text: str, limit: int = 100) -> str:
+    """One line of printable text."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"

@@ -1,0 +1,192 @@
+"""Reading text that may be broken: JSON files, lines, XML, labels. Each mistake has a reason that can be counted."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from coordcore import InputError
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+# What a record's `desc` may not hold (docs/reference/records.md): a control token of Qwen's vocabulary, a coord token,
+# a placeholder of ms-swift's templates, Qwen3's reasoning and tool markup.
+_RESERVED = re.compile(
+    r"<\|[^<>|]*\|>"
+    r"|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
+    r"|</?(?:think|tool_call|tool_response)>"
+)
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+
+
+class UnreadableError(Exception):
+    """A file or line cannot be read. reason: one of few, so that they can be counted. detail: what and where."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@attrs.frozen
+class Label:
+    """A label fit for a record, or the reason why there is none. changed: it differs from what the source holds."""
+
+    text: str
+    problem: str = ""
+    changed: bool = False
+
+
+@lru_cache(maxsize=65536)
+def clean_label(raw: str | None) -> Label:
+    """Runs of white space and control characters become one blank; quotes and emoji stay as they are."""
+    if raw is None:
+        return Label("", "no label")
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        return Label("", "label is no valid Unicode")
+    text = " ".join("".join(" " if _is_control(letter) else letter for letter in raw).split())
+    if not text:
+        return Label("", "empty label")
+    if _RESERVED.search(text):
+        return Label("", "label holds a control token of the model; rename the category")
+    return Label(text, changed=text != raw)
+
+
+def _is_control(letter: str) -> bool:
+    import unicodedata
+
+    return unicodedata.category(letter) in ("Cc", "Zl", "Zp")
+
+
+def clean_path(raw: str) -> str:
+    """A path as records write it: forward slashes, no leading "./"."""
+    return raw.replace("\\", "/").removeprefix("./")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises UnreadableError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableError("cannot be opened", (error.strerror or str(error)).lower()) from error
+
+
+def parse_json(data: bytes) -> Any:
+    """Any JSON, and NaN or Infinity as Python writes them. Raises UnreadableError."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # the standard library reads more (NaN, UTF-16, byte order marks), and says where it stops
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError as error:
+        raise UnreadableError("not UTF-8", f"{error.reason} at byte {error.start}; save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise UnreadableError("not JSON", f"{error}; is the file cut off?") from error
+    except RecursionError as error:
+        raise UnreadableError("not JSON", "nested too deep") from error
+    except ValueError as error:  # an integer of more than 4300 digits
+        raise UnreadableError("not JSON", str(error)) from error
+
+
+def structure(data: Any, kind: Any) -> Any:
+    """`data` as an instance of the msgspec type `kind`. Raises UnreadableError with the path and what was found."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise UnreadableError(reword(error)) from error
+    except UnicodeEncodeError as error:
+        raise UnreadableError("text that is no valid Unicode") from error
+
+
+def reword(error: msgspec.MsgspecError) -> str:
+    """msgspec's message with the path in front: "bbox: expected array of length 4".
+
+    Without the indices of the path, so that equal mistakes are counted together.
+    """
+    message = str(error)
+    place = _PLACE.search(message)
+    text = _PLACE.sub("", message).replace("`", "")
+    text = text[:1].lower() + text[1:]
+    path = re.sub(r"\[\d+\]", "[...]", place.group(1)) if place else ""
+    return f"{path}: {text}" if path else text
+
+
+def load_whole(path: Path) -> Any:
+    """The JSON of a file that must be readable. Raises InputError."""
+    try:
+        return parse_json(read_bytes(path))
+    except UnreadableError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of a JSONL file without its blank lines. Raises InputError when it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    yield number, text
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def parse_xml(data: bytes) -> Element:
+    """The root of an XML document. Raises UnreadableError, also for entities, which can blow up in memory."""
+    from defusedxml import ElementTree
+
+    try:
+        root: Element = ElementTree.fromstring(data)
+    except xml_errors() as error:
+        raise xml_problem(error) from error
+    return root
+
+
+def xml_errors() -> tuple[type[Exception], ...]:
+    """What parsing XML raises. LookupError is an unknown encoding, ValueError one that expat cannot use."""
+    from xml.etree.ElementTree import ParseError
+
+    return ParseError, LookupError, ValueError  # defusedxml's refusals are ValueErrors
+
+
+def xml_problem(error: Exception) -> UnreadableError:
+    from defusedxml import DefusedXmlException
+
+    if isinstance(error, DefusedXmlException):
+        return UnreadableError("XML with a DTD entity or an external reference is refused", type(error).__name__)
+    return UnreadableError("not XML", f"{error}; is the file cut off?")
+
+
+def numbers(text: str) -> list[float] | None:
+    """The numbers of a text, separated by white space, commas or semicolons; None when a part is none."""
+    try:
+        return [float(part) for part in re.split(r"[\s,;]+", text.strip())] if text.strip() else []
+    except ValueError:
+        return None
+
+
+def find_files(source: Path, suffix: str) -> list[Path]:
+    """`source` itself if it is a file, else the files of that suffix in the folder and below, by path.
+
+    Raises InputError when there are none.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder")
+    found = sorted(path for path in source.rglob(f"*{suffix}") if path.is_file())
+    if not found:
+        raise InputError(f"{source}: holds no {suffix} files")
+    return found

@@ -1,0 +1,141 @@
+"""The component `[eval.detection]`: predicts the examples held out and evaluates. Torch-free until it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+from attrs.validators import ge, optional
+
+from coordcore import BuildContext, Component, InputError, option
+from coordcore.coords import NUM_BINS
+
+if TYPE_CHECKING:
+    from coordcore.protocols import Evaluation, EvaluationResult
+    from coordcore_detection.evaluate import Evaluated
+    from coordcore_detection.predictions import Header, Row
+    from coordcore_detection.settings import PredictSettings
+    from coordcore_detection.truth import TruthImage
+
+PREDICTIONS = "predictions.jsonl"
+SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP")
+
+# `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
+Coordinates = Literal["argmax", "expectation"]
+Score = Literal["geometric_mean", "min", "coord_mass", "entropy", "near"]
+
+
+@attrs.frozen(kw_only=True)
+class DetectionConfig:
+    """`[eval.detection]`: boxes of the merged checkpoint on the examples held out, measured."""
+
+    images: int | None = option(
+        default=None, validator=optional(ge(1)), help="evaluate the first so many examples; all of them when absent"
+    )
+    coordinates: Coordinates = option(
+        default="expectation", help="read each coordinate as its most likely bin, or as the expected one"
+    )
+    window: int = option(
+        default=20,
+        validator=ge(0),
+        help="take the expectation over the bins at most so far from the most likely one; 999 takes all of them",
+    )
+    score: Score = option(default="near", help="what ranks boxes and is held against their being right")
+    constrained: bool = option(default=True, help="allow only tokens that write the answer format")
+    max_new_tokens: int = option(default=2048, validator=ge(1), help="tokens of an answer")
+    max_objects: int = option(default=100, validator=ge(1), help="objects of an answer")
+    batch_size: int = option(default=25, validator=ge(1), help="images at a time")
+
+    def settings(self) -> PredictSettings:
+        """The same for `coordcore_detection.predict`."""
+        from coordcore_detection.settings import PredictSettings
+
+        return PredictSettings(
+            coordinates=self.coordinates,
+            window=None if self.window >= NUM_BINS - 1 else self.window,
+            score=self.score,
+            constrained=self.constrained,
+            max_new_tokens=self.max_new_tokens,
+            max_objects=self.max_objects,
+            batch_size=self.batch_size,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class DetectionEvaluator:
+    """The `Evaluator` of `[eval.detection]`. Leaves predictions.jsonl and evaluation.json; continues the former."""
+
+    config: DetectionConfig
+
+    def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
+        from coordcore.protocols import EvaluationResult
+        from coordcore_detection.evaluate import evaluate
+        from coordcore_detection.truth_sources import truth_from_examples
+
+        truth = truth_from_examples(evaluation.examples, evaluation.quantisation)
+        count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
+        header, rows = self._predicted(evaluation, truth, count)
+        evaluated = evaluate((truth[index] for index in range(count)), header, rows)
+        for note in evaluated.result.notes:
+            evaluation.log(f"note: {note}")
+        metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
+        return EvaluationResult(
+            metrics=metrics,
+            shown=[name for name in SHOWN if name in metrics],
+            files=write_files(evaluated, evaluation.output),
+        )
+
+    def _predicted(self, evaluation: Evaluation, truth: Sequence[TruthImage], count: int) -> tuple[Header, list[Row]]:
+        """Ask about the first `count` images and write predictions.jsonl, but for those that it holds already."""
+        from coordcore_detection import predict, prediction_files
+        from coordcore_detection.truth_sources import example_key
+
+        settings = self.config.settings()
+        loaded = predict.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
+        header = predict.header(evaluation.checkpoint, loaded, settings)
+        path = evaluation.output / PREDICTIONS
+        try:
+            rows = prediction_files.resume(path, header)
+        except InputError as error:
+            evaluation.log(f"predicts anew: {error}")
+            path.unlink()
+            rows = []
+        done = {row.image for row in rows}
+        left = [index for index in range(count) if example_key(index) not in done]
+        evaluation.log(f"asks about {len(left)} images")
+        with prediction_files.appending(path, header) as add:
+            for row in predict.predict(
+                loaded.model,
+                loaded.processor,
+                (truth[index] for index in left),  # drawn or decoded only now
+                settings,
+                vocab=loaded.vocab,
+                quantisation=loaded.quantisation,
+                log=evaluation.log,
+            ):
+                add(row)
+                rows.append(row)
+        return header, rows
+
+
+def write_files(evaluated: Evaluated, output: Path) -> list[Path]:
+    """Write what an evaluation leaves in its folder; returns what a person should open. A report belongs here."""
+    from coordcore_detection import results
+
+    path = output / results.FILE
+    results.write(evaluated.result, path)
+    return [path]
+
+
+def _build(config: DetectionConfig, _context: BuildContext) -> DetectionEvaluator:
+    return DetectionEvaluator(config=config)
+
+
+COMPONENT = Component(
+    name="detection",
+    config=DetectionConfig,
+    build=_build,
+    summary="predicts the examples held out: AP, F1, IoU, calibration, and the ceiling of the quantisation",
+)

@@ -1,0 +1,62 @@
+"""The scores of a box, from the probabilities of the tokens that wrote it. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from coordcore.quantisation import NUM_BINS
+
+Logs = Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """The probabilities behind one box.
+
+    description, coordinates: log-probabilities over the whole vocabulary, before any constraint, of the tokens that
+    wrote the description and of its coord tokens. entropy, log_mass, log_near: of its coordinates, as in
+    `decoding.Coords`.
+    """
+
+    description: Logs
+    coordinates: Logs
+    entropy: Logs
+    log_mass: Logs
+    log_near: Logs
+
+
+def _mean(logarithms: Logs) -> float:
+    """The geometric mean of probabilities given by their logarithms; 1 for none."""
+    return math.exp(np.mean(logarithms)) if len(logarithms) else 1.0
+
+
+def _named(evidence: Evidence) -> float:
+    return _mean(evidence.description)
+
+
+SCORES: Mapping[str, Callable[[Evidence], float]] = {
+    "geometric_mean": lambda one: _mean([*one.description, *one.coordinates]),
+    "min": lambda one: math.exp(min([*one.description, *one.coordinates])),
+    "coord_mass": lambda one: _named(one) * _mean(one.log_mass),
+    "entropy": lambda one: _named(one) * (1 - float(np.mean(one.entropy)) / math.log(NUM_BINS)),
+    "near": lambda one: _named(one) * _mean(one.log_near),
+}
+"""Name -> score, in 0..1.
+
+geometric_mean, min: of the probabilities of all tokens of description and coordinates. The others multiply the
+geometric mean over the description's tokens with what the coordinates' distributions say: coord_mass, the probability
+that a coord token stands there at all; entropy, 1 - H / log K, averaged over the coordinates; near, the probability
+within 20 bins of the written one (geometric means over the coordinates).
+"""
+
+DEFAULT_SCORE = "near"
+
+
+def scores_of(evidence: Evidence) -> dict[str, float]:
+    """All scores of one box, each in 0..1."""
+    return {name: min(max(score(evidence), 0.0), 1.0) for name, score in SCORES.items()}

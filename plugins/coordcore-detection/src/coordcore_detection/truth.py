@@ -1,0 +1,38 @@
+"""Ground truth of images: boxes in pixels with their labels, from record files or from a run's examples. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Boxes = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TruthImage:
+    """One image and what is in it.
+
+    key: names the image in prediction files: its path as the record writes it, or "example-17" for one without a file.
+    width, height: of the upright image, in pixels. labels: one per box. boxes: [n, 4] float64 x1, y1, x2, y2 in pixels
+    of the upright image. crowd: [n] bool, regions that count neither as found nor as missed. open: the upright RGB
+    image; raises InputError. messages: the conversation before the answer, for a model to be asked. in_bins: whether
+    the source holds bins, so that the boxes are on the grid of the quantisation and nothing finer is known.
+    """
+
+    key: str
+    width: int
+    height: int
+    labels: tuple[str, ...]
+    boxes: Boxes
+    crowd: np.ndarray[Any, np.dtype[np.bool_]]
+    open: Callable[[], Image] = attrs.field(repr=False)
+    messages: tuple[dict[str, Any], ...] = ()
+    path: Path | None = None
+    in_bins: bool = False

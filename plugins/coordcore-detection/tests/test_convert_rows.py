@@ -1,0 +1,339 @@
+"""ODVG, referring expressions, ms-swift rows and records: one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversion_support import coco, read_lines, records_of, run, write_image, write_json, write_lines
+
+from coordcore import InputError
+from coordcore.coords import QUANTISATIONS, ints_to_tokens
+
+
+def odvg(**content: Any) -> dict[str, Any]:
+    return {"filename": "a.jpg", "width": 100, "height": 80, **content}
+
+
+def from_odvg(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], Any]:
+    return records_of(write_lines(tmp_path / "a.jsonl", *rows), "odvg", tmp_path, **options)
+
+
+INSTANCE = {"bbox": [10, 20, 40, 60], "label": 0, "category": "cat"}
+
+
+def test_odvg_detections(tmp_path: Path) -> None:
+    records, _ = from_odvg(tmp_path, odvg(detection={"instances": [INSTANCE]}), odvg(detection={"instances": []}))
+    assert [one["objects"] for one in records] == [[{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}], []]
+
+
+def test_odvg_label_numbers_take_their_names_from_a_map(tmp_path: Path) -> None:
+    classes = write_json(tmp_path / "map.json", {"0": "cat"})
+    instance = {"bbox": [10, 20, 40, 60], "label": 0}
+    records, _ = from_odvg(tmp_path, odvg(detection={"instances": [instance]}), classes=classes)
+    assert records[0]["objects"][0]["desc"] == "cat"
+
+
+def test_odvg_phrases_may_have_several_boxes(tmp_path: Path) -> None:
+    regions = [
+        {"phrase": "two cats", "bbox": [[1, 2, 3, 4], [5, 6, 7, 8]]},
+        {"phrase": ["a dog"], "bbox": [9, 10, 11, 12]},
+    ]
+    records, _ = from_odvg(tmp_path, odvg(grounding={"caption": "two cats and a dog", "regions": regions}))
+    assert [(one["desc"], one["bbox_2d"][0]) for one in records[0]["objects"]] == [
+        ("two cats", 1),
+        ("two cats", 5),
+        ("a dog", 9),
+    ]
+    assert records[0]["metadata"] == {"caption": "two cats and a dog"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"detection": {"instances": [{"bbox": [1, 2, 3, 4], "label": 5}]}}, "label number without a name; --classes"),
+        (
+            {"detection": {"instances": [{"bbox": [1, 2, 3]}]}},
+            "instance not readable: bbox: expected array of length 4",
+        ),
+        ({"detection": {"instances": [{"bbox": [9, 2, 3, 4], "category": "a"}]}}, "negative width or height"),
+        ({"detection": {"instances": [{"bbox": [1, 2, 3, 4]}]}}, "no label"),
+        ({"grounding": {"regions": [{"bbox": [1, 2, 3, 4], "phrase": ["a", "b"]}]}}, "region with several phrases"),
+        ({"grounding": {"regions": [{"bbox": [], "phrase": "a"}]}}, "region not readable"),
+        ({"grounding": {"regions": [{"bbox": [[1, 2, 3, math.inf]], "phrase": "a"}]}}, "a coordinate is NaN"),
+    ],
+)
+def test_each_bad_odvg_object_has_its_reason(tmp_path: Path, content: dict[str, Any], reason: str) -> None:
+    _, account = from_odvg(tmp_path, odvg(detection={"instances": [INSTANCE]}), odvg(**content))
+    assert [key.startswith(reason) for key in account.objects.dropped] == [True]
+    assert account.images.dropped == {"all of its objects were dropped": 1}
+
+
+def test_bad_lines_are_dropped_images(tmp_path: Path) -> None:
+    good = odvg(detection={"instances": [INSTANCE]})
+    _, account = from_odvg(tmp_path, good, '{"filename": ', "[]", "", {"width": 1})
+    assert account.images.dropped == {
+        "not JSON": 1,
+        "expected object, got array": 1,
+        "object missing required field filename": 1,
+    }
+
+
+# --- referring expressions ------------------------------------------------------------------------------------------
+
+FLAT = {"boxes": "xyxy", "from_space": "pixel"}
+
+
+def row(expression: Any = "left cat", bbox: Any = (10, 20, 40, 60), **more: Any) -> dict[str, Any]:
+    return {"image": "a.jpg", "expression": expression, "bbox": bbox, "width": 100, "height": 80, **more}
+
+
+def from_rows(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], Any]:
+    return records_of(write_lines(tmp_path / "a.jsonl", *rows), "refcoco", tmp_path, **(FLAT | options))
+
+
+def test_the_expressions_of_an_image_are_one_record(tmp_path: Path) -> None:
+    other = row("a dog", [1, 2, 3, 4], image="b.jpg")
+    records, _ = from_rows(tmp_path, row(), other, row(["right cat", "that one"], [50, 20, 60, 60]))
+    assert [one["images"] for one in records] == [["a.jpg"], ["b.jpg"]]
+    assert [one["desc"] for one in records[0]["objects"]] == ["left cat", "right cat", "that one"]
+    assert records[0]["objects"][2]["bbox_2d"] == [50, 20, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("order", "space", "bbox"),
+    [
+        ("xyxy", "pixel", [10, 20, 40, 60]),
+        ("xywh", "pixel", [10, 20, 30, 40]),
+        ("cxcywh", "norm1", [0.25, 0.5, 0.3, 0.5]),
+        ("yxyx", "norm1", [0.25, 0.1, 0.75, 0.4]),
+    ],
+)
+def test_rows_are_read_as_declared(tmp_path: Path, order: str, space: str, bbox: list[float]) -> None:
+    records, _ = from_rows(tmp_path, row(bbox=bbox), boxes=order, from_space=space)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([10, 20, 40, 60])
+
+
+def test_an_array_of_rows_with_other_names(tmp_path: Path) -> None:
+    one = {"img_path": "a.jpg", "sent": "left cat", "bbox": [10, 20, 40, 60], "width": 100, "height": 80}
+    records, _ = records_of(write_json(tmp_path / "a.json", [one]), "refcoco", tmp_path, **FLAT)
+    assert records[0]["objects"] == [{"desc": "left cat", "bbox_2d": [10, 20, 40, 60]}]
+
+
+def test_rows_without_a_declared_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"give --boxes .* and --from-space"):
+        from_rows(tmp_path, row(), boxes=None)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (row(bbox=[1, 2, 3]), "bbox is not 4 numbers"),
+        (row(bbox="1,2,3,4"), "row not readable: bbox: expected array, got str"),
+        (row(expression=None), "row without one of"),
+        (row(expression=""), "empty label"),
+        (row(image=None), "row without one of"),
+        (row(width=90), "size differs from that of the image's first row"),
+        ("{", "not JSON"),
+        ("5", "row not readable: expected object, got int"),
+    ],
+)
+def test_each_bad_row_has_its_reason(tmp_path: Path, bad: Any, reason: str) -> None:
+    _, account = from_rows(tmp_path, row(), bad)
+    assert [key.startswith(reason) for key in account.objects.dropped] == [True]
+
+
+def refs(tmp_path: Path, *given: dict[str, Any]) -> tuple[Path, Path]:
+    instances = coco([{"id": 5, "image_id": 7, "category_id": 1, "bbox": [10, 20, 30, 40]}])
+    return write_json(tmp_path / "refs.json", list(given)), write_json(tmp_path / "instances.json", instances)
+
+
+def test_refers_refs_take_boxes_and_splits_from_the_instances(tmp_path: Path) -> None:
+    ref = {"ann_id": 5, "image_id": 7, "split": "testA", "sentences": [{"sent": "left cat", "raw": "Left CAT!"}]}
+    lost = {"ann_id": 6, "image_id": 7, "split": "testA", "sentences": [{"sent": "a"}, {"sent": "b"}]}
+    source, instances = refs(tmp_path, ref, lost, {"ann_id": 5})
+    account = run(source, "refcoco", tmp_path / "out.jsonl", instances=instances, split="source")
+    records = read_lines(tmp_path / "out.testA.jsonl")
+    assert records[0]["objects"] == [{"desc": "left cat", "bbox_2d": [10, 20, 40, 60]}]
+    assert account.objects.dropped == {
+        "ref to an image or box that the instances lack": 2,
+        "ref not readable: object missing required field image_id": 1,
+    }
+
+
+def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+    (tmp_path / "refs(unc).p").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(InputError, match="a pickle can run code"):
+        run(tmp_path / "refs(unc).p", "refcoco", tmp_path / "out.jsonl", **FLAT)
+
+
+# --- ms-swift -------------------------------------------------------------------------------------------------------
+
+
+def swift(**objects: Any) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": "<image>Find <ref-object>"}],
+        "images": ["a.png"],
+        "objects": objects,
+    }
+
+
+def from_swift(tmp_path: Path, *rows: Any) -> tuple[list[Any], Any]:
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, 100, 80)
+    return records_of(write_lines(tmp_path / "a.jsonl", *rows), "swift", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bbox"),
+    [
+        ({}, [10, 20, 40, 60]),
+        ({"bbox_type": "real"}, [10, 20, 40, 60]),
+        ({"bbox_type": "norm1"}, [0.1, 0.25, 0.4, 0.75]),
+    ],
+)
+def test_swift_boxes_in_pixels_and_fractions(tmp_path: Path, kind: dict[str, str], bbox: list[float]) -> None:
+    records, _ = from_swift(tmp_path, swift(ref=["cat"], bbox=[bbox], **kind))
+    assert (records[0]["width"], records[0]["height"]) == (100, 80)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([10, 20, 40, 60])
+
+
+def test_swift_rows_of_several_images_become_several_records(tmp_path: Path) -> None:
+    objects = {"ref": ["cat", "dog"], "bbox": [[1, 2, 3, 4], [5, 6]], "image_id": [1]}
+    records, _ = from_swift(tmp_path, {"images": ["a.png", {"path": "b.png"}], "objects": objects})
+    assert [one["images"] for one in records] == [["a.png"], ["b.png"]]
+    assert records[0]["metadata"] == {"points": [{"desc": "dog", "points": [5, 6]}]}
+    assert records[1]["objects"] == [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}]
+
+
+def test_one_ref_names_every_box(tmp_path: Path) -> None:
+    records, _ = from_swift(tmp_path, swift(ref=["sheep"], bbox=[[1, 2, 3, 4], [5, 6, 7, 8]]))
+    assert [one["desc"] for one in records[0]["objects"]] == ["sheep", "sheep"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "images", "objects"),
+    [
+        (swift(ref=["a", "b", "c"], bbox=[[1, 2, 3, 4]]), {"row whose refs do not match its boxes": 1}, None),
+        ({"images": [{"bytes": "AA"}]}, {"row without the path of an image file": 1}, None),
+        ({"images": []}, {"row without the path of an image file": 1}, None),
+        (swift(ref=["a"], bbox=[], bbox_type="pixels"), {"objects.bbox_type: invalid enum value 'pixels'": 1}, None),
+        (swift(ref=["a"], bbox=[[1, 2, 3]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
+        (swift(ref=["a"], bbox=[["1", 2, 3, 4]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
+        (
+            swift(ref=["a"], bbox=[[1, 2, 3, 4]], image_id=[3]),
+            None,
+            {"image_id of an image that the row does not have": 1},
+        ),
+        ({"images": ["no.png"]}, {"image file missing": 1}, None),
+    ],
+)
+def test_each_bad_swift_row_has_its_reason(tmp_path: Path, bad: Any, images: Any, objects: Any) -> None:
+    _, account = from_swift(tmp_path, swift(ref=["cat"], bbox=[[10, 20, 40, 60]]), bad)
+    assert account.images.dropped == (images or {"all of its objects were dropped": 1})
+    if objects is not None:
+        assert account.objects.dropped == objects
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+def record(*objects: Any, **more: Any) -> dict[str, Any]:
+    return {"images": ["a.jpg"], "width": 100, "height": 80, "objects": list(objects), **more}
+
+
+def from_records(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], Any]:
+    options = {"from_space": "pixel"} | options
+    return records_of(write_lines(tmp_path / "a.jsonl", *rows), "records", tmp_path, **options)
+
+
+def test_records_in_the_wrong_order_can_be_mended(tmp_path: Path) -> None:
+    records, _ = from_records(tmp_path, record({"desc": "cat", "bbox_2d": [10, 20, 30, 40]}), boxes="xywh")
+    assert records[0]["objects"] == [{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}]
+
+
+def test_everything_of_a_record_is_carried(tmp_path: Path) -> None:
+    given = record(
+        {"desc": "cat", "bbox_2d": [10, 20, 40, 60]},
+        {"desc": "roof", "poly": [0, 0, 9, 0, 9, 9], "poly_points": 3},
+        summary="a cat",
+        metadata={
+            "image_id": 3,
+            "difficult": [0],
+            "note": "mine",
+            "crowd": [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}],
+            "points": [{"desc": "eye", "points": [5, 6]}],
+        },
+    )
+    records, _ = from_records(tmp_path, given, geometry="poly")
+    assert records == [given]
+
+
+@pytest.mark.parametrize("form", [list, ints_to_tokens])
+def test_bins_and_coord_tokens_are_read_under_their_convention(tmp_path: Path, form: Any) -> None:
+    given = record({"desc": "cat", "bbox_2d": form([0, 333, 666, 999])})
+    records, _ = from_records(tmp_path, given, from_space="bin", from_quantisation="nearest_999")
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([0, 80 / 3, 200 / 3, 80])
+
+
+def test_bins_of_another_declared_convention_are_refused(tmp_path: Path) -> None:
+    spec = QUANTISATIONS["qwen_1000"].as_dict()
+    given = record({"desc": "cat", "bbox_2d": [0, 333, 666, 999]}, metadata={"quantisation": spec})
+    with pytest.raises(InputError, match=r"a\.jsonl:1 is quantised as qwen_1000 .* --from-quantisation as nearest_999"):
+        from_records(tmp_path, given, from_space="bin", from_quantisation="nearest_999")
+
+
+@pytest.mark.parametrize("options", [{"from_space": None}, {"from_space": "bin"}])
+def test_what_records_do_not_say_must_be_said(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"--from-space|--from-quantisation"):
+        from_records(tmp_path, record(), **options)
+
+
+@pytest.mark.parametrize("convention", ["nearest_999", "qwen_1000", "florence_1000"])
+def test_bins_written_again_under_their_own_convention_do_not_move(tmp_path: Path, convention: str) -> None:
+    objects = [{"desc": "cat", "bbox_2d": [k, k, k + 1, 999]} for k in range(0, 999)]
+    given = record(*objects) | {"width": 641, "height": 427}
+    spec = QUANTISATIONS[convention]
+    options = {"from_space": "bin", "from_quantisation": convention, "space": "bin", "quantisation": spec}
+    records, _ = from_records(tmp_path, given, **options)
+    assert records[0]["objects"] == objects
+    assert records[0]["metadata"] == {"quantisation": spec.as_dict()}
+
+
+@pytest.mark.parametrize("convention", ["outward_999", "floor_999"])
+def test_bins_that_rounding_errors_would_move_are_refused(tmp_path: Path, convention: str) -> None:
+    options = {"from_space": "bin", "from_quantisation": "nearest_999", "space": "bin"}
+    with pytest.raises(InputError, match="just on the border of two bins"):
+        from_records(tmp_path, record(), **options, quantisation=QUANTISATIONS[convention])
+
+
+@pytest.mark.parametrize(
+    ("bad", "space", "reason"),
+    [
+        ({"desc": "cat", "bbox_2d": [1, 2, 3]}, "pixel", "bbox_2d is not 4 numbers"),
+        ({"desc": "cat"}, "pixel", "object without exactly one geometry"),
+        ({"desc": "cat", "poly": [1, 2, 3]}, "pixel", "poly without pairs of numbers"),
+        ({"desc": "cat", "bbox_2d": ["<|coord_1|>", 2, 3, 4]}, "pixel", "coordinate is text, but the space is not bin"),
+        ({"desc": "cat", "bbox_2d": ["<|coord_*|>", 2, 3, 4]}, "bin", "coordinate is text, but no coord token"),
+        ({"desc": "cat", "bbox_2d": [0, 0, 1000, 5]}, "bin", "bin that is no whole number from 0 to 999"),
+        ({"desc": "cat", "bbox_2d": [0, 0, 5.5, 5]}, "bin", "bin that is no whole number from 0 to 999"),
+        ({"desc": "cat", "bbox_2d": [0, 0, math.nan, 5]}, "bin", "bin that is no whole number from 0 to 999"),
+        ({"bbox_2d": [0, 0, 5, 5]}, "bin", "object not readable: object missing required field desc"),
+    ],
+)
+def test_each_bad_object_of_a_record_has_its_reason(tmp_path: Path, bad: Any, space: str, reason: str) -> None:
+    given = record({"desc": "cat", "bbox_2d": [0, 0, 50, 50]}, bad)
+    _, account = from_records(tmp_path, given, from_space=space, from_quantisation="nearest_999")
+    assert account.objects.dropped == {reason: 1}
+
+
+def test_points_and_marks_that_coco_lacks_are_counted(tmp_path: Path) -> None:
+    metadata = {"points": [{"desc": "eye", "points": [5, 6]}], "difficult": [0]}
+    source = write_lines(tmp_path / "a.jsonl", record({"desc": "cat", "bbox_2d": [0, 0, 5, 5]}, metadata=metadata))
+    account = run(source, "records", tmp_path / "b.json", to="coco", from_space="pixel")
+    assert account.objects.dropped == {"points: COCO's keypoints belong to a box": 1}
+    assert account.notes == {"difficult: COCO has no such mark": 1}
+    assert len(json.loads((tmp_path / "b.json").read_text())["annotations"]) == 1

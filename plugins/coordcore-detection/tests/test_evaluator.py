@@ -1,0 +1,159 @@
+"""`[eval.detection]`: the component, and one evaluation of a tiny checkpoint from examples to files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import attrs
+import pytest
+from PIL import Image
+
+from coordcore import BuildContext, Example, Geometry
+from coordcore.coords import DEFAULT_QUANTISATION, int_to_token
+from coordcore.protocols import Evaluation
+from coordcore.testing import parametrize_with_checks
+from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore_detection import plugin, predict, prediction_files, results
+from coordcore_detection.decoding import Coordinates
+from coordcore_detection.evaluator import COMPONENT, DetectionConfig, DetectionEvaluator, Score
+from coordcore_detection.evaluator import Coordinates as OwnCoordinates
+from coordcore_detection.scores import SCORES
+from coordcore_detection.settings import PredictSettings
+
+
+@parametrize_with_checks(plugin)
+def test_conformance(check: Any) -> None:
+    check()
+
+
+# --- config ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_of_predict() -> None:
+    assert DetectionConfig().settings() == PredictSettings()
+
+
+def test_the_names_are_those_of_predict() -> None:
+    assert (set(get_args(Score)), get_args(OwnCoordinates)) == (set(SCORES), get_args(Coordinates))
+
+
+def test_every_setting_reaches_predict() -> None:
+    chosen: dict[str, Any] = {
+        "coordinates": "argmax",
+        "window": 3,
+        "score": "min",
+        "constrained": False,
+        "max_new_tokens": 9,
+        "max_objects": 3,
+        "batch_size": 1,
+    }
+    assert DetectionConfig(**chosen).settings() == PredictSettings(**chosen)
+
+
+def test_a_window_of_all_bins_is_none() -> None:
+    assert DetectionConfig(window=999).settings() == PredictSettings(window=None)
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def example(index: int) -> Example:
+    values = (10.25, 20.0, 30.0 + index, 40.0)
+    bins = ", ".join(int_to_token(int(value)) for value in values)
+    return Example(
+        messages=(
+            {"role": "user", "content": "<image>Where?"},
+            {"role": "assistant", "content": f'{{"objects": [{{"desc": "cat", "bbox_2d": [{bins}]}}]}}'},
+        ),
+        images=(Image.new("RGB", (64, 64), (50 * index, 0, 0)),),
+        geometries=(Geometry(kind="bbox_2d", values=values),),
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    tiny_qwen3vl(folder)
+    return folder
+
+
+@pytest.fixture
+def evaluation(checkpoint: Path, tmp_path: Path) -> Evaluation:
+    output = tmp_path / "eval" / "detection"
+    output.mkdir(parents=True)
+    return Evaluation(
+        checkpoint=checkpoint,
+        output=output,
+        run_dir=tmp_path,
+        examples=[example(index) for index in range(4)],
+        quantisation=DEFAULT_QUANTISATION,
+        vocab=None,
+        device="cpu",
+        log=[].append,
+    )
+
+
+def evaluator(**settings: Any) -> DetectionEvaluator:
+    config = DetectionConfig(**{"max_new_tokens": 60, "max_objects": 2, "batch_size": 2, **settings})
+    context = BuildContext(run_dir=Path(), seed=0, quantisation=DEFAULT_QUANTISATION, vocab=None)
+    built: DetectionEvaluator = COMPONENT.build(config, context)
+    return built
+
+
+def test_a_checkpoint_is_evaluated(evaluation: Evaluation) -> None:
+    found = evaluator()(evaluation)
+    assert set(found.shown) >= {"AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "oracle_AP"}
+    assert found.metrics["oracle_AP50"] == 1.0
+    assert all(math.isfinite(value) for value in found.metrics.values())
+    assert found.files == [evaluation.output / "evaluation.json"]
+    written = results.read(evaluation.output)
+    assert (written.counts["images"], written.checkpoint) == (4, str(evaluation.checkpoint))
+    assert {name: value for name, value in written.metrics.items() if value is not None} == found.metrics
+
+
+def test_only_the_first_images(evaluation: Evaluation) -> None:
+    evaluator(images=2)(evaluation)
+    assert results.read(evaluation.output).detail.images == ["example-0", "example-1"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the images that the model is asked about."""
+    keys: list[str] = []
+
+    def noted(images: Iterable[Any]) -> Iterator[Any]:
+        for image in images:
+            keys.append(image.key)
+            yield image
+
+    whole = predict.predict
+    monkeypatch.setattr(
+        predict,
+        "predict",
+        lambda model, processor, images, *rest, **more: whole(model, processor, noted(images), *rest, **more),
+    )
+    return keys
+
+
+def test_an_interrupted_evaluation_is_continued(evaluation: Evaluation, asked: list[str]) -> None:
+    whole = evaluator()(evaluation)
+    path = evaluation.output / "predictions.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    asked.clear()
+    assert evaluator()(evaluation).metrics == whole.metrics
+    assert asked == ["example-2", "example-3"]
+
+
+def test_predictions_of_other_settings_are_made_anew(evaluation: Evaluation, asked: list[str]) -> None:
+    messages: list[str] = []
+    evaluator(coordinates="argmax")(evaluation)
+    asked.clear()
+    evaluator()(attrs.evolve(evaluation, log=messages.append))
+    assert len(asked) == 4
+    assert any(message.startswith("predicts anew: ") for message in messages)
+    header, rows = prediction_files.read(evaluation.output / "predictions.jsonl")
+    assert (header.decoding["coordinates"], len(rows)) == ("expectation", 4)

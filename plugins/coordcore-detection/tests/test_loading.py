@@ -1,0 +1,207 @@
+"""What can be asked: checkpoints and runs, with their quantisation and their question."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from prediction_support import checkpoint
+
+from coordcore import Example, InputError
+from coordcore.checkpoint import write_checkpoint_info
+from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, CoordVocab
+from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore_detection import loading
+from coordcore_detection.loading import load, question_of, weights_digest
+
+torch.set_num_threads(1)
+
+QWEN = QUANTISATIONS["qwen_1000"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def recorded(base: Path, tmp_path: Path) -> Path:
+    """A checkpoint that records qwen_1000."""
+    folder = Path(shutil.copytree(base, tmp_path / "recorded"))
+    write_checkpoint_info(folder, quantisation=QWEN, vocab=CoordVocab.from_tokenizer_json(folder))
+    return folder
+
+
+@pytest.fixture
+def run(base: Path, tmp_path: Path) -> Path:
+    """A merged run that reduced its images, on two threads."""
+    folder = tmp_path / "run"
+    shutil.copytree(base, folder / "merged")
+    (folder / "manifest.resolved.toml").write_text("[train]\nmax_pixels = 1024\nthreads = 2\n")
+    return folder
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_can_be_asked(base: Path) -> None:
+    model, _, vocab, quantisation = load(base, "cpu")
+    assert (model.training, model.dtype, len(vocab.ids), quantisation) == (
+        False,
+        torch.float32,
+        1000,
+        DEFAULT_QUANTISATION,
+    )
+
+
+def test_half_precision_becomes_single_on_a_cpu(tmp_path: Path) -> None:
+    assert load(checkpoint(tmp_path, dtype="bfloat16"), "cpu").model.dtype == torch.float32
+
+
+def test_the_recorded_quantisation_counts(recorded: Path) -> None:
+    assert load(recorded, "cpu").quantisation == QWEN
+
+
+def test_a_checkpoint_that_records_none_can_be_told(base: Path) -> None:
+    assert load(base, "cpu", quantisation=QWEN).quantisation == QWEN
+
+
+def test_another_quantisation_than_the_recorded_one_is_refused(recorded: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"recorded is quantised as qwen_1000 .*, the quantisation asked for as nearest_999"
+    ):
+        load(recorded, "cpu", quantisation=DEFAULT_QUANTISATION)
+
+
+def test_a_model_without_coord_tokens_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no coord tokens; add the 1000 tokens with `coordcore expand"):
+        load(tiny_qwen3vl(tmp_path, coord_tokens=False), "cpu")
+
+
+def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither a checkpoint \(config.json\) nor a run folder"):
+        load(tmp_path, "cpu")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none: no such folder"):
+        load(tmp_path / "none", "cpu")
+
+
+def test_a_gpu_that_is_not_there_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device cuda: torch sees no GPU; use cpu"):
+        load(base, "cuda")
+
+
+def test_another_training_has_another_digest(base: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    same = weights_digest(copy)
+    with (copy / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert (weights_digest(base) == same, weights_digest(copy) == same) == (True, False)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [".", "merged"])
+def test_a_run_sees_images_as_large_as_in_training(run: Path, inside: str) -> None:
+    before = torch.get_num_threads()
+    try:
+        processor = load(run / inside, "cpu").processor
+        threads = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert (processor.image_processor.size["longest_edge"], threads) == (1024, 2)
+
+
+def test_a_run_without_a_checkpoint_is_refused(run: Path) -> None:
+    shutil.rmtree(run / "merged")
+    with pytest.raises(InputError, match="has no complete checkpoint yet; train it with `coordcore run`"):
+        load(run, "cpu")
+
+
+def test_a_run_that_is_not_merged_is_asked_live(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merged, last = run / "merged", run / "checkpoints" / "checkpoint-20"
+    last.mkdir(parents=True)
+    (last / "trainer_state.json").write_text(json.dumps({}))
+    (last / "config.json").write_text(json.dumps({}))  # the full tuner leaves one, without the surgeries' hooks
+    model = load(merged, "cpu").model
+    base = merged.rename(run.parent / "base")
+    asked: list[Path] = []
+
+    def live(plan: Any, checkpoint: Path) -> Any:
+        asked.append(checkpoint)
+        return model
+
+    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=base, quantisation=QWEN))
+    monkeypatch.setattr(loading, "_live", live)
+    found = [load(one, "cpu") for one in (run, last)]
+    assert (asked, [one.quantisation for one in found]) == ([last, last], [QWEN, QWEN])
+
+
+# --- the question ---------------------------------------------------------------------------------------------------
+
+
+def trained_on(monkeypatch: pytest.MonkeyPatch, *messages: tuple[str, str]) -> None:
+    """Let every run have been trained on this conversation."""
+    example = Example(messages=[{"role": role, "content": content} for role, content in messages])
+
+    class Data:
+        def train(self) -> Sequence[Example]:
+            return [example]
+
+        def validation(self) -> None:
+            return None
+
+    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(data=Data()))
+
+
+def test_a_run_knows_its_question(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on(monkeypatch, ("user", "<image>Where?"), ("assistant", "there"))
+    assert [question_of(one) for one in (run, run / "merged")] == [("Where?", None)] * 2
+
+
+def test_and_its_system_message(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on(monkeypatch, ("system", "Be brief."), ("user", "<image>Where?"), ("assistant", "there"))
+    assert question_of(run) == ("Where?", "Be brief.")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [("user", "Where?"), ("assistant", "there")],
+        [("user", "<image><image>Where?"), ("assistant", "there")],
+        [("user", "<image>a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")],
+        [("assistant", "there")],
+    ],
+)
+def test_a_conversation_is_no_question(
+    run: Path, monkeypatch: pytest.MonkeyPatch, messages: list[tuple[str, str]]
+) -> None:
+    trained_on(monkeypatch, *messages)
+    with pytest.raises(InputError, match=r"no single question on one image .*; give the question with --question"):
+        question_of(run)
+
+
+def test_data_that_are_gone_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        @property
+        def data(self) -> Any:
+            raise InputError("train.jsonl: cannot be read")
+
+    monkeypatch.setattr(loading, "_plan", lambda folder: Gone())
+    with pytest.raises(InputError, match=r"cannot be: train\.jsonl: cannot be read; give the question with --question"):
+        question_of(run)
+
+
+def test_a_checkpoint_of_no_run_needs_a_question(base: Path) -> None:
+    with pytest.raises(InputError, match=r"belongs to no run.*give the question with --question"):
+        question_of(base)

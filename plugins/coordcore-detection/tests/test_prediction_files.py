@@ -1,0 +1,141 @@
+"""Prediction files: what is written, read again, and continued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from evaluation_support import header
+
+from coordcore import InputError
+from coordcore_detection.prediction_files import appending, read, resume, write
+from coordcore_detection.predictions import Box, Row, Unread
+
+
+def row(key: str, *, unread: list[Unread] | None = None) -> Row:
+    box = Box(label='a "b"\n😀', box=(0.5, 1.0, 2.0, 3.0), bins=(1, 2, 3, 4), score=0.25, scores={"min": 0.5})
+    return Row(image=key, width=10, height=20, text="{}", boxes=[box], unread=unread or [])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of two rows."""
+    path = tmp_path / "deep" / "predictions.jsonl"
+    with appending(path, header()) as add:
+        add(row("1.png"))
+        add(row("2.png"))
+    return path
+
+
+def test_a_file_gives_back_what_was_written(path: Path) -> None:
+    assert read(path) == (header(), [row("1.png"), row("2.png")])
+
+
+def test_every_row_is_there_when_the_writing_breaks_off(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+
+    def broken_off() -> None:
+        with appending(path, header()) as add:
+            add(row("1.png"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    assert read(path)[1] == [row("1.png")]
+
+
+def test_a_file_is_continued(path: Path) -> None:
+    kept = resume(path, header())
+    with appending(path, header()) as add:
+        add(row("3.png"))
+    assert (kept, read(path)[1]) == ([row("1.png"), row("2.png")], [row("1.png"), row("2.png"), row("3.png")])
+
+
+def test_there_is_nothing_to_continue(tmp_path: Path) -> None:
+    assert resume(tmp_path / "none.jsonl", header()) == []
+
+
+@pytest.mark.parametrize("cut", [1, 7, 200])
+def test_a_line_that_was_cut_off_is_taken_away(path: Path, cut: int) -> None:
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert (resume(path, header()), read(path)[1]) == ([row("1.png")], [row("1.png")])
+
+
+@pytest.mark.parametrize("size", [0, 5, 30])
+def test_a_header_that_was_cut_off_is_written_again(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    kept = resume(path, header())
+    with appending(path, header()) as add:
+        add(row("1.png"))
+    assert (kept, read(path)) == ([], (header(), [row("1.png")]))
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(InputError, match=r"notes.txt: is no prediction file"):
+        resume(tmp_path / "notes.txt", header())
+    assert (tmp_path / "notes.txt").read_text() == "notes"
+
+
+def test_images_that_could_not_be_opened_are_tried_again(path: Path) -> None:
+    with appending(path, header()) as add:
+        add(row("3.png", unread=[Unread(at="image", reason="no image file at 3.png")]))
+    assert [one.image for one in resume(path, header())] == ["1.png", "2.png"]
+    assert [one.image for one in read(path)[1]] == ["1.png", "2.png"]
+
+
+def test_another_contract_is_refused_and_nothing_is_changed(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"another contract \(score min there, near now\); .* --overwrite"):
+        resume(path, header(score="near"))
+    assert path.read_bytes() == before
+
+
+def test_another_training_in_the_same_folder_is_another_contract(path: Path) -> None:
+    with pytest.raises(InputError, match="weights  there, 12ab now"):
+        resume(path, header(weights="12ab"))
+
+
+def test_a_whole_file_replaces_the_old_one(path: Path) -> None:
+    write(path, header(), [row("9.png")])
+    assert (read(path)[1], list(path.parent.iterdir())) == ([row("9.png")], [path])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no prediction file: it has no header line"),
+        ("{}\n", "predictions.jsonl:1: is no header of a prediction file .*missing required field"),
+        ('{"images": ["a.png"]}\n', "predictions.jsonl:1: is no header"),
+        (msgspec.json.encode(header(predictions=9)).decode() + "\n", "has prediction format 9, .* reads 1"),
+        (msgspec.json.encode(header()).decode() + '\n{"image": 7}\n', "predictions.jsonl:2: is no row"),
+        (msgspec.json.encode(header()).decode() + '\n{"ima', "the last line is cut off"),
+        ("\xff\n", "predictions.jsonl:1: is no header"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "."])
+def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read(tmp_path / name)
+
+
+def test_a_folder_is_not_continued(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read: is a directory"):
+        resume(tmp_path, header())
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(InputError, match="cannot be written"),
+        appending(tmp_path / "file" / "predictions.jsonl", header()),
+    ):
+        pass

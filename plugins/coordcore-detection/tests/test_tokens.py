@@ -1,0 +1,49 @@
+"""The bytes of tokens."""
+
+from __future__ import annotations
+
+import pytest
+from prediction_support import checkpoint
+
+from coordcore import InputError
+from coordcore_detection.tokens import TokenBytes, token_bytes
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint(tmp_path_factory.mktemp("model")))
+
+
+def test_tokens_write_the_text_they_were_made_of(tokenizer: object) -> None:
+    text = '{"objects": [{"desc": "é 猫\\n😀", "bbox_2d": [<|coord_7|>]}]}<|im_end|>'
+    ids = tokenizer(text)["input_ids"]  # type: ignore[operator]
+    assert token_bytes(tokenizer).read(ids)[0] == text
+
+
+def test_all_256_bytes_have_a_token(tokenizer: object) -> None:
+    words = set(token_bytes(tokenizer).text)
+    assert {bytes([byte]) for byte in range(256)} <= words
+
+
+def test_a_character_belongs_to_the_token_that_completes_it() -> None:
+    tokens = TokenBytes(text=(b"a", b"\xc3", b"\xa9b"), added={})
+    assert tokens.read([0, 1, 2]) == ("aéb", [1, 1, 3])
+
+
+def test_bytes_that_are_no_text_become_a_replacement_character() -> None:
+    tokens = TokenBytes(text=(b"a", b"\xc3"), added={})
+    assert tokens.read([1, 0, 1]) == ("\ufffda\ufffd", [0, 2, 3])
+
+
+def test_an_id_without_a_token_writes_nothing() -> None:
+    assert TokenBytes(text=(b"a",), added={}).read([0, 99]) == ("a", [1, 1])
+
+
+def test_another_tokenizer_is_refused() -> None:
+    class Sentences:
+        pass
+
+    with pytest.raises(InputError, match=r"the tokenizer \(Sentences, decoder NoneType\) is not byte-level BPE"):
+        token_bytes(Sentences())

@@ -1,0 +1,269 @@
+"""Ground truth from record files and from examples."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from PIL import Image
+
+from coordcore import Example, Geometry, InputError
+from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore_detection.truth import TruthImage
+from coordcore_detection.truth_sources import truth_from_examples, truth_from_records
+
+RECORD: dict[str, Any] = {
+    "images": ["photo.png"],
+    "width": 999,
+    "height": 1998,
+    "objects": [{"desc": "cat", "bbox_2d": [10, 20, 30, 40]}],
+}
+
+
+def read(folder: Path, *records: dict[str, Any] | str, **settings: Any) -> list[TruthImage]:
+    lines = [one if isinstance(one, str) else json.dumps(one) for one in records]
+    path = folder / "val.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return list(truth_from_records(path, **{"quantisation": DEFAULT_QUANTISATION, "question": "Where?"} | settings))
+
+
+def test_bins_become_pixels_of_the_image(tmp_path: Path) -> None:
+    (image,) = read(tmp_path, RECORD)
+    assert (image.key, image.labels, image.in_bins) == ("photo.png", ("cat",), True)
+    assert image.boxes.tolist() == [[10.0, 40.0, 30.0, 80.0]]
+
+
+def test_coord_tokens_are_bins(tmp_path: Path) -> None:
+    tokens = [f"<|coord_{k}|>" for k in (10, 20, 30, 40)]
+    (image,) = read(tmp_path, RECORD | {"objects": [{"desc": "cat", "bbox_2d": tokens}]})
+    assert image.boxes.tolist() == [[10.0, 40.0, 30.0, 80.0]]
+
+
+@pytest.mark.parametrize(
+    ("space", "box", "expected"),
+    [("pixel", [1.5, 2, 3, 1998], [1.5, 2, 3, 1998]), ("norm1", [0, 0.25, 0.5, 1], [0, 499.5, 499.5, 1998])],
+)
+def test_other_spaces(tmp_path: Path, space: str, box: list[float], expected: list[float]) -> None:
+    (image,) = read(tmp_path, RECORD | {"objects": [{"desc": "cat", "bbox_2d": box}]}, space=space)
+    assert (image.boxes.tolist(), image.in_bins) == ([expected], False)
+
+
+def test_a_poly_is_its_bounding_box(tmp_path: Path) -> None:
+    poly = {"desc": "roof", "poly": [5, 30, 1, 2, 9, 4], "poly_points": 3}
+    (image,) = read(tmp_path, RECORD | {"objects": [poly]}, space="pixel")
+    assert image.boxes.tolist() == [[1.0, 2.0, 9.0, 30.0]]
+
+
+def test_crowd_regions_come_from_the_metadata(tmp_path: Path) -> None:
+    metadata = {"crowd": [{"desc": "people", "bbox_2d": [0, 0, 999, 999]}], "image_id": 7}
+    (image,) = read(tmp_path, RECORD | {"metadata": metadata})
+    assert (image.labels, image.crowd.tolist()) == (("cat", "people"), [False, True])
+
+
+def test_an_image_without_objects(tmp_path: Path) -> None:
+    (image,) = read(tmp_path, RECORD | {"objects": []})
+    assert (image.boxes.shape, image.crowd.shape, image.labels) == ((0, 4), (0,), ())
+
+
+def test_several_records_of_one_image_get_keys_of_their_own(tmp_path: Path) -> None:
+    assert [one.key for one in read(tmp_path, RECORD, RECORD)] == ["photo.png", "photo.png#2"]
+
+
+def test_the_model_is_asked_the_question(tmp_path: Path) -> None:
+    (image,) = read(tmp_path, RECORD, system="Be exact.")
+    assert image.messages == (
+        {"role": "system", "content": "Be exact."},
+        {"role": "user", "content": "<image>Where?"},
+    )
+
+
+def test_images_are_opened_upright_when_they_are_used(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (20, 10))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "photo.jpg", exif=exif)
+    (image,) = read(tmp_path, RECORD | {"images": ["photo.jpg"], "width": 10, "height": 20, "objects": []})
+    assert image.open().size == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (None, "no image file at"),
+        ((9, 9), "photo.png is 9 x 9, but the record says 999 x 1998; width and height are those of the upright image"),
+    ],
+)
+def test_images_that_cannot_be_used(tmp_path: Path, size: tuple[int, int] | None, message: str) -> None:
+    if size is not None:
+        Image.new("RGB", size).save(tmp_path / "photo.png")
+    (image,) = read(tmp_path, RECORD)
+    with pytest.raises(InputError, match=message):
+        image.open()
+
+
+def wrong_object(**members: Any) -> dict[str, Any]:
+    return RECORD | {"objects": [{"desc": "cat"} | members]}
+
+
+@pytest.mark.parametrize(
+    ("record", "settings", "message"),
+    [
+        ("", {}, "val.jsonl:1: blank line; every line holds one record, remove it"),
+        ("{", {}, "val.jsonl:1: not a record in JSON: Input data was truncated"),
+        ("[]", {}, "val.jsonl:1: expected object, got array"),
+        (RECORD | {"images": []}, {}, "val.jsonl:1: images: needs the path of one image, got []"),
+        (RECORD | {"width": 0}, {}, "val.jsonl:1: width, height: must be at least 1, got 0 x 1998"),
+        (RECORD | {"objcts": []}, {}, "val.jsonl:1: object contains unknown field objcts"),
+        (wrong_object(bbox_2d=[1, 2, 3]), {}, "objects[0].bbox_2d: needs 4 numbers (x1, y1, x2, y2), got 3"),
+        (wrong_object(poly=[1, 2, 3, 4]), {}, "objects[0].poly: needs at least 3 points as pairs x, y, got 4 numbers"),
+        (wrong_object(), {}, "objects[0]: needs exactly one geometry, bbox_2d or poly, got none"),
+        (wrong_object(desc=" ", bbox_2d=[1, 2, 3, 4]), {}, "objects[0].desc: empty; write what is there"),
+        (
+            wrong_object(bbox_2d=[300, 2, 100, 4]),
+            {},
+            "objects[0].bbox_2d: x2 = 100 < x1 = 300: corners are x1, y1, x2, y2 (COCO writes x, y, w, h)",
+        ),
+        (
+            wrong_object(bbox_2d=[1, 2, 1016, 4]),
+            {},
+            "objects[0].bbox_2d: 1016 > 999: this looks like absolute pixels; set the space to pixel",
+        ),
+        (
+            wrong_object(bbox_2d=[1, 2.5, 3, 4]),
+            {},
+            "objects[0].bbox_2d: 2.5 is no bin, a whole number from 0 to 999; set the space",
+        ),
+        (
+            wrong_object(bbox_2d=["<|coord_*|>", 2, 3, 4]),
+            {},
+            "objects[0].bbox_2d: '<|coord_*|>' is no coord token; write <|coord_0|> to <|coord_999|>",
+        ),
+        (
+            wrong_object(bbox_2d=["<|coord_1|>", 2, 3, 4]),
+            {"space": "pixel"},
+            'objects[0].bbox_2d: \'<|coord_1|>\' is text, but the space is "pixel"; write numbers, or set "bin"',
+        ),
+        (
+            wrong_object(bbox_2d=[1, 2, 1000, 4]),
+            {"space": "pixel"},
+            "objects[0]: box [1.0, 2.0, 1000.0, 4.0] reaches over the image of 999 x 1998; "
+            '`outside` "clip" moves such corners to the edge',
+        ),
+        (
+            wrong_object(bbox_2d=[1, 2, 30, 4]),
+            {"space": "norm1"},
+            "objects[0]: box [999.0, 3996.0, 29970.0, 7992.0] does not overlap the image of 999 x 1998; "
+            "if these are pixels, set the space to pixel",
+        ),
+        (
+            RECORD | {"metadata": {"quantisation": "qwen_1000"}},
+            {},
+            "val.jsonl:1: metadata.quantisation: the record is quantised as qwen_1000 (version 1)",
+        ),
+    ],
+)
+def test_wrong_records(tmp_path: Path, record: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        read(tmp_path, record, **settings)
+    assert message in str(error.value)
+
+
+def test_corners_outside_are_clipped_when_asked(tmp_path: Path) -> None:
+    (image,) = read(tmp_path, wrong_object(bbox_2d=[-1, 2, 1000, 4]), space="pixel", outside="clip")
+    assert image.boxes.tolist() == [[0.0, 2.0, 999.0, 4.0]]
+
+
+def test_twenty_problems_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        read(tmp_path, *["{}"] * 23)
+    lines = str(error.value).splitlines()
+    assert (len(lines), lines[-1].rpartition(": ")[2]) == (21, "3 more records have problems")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "none.jsonl"
+    with pytest.raises(InputError, match=r"none.jsonl: cannot be read: no such file or directory"):
+        truth_from_records(path, quantisation=DEFAULT_QUANTISATION, question="")
+
+
+def test_a_file_without_records(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"val.jsonl: holds no records"):
+        read(tmp_path)
+
+
+# --- examples -------------------------------------------------------------------------------------------------------
+
+ANSWER = '{"objects": [{"desc": "a \\"cat\\"", "bbox_2d": [<|coord_10|>, <|coord_20|>, <|coord_30|>, <|coord_40|>]}]}'
+
+
+def example(**changes: Any) -> Example:
+    made = Example(
+        messages=(
+            {"role": "user", "content": "<image>Where?"},
+            {"role": "assistant", "content": ANSWER},
+        ),
+        images=(Image.new("RGB", (999, 1998)),),
+        geometries=(Geometry(kind="bbox_2d", values=(10.25, 20.0, 30.0, 40.0)),),
+        source="train.jsonl:3",
+    )
+    return attrs.evolve(made, **changes)
+
+
+def test_positions_of_an_example_are_finer_than_bins() -> None:
+    (image,) = truth_from_examples([example()], DEFAULT_QUANTISATION)
+    assert (image.key, image.width, image.height, image.labels) == ("example-0", 999, 1998, ('a "cat"',))
+    assert image.boxes.tolist() == [[10.25, 40.0, 30.0, 80.0]]
+    assert (image.in_bins, image.messages) == (False, ({"role": "user", "content": "<image>Where?"},))
+
+
+def test_numbers_in_the_answer_are_bins() -> None:
+    answer = {"role": "assistant", "content": ANSWER.replace("<|coord_", "").replace("|>", "")}
+    (image,) = truth_from_examples([example(messages=(answer,), geometries=())], quantisation("florence_1000"))
+    assert image.boxes[0, 0] == pytest.approx(10.5 * 999 / 1000)
+    assert image.in_bins
+
+
+def test_images_may_be_paths_or_bytes(tmp_path: Path) -> None:
+    picture, buffer = Image.new("RGB", (8, 6)), io.BytesIO()
+    picture.save(tmp_path / "a.png")
+    picture.save(buffer, "png")
+    given = [example(images=(tmp_path / "a.png",)), example(images=(buffer.getvalue(),))]
+    truths = truth_from_examples(given, DEFAULT_QUANTISATION)
+    assert [(one.width, one.height, one.open().size) for one in truths] == [(8, 6, (8, 6))] * 2
+    assert [one.path for one in truths] == [tmp_path / "a.png", None]
+
+
+def test_examples_are_read_when_they_are_asked_for() -> None:
+    truths = truth_from_examples([example(images=()), example()], DEFAULT_QUANTISATION)
+    assert (len(truths), truths[-1].key, [one.key for one in truths[1:]]) == (2, "example-1", ["example-1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": ()}, "train.jsonl:3: has 0 images; boxes refer to one image"),
+        ({"messages": ()}, "train.jsonl:3: does not end with an answer"),
+        ({"images": (b"no image",)}, "train.jsonl:3: image in memory cannot be read: cannot identify image file"),
+        (
+            {"geometries": (Geometry(kind="bbox_2d", values=(0, 0, 1, 1)),) * 2},
+            "has 2 geometries, but its answer speaks of 1",
+        ),
+        ({"messages": ({"role": "assistant", "content": "A cat."},)}, "the answer is no list of objects in CoordJSON"),
+    ],
+)
+def test_wrong_examples(changes: dict[str, Any], message: str) -> None:
+    truths = truth_from_examples([example(**changes)], DEFAULT_QUANTISATION)
+    with pytest.raises(InputError) as error:
+        truths[0]
+    assert message in str(error.value)
+
+
+def test_an_example_without_objects() -> None:
+    answer = {"role": "assistant", "content": '{"objects": []}'}
+    (image,) = truth_from_examples([example(messages=(answer,), geometries=())], DEFAULT_QUANTISATION)
+    assert (image.boxes.shape, image.crowd.dtype) == ((0, 4), np.dtype(bool))
