@@ -38,9 +38,11 @@ _LEXEME = re.compile(
 class AnswerObject:
     """One object of an answer. Spans are places in the text: first character, and the one behind the last.
 
-    kind: "bbox_2d", with x1 <= x2 and y1 <= y2, or "poly" (x1, y1, x2, y2, ...). bins: as the text has them.
+    at: where it stands, "objects[2]". kind: "bbox_2d", with x1 <= x2 and y1 <= y2, or "poly" (x1, y1, x2, y2, ...).
+    bins: as the text has them.
     """
 
+    at: str
     desc: str
     kind: str
     bins: tuple[int, ...]
@@ -115,7 +117,7 @@ def _objects(text: str, position: int, in_list: bool, unread: list[Unread]) -> t
         try:
             if lexeme.text != "{":
                 raise _Unreadable("", f"an object belongs there, not {_quote(lexeme.text)}", lexeme.end)
-            one, position = _object(text, lexeme.end)
+            one, position = _object(text, lexeme.end, at)
             objects.append(one)
         except _Unreadable as error:
             unread.append(Unread(at=at + error.at, reason=error.reason))
@@ -125,7 +127,7 @@ def _objects(text: str, position: int, in_list: bool, unread: list[Unread]) -> t
             position = again.start()
 
 
-def _object(text: str, position: int) -> tuple[AnswerObject, int]:
+def _object(text: str, position: int, at: str) -> tuple[AnswerObject, int]:
     """The object whose brace ends at `position`, and the place behind it. Raises _Unreadable."""
     label: tuple[str, Span] | None = None
     geometry: tuple[str, list[_Lexeme]] | None = None
@@ -169,7 +171,7 @@ def _object(text: str, position: int) -> tuple[AnswerObject, int]:
     if label is None or not label[0].strip():
         raise _Unreadable(".desc", "no description", position)
     coord_spans = tuple((item.start, item.end) for item in items)
-    one = AnswerObject(desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)
+    one = AnswerObject(at=at, desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)
     return one, key.end
 
 

@@ -52,7 +52,7 @@ def read_row(
     for one in answer.objects:
         box = reader.box(one, settings, quantisation)
         if box is None:
-            unread.append(Unread(at=one.kind, reason=f"{one.desc!r}: coord tokens spelled out in other tokens"))
+            unread.append(Unread(at=f"{one.at}.{one.kind}", reason="coord tokens spelled out in other tokens"))
         else:
             boxes.append(box)
     _mark_duplicates(boxes)
