@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from coordcore import swift_arguments
 from coordcore.base import resolve_base
 from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, CheckedRun, Component, Kind, Problem
@@ -52,6 +54,10 @@ def notes(loaded: Loaded) -> list[str]:
             found.append(f"model.base: {manifest.model.base} is not in the local hub cache; a run downloads it")
     except InputError:
         pass  # `check` reports it
+    known = {info.distribution for info in loaded.plugins.infos}
+    for name in manifest.plugins.block:
+        if canonicalize_name(name) not in known:
+            found.append(f"plugins.block: no installed plugin's distribution is called {name!r}; blocks nothing")
     if manifest.train.swift and swift_arguments.installed_version() is None:
         found.append("train.swift: ms-swift is not installed here, so its arguments were not checked")
     return found
@@ -71,6 +77,14 @@ def _evaluation(manifest: Manifest) -> Iterator[Problem]:
         if not manifest.output.merge:
             message = "evaluates the merged checkpoint, and output.merge is false; leave one of them out"
             yield Problem(path=one.path, message=message)
+    if manifest.train.evaluate_checkpoints:
+        path = "train.evaluate_checkpoints"
+        if not manifest.of(Kind.EVAL):
+            yield Problem(path=path, message="there is no [eval] section to call; add one, or leave this out")
+        if manifest.train.save_every is None:
+            yield Problem(
+                path=path, message="only the last checkpoint is saved, which is evaluated anyway; set train.save_every"
+            )
 
 
 # --- components -----------------------------------------------------------------------------------------------------

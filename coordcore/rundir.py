@@ -150,10 +150,13 @@ class RunDir:
         return newest_checkpoint(self.checkpoints)
 
     def discard_after(self, step: int) -> None:
-        """Forget what an interrupted run wrote beyond `step`: half-written checkpoints and logged metrics."""
+        """Forget what an interrupted run wrote beyond `step`: half-written checkpoints, evaluations, logged metrics."""
         shutil.rmtree(self.partial, ignore_errors=True)
         for path in checkpoints_in(self.checkpoints):
             if checkpoint_step(path) > step or not (path / "trainer_state.json").is_file():
+                shutil.rmtree(path)
+        for path in self.path.glob("eval/*/step-*"):
+            if int(path.name.removeprefix("step-")) > step:
                 shutil.rmtree(path)
         if self.metrics.exists():
             kept = []

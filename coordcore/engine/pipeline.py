@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from swift.pipelines.train.sft import SwiftSft
 from torch.utils.data import Dataset
+from transformers import TrainerCallback
 
 from coordcore.assemble import Plan
 from coordcore.engine.active import active_plan
 from coordcore.engine.arguments import swift_arguments
+from coordcore.engine.evaluate import EvaluateCallback
 from coordcore.engine.progress import ProgressCallback
 from coordcore.engine.saved import require_saved
 from coordcore.engine.template import to_row
@@ -44,7 +47,7 @@ class Rows(Dataset[dict[str, Any]]):
 class CoordSft(SwiftSft):  # type: ignore[misc]
     """Feeds the active run's data builder to ms-swift."""
 
-    callback: ProgressCallback
+    callbacks: Sequence[TrainerCallback]
 
     def _get_dataset(self) -> tuple[Any, Any]:
         data = active_plan().data
@@ -64,7 +67,8 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         for callback in list(trainer.callback_handler.callbacks):
             if type(callback).__name__ in ("PrinterCallbackNew", "ProgressCallbackNew", "PrinterCallback"):
                 trainer.remove_callback(callback)
-        trainer.add_callback(self.callback)
+        for callback in self.callbacks:
+            trainer.add_callback(callback)
         return super().train(trainer)
 
 
@@ -83,7 +87,10 @@ def train(plan: Plan, hooks: Hooks, console: Console) -> None:
     if arguments.rank in (-1, 0):
         folder.discard_after(0 if last is None else checkpoint_step(last))
     pipeline = CoordSft(arguments)
-    pipeline.callback = ProgressCallback(folder, hooks, console, evaluates=evaluates)
+    progress = ProgressCallback(folder, hooks, console, evaluates=evaluates)
+    pipeline.callbacks = [progress]
+    if plan.manifest.train.evaluate_checkpoints:
+        pipeline.callbacks = [progress, EvaluateCallback(folder, progress.say, progress.write)]
     try:
         pipeline.run()
     except InputError as error:
@@ -93,4 +100,4 @@ def train(plan: Plan, hooks: Hooks, console: Console) -> None:
             raise
         raise InputError(text.rpartition("InputError: ")[2].strip()) from error
     finally:
-        pipeline.callback.close()
+        progress.close()

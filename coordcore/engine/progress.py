@@ -59,6 +59,15 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             self.bar.stop()
             self.bar = None
 
+    def say(self, text: str) -> None:
+        """Print a line about an evaluation, above the bar if there is one."""
+        self.console.print(f"eval     {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def write(self, state: Any, metrics: Mapping[str, float]) -> None:
+        """Add a line to metrics.jsonl."""
+        with self.folder.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, "epoch": state.epoch, **metrics}) + "\n")
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         # The trainer's last log holds run totals (train_runtime ...), which are no metrics of a step.
         if not state.is_world_process_zero or logs is None or not any(key in logs for key in _SHOWN):
@@ -68,8 +77,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             for key, value in logs.items()
             if isinstance(value, int | float) and not key.endswith(("_runtime", "_per_second")) and key != "epoch"
         }
-        with self.folder.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, "epoch": logs.get("epoch"), **metrics}) + "\n")
+        self.write(state, metrics)
         self.hooks.step_ended(state.global_step, metrics)
         text = "  ".join(f"{key} {metrics[key]:.4f}" for key in _SHOWN if key in metrics)
         if self.bar is not None:

@@ -100,6 +100,9 @@ class Train:
     eval_every: int | None = option(
         default=None, validator=optional(gt(0)), help="steps between evaluations; only at the end when absent"
     )
+    evaluate_checkpoints: bool = option(
+        default=False, help="call the [eval] evaluators on every checkpoint when it is saved, and not only at the end"
+    )
     keep: int | None = option(default=2, validator=optional(gt(0)), help="checkpoints kept; the newest ones")
     swift: dict[str, Any] = option(factory=dict, help="any other ms-swift argument, passed through by its own name")
 

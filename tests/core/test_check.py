@@ -359,3 +359,21 @@ def test_every_owner_is_a_key_of_the_manifest() -> None:
     known = {f"{name}.{key}" for name, section in sections.items() for key in keys(section)}
 
     assert set(swift_arguments.OWNED.values()) - known == set()
+
+
+# --- evaluation, plugins ----------------------------------------------------------------------------------------------
+
+
+def test_evaluating_checkpoints_needs_an_evaluator_and_checkpoints() -> None:
+    assert problems(PLAIN, "train.evaluate_checkpoints=true") == [
+        "--set train.evaluate_checkpoints=true: train.evaluate_checkpoints: there is no [eval] section to call; "
+        "add one, or leave this out",
+        "--set train.evaluate_checkpoints=true: train.evaluate_checkpoints: only the last checkpoint is saved, "
+        "which is evaluated anyway; set train.save_every",
+    ]
+
+
+def test_blocking_what_is_not_installed_is_noted() -> None:
+    assert notes(loaded(PLAIN + '\n[plugins]\nblock = ["coordcore-sotf-ce"]\n')) == [
+        "plugins.block: no installed plugin's distribution is called 'coordcore-sotf-ce'; blocks nothing"
+    ]

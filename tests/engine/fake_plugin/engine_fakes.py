@@ -6,12 +6,14 @@ import os
 import resource
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Example, Geometry, hookimpl, option
+from coordcore.protocols import EvaluationResult
 from coordcore.records import RunError
 
 Fault = Literal["none", "long", "missing", "corrupt", "geometry"]
@@ -280,3 +282,34 @@ def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
     if os.environ.get("FAKE_FULL_DISK_AT") == str(step):
         # No file may grow beyond this: as near to a full disk as a process gets without a file system of its own.
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+# --- evaluation: counts what it was given -----------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class CountConfig:
+    fail_at: str = option(default="", help="the folder name of the evaluation that fails")
+
+
+def _count(config: CountConfig, evaluation: Any) -> EvaluationResult:
+    import torch
+
+    if evaluation.output.name == config.fail_at:
+        raise RunError(f"no evaluation at {config.fail_at}")
+    torch.rand(3)  # as a careless evaluator might
+    left = evaluation.output / "seen.txt"
+    left.write_text(f"{(evaluation.checkpoint / 'config.json').is_file()} {len(evaluation.examples)}")
+    return EvaluationResult(metrics={"examples": float(len(evaluation.examples))}, shown=["examples"], files=[left])
+
+
+@hookimpl
+def coordcore_evaluators() -> Iterable[Component]:
+    return [
+        Component(
+            name="fake_count",
+            config=CountConfig,
+            build=lambda config, _context: partial(_count, config),
+            summary="counts the examples",
+        )
+    ]
