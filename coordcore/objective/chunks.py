@@ -72,6 +72,8 @@ class Batch:
     ) -> None:
         self.settings, self.head, self.targets, self.hidden, self.wanted = settings, head, targets, hidden, wanted
         self.dtype = accumulating(hidden.dtype)
+        # The objective computes without it, but a head that is called whole computes as the model does.
+        self.autocast = torch.is_autocast_enabled(hidden.device.type)
         self.loss = hidden.new_zeros((), dtype=self.dtype)
         self.sums = hidden.new_zeros(len(settings.scales), dtype=torch.float64)
         self.gradients: list[Tensor | None] = [None] * len(wanted)
@@ -94,6 +96,9 @@ class Batch:
                 )
             count = len(seen.labels if term.scope in ("text", "token") else seen.bins)
             for name, values in losses.items():
+                if not isinstance(values, Tensor) or not values.is_floating_point():
+                    got = str(values.dtype) if isinstance(values, Tensor) else type(values).__name__
+                    raise RunError(f"loss.{owner}: part {name!r} must be a floating-point tensor, got {got}")
                 if values.shape != (count,):
                     raise RunError(
                         f"loss.{owner}: part {name!r} must have one value per position, shape ({count},), "
@@ -111,7 +116,10 @@ class Batch:
         return list(torch.autograd.grad(total, inputs, allow_unused=True))
 
     def add(self, place: int, gradient: Tensor | None) -> None:
-        """Add a share to `gradients[place]`, unless that is not wanted. Several shares are summed in float32."""
+        """Add a share to `gradients[place]`, unless that is not wanted. Several shares are summed in float32.
+
+        The first share is kept and added to in place: it must be a tensor that nobody else holds.
+        """
         if gradient is None or not self.wanted[place]:
             return
         before = self.gradients[place]

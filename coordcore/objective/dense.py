@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from coordcore.objective.chunks import Batch, Chunk, Terms
+from coordcore.objective.heads import CallableHead
 from coordcore.protocols import BoxPositions, CoordPositions, Scope, TextPositions
 from coordcore.records import RunError
 
@@ -64,7 +65,8 @@ class Dense:
         tensors = [hidden, *batch.head.parameters]
         places = [place for place, wanted in enumerate(batch.wanted) if wanted]
         with torch.set_grad_enabled(bool(places)):
-            logits = batch.head.full(hidden)
+            with torch.autocast(hidden.device.type, enabled=batch.autocast and isinstance(batch.head, CallableHead)):
+                logits = batch.head.full(hidden)
             if self.columns is None:
                 self.columns = logits.shape[1]
                 _check_leaves(logits, tensors)
@@ -73,7 +75,8 @@ class Dense:
             if place == 0:
                 batch.add_to_hidden(index, gradient)
             else:
-                batch.add(place, gradient)
+                # Autograd may hand out one tensor for two inputs, or one that is expanded from fewer numbers.
+                batch.add(place, None if gradient is None else gradient.clone())
 
     def _positions(self, chunk: Chunk, logits: Tensor) -> dict[Scope, Any]:
         targets, ids = self.batch.targets, self.batch.settings.ids

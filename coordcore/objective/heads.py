@@ -95,8 +95,12 @@ class CallableHead:
     def parameters(self) -> list[Tensor]:
         owner = getattr(self.project, "__self__", self.project)
         own = self.trained if self.trained is not None else owner.parameters() if isinstance(owner, nn.Module) else ()
-        return [*own, *([] if self.offset is None else [self.offset.rows])]
+        rows = [] if self.offset is None else [self.offset.rows]
+        # Each once: the module may own the offset's rows too. A tensor that came twice would be trained twice as fast.
+        distinct = {id(tensor): tensor for tensor in own if not any(tensor is one for one in rows)}
+        return [*distinct.values(), *rows]
 
     def full(self, hidden: Tensor) -> Tensor:
         logits = self.project(hidden)
-        return _add_offset(logits.to(accumulating(logits.dtype)), hidden, self.offset)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _add_offset(logits.to(accumulating(logits.dtype)), hidden, self.offset)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from coordcore.objective.heads import CallableHead, Head, LinearHead
 from coordcore.objective.objective import Objective, ObjectiveOutput
 from coordcore.protocols import ModelSurgery
-from coordcore.records import RunError
+from coordcore.records import InputError, RunError
 
 
 def head_of(
@@ -31,6 +33,32 @@ def head_of(
     return CallableHead(project, offset, [one for one in module.parameters() if one.requires_grad])
 
 
+# What some models' configurations name that they do to logits behind their head.
+_BEHIND_THE_HEAD = (
+    "final_logit_softcapping",
+    "output_logit_soft_cap",
+    "logits_soft_cap",
+    "logits_scaling",
+    "logit_scale",
+    "logits_mup_width_multiplier",
+    "lm_head_multiplier",
+)
+
+
+def require_plain_logits(model: nn.Module) -> None:
+    """Raise InputError for a model that changes logits behind its output head, where the objective does not see it."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in _BEHIND_THE_HEAD:
+        for one in (config, text):
+            value = getattr(one, name, None)
+            if value is not None and value != 1:
+                raise InputError(
+                    f"{type(model).__name__}: config.{name} = {value} changes the logits behind the output head, which "
+                    "the objective does not; call Objective yourself, with a CallableHead that does the same"
+                )
+
+
 @contextmanager
 def loss_in_forward(
     model: nn.Module,
@@ -46,14 +74,17 @@ def loss_in_forward(
     for `Objective`. The list that is handed out receives one ObjectiveOutput per call of the head.
 
     The head's `forward` is replaced on the instance, so the projection runs inside the model's own forward, and no
-    [B, T, V] tensor is ever made.
+    [B, T, V] tensor is ever made. What a model does to its logits afterwards would be done to the loss: raises
+    InputError for one whose configuration says so.
     """
+    require_plain_logits(model)
     module: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
     project, before = module.forward, module.__dict__.get("forward")
     outputs: list[ObjectiveOutput] = []
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(hidden: Tensor) -> Tensor:
-        output = objective(hidden, head_of(module, model, project, surgeries), targets, counts)
+        output: ObjectiveOutput = objective(hidden, head_of(module, model, project, surgeries), targets, counts)
         outputs.append(output)
         return output.loss.view(1, 1, 1)
 

@@ -47,7 +47,8 @@ class Objective:
     `terms`: (component name, term) pairs. `parts` lists what they return, `<component>/<part>`.
     `chunk_rows`: positions projected at a time. `chunk_columns`: vocabulary rows at a time. By device when None. They
     bound the memory, [chunk_rows, chunk_columns] float32, and change no result but its rounding.
-    Raises InputError for two parts of one name, a term without parts, or a coord or box term without a vocabulary.
+    Raises InputError for two parts of one name, a term without parts, a coord or box term without a vocabulary, and
+    chunks of less than one.
     """
 
     def __init__(
@@ -58,6 +59,9 @@ class Objective:
         chunk_rows: int | None = None,
         chunk_columns: int | None = None,
     ) -> None:
+        for name, size in (("chunk_rows", chunk_rows), ("chunk_columns", chunk_columns)):
+            if size is not None and (not isinstance(size, int) or size < 1):
+                raise InputError(f"{name} must be a whole number of at least 1, or None, got {size!r}")
         self.terms = tuple(terms)
         self.vocab = vocab
         self.chunk_rows = chunk_rows
@@ -99,11 +103,23 @@ class Objective:
 
         The loss can be differentiated once (no gradient of a gradient), repeatedly if the graph is retained. Takes
         part in the graph even without a single position, so that every rank has a backward pass.
+
+        Raises InputError when hidden states, head, targets and vocabulary do not belong together.
         """
+        self._require_matching(hidden, head, targets)
+        output: ObjectiveOutput = self._charge(hidden, head, targets, counts)
+        return output
+
+    # A compiled model calls it as it is: it is made of chunks whose number is data.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _charge(
+        self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor], counts: Sequence[float] | None
+    ) -> ObjectiveOutput:
         hidden = hidden.reshape(-1, hidden.shape[-1])
         divisor = dict(zip(SCOPES, count_targets(targets) if counts is None else counts, strict=True))
         scales = {part.name: part.weight / max(divisor[part.scope], 1) for part in self.parts}
-        self._ids = self._ids.to(hidden.device)  # copied once, not at every step
+        with torch.inference_mode(False):  # kept for training, whatever this call is for
+            self._ids = self._ids.to(hidden.device)  # copied once, not at every step
         tensors = [hidden, *head.parameters]
         batch = Batch(
             settings=Settings(
@@ -122,6 +138,23 @@ class Objective:
         )
         loss, sums = _GradientsInForward.apply(batch, *tensors)
         return ObjectiveOutput(loss=loss, sums=sums)
+
+    def _require_matching(self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor]) -> None:
+        """Raise InputError for what would be computed without a word, and wrongly. Reads shapes only."""
+        grid = targets["grid"].shape[:-1]
+        if hidden.shape[:-1].numel() != grid.numel():
+            raise InputError(
+                f"hidden states {tuple(hidden.shape)} and labels {tuple(grid)} are of different positions; "
+                "make the targets from the labels of the same, uncut batch"
+            )
+        if self.vocab is None:
+            if len(targets["coord_index"]):
+                raise InputError("the targets hold coord tokens, and the objective was made without a vocabulary")
+        elif isinstance(head, LinearHead) and len(head.module.weight) <= max(self.vocab.ids):
+            raise InputError(
+                f"the output head has {len(head.module.weight)} rows, and a coord token has id {max(self.vocab.ids)}; "
+                "expand the checkpoint with `coordcore expand`"
+            )
 
     def _bins_of(self, offset: HeadOffset | None) -> Tensor | None:
         """The bins of an offset's ids, None where one of them is no coord token. Read from the device once."""

@@ -141,22 +141,26 @@ class VocabularyStream:
         return lse, None if rows is None else rows.div_(total.clamp_(min=torch.finfo(dtype).tiny))
 
     def weight_gradient(self, hidden: Tensor, slopes: Sequence[Slopes], excluded_rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients of weight [V, H] and bias [V], in the weight's dtype.
+        """The gradients of weight [V, H] and bias [V], in the weight's dtype; in float32 for float16, which would lose
+        small ones before the loss scale reaches them.
 
         hidden: [N, H]. excluded_rows: [K, H], the gradient of the rows left out, in the order their ids were given; its
         last column, [K, H + 1], is that of their bias. Computes the logits a second time: keeping them would take the
         [n, V] that a stream is there to avoid. Blocks are the outer loop, so that each row is summed up in float32 and
         written once.
         """
-        weight_grad = torch.empty_like(self.weight)
-        bias_grad = self.weight.new_empty(len(self.weight))
         dtype = accumulating(hidden.dtype, self.weight.dtype)
+        kept = dtype if self.weight.dtype == torch.float16 else self.weight.dtype
+        weight_grad = torch.empty_like(self.weight, dtype=kept)
+        bias_grad = self.weight.new_empty(len(self.weight), dtype=kept)
         for block in self.blocks(hidden.dtype):
             rows = hidden.new_zeros(block.weight.shape, dtype=dtype)
             column = hidden.new_zeros(len(block.weight), dtype=dtype)
             for one in slopes:
                 selected = hidden[one.index]
-                by_logit = block.logits(selected).sub_(one.lse[:, None]).exp_().mul_(one.by_lse[:, None])
+                # The lowest number for a minus infinity, as in `logsumexp`: every row is left out there.
+                lse = one.lse.clamp(min=torch.finfo(dtype).min)[:, None]
+                by_logit = block.logits(selected).sub_(lse).exp_().mul_(one.by_lse[:, None])
                 place = one.labels - block.first
                 inside = (place >= 0) & (place < len(block.weight))
                 by_label = torch.where(inside, one.by_label, 0)

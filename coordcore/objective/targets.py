@@ -29,15 +29,20 @@ def make_targets(
     corners: [B, T] int64, 0..3 at the x1, y1, x2, y2 labels of a box, -1 elsewhere.
 
     Returns plain tensors, so that data loaders and trainers can move them; indices are into the flattened [B*T]
-    positions: coord_index, bins, values [n]; boxes [m, 4] into the coord positions; text_index, text_labels [n].
+    positions: coord_index, bins, values [n]; boxes [m, 4] into the coord positions; text_index, text_labels [n]; and
+    grid [B, T, 0], which holds nothing but says of which positions.
     Runs on the CPU beside the collator: the shapes then tell the counts, and the accelerator never has to.
-    Raises InputError when the corners do not come in fours.
+    Raises InputError for another negative label than -100, and when the corners do not come in fours.
     """
     columns = labels.shape[1]
     supervised = labels[:, 1:] != IGNORE
     row, column = supervised.nonzero(as_tuple=True)
     index = row * columns + column
     target = labels[row, column + 1]
+    if len(target) and int(target.min()) < 0:
+        raise InputError(
+            f"a label is {int(target.min())}; labels are token ids, or {IGNORE} where nothing is supervised"
+        )
     bins = vocab.bins(target) if vocab is not None else torch.full_like(target, -1)
     is_coord = bins >= 0
     coord_bins = bins[is_coord]
@@ -61,6 +66,7 @@ def make_targets(
         "boxes": boxes,
         "text_index": index[~is_coord],
         "text_labels": target[~is_coord],
+        "grid": labels.new_empty(*labels.shape, 0),
     }
 
 

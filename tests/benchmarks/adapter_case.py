@@ -83,7 +83,11 @@ def models(batch: Batch) -> dict[str, tuple[Any, list[CoordOffsetSurgery]]]:
 
 
 def training(setting: Setting) -> Mapping[str, Variant]:
-    """Embedding, head and loss forward and backward, the loss taken by the objective within the model's forward."""
+    """Embedding, head and loss forward and backward, the loss taken by the objective within the model's forward.
+
+    Without PEFT's rows: the objective calls their head once per chunk, and they build a matrix at every call. They are
+    measured as people use them, on whole logits, in the next row.
+    """
     batch = sized(setting)
     ids, compute = input_ids(batch), objective(batch)
 
@@ -96,7 +100,7 @@ def training(setting: Setting) -> Mapping[str, Variant]:
 
         return run
 
-    return {name: variant(*one) for name, one in models(batch).items()}
+    return {name: variant(*one) for name, one in models(batch).items() if name != PEFT}
 
 
 def logits_both_ways(setting: Setting) -> Mapping[str, Variant]:

@@ -115,13 +115,17 @@ def once(variant: Variant, device: str) -> Sample:
 def alternate(variants: Mapping[str, Variant], rounds: int, device: str = "cpu") -> dict[str, list[Sample]]:
     """Every variant once per round, each round starting with the next one, after a round that does not count.
 
-    Without a round, nothing runs.
+    Every second pass over the starts goes backwards, so that no variant always follows the same one. Without a round,
+    nothing runs.
     """
     names = list(variants)
     samples: dict[str, list[Sample]] = {name: [] for name in names}
     for number in range(-1 if rounds else 0, rounds):
         shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
+        order = names[shift:] + names[:shift]
+        if number // len(names) % 2:
+            order.reverse()
+        for name in order:
             gc.collect()
             sample = once(variants[name], device)
             if number >= 0:
@@ -247,6 +251,12 @@ def measure(case: Case, setting: Setting, rounds: int | None = None) -> dict[str
         "at": case.at,
         "variants": variants,
     }
+
+
+def updated(earlier: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`earlier` with the rows that were measured anew in their places, and others behind them."""
+    fresh = {(row["case"], row["device"]): row for row in rows}
+    return [fresh.pop((row["case"], row["device"]), row) for row in earlier] + list(fresh.values())
 
 
 def judge(reach: Reach, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

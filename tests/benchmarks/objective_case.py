@@ -13,6 +13,7 @@ from objective_data import Batch, make_batch
 from torch import Tensor
 
 VOCABULARY = 152_670
+BLOCK = 4096
 PRODUCTS = "the two matrix products"
 
 
@@ -41,14 +42,18 @@ def sized(setting: Setting, *, trainable_head: bool = False) -> Batch:
 
 
 def products(batch: Batch) -> Variant:
-    """What no path can avoid when every supervised position needs its log-sum-exp: logits, and their gradient back."""
+    """What no path can avoid when every supervised position needs its log-sum-exp: logits, and their gradient back.
+
+    Block by block of vocabulary rows, which are still in the cache for the second product.
+    """
     hidden, weight = batch.hidden.detach()[batch.suffix], batch.head.weight
-    logits, gradient = hidden.new_empty(len(hidden), len(weight)), torch.empty_like(hidden)
+    gradient = torch.zeros_like(hidden)
 
     @torch.no_grad()
     def run() -> None:
-        torch.mm(hidden, weight.T, out=logits)
-        torch.mm(logits, weight, out=gradient)
+        gradient.zero_()
+        for rows in weight.split(BLOCK):
+            gradient.addmm_(hidden @ rows.T, rows)
 
     return run
 

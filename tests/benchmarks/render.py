@@ -20,7 +20,9 @@ _OURS, _THEIRS, _BOUND = "#0b6e75", "#b4b4b4", "#d1495b"
 
 
 def render(found: Mapping[str, Any]) -> None:
-    """Write the page's measured parts and the plot."""
+    """Write the page's measured parts and the plot. Raises ValueError for figures of tiny sizes."""
+    if found["quick"]:
+        raise ValueError("these figures were measured with --quick, at sizes that say nothing")
     parts = {
         "conditions": conditions(found),
         "reached": reached(found),

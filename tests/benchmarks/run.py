@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from measure import THREADS, Setting, extra_peak, judge, measure
+from measure import THREADS, Setting, extra_peak, judge, measure, updated
 
 PACKAGES = ("coordcore", "torch", "transformers", "peft", "ms-swift", "liger-kernel", "numpy", "msgspec")
 
@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="rows whose name starts so")
     parser.add_argument("--json", type=Path, default=Path(".benchmarks/bench.json"), help="where the figures go")
     parser.add_argument("--docs", action="store_true", help="render docs/explanation/performance.md from them")
+    parser.add_argument("--update", action="store_true", help="keep the other rows of the file of figures")
     parser.add_argument("--rounds", type=int, help="rounds per row, instead of each row's own number")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows only that everything runs")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="one device only; every one there is by default")
@@ -63,6 +64,23 @@ def environment() -> dict[str, Any]:
     }
 
 
+def rows_to_keep(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows that --update leaves as they are. Raises ValueError for options that would mix figures."""
+    if options.docs and (options.quick or (options.only and not options.update)):
+        raise ValueError("--docs shows a whole run at full size: leave out --quick and --only, or add --update")
+    if not options.update:
+        return []
+    if not options.json.exists():
+        raise ValueError(f"--update: there is no {options.json}; measure everything first")
+    found = json.loads(options.json.read_text(encoding="utf-8"))
+    now = environment()
+    differ = [name for name in ("cpu", "gpu", "versions") if found["environment"][name] != now[name]]
+    if options.quick or found["quick"] or differ:
+        raise ValueError(f"--update: {options.json} was measured otherwise ({', '.join(differ) or 'with --quick'})")
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
+
+
 def main() -> int:
     options = arguments()
     import torch
@@ -77,6 +95,7 @@ def main() -> int:
         return 0
     try:
         cases = select(options.only)
+        earlier = rows_to_keep(options)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -91,10 +110,12 @@ def main() -> int:
             if device in case.devices:
                 console.print(f"{device}: {case.name}", style="dim")
                 rows.append(measure(case, Setting(device=device, quick=options.quick), options.rounds))
+    seconds = round(time.monotonic() - started)
+    rows = updated(earlier, rows)
     for row in rows:
         judged = [judge(reach, row, rows) for reach in find(row["case"]).reaches]
-        row["reaches"] = [one for one in judged if one is not None]
-    seconds = round(time.monotonic() - started)
+        # A figure is one of its sizes; those of --quick are others.
+        row["reaches"] = [] if options.quick else [one for one in judged if one is not None]
     found = {"environment": environment(), "quick": options.quick, "seconds": seconds, "rows": rows}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

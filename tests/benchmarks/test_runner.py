@@ -16,7 +16,7 @@ import pytest
 import render
 import torch
 from cases import CASES, select
-from measure import Case, PeakRSS, Reach, Sample, Setting, Spread, alternate, judge, ratio
+from measure import Case, PeakRSS, Reach, Sample, Setting, Spread, alternate, judge, ratio, updated
 
 torch.set_num_threads(1)
 QUICK = Setting(quick=True)
@@ -24,9 +24,10 @@ QUICK = Setting(quick=True)
 
 def test_every_round_starts_with_another_variant_after_one_that_does_not_count() -> None:
     order: list[str] = []
-    taken = alternate({name: lambda name=name: order.append(name) for name in "abc"}, rounds=2)  # type: ignore[misc]
-    assert "".join(order) == "cab" + "abc" + "bca"
-    assert {name: len(samples) for name, samples in taken.items()} == {"a": 2, "b": 2, "c": 2}
+    taken = alternate({name: lambda name=name: order.append(name) for name in "abc"}, rounds=4)  # type: ignore[misc]
+    # The fourth round goes backwards: by then each has followed another one.
+    assert "".join(order) == "bac" + "abc" + "bca" + "cab" + "cba"
+    assert {name: len(samples) for name, samples in taken.items()} == {"a": 4, "b": 4, "c": 4}
 
 
 def test_a_variant_that_measured_itself_is_believed() -> None:
@@ -129,17 +130,34 @@ def test_a_quick_run_writes_figures_that_render_as_a_page(tmp_path: Path, monkey
     found = json.loads(figures.read_text())
     assert [row["case"] for row in found["rows"]] == ["soft-ce-w1", "supervised-256", "supervised-8192"]
     assert "the reference functions" in done.stdout
+    assert [row["reaches"] for row in found["rows"]] == [[], [], []]
 
     page, plot = tmp_path / "performance.md", tmp_path / "performance.png"
     page.write_text("before\n<!-- measured: rows -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(render, "PAGE", page)
     monkeypatch.setattr(render, "PLOT", plot)
-    render.render(found)
+    with pytest.raises(ValueError, match="measured with --quick"):
+        render.render(found)
+    render.render({**found, "quick": False})
     text = page.read_text()
     assert text.startswith("before\n<!-- measured: rows -->\n| row and variants |")
     assert text.endswith("\n<!-- end -->\nafter\n")
     assert text.count("| F.cross_entropy |") == 1
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("options", [["--quick", "--docs"], ["--only", "soft-ce-w1", "--docs"]])
+def test_a_part_or_tiny_sizes_do_not_become_the_page(options: list[str]) -> None:
+    command = [sys.executable, str(Path(measure.__file__).with_name("run.py")), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("--docs shows a whole run at full size")
+
+
+def test_an_update_replaces_a_row_where_it_stands_and_keeps_the_others() -> None:
+    earlier = [row("a", ours=(1.0, 1.0)), row("b", ours=(1.0, 1.0))]
+    fresh = [row("c", ours=(2.0, 2.0)), row("a", ours=(2.0, 2.0))]
+    assert updated(earlier, fresh) == [fresh[1], earlier[1], fresh[0]]
 
 
 def test_an_unknown_row_is_refused_with_the_names_there_are() -> None:

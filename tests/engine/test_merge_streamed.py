@@ -170,16 +170,30 @@ def test_what_did_not_change_is_a_copy(tmp_path: Path) -> None:
     base = base_of(tmp_path, max_shard_size="60KB")
     (base / "LICENSE").write_text("mine")
     (base / "pytorch_model.bin").write_text("stale beside merged weights")
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tool_use.jinja").write_text("template")
     run = run_of(tmp_path, base, lora={"target_modules": ["q_proj"]}, surgery=False)
     merged = merge_run(run.path, tmp_path / "merged").output
     before, after = tensors(base), tensors(merged)
     assert list(after) == list(before)
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed == ["model.language_model.layers.0.self_attn.q_proj.weight"]
-    copied = {file.name for file in base.iterdir()} - {"config.json", "pytorch_model.bin"}
-    for file in copied - {one.name for one in base.glob("*.safetensors*")}:
+    copied = {str(file.relative_to(base)) for file in base.rglob("*")} - {"config.json", "pytorch_model.bin"}
+    for file in copied - {one.name for one in base.glob("*.safetensors*")} - {"additional_chat_templates"}:
         assert (merged / file).read_bytes() == (base / file).read_bytes()
-    assert {file.name for file in merged.iterdir()} == copied | {"config.json", "coordcore.json"}
+    assert {str(file.relative_to(merged)) for file in merged.rglob("*")} == copied | {"config.json", "coordcore.json"}
+
+
+def test_the_weights_that_transformers_loads_are_merged(tmp_path: Path) -> None:
+    # A newer single file beside shards that nobody removed: what trained is the single file.
+    base = base_of(tmp_path, max_shard_size="60KB")
+    single = {name: one + 1 for name, one in tensors(base).items()}
+    save_file(single, base / "model.safetensors", {"format": "pt"})
+    run = run_of(tmp_path, base, lora={"target_modules": ["q_proj"]}, surgery=False)
+    merged = assert_same(run, tmp_path).output
+    assert [file.name for file in merged.glob("model*")] == ["model.safetensors"]
+    name = "model.language_model.norm.weight"
+    assert torch.equal(tensors(merged)[name], single[name])
 
 
 def test_one_file_for_a_head_of_its_own_is_the_only_file(tmp_path: Path) -> None:

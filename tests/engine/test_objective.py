@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from coordcore import objective as module_under_test
 from coordcore.coords import CoordVocab
-from coordcore.objective import CallableHead, LinearHead, Objective, count_targets, make_targets
+from coordcore.objective import CallableHead, LinearHead, Objective, count_targets, loss_in_forward, make_targets
 from coordcore.protocols import HeadOffset
 from coordcore.records import InputError, RunError
 
@@ -275,6 +276,7 @@ def test_targets_predict_the_next_label() -> None:
         "boxes": [],
         "text_index": [0, 2],
         "text_labels": [3, 5],
+        "grid": [[[]] * 4] * 2,
     }
     assert count_targets(targets) == [2, 2, 4, 0]
 
@@ -351,6 +353,12 @@ def test_terms_that_cannot_be_used(terms: list[Any], vocab: CoordVocab | None, m
             lambda positions: bin_ce(positions).mean(),
             "loss.huber: part 'ce' must have one value per position, shape (14,), got (); do not reduce it",
         ),
+        ("ce", lambda _: 0.5, "loss.huber: part 'ce' must be a floating-point tensor, got float"),
+        (
+            "ce",
+            lambda positions: positions.logits.argmax(-1),
+            "loss.huber: part 'ce' must be a floating-point tensor, got torch.int64",
+        ),
     ],
 )
 def test_terms_that_return_something_else(part: str, function: Callable[[Any], Tensor], message: str) -> None:
@@ -359,6 +367,52 @@ def test_terms_that_return_something_else(part: str, function: Callable[[Any], T
     with pytest.raises(RunError) as caught:
         run(one.hidden, LinearHead(linear()), one.targets())
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("sizes", [{"chunk_rows": 0}, {"chunk_rows": -1}, {"chunk_columns": 2.5}])
+def test_chunks_of_less_than_one_are_refused(sizes: Any) -> None:
+    ((name, size),) = sizes.items()
+    with pytest.raises(InputError, match=rf"{name} must be a whole number of at least 1, or None, got {size}"):
+        Objective([("text", TEXT_CE)], VOCAB, **sizes)
+
+
+def test_a_negative_label_is_no_row_from_the_end() -> None:
+    with pytest.raises(InputError, match="a label is -1; labels are token ids, or -100 where nothing is supervised"):
+        make_targets(torch.tensor([[3, -1]]), VOCAB)
+
+
+def test_hidden_states_of_other_positions_than_the_labels_are_refused() -> None:
+    one = batch()
+    with pytest.raises(InputError, match=r"states \(3, 23, 16\) and labels \(3, 24\) are of different positions"):
+        Objective(EVERY, VOCAB)(one.hidden[:, 1:], LinearHead(linear()), one.targets())
+
+
+def test_targets_with_coord_tokens_need_an_objective_that_knows_them() -> None:
+    one = batch()
+    with pytest.raises(InputError, match="the targets hold coord tokens, and the objective was made without a vocab"):
+        Objective([("text", TEXT_CE)], None)(one.hidden, LinearHead(linear()), one.targets())
+
+
+def test_a_head_without_rows_for_the_coord_tokens_is_refused() -> None:
+    one = batch()
+    head = nn.Linear(HIDDEN, FIRST + 500)
+    with pytest.raises(InputError, match=rf"head has {FIRST + 500} rows, and a coord token has id {FIRST + 999}"):
+        Objective(EVERY, VOCAB)(one.hidden, LinearHead(head), one.targets())
+
+
+@pytest.mark.parametrize("config", [{"final_logit_softcapping": 30.0}, {"logit_scale": 0.0625}])
+def test_a_model_that_changes_its_logits_behind_the_head_is_refused(config: dict[str, float]) -> None:
+    class Capped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = SimpleNamespace(**config)
+
+    ((name, value),) = config.items()
+    with (
+        pytest.raises(InputError, match=rf"Capped: config.{name} = {value} changes the logits behind the output head"),
+        loss_in_forward(Capped(), Objective([("text", TEXT_CE)], VOCAB), {}),
+    ):
+        pass
 
 
 # --- without a trainer ------------------------------------------------------------------------------------------------

@@ -361,3 +361,84 @@ def test_nothing_waits_for_the_device(terms: str) -> None:
     with Watch() as watch:
         run(case.hidden, head, case.targets).loss.backward()
     assert watch.waited == []
+
+
+# --- heads that are called whole --------------------------------------------------------------------------------------
+
+
+class Sum(nn.Module):
+    """A weight in two trained parts, whose gradients are one tensor to autograd."""
+
+    def __init__(self, scaled: bool) -> None:
+        super().__init__()
+        self.base = nn.Parameter(torch.randn(SIZE, HIDDEN, generator=torch.Generator().manual_seed(5)))
+        self.delta = nn.Parameter(torch.zeros(SIZE, HIDDEN))
+        self.scaled = scaled
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits = hidden @ (self.base + self.delta).T
+        # The gradient of the sum is one number, expanded to the shape of the parameter.
+        return logits * (1 + self.delta.sum()) if self.scaled else logits
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_parts_of_a_head_that_share_a_gradient_are_trained_once(scaled: bool) -> None:
+    case, head = make(boxes=0, text=60, offset_ids=None), Sum(scaled)
+    text = Term("text", {"text": 1.0})
+    Objective([("a", text)], VOCAB)(case.hidden, CallableHead(head), case.targets).loss.backward()
+    ours = [parameter.grad for parameter in head.parameters()]
+    loss = cross_entropy(head(case.hidden[case.targets["text_index"]]), case.targets["text_labels"])
+    for mine, expected in zip(ours, torch.autograd.grad(loss, list(head.parameters())), strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_offset_rows_that_the_head_owns_are_trained_once() -> None:
+    case = make()
+    assert case.offset is not None
+    terms = TERMS["gates"]
+    Objective(terms, VOCAB)(case.hidden, LinearHead(case.head, case.offset), case.targets).loss.backward()
+    expected, case.offset.rows.grad = case.offset.rows.grad, None
+    case.head.register_parameter("offset", case.offset.rows)
+    Objective(terms, VOCAB)(case.hidden, CallableHead(case.head, case.offset), case.targets).loss.backward()
+    torch.testing.assert_close(case.offset.rows.grad, expected)
+
+
+def test_a_head_that_is_called_computes_under_autocast_as_in_the_model() -> None:
+    case = make(offset_ids=None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = Objective(TERMS["gates"], VOCAB)(case.hidden.bfloat16(), CallableHead(case.head), case.targets).loss
+    assert loss.item() == pytest.approx(plain(case, TERMS["gates"]).item(), rel=0.02)
+
+
+# --- odd heads and compilers ------------------------------------------------------------------------------------------
+
+
+def test_a_vocabulary_of_coord_tokens_alone_trains_its_head() -> None:
+    vocab = CoordVocab(ids=range(1000))
+    head, hidden = nn.Linear(HIDDEN, 1000, bias=False), torch.randn(4, HIDDEN)
+    targets = make_targets(torch.tensor([[-100, 5, 7, 900]]), vocab)
+    terms = [("a", Term("coord", {"ce": 1.0, "gate": 1.0}, full_lse=True))]
+    Objective(terms, vocab)(hidden, LinearHead(head), targets).loss.backward()
+    (expected,) = torch.autograd.grad(cross_entropy(head(hidden[:3]), torch.tensor([5, 7, 900])), head.weight)
+    torch.testing.assert_close(head.weight.grad, expected)
+
+
+def test_a_float16_head_keeps_small_gradients_for_the_loss_scale() -> None:
+    case = make(trains_head=True, offset_ids=None)
+    counts, scale = [1e6] * 4, 2.0**16
+    (plain_loss,) = [Objective(TERMS["gates"], VOCAB)(case.hidden, LinearHead(case.head), case.targets, counts).loss]
+    (expected,) = torch.autograd.grad(plain_loss * scale, case.head.weight)
+    half = case.to(torch.float16)
+    loss = Objective(TERMS["gates"], VOCAB)(half.hidden, LinearHead(half.head), half.targets, counts).loss
+    (actual,) = torch.autograd.grad(loss * scale, half.head.weight)
+    assert ((actual.float() - expected).norm() / expected.norm()).item() < 0.01
+
+
+def test_a_compiled_function_may_call_it() -> None:
+    case = make()
+    run, head = Objective(TERMS["gates"], VOCAB), LinearHead(case.head, case.offset)
+
+    def loss() -> Tensor:
+        return run(case.hidden, head, case.targets).loss * 2
+
+    assert torch.compile(loss, backend="eager")().item() == pytest.approx(loss().item())

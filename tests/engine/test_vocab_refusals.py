@@ -82,6 +82,7 @@ def cut_weights(base: Path) -> None:
 
 
 def lose_a_shard(base: Path) -> None:
+    (base / "model.safetensors").unlink()
     (base / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
 
 

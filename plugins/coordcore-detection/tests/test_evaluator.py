@@ -16,7 +16,7 @@ from coordcore.coords import DEFAULT_QUANTISATION, int_to_token
 from coordcore.protocols import Evaluation
 from coordcore.testing import parametrize_with_checks
 from coordcore.testing.tiny import tiny_qwen3vl
-from coordcore_detection import plugin, predict, prediction_files, results
+from coordcore_detection import distributions, plugin, predict, prediction_files, results
 from coordcore_detection.decoding import Coordinates
 from coordcore_detection.evaluator import COMPONENT, DetectionConfig, DetectionEvaluator, Score
 from coordcore_detection.evaluator import Coordinates as OwnCoordinates
@@ -108,10 +108,17 @@ def test_a_checkpoint_is_evaluated(evaluation: Evaluation) -> None:
     assert set(found.shown) >= {"AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "oracle_AP"}
     assert found.metrics["oracle_AP50"] == 1.0
     assert all(math.isfinite(value) for value in found.metrics.values())
-    assert found.files == [evaluation.output / "evaluation.json"]
+    assert found.files == [evaluation.output / "report.html"]
     written = results.read(evaluation.output)
     assert (written.counts["images"], written.checkpoint) == (4, str(evaluation.checkpoint))
     assert {name: value for name, value in written.metrics.items() if value is not None} == found.metrics
+
+
+def test_some_distributions_are_kept_for_the_report(evaluation: Evaluation) -> None:
+    evaluator()(evaluation)
+    _, rows = prediction_files.read(evaluation.output / "predictions.jsonl")
+    kept = distributions.read(evaluation.output / "predictions.distributions.npz")
+    assert {(one.image, one.bins) for one in kept} <= {(row.image, row.boxes[0].bins) for row in rows if row.boxes}
 
 
 def test_only_the_first_images(evaluation: Evaluation) -> None:

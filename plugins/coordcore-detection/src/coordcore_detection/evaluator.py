@@ -65,7 +65,7 @@ class DetectionConfig:
 
 @attrs.frozen(kw_only=True)
 class DetectionEvaluator:
-    """The `Evaluator` of `[eval.detection]`. Leaves predictions.jsonl and evaluation.json; continues the former."""
+    """The `Evaluator` of `[eval.detection]`. Leaves predictions, evaluation.json and report; continues the former."""
 
     config: DetectionConfig
 
@@ -84,12 +84,12 @@ class DetectionEvaluator:
         return EvaluationResult(
             metrics=metrics,
             shown=[name for name in SHOWN if name in metrics],
-            files=write_files(evaluated, evaluation.output),
+            files=write_files(evaluated, evaluation.output, truth, evaluation.run_dir),
         )
 
     def _predicted(self, evaluation: Evaluation, truth: Sequence[TruthImage], count: int) -> tuple[Header, list[Row]]:
         """Ask about the first `count` images and write predictions.jsonl, but for those that it holds already."""
-        from coordcore_detection import predict, prediction_files
+        from coordcore_detection import distributions, predict, prediction_files
         from coordcore_detection.truth_sources import example_key
 
         settings = self.config.settings()
@@ -101,10 +101,12 @@ class DetectionEvaluator:
         except InputError as error:
             evaluation.log(f"predicts anew: {error}")
             path.unlink()
+            distributions.beside(path).unlink(missing_ok=True)
             rows = []
         done = {row.image for row in rows}
         left = [index for index in range(count) if example_key(index) not in done]
         evaluation.log(f"asks about {len(left)} images")
+        watch = distributions.Distributions()
         with prediction_files.appending(path, header) as add:
             for row in predict.predict(
                 loaded.model,
@@ -114,19 +116,30 @@ class DetectionEvaluator:
                 vocab=loaded.vocab,
                 quantisation=loaded.quantisation,
                 log=evaluation.log,
+                watch=watch,
             ):
                 add(row)
                 rows.append(row)
+        if watch.kept:
+            distributions.write(watch.kept, distributions.beside(path))
         return header, rows
 
 
-def write_files(evaluated: Evaluated, output: Path) -> list[Path]:
-    """Write what an evaluation leaves in its folder; returns what a person should open. A report belongs here."""
-    from coordcore_detection import results
+def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage], run_dir: Path) -> list[Path]:
+    """Write what an evaluation leaves in its folder, next to the predictions; returns what a person should open."""
+    from coordcore_detection import distributions, results
+    from coordcore_detection.report.write import write_report
 
-    path = output / results.FILE
-    results.write(evaluated.result, path)
-    return [path]
+    results.write(evaluated.result, output / results.FILE)
+    report = write_report(
+        output,
+        evaluated.result,
+        evaluated=evaluated,
+        truth=truth,
+        recorded=distributions.beside(output / PREDICTIONS),
+        run_dir=run_dir,
+    )
+    return [report]
 
 
 def _build(config: DetectionConfig, _context: BuildContext) -> DetectionEvaluator:

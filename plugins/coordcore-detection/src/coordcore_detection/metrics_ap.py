@@ -16,7 +16,7 @@ AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**
 
 DETECTIONS = (1, 10, MAX_DETECTIONS)
 RECALL_POINTS = 101
-CURVES = (50, 75)
+CURVES = (50, 75, 95)
 """IoU, in percent, of the precision-recall curves."""
 
 _CELLS_AT_ONCE = 10_000  # labels x images: what faster-coco-eval allocates, filled or not
@@ -28,7 +28,7 @@ class AveragePrecision:
 
     metrics: AP, AP50, AP75, AP95, AP_small ..., AR1, AR10, AR100, AR_small ...; None where no true box counts.
     by_label: label id -> (AP, AP50), for every label with a true box.
-    curve: IoU ("50", "75") -> precision at 101 recalls from 0 to 1, the mean over labels.
+    curve: IoU ("50", "75", "95") -> precision at 101 recalls from 0 to 1, the mean over labels.
     """
 
     metrics: dict[str, float | None]

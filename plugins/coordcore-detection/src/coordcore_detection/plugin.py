@@ -13,7 +13,9 @@ _COMMANDS = {
     "predict": "Ask a run or checkpoint about the images of a record file.",
     "calibrate": "Fit scores to the share of boxes that are right.",
     "eval": "Measure predictions against a record file.",
+    "report": "Write the report of an evaluation anew: curves, pictures, calibration, training.",
     "compare": "Show two evaluations side by side, with intervals.",
+    "doctor": "Look for everything that silently ruins a run, before it starts.",
     "data": "Convert annotation formats to records and back, and check records for wrong conventions.",
 }
 

@@ -59,15 +59,17 @@ def predict(
     vocab: CoordVocab,
     quantisation: Quantisation,
     log: Callable[[str], None] | None = None,
+    watch: Callable[[Row, Recording, int], None] | None = None,
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
     model, processor: as `load` gives them. log: told about images that could not be shown to the model; their rows
-    hold no boxes and say why in `unread`, at "image".
+    hold no boxes and say why in `unread`, at "image". watch: called with each other row, the recording of its batch and
+    its place there; see `distributions.Distributions`.
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
     """
-    asker = _Asker(model, processor, settings, vocab, quantisation)
+    asker = _Asker(model, processor, settings, vocab, quantisation, watch)
     images = iter(images)
     while batch := list(itertools.islice(images, settings.batch_size)):
         for row in asker.rows(batch):
@@ -80,8 +82,15 @@ class _Asker:
     """One model with everything that is the same for every batch."""
 
     def __init__(
-        self, model: Any, processor: Any, settings: PredictSettings, vocab: CoordVocab, quantisation: Quantisation
+        self,
+        model: Any,
+        processor: Any,
+        settings: PredictSettings,
+        vocab: CoordVocab,
+        quantisation: Quantisation,
+        watch: Callable[[Row, Recording, int], None] | None,
     ) -> None:
+        self.watch = watch
         self.model = model
         self.processor = processor
         self.settings = settings
@@ -140,7 +149,7 @@ class _Asker:
             coordinates=self.settings.coordinates,
             window=self.settings.window,
         )
-        return [
+        rows = [
             read_row(
                 truth,
                 recording,
@@ -153,6 +162,10 @@ class _Asker:
             )
             for index, truth in enumerate(asked)
         ]
+        if self.watch is not None:
+            for index, row in enumerate(rows):
+                self.watch(row, recording, index)
+        return rows
 
     def _generate(self, inputs: Any) -> Recording:
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList

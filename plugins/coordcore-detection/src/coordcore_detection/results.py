@@ -132,17 +132,22 @@ def write_text(text: str, path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
+def file_in(path: Path) -> Path:
+    """The evaluation file that `path` speaks of: itself, or the one of a folder or run folder. Raises InputError."""
+    if not path.is_dir():
+        return path
+    for file in (path / FILE, path / "eval" / "detection" / FILE):
+        if file.is_file():
+            return file
+    raise InputError(
+        f"{path}: holds neither {FILE} nor eval/detection/{FILE}; `coordcore eval PREDICTIONS RECORDS --output "
+        "FILE` writes such a file"
+    )
+
+
 def read(path: Path) -> Result:
     """The result in `path`: a file, an evaluation's folder or a run folder. Raises InputError."""
-    file = path
-    if path.is_dir():
-        places = [path / FILE, path / "eval" / "detection" / FILE]
-        file = next((one for one in places if one.is_file()), path)
-        if file == path:
-            raise InputError(
-                f"{path}: holds neither {FILE} nor eval/detection/{FILE}; `coordcore eval PREDICTIONS RECORDS --output "
-                "FILE` writes such a file"
-            )
+    file = file_in(path)
     try:
         result = msgspec.json.decode(file.read_bytes(), type=Result)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from coordcore_detection.compare import Comparison, Line
@@ -12,26 +12,33 @@ from coordcore_detection.results import Result
 if TYPE_CHECKING:
     from rich.table import Table
 
-_PLAIN = ("parse_failure_rate", "unfinished_rate", "duplicate_rate", "box_count_error", "box_count_bias")
+COLUMNS = ("by label", "ceiling", "any label", "ceiling")
+PLAIN = ("parse_failure_rate", "unfinished_rate", "duplicate_rate", "box_count_error", "box_count_bias")
 
 
 def evaluation_table(result: Result) -> Table:
     """One row for each metric: with labels, without them, and the ceilings of both."""
+    table = _table("", *COLUMNS)
+    for name, values in metric_rows(result):
+        table.add_row(name, *map(number, values))
+    return table
+
+
+def metric_rows(result: Result) -> Iterator[tuple[str, list[float | None]]]:
+    """Each metric that knows labels, with its values under COLUMNS; those without any value are left out."""
     values = result.metrics
-    table = _table("", "by label", "ceiling", "any label", "ceiling")
     for name in values:
-        if name.startswith((AGNOSTIC, "oracle_")) or name in _PLAIN:
+        if name.startswith((AGNOSTIC, "oracle_")) or name in PLAIN:
             continue
         agnostic = AGNOSTIC + name
         shown = [values.get(one) for one in (name, f"oracle_{name}", agnostic, f"oracle_{agnostic}")]
         if any(one is not None for one in shown):
-            table.add_row(name, *map(_number, shown))
-    return table
+            yield name, shown
 
 
 def rates(result: Result) -> str:
     """The metrics that know no labels, in one line."""
-    return ", ".join(f"{name} {_number(result.metrics[name])}" for name in _PLAIN)
+    return ", ".join(f"{name} {number(result.metrics[name])}" for name in PLAIN)
 
 
 def comparison_table(comparison: Comparison, *, everything: bool = False) -> Table:
@@ -48,7 +55,7 @@ def _cells(line: Line) -> Sequence[str]:
     interval = line.difference_interval
     span = "" if interval is None else f"{interval[0]:+.4f} .. {interval[1]:+.4f}"
     difference = "" if line.difference is None else f"{line.difference:+.4f}"
-    return line.metric, _number(line.a), _number(line.b), difference, span, "*" if line.is_clear else ""
+    return line.metric, number(line.a), number(line.b), difference, span, "*" if line.is_clear else ""
 
 
 def _table(*titles: str) -> Table:
@@ -60,5 +67,6 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Four digits behind the point; "" where there is no value."""
     return "" if value is None else f"{value:.4f}"

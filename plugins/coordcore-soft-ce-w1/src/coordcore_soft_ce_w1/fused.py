@@ -101,6 +101,8 @@ class RowLosses:
     rank: Tensor | None = None
 
 
+# A compiled model calls it as it is: its tables are kept from call to call.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def row_losses(
     logits: Tensor,
     bins: Tensor,

@@ -35,7 +35,10 @@ def command(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report.html and its plots, for a person to look at.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE or the report if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure PREDICTIONS against RECORDS: AP, AR, F1, IoU, calibration, and the ceiling of the quantisation."""
@@ -43,20 +46,35 @@ def command(
 
     from coordcore import InputError
     from coordcore.coords import Quantisation
-    from coordcore_detection import prediction_files, results, tables
+    from coordcore_detection import distributions, prediction_files, results, tables
     from coordcore_detection.evaluate import evaluate
+    from coordcore_detection.report.training import find_run
+    from coordcore_detection.report.write import require_free, write_report
     from coordcore_detection.truth_sources import truth_from_records
 
     if output is not None and output.exists() and not overwrite:
         raise InputError(f"{output}: exists; replace it with --overwrite, or name another file")
+    if report is not None:
+        require_free(report, overwrite=overwrite)
     header, rows = prediction_files.read(predictions)
     quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
     truth = truth_from_records(
         records, space=space.value, quantisation=quantisation, question="", outside=outside.value
     )
-    result = evaluate(truth[:limit], header, rows).result
+    evaluated = evaluate(truth[:limit], header, rows)
+    result = evaluated.result
     if output is not None:
         results.write(result, output)
+    if report is not None:
+        page = write_report(
+            report,
+            result,
+            evaluated=evaluated,
+            truth=truth,
+            recorded=distributions.beside(predictions),
+            run_dir=find_run(Path(header.checkpoint)),
+        )
+        typer.echo(str(page), err=json)
     if json:
         typer.echo(results.as_json(result))
         return

@@ -1,0 +1,87 @@
+"""`coordcore report`: the report of an evaluation, made anew from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from coordcore_detection.evaluate import Evaluated
+    from coordcore_detection.results import Result
+    from coordcore_detection.truth import TruthImage
+
+
+def command(
+    evaluation: Annotated[
+        Path, typer.Argument(metavar="EVALUATION", help="A run folder, an evaluation's folder, or its file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where it goes, instead of into the evaluation's folder.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report in DIR.")] = False,
+) -> None:
+    """Write the report of EVALUATION anew, with pictures where it lies in its run: report.html, and plots in report/.
+
+    `coordcore eval --report DIR` writes one for predictions that belong to no run.
+    """
+    from coordcore_detection import distributions, results
+    from coordcore_detection.evaluator import PREDICTIONS
+    from coordcore_detection.report.training import find_run
+    from coordcore_detection.report.write import require_free, write_report
+
+    if output is not None:
+        require_free(output, overwrite=overwrite)
+    file = results.file_in(evaluation)
+    result = results.read(file)
+    run = find_run(file.parent)
+    evaluated: Evaluated | None = None
+    truth: Sequence[TruthImage] = ()
+    predictions = file.parent / PREDICTIONS
+    if run is not None and predictions.is_file():
+        truth = _held_out(run)
+        evaluated = _again(truth, predictions, result, file)
+        result = evaluated.result
+    page = write_report(
+        output or file.parent,
+        result,
+        evaluated=evaluated,
+        truth=truth,
+        recorded=distributions.beside(predictions),
+        run_dir=run or find_run(Path(result.checkpoint)),
+    )
+    typer.echo(str(page))
+
+
+def _held_out(run: Path) -> Sequence[TruthImage]:
+    """The images that the evaluator saw."""
+    from coordcore.engine.quiet import quiet
+
+    quiet()
+    from coordcore import InputError
+    from coordcore.engine.prepare import load_run
+    from coordcore_detection.truth_sources import truth_from_examples
+
+    plan = load_run(run)
+    examples = plan.data.validation()
+    if examples is None:
+        raise InputError(f"{run}: its data builder holds no example out any more; give the evaluation file alone")
+    return truth_from_examples(examples, plan.quantisation)
+
+
+def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file: Path) -> Evaluated:
+    """The evaluation with its boxes. Raises InputError when the run's data is no longer what was evaluated."""
+    from coordcore import InputError
+    from coordcore_detection import prediction_files
+    from coordcore_detection.evaluate import evaluate
+
+    count = min(len(result.detail.images), len(truth))
+    evaluated = evaluate((truth[index] for index in range(count)), *prediction_files.read(predictions))
+    if evaluated.result.contract["truth"] != result.contract["truth"]:
+        raise InputError(
+            f"{file}: was measured on other examples than its run holds out now; evaluate again, "
+            "or copy the file elsewhere for a report without pictures"
+        )
+    return evaluated

@@ -1,0 +1,75 @@
+"""The distributions that are kept while a model is asked, and their file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from report_support import evaluated, recorded
+
+from coordcore import InputError
+from coordcore_detection import distributions
+from coordcore_detection.distributions import Distributions
+from coordcore_detection.predictions import Box, Row
+
+BINS = [10, 20, 30, 40, 500, 600, 700, 800]
+
+
+def recording() -> Any:
+    """Two answers: text, a box, text; and the same after two tokens of text."""
+    coordinate = np.full((2, 8), -1)
+    coordinate[0, 1:5], coordinate[1, 2:6] = np.arange(4), np.arange(4, 8)
+    logits = torch.full((8, 1000), -1e4).scatter(1, torch.tensor(BINS)[:, None], 0.0)
+    return SimpleNamespace(coordinate=coordinate, bins=torch.tensor(BINS), logits=logits)
+
+
+def row(*bins: int) -> Row:
+    boxes = [Box(label="cat", box=(0, 0, 1, 1), bins=bins, score=0.5)] if bins else []  # type: ignore[arg-type]
+    return Row(image="a.jpg", width=9, height=9, text="", boxes=boxes)
+
+
+def test_the_four_distributions_of_the_first_box_are_kept() -> None:
+    watch = Distributions()
+    watch(row(500, 600, 700, 800), recording(), 1)
+    (kept,) = watch.kept
+    assert (kept.image, kept.bins) == ("a.jpg", (500, 600, 700, 800))
+    assert kept.probabilities.argmax(1).tolist() == [500, 600, 700, 800]
+    assert kept.probabilities.sum(1).tolist() == pytest.approx([1.0] * 4)
+
+
+@pytest.mark.parametrize("bins", [(), (10, 20, 30, 41)], ids=["no box", "bounds of a polygon"])
+def test_what_is_no_box_is_left_out(bins: tuple[int, ...]) -> None:
+    watch = Distributions()
+    watch(row(*bins), recording(), 0)
+    assert watch.kept == []
+
+
+def test_only_so_many_are_kept() -> None:
+    watch = Distributions(limit=2)
+    for _ in range(3):
+        watch(row(10, 20, 30, 40), recording(), 0)
+    assert len(watch.kept) == 2
+
+
+def test_distributions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    _, rows, _ = evaluated(4)
+    kept = recorded(rows)
+    distributions.write(kept, tmp_path / "kept.npz")
+    again = distributions.read(tmp_path / "kept.npz")
+    assert [(one.image, one.bins) for one in again] == [(one.image, tuple(one.bins)) for one in kept]
+    assert all((a.probabilities == b.probabilities).all() for a, b in zip(again, kept, strict=True))
+
+
+def test_no_file_holds_no_distributions(tmp_path: Path) -> None:
+    assert distributions.read(tmp_path / "none.npz") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
+def test_a_broken_file_of_distributions_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "kept.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"kept\.npz: holds no distributions"):
+        distributions.read(tmp_path / "kept.npz")

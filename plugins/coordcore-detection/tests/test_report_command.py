@@ -1,0 +1,133 @@
+"""`coordcore report` and `coordcore eval --report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_support import header
+from PIL import Image
+from report_support import evaluated, run_folder
+from typer.testing import CliRunner
+
+from coordcore import Example
+from coordcore.cli import app
+from coordcore.coords import DEFAULT_QUANTISATION, encode_boxes, ints_to_tokens
+from coordcore_detection import prediction_files, results
+from coordcore_detection.evaluate import evaluate
+from coordcore_detection.predictions import Box, Row
+from coordcore_detection.truth_sources import truth_from_examples
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    """The folder of an evaluation that belongs to a run, without predictions."""
+    output = run_folder(tmp_path / "run") / "eval" / "detection"
+    results.write(evaluated(4)[2].result, output / results.FILE)
+    return output
+
+
+@pytest.mark.parametrize("name", [".", "evaluation.json", "../.."])
+def test_a_report_is_made_anew(evaluation: Path, name: str) -> None:
+    (evaluation / "report.html").write_text("old")
+    shown = run("report", evaluation / name)
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    text = (evaluation / "report.html").read_text()
+    assert ("coord_soft_ce_w1" in text, "was read without its predictions" in text) == (True, True)
+
+
+def test_a_report_goes_elsewhere(evaluation: Path, tmp_path: Path) -> None:
+    shown = run("report", evaluation, "--output", tmp_path / "there")
+    assert shown.stdout.strip() == str(tmp_path / "there" / "report.html")
+    assert not (evaluation / "report.html").exists()
+
+
+def test_a_report_elsewhere_is_not_replaced_unasked(evaluation: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    shown = run("report", evaluation, "--output", tmp_path)
+    assert (shown.exit_code, "--overwrite" in shown.stderr) == (2, True)
+    assert run("report", evaluation, "--output", tmp_path, "--overwrite").exit_code == 0
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
+    shown = run("report", tmp_path)
+    assert (shown.exit_code, "holds neither evaluation.json" in shown.stderr) == (2, True)
+
+
+# --- with the run's data --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same with predictions, and a run whose data builder gives the examples again."""
+    pictures = [Image.new("RGB", (90, 60), (40 * index, 0, 0)) for index in range(3)]
+    answer = f'{{"objects": [{{"desc": "cat", "bbox_2d": [{", ".join(ints_to_tokens([100, 100, 500, 500]))}]}}]}}'
+    messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
+    examples = [Example(messages=messages, images=(picture,)) for picture in pictures]
+    plan = SimpleNamespace(data=SimpleNamespace(validation=lambda: examples), quantisation=DEFAULT_QUANTISATION)
+    monkeypatch.setattr("coordcore.engine.prepare.load_run", lambda _: plan)
+    truth = truth_from_examples(examples, DEFAULT_QUANTISATION)
+    box = Box(label="cat", box=(10.0, 6.0, 45.0, 30.0), bins=(111, 100, 500, 500), score=0.7)
+    rows = [Row(image=one.key, width=90, height=60, text="", boxes=[box]) for one in truth]
+    prediction_files.write(evaluation / "predictions.jsonl", header(), rows)
+    results.write(evaluate(truth, header(), rows).result, evaluation / results.FILE)
+    return evaluation
+
+
+def test_a_report_of_a_run_shows_its_images(whole: Path) -> None:
+    shown = run("report", whole)
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "example-2, 90 x 60 px" in (whole / "report.html").read_text()
+
+
+def test_other_data_than_was_evaluated_is_refused(whole: Path) -> None:
+    results.write(evaluated(3)[2].result, whole / results.FILE)
+    shown = run("report", whole)
+    assert (shown.exit_code, "was measured on other examples" in shown.stderr) == (2, True)
+
+
+# --- eval --report --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """val.jsonl with an image, and predictions.jsonl for it."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((60, 80, 3), 90, dtype=np.uint8)).save("a.png")
+    bins = encode_boxes([[10, 10, 40, 50]], 80, 60).bins[0].tolist()
+    record = {"images": ["a.png"], "width": 80, "height": 60, "objects": [{"desc": "cat", "bbox_2d": bins}]}
+    Path("val.jsonl").write_text(json.dumps(record) + "\n")
+    box = Box(label="cat", box=(11.0, 10.0, 40.0, 50.0), bins=tuple(bins), score=0.9)
+    given = header(quantisation=DEFAULT_QUANTISATION.as_dict())
+    prediction_files.write(
+        Path("predictions.jsonl"), given, [Row(image="a.png", width=80, height=60, text="", boxes=[box])]
+    )
+    return tmp_path
+
+
+def test_eval_writes_a_report(files: Path) -> None:
+    shown = run("eval", "predictions.jsonl", "val.jsonl", "--report", "seen")
+    assert shown.exit_code == 0, shown.output
+    assert "a.png, 80 x 60 px" in (files / "seen" / "report.html").read_text()
+    assert (files / "seen" / "report" / "best-1.png").exists()
+
+
+@pytest.mark.usefixtures("files")
+def test_eval_prints_json_alone() -> None:
+    shown = run("eval", "predictions.jsonl", "val.jsonl", "--report", "seen", "--json")
+    assert json.loads(shown.stdout)["metrics"]["AP50"] == 1.0
+
+
+@pytest.mark.usefixtures("files")
+def test_eval_replaces_no_report_unasked() -> None:
+    Path("report.html").write_text("mine")
+    shown = run("eval", "predictions.jsonl", "val.jsonl", "--report", ".")
+    assert (shown.exit_code, Path("report.html").read_text()) == (2, "mine")
