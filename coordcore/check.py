@@ -155,17 +155,16 @@ def _base(manifest: Manifest, folder: Path, *, needs_vocab: bool) -> Iterator[Pr
 
 
 def _weights(base: Path) -> Iterator[str]:
-    from coordcore.checkpoint import read_json
+    from coordcore.weights import INDEX_FILE, SINGLE_FILE, weight_files, weights_entry
 
-    index = base / "model.safetensors.index.json"
-    if index.exists():
-        shards = read_json(index).get("weight_map")
-        names = sorted(set(shards.values())) if isinstance(shards, dict) else []
-        absent = [name for name in names if not (base / str(name)).exists()]
-        if absent or not names:
-            yield f"{base} is not whole: {index.name} names {', '.join(absent) or 'no files'}; fetch it again"
-    elif not any(base.glob("*.safetensors")):
-        yield f"{base} holds no *.safetensors weights; save the model with safe serialization"
+    try:
+        entry = weights_entry(base)
+        if entry is None:
+            yield f"{base} holds no {SINGLE_FILE} and no {INDEX_FILE}; save the model with safe serialization"
+        elif entry.name == INDEX_FILE:
+            weight_files(base)
+    except InputError as error:
+        yield str(error)
 
 
 def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:

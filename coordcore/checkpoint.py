@@ -1,4 +1,4 @@
-"""What can be read of a checkpoint folder from its files alone, and folders that appear whole. Torch-free."""
+"""A checkpoint folder without its weights: reading and copying its files, and folders that appear whole. Torch-free."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ INFO_FILE = "coordcore.json"
 """The file in a checkpoint folder that says how its coord tokens are meant."""
 
 INFO_FORMAT = 1
+
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode."""
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".index.json")
 
 
 @attrs.frozen(kw_only=True)
@@ -76,8 +81,8 @@ def read_json(path: Path) -> dict[str, Any]:
         data = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; is {path.parent} a checkpoint folder?") from error
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from error
+    except NOT_JSON as error:
+        raise InputError(f"{path}: not readable as JSON: {error}; download or write it again") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: must hold a JSON object, got {type(data).__name__}")
     return data
@@ -113,8 +118,8 @@ def read_added_tokens(folder: Path) -> dict[str, int]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no tokenizer.json; is this a checkpoint folder?") from error
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: not a tokenizer file: {error}") from error
+    except NOT_JSON as error:
+        raise InputError(f"{path}: not a tokenizer file: {error}; download or save it again") from error
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -132,6 +137,31 @@ def read_vocab_size(folder: Path) -> int | None:
     return size
 
 
+def copy_files(base: Path, folder: Path) -> None:
+    """Copy what belongs to the checkpoint `base` beside its weights into `folder`, subfolders included.
+
+    That is tokenizer, processor, chat templates, settings and licences: not hidden entries, not weights of any format
+    (they would be stale beside the new ones), not links to nothing, and nothing that `folder` has already.
+    """
+    for root, subfolders, files in os.walk(base, followlinks=True):
+        # Neither up a link to where it stands, nor into what is being written.
+        places = (Path(root).resolve(), folder.resolve())
+        subfolders[:] = [
+            name
+            for name in sorted(subfolders)
+            if not name.startswith(".")
+            and not any(place.is_relative_to(Path(root, name).resolve()) for place in places)
+        ]
+        for name in sorted(files):
+            file = Path(root, name)
+            target = folder / file.relative_to(base)
+            belongs = not name.startswith(".") and not name.endswith(_WEIGHTS) and file.is_file()
+            if belongs and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Not its mode: a model store's files may be read-only, and some of the copies are edited.
+                shutil.copyfile(file, target)
+
+
 @contextmanager
 def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"] = "error") -> Iterator[Path]:
     """Give a fresh folder beside `output`, and rename it to `output` when the block ends without an exception.
@@ -139,22 +169,27 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
     `output` therefore appears whole or not at all. What a process that was killed left beside it is removed.
     if_exists: what to do when `output` exists by then: "error" (also checked at the start), "replace" it, or "keep" it
     and drop the new one, for a cache that several processes fill.
-    Raises InputError for an existing `output` under "error".
+    Raises InputError for an existing `output` under "error", and where no folder can be made.
     """
     output = Path(os.path.abspath(output))
     refusal = f"{output}: already exists; choose another folder, or ask for it to be replaced"
-    if if_exists == "error" and output.exists():
+    if if_exists == "error" and os.path.lexists(output):
         raise InputError(refusal)
     _remove_abandoned(output)
     scratch = output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.tmp")
     fresh = scratch.with_suffix(".new")
-    fresh.mkdir(parents=True)
+    try:
+        fresh.mkdir(parents=True)
+    except OSError as error:
+        above = next(one for one in output.parents if os.path.lexists(one))
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"{output}: cannot be made in {above}: {why}; choose another folder") from error
     alive = os.open(fresh, os.O_RDONLY)
     _try_lock(alive)
     os.rename(fresh, scratch)  # under the name that others look at it is locked from the start
     try:
         yield scratch
-        if if_exists == "replace" and output.exists():
+        if if_exists == "replace" and os.path.lexists(output):
             old = scratch.with_suffix(".old")
             os.replace(output, old)
             os.replace(scratch, output)
@@ -163,10 +198,11 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
         try:
             os.replace(scratch, output)
         except OSError as error:
-            if not output.exists():
-                raise
-            if if_exists == "error":
+            if if_exists == "keep" and output.is_dir():
+                return
+            if os.path.lexists(output):
                 raise InputError(refusal) from error
+            raise
     finally:
         _remove(scratch)
         os.close(alive)
@@ -194,7 +230,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from pathlib import Path
 
 import attrs
 
 from coordcore.assemble import Plan
-from coordcore.checkpoint import read_json, text_config, whole_folder, write_checkpoint_info
+from coordcore.checkpoint import copy_files, read_json, text_config, whole_folder, write_checkpoint_info
 from coordcore.engine.prepare import load_run
 from coordcore.engine.quiet import quiet_transformers
 from coordcore.merging import NotStreamedError
@@ -21,7 +20,6 @@ from coordcore.rundir import RunDir
 
 __all__ = ["MergeReport", "load_live", "merge_run"]
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".index.json")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -111,10 +109,7 @@ def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) 
 
 
 def _copy_files(plan: Plan, folder: Path) -> None:
-    """What belongs to the base and was not written: tokenizer, processor and generation settings, licences."""
-    for file in plan.base.iterdir():
-        hidden = file.name.startswith(".")
-        if file.is_file() and not hidden and not file.name.endswith(_WEIGHTS) and not (folder / file.name).exists():
-            shutil.copyfile(file, folder / file.name)
+    """What belongs to the base and was not written, and what its coord tokens mean."""
+    copy_files(plan.base, folder)
     if plan.vocab is not None:
         write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+import re
 import struct
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import attrs
+import msgspec
 
+from coordcore.checkpoint import NOT_JSON
 from coordcore.records import InputError, RunError
 
+_T = TypeVar("_T")
 _STEP = 1 << 24
 _PAGE = 4096
 _NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -45,8 +50,19 @@ class Stored(TensorSpec):
         )
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Entry(msgspec.Struct):
+    """What a header says of one tensor."""
+
+    dtype: str
+    shape: list[_Count]
+    data_offsets: tuple[_Count, _Count]
+
+
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file and the offset of its data. Raises InputError when it is damaged."""
+    """The header of a safetensors file as it is, and the offset of its data. Raises InputError where there is none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -55,36 +71,56 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             raise InputError(f"{path}: not a safetensors file, or cut off; download or save it again")
         raw = file.read(length)
     try:
-        header = json.loads(raw)
-    except ValueError as error:
+        return msgspec.json.decode(raw, type=dict[str, Any]), 8 + length
+    except NOT_JSON as error:
         raise InputError(f"{path}: not a safetensors file: {error}; download or save it again") from error
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    if 8 + length + end != size:
-        raise InputError(f"{path}: {size} bytes, but its header needs {8 + length + end}; download or save it again")
-    return header, 8 + length
 
 
 def tensors_in(path: Path) -> list[Stored]:
     """The tensors of one safetensors file, in the order they lie in. Raises InputError when it is damaged."""
     header, start = read_header(path)
-    found = [
-        Stored(
-            name=name,
-            dtype=entry["dtype"],
-            shape=tuple(entry["shape"]),
-            size=entry["data_offsets"][1] - entry["data_offsets"][0],
-            file=path,
-            offset=start + entry["data_offsets"][0],
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    ]
-    return sorted(found, key=lambda one: one.offset)
+    entries = {name: _part(path, name, said, _Entry) for name, said in header.items() if name != "__metadata__"}
+    found: list[Stored] = []
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda one: one[1].data_offsets):
+        size = math.prod(entry.shape) * _bits(path, name, entry.dtype) // 8
+        if entry.data_offsets != (end, end + size):  # as they are written, one behind the other
+            raise InputError(
+                f"{path}: the header puts {name}, {entry.dtype} {entry.shape}, at bytes {list(entry.data_offsets)}, "
+                f"which should be {[end, end + size]}; download or save it again"
+            )
+        shape = tuple(entry.shape)
+        found.append(Stored(name=name, dtype=entry.dtype, shape=shape, size=size, file=path, offset=start + end))
+        end += size
+    actual = path.stat().st_size
+    if start + end != actual:
+        raise InputError(f"{path}: {actual} bytes, but its header needs {start + end}; download or save it again")
+    return found
 
 
 def metadata_of(file: Path) -> dict[str, str] | None:
-    """What a safetensors file says of itself."""
-    return read_header(file)[0].get("__metadata__")
+    """What a safetensors file says of itself. Raises InputError when it is damaged."""
+    said = read_header(file)[0].get("__metadata__")
+    return None if said is None else _part(file, "__metadata__", said, dict[str, str])
+
+
+def _part(path: Path, name: str, said: Any, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(said, kind)
+    except msgspec.ValidationError as error:
+        why = str(error)
+        why = why[:1].lower() + why[1:].replace("`", "")
+        raise InputError(f"{path}: the header's {name}: {why}; download or save it again") from error
+
+
+def _bits(path: Path, name: str, dtype: str) -> int:
+    """What one number takes, which the name of a dtype says: BF16, F8_E4M3, C64."""
+    if dtype == "BOOL":
+        return 8
+    found = re.match(r"[A-Z]+(\d+)", dtype)
+    if found is None:
+        raise InputError(f"{path}: the header's {name}: unknown dtype {dtype!r}; download or save it again")
+    return int(found.group(1))
 
 
 class WeightFile:

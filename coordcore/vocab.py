@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +12,7 @@ import attrs
 import torch
 
 from coordcore.checkpoint import (
+    copy_files,
     read_added_tokens,
     read_json,
     text_config,
@@ -28,7 +28,6 @@ from coordcore.weights import Matrix, RowBlock, copy_weights, vocabulary_matrice
 ROW_MULTIPLE = 64
 """A matrix that must grow grows to a multiple of this: odd vocabulary sizes miss the GPU's fast matrix products."""
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 _HASHED_WHOLE = 1 << 26
 _TOKEN_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
 
@@ -112,7 +111,7 @@ def _expand_into(
     matrices = vocabulary_matrices(base)
     rows = _common_rows(base, config, matrices)
 
-    _copy_files(base, folder)
+    copy_files(base, folder)
     vocab, digits = _add_tokens(folder)
     first = vocab.ids[0]
     if first > rows:
@@ -167,18 +166,6 @@ def _common_rows(base: Path, config: dict[str, Any], matrices: dict[str, Matrix]
 def _tied(config: dict[str, Any], matrices: dict[str, Matrix]) -> bool:
     said = config.get("tie_word_embeddings", text_config(config).get("tie_word_embeddings"))
     return "head" not in matrices if said is None else bool(said)
-
-
-def _copy_files(base: Path, folder: Path) -> None:
-    """Everything but hidden entries and weights: weights of another format would be stale beside the new ones."""
-    for entry in sorted(base.iterdir()):
-        if entry.name.startswith(".") or entry.name.endswith((*_WEIGHTS, ".index.json")):
-            continue
-        if entry.is_dir():
-            shutil.copytree(entry, folder / entry.name, copy_function=shutil.copyfile)
-        else:
-            # Not its mode: a model store's files may be read-only, and some of the copies are edited.
-            shutil.copyfile(entry, folder / entry.name)
 
 
 def _add_tokens(folder: Path) -> tuple[CoordVocab, list[int]]:

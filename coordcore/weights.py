@@ -6,12 +6,13 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from coordcore.checkpoint import read_json, write_json
 from coordcore.records import InputError
-from coordcore.tensorfile import Stored, TensorSpec, WeightFile, metadata_of, read_header, tensors_in
+from coordcore.tensorfile import Stored, TensorSpec, WeightFile, metadata_of, tensors_in
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -43,23 +44,44 @@ class RowBlock:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+def weights_entry(folder: Path) -> Path | None:
+    """Where transformers starts to load: the single file, else the index, else None.
+
+    It never takes a variant (`model.fp16.safetensors`) that it is not asked for. Raises InputError when `config.json`
+    names another file.
+    """
+    config = Path(folder) / "config.json"
+    named = read_json(config).get("transformers_weights") if config.is_file() else None
+    if named is not None:
+        raise InputError(
+            f"{config}: transformers_weights is {named!r}, and only {SINGLE_FILE} or {INDEX_FILE} is read; "
+            "load the checkpoint and save it again with transformers"
+        )
+    return next((file for name in (SINGLE_FILE, INDEX_FILE) if (file := config.with_name(name)).is_file()), None)
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether the safetensors weights in `folder` are read by their index. Raises as `weights_entry`."""
+    entry = weights_entry(folder)
+    return entry is not None and entry.name == INDEX_FILE
+
+
 def weight_files(folder: Path) -> dict[str, Path]:
     """Tensor name -> the safetensors file that holds it, for a single-file or a sharded checkpoint.
 
-    Raises InputError when the folder has no safetensors weights, or the index names files that are not there.
+    Raises InputError when the folder has no safetensors weights, or the index is damaged or names files that are not
+    there.
     """
     folder = Path(folder)
-    if (folder / INDEX_FILE).exists():
-        index = read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise InputError(f"{folder / INDEX_FILE}: has no weight_map; download or save the checkpoint again")
-        missing = sorted({name for name in index.values() if not (folder / name).exists()})
+    entry = weights_entry(folder)
+    if entry is not None and entry.name == SINGLE_FILE:
+        return {one.name: entry for one in tensors_in(entry)}
+    if entry is not None:
+        files = _read_index(folder)["weight_map"]
+        missing = sorted({file for file in files.values() if not (folder / file).is_file()})
         if missing:
             raise InputError(f"{folder}: {INDEX_FILE} names {', '.join(missing)}, which is missing; download it again")
-        return {name: folder / file for name, file in index.items()}
-    if (folder / SINGLE_FILE).exists():
-        header, _ = read_header(folder / SINGLE_FILE)
-        return {name: folder / SINGLE_FILE for name in header if name != "__metadata__"}
+        return {name: folder / file for name, file in files.items()}
     if any(folder.glob("*.bin")):
         raise InputError(f"{folder}: has .bin weights only; load it and save it again with transformers (safetensors)")
     raise InputError(f"{folder}: has no {SINGLE_FILE} and no {INDEX_FILE}; is this a checkpoint folder?")
@@ -68,14 +90,41 @@ def weight_files(folder: Path) -> dict[str, Path]:
 def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor of a single-file or sharded checkpoint by name, file after file, in the order they lie in.
 
-    Raises InputError as `weight_files`, and when a file lacks a tensor that the index promises.
+    Raises InputError as `weight_files`, when a file lacks a tensor that the index promises, and when two files hold
+    the same one.
     """
     files = weight_files(folder)
-    found = {one.name: one for file in sorted(set(files.values())) for one in tensors_in(file)}
+    found: dict[str, Stored] = {}
+    for one in (one for file in sorted(set(files.values())) for one in tensors_in(file)):
+        first = found.setdefault(one.name, one)
+        if first is not one:
+            both = f"{first.file.name} and {one.file.name}"
+            raise InputError(f"{folder}: {both} both hold {one.name}, and only one may; download it again")
     for name, file in files.items():
         if name not in found or found[name].file != file:
             raise InputError(f"{file}: lacks {name}, which {INDEX_FILE} promises; download it again")
     return found
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """The index of sharded weights, its `weight_map` and `metadata` as they should be. Raises InputError."""
+    path = folder / INDEX_FILE
+    index = read_json(path)
+    index["metadata"] = {} if index.get("metadata") is None else index["metadata"]
+    files = index.get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise InputError(f"{path}: has no weight_map; download or save the checkpoint again")
+    if not isinstance(index["metadata"], dict):
+        raise InputError(f"{path}: metadata is {index['metadata']!r}, not an object; download it again")
+    for name, file in files.items():
+        if not isinstance(file, str):
+            raise InputError(f"{path}: weight_map says {file!r} for {name}, which names no file; download it again")
+        if Path(file).name != file:
+            raise InputError(
+                f"{path}: weight_map puts {name} into {file!r}, but files are read only where the index is; "
+                "load the checkpoint and save it again with transformers"
+            )
+    return index
 
 
 def vocabulary_matrices(folder: Path) -> dict[str, Matrix]:
@@ -111,7 +160,7 @@ def copy_weights(base: Path, folder: Path, blocks: Mapping[str, RowBlock]) -> No
         target = folder / file.name
         copy_with_rows(file, target, {name: blocks[name] for name in blocks if files[name] == file})
         written[file.name] = tensors_in(target)  # its size check notices a source that shrank meanwhile
-    if (base / INDEX_FILE).exists():
+    if is_sharded(base):
         write_index(folder, written, like=base)
 
 
@@ -152,8 +201,8 @@ def _grown(one: Stored, block: RowBlock | None) -> TensorSpec:
 def write_index(folder: Path, files: Mapping[str, Sequence[TensorSpec]], *, like: Path) -> None:
     """Write the index of sharded weights, file name -> tensors, with whatever else the index in `like` says."""
     tensors = [one for specs in files.values() for one in specs]
-    index = read_json(like / INDEX_FILE)
-    metadata = index.setdefault("metadata", {})
+    index = _read_index(like)
+    metadata = index["metadata"]
     metadata["total_size"] = sum(one.size for one in tensors)
     if "total_parameters" in metadata:
         metadata["total_parameters"] = sum(math.prod(one.shape) for one in tensors)

@@ -12,7 +12,7 @@ from coordcore.assemble import Plan
 from coordcore.engine.bind import bind
 from coordcore.engine.saved import install, require_saved
 from coordcore.records import RunError
-from coordcore.weights import INDEX_FILE
+from coordcore.weights import is_sharded, weight_files
 
 _ONE_FILE = 10**12
 
@@ -87,5 +87,6 @@ def _probe(plan: Plan, model: Any) -> dict[str, Tensor]:
 
 def _shard_size(base: Path) -> int:
     """Keep the base's layout: shards no larger than its largest file."""
-    sizes = [file.stat().st_size for file in base.glob("*.safetensors")]
-    return max(sizes) if (base / INDEX_FILE).is_file() else _ONE_FILE
+    if not is_sharded(base):
+        return _ONE_FILE
+    return max(file.stat().st_size for file in weight_files(base).values())

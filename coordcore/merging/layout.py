@@ -13,7 +13,7 @@ from torch import Tensor
 from coordcore.merging import NotStreamedError
 from coordcore.records import InputError, RunError
 from coordcore.tensorfile import Stored, TensorSpec, read_bytes
-from coordcore.weights import INDEX_FILE, stored_tensors
+from coordcore.weights import is_sharded, stored_tensors
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -56,7 +56,7 @@ def layout(model: Any, base: Path, source: Path) -> dict[str, Place]:
 def untied(places: dict[str, Place], head: str, embedding: str, base: Path) -> Place:
     """A place for a head that leaves the embedding it was tied to: a shard of its own where there are shards."""
     tied = places[embedding]
-    file = "model-lm_head.safetensors" if (base / INDEX_FILE).exists() else tied.file
+    file = "model-lm_head.safetensors" if is_sharded(base) else tied.file
     return attrs.evolve(tied, file=file, spec=attrs.evolve(tied.spec, name=head))
 
 

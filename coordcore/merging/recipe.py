@@ -13,7 +13,7 @@ from coordcore.merging.layout import Place, layout, untied
 from coordcore.merging.outline import adapted_layers, adapter_tensors, make_live, outline
 from coordcore.merging.rows import Rows, changed_rows, check_rows, same_rows
 from coordcore.tensorfile import Stored
-from coordcore.weights import INDEX_FILE
+from coordcore.weights import is_sharded, weights_entry
 
 
 @attrs.frozen(kw_only=True)
@@ -51,17 +51,18 @@ class Recipe:
 
 def survey(plan: Plan, checkpoint: Path) -> Survey:
     """Look at the files of base and checkpoint. Raises as `coordcore.merging.streamed.merge_streamed`."""
-    for folder in (plan.base, checkpoint):
-        if not any(folder.glob("*.safetensors")):
-            raise NotStreamedError(f"{folder} has no safetensors weights")
     adapter = adapter_tensors(checkpoint) if (checkpoint / "adapter_config.json").is_file() else None
+    source = checkpoint if adapter is None else plan.base
+    for folder in (plan.base, source):
+        if weights_entry(folder) is None:
+            raise NotStreamedError(f"{folder} has no safetensors weights")
     model = outline(plan)
-    places = layout(model, plan.base, plan.base if adapter is not None else checkpoint)
+    places = layout(model, plan.base, source)
     names = {id(module): f"{path}.weight" for path, module in model.named_modules()}
     embedding, head = (names[id(one)] for one in (model.get_input_embeddings(), model.get_output_embeddings()))
     tied = head in model.all_tied_weights_keys
     # A head that becomes a matrix of its own goes to the only file there is, whose layout is open until then.
-    is_open = tied and not (plan.base / INDEX_FILE).exists()
+    is_open = tied and not is_sharded(plan.base)
     parts = [name.split(".") for name in adapter or ()]
     adapted = {".".join(part[:depth]) for part in parts for depth in range(len(part))}
     unchanged = {name for name in places if name.rpartition(".")[0] not in adapted}

@@ -21,7 +21,7 @@ from coordcore.merging.recipe import Recipe, recipe, survey
 from coordcore.merging.rows import write_rows
 from coordcore.records import RunError
 from coordcore.tensorfile import TensorSpec, WeightFile, metadata_of
-from coordcore.weights import INDEX_FILE, stored_tensors, write_index
+from coordcore.weights import is_sharded, stored_tensors, write_index
 
 _MOST_WORKERS = 4  # each may hold a tensor in memory
 _CHUNK = 1 << 22
@@ -65,7 +65,7 @@ def merge_streamed(plan: Plan, checkpoint: Path, folder: Path) -> Proof:
         for file in files.values():
             file.abandon()
     specs = _by_file(what.places)
-    if (plan.base / INDEX_FILE).exists():
+    if is_sharded(plan.base):
         write_index(folder, specs, like=plan.base)
     _write_config(folder, plan, untied=what.untied)
     _read_back(folder, specs)

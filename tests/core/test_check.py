@@ -182,18 +182,27 @@ def test_a_base_without_safetensors() -> None:
     Path("base/pytorch_model.bin").touch()
 
     assert problems(PLAIN) == [
-        "m.toml:2: model.base: {cwd}/base holds no *.safetensors weights; save the model with safe serialization"
+        "m.toml:2: model.base: {cwd}/base holds no model.safetensors and no model.safetensors.index.json; "
+        "save the model with safe serialization"
     ]
 
 
 def test_a_base_with_a_shard_missing() -> None:
-    names = {"a": "model.safetensors", "b": "model-2.safetensors"}
+    Path("base/model.safetensors").rename("base/model-1.safetensors")
+    names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
     Path("base/model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
 
     assert problems(PLAIN) == [
-        "m.toml:2: model.base: {cwd}/base is not whole: model.safetensors.index.json names model-2.safetensors; "
-        "fetch it again"
+        "m.toml:2: model.base: {cwd}/base: model.safetensors.index.json names model-2.safetensors, which is missing; "
+        "download it again"
     ]
+
+
+def test_an_index_beside_a_single_file_is_not_read() -> None:
+    # As transformers has it.
+    Path("base/model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}')
+
+    assert problems(PLAIN) == []
 
 
 def test_a_base_without_coord_tokens_needs_a_vocab_section() -> None:

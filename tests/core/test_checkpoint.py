@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from coordcore import __version__
-from coordcore.checkpoint import CheckpointInfo, read_checkpoint_info, whole_folder, write_checkpoint_info
+from coordcore.checkpoint import (
+    CheckpointInfo,
+    copy_files,
+    read_added_tokens,
+    read_checkpoint_info,
+    read_json,
+    whole_folder,
+    write_checkpoint_info,
+)
 from coordcore.coords import CoordVocab, quantisation
 from coordcore.records import InputError
 
@@ -56,6 +64,67 @@ def test_info_that_is_no_json(tmp_path: Path) -> None:
         read_checkpoint_info(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'{"added_tokens": [{"id": 1, "content": "\xff"}]}', "'utf-8' codec can't decode byte 0xff"),
+        (b'{"model": ' + b"[" * 100_000, "maximum recursion depth exceeded"),
+    ],
+    ids=["no text", "too deep"],
+)
+def test_json_that_cannot_be_decoded(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"tokenizer.json: not readable as JSON: {why}.*; download or write it again$"
+    ):
+        read_json(path)
+    with pytest.raises(InputError, match=rf"tokenizer.json: not a tokenizer file: {why}.*; download or save it again$"):
+        read_added_tokens(tmp_path)
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Every file in a folder and below: path -> text."""
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_belongs_to_a_checkpoint_beside_its_weights(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    kept = ("config.json", "templates/tool.jinja", "templates/deep/rag.jinja", "original/params.json")
+    left = (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "onnx/model.onnx",
+        "original/a.pth",
+        ".cache/a",
+        "a/.b",
+    )
+    for name in (*kept, *left):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text("the base's")
+    (base / "config.json").chmod(0o400)
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "config.json").write_text("ours")
+    copy_files(base, output)
+    assert files(output) == {**dict.fromkeys(kept, "the base's"), "config.json": "ours"}
+    assert names(output) == ["config.json", "original", "templates"]
+
+
+def test_what_is_behind_links_is_copied_where_there_is_something_new(tmp_path: Path) -> None:
+    base, elsewhere = tmp_path / "base", tmp_path / "elsewhere"
+    base.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "tool.jinja").write_text("template")
+    (base / "templates").symlink_to(elsewhere)
+    (base / "loop").symlink_to(base)
+    (base / "README.md").symlink_to("nowhere")
+    output = base / "runs" / "output"
+    output.mkdir(parents=True)
+    copy_files(base, output)
+    assert files(output) == {"templates/tool.jinja": "template"}
+
+
 def test_a_whole_folder_appears_at_the_end(tmp_path: Path) -> None:
     output = tmp_path / "deep" / "output"
     with whole_folder(output) as scratch:
@@ -81,6 +150,36 @@ def test_an_existing_folder_is_an_error_before_any_work(tmp_path: Path) -> None:
         whole_folder(tmp_path),
     ):
         pytest.fail("the block must not run")
+
+
+def test_no_folder_can_be_made_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "deep" / "output"
+    with pytest.raises(InputError) as caught, whole_folder(output):
+        pytest.fail("the block must not run")
+    reason = f"cannot be made in {tmp_path}/file: not a directory"
+    assert str(caught.value) == f"{output}: {reason}; choose another folder"
+
+
+def test_a_link_to_nothing_is_there(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.symlink_to("nowhere")
+    with pytest.raises(InputError, match="output: already exists"), whole_folder(output):
+        pytest.fail("the block must not run")
+    with pytest.raises(InputError, match="output: already exists"), whole_folder(output, if_exists="keep"):
+        pass
+    assert (names(tmp_path), output.is_symlink()) == (["output"], True)
+
+
+@pytest.mark.parametrize("target", ["nowhere", "folder"])
+def test_a_link_is_replaced_and_not_what_it_points_to(tmp_path: Path, target: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "theirs").touch()
+    output = tmp_path / "output"
+    output.symlink_to(target)
+    with whole_folder(output, if_exists="replace") as scratch:
+        (scratch / "new").touch()
+    assert (names(tmp_path), names(output), names(tmp_path / "folder")) == (["folder", "output"], ["new"], ["theirs"])
 
 
 def test_a_folder_that_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

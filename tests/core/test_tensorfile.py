@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,60 @@ def test_tensors_written_in_any_order_lie_where_the_header_says(tmp_path: Path) 
     assert (content(matrix), content(vector)) == (list(range(12)), [20, 21, 22, 23])
     assert metadata_of(tmp_path / "file") == {"format": "pt"}
     assert read_header(tmp_path / "file")[1] % 8 == 0
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ([], "not a safetensors file: Expected `object`, got `array`"),
+        (3, "not a safetensors file: Expected `object`, got `int`"),
+        ({"x": 1}, "the header's x: expected object, got int"),
+        ({"x": {"dtype": "F32", "shape": [2]}}, "the header's x: object missing required field data_offsets"),
+        ({"x": entry(data_offsets=["0", "8"])}, r"the header's x: expected int, got str - at \$\.data_offsets\[0\]"),
+        ({"x": entry(data_offsets=[-8, 0])}, r"the header's x: expected int >= 0 - at \$\.data_offsets\[0\]"),
+        (
+            {"x": entry(data_offsets=[8, 0])},
+            r"the header puts x, F32 \[2\], at bytes \[8, 0\], which should be \[0, 8\]",
+        ),
+        ({"x": entry(data_offsets=[4, 12])}, r"the header puts x, F32 \[2\], at bytes \[4, 12\], which should be"),
+        ({"x": entry(shape=[4])}, r"the header puts x, F32 \[4\], at bytes \[0, 8\], which should be \[0, 16\]"),
+        ({"x": entry(shape=[-2])}, r"the header's x: expected int >= 0 - at \$\.shape\[0\]"),
+        ({"x": entry(dtype="FLOAT")}, "the header's x: unknown dtype 'FLOAT'"),
+        ({"x": entry(), "y": entry()}, r"the header puts y, F32 \[2\], at bytes \[0, 8\], which should be \[8, 16\]"),
+        ({"x": entry(shape=[1], data_offsets=[0, 4])}, r"\d+ bytes, but its header needs \d+"),
+        (b'{"x": "\xff"}', "not a safetensors file: 'utf-8' codec can't decode byte 0xff"),
+        (b'{"x": ' + b"[" * 100_000, "not a safetensors file: maximum recursion depth exceeded"),
+        ("{}".encode("utf-16"), "not a safetensors file: JSON is malformed"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_header_that_is_none(tmp_path: Path, header: Any, message: str) -> None:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    (tmp_path / "file").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(8))
+    with pytest.raises(InputError, match=f"file: {message}.*; download or save it again$"):
+        tensors_in(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "count"), [("BOOL", 8), ("F8_E4M3", 8), ("F4", 16), ("C64", 1), ("BF16", 4), ("F64", 1), ("U16", 4)]
+)
+def test_what_a_number_takes(tmp_path: Path, dtype: str, count: int) -> None:
+    raw = json.dumps({"x": entry(dtype=dtype, shape=[count])}).encode()
+    (tmp_path / "file").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(8))
+    assert [(one.dtype, one.size) for one in tensors_in(tmp_path / "file")] == [(dtype, 8)]
+
+
+def test_what_a_file_says_of_itself_is_text(tmp_path: Path) -> None:
+    raw = b'{"__metadata__": {"format": 1}}'
+    (tmp_path / "file").write_bytes(struct.pack("<Q", len(raw)) + raw)
+    with pytest.raises(
+        InputError, match=r"file: the header's __metadata__: expected str, got int - at \$\[\.\.\.\]; dow"
+    ):
+        metadata_of(tmp_path / "file")
 
 
 def test_rows_of_a_stored_tensor(tmp_path: Path) -> None:

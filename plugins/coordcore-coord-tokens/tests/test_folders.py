@@ -66,7 +66,11 @@ def test_files_of_a_listed_folder_are_not_asked_for(root: Path, monkeypatch: pyt
     images = ImageFolders(str(root))
     for image in ("a.png", "a.png"):
         images.has(image)
-    monkeypatch.setattr("os.path.isfile", lambda path: False)
+
+    def gone(path: str) -> os.stat_result:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("os.lstat", gone)
     assert [images.has(image) for image in NAMES] == [True, True, False]
 
 
@@ -82,6 +86,15 @@ def test_folders_are_stamped_once(root: Path, at_rest: None) -> None:
         images.has(name)
     expected = {f"{folder}/": Stamp.of(os.stat(folder)) for folder in (root, root / "deep")}
     assert (images.take_stamps(), images.take_stamps()) == (expected, {})
+
+
+@pytest.mark.parametrize("asked", ["link.png", "a.png"], ids=["by asking for it", "by listing its folder"])
+def test_a_folder_with_a_link_has_no_stamp(root: Path, at_rest: None, asked: str) -> None:
+    (root / "link.png").symlink_to("a.png")
+    images = ImageFolders(str(root))
+    assert [images.has(name) for name in (asked, "b.png", "deep/c.png")] == [True] * 3
+    expected = {f"{root}/": None, f"{root}/deep/": Stamp.of(os.stat(root / "deep"))}
+    assert images.take_stamps() == expected
 
 
 def test_a_folder_just_changed_has_no_stamp(root: Path) -> None:

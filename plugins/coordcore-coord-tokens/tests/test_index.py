@@ -282,6 +282,19 @@ def test_an_image_that_goes_is_missed(opened: Open, write: Write, record: dict[s
         opened(path)
 
 
+def test_what_a_link_points_to_is_looked_for_again(
+    opened: Open, write: Write, record: dict[str, Any], at_rest: None, folder: Path
+) -> None:
+    (folder / "store").mkdir()
+    Path("photo.png").rename("store/photo.png")
+    Path("photo.png").symlink_to("store/photo.png")
+    path = write(record)
+    opened(path)
+    Path("store/photo.png").unlink()
+    with pytest.raises(InputError, match=r"^train\.jsonl:1: images\[0\]: no image file at photo\.png$"):
+        opened(path)
+
+
 def test_folders_that_are_not_at_rest_vouch_for_nothing(
     opened: Open,
     write: Write,
@@ -309,13 +322,31 @@ def test_a_file_with_problems_is_looked_at_again(
     assert looked_at == ["index", "records", "records"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-5],
+        lambda data: data.replace(b"outside", b"outsid\xff"),
+        lambda data: b'{"x": ' + b"[" * 100_000,
+        lambda data: b"\xff\xfe",
+    ],
+    ids=["cut off", "no text", "too deep", "nothing of it"],
+)
 def test_a_damaged_outcome_is_made_anew(
-    opened: Open, write: Write, record: dict[str, Any], at_rest: None, looked_at: list[str], cache: Path
+    opened: Open,
+    write: Write,
+    record: dict[str, Any],
+    at_rest: None,
+    looked_at: list[str],
+    cache: Path,
+    damage: Callable[[bytes], bytes],
 ) -> None:
     path = write(record)
     opened(path)
     (outcome,) = cache.glob("*.json")
-    outcome.write_bytes(outcome.read_bytes()[:-5])
+    whole = outcome.read_bytes()
+    outcome.write_bytes(damage(whole))
+    assert outcome.read_bytes() != whole
     opened(path)
     opened(path)
     assert looked_at == ["index", "records", "records"]

@@ -158,6 +158,23 @@ def test_a_line_that_is_no_record_is_left_to_the_reference(line: bytes) -> None:
     assert quick.read(line) is None
 
 
+@pytest.mark.parametrize(("entry", "value"), [("bins", 1000.0), ("version", 1.0)])
+def test_a_spec_of_other_types_is_left_to_the_reference(entry: str, value: float) -> None:
+    declared = {**DEFAULT_QUANTISATION.as_dict(), entry: value}
+    line = json.dumps({"images": ["a"], "width": 9, "height": 9, "objects": [], "metadata": {"quantisation": declared}})
+    with pytest.raises(
+        RecordError, match=f"^metadata.quantisation: the record's spec: '{entry}' must be <class 'int'>"
+    ):
+        Reader(config_of(), DEFAULT_QUANTISATION).read(line.encode())
+
+
+def test_the_first_of_two_values_is_read_as_strictly() -> None:
+    first = '"objects": [{"desc": "x", "bbox_2d": [0, 0, 9007199254740993, 9]}]'
+    line = f'{{"images": ["a"], "width": 9, "height": 9, {first}, "objects": []}}'
+    with pytest.raises(RecordError, match=r"^objects\[0\].bbox_2d\[2\]: expected int <= 9007199254740992$"):
+        Reader(config_of(space="pixel"), DEFAULT_QUANTISATION).read(line.encode())
+
+
 @attrs.frozen
 class Taken:
     """A record that the fast path must take, or it is not fast: its objects and how they are read."""

@@ -73,6 +73,14 @@ def test_values_and_gradients_are_those_of_the_composition(num_bins, sigma, trun
         )
 
 
+@pytest.mark.parametrize(("dtype", "last"), [(torch.int8, 127), (torch.uint8, 255)])
+def test_bins_of_a_dtype_that_cannot_hold_their_number(dtype, last):
+    logits, _ = case(2)
+    bins = torch.tensor([3, last])
+    actual, expected = (coord_soft_ce_w1(logits, one, sigma=2.0) for one in (bins.to(dtype), bins))
+    assert (actual.soft_ce.tolist(), actual.w1.tolist()) == (expected.soft_ce.tolist(), expected.w1.tolist())
+
+
 def test_every_bin_has_its_own_window():
     bins = torch.arange(60)
     logits = case(60, 60)[0]

@@ -93,7 +93,7 @@ class Cache:
         """What was kept for these settings, None when there is nothing that can be read."""
         try:
             outcome = msgspec.json.decode(self._outcome.read_bytes(), type=Outcome)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return outcome if outcome.settings == self.settings else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from itertools import islice
 
 from coordcore_coord_tokens.files import Stamp
@@ -21,6 +22,7 @@ class ImageFolders:
     """The folders that images were looked for in. `root` is what their paths start from.
 
     A folder that stays in one state holds the same files: its stamp, taken before it is looked into, stands for them.
+    Not for what links in it point to, so a folder in which one was seen has none.
     """
 
     def __init__(self, root: str) -> None:
@@ -34,8 +36,9 @@ class ImageFolders:
         return image in self._there or self._look(image)
 
     def take_stamps(self) -> dict[str, Stamp | None] | None:
-        """The state of each folder that was visited since the last call, by its full path; None: not at rest.
+        """The state of each folder that was visited since the last call, by its full path.
 
+        None for one that is not at rest, or holds a link.
         None for all of them once there are too many.
         """
         taken = self._stamps
@@ -49,29 +52,47 @@ class ImageFolders:
         if asked or len(self._asked) < FOLDERS:
             self._asked[folder] = asked + 1
         if asked == 0:
-            self._stamp(os.path.join(os.getcwd(), self.root, folder))  # as it is written: ".." may follow a link
+            self._stamp(folder)
         elif asked == ASKED:
             self._list(folder)
-        return os.path.isfile(os.path.join(self.root, image))
+        path = os.path.join(self.root, image)
+        try:
+            mode = os.lstat(path).st_mode
+        except (OSError, ValueError):
+            return False
+        if not stat.S_ISLNK(mode):
+            return stat.S_ISREG(mode)
+        self._unstamp(folder)
+        return os.path.isfile(path)
+
+    def _whole(self, folder: str) -> str:
+        return os.path.join(os.getcwd(), self.root, folder)  # as it is written: ".." may follow a link
 
     def _stamp(self, folder: str) -> None:
         if self._stamps is None or len(self._asked) == FOLDERS:
             self._stamps = None
             return
+        whole = self._whole(folder)
         try:
-            stamp = Stamp.of(os.stat(folder))
+            stamp = Stamp.of(os.stat(whole))
         except (OSError, ValueError):  # no such folder, or a name that no file system allows
-            self._stamps[folder] = None
+            self._stamps[whole] = None
         else:
-            self._stamps[folder] = stamp if stamp.at_rest() else None
+            self._stamps[whole] = stamp if stamp.at_rest() else None
+
+    def _unstamp(self, folder: str) -> None:
+        if self._stamps is not None:
+            self._stamps[self._whole(folder)] = None
 
     def _list(self, folder: str) -> None:
         """Remember the files of a folder, unless there are more than there is room for."""
         room = NAMES - len(self._there)
         try:
             with os.scandir(os.path.join(self.root, folder) or ".") as entries:
-                files = [folder + entry.name for entry in islice(entries, room + 1) if entry.is_file()]
+                files = [entry for entry in islice(entries, room + 1) if entry.is_file()]
         except (OSError, ValueError):
             return
         if len(files) <= room:
-            self._there.update(files)
+            self._there.update([folder + entry.name for entry in files])
+            if any(entry.is_symlink() for entry in files):
+                self._unstamp(folder)

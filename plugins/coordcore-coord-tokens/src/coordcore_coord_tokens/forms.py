@@ -9,11 +9,12 @@ import msgspec
 
 from coordcore.coords import NUM_BINS
 from coordcore_coord_tokens.answer import TOKENS
-from coordcore_coord_tokens.records import Record, RecordObject
+from coordcore_coord_tokens.records import LARGEST, Record, RecordObject
 
 BIN: Any = Annotated[int, msgspec.Meta(ge=0, le=NUM_BINS - 1)]
 TOKEN: Any = Literal[TOKENS]
-REAL: Any = float
+# Of a key that is there twice the reference judges both values, and refuses integers beyond these.
+REAL: Any = Annotated[float, msgspec.Meta(gt=-LARGEST, lt=LARGEST)]
 
 NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `Form.decoder` raises for a record of another form, or of none."""

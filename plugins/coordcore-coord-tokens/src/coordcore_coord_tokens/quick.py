@@ -11,7 +11,7 @@ from coordcore import Geometry
 from coordcore.coords import NUM_BINS, QUANTISATIONS, Quantisation
 from coordcore_coord_tokens.answer import BINS, TOKENS, Answer, reserved
 from coordcore_coord_tokens.forms import BIN, NOT_PLAIN, REAL, TOKEN, Form, forms
-from coordcore_coord_tokens.records import LARGEST, Record, RecordObject
+from coordcore_coord_tokens.records import Record, RecordObject
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.plugin import CoordJsonlConfig
@@ -101,7 +101,8 @@ class QuickBins(_Quick):
     def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
         super().__init__(config, [BIN, TOKEN])
         named = QUANTISATIONS.get(quantisation.name) == quantisation
-        self._declared = (None, quantisation.as_dict(), *([quantisation.name] if named else []))
+        self._names = (None, quantisation.name) if named else (None,)
+        self._spec = quantisation.as_dict()
 
     def read(self, line: bytes, *, text: bool = True) -> tuple[Record, Answer] | None:
         """A record and its answer, or None for a line that only the reference can judge.
@@ -113,9 +114,7 @@ class QuickBins(_Quick):
             record = form.decoder.decode(line)
         except NOT_PLAIN:
             record, form = self._decode(line)
-        if record is None or (
-            record.metadata is not None and record.metadata.get("quantisation") not in self._declared
-        ):
+        if record is None or (record.metadata is not None and not self._is_ours(record.metadata.get("quantisation"))):
             return None
         boxes_only, tokens = form.boxes_only, form.tokens
         written, desc_first, top_left = self._written, self._desc_first, self._top_left
@@ -158,6 +157,13 @@ class QuickBins(_Quick):
             self._arrange(draft)
         said = tuple(geometries) if self._coord_tokens else ()
         return record, Answer(f'{{"objects": [{", ".join(texts)}]}}', said)
+
+    def _is_ours(self, declared: Any) -> bool:
+        """Whether a declared quantisation is plainly this one; 1000.0 for 1000 is for the reference to refuse."""
+        spec = self._spec
+        return declared in self._names or (
+            declared == spec and all(type(declared[key]) is type(value) for key, value in spec.items())
+        )
 
 
 class QuickReals(_Quick):
@@ -296,6 +302,6 @@ def _part_inside(box: Sequence[float], width: float, height: float) -> tuple[flo
     x1, y1, x2, y2 = box
     for low, high, limit in ((x1, x2, width), (y1, y2, height)):
         overlaps = (high > 0 or low >= 0) and (low < limit or high <= limit)
-        if low > high or not overlaps or low <= -LARGEST or high >= LARGEST:
+        if low > high or not overlaps:
             return None
     return max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)

@@ -121,6 +121,7 @@ def check_bins(bins: Tensor, num_bins: int) -> None:
     if bins.is_floating_point() or bins.is_complex() or bins.dtype == torch.bool:
         raise TypeError(f"bins must be an integer tensor, got {bins.dtype}; quantise the coordinates first")
     if bins.device.type == "cpu":
+        bins = bins.long()  # the number of bins may be more than their own dtype holds
         outside = bins[(bins < 0) | (bins >= num_bins)]
         if outside.numel():
             raise ValueError(
@@ -131,6 +132,7 @@ def check_bins(bins: Tensor, num_bins: int) -> None:
 
 def nan_where_outside(values: Tensor, bins: Tensor, num_bins: int) -> Tensor:
     """`values` ([...]), NaN where the bin is out of range: an accelerator's way to say what `check_bins` says."""
+    bins = bins.long()
     return values.masked_fill((bins < 0) | (bins >= num_bins), math.nan)
 
 
