@@ -25,11 +25,16 @@ def find(name: str) -> Case:
 
 
 def select(wanted: list[str]) -> list[Case]:
-    """The cases whose name starts with one of `wanted`; all of them when it is empty.
+    """The cases of these names, or where there is none, those whose names start so; all of them without `wanted`.
 
     Raises ValueError for a name that selects nothing.
     """
+    chosen: set[str] = set()
     for name in wanted:
-        if not any(case.name.startswith(name) for case in CASES):
+        found = [case.name for case in CASES if case.name == name] or [
+            case.name for case in CASES if case.name.startswith(name)
+        ]
+        if not found:
             raise ValueError(f"no row is called {name!r}; there are: {', '.join(case.name for case in CASES)}")
-    return [case for case in CASES if not wanted or case.name.startswith(tuple(wanted))]
+        chosen |= set(found)
+    return [case for case in CASES if not wanted or case.name in chosen]

@@ -77,7 +77,6 @@ def _write_config(base: Path, text: dict[str, int], vision: dict[str, int]) -> d
 def _write_weights(base: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Normal weights in bfloat16, in shards as transformers names them."""
     from coordcore.tensorfile import TensorSpec, WeightFile
-    from coordcore.weights import write_index
 
     shards: list[list[TensorSpec]] = [[]]
     for name, shape in shapes.items():
@@ -94,8 +93,8 @@ def _write_weights(base: Path, shapes: dict[str, tuple[int, ...]]) -> None:
             for at in range(0, spec.size, len(noise)):
                 file.write(spec.name, memoryview(noise)[: spec.size - at], at)
         file.close()
-    (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {}}))
-    write_index(base, files, like=base)
+    weight_map = {spec.name: name for name, specs in files.items() for spec in specs}
+    (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def _write_run(run: Path, base: Path, shapes: dict[str, tuple[int, ...]], hidden: int) -> None:

@@ -26,7 +26,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", default=[], metavar="ROW", help="rows whose name starts so")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="ROW", help="this row, or those whose name starts so"
+    )
     parser.add_argument("--json", type=Path, default=Path(".benchmarks/bench.json"), help="where the figures go")
     parser.add_argument("--docs", action="store_true", help="render docs/explanation/performance.md from them")
     parser.add_argument("--update", action="store_true", help="keep the other rows of the file of figures")

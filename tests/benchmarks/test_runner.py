@@ -88,7 +88,12 @@ def test_growth_is_measured_from_where_the_sweep_starts() -> None:
 
 
 def test_rows_are_selected_by_the_start_of_their_names() -> None:
-    assert [case.name for case in select(["soft", "vocabulary-3"])] == ["soft-ce-w1", "vocabulary-32768"]
+    assert [case.name for case in select(["soft", "vocabulary-3"])] == [
+        "soft-ce-w1",
+        "soft-ce-w1-one-thread",
+        "vocabulary-32768",
+    ]
+    assert [case.name for case in select(["objective"])] == ["objective"]
     assert select([]) == list(CASES)
     with pytest.raises(ValueError, match="no row is called 'hard'"):
         select(["hard"])
