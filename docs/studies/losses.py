@@ -37,12 +37,10 @@ def soft(**keys: float) -> Table:
 PLAIN = "plain CE"
 LOSSES: Mapping[str, Table] = {
     PLAIN: {"text_ce": {"coord_positions": True}},
-    "CE in the bins": soft(ce_weight=1.0),
     "soft CE, σ = 2": soft(soft_ce_weight=1.0, sigma=2.0),
     "soft CE, σ = 10": soft(soft_ce_weight=1.0, sigma=10.0),
     "W1, σ = 10": soft(w1_weight=1.0, sigma=10.0),
     "CE + soft CE + W1, σ = 2": soft(ce_weight=1.0, soft_ce_weight=1.0, w1_weight=1.0, sigma=2.0),
-    "CE + soft CE + W1, σ = 10": soft(ce_weight=1.0, soft_ce_weight=1.0, w1_weight=1.0, sigma=10.0),
     "soft CE + W1, σ = 10": soft(soft_ce_weight=1.0, w1_weight=1.0, sigma=10.0),
 }
 """Name -> what replaces the loss sections of the demo's manifest. The gate on coord mass stays at its default, 1."""

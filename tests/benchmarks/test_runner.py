@@ -88,10 +88,10 @@ def test_growth_is_measured_from_where_the_sweep_starts() -> None:
 
 
 def test_rows_are_selected_by_the_start_of_their_names() -> None:
-    assert [case.name for case in select(["soft", "vocabulary-3"])] == [
-        "soft-ce-w1",
-        "soft-ce-w1-one-thread",
+    assert [case.name for case in select(["builder-check", "vocabulary-3"])] == [
         "vocabulary-32768",
+        "builder-check-pixel",
+        "builder-check-bin",
     ]
     assert [case.name for case in select(["objective"])] == ["objective"]
     assert select([]) == list(CASES)
@@ -169,4 +169,4 @@ def test_an_unknown_row_is_refused_with_the_names_there_are() -> None:
     command = [sys.executable, str(Path(measure.__file__).with_name("run.py")), "--only", "hard"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("no row is called 'hard'; there are: soft-ce-w1, objective, ")
+    assert done.stderr.startswith("no row is called 'hard'; there are: soft-ce-w1, soft-ce-w1-one-thread, objective, ")
