@@ -86,12 +86,18 @@ def _with_adapter(model: nn.Module, checkpoint: Path, adapter: Mapping[str, Stor
     try:
         with warnings.catch_warnings(action="ignore"):  # what is missing is an error below, not a warning
             wrapped = PeftModel(model, config)
-            missing = wrapped.load_adapter(checkpoint, "default", torch_device="cpu").missing_keys
+            loaded = wrapped.load_adapter(checkpoint, "default", torch_device="cpu")
     except (KeyError, RuntimeError) as error:
         first = str(error).splitlines()[-1].strip()
         raise RunError(f"{checkpoint}: the adapter does not fit the base: {first}") from error
-    if missing:
-        raise RunError(f"{checkpoint}: lacks {', '.join(missing[:3])} ({len(missing)} tensors); it is not whole")
+    for what, names in (
+        ("lacks", loaded.missing_keys),
+        ("holds what this run knows no place for:", loaded.unexpected_keys),
+    ):
+        if names:
+            raise RunError(
+                f"{checkpoint}: {what} {', '.join(names[:3])} ({len(names)} tensors); it is not whole, or another run's"
+            )
     return wrapped
 
 

@@ -334,6 +334,16 @@ def test_an_adapter_that_lacks_a_tensor(tmp_path: Path) -> None:
         merge_run(run.path, tmp_path / "merged")
 
 
+def test_an_adapter_with_a_tensor_of_another_run(tmp_path: Path) -> None:
+    run = run_of(tmp_path, base_of(tmp_path), lora={})
+    path = run.checkpoints / "checkpoint-1" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    key = next(name for name in tensors if "q_proj.lora_B" in name)
+    save_file({**tensors, key.replace("layers.0", "layers.7"): tensors[key].clone()}, path, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=r"knows no place for: .*layers\.7.* \(1 tensors\)"):
+        merge_run(run.path, tmp_path / "merged")
+
+
 def test_a_full_checkpoint_that_lacks_a_tensor(tmp_path: Path) -> None:
     run = run_of(tmp_path, base_of(tmp_path), lora=None)
     without(checkpoint_of(run), "q_proj")
