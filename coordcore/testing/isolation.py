@@ -1,0 +1,37 @@
+"""Whether a plugin stands on the core alone: for the test that every plugin of this repository has."""
+
+from __future__ import annotations
+
+import ast
+import os
+from importlib.metadata import distributions
+from pathlib import Path
+from types import ModuleType
+
+PREFIX = "coordcore_"
+
+
+def assert_stands_alone(package: ModuleType) -> None:
+    """Raise AssertionError when the source of `package` imports another `coordcore_...` package.
+
+    With COORDCORE_ISOLATED=1, as tox sets it where this plugin and the core are all there is, also when another one is
+    installed; a workspace has every plugin.
+    """
+    files = Path(str(package.__file__)).parent.rglob("*.py")
+    used = {name for file in files for name in _imported(file) if name.startswith(PREFIX)}
+    assert used <= {package.__name__}, f"{package.__name__} imports {', '.join(sorted(used - {package.__name__}))}"
+    if os.environ.get("COORDCORE_ISOLATED") == "1":
+        names = {one.name.lower().replace("-", "_") for one in distributions()}
+        installed = {name for name in names if name.startswith(PREFIX)}
+        assert installed == {package.__name__}, f"installed beside {package.__name__}: {sorted(installed)}"
+
+
+def _imported(file: Path) -> set[str]:
+    """The top-level packages that a source file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
