@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     split = ("--split", "train=0.8,val=0.2", "--image-prefix", str(folder / "drawn/images"))
     (folder / "converted.txt").write_text(coordcore(*convert, *split, cwd=folder))
     for name in ("train", "val"):
-        (folder / f"data/boxes-{name}.jsonl").rename(folder / f"data/{name}.jsonl")
+        (folder / f"data/boxes.{name}.jsonl").rename(folder / f"data/{name}.jsonl")
     (folder / "coco.toml").write_text(MANIFEST.format(base=tiny_base))
     coordcore("run", "coco.toml", cwd=folder)
     predict = ("predict", "runs/coco/merged", "data/val.jsonl", "--space", "pixel", "--output", "predictions.jsonl")
@@ -62,14 +63,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     return folder
 
 
-def records(path: Path) -> list[dict[str, object]]:
+def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_no_box_is_lost_on_the_way_to_records(folder: Path) -> None:
     written = [*records(folder / "data/train.jsonl"), *records(folder / "data/val.jsonl")]
-    source = json.loads(ANNOTATIONS.read_text())
-    assert sum(len(record["objects"]) for record in written) == len(source["annotations"])  # type: ignore[arg-type]
+    source = json.loads(ANNOTATIONS.read_text())["annotations"]
+    crowd = [one for record in written for one in record.get("metadata", {}).get("crowd", [])]
+    assert len(crowd) == sum(one["iscrowd"] for one in source) == 9
+    assert sum(len(record["objects"]) for record in written) == len(source) - 9
 
 
 def test_the_records_are_above_suspicion(folder: Path) -> None:

@@ -54,4 +54,7 @@ def test_a_manifest_that_cannot_be_read(base: Path, tmp_path: Path) -> None:
 def test_a_sheet_is_not_overwritten(base: Path, tmp_path: Path) -> None:
     (tmp_path / "sheet.png").touch()
     done = call(write_manifest(tmp_path, base), "--draw", tmp_path / "sheet.png")
-    assert (done.exit_code, done.stderr.strip().endswith("already there; --overwrite replaces it")) == (2, True)
+    assert (
+        done.exit_code,
+        done.stderr.strip().endswith("exists; replace it with --overwrite, or name another file"),
+    ) == (2, True)

@@ -168,7 +168,7 @@ def _object(text: str, position: int, at: str) -> tuple[AnswerObject, int]:
         raise _Unreadable("", "no geometry: neither bbox_2d nor poly", position + 1)
     kind, items = geometry
     bins = _bins(kind, items, position)
-    if label is None or not label[0].strip():
+    if label is None or not label[0]:
         raise _Unreadable(".desc", "no description", position)
     coord_spans = tuple((item.start, item.end) for item in items)
     one = AnswerObject(at=at, desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)

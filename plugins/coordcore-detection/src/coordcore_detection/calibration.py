@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -15,6 +15,9 @@ from coordcore.rundir import write_whole
 from coordcore_detection.predictions import Header, Row
 from coordcore_detection.scores import SCORES
 from coordcore_detection.truth import TruthImage
+
+if TYPE_CHECKING:
+    from coordcore_detection.gather import Book
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -106,12 +109,20 @@ def _temperature(logits: Array, right: Array) -> tuple[float, float]:
 
 
 def fit_to_predictions(
-    truth: Iterable[TruthImage], header: Header, rows: Iterable[Row], *, method: Method, score: str, iou: float = 0.5
+    truth: Iterable[TruthImage],
+    header: Header,
+    rows: Iterable[Row],
+    *,
+    method: Method,
+    score: str,
+    iou: float = 0.5,
+    book: Book | None = None,
 ) -> Calibration:
     """Fit the raw score `score` of predictions to ground truth of the same images, best a split held out from training.
 
     A box is right when it is paired with a true box of its label and their IoU is at least `iou`; boxes in crowd
-    regions are left out. Raises InputError as `fit` does, and when predictions and truth do not belong together.
+    regions and boxes without a score are left out. book: takes note of what did not fit. Raises InputError as `fit`
+    does, and when predictions and truth do not belong together.
     """
     from coordcore.coords import Quantisation
     from coordcore_detection.gather import Book, Truth, by_image
@@ -121,7 +132,8 @@ def fit_to_predictions(
         raise InputError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
     known = Truth(truth, Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation"))
     raw = [_with_raw(row, score) for row in rows]
-    predicted, scores = known.predicted(by_image(known, raw, Book()), Book())
+    book = Book() if book is None else book
+    predicted, scores = known.predicted(by_image(known, raw, book), book)
     found = match(known.flat, known.crowd, predicted, scores, by_label=True)
     judged = (found.in_crowd < iou) & (scores >= 0)
     return fit(scores[judged], found.iou[judged] >= iou, method=method, name=score, iou=iou)

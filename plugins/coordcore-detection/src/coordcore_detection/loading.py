@@ -31,10 +31,11 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
     A model in a run's folder sees images as large as in training and, on a CPU, runs on as many threads.
 
     quantisation: of the answers; needed for a plain folder that records none and is not nearest_999.
-    Raises InputError for a folder that is none of these, for a model without coord tokens, for a `quantisation` other
-    than the recorded one, and for "cuda" without a GPU.
+    Raises InputError for a folder that is none of these, for files that are missing, broken or incomplete, for a model
+    without coord tokens, for a `quantisation` other than the recorded one, and for "cuda" without a GPU.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -45,8 +46,16 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
         recorded = info.quantisation if info else None
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
-        processor = AutoProcessor.from_pretrained(folder)
+        try:
+            model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            processor = AutoProcessor.from_pretrained(folder)
+        # What transformers raises for files that are missing, cut off, or do not belong together.
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from error
+        # transformers fills them with random numbers, and goes on.
+        if absent := sorted(report["missing_keys"]):
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            raise InputError(f"{folder}: its files lack the weights {absent[0]}{more}; merge or copy it again")
     elif run is not None:
         plan = _plan(run)
         recorded = plan.quantisation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -113,17 +115,44 @@ def _read(path: Path) -> tuple[Header, list[Row], bool]:
             f"{path}:1: has prediction format {header.predictions}, this coordcore-detection reads {VERSION}; "
             "predict again"
         )
-    rows = [_decode(_ROWS, line, path, number, "row") for number, line in enumerate(lines[1:], start=2)]
+    rows = [_row(line, path, number) for number, line in enumerate(lines[1:], start=2)]
     return header, rows, bool(rest)
+
+
+def _row(line: bytes, path: Path, number: int) -> Row:
+    try:
+        return _ROWS.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        row = _without_scores(line)
+        if row is None:
+            raise _wrong(path, number, "row", error) from error
+        return row
+
+
+def _without_scores(line: bytes) -> Row | None:
+    """A row in which a score is null, as msgspec writes NaN, or NaN, as Python does; None for a row that is wrong."""
+    try:
+        given = json.loads(line)
+        for box in given["boxes"]:
+            if box["score"] is None:
+                box["score"] = math.nan
+            box["scores"] = {name: math.nan if one is None else one for name, one in box.get("scores", {}).items()}
+        return msgspec.convert(given, Row)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _decode(decoder: Any, line: bytes, path: Path, number: int, what: str) -> Any:
     try:
         return decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}:{number}: is no {what} of a prediction file ({str(error).lower()}); `coordcore predict` writes one"
-        ) from error
+        raise _wrong(path, number, what, error) from error
+
+
+def _wrong(path: Path, number: int, what: str, error: Exception) -> InputError:
+    return InputError(
+        f"{path}:{number}: is no {what} of a prediction file ({str(error).lower()}); `coordcore predict` writes one"
+    )
 
 
 def _show(value: Any) -> str:

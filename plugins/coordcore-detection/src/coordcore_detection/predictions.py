@@ -36,8 +36,9 @@ class Box(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One box of an answer.
 
     label: its description. box: x1, y1, x2, y2 in pixels of the upright image, sub-bin where the decoding gives that.
-    bins: what the text says. score: in 0..1, by the header's `score`, calibrated if the header says so. scores: every
-    raw score by name. duplicate: of an earlier box of the same image: same label, IoU of at least .9.
+    bins: what the text says. score: in 0..1, by the header's `score`, calibrated if the header says so; NaN, which a
+    file holds as null, where there is none. scores: every raw score by name. duplicate: of an earlier box of the same
+    image: same label, IoU of at least .9.
     spread: standard deviation of each coordinate's distribution, in bins; None where it was not asked for.
     """
 

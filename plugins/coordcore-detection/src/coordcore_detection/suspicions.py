@@ -95,6 +95,7 @@ def _scale(sample: Sample, space: Space) -> Suspicion | None:
     boxes = sample.boxes
     high, fractions = boxes.max(), float((boxes % 1 != 0).mean())
     above = float((boxes > 999).mean())
+    small = float(np.nanmin(sample.sizes)) if np.isfinite(sample.sizes).any() else math.nan
     if space == "bin":
         if high > 1000:
             text = f"{percent(above)} of the values are above 999, up to {high:g}: these are pixels, not bins"
@@ -111,14 +112,15 @@ def _scale(sample: Sample, space: Space) -> Suspicion | None:
     if space == "norm1":
         beyond = float((boxes > 1).mean())
         if beyond > 0.01:
+            pixels = max(fits(sample, "pixel").values()) >= 0.95
             what = "percent (0..100)" if high <= 100 else "pixels or bins"
+            what += " or pixels" if high <= 100 and pixels and small <= 200 else ""
             text = f"{percent(beyond)} of the values are above 1, up to {high:g}: these are {what}, not fractions"
             return Suspicion(kind="space", share=beyond, text=text)
         return None
     if high <= 1:
         text = "no value is above 1: these are fractions, not pixels; --space norm1"
         return Suspicion(kind="space", share=1.0, text=text)
-    small = float(np.nanmin(sample.sizes)) if np.isfinite(sample.sizes).any() else math.nan
     if high <= 100 and small > 200 and fractions > 0.5:
         return Suspicion(kind="space", share=1.0, text="no value is above 100 on any image: these look like percent")
     best = max(fits(sample, "pixel").values())

@@ -99,10 +99,10 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def open_upright(path: Path, *, width: int, height: int) -> Image:
-    """The decoded RGB image, turned by its EXIF orientation.
+    """The decoded RGB image, turned by its EXIF orientation, on white where it is transparent: as in training.
 
-    Raises InputError with the path for a missing or corrupt image, and when its upright size is not `width` x `height`:
-    boxes would land elsewhere.
+    Raises InputError with the path for a missing, corrupt or too deep image, and when its upright size is not
+    `width` x `height`: boxes would land elsewhere.
     """
     from PIL import Image, ImageOps
 
@@ -116,12 +116,17 @@ def open_upright(path: Path, *, width: int, height: int) -> Image:
     # Pillow's decoders raise all of these for damaged files; SyntaxError comes from its PNG reader.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"image {path} cannot be read: {error}") from error
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        raise InputError(f"image {path} has mode {image.mode}, more than 8 bits a channel; convert it to 8 bits first")
     if image.size != (width, height):
         turned = f" once its EXIF orientation {orientation} is applied" if orientation != 1 else ""
         raise InputError(
             f"image {path} is {image.width} x {image.height}{turned}, but the record says {width} x {height}; "
             "width and height are those of the upright image"
         )
+    if image.has_transparency_data:
+        # What `[data.coord_jsonl]` trains on; the colour under full transparency is an accident that viewers hide.
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
 
 

@@ -35,20 +35,23 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Fit the scores of PREDICTIONS to RECORDS, a split that the model was not trained on."""
-    from coordcore import InputError
     from coordcore.coords import Quantisation
     from coordcore_detection import calibration, prediction_files
+    from coordcore_detection.commands.outputs import require_writable
+    from coordcore_detection.gather import Book
     from coordcore_detection.truth_sources import truth_from_records
 
-    if output.exists() and not overwrite:
-        raise InputError(f"{output}: exists; replace it with --overwrite, or name another file")
+    require_writable(output, predictions, records, overwrite=overwrite)
     header, rows = prediction_files.read(predictions)
     quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
     truth = truth_from_records(
         records, space=space.value, quantisation=quantisation, question="", outside=outside.value
     )
+    book = Book()
     fitted = calibration.fit_to_predictions(
-        truth, header, rows, method=method.value, score=score.value if score else header.score, iou=iou
+        truth, header, rows, method=method.value, score=score.value if score else header.score, iou=iou, book=book
     )
     calibration.write(fitted, output)
     typer.echo(f"{output}: {method} calibration of {fitted.score}, {fitted.right} of {fitted.boxes} boxes right")
+    for note in book.notes:
+        typer.echo(f"note: {note}")

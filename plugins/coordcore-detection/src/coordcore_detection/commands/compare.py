@@ -27,12 +27,11 @@ def command(
     import attrs
     from rich.console import Console
 
-    from coordcore import InputError
     from coordcore_detection import results, tables
+    from coordcore_detection.commands.outputs import require_writable
     from coordcore_detection.compare import compare
 
-    if output is not None and output.exists() and not overwrite:
-        raise InputError(f"{output}: exists; replace it with --overwrite, or name another file")
+    require_writable(output, results.file_in(a), results.file_in(b), overwrite=overwrite)
     first, second = results.read(a), results.read(b)
     with Console(stderr=True).status(f"drawing {resamples} resamples"):
         comparison = compare(first, second, resamples=resamples, seed=seed, force=force)

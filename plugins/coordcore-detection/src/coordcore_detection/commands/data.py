@@ -189,13 +189,13 @@ def check(
     With --images the sizes in the records are compared with the image files. Suspicions do not change the exit code.
     """
     from coordcore.coords import quantisation as convention
+    from coordcore_detection.commands.outputs import require_writable
     from coordcore_detection.datacheck import collect
     from coordcore_detection.datareport import check_sample
 
     if images is not None and not images.is_dir():
         raise InputError(f"{images}: no such folder")
-    if sheet is not None and sheet.exists() and not overwrite:
-        raise InputError(f"{sheet}: already there; --overwrite replaces it")
+    require_writable(sheet, records, overwrite=overwrite)
     sample = collect(records, limit, progress=True)
     spec = convention(quantisation) if quantisation else None
     checked = check_sample(

@@ -32,9 +32,9 @@ def command(
 
     from coordcore import InputError
     from coordcore.manifest import load
+    from coordcore_detection.commands.outputs import require_writable
 
-    if draw is not None and draw.exists() and not overwrite:
-        raise InputError(f"{draw}: already there; --overwrite replaces it")
+    require_writable(draw, manifest, overwrite=overwrite)
     loaded = load(manifest, overrides or ())
     from rich.console import Console
 

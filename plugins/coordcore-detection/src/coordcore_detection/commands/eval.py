@@ -44,16 +44,15 @@ def command(
     """Measure PREDICTIONS against RECORDS: AP, AR, F1, IoU, calibration, and the ceiling of the quantisation."""
     from rich.console import Console
 
-    from coordcore import InputError
     from coordcore.coords import Quantisation
     from coordcore_detection import distributions, prediction_files, results, tables
+    from coordcore_detection.commands.outputs import require_writable
     from coordcore_detection.evaluate import evaluate
     from coordcore_detection.report.training import find_run
     from coordcore_detection.report.write import require_free, write_report
     from coordcore_detection.truth_sources import truth_from_records
 
-    if output is not None and output.exists() and not overwrite:
-        raise InputError(f"{output}: exists; replace it with --overwrite, or name another file")
+    require_writable(output, predictions, records, overwrite=overwrite)
     if report is not None:
         require_free(report, overwrite=overwrite)
     header, rows = prediction_files.read(predictions)

@@ -99,9 +99,11 @@ def command(
     from coordcore.coords import quantisation as convention
     from coordcore_detection import calibration as calibrations
     from coordcore_detection import prediction_files
+    from coordcore_detection.commands.outputs import require_writable
     from coordcore_detection.settings import PredictSettings
     from coordcore_detection.truth_sources import truth_from_records
 
+    require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
     kinds = geometry or list(GeometryName)

@@ -106,7 +106,8 @@ def _convert(conversion: Conversion, reading: Reading, placing: Placing, account
     from coordcore_detection.convert.progress import shown
     from coordcore_detection.convert.write import Outputs, split_of
 
-    with Outputs(conversion.output, conversion.overwrite) as outputs:
+    inputs = (conversion.source, conversion.categories, reading.classes, reading.instances)
+    with Outputs(conversion.output, conversion.overwrite, inputs) as outputs:
         make = _writers(conversion, account)
         # Before the long work, not after it.
         for path in (*map(outputs.path, _known_splits(conversion)), outputs.account):
@@ -202,8 +203,6 @@ def _check(conversion: Conversion) -> None:
     given = conversion.reading.quantisation if conversion.reading.space == "bin" else None
     if given is not None and conversion.quantisation is not None:
         _check_requantisation(given, conversion.quantisation)
-    if conversion.output.exists() and conversion.source.exists() and conversion.output.samefile(conversion.source):
-        raise InputError(f"{conversion.output}: is the source; name another file")
 
 
 def _check_requantisation(given: Quantisation, wanted: Quantisation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -177,8 +178,30 @@ def numbers(text: str) -> list[float] | None:
         return None
 
 
+def files_below(folder: Path) -> list[Path]:
+    """What the folder and those below it hold but for folders, by path. Linked folders count, each folder once.
+
+    Raises InputError for a folder that cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += (Path(place, name) for name in names)
+    return sorted(found)
+
+
 def find_files(source: Path, suffix: str) -> list[Path]:
-    """`source` itself if it is a file, else the files of that suffix in the folder and below, by path.
+    """`source` itself if it is a file, else the files of that suffix, in either case, in the folder and below, by path.
 
     Raises InputError when there are none.
     """
@@ -186,7 +209,7 @@ def find_files(source: Path, suffix: str) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
-    found = sorted(path for path in source.rglob(f"*{suffix}") if path.is_file())
+    found = [path for path in files_below(source) if path.suffix.lower() == suffix]
     if not found:
         raise InputError(f"{source}: holds no {suffix} files")
     return found

@@ -231,9 +231,11 @@ def _annotation(one: PlacedObject, number: int, image_id: int, category: int, cr
 class Outputs:
     """The output files: written beside their names, renamed when all of them are complete, removed otherwise."""
 
-    def __init__(self, output: Path, overwrite: bool) -> None:
+    def __init__(self, output: Path, overwrite: bool, inputs: Iterable[Path | None] = ()) -> None:
+        """inputs: files that are read, and so never replaced."""
         self._output = output
         self._overwrite = overwrite
+        self._inputs = [one for one in inputs if one is not None and one.exists()]
         self._files: dict[Path, tuple[BinaryIO, Path]] = {}
 
     def __enter__(self) -> Outputs:
@@ -251,6 +253,8 @@ class Outputs:
         """Raise InputError if `path` is there and must not be replaced."""
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file")
+        if path.exists() and any(map(path.samefile, self._inputs)):
+            raise InputError(f"{path}: is the source, or read beside it; name another file")
         if path.exists() and not self._overwrite:
             raise InputError(f"{path}: already there; --overwrite replaces it")
 

@@ -17,7 +17,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_detection.convert.core import Account, Found, Reading, Shape, SourceImage, corners
-from coordcore_detection.convert.text import UnreadableError, load_whole, numbers, read_bytes
+from coordcore_detection.convert.text import UnreadableError, files_below, load_whole, numbers, read_bytes
 
 IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 
@@ -89,7 +89,11 @@ def _from_folder(source: Path, reading: Reading, names: dict[str, str] | None) -
 
 def _orphans(folder: Path, known: set[Path]) -> list[_Pair]:
     """Label files whose image is missing, as pairs of which only the label file is there."""
-    lone = sorted(path for path in folder.rglob("*.txt") if path not in known and path.name != "classes.txt")
+    lone = [
+        path
+        for path in files_below(folder)
+        if path.suffix == ".txt" and path not in known and path.name != "classes.txt"
+    ]
     stems = [path.with_suffix("") for path in lone]
     return [
         _Pair(stem, path, stem.relative_to(folder).as_posix(), None) for stem, path in zip(stems, lone, strict=True)
@@ -156,7 +160,7 @@ def _labels_of(image: Path) -> Path:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise InputError(f"{folder}: holds no images")
     return found
