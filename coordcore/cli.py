@@ -52,7 +52,10 @@ def _plugin_command(name: str) -> Any:
         return None
     loaded = command.load()
     if not isinstance(loaded, typer.Typer):
-        function, loaded = loaded, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        function, loaded = (
+            loaded,
+            typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"),
+        )
         loaded.command(name)(function)
     found = typer.main.get_command(loaded)
     found.name, found.short_help = name, command.summary
@@ -66,6 +69,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # the default one takes "[model]" for markup, and shows nothing
 )
 
 

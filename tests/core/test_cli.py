@@ -494,3 +494,7 @@ def test_coordcore_s_own_commands_are_known() -> None:
     from coordcore.plugins import OWN_COMMANDS
 
     assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == OWN_COMMANDS
+
+
+def test_help_keeps_square_brackets() -> None:
+    assert "as in [model] base" in invoke("expand", "--help").output

@@ -73,3 +73,11 @@ def test_the_merged_folder_boxes_held_out_shapes_in_plain_transformers(merged: P
     overlaps = [iou(box, truth) for box, truth in zip(boxes, truths, strict=True) if len(box) == 4]
     assert sum(parsed) >= 0.9 * IMAGES, answers
     assert sum(overlaps) / IMAGES >= 0.6, overlaps
+
+
+def test_the_run_ends_with_metrics_and_a_report(merged: Path) -> None:
+    folder = merged.parent / "eval" / "detection"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["agnostic_AP50"] >= 0.8  # half of the demo's steps; all of them give 1.0
+    assert metrics["parse_failure_rate"] == 0.0
+    assert (folder / "report.html").stat().st_size < 5_000_000

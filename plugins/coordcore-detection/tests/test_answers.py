@@ -27,6 +27,11 @@ def test_the_format() -> None:
     assert (one.desc, one.kind, one.bins) == ("a", "bbox_2d", (1, 2, 3, 4))
 
 
+def test_a_blank_description_is_one() -> None:
+    # Constrained decoding allows it, and every answer of that parses.
+    assert read(f'{{"objects": [{{"desc": " ", "bbox_2d": {BOX}}}]}}') == ([" "], [])
+
+
 def test_a_poly() -> None:
     (one,) = parse_answer(f'{{"objects": [{{"desc": "roof", "poly": {coords(5, 1, 9, 1, 7, 0)}}}]}}').objects
     assert (one.kind, one.bins) == ("poly", (5, 1, 9, 1, 7, 0))
@@ -106,7 +111,7 @@ def test_wrong_geometry(geometry: str, at: str, reason: str) -> None:
     ("one", "at", "reason"),
     [
         (f'{{"bbox_2d": {BOX}}}', ".desc", "no description"),
-        (f'{{"desc": " ", "bbox_2d": {BOX}}}', ".desc", "no description"),
+        (f'{{"desc": "", "bbox_2d": {BOX}}}', ".desc", "no description"),
         (f'{{"desc": 5, "bbox_2d": {BOX}}}', ".desc", 'no text in quotes, but "5"'),
         ('{"desc": "a"}', "", "no geometry: neither bbox_2d nor poly"),
         (

@@ -12,6 +12,7 @@ from evaluation_support import header, truth
 from coordcore import InputError
 from coordcore_detection import calibration
 from coordcore_detection.calibration import Calibration, Method, fit, fit_to_predictions
+from coordcore_detection.gather import Book
 from coordcore_detection.predictions import Box, Row
 
 
@@ -141,3 +142,12 @@ def test_as_dict_is_what_a_header_holds() -> None:
         calibration=1, method="temperature", score="min", iou=0.5, boxes=30, right=3, temperature=2.0, bias=0.5
     )
     assert fitted.as_dict()["temperature"] == 2.0
+
+
+def test_what_does_not_fit_is_noted() -> None:
+    box = Box(label="a", box=(0, 0, 10, 10), bins=(0, 0, 1, 1), score=0.5, scores={"min": 0.5})
+    images = [truth(f"{k}.png", [("a", (0, 0, 10, 10))]) for k in range(22)]
+    rows = [Row(image=f"{k}.png", width=100, height=100, text="", boxes=[box]) for k in range(21)]
+    book = Book()
+    fit_to_predictions(images, header(), rows, method="isotonic", score="min", book=book)
+    assert book.notes == ["1 images have no prediction: counted as empty answers ('21.png')"]

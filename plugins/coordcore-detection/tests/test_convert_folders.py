@@ -170,3 +170,23 @@ def test_a_labelme_file_that_is_cut_off_is_one_dropped_image(tmp_path: Path) -> 
     write_json(tmp_path / "set" / "labels" / "c.json", {"shapes": []})
     _, account = from_labelme(tmp_path, shape("rectangle", [[40, 20], [10, 60]]))
     assert account.images.dropped == {"not JSON": 1, "object missing required field imagePath": 1}
+
+
+def test_suffixes_are_read_in_either_case(tmp_path: Path) -> None:
+    for name in ("a.json", "B.JSON"):
+        content = {"imagePath": f"{name[0]}.png", "imageWidth": 10, "imageHeight": 8, "shapes": []}
+        write_json(tmp_path / "set" / name, content)
+    records, _ = records_of(tmp_path / "set", "labelme", tmp_path)
+    assert [one["images"] for one in records] == [["B.png"], ["a.png"]]
+
+
+def test_linked_folders_are_read_and_no_loop_is_walked(tmp_path: Path) -> None:
+    source = yolo(tmp_path, "0 0.5 0.5 1 1\n")
+    images = tmp_path / "set" / "images"
+    write_image(tmp_path / "elsewhere" / "b.png", 100, 80)
+    (images / "train" / "more").symlink_to(tmp_path / "elsewhere")
+    (images / "train" / "loop").symlink_to(images)
+    (images / "train" / "gone.png").symlink_to("nowhere")
+    records, account = records_of(source, "yolo", tmp_path)
+    assert [one["images"] for one in records] == [["images/train/a.png"], ["images/train/more/b.png"]]
+    assert account.images.dropped == {"image file missing": 1}

@@ -193,6 +193,23 @@ def test_the_source_is_never_the_output(tmp_path: Path) -> None:
         run(source, "coco", tmp_path / "." / "instances.json", overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["out.train.jsonl", "out.account.json"])
+def test_no_file_beside_the_output_is_the_source_either(tmp_path: Path, name: str) -> None:
+    source = source_of(tmp_path, annotation()).rename(tmp_path / name)
+    before = source.read_bytes()
+    with pytest.raises(InputError, match=f"{name}: is the source, or read beside it; name another file"):
+        run(source, "coco", tmp_path / "out.jsonl", split=(("train", 1.0),), overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_the_given_categories_are_not_replaced(tmp_path: Path) -> None:
+    source = source_of(tmp_path, annotation())
+    categories = source.with_name("categories.json")
+    categories.write_bytes(source.read_bytes())
+    with pytest.raises(InputError, match=r"categories\.json: is the source, or read beside it"):
+        run(source, "coco", categories, to="coco", space=None, categories=categories, overwrite=True)
+
+
 def test_a_folder_is_no_output(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder; name a file"):
         run(source_of(tmp_path, annotation()), "coco", tmp_path, overwrite=True)

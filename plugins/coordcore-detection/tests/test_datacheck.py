@@ -341,3 +341,13 @@ def test_converted_real_boxes_pass_the_check(tmp_path: Path) -> None:
         checked = check_data(tmp_path / f"{space}.jsonl", space=space)
         assert (checked.records, checked.boxes, checked.suspicions) == (100, 830, [])
         assert len(read_lines(tmp_path / f"{space}.jsonl")) == 100
+
+
+def test_small_pixels_are_not_called_percent(tmp_path: Path) -> None:
+    rows = [
+        {"images": [f"{k}.png"], "width": 64, "height": 64, "objects": [{"desc": "a", "bbox_2d": [k, 1.5, 40, 60]}]}
+        for k in range(30)
+    ]
+    checked = check_data(write_lines(tmp_path / "small.jsonl", *rows), space="norm1")
+    (told,) = (one.text for one in checked.suspicions if one.kind == "space")
+    assert told.endswith("these are percent (0..100) or pixels, not fractions")

@@ -233,8 +233,11 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
             "has evaluation format 2, this coordcore-detection reads 1; evaluate the predictions again",
         ),
         ({"metrics": []}, "is no evaluation"),
-        ({"detail.image": [5]}, "the columns of its detail do not fit together"),
-        ({"detail.score": []}, "the columns of its detail do not fit together"),
+        ({"detail.image": [5]}, "is incomplete, or its columns do not fit together"),
+        ({"detail.score": []}, "is incomplete, or its columns do not fit together"),
+        ({"counts": {}}, "is incomplete"),
+        ({"labels": [{}]}, "is incomplete"),
+        ({"contract": {}}, "is incomplete"),
     ],
 )
 def test_files_that_are_no_result(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from prediction_support import checkpoint
+from safetensors.torch import load_file, save_file
 
 from coordcore import Example, InputError
 from coordcore.checkpoint import write_checkpoint_info
@@ -205,3 +206,35 @@ def test_data_that_are_gone_are_told(run: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_checkpoint_of_no_run_needs_a_question(base: Path) -> None:
     with pytest.raises(InputError, match=r"belongs to no run.*give the question with --question"):
         question_of(base)
+
+
+# --- files that are broken ------------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_missing_are_not_made_up(base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "incomplete"))
+    weights = load_file(folder / "model.safetensors")
+    lost = sorted(name for name in weights if "layers.0." in name)[:2]
+    kept = {name: one for name, one in weights.items() if name not in lost}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"incomplete: its files lack the weights .*layers\.0\..* and 1 more"):
+        load(folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"\x07"),
+        ("config.json", b"{"),
+        ("tokenizer.json", b"{}"),
+        ("preprocessor_config.json", b"{"),
+    ],
+)
+def test_broken_files_are_named(base: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "broken"))
+    for one in ("preprocessor_config.json", "processor_config.json"):
+        if name == "preprocessor_config.json" and (folder / one).exists():
+            (folder / one).unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match="broken: cannot be loaded: "):
+        load(folder, "cpu")

@@ -168,3 +168,16 @@ def test_a_calibration_is_not_overwritten_unasked(predictions: Path, records: Pa
     Path("c.json").write_text("mine")
     result = call("calibrate", predictions, records, "--space", "pixel", "--output", "c.json")
     assert (result.exit_code, Path("c.json").read_text()) == (2, "mine")
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_the_records_are_never_replaced(model: Path, records: Path, more: tuple[str, ...]) -> None:
+    before = records.read_bytes()
+    result = predict(model, *more, output="val.jsonl")
+    assert (result.exit_code, records.read_bytes() == before) == (2, True)
+    assert "val.jsonl: is read by this command; name another file to write" in result.stderr
+
+
+def test_a_folder_is_no_output(model: Path, records: Path) -> None:
+    result = predict(model, "--overwrite", output=".")
+    assert (result.exit_code, result.stderr) == (2, "coordcore: .: is a folder; name a file\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,20 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_file_gives_back_what_was_written(path: Path) -> None:
     assert read(path) == (header(), [row("1.png"), row("2.png")])
+
+
+@pytest.mark.parametrize("missing", ["null", "NaN"])
+def test_a_score_may_be_missing(path: Path, missing: str) -> None:
+    text = path.read_text().replace('"score":0.25', f'"score":{missing}', 1).replace('"min":0.5', f'"min":{missing}', 1)
+    path.write_text(text)
+    (first,), (second,) = (one.boxes for one in read(path)[1])
+    assert (math.isnan(first.score), math.isnan(first.scores["min"]), second.score) == (True, True, 0.25)
+
+
+def test_a_missing_score_is_written_as_it_is_read(path: Path) -> None:
+    box = msgspec.structs.replace(row("1.png").boxes[0], score=math.nan)
+    write(path, header(), [msgspec.structs.replace(row("1.png"), boxes=[box])])
+    assert math.isnan(read(path)[1][0].boxes[0].score)
 
 
 def test_every_row_is_there_when_the_writing_breaks_off(tmp_path: Path) -> None:

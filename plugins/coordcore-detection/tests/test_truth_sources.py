@@ -267,3 +267,20 @@ def test_an_example_without_objects() -> None:
     answer = {"role": "assistant", "content": '{"objects": []}'}
     (image,) = truth_from_examples([example(messages=(answer,), geometries=())], DEFAULT_QUANTISATION)
     assert (image.boxes.shape, image.crowd.dtype) == ((0, 4), np.dtype(bool))
+
+
+def test_what_is_transparent_is_white_as_in_training(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((0, 51, 255)):
+        picture.putpixel((x, 0), (255, 0, 0, alpha))
+    picture.save(tmp_path / "photo.png")
+    opened = read(tmp_path, RECORD | {"width": 3, "height": 1})[0].open()
+    assert [opened.getpixel((x, 0)) for x in range(3)] == [(255, 255, 255), (255, 204, 204), (255, 0, 0)]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deep_images_are_refused_for_rgb_would_turn_them_white(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (3, 1)).save(tmp_path / "photo.png", format="TIFF")
+    (image,) = read(tmp_path, RECORD | {"width": 3, "height": 1})
+    with pytest.raises(InputError, match="more than 8 bits a channel; convert it to 8 bits first"):
+        image.open()

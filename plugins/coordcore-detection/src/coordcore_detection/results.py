@@ -14,7 +14,7 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.rundir import write_whole
-from coordcore_detection.matching import Matches
+from coordcore_detection.matching import IOU_THRESHOLDS, Matches
 from coordcore_detection.metrics import Found, Images
 
 VERSION = 1
@@ -159,9 +159,19 @@ def read(path: Path) -> Result:
             f"{file}: has evaluation format {result.evaluation}, this coordcore-detection reads {VERSION}; "
             "evaluate the predictions again"
         )
-    if not _is_consistent(result.detail):
-        raise InputError(f"{file}: the columns of its detail do not fit together; evaluate the predictions again")
+    if not (_is_consistent(result.detail) and _is_complete(result)):
+        raise InputError(f"{file}: is incomplete, or its columns do not fit together; evaluate the predictions again")
     return result
+
+
+def _is_complete(result: Result) -> bool:
+    """Whether the keys are there that reports and tables read."""
+    row = {"label", "true_boxes", "predicted_boxes", "AP", "AP50"}
+    return (
+        {"images", "true_boxes", "predicted_boxes"} <= result.counts.keys()
+        and {"quantisation", "truth"} <= result.contract.keys()
+        and all(row <= one.keys() for one in result.labels)
+    )
 
 
 def _is_consistent(detail: Detail) -> bool:
@@ -170,8 +180,10 @@ def _is_consistent(detail: Detail) -> bool:
     per_box: list[Sized] = [detail.label, detail.score, detail.duplicate]
     per_box += [column for one in both for column in (one.iou, one.in_crowd, one.found, one.ignored)]
     count = len(detail.images)
+    masks = [mask for one in both for column in (one.found, one.ignored) for mask in column]
     return (
-        all(len(column) == count for column in per_image)
+        all(0 <= mask < 1 << len(IOU_THRESHOLDS) for mask in masks)
+        and all(len(column) == count for column in per_image)
         and all(len(column) == len(detail.image) for column in per_box)
         and len(detail.truth_label) == len(detail.truth_image)
         and all(0 <= one < count for one in (*detail.image, *detail.truth_image))
