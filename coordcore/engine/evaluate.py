@@ -17,6 +17,7 @@ from coordcore.engine import launch
 from coordcore.engine.prepare import load_run, on_cpu
 from coordcore.manifest import Loaded
 from coordcore.protocols import Evaluation, EvaluationResult
+from coordcore.records import InputError, RunError
 from coordcore.rundir import RunDir, write_whole
 
 DONE = "metrics.json"
@@ -72,7 +73,8 @@ def _missing(plan: Plan, step: str) -> list[tuple[Selected, Path]]:
 class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
     """Evaluates each checkpoint when it is saved, but for the last one, which is evaluated merged.
 
-    Rank 0 merges it into a folder of its own for as long as that takes; the other ranks wait.
+    Rank 0 merges it into a folder of its own for as long as that takes; the other ranks wait. An evaluator that fails
+    is told of, and training goes on; a run that is continued from there tries again.
     """
 
     def __init__(self, folder: RunDir, log: Log, write: Callable[[Any, dict[str, float]], None]) -> None:
@@ -111,6 +113,9 @@ class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
                     self.write(state, {f"eval/{name}/{metric}": value for metric, value in result.metrics.items()})
                     shown = "  ".join(f"{metric} {result.metrics[metric]:.3f}" for metric in result.shown)
                     self.log(f"{step}  {shown}")
+            except (InputError, RunError) as error:
+                # Days of training are worth more than one evaluation; the one at the end says it again, and stops.
+                self.log(f"{step}  not evaluated: {error}")
             finally:
                 shutil.rmtree(merged, ignore_errors=True)
         if torch.cuda.is_available():

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from coordcore.assemble import Plan
 from coordcore.engine.bind import bind
 from coordcore.engine.saved import install, require_saved
+from coordcore.merging.outline import require_same_tensors
 from coordcore.records import RunError
+from coordcore.tensorfile import tensors_in
 from coordcore.weights import is_sharded, weight_files
 
 _ONE_FILE = 10**12
@@ -46,9 +48,21 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, checkpoint)
+        _require_whole(model, checkpoint)
     model.eval().requires_grad_(False)
     bind(model, plan)
     return model  # type: ignore[no-any-return]
+
+
+def _require_whole(model: Any, checkpoint: Path) -> None:
+    """Raise RunError when PEFT has made something up that the checkpoint lacks: it only warns."""
+    from peft import get_peft_model_state_dict
+
+    file = checkpoint / "adapter_model.safetensors"
+    if file.is_file():
+        stored = {one.name for one in tensors_in(file)}
+        wanted = set(get_peft_model_state_dict(model))
+        require_same_tensors(checkpoint, missing=sorted(wanted - stored), unexpected=sorted(stored - wanted))
 
 
 @torch.no_grad()

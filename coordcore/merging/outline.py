@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +90,17 @@ def _with_adapter(model: nn.Module, checkpoint: Path, adapter: Mapping[str, Stor
     except (KeyError, RuntimeError) as error:
         first = str(error).splitlines()[-1].strip()
         raise RunError(f"{checkpoint}: the adapter does not fit the base: {first}") from error
-    for what, names in (
-        ("lacks", loaded.missing_keys),
-        ("holds what this run knows no place for:", loaded.unexpected_keys),
-    ):
+    require_same_tensors(checkpoint, missing=loaded.missing_keys, unexpected=loaded.unexpected_keys)
+    return wrapped
+
+
+def require_same_tensors(checkpoint: Path, *, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+    """Raise RunError unless an adapter's file and the run's adapter hold the same tensors."""
+    for what, names in (("lacks", missing), ("holds what this run knows no place for:", unexpected)):
         if names:
             raise RunError(
                 f"{checkpoint}: {what} {', '.join(names[:3])} ({len(names)} tensors); it is not whole, or another run's"
             )
-    return wrapped
 
 
 def adapter_tensors(checkpoint: Path) -> dict[str, Stored]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import support
 import torch
 
-from coordcore.records import RunError
-from coordcore.rundir import RunDir
+from coordcore.rundir import RunDir, newest_checkpoint
 
 TRAIN = {"steps": 4, "save_every": 1, "evaluate_checkpoints": True}
 SECTIONS = {
@@ -54,13 +54,27 @@ def test_evaluations_change_no_weight(evaluated: RunDir, coord_base: Path, tmp_p
     assert [key for key in theirs if not torch.equal(theirs[key], ours[key])] == []
 
 
-def test_a_run_stopped_by_an_evaluator_evaluates_that_checkpoint_when_it_continues(
+def test_training_goes_on_when_an_evaluator_fails(
+    coord_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = support.train(
+        tmp_path, coord_base, **{**SECTIONS, "eval": {"fake_count": {"fail_at": "step-2"}}}, train=TRAIN
+    )
+    assert sorted(results(run)) == ["fake_count", "fake_count/step-1", "fake_count/step-3"]
+    assert "step-2  not evaluated: no evaluation at step-2" in capsys.readouterr().out
+
+
+def test_a_run_that_is_continued_makes_up_for_the_evaluation_of_its_checkpoint(
     coord_base: Path, tmp_path: Path
 ) -> None:
-    failing = {**SECTIONS, "eval": {"fake_count": {"fail_at": "step-2"}}}
-    with pytest.raises(RunError, match="no evaluation at step-2"):
-        support.train(tmp_path, coord_base, **failing, train=TRAIN)
-    run = support.train(tmp_path, coord_base, **SECTIONS, train=TRAIN)
+    manifest = support.write_manifest(tmp_path, coord_base, **SECTIONS, train=TRAIN)
+    command = ["-m", "coordcore", "run", str(manifest), "--output", str(tmp_path / "run")]
+    support.python(*command, FAKE_KILL_AT="3")
+    run = RunDir(tmp_path / "run")
+    last = newest_checkpoint(run.checkpoints)
+    assert last is not None
+    shutil.rmtree(run.path / "eval/fake_count" / last.name.replace("checkpoint", "step"))
+    support.python(*command)
     assert sorted(results(run)) == ["fake_count", *(f"fake_count/step-{step}" for step in (1, 2, 3))]
 
 

@@ -68,8 +68,16 @@ def test_a_sheet_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", {"images": ["a"], "width": 9, "height": 9, "objects": objects})
     (tmp_path / "sheet.png").write_text("mine")
     done = call("check", path, "--sheet", tmp_path / "sheet.png")
-    assert (done.exit_code, "--overwrite replaces it" in done.stderr) == (2, True)
+    assert (done.exit_code, "replace it with --overwrite" in done.stderr) == (2, True)
     assert call("check", path, "--sheet", tmp_path / "sheet.png", "--overwrite").exit_code == 0
+
+
+def test_the_records_are_never_the_sheet(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"images": ["a"], "width": 9, "height": 9, "objects": []})
+    before = path.read_bytes()
+    done = call("check", path, "--sheet", path, "--overwrite")
+    assert (done.exit_code, path.read_bytes() == before) == (2, True)
+    assert "a.jsonl: is read by this command; name another file to write" in done.stderr
 
 
 def test_what_records_are_is_mended_as_check_advises(tmp_path: Path) -> None:

@@ -238,3 +238,18 @@ def test_broken_files_are_named(base: Path, tmp_path: Path, name: str, content: 
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match="broken: cannot be loaded: "):
         load(folder, "cpu")
+
+
+def test_a_broken_checkpoint_of_a_run_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(run / "merged")
+    last = run / "checkpoints" / "checkpoint-20"
+    last.mkdir(parents=True)
+    (last / "trainer_state.json").write_text("{}")
+
+    def live(plan: object, checkpoint: Path) -> object:
+        return json.loads("{")
+
+    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=run, quantisation=QWEN))
+    monkeypatch.setattr(loading, "_live", live)
+    with pytest.raises(InputError, match="checkpoint-20: cannot be loaded: Expecting property name"):
+        load(run, "cpu")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coordcore.checkpoint import read_checkpoint_info
 from coordcore.coords import DEFAULT_QUANTISATION, CoordVocab, Quantisation, require_same
-from coordcore.records import InputError
+from coordcore.records import InputError, RunError
 from coordcore.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
     without coord tokens, for a `quantisation` other than the recorded one, and for "cuda" without a GPU.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -46,12 +47,9 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
         recorded = info.quantisation if info else None
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
-        try:
+        with _readable(folder):
             model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True)
             processor = AutoProcessor.from_pretrained(folder)
-        # What transformers raises for files that are missing, cut off, or do not belong together.
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from error
         # transformers fills them with random numbers, and goes on.
         if absent := sorted(report["missing_keys"]):
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -59,7 +57,8 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
     elif run is not None:
         plan = _plan(run)
         recorded = plan.quantisation
-        model = _live(plan, folder)
+        with _readable(folder):
+            model = _live(plan, folder)
         processor = AutoProcessor.from_pretrained(plan.base)
     else:
         raise InputError(
@@ -74,6 +73,20 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
         _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)
     return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Name the folder when its files are missing, cut off, or do not belong together. Raises InputError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (InputError, RunError):
+        raise
+    # What transformers, tokenizers and peft raise for such files.
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def question_of(path: Path) -> tuple[str, str | None]:

@@ -129,7 +129,8 @@ def _headline(result: Result) -> Section:
         body=key_figures(figures)
         + paragraph(
             "The ceiling is what the true boxes reach when they are written in bins, read back and scored against "
-            "themselves: no model can do better under this quantisation."
+            "themselves: no model does better whose coordinates are read as whole bins. Read as expectations they are "
+            "finer, and may pass it."
         )
         + table(["metric", *tables.COLUMNS], rows)
         + table(["rate", "value"], plain)
