@@ -121,6 +121,16 @@ def test_eval_writes_a_report(files: Path) -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_eval_finds_images_elsewhere() -> None:
+    Path("images").mkdir()
+    Path("a.png").rename("images/a.png")
+    missing, found = "seen/report.html", "found/report.html"
+    run("eval", "predictions.jsonl", "val.jsonl", "--report", "seen")
+    run("eval", "predictions.jsonl", "val.jsonl", "--report", "found", "--image-root", "images")
+    assert ["80 x 60 px (" in Path(page).read_text() for page in (missing, found)] == [True, False]
+
+
+@pytest.mark.usefixtures("files")
 def test_eval_prints_json_alone() -> None:
     shown = run("eval", "predictions.jsonl", "val.jsonl", "--report", "seen", "--json")
     assert json.loads(shown.stdout)["metrics"]["AP50"] == 1.0

@@ -31,6 +31,9 @@ def command(
     outside: Annotated[
         OutsideName, typer.Option(help="A true box that reaches over its image: an error, or clipped.")
     ] = OutsideName.ERROR,
+    image_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where image paths begin, for the pictures of the report.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
@@ -58,7 +61,12 @@ def command(
     header, rows = prediction_files.read(predictions)
     quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
     truth = truth_from_records(
-        records, space=space.value, quantisation=quantisation, question="", outside=outside.value
+        records,
+        space=space.value,
+        quantisation=quantisation,
+        question="",
+        outside=outside.value,
+        image_root=image_root,
     )
     evaluated = evaluate(truth[:limit], header, rows)
     result = evaluated.result
