@@ -28,7 +28,7 @@ INFO_FORMAT = 1
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that it cannot decode."""
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".index.json")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".index.json")
 
 
 @attrs.frozen(kw_only=True)
@@ -155,7 +155,7 @@ def copy_files(base: Path, folder: Path) -> None:
         for name in sorted(files):
             file = Path(root, name)
             target = folder / file.relative_to(base)
-            belongs = not name.startswith(".") and not name.endswith(_WEIGHTS) and file.is_file()
+            belongs = not name.startswith(".") and not name.endswith(WEIGHT_SUFFIXES) and file.is_file()
             if belongs and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 # Not its mode: a model store's files may be read-only, and some of the copies are edited.

@@ -67,6 +67,7 @@ class Objective:
         self.chunk_rows = chunk_rows
         self.chunk_columns = chunk_columns
         self._ids = torch.empty(0, dtype=torch.int64) if vocab is None else vocab.ids_tensor()
+        self._last_id = -1 if vocab is None else max(vocab.ids)
         self._excluded = Excluded(() if vocab is None else vocab.ids)
         self._offset_bins: tuple[Tensor, Tensor | None] | None = None
         parts: list[Part] = []
@@ -150,9 +151,9 @@ class Objective:
         if self.vocab is None:
             if len(targets["coord_index"]):
                 raise InputError("the targets hold coord tokens, and the objective was made without a vocabulary")
-        elif isinstance(head, LinearHead) and len(head.module.weight) <= max(self.vocab.ids):
+        elif isinstance(head, LinearHead) and len(head.module.weight) <= self._last_id:
             raise InputError(
-                f"the output head has {len(head.module.weight)} rows, and a coord token has id {max(self.vocab.ids)}; "
+                f"the output head has {len(head.module.weight)} rows, and a coord token has id {self._last_id}; "
                 "expand the checkpoint with `coordcore expand`"
             )
 

@@ -1,4 +1,4 @@
-"""Training and prediction open a file as the same pixels, each with code of its own: no plugin imports another one."""
+"""Training and prediction open a file as the same pixels, whatever code each of them calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coordcore_coord_tokens import images as training
+from coordcore_coord_tokens import jsonl as training
 from coordcore_detection import truth_sources as prediction
 
 

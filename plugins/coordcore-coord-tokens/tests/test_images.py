@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from coordcore.images import open_upright
 from coordcore_coord_tokens import CoordJsonl
-from coordcore_coord_tokens.images import open_upright
 
 Build = Callable[..., CoordJsonl]
 

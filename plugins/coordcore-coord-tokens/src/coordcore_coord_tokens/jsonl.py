@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import BuildContext, Example, InputError, Problem
+from coordcore.images import open_upright
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.files import shown
-from coordcore_coord_tokens.images import open_upright
 from coordcore_coord_tokens.lines import Lines
 from coordcore_coord_tokens.reader import Reader
 from coordcore_coord_tokens.records import Record, RecordError

@@ -64,15 +64,7 @@ def write_sheet(
     chosen = [usable[int(index * step)] for index in range(min(count, len(usable)))]
     scale = _Scale(space=space, order=order, spec=quantisation or DEFAULT_QUANTISATION)
     cells = [_cell(sample, folder, index, scale) for index in chosen]
-    sheet = draw_sheet(cells)
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(beside, format="PNG")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    save_sheet(cells, path)
     return len(cells)
 
 
@@ -111,6 +103,19 @@ def _cell(sample: Sample, folder: Path, index: int, scale: _Scale) -> Cell:
         caption, warning = f"{name}: file {image.width} x {image.height}, record {width:g} x {height:g}", True
     boxes = boxes * np.array([image.width / width, image.height / height] * 2)
     return Cell(image=image, boxes=boxes, labels=[sample.labels[row] for row in rows], caption=caption, warning=warning)
+
+
+def save_sheet(cells: Sequence[Cell], path: Path) -> None:
+    """`draw_sheet` as a PNG, whole or not at all. Raises InputError when it cannot be written."""
+    sheet = draw_sheet(cells)
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(beside, format="PNG")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def draw_sheet(cells: Sequence[Cell]) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,19 +13,17 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.coords import Quantisation
+from coordcore.images import open_example_image, open_upright
 from coordcore_detection.truth import TruthImage
 from coordcore_detection.truth_records import Outside, Reading, RecordObject, Space, corners, parse, read_objects
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from coordcore import Example
     from coordcore.protocols import ExampleSource
 
 SHOWN_PROBLEMS = 20
 """Problems of a file that are reported one by one; the rest is counted."""
 
-_ORIENTATION = 0x0112  # EXIF tag
 _COORD = re.compile(r"<\|coord_(0|[1-9][0-9]{0,2})\|>")
 
 
@@ -98,38 +96,6 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def open_upright(path: Path, *, width: int, height: int) -> Image:
-    """The decoded RGB image, turned by its EXIF orientation, on white where it is transparent: as in training.
-
-    Raises InputError with the path for a missing, corrupt or too deep image, and when its upright size is not
-    `width` x `height`: boxes would land elsewhere.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            orientation = file.getexif().get(_ORIENTATION, 1)
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    except FileNotFoundError as error:
-        raise InputError(f"no image file at {path}") from error
-    # Pillow's decoders raise all of these for damaged files; SyntaxError comes from its PNG reader.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"image {path} cannot be read: {error}") from error
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        raise InputError(f"image {path} has mode {image.mode}, more than 8 bits a channel; convert it to 8 bits first")
-    if image.size != (width, height):
-        turned = f" once its EXIF orientation {orientation} is applied" if orientation != 1 else ""
-        raise InputError(
-            f"image {path} is {image.width} x {image.height}{turned}, but the record says {width} x {height}; "
-            "width and height are those of the upright image"
-        )
-    if image.has_transparency_data:
-        # What `[data.coord_jsonl]` trains on; the colour under full transparency is an accident that viewers hide.
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
-
-
 # --- examples -------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +146,7 @@ def _from_example(example: Example, key: str, quantisation: Quantisation) -> Tru
     if not example.messages or example.messages[-1]["role"] != "assistant":
         raise InputError("does not end with an answer")
     source = example.images[0]
-    opener = _opener(source)
+    opener = partial(open_example_image, source)
     image = opener()
     size = np.array([image.width, image.height] * 2, dtype=np.float64)
     objects = _answer(example.messages[-1]["content"])
@@ -214,22 +180,3 @@ def _answer(text: str) -> list[RecordObject]:
 
 def _bounds(values: Sequence[float]) -> tuple[float, float, float, float]:
     return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
-
-
-def _opener(source: Any) -> Callable[[], Image]:
-    """How to get the RGB image of an example: a path, encoded bytes or a PIL image."""
-    import io
-
-    from PIL import Image
-
-    def read() -> Image.Image:
-        if isinstance(source, Image.Image):
-            return source.convert("RGB")
-        try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-                return file.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            name = "in memory" if isinstance(source, bytes) else source
-            raise InputError(f"image {name} cannot be read: {error}") from error
-
-    return read

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coordcore_detection.commands.eval import OutsideName, SpaceName
-from coordcore_detection.commands.predict import Score
+from coordcore_detection.commands.options import OutsideName, Score, SpaceName
 
 
 class Method(StrEnum):

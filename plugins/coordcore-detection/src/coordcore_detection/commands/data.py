@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from coordcore import InputError
+from coordcore_detection.commands.options import SpaceName
 from coordcore_detection.convert import FORMATS
 
 command = typer.Typer(
@@ -26,14 +27,6 @@ class Target(StrEnum):
 
     RECORDS = "records"
     COCO = "coco"
-
-
-class Space(StrEnum):
-    """What the numbers are."""
-
-    PIXEL = "pixel"
-    NORM1 = "norm1"
-    BIN = "bin"
 
 
 class Boxes(StrEnum):
@@ -80,7 +73,7 @@ def convert(
     source_format: Annotated[Format, typer.Option("--from", metavar="FORMAT", help=f"{_FORMATS}.")],
     target: Annotated[Target, typer.Option("--to", help="What to write.")] = Target.RECORDS,
     to_space: Annotated[
-        Space | None, typer.Option(help="What the written numbers are; needed for records. COCO is in pixels.")
+        SpaceName | None, typer.Option(help="What the written numbers are; needed for records. COCO is in pixels.")
     ] = None,
     quantisation: Annotated[
         str, typer.Option(metavar="NAME", help="Convention of the bins that are written.")
@@ -108,7 +101,7 @@ def convert(
         str, typer.Option(metavar="PATH", help="Put before every image path that is written.")
     ] = "",
     from_space: Annotated[
-        Space | None, typer.Option(help="What the numbers of the source are, where its format does not say.")
+        SpaceName | None, typer.Option(help="What the numbers of the source are, where its format does not say.")
     ] = None,
     from_quantisation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Convention of the bins in the source.")
@@ -144,7 +137,7 @@ def convert(
         source_format=source_format.value,
         to=target.value,
         space=to_space.value if to_space else None,
-        quantisation=convention(quantisation) if to_space is Space.BIN else None,
+        quantisation=convention(quantisation) if to_space is SpaceName.BIN else None,
         geometry=geometry.value,
         crowd=crowd.value,
         outside=outside.value,
@@ -170,7 +163,9 @@ def convert(
 @command.command()
 def check(
     records: Annotated[Path, typer.Argument(metavar="RECORDS", help="JSONL file of records, right or wrong.")],
-    space: Annotated[Space | None, typer.Option(help="What the numbers are; guessed, and said, when absent.")] = None,
+    space: Annotated[
+        SpaceName | None, typer.Option(help="What the numbers are; guessed, and said, when absent.")
+    ] = None,
     boxes: Annotated[Boxes, typer.Option(help="Read boxes in this order, to see whether it fits.")] = Boxes.XYXY,
     quantisation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Convention of the bins; the records' own when absent.")

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class SpaceName(StrEnum):
-    """What the numbers of the records are."""
-
-    BIN = "bin"
-    PIXEL = "pixel"
-    NORM1 = "norm1"
-
-
-class OutsideName(StrEnum):
-    """What becomes of a corner outside its image."""
-
-    ERROR = "error"
-    CLIP = "clip"
+from coordcore_detection.commands.options import OutsideName, SpaceName
 
 
 def command(

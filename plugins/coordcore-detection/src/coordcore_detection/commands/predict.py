@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordcore_detection.commands.eval import OutsideName, SpaceName
+from coordcore_detection.commands.options import OutsideName, Score, SpaceName
 
 if TYPE_CHECKING:
     from coordcore_detection.predictions import Row
@@ -19,16 +19,6 @@ class Coordinates(StrEnum):
 
     EXPECTATION = "expectation"
     ARGMAX = "argmax"
-
-
-class Score(StrEnum):
-    """What a box's score is made of."""
-
-    GEOMETRIC_MEAN = "geometric_mean"
-    MIN = "min"
-    COORD_MASS = "coord_mass"
-    ENTROPY = "entropy"
-    NEAR = "near"
 
 
 class Device(StrEnum):

@@ -8,9 +8,10 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.coords import CoordVocab, Quantisation
+from coordcore.images import open_example_image
 from coordcore_detection.answers import parse_answer
-from coordcore_detection.doctor.sample import Encoded, Sample, picture
-from coordcore_detection.overlay import Cell, draw_sheet
+from coordcore_detection.doctor.sample import Encoded, Sample
+from coordcore_detection.overlay import Cell, save_sheet
 
 COUNT = 12
 
@@ -25,20 +26,12 @@ def write_sheet(path: Path, sample: Sample, vocab: CoordVocab, quantisation: Qua
         raise InputError(f"{path}: no example of the sample has a box on one image; there is nothing to draw")
     step = max(len(rows) / COUNT, 1.0)
     chosen = [rows[int(index * step)] for index in range(min(len(rows), COUNT))]
-    sheet = draw_sheet([_cell(row, vocab, quantisation) for row in chosen])
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(beside, format="PNG")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    save_sheet([_cell(row, vocab, quantisation) for row in chosen], path)
     return len(chosen)
 
 
 def _cell(row: Encoded, vocab: CoordVocab, quantisation: Quantisation) -> Cell:
-    image = picture(row.example.images[0])
+    image = open_example_image(row.example.images[0])
     _, written = row.boxes(vocab)
     labels = [one.desc for one in parse_answer(str(row.example.messages[-1]["content"])).objects]
     if len(labels) != len(written):  # another format than coordcore predict reads

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from coordcore.images import open_example_image
 from coordcore_detection.doctor.findings import Finding, not_applicable, ok, share, warning
 from coordcore_detection.doctor.patient import Patient
-from coordcore_detection.doctor.sample import Encoded, picture
+from coordcore_detection.doctor.sample import Encoded
 
 NO_IMAGES = "no example of the sample has an image"
 MANY_SMALL = 0.1
@@ -68,7 +69,7 @@ def check_served(patient: Patient, name: str) -> Iterator[Finding]:
     pairs = []
     for row in rows:
         for one, seen in zip(row.example.images, row.seen, strict=True):
-            grid = processor(images=[picture(one)], size=size)["image_grid_thw"][0]
+            grid = processor(images=[open_example_image(one)], size=size)["image_grid_thw"][0]
             pairs.append((seen, (int(grid[2]) * processor.patch_size, int(grid[1]) * processor.patch_size)))
     differ = [(a, b) for a, b in pairs if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > token]
     if not differ:

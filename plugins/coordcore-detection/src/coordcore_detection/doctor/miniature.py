@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from coordcore.checkpoint import WEIGHT_SUFFIXES
+
 WIDTH = 32
 """Hidden size of the language model and of the vision tower."""
-
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".index.json")
 
 
 def write_miniature(base: Path, folder: Path) -> Path:
@@ -31,7 +31,7 @@ def write_miniature(base: Path, folder: Path) -> Path:
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
     for entry in base.iterdir():
-        if entry.name == "config.json" or entry.name.startswith(".") or entry.name.endswith(_WEIGHTS):
+        if entry.name == "config.json" or entry.name.startswith(".") or entry.name.endswith(WEIGHT_SUFFIXES):
             continue
         target = folder / entry.name
         target.unlink(missing_ok=True)

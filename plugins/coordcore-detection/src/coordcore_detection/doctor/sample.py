@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
-from PIL import Image
 
 from coordcore.coords import CoordVocab
+from coordcore.images import open_example_image
 from coordcore.records import Example, InputError, RunError
 
 if TYPE_CHECKING:
@@ -96,18 +95,6 @@ def draw_sample(rehearsal: Rehearsal, count: int) -> Sample:
     return Sample(rows=tuple(rows), unread=tuple(unread), unencoded=tuple(unencoded), total=len(train))
 
 
-def picture(source: Any) -> Image.Image:
-    """The RGB image of an example: a path, encoded bytes or a PIL image. Raises InputError when it cannot be read."""
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            return file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        where = "in memory" if isinstance(source, bytes) else source
-        raise InputError(f"image {where} cannot be read: {error}") from error
-
-
 def _encode(example: Example, template: Any) -> Encoded:
     from coordcore.engine.template import to_row
 
@@ -119,7 +106,7 @@ def _encode(example: Example, template: Any) -> Encoded:
         example=example,
         ids=tuple(encoded["input_ids"]),
         labels=tuple(encoded["labels"]),
-        sizes=tuple(picture(one).size for one in example.images),
+        sizes=tuple(open_example_image(one).size for one in example.images),
         seen=tuple(seen),
     )
 

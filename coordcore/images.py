@@ -1,11 +1,12 @@
-"""Images as the model sees them: upright, in RGB, of the size the record states."""
+"""Image files and the images of examples, as the model sees them. Needs Pillow, imported when an image is opened."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from coordcore import InputError
+from coordcore.records import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,3 +44,17 @@ def open_upright(path: Path, *, width: int, height: int) -> Image:
         # The colour under full transparency is an accident of the program that wrote the file; viewers hide it.
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def open_example_image(source: Any) -> Image:
+    """The RGB image of an example: a path, encoded bytes or a PIL image. Raises InputError when it cannot be read."""
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            return file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        where = "in memory" if isinstance(source, bytes) else source
+        raise InputError(f"image {where} cannot be read: {error}") from error
