@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from coordcore.builtins import FunctionTerm
-from coordcore.components import (
-    COORD_SUPERVISION,
-    COORD_TOKENS,
-    BuildContext,
-    CheckedRun,
-    Command,
-    Component,
-    Kind,
-    Problem,
-    Selected,
-    option,
-)
+from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Command, Component, Selected, option
+from coordcore.errors import InputError, Problem, RunError
 from coordcore.hookspecs import hookimpl
-from coordcore.records import Example, Geometry, InputError, RunError
+from coordcore.kinds import Kind
+from coordcore.records.example import Example, Geometry
 
 __version__ = "0.1.0"
 
@@ -24,7 +15,6 @@ __all__ = [
     "COORD_SUPERVISION",
     "COORD_TOKENS",
     "BuildContext",
-    "CheckedRun",
     "Command",
     "Component",
     "Example",

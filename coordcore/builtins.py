@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+COMMANDS = ("check", "plugins", "schema")
+"""coordcore's own commands, whose names no plugin may take."""
+
 
 @attrs.frozen(kw_only=True)
 class FunctionTerm:

@@ -1,27 +1,34 @@
-"""The command line: run, check, plugins, schema, expand, merge. What a command needs is imported inside it."""
+"""The command line: check, plugins, schema, and what plugins add. What a command needs is imported inside it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from coordcore import __version__
-from coordcore.components import Command, Problem
-from coordcore.problems import ManifestError
-from coordcore.records import InputError, RunError
+from coordcore.components import Command
+from coordcore.errors import InputError, ManifestError, Problem, RunError
+from coordcore.options import AsJson, ManifestFile, Overrides
 
 if TYPE_CHECKING:
-    from coordcore.manifest import Loaded
     from coordcore.plugins import PluginInfo, Plugins
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+_FROM = {
+    **dict.fromkeys(("run", "expand", "merge"), ("coordcore-train", "coordcore[train]")),
+    **dict.fromkeys(
+        ("predict", "calibrate", "eval", "compare", "report"), ("coordcore-detection", "coordcore-detection")
+    ),
+    "data": ("coordcore-data", "coordcore-data"),
+    "doctor": ("coordcore-doctor", "coordcore-doctor"),
+}
+"""The project's other commands -> the distribution that adds each, and what to install for it."""
 
 
 class _Commands(TyperGroup):
@@ -35,6 +42,12 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or _plugin_command(cmd_name)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in _FROM and self.get_command(ctx, args[0]) is None:
+            with _exit_codes():
+                raise InputError(_not_here(args[0]))
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         with _exit_codes():
             return super().invoke(ctx)
@@ -44,6 +57,21 @@ def _plugin_commands() -> dict[str, Command]:
     from coordcore.plugins import discover
 
     return discover().commands()
+
+
+def _not_here(name: str) -> str:
+    """What to install for a command that the project has and this environment has not."""
+    from coordcore.plugins import discover
+
+    distribution, wanted = _FROM[name]
+    found = discover()
+    for info in found.infos:
+        if info.distribution == distribution and info.status != "ready":
+            return f"`{name}` comes with {distribution}, which is installed and {info.status}: {info.reason}"
+    for conflict in found.conflicts:
+        if (conflict.kind, conflict.name) == ("command", name):
+            return f"`{name}` is {conflict.reason}"
+    return f"`{name}` comes with {distribution}; pip install '{wanted}'"
 
 
 def _plugin_command(name: str) -> Any:
@@ -73,23 +101,6 @@ app = typer.Typer(
 )
 
 
-class Initialiser(StrEnum):
-    """How `expand` starts the 1000 new rows."""
-
-    MEAN = "mean"
-    DIGITS = "digits"
-    SMOOTH = "smooth"
-
-
-ManifestFile = Annotated[Path, typer.Argument(metavar="MANIFEST", help="The TOML file to read.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. train.steps=10. May be repeated."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies in the output folder.")]
-
-
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     """Turn the errors a user can mend into a message and an exit code."""
@@ -116,18 +127,6 @@ def _report(problems: Iterable[Problem]) -> None:
     typer.echo(f"{len(lines)} problem{'s' if len(lines) > 1 else ''} found", err=True)
 
 
-def _load_and_check(manifest: Path, overrides: list[str] | None) -> Loaded:
-    """The manifest, right in itself and across sections. Raises ManifestError."""
-    from coordcore.check import check as find_problems
-    from coordcore.manifest import load
-
-    loaded = load(manifest, overrides or ())
-    problems = find_problems(loaded, loaded.plugins)
-    if problems:
-        raise ManifestError(problems)
-    return loaded
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"coordcore {__version__}")
@@ -144,26 +143,11 @@ def _root(
 
 
 @app.command()
-def run(
-    manifest: ManifestFile,
-    overrides: Overrides = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder, instead of the manifest's.")
-    ] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Train what MANIFEST says and merge the result. A run that was cut off continues."""
-    loaded = _load_and_check(manifest, overrides)
-    from coordcore.engine import run as run_loaded
-
-    run_loaded(loaded, output=output, overwrite=overwrite)
-
-
-@app.command()
 def check(manifest: ManifestFile, overrides: Overrides = None) -> None:
     """Report everything in MANIFEST that is wrong, without a GPU and without reading model weights."""
-    loaded = _load_and_check(manifest, overrides)
-    from coordcore.check import notes
+    from coordcore.check import load_and_check, notes
+
+    loaded = load_and_check(manifest, overrides)
 
     for note in notes(loaded):
         typer.echo(f"note: {note}")
@@ -193,7 +177,9 @@ def _offer(info: PluginInfo) -> str:
     """What a plugin offers, or why it offers nothing."""
     offers = [f"{kind}.{component.name}" for kind, component in info.components]
     offers += [f"command {command.name}" for command in info.commands]
-    return info.reason or ", ".join(offers) or "hooks only"
+    offers += ["the engine"] if info.engine is not None else []
+    told = info.reason or ", ".join(offers) or "hooks only"
+    return "; ".join([told, *info.notes])
 
 
 def _plugins_json(found: Plugins) -> dict[str, Any]:
@@ -205,6 +191,7 @@ def _plugins_json(found: Plugins) -> dict[str, Any]:
                 "entry_point": one.entry_point,
                 "status": one.status,
                 "reason": one.reason,
+                "notes": list(one.notes),
                 "components": [
                     {"kind": str(kind), "name": component.name, "summary": component.summary}
                     for kind, component in one.components
@@ -259,56 +246,6 @@ def schema(
         _echo_json([schemas.as_json(one) for one in chosen])
     else:
         typer.echo("\n\n".join(schemas.text(one) for one in chosen))
-
-
-@app.command()
-def expand(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="A checkpoint, as in [model] base.")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the expanded checkpoint goes.")],
-    initialiser: Annotated[Initialiser, typer.Option(help="How the new rows start.")] = Initialiser.DIGITS,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the initialiser's small noise.")] = 0,
-    quantisation: Annotated[
-        str, typer.Option(metavar="NAME", help="The convention to record in the checkpoint.")
-    ] = "nearest_999",
-    overwrite: Overwrite = False,
-) -> None:
-    """Add the 1000 coord tokens to the checkpoint BASE."""
-    from coordcore.base import resolve_base
-    from coordcore.quantisation import quantisation as convention
-
-    folder = resolve_base(base)
-    if folder is None:
-        raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
-    spec = convention(quantisation)
-    from coordcore.vocab import expand as expand_checkpoint
-
-    report = expand_checkpoint(
-        folder, output, initialiser=initialiser.value, seed=seed, quantisation=spec, overwrite=overwrite
-    )
-    typer.echo(f"{report.output}: 1000 coord tokens, {report.rows_before} -> {report.rows_after} rows")
-
-
-@app.command()
-def merge(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the merged checkpoint goes.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A checkpoint of the run, instead of its newest.")
-    ] = None,
-    compare_logits: Annotated[
-        bool,
-        typer.Option(
-            "--compare-logits", help="Also load the whole model, live and merged, and compare what they compute."
-        ),
-    ] = False,
-) -> None:
-    """Bake adapters and surgeries of the run folder RUN into a plain transformers checkpoint."""
-    from coordcore.engine.quiet import quiet
-
-    quiet()
-    from coordcore.export import merge_run
-
-    typer.echo(merge_run(run_dir, output, checkpoint=checkpoint, compare_logits=compare_logits))
 
 
 def main() -> None:

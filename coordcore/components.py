@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from coordcore.errors import Problem
+from coordcore.kinds import Kind
+
 if TYPE_CHECKING:
     from coordcore.coords import CoordVocab, Quantisation
+    from coordcore.manifest.sections import Manifest
 
 COORD_TOKENS = "coord-tokens"
 """Capability: the examples of this run contain coord tokens (said by a data builder)."""
@@ -20,17 +23,6 @@ COORD_SUPERVISION = "coord-supervision"
 """Capability: coord positions are supervised (said by a loss; needed by a builder that emits coord tokens)."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-class Kind(StrEnum):
-    """The six kinds of component. The value is the manifest section that selects one by its name."""
-
-    DATA = "data"
-    TEMPLATE = "template"
-    SURGERY = "surgery"
-    LOSS = "loss"
-    OPTIMIZER = "optimizer"
-    EVAL = "eval"
 
 
 def option(
@@ -74,6 +66,11 @@ def nothing(_config: Any) -> Iterable[str]:
     return ()
 
 
+def no_problem(_config: Any, _run: Manifest) -> Iterable[Problem]:
+    """The default of `check`."""
+    return ()
+
+
 def _is_config_class(instance: Component, _attribute: Any, cls: Any) -> None:
     if not (isinstance(cls, type) and attrs.has(cls)):
         raise TypeError(
@@ -106,6 +103,9 @@ class Component:
     provides, requires: capabilities, from the config. Every required one must be provided by some component of the
         run: cross-plugin rules speak of capabilities, never of another plugin's name.
     claims: dotted names of the modules a surgery changes ("embed_tokens", "lm_head"). No module has two claimants.
+    check: `check(config, run)` reports what this component's section alone cannot show to be wrong, from the structured
+        manifest `run`. Called by `coordcore check` and at the start of a run that names the component; must not import
+        torch or read weights.
 
     Raises ValueError for a bad name, TypeError for a config that is not a keyword-only attrs class.
     """
@@ -117,6 +117,7 @@ class Component:
     provides: Callable[[Any], Iterable[str]] = nothing
     requires: Callable[[Any], Iterable[str]] = nothing
     claims: Callable[[Any], Iterable[str]] = nothing
+    check: Callable[[Any, Manifest], Iterable[Problem]] = no_problem
 
 
 @attrs.frozen(kw_only=True)
@@ -150,42 +151,3 @@ class Selected:
     def path(self) -> str:
         """The dotted manifest path, "loss.coord_soft_ce_w1"."""
         return f"{self.kind}.{self.component.name}"
-
-
-@attrs.frozen(kw_only=True)
-class Problem:
-    """One thing that is wrong with the input, where it stands and how to mend it.
-
-    path: dotted manifest path ("loss.coord_soft_ce_w1.sigma"), "" for the file as a whole.
-    message: lower case, with the value seen and the cure.
-    file, line: filled in by the core from `path` when a plugin leaves them out.
-    """
-
-    path: str
-    message: str
-    file: str | None = None
-    line: int | None = None
-
-    def __str__(self) -> str:
-        where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        return ": ".join(part for part in (where, self.path, self.message) if part)
-
-
-@attrs.frozen(kw_only=True)
-class CheckedRun:
-    """What `coordcore_check` may look at: every section of the manifest, structured, and the selected components."""
-
-    manifest: Any
-    selected: tuple[Selected, ...]
-
-    def of(self, kind: Kind) -> tuple[Selected, ...]:
-        """The selected components of one kind, in manifest order."""
-        return tuple(one for one in self.selected if one.kind == kind)
-
-    def capabilities(self) -> Mapping[str, tuple[str, ...]]:
-        """Capability -> the dotted paths of the selected components that provide it."""
-        found: dict[str, tuple[str, ...]] = {}
-        for one in self.selected:
-            for capability in one.component.provides(one.config):
-                found[capability] = (*found.get(capability, ()), one.path)
-        return found

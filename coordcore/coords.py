@@ -6,11 +6,11 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import attrs
 
+from coordcore.errors import InputError
 from coordcore.quantisation import (
     DEFAULT_QUANTISATION,
     NUM_BINS,
@@ -22,7 +22,6 @@ from coordcore.quantisation import (
     quantisation,
     require_same,
 )
-from coordcore.records import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -119,26 +118,21 @@ class CoordVocab:
         found = dict(enumerate(tokenizer.convert_tokens_to_ids(ints_to_tokens(range(NUM_BINS)))))
         unknown = getattr(tokenizer, "unk_token_id", None)
         known = {k: token_id for k, token_id in found.items() if token_id is not None and token_id != unknown}
-        return cls._checked(known, "the tokenizer", embedding_rows, config_vocab_size)
+        return cls.checked(known, "the tokenizer", embedding_rows=embedding_rows, config_vocab_size=config_vocab_size)
 
     @classmethod
-    def from_tokenizer_json(cls, folder: Path) -> CoordVocab:
-        """Resolve the ids from the files of a checkpoint folder, without importing transformers or torch.
-
-        Reads the added tokens of `tokenizer.json` (else `added_tokens.json`) and the vocabulary size of `config.json`.
-        Raises as `from_tokenizer`, and InputError when those files are missing or not readable.
-        """
-        from coordcore.checkpoint import read_added_tokens, read_vocab_size
-
-        ids = read_added_tokens(folder)
-        known = {k: ids[token] for k, token in enumerate(ints_to_tokens(range(NUM_BINS))) if token in ids}
-        return cls._checked(known, f"{folder}: the tokenizer", None, read_vocab_size(folder))
-
-    @classmethod
-    def _checked(
-        cls, known: Mapping[int, int], what: str, embedding_rows: int | None, config_vocab_size: int | None
+    def checked(
+        cls,
+        known: Mapping[int, int],
+        what: str,
+        *,
+        embedding_rows: int | None = None,
+        config_vocab_size: int | None = None,
     ) -> CoordVocab:
-        """`known` is bin -> id for the tokens that have one of their own."""
+        """From `known`, bin -> id of the tokens that have one of their own. Raises as `from_tokenizer`.
+
+        what: whose tokens they are, "the tokenizer", for messages.
+        """
         missing = [k for k in range(NUM_BINS) if k not in known]
         if len(missing) == NUM_BINS:
             raise MissingCoordTokensError(f"{what} has no coord tokens; {_CURE}")

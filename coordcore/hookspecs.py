@@ -1,13 +1,24 @@
-"""The hooks of coordcore. A plugin implements any of them; their docstrings are the reference documentation."""
+"""The hooks of coordcore. A plugin implements any of them; their docstrings are the reference documentation.
+
+A hook that offers components is made from its row in `coordcore.kinds`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from coordcore.components import CheckedRun, Command, Component, Problem
+from coordcore.components import Command, Component
+from coordcore.errors import Problem
+from coordcore.kinds import KINDS, Kind
+
+if TYPE_CHECKING:
+    from coordcore.manifest.sections import Manifest
+    from coordcore.protocols import Engine
 
 GROUP = "coordcore.v1"
 """The entry-point group. Its number is the major version of this interface."""
@@ -16,55 +27,27 @@ hookspec = pluggy.HookspecMarker("coordcore")
 hookimpl = pluggy.HookimplMarker("coordcore")
 
 
-@hookspec
-def coordcore_data_builders() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer data builders, selected by `[data.<name>]` (exactly one per run).
-
-    Return components whose `build` gives a `coordcore.protocols.DataBuilder`. Called once, when plugins are loaded.
-    """
+def hooks(kinds: Iterable[Kind] = KINDS) -> SimpleNamespace:
+    """Every hook as a hook specification, by name: those that offer components of `kinds`, then the rest."""
+    offering = {kind.hook: _offering(kind) for kind in kinds}
+    return SimpleNamespace(**offering, **{function.__name__: function for function in _FIXED})
 
 
-@hookspec
-def coordcore_template_adapters() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer template adapters, selected by `[template.<name>]` (one per run; `plain` when none is named).
+def _offering(kind: Kind) -> Callable[[], Iterable[Component]]:
+    """The hook by which plugins offer components of one kind."""
 
-    Return components whose `build` gives a `coordcore.protocols.TemplateAdapter`.
-    """
+    def hook() -> Iterable[Component]:  # type: ignore[empty-body]
+        pass
 
-
-@hookspec
-def coordcore_surgeries() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer model surgeries, selected by `[surgery.<name>]` (any number, applied in manifest order).
-
-    Return components whose `build` gives a `coordcore.protocols.ModelSurgery`, with `claims` naming the modules
-    they change.
-    """
-
-
-@hookspec
-def coordcore_losses() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer losses, selected by `[loss.<name>]` (at least one per run).
-
-    Return components whose `build` gives a `coordcore.protocols.LossTerm` or a list of them. A loss that supervises
-    coord positions says so: `provides=lambda config: [coordcore.COORD_SUPERVISION]`.
-    """
-
-
-@hookspec
-def coordcore_optimizers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer optimizers, selected by `[optimizer.<name>]` (one per run; `adamw` when none is named).
-
-    Return components whose `build` gives a `coordcore.protocols.OptimizerFactory`.
-    """
-
-
-@hookspec
-def coordcore_evaluators() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Offer evaluators, selected by `[eval.<name>]` (any number, called in manifest order once the run is merged).
-
-    Return components whose `build` gives a `coordcore.protocols.Evaluator`. `[eval]` sections change no weight, so a
-    run that was cut off can be continued with others.
-    """
+    hook.__name__ = hook.__qualname__ = kind.hook
+    hook.__doc__ = (
+        f"Offer {kind.plural}, selected by `[{kind}.<name>]` ({kind.amount}).\n\n"
+        f"Return components whose `build` gives a `coordcore.protocols.{kind.protocol}`. Called once, when plugins are\n"
+        f"loaded."
+    )
+    if kind.note:
+        hook.__doc__ += f"\n\n{kind.note}"
+    return hookspec(hook)
 
 
 @hookspec
@@ -76,11 +59,21 @@ def coordcore_commands() -> Iterable[Command]:  # type: ignore[empty-body]
 
 
 @hookspec
-def coordcore_check(run: CheckedRun) -> Iterable[Problem]:  # type: ignore[empty-body]
-    """Report problems that no single section can see. Must not import torch or read model weights.
+def coordcore_engine() -> Engine:  # type: ignore[empty-body]
+    """Offer what trains: one `coordcore.protocols.Engine`. One installed plugin may; coordcore-train does.
 
-    `run` holds the structured manifest and the selected components. Return problems, or nothing. Called by
-    `coordcore check` and at the start of `coordcore run`, only when every section is right in itself.
+    Called once, when plugins are loaded: the engine imports torch only when it trains.
+    """
+
+
+@hookspec
+def coordcore_check(run: Manifest) -> Iterable[Problem]:  # type: ignore[empty-body]
+    """Report problems that no single component of the plugin can see (else `Component.check` is the place).
+
+    `run` is the structured manifest; `run.of(kind)` gives the selected components. Return problems, or nothing. Must
+    not import torch or read model weights. Called by `coordcore check` and at the start of `coordcore run`, only when
+    every section is right in itself, and only for a run that names a component of the plugin, or the plugin in
+    `requires`.
     """
 
 
@@ -88,7 +81,7 @@ def coordcore_check(run: CheckedRun) -> Iterable[Problem]:  # type: ignore[empty
 def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
     """Called on rank 0 after each logged optimizer step, with the metrics just written to `metrics.jsonl`.
 
-    An exception stops the run.
+    Only for a run that names the plugin, as `coordcore_check`. An exception stops the run.
     """
 
 
@@ -96,5 +89,15 @@ def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
 def coordcore_run_ended(run_dir: Path, error: BaseException | None) -> None:
     """Called once on rank 0 when a run is over: `error` is None after a merged checkpoint, else what stopped it.
 
-    Also called for a keyboard interrupt. Implementations must not assume that `run_dir / "merged"` exists.
+    Only for a run that names the plugin, as `coordcore_check`; also called for a keyboard interrupt. Implementations
+    must not assume that `run_dir / "merged"` exists.
     """
+
+
+_FIXED: tuple[Callable[..., Any], ...] = (
+    coordcore_commands,
+    coordcore_engine,
+    coordcore_check,
+    coordcore_step_ended,
+    coordcore_run_ended,
+)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import metadata
 from inspect import signature
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 import pluggy
@@ -17,43 +16,40 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from coordcore import __version__, builtins, hookspecs
-from coordcore.components import CheckedRun, Command, Component, Kind, Problem
+from coordcore.components import Command, Component
+from coordcore.errors import InputError
+from coordcore.guard import guarded
+from coordcore.kinds import KINDS, Kind
+from coordcore.lifecycle import Hooks
+
+if TYPE_CHECKING:
+    from coordcore.protocols import Engine
 
 Status = Literal["ready", "blocked", "incompatible", "failed"]
-Offered = tuple[tuple[Kind, Component], ...]
-Commands = tuple[Command, ...]
 T = TypeVar("T")
 
 CORE = "coordcore"
 """The distribution that offers the built-in components."""
 
-OWN_COMMANDS = ("run", "check", "plugins", "schema", "expand", "merge")
-"""coordcore's own commands, whose names no plugin may take."""
-
-HOOKS: Mapping[Kind, str] = {
-    Kind.DATA: "coordcore_data_builders",
-    Kind.TEMPLATE: "coordcore_template_adapters",
-    Kind.SURGERY: "coordcore_surgeries",
-    Kind.LOSS: "coordcore_losses",
-    Kind.OPTIMIZER: "coordcore_optimizers",
-    Kind.EVAL: "coordcore_evaluators",
-}
-"""Kind -> the hook that offers components of this kind."""
-
-_NAMES = frozenset(name for name in vars(hookspecs) if name.startswith("coordcore_"))
-
 
 @attrs.frozen(kw_only=True)
 class PluginInfo:
-    """What is known about one entry point. `reason` says why it is not ready; `components` is empty then."""
+    """What is known about one entry point. `reason` says why it is not ready; what it offers is empty then.
+
+    notes: what it did while it was loaded that a plugin must not, and that was undone or could be borne.
+    relay: its own hooks, by name; None unless it is ready.
+    """
 
     distribution: str
     version: str
     entry_point: str
     status: Status
     reason: str = ""
+    notes: tuple[str, ...] = ()
     components: tuple[tuple[Kind, Component], ...] = ()
     commands: tuple[Command, ...] = ()
+    engine: Engine | None = None
+    relay: pluggy.HookRelay | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -76,32 +72,13 @@ class Conflict:
         return f"{self.kind}.{self.name} is {self.reason}"
 
 
-class Hooks:
-    """The lifecycle hooks of all ready plugins, typed. Called in the order in which the plugins are listed."""
-
-    def __init__(self, manager: pluggy.PluginManager) -> None:
-        self._hook = manager.hook
-
-    def check(self, run: CheckedRun) -> list[Problem]:
-        """What the plugins' `coordcore_check` report about `run`."""
-        return [problem for found in reversed(self._hook.coordcore_check(run=run)) for problem in found]
-
-    def step_ended(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Tell the plugins that a step was logged."""
-        self._hook.coordcore_step_ended(step=step, metrics=metrics)
-
-    def run_ended(self, run_dir: Path, error: BaseException | None) -> None:
-        """Tell the plugins that the run is over."""
-        self._hook.coordcore_run_ended(run_dir=run_dir, error=error)
-
-
 @attrs.frozen(kw_only=True)
 class Plugins:
     """Everything installed: `infos` for every entry point, and the components of those that are ready."""
 
+    kinds: tuple[Kind, ...]
     infos: tuple[PluginInfo, ...]
     conflicts: tuple[Conflict, ...]
-    hook: Hooks
     _offers: Mapping[tuple[Kind, str], tuple[str, Component]]
 
     def names(self, kind: Kind) -> list[str]:
@@ -126,17 +103,49 @@ class Plugins:
         names = [command.name for command in every]
         return {command.name: command for command in every if names.count(command.name) == 1}
 
+    def hooks(self, distributions: Iterable[str]) -> Hooks:
+        """The lifecycle hooks of these distributions alone: a run reaches no plugin that it does not name."""
+        wanted = {canonicalize_name(name) for name in distributions}
+        return Hooks([info for info in self.infos if info.distribution in wanted and info.relay is not None])
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether an installed plugin offers an engine."""
+        return any(info.engine is not None for info in self.infos)
+
+    @property
+    def engine(self) -> Engine:
+        """What trains. Raises InputError when no installed plugin offers one, or two do."""
+        found = [info for info in self.infos if info.engine is not None]
+        if len(found) > 1:
+            names = " and ".join(info.distribution for info in found)
+            raise InputError(f"{names} both offer an engine; uninstall one or list it in [plugins] block")
+        if not found or found[0].engine is None:
+            raise InputError(f"no engine is installed{self._engine_fault()}; pip install 'coordcore[train]'")
+        return found[0].engine
+
+    def _engine_fault(self) -> str:
+        """Why the engine of coordcore-train is not there although the distribution is."""
+        faults = [info for info in self.infos if info.distribution == "coordcore-train" and info.status != "ready"]
+        return f" (plugin coordcore-train is {faults[0].status}: {faults[0].reason})" if faults else ""
+
 
 class _UnusableError(Exception):
     """Why a plugin cannot be used."""
 
 
-def discover(*, block: Iterable[str] = (), entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
+def discover(
+    *,
+    block: Iterable[str] = (),
+    entry_points: Iterable[metadata.EntryPoint] | None = None,
+    kinds: tuple[Kind, ...] = KINDS,
+) -> Plugins:
     """Find, check and load the plugins of all installed distributions.
 
     block: distribution names that are not imported, besides those in the environment variable COORDCORE_BLOCK
         (comma-separated).
     entry_points: instead of those of the installed distributions, for tests.
+    kinds: the table of kinds, `coordcore.kinds.KINDS` but for tests.
 
     Never raises for a plugin's fault: see `Plugins.infos`.
     """
@@ -144,19 +153,11 @@ def discover(*, block: Iterable[str] = (), entry_points: Iterable[metadata.Entry
     blocked |= {
         canonicalize_name(name.strip()): "COORDCORE_BLOCK" for name in os.environ.get("COORDCORE_BLOCK", "").split(",")
     }
-    manager = pluggy.PluginManager("coordcore")
-    manager.add_hookspecs(hookspecs)
-    core = PluginInfo(
-        distribution=CORE,
-        version=__version__,
-        entry_point="builtins",
-        status="ready",
-        components=_register(builtins, "builtins", manager)[0],
-    )
+    load = _Loader(kinds)
     found = _installed() if entry_points is None else entry_points
-    infos = (core, *(_load(one, blocked, manager) for one in _ours(found)))
+    infos = (load.core(), *(load.plugin(one, blocked) for one in _ours(found)))
     offers, conflicts = _offers(infos)
-    return Plugins(infos=infos, conflicts=conflicts, hook=Hooks(manager), offers=offers)
+    return Plugins(kinds=kinds, infos=infos, conflicts=conflicts, offers=offers)
 
 
 def _installed() -> list[metadata.EntryPoint]:
@@ -176,35 +177,79 @@ def _distribution(entry_point: metadata.EntryPoint) -> str:
     return canonicalize_name(entry_point.dist.name) if entry_point.dist else "(no distribution)"
 
 
-def _load(entry_point: metadata.EntryPoint, blocked: Mapping[str, str], manager: pluggy.PluginManager) -> PluginInfo:
-    distribution = _distribution(entry_point)
+class _Loader:
+    """Loads plugins one by one, each into a plugin manager of its own, so that none can touch another."""
 
-    def info(status: Status, reason: str = "", components: Offered = (), commands: Commands = ()) -> PluginInfo:
-        return PluginInfo(
-            distribution=distribution,
+    def __init__(self, kinds: tuple[Kind, ...]) -> None:
+        self.kinds = kinds
+        self.hooks = hookspecs.hooks(kinds)
+        self.loaded: list[Any] = []
+
+    def core(self) -> PluginInfo:
+        """What coordcore itself offers."""
+        info = PluginInfo(distribution=CORE, version=__version__, entry_point="builtins", status="ready")
+        return attrs.evolve(info, **self._offered(builtins, "builtins"))
+
+    def plugin(self, entry_point: metadata.EntryPoint, blocked: Mapping[str, str]) -> PluginInfo:
+        """What is known of an entry point once it was loaded, or of why it was not. Raises nothing of the plugin's."""
+        info = PluginInfo(
+            distribution=_distribution(entry_point),
             version=entry_point.dist.version if entry_point.dist else "",
             entry_point=entry_point.name,
-            status=status,
-            reason=reason,
-            components=components,
-            commands=commands,
+            status="ready",
         )
-
-    if distribution in blocked:
-        return info("blocked", f"named in {blocked[distribution]}")
-    try:
-        _require_this_interface(entry_point)
-    except _UnusableError as error:
-        return info("incompatible", str(error))
-    try:
-        plugin = entry_point.load()
-        components, commands = _register(plugin, f"{distribution}:{entry_point.name}", manager)
-    except _UnusableError as error:
-        return info("failed", str(error))
-    except (Exception, SystemExit) as error:
+        if info.distribution in blocked:
+            return attrs.evolve(info, status="blocked", reason=f"named in {blocked[info.distribution]}")
+        try:
+            _require_this_interface(entry_point)
+        except _UnusableError as error:
+            return attrs.evolve(info, status="incompatible", reason=str(error))
         # Whatever a stranger's module does while it is imported or asked, it must not stop a run that does not name it.
-        return info("failed", " ".join(f"{type(error).__name__}: {error}".split()))
-    return info("ready", components=components, commands=commands)
+        with guarded() as watch:
+            offered = self._offered(entry_point.load(), f"{info.distribution}:{entry_point.name}")
+        if watch.error is not None:
+            return attrs.evolve(info, status="failed", reason=_reason(watch.error), notes=watch.notes)
+        return attrs.evolve(info, notes=watch.notes, **offered)
+
+    def _offered(self, plugin: Any, name: str) -> dict[str, Any]:
+        """Check a plugin's hooks and ask for what it offers. Raises _UnusableError, or what a hook raises."""
+        if any(one is plugin for one in self.loaded):
+            raise _UnusableError("another entry point names the same object")
+        manager = pluggy.PluginManager("coordcore")
+        manager.add_hookspecs(self.hooks)
+        _check_hooks(plugin, manager, vars(self.hooks))
+        try:
+            manager.register(plugin, name)
+        except pluggy.PluginValidationError as error:
+            raise _UnusableError(" ".join(str(error).split())) from error
+        components = tuple((kind, one) for kind in self.kinds for one in _components(kind, manager))
+        names = [(kind, one.name) for kind, one in components]
+        for kind, component_name in names:
+            if names.count((kind, component_name)) > 1:
+                raise _UnusableError(f"offers {kind}.{component_name} twice")
+        commands = tuple(_returned("coordcore_commands", Command, manager))
+        for command in commands:
+            if command.name in builtins.COMMANDS:
+                raise _UnusableError(
+                    f"offers a command {command.name!r}, which is coordcore's own; give it another name"
+                )
+        engines = [engine for engine in manager.hook.coordcore_engine() if engine is not None]
+        for engine in engines:
+            missing = [method for method in ("check", "notes") if not callable(getattr(engine, method, None))]
+            if missing:
+                raise _UnusableError(f"coordcore_engine returned {engine!r}, which has no {' and no '.join(missing)}()")
+        self.loaded.append(plugin)
+        return {
+            "components": components,
+            "commands": commands,
+            "engine": engines[0] if engines else None,
+            "relay": manager.hook,
+        }
+
+
+def _reason(error: BaseException) -> str:
+    """What stopped a plugin, on one line."""
+    return str(error) if isinstance(error, _UnusableError) else " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
@@ -233,71 +278,45 @@ def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
             raise _UnusableError(f"needs coordcore{one.specifier}, this is {__version__}")
 
 
-def _register(plugin: Any, name: str, manager: pluggy.PluginManager) -> tuple[Offered, Commands]:
-    """Check a plugin's hooks, ask for what it offers, register it. Raises _UnusableError, or what a hook raises."""
-    alone = pluggy.PluginManager("coordcore")
-    alone.add_hookspecs(hookspecs)
-    _check_hooks(plugin, alone)
-    try:
-        # First by itself: pluggy keeps half of a plugin that it refuses.
-        alone.register(plugin, name)
-    except pluggy.PluginValidationError as error:
-        raise _UnusableError(" ".join(str(error).split())) from error
-    components = tuple((kind, one) for kind in Kind for one in _components(kind, alone))
-    names = [(kind, one.name) for kind, one in components]
-    for kind, component_name in names:
-        if names.count((kind, component_name)) > 1:
-            raise _UnusableError(f"offers {kind}.{component_name} twice")
-    commands = tuple(_offered("coordcore_commands", Command, alone))
-    for command in commands:
-        if command.name in OWN_COMMANDS:
-            raise _UnusableError(f"offers a command {command.name!r}, which is coordcore's own; give it another name")
-    try:
-        manager.register(plugin, name)
-    except ValueError as error:
-        raise _UnusableError("another entry point names the same object") from error
-    return components, commands
-
-
-def _check_hooks(plugin: Any, manager: pluggy.PluginManager) -> None:
+def _check_hooks(plugin: Any, manager: pluggy.PluginManager, hooks: Mapping[str, Any]) -> None:
     """Say in our words what pluggy says in its own, or passes over: unknown names and missing markers."""
     marked = {name: options for name in dir(plugin) if (options := manager.parse_hookimpl_opts(plugin, name))}
     for name, options in marked.items():
         hook = options["specname"] or name
-        if hook not in _NAMES:
-            close = get_close_matches(hook, _NAMES, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_NAMES))}"
+        if hook not in hooks:
+            close = get_close_matches(hook, hooks, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(hooks))}"
             raise _UnusableError(f"unknown hook {hook!r}; {hint}")
-        given = signature(getattr(hookspecs, hook)).parameters
+        given = signature(hooks[hook]).parameters
         for taken in signature(getattr(plugin, name)).parameters:
             if taken not in given:
                 known = f"it gives {', '.join(given)}" if given else "it gives no arguments"
                 raise _UnusableError(f"{name} takes {taken!r}, which the hook {hook} does not give; {known}")
-    unmarked = sorted(_NAMES.intersection(dir(plugin)).difference(marked))
+    unmarked = sorted(hooks.keys() & set(dir(plugin)) - marked.keys())
     if unmarked:
         raise _UnusableError(f"{unmarked[0]} is not marked with @coordcore.hookimpl")
     if not marked:
         raise _UnusableError("it holds no function marked with @coordcore.hookimpl")
 
 
-def _components(kind: Kind, alone: pluggy.PluginManager) -> list[Component]:
-    components = _offered(HOOKS[kind], Component, alone)
+def _components(kind: Kind, manager: pluggy.PluginManager) -> list[Component]:
+    components = list(_returned(kind.hook, Component, manager))
     for component in components:
         _resolve_types(component)
     return components
 
 
-def _offered(hook: str, wanted: type[T], alone: pluggy.PluginManager) -> list[T]:
+def _returned(hook: str, wanted: type[T], manager: pluggy.PluginManager) -> Iterator[T]:
     """What a plugin's `hook` returns, when every item is a `wanted`."""
-    found: list[T] = []
-    for offered in getattr(alone.hook, hook)():
+    for offered in getattr(manager.hook, hook)():
         if not isinstance(offered, Iterable):
             raise _UnusableError(f"{hook} returned {offered!r}; it must return an iterable of {wanted.__name__}")
-        for one in offered:
-            if not isinstance(one, wanted):
-                raise _UnusableError(f"{hook} returned {one!r} in its iterable; it must hold {wanted.__name__} objects")
-            found.append(one)
-    return found
+        for item in offered:
+            if not isinstance(item, wanted):
+                raise _UnusableError(
+                    f"{hook} returned {item!r} in its iterable; it must hold {wanted.__name__} objects"
+                )
+            yield item
 
 
 def _resolve_types(component: Component) -> None:

@@ -7,20 +7,22 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
-from coordcore.records import Example
+from coordcore.records.example import Example
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from coordcore.coords import CoordVocab, Quantisation
+    from coordcore.errors import Problem
+    from coordcore.manifest.sections import Manifest
 
 Scope = Literal["coord", "text", "token", "box"]
 
@@ -296,6 +298,24 @@ class Evaluator(Protocol):
         May be called again after an interruption, with what it has left there. Raises InputError for what the user
         can mend, RunError otherwise; the merged checkpoint stays in either case.
         """
+        ...
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------
+
+
+class Engine(Protocol):
+    """What trains a manifest, offered through `coordcore_engine`. Torch-free: `coordcore check` asks it.
+
+    How it trains, rehearses and binds is `coordcore_train.engine`'s, for those who build on torch.
+    """
+
+    def check(self, run: Manifest) -> Iterable[Problem]:
+        """What would stop the engine: the base checkpoint, its own arguments, settings that exclude each other."""
+        ...
+
+    def notes(self, run: Manifest) -> Iterable[str]:
+        """What `check` could not look into on this machine, for the user to know."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import attrs
 from attrs.validators import ge, gt, in_, instance_of, matches_re
 
-from coordcore.records import InputError
+from coordcore.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

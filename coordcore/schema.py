@@ -7,23 +7,13 @@ from typing import Any
 
 import attrs
 
-from coordcore.components import Kind, Selected
-from coordcore.manifest.describe import default, is_required, keys, type_name
-from coordcore.manifest.loading import DEFAULTS, NOUNS
-from coordcore.manifest.model import Manifest
+from coordcore.components import Selected
+from coordcore.errors import InputError
 from coordcore.manifest.resolve import plain
+from coordcore.manifest.sections import Manifest
 from coordcore.manifest.structure import did_you_mean
+from coordcore.manifest.types import default, is_required, keys, type_name
 from coordcore.plugins import Plugins
-from coordcore.records import InputError
-
-_HOW_MANY = {
-    Kind.DATA: "exactly one",
-    Kind.TEMPLATE: f"one; {DEFAULTS[Kind.TEMPLATE]} when absent",
-    Kind.SURGERY: "any number, applied in the order of the file",
-    Kind.LOSS: "at least one",
-    Kind.OPTIMIZER: f"one; {DEFAULTS[Kind.OPTIMIZER]} when absent",
-    Kind.EVAL: "any number, called in the order of the file",
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +34,7 @@ def sections(plugins: Plugins) -> list[Section]:
         if config is not None and config is not Selected:
             summary = (config.__doc__ or "").split(": ", 1)[-1].split(".")[0]
             found.append(Section(path=key, summary=summary, owner="", config=config))
-    for kind in Kind:
+    for kind in plugins.kinds:
         for name in plugins.names(kind):
             component, distribution = plugins.get(kind, name), plugins.distribution(kind, name)
             owner = f"{distribution} {plugins.version(distribution)}"
@@ -59,7 +49,7 @@ def find(path: str, plugins: Plugins) -> list[Section]:
     every = sections(plugins)
     found = [one for one in every if path and (one.path == path or one.path.startswith(f"{path}."))]
     if not found:
-        names = [one.path for one in every if one.path] + list(Kind)
+        names = [one.path for one in every if one.path] + list(plugins.kinds)
         raise InputError(f"there is no section {path!r}; {did_you_mean(path, names)}")
     return found
 
@@ -70,8 +60,8 @@ def overview(plugins: Plugins) -> str:
     width = max(len(one.path) for one in every) + 4
     lines = [f"before any section: extends, drop, {', '.join(_own_keys(Manifest))}", ""]
     lines += [f"{f'[{one.path}]':<{width}}{one.summary}" for one in every if one.path and "." not in one.path]
-    for kind in Kind:
-        lines += ["", f"{NOUNS[kind]}: {_HOW_MANY[kind]}"]
+    for kind in plugins.kinds:
+        lines += ["", f"{kind.noun}: {kind.amount}"]
         lines += [
             f"{f'[{one.path}]':<{width}}{one.summary} ({one.owner})" for one in every if one.path.startswith(f"{kind}.")
         ]

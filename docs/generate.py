@@ -11,10 +11,11 @@ from pathlib import Path
 
 import typer
 
-from coordcore import schema, swift_arguments
+from coordcore import schema
 from coordcore.cli import app
 from coordcore.manifest.resolve import SECTIONS_WITHOUT_EFFECT, WITHOUT_EFFECT
 from coordcore.plugins import discover
+from coordcore_train.swift import known as swift_arguments
 
 FILES = [Path(__file__).parent / "reference" / name for name in ("manifest.md", "cli.md")]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coordcore.manifest.loading import Loaded, load
-from coordcore.manifest.model import MANIFEST_VERSION, Manifest
+from coordcore.errors import ManifestError
+from coordcore.manifest.load import Loaded, load
 from coordcore.manifest.read import Document, Origin
 from coordcore.manifest.resolve import as_document, fingerprint, resolved
-from coordcore.problems import ManifestError
+from coordcore.manifest.sections import MANIFEST_VERSION, Manifest
 
 __all__ = [
     "MANIFEST_VERSION",

@@ -12,15 +12,13 @@ from typing import Any
 import attrs
 import tomli
 
-from coordcore.components import Kind, Problem
-from coordcore.manifest.describe import show
-from coordcore.manifest.locate import KeyPath, dotted, locate
-from coordcore.manifest.model import MANIFEST_VERSION
+from coordcore.errors import Problem
+from coordcore.kinds import KINDS, Kind
+from coordcore.manifest.lines import KeyPath, dotted, locate
+from coordcore.manifest.sections import MANIFEST_VERSION
+from coordcore.manifest.types import show
 
 Table = dict[str, Any]
-
-SINGLE = (Kind.DATA, Kind.TEMPLATE, Kind.OPTIMIZER)
-"""The kinds of which a run has exactly one component."""
 
 
 @attrs.frozen
@@ -64,14 +62,15 @@ class Document:
         return attrs.evolve(problem, file=origin.file, line=origin.line)
 
 
-def read(file: Path, overrides: Iterable[str], problems: list[Problem]) -> Document:
+def read(file: Path, overrides: Iterable[str], problems: list[Problem], kinds: Iterable[Kind] = KINDS) -> Document:
     """The document in `file` on top of what it extends, and the `--set` overrides on top of that.
 
     Appends to `problems`; the document is worth looking at only when nothing was appended.
     """
-    document = _read_with_bases(file, (), problems) or _empty(_shown(file), _folder(file))
+    single = [kind for kind in kinds if kind.single]
+    document = _read_with_bases(file, (), problems, single) or _empty(_shown(file), _folder(file))
     top = _read_overrides(overrides, document, problems)
-    return merge(document, top, problems)
+    return merge(document, top, problems, single)
 
 
 def _empty(file: str, folder: Path) -> Document:
@@ -93,7 +92,9 @@ def _folder(file: Path) -> Path:
     return Path(os.path.abspath(file)).parent
 
 
-def _read_with_bases(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Document | None:
+def _read_with_bases(
+    file: Path, chain: tuple[Path, ...], problems: list[Problem], single: Iterable[str]
+) -> Document | None:
     """`file` on top of its bases; None when it cannot be read. `chain` holds the files that led here."""
     own = _read_file(file, problems)
     if own is None:
@@ -108,13 +109,13 @@ def _read_with_bases(file: Path, chain: tuple[Path, ...], problems: list[Problem
         elif not parent.exists():
             problems.append(own.problem(path, f"no such file: {_shown(parent)}"))
         else:
-            document = _read_with_bases(parent, chain_here, problems)
+            document = _read_with_bases(parent, chain_here, problems, single)
             if document is not None:
-                base = merge(base, document, problems)
+                base = merge(base, document, problems, single)
     own.data.pop("extends", None)
     for of_that_file_alone in ("name", "resolved"):
         base.data.pop(of_that_file_alone, None)
-    return merge(base, own, problems)
+    return merge(base, own, problems, single)
 
 
 def _read_file(file: Path, problems: list[Problem]) -> Document | None:
@@ -227,11 +228,11 @@ def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 # --- merging --------------------------------------------------------------------------------------------------------
 
 
-def merge(below: Document, above: Document, problems: list[Problem]) -> Document:
+def merge(below: Document, above: Document, problems: list[Problem], single: Iterable[str] = ()) -> Document:
     """`above` laid over `below`: tables merge key by key, anything else is replaced whole.
 
-    First what `above` drops is taken out of `below`. Of a kind that allows one component, the one named above
-    replaces the one named below.
+    First what `above` drops is taken out of `below`. Of a kind in `single`, which allows one component, the one named
+    above replaces the one named below.
     """
     data = deepcopy(below.data)
     top = deepcopy(above.data)
@@ -241,7 +242,7 @@ def merge(below: Document, above: Document, problems: list[Problem]) -> Document
             hint = f"; did you mean {close[0]!r}?" if close else ""
             problems.append(above.problem(path, f"there is no {text!r} to drop below this manifest{hint}"))
     top.pop("drop", None)
-    for kind in SINGLE:
+    for kind in single:
         chosen, earlier = top.get(kind), data.get(kind)
         if chosen and isinstance(chosen, dict) and isinstance(earlier, dict):
             data[kind] = {name: section for name, section in earlier.items() if name in chosen}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import attrs
 
 from coordcore import __version__
-from coordcore.manifest.describe import keys
-from coordcore.manifest.model import Manifest
+from coordcore.kinds import KINDS, Kind
+from coordcore.manifest.sections import Manifest
+from coordcore.manifest.types import keys
 from coordcore.plugins import CORE, Plugins
 
 Table = dict[str, Any]
@@ -30,7 +32,12 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
 }
 """Keys that change neither the weights nor their order of updates: a run may be continued with others."""
 
-SECTIONS_WITHOUT_EFFECT = ("name", "requires", "launch", "output", "plugins", "manifest_version", "eval")
+SECTIONS_WITHOUT_EFFECT = ("name", "requires", "launch", "output", "plugins", "manifest_version")
+
+
+def sections_without_effect(kinds: Iterable[Kind] = KINDS) -> list[str]:
+    """The sections that are no part of the fingerprint, with those of the kinds that change no weight."""
+    return [*SECTIONS_WITHOUT_EFFECT, *(kind for kind in kinds if not kind.changes_weights)]
 
 
 def resolved(manifest: Manifest, plugins: Plugins) -> str:
@@ -61,7 +68,7 @@ def fingerprint(manifest: Manifest) -> str:
     import hashlib
 
     document = as_document(manifest)
-    for section in SECTIONS_WITHOUT_EFFECT:
+    for section in sections_without_effect(selected.kind for selected in manifest.selected):
         document.pop(section, None)
     for section, names in WITHOUT_EFFECT.items():
         document[section] = {key: value for key, value in document[section].items() if key not in names}
@@ -73,7 +80,7 @@ def fingerprint(manifest: Manifest) -> str:
 
 def as_document(manifest: Manifest) -> Table:
     """The plain tables of a manifest. A key that is None is left out, as TOML has no null."""
-    document: Table = _table(manifest)
+    document: Table = _table(attrs.evolve(manifest, selected=()))
     del document["selected"]
     for one in manifest.selected:
         document.setdefault(str(one.kind), {})[one.component.name] = plain(one.config)

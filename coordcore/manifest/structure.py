@@ -20,8 +20,10 @@ import tomli
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
-from coordcore.components import Problem
-from coordcore.manifest.describe import (
+from coordcore.errors import Problem
+from coordcore.manifest.lines import KeyPath
+from coordcore.manifest.read import Document
+from coordcore.manifest.types import (
     ARRAYS,
     choices,
     default,
@@ -33,8 +35,6 @@ from coordcore.manifest.describe import (
     show,
     type_name,
 )
-from coordcore.manifest.locate import KeyPath
-from coordcore.manifest.read import Document
 
 _SCALARS = (bool, int, float, str, Path)
 

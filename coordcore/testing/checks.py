@@ -15,8 +15,9 @@ from typing import Any
 import attrs
 import pluggy
 
-from coordcore import hookspecs
-from coordcore.components import Component, Kind
+from coordcore import hookspecs, kinds
+from coordcore.components import Component
+from coordcore.kinds import Kind
 from coordcore.plugins import HOOKS, discover
 from coordcore.testing import data_checks, loss_checks, optimizer_checks, surgery_checks, template_checks
 from coordcore.testing.building import build, config_or_default
@@ -113,12 +114,12 @@ COMMON: tuple[Check, ...] = (
 )
 
 _OF_KIND: dict[Kind, tuple[Check, ...]] = {
-    Kind.DATA: data_checks.CHECKS,
-    Kind.TEMPLATE: template_checks.CHECKS,
-    Kind.SURGERY: surgery_checks.CHECKS,
-    Kind.LOSS: loss_checks.CHECKS,
-    Kind.OPTIMIZER: optimizer_checks.CHECKS,
-    Kind.EVAL: (),  # what an evaluator finds depends on a trained checkpoint
+    kinds.DATA: data_checks.CHECKS,
+    kinds.TEMPLATE: template_checks.CHECKS,
+    kinds.SURGERY: surgery_checks.CHECKS,
+    kinds.LOSS: loss_checks.CHECKS,
+    kinds.OPTIMIZER: optimizer_checks.CHECKS,
+    kinds.EVAL: (),  # what an evaluator finds depends on a trained checkpoint
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from coordcore.components import COORD_TOKENS, Component
 from coordcore.coords import NUM_BINS, token_to_int
 from coordcore.protocols import ExampleSource
-from coordcore.records import Example
+from coordcore.records.example import Example
 from coordcore.testing.building import build, config_or_default
 
 if TYPE_CHECKING:

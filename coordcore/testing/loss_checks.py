@@ -36,7 +36,7 @@ def _trained(term: LossTerm, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def check_loss_terms(component: Component, config: Any = None) -> None:
     """It builds loss terms that an objective accepts: known scopes, parts of distinct names, finite weights."""
-    from coordcore.objective import Objective
+    from coordcore_train.objective import Objective
 
     terms = terms_of(component, config)
     assert terms, "build returned no term"

@@ -14,7 +14,7 @@ from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, BuildContext, 
 from coordcore.coords import DEFAULT_QUANTISATION, Quantisation, encode_boxes, ints_to_tokens
 from coordcore.hookspecs import hookimpl
 from coordcore.protocols import ExampleSource
-from coordcore.records import Example, Geometry
+from coordcore.records.example import Example, Geometry
 
 SIZE = 64
 """Width and height of the pictures, in pixels."""

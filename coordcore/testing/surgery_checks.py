@@ -12,10 +12,11 @@ import attrs
 
 from coordcore.components import Component
 from coordcore.coords import CoordVocab
-from coordcore.engine.quiet import quiet_transformers
 from coordcore.protocols import ModelSurgery, RowSurgery
 from coordcore.testing.building import build
-from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore_train.checkpoint.folder import read_vocab
+from coordcore_train.run.quiet import quiet_transformers
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,7 +81,7 @@ def subjects(component: Component, config: Any) -> Iterator[Subject]:
 
     for tied in (True, False):
         folder = tiny_base(tied=tied)
-        vocab = CoordVocab.from_tokenizer_json(folder)
+        vocab = read_vocab(folder)
         model = load_plain(folder)
         ids = torch.arange(40, 64)[None]
         ids[0, 4:20] = torch.tensor(vocab.ids)[::63]
@@ -186,7 +187,7 @@ def check_surgery_head_offset(component: Component, config: Any = None) -> None:
     """What it says it adds to the output head is what the head adds: the objective projects by itself."""
     import torch
 
-    from coordcore.objective import CallableHead, LinearHead
+    from coordcore_train.objective import CallableHead, LinearHead
 
     for one in subjects(component, config):
         model = one.wrapped()
@@ -228,7 +229,7 @@ def check_surgery_says_its_rows(component: Component, config: Any = None) -> Non
     """A RowSurgery installs without the base's weights, and its two offsets are exactly what its merge writes."""
     import torch
 
-    from coordcore.merging.outline import hollow
+    from coordcore_train.checkpoint.merge.skeleton import hollow
 
     for one in subjects(component, config):
         if not isinstance(one.surgery, RowSurgery):

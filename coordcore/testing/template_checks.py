@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from coordcore.components import Component
-from coordcore.coords import CoordVocab
-from coordcore.engine.quiet import quiet
 from coordcore.testing.building import build
 from coordcore.testing.plugin import TinyBoxes
 from coordcore.testing.surgery_checks import tiny_base
+from coordcore_train.checkpoint.folder import read_vocab
+from coordcore_train.run.quiet import quiet
 
 
 def _template(component: Component, config: Any, *, times: int) -> Any:
@@ -21,7 +21,7 @@ def _template(component: Component, config: Any, *, times: int) -> Any:
     folder = tiny_base(tied=True)
     template = get_template(get_processor(str(folder), model_type="qwen3_vl", use_hf=True))
     template.set_mode("train")
-    adapter = build(component, config, vocab=CoordVocab.from_tokenizer_json(folder))
+    adapter = build(component, config, vocab=read_vocab(folder))
     for _ in range(times):
         adapter.apply(template)
     return template

@@ -13,7 +13,7 @@ from typing import Any
 
 from coordcore import __version__
 from coordcore.hookspecs import GROUP
-from coordcore.rundir import RunDir
+from coordcore_train.run.folder import RunDir
 
 Named = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
 """Components of one kind: a name, several names, or name -> settings."""
@@ -72,9 +72,9 @@ def train_briefly(
     import tomli_w
 
     from coordcore.check import check
-    from coordcore.engine.quiet import quiet
     from coordcore.manifest import ManifestError, load
-    from coordcore.testing.tiny import tiny_qwen3vl
+    from coordcore_train.run.quiet import quiet
+    from coordcore_train.testing.tiny import tiny_qwen3vl
 
     quiet()
     folder = folder.absolute()
@@ -98,7 +98,7 @@ def train_briefly(
         problems = check(loaded, loaded.plugins)
         if problems:
             raise ManifestError(problems)
-        from coordcore.engine.session import run
+        from coordcore_train.run.session import run
 
         return run(loaded)
 

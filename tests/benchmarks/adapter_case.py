@@ -11,8 +11,8 @@ from measure import Case, Reach, Setting, Variant
 from objective_data import IGNORE, Batch, make_batch, objective
 from torch import Tensor
 
-from coordcore.objective import loss_in_forward
 from coordcore_coord_offset import CoordOffsetSurgery
+from coordcore_train.objective import loss_in_forward
 
 VOCABULARY = 152_670
 FROZEN, OURS, PEFT = "frozen", "ours", "peft token rows"

@@ -59,8 +59,8 @@ def _write_config(base: Path, text: dict[str, int], vision: dict[str, int]) -> d
     """A tiny checkpoint's files with larger sizes in the config; the shapes of the weights that belong to it."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from coordcore.engine.quiet import quiet_transformers
-    from coordcore.testing.tiny import tiny_qwen3vl
+    from coordcore_train.run.quiet import quiet_transformers
+    from coordcore_train.testing.tiny import tiny_qwen3vl
 
     quiet_transformers()
     tiny_qwen3vl(base, dtype="bfloat16", head_dim=text["head_dim"], mrope_section=(24, 20, 20))
@@ -76,7 +76,7 @@ def _write_config(base: Path, text: dict[str, int], vision: dict[str, int]) -> d
 
 def _write_weights(base: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Normal weights in bfloat16, in shards as transformers names them."""
-    from coordcore.tensorfile import TensorSpec, WeightFile
+    from coordcore_train.checkpoint.tensorfile import TensorSpec, WeightFile
 
     shards: list[list[TensorSpec]] = [[]]
     for name, shape in shapes.items():
@@ -102,7 +102,7 @@ def _write_run(run: Path, base: Path, shapes: dict[str, tuple[int, ...]], hidden
     from safetensors.torch import save_file
 
     from coordcore.manifest import fingerprint, load
-    from coordcore.rundir import RunDir
+    from coordcore_train.run.folder import RunDir
 
     targets = [
         name.removesuffix(".weight")
@@ -142,7 +142,7 @@ def copy_files(case: Case, output: Path) -> None:
 
 def merge_ours(case: Case, output: Path) -> None:
     """`coordcore merge`."""
-    from coordcore.export import merge_run
+    from coordcore_train.checkpoint.merge.run import merge_run
 
     report = merge_run(case.run, output)
     assert report.proof is not None, report.in_memory

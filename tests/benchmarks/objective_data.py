@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from coordcore import builtins
 from coordcore.coords import NUM_BINS, CoordVocab
-from coordcore.objective import LinearHead, Objective, make_targets
 from coordcore.protocols import HeadOffset
 from coordcore_soft_ce_w1 import CoordSoftCEW1Config, gaussian_soft_targets, soft_cross_entropy, wasserstein_1
 from coordcore_soft_ce_w1 import plugin as soft_ce_w1
+from coordcore_train.objective import LinearHead, Objective, make_targets
 
 CONFIG = CoordSoftCEW1Config()
 COORD_SHARE = 0.6

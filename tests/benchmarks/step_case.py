@@ -16,12 +16,11 @@ import tomli_w
 from measure import THREADS, Case, Reach, Sample, Setting, Variant
 from PIL import Image
 
-from coordcore import BuildContext
-from coordcore.components import Kind
+from coordcore import BuildContext, kinds
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore.engine.quiet import quiet_transformers
 from coordcore.manifest import Loaded, load
-from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore_train.run.quiet import quiet_transformers
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 VOCABULARY = 152_670
 TOKENIZER = 1282  # what tiny_qwen3vl's tokenizer holds with the coord tokens
@@ -104,7 +103,7 @@ def write_inputs(folder: Path, setting: Setting) -> None:
 def write_stock(folder: Path, loaded: Loaded) -> None:
     """The conversations of a manifest's data builder as ms-swift reads them, and its settings as `swift sft` does."""
     manifest = loaded.manifest
-    (data,), tuner, train = manifest.of(Kind.DATA), manifest.tuner, manifest.train
+    (data,), tuner, train = manifest.of(kinds.DATA), manifest.tuner, manifest.train
     context = BuildContext(run_dir=folder, seed=0, quantisation=DEFAULT_QUANTISATION, vocab=None)
     examples = data.component.build(data.config, context).train()
     with (folder / "stock.jsonl").open("w", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coordcore.engine.quiet import quiet
+from coordcore_train.run.quiet import quiet
 
 quiet()
 
@@ -75,8 +75,8 @@ def main(name: str, folder: Path) -> None:
         Qwen2VLTemplate.image_token_id = config["image_token_id"]
         SwiftSft(json.loads((folder / "stock.json").read_text(encoding="utf-8"))).main()
     else:
-        from coordcore.engine import run
         from coordcore.manifest import load
+        from coordcore_train.run import run
 
         run(load(folder / f"{name}.toml"), output=folder / name)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 from attrs.validators import ge, gt, in_, max_len, min_len
 
-from coordcore import COORD_SUPERVISION, COORD_TOKENS, Component, Kind, hookimpl, option
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, Component, Kind, hookimpl, kinds, option
 from coordcore.hookspecs import GROUP
 from coordcore.plugins import HOOKS, Plugins, discover
 
@@ -112,7 +112,7 @@ def usual() -> Plugins:
         EntryPoint(
             distribution="made-boxes",
             plugin=offering(
-                Kind.DATA,
+                kinds.DATA,
                 component(
                     "boxes",
                     BoxesConfig,
@@ -124,12 +124,12 @@ def usual() -> Plugins:
         ),
         EntryPoint(
             distribution="made-losses",
-            plugin=offering(Kind.LOSS, component("fuzzy", FuzzyConfig, provides=lambda _config: [COORD_SUPERVISION])),
+            plugin=offering(kinds.LOSS, component("fuzzy", FuzzyConfig, provides=lambda _config: [COORD_SUPERVISION])),
         ),
         EntryPoint(
             distribution="made-surgery",
             plugin=offering(
-                Kind.SURGERY,
+                kinds.SURGERY,
                 component("offset", claims=lambda _config: ["embed_tokens", "lm_head"]),
                 component("adapter", claims=lambda _config: ["language_model.embed_tokens"]),
             ),

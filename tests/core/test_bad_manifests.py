@@ -9,7 +9,7 @@ import attrs
 import pytest
 from fakes import EntryPoint, component, found, offering, usual
 
-from coordcore import Kind
+from coordcore import kinds
 from coordcore.manifest import ManifestError, load
 
 GOOD = """\
@@ -496,7 +496,7 @@ def test_a_plugin_that_is_not_there_may_be_one_that_failed() -> None:
         raise ImportError("libfoo.so not found")
 
     plugins = found(
-        EntryPoint(distribution="made-data", plugin=offering(Kind.DATA, component("plain_text"))),
+        EntryPoint(distribution="made-data", plugin=offering(kinds.DATA, component("plain_text"))),
         EntryPoint(distribution="made-broken", plugin=broken),
         EntryPoint(distribution="made-old", requires=["coordcore>=7"]),
         EntryPoint(distribution="made-quiet"),
@@ -516,9 +516,9 @@ def test_a_plugin_that_is_not_there_may_be_one_that_failed() -> None:
 
 def test_a_name_offered_twice_is_an_error_only_for_who_names_it() -> None:
     plugins = found(
-        EntryPoint(distribution="a", plugin=offering(Kind.LOSS, component("same"))),
-        EntryPoint(distribution="b", plugin=offering(Kind.LOSS, component("same"))),
-        EntryPoint(distribution="c", plugin=offering(Kind.DATA, component("plain_text"))),
+        EntryPoint(distribution="a", plugin=offering(kinds.LOSS, component("same"))),
+        EntryPoint(distribution="b", plugin=offering(kinds.LOSS, component("same"))),
+        EntryPoint(distribution="c", plugin=offering(kinds.DATA, component("plain_text"))),
     )
     without = '[model]\nbase = "base"\n[data.plain_text]\n[loss.text_ce]\n'
     Path("m.toml").write_text(without)
@@ -548,8 +548,8 @@ def test_a_plugin_with_a_type_no_manifest_can_hold_is_named_as_such() -> None:
         size: complex = 1j
 
     plugins = found(
-        EntryPoint(plugin=offering(Kind.DATA, component("plain_text"))),
-        EntryPoint(distribution="odd", plugin=offering(Kind.LOSS, component("odd", Config))),
+        EntryPoint(plugin=offering(kinds.DATA, component("plain_text"))),
+        EntryPoint(distribution="odd", plugin=offering(kinds.LOSS, component("odd", Config))),
     )
     Path("m.toml").write_text('[model]\nbase = "base"\n[data.plain_text]\n[loss.odd]\nsize = 3\n')
     with pytest.raises(ManifestError) as caught:

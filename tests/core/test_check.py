@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from fakes import EntryPoint, component, found, module, offering, usual
 
-from coordcore import COORD_SUPERVISION, CheckedRun, Kind, Problem, hookimpl, swift_arguments
+from coordcore import COORD_SUPERVISION, Problem, hookimpl, kinds
 from coordcore.check import check, notes
 from coordcore.coords import CoordVocab, ints_to_tokens
-from coordcore.manifest import Loaded, load
+from coordcore.manifest import Loaded, Manifest, load
 from coordcore.plugins import Plugins
 from coordcore.quantisation import quantisation
+from coordcore_train.swift import known as swift_arguments
 
 PLAIN = '[model]\nbase = "base"\n[data.plain_text]\n[loss.text_ce]\n'
 BOXES = '[model]\nbase = "base"\n[data.boxes]\ntrain = "boxes.jsonl"\n[loss.fuzzy]\n'
@@ -72,8 +73,8 @@ def test_a_strangers_loss_meets_the_guard_by_its_capability_alone() -> None:
     boxes = component("b", requires=lambda _config: [COORD_SUPERVISION])
     stranger = component("strange", provides=lambda _config: [COORD_SUPERVISION])
     plugins = found(
-        EntryPoint(plugin=offering(Kind.DATA, boxes)),
-        EntryPoint(distribution="stranger", plugin=offering(Kind.LOSS, stranger)),
+        EntryPoint(plugin=offering(kinds.DATA, boxes)),
+        EntryPoint(distribution="stranger", plugin=offering(kinds.LOSS, stranger)),
     )
 
     assert problems('[model]\nbase = "base"\n[data.b]\n[loss.strange]\n', plugins=plugins) == []
@@ -81,7 +82,7 @@ def test_a_strangers_loss_meets_the_guard_by_its_capability_alone() -> None:
 
 def test_a_capability_that_nobody_provides_is_named() -> None:
     needy = component("needy", requires=lambda _config: ["depth-maps"])
-    plugins = found(EntryPoint(plugin=offering(Kind.DATA, needy)))
+    plugins = found(EntryPoint(plugin=offering(kinds.DATA, needy)))
 
     assert problems('[model]\nbase = "base"\n[data.needy]\n[loss.text_ce]\n', plugins=plugins) == [
         "m.toml:3: data.needy: it needs 'depth-maps', and no component of this run provides 'depth-maps'; "
@@ -97,11 +98,11 @@ def test_two_surgeries_must_not_change_one_module() -> None:
 
 def test_surgeries_on_different_modules_go_together() -> None:
     plugins = found(
-        EntryPoint(plugin=offering(Kind.DATA, component("plain_text"))),
+        EntryPoint(plugin=offering(kinds.DATA, component("plain_text"))),
         EntryPoint(
             distribution="surgeon",
             plugin=offering(
-                Kind.SURGERY,
+                kinds.SURGERY,
                 component("a", claims=lambda _config: ["lm_head"]),
                 component("b", claims=lambda _config: ["my_lm_head"]),
             ),
@@ -112,12 +113,12 @@ def test_surgeries_on_different_modules_go_together() -> None:
 
 
 def test_what_plugins_report_is_placed_in_the_file() -> None:
-    def coordcore_check(run: CheckedRun) -> list[Problem]:
-        assert [one.path for one in run.of(Kind.LOSS)] == ["loss.text_ce"]
+    def coordcore_check(run: Manifest) -> list[Problem]:
+        assert [one.path for one in run.of(kinds.LOSS)] == ["loss.text_ce"]
         return [Problem(path="train.steps", message=f"{run.manifest.train.steps} is too few")]
 
     plugins = found(
-        EntryPoint(plugin=offering(Kind.DATA, component("plain_text"))),
+        EntryPoint(plugin=offering(kinds.DATA, component("plain_text"))),
         EntryPoint(distribution="critic", plugin=module(coordcore_check=hookimpl(coordcore_check))),
     )
 
@@ -225,7 +226,7 @@ def test_coord_tokens_outside_the_vocabulary() -> None:
 
 
 def test_a_base_with_another_quantisation() -> None:
-    from coordcore.checkpoint import write_checkpoint_info
+    from coordcore_train.checkpoint.folder import write_checkpoint_info
 
     write_checkpoint_info(Path("base"), quantisation=quantisation("qwen_1000"), vocab=CoordVocab(ids=IDS))
 
@@ -361,8 +362,8 @@ def test_no_argument_is_both_ours_and_refused() -> None:
 
 
 def test_every_owner_is_a_key_of_the_manifest() -> None:
-    from coordcore.manifest.describe import keys
-    from coordcore.manifest.model import Launch, Model, Output, Train, Tuner
+    from coordcore.manifest.sections import Launch, Model, Output, Train, Tuner
+    from coordcore.manifest.types import keys
 
     sections = {"model": Model, "tuner": Tuner, "train": Train, "launch": Launch, "output": Output}
     known = {f"{name}.{key}" for name, section in sections.items() for key in keys(section)}

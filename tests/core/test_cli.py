@@ -17,10 +17,10 @@ from fakes import EntryPoint, component, found, offering, usual
 from typer.testing import CliRunner, Result
 
 import coordcore.plugins
-from coordcore import Command, InputError, Kind, __version__, hookimpl
+from coordcore import Command, InputError, __version__, hookimpl, kinds
 from coordcore.cli import app
+from coordcore.errors import RunError
 from coordcore.plugins import Plugins
-from coordcore.records import RunError
 
 PLAIN = '[model]\nbase = "Qwen/Qwen3-VL-2B-Instruct"\n[data.plain_text]\n[loss.text_ce]\n'
 
@@ -34,7 +34,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, plugins: Plugins) -> None:
-    for user in ("coordcore.plugins", "coordcore.manifest.loading"):
+    for user in ("coordcore.plugins", "coordcore.manifest.load"):
         monkeypatch.setattr(f"{user}.discover", lambda **_: plugins)
 
 
@@ -121,7 +121,7 @@ def test_run_hands_the_loaded_manifest_to_the_engine(monkeypatch: pytest.MonkeyP
     Path("m.toml").write_text(PLAIN)
     calls: list[Any] = []
     replace_module(
-        monkeypatch, "coordcore.engine", run=lambda loaded, **options: calls.append((loaded.manifest, options))
+        monkeypatch, "coordcore_train.run", run=lambda loaded, **options: calls.append((loaded.manifest, options))
     )
     result = invoke("run", "m.toml", "--set", "train.steps=3", "--output", "out", "--overwrite")
 
@@ -133,7 +133,7 @@ def test_run_hands_the_loaded_manifest_to_the_engine(monkeypatch: pytest.MonkeyP
 
 def test_run_does_not_start_the_engine_on_a_wrong_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("m.toml").write_text(PLAIN + "[train]\nsteps = 0\n")
-    replace_module(monkeypatch, "coordcore.engine")
+    replace_module(monkeypatch, "coordcore_train.run")
     result = invoke("run", "m.toml")
 
     assert (result.exit_code, result.stderr) == (2, "m.toml:6: train.steps: must be > 0, got 0\n1 problem found\n")
@@ -154,7 +154,7 @@ def test_the_engine_decides_the_exit_code(
         raise error
 
     Path("m.toml").write_text(PLAIN)
-    replace_module(monkeypatch, "coordcore.engine", run=run)
+    replace_module(monkeypatch, "coordcore_train.run", run=run)
     result = invoke("run", "m.toml")
 
     assert (result.exit_code, result.stderr) == (code, message)
@@ -165,7 +165,7 @@ def test_a_bug_is_not_dressed_up_as_wrong_input(monkeypatch: pytest.MonkeyPatch)
         raise ZeroDivisionError("a bug")
 
     Path("m.toml").write_text(PLAIN)
-    replace_module(monkeypatch, "coordcore.engine", run=run)
+    replace_module(monkeypatch, "coordcore_train.run", run=run)
     result = invoke("run", "m.toml")
 
     assert (result.exit_code, repr(result.exception)) == (1, "ZeroDivisionError('a bug')")
@@ -179,8 +179,8 @@ def several() -> Plugins:
         raise ImportError("a reason that is long enough to be cut off by a narrow terminal " * 3)
 
     return found(
-        EntryPoint(distribution="a", plugin=offering(Kind.LOSS, component("same"), component("mine"))),
-        EntryPoint(distribution="b", plugin=offering(Kind.LOSS, component("same"))),
+        EntryPoint(distribution="a", plugin=offering(kinds.LOSS, component("same"), component("mine"))),
+        EntryPoint(distribution="b", plugin=offering(kinds.LOSS, component("same"))),
         EntryPoint(distribution="broken", plugin=broken),
         EntryPoint(distribution="old", requires=["coordcore<0.1"]),
     )
@@ -330,7 +330,7 @@ def test_expand_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         return Report
 
     Path("base").mkdir()
-    replace_module(monkeypatch, "coordcore.vocab", expand=expand)
+    replace_module(monkeypatch, "coordcore_train.checkpoint.expand", expand=expand)
     options = (
         "--output",
         "out",
@@ -374,9 +374,9 @@ def test_merge_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((places, options))
         return "out: merged from runs/x/checkpoints/checkpoint-3"
 
-    replace_module(monkeypatch, "coordcore.export", merge_run=merge_run)
-    replace_module(monkeypatch, "coordcore.engine.quiet", quiet=lambda: None)
-    replace_module(monkeypatch, "coordcore.engine")
+    replace_module(monkeypatch, "coordcore_train.checkpoint.merge.run", merge_run=merge_run)
+    replace_module(monkeypatch, "coordcore_train.run.quiet", quiet=lambda: None)
+    replace_module(monkeypatch, "coordcore_train.run")
     result = invoke("merge", "runs/x", "--output", "out", "--compare-logits")
 
     assert (result.exit_code, result.stdout) == (0, "out: merged from runs/x/checkpoints/checkpoint-3\n")

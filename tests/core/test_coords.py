@@ -20,7 +20,8 @@ from coordcore.coords import (
     token_to_int,
     tokens_to_ints,
 )
-from coordcore.records import InputError
+from coordcore.errors import InputError
+from coordcore_train.checkpoint.folder import read_vocab
 
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
@@ -178,37 +179,37 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_ids_from_a_checkpoint_folder(folder: Path) -> None:
-    assert CoordVocab.from_tokenizer_json(folder).ids == tuple(range(100, 1100))
+    assert read_vocab(folder).ids == tuple(range(100, 1100))
 
 
 def test_ids_from_added_tokens_json(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "added_tokens.json").write_text(json.dumps(table(90)))
-    assert CoordVocab.from_tokenizer_json(folder).ids == tuple(range(90, 1090))
+    assert read_vocab(folder).ids == tuple(range(90, 1090))
 
 
 def test_a_folder_whose_config_is_too_small(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"vocab_size": 1000}))
     with pytest.raises(InputError, match=r"coord token ids outside the 1000 config.vocab_size: <\|coord_900\|> = 1000"):
-        CoordVocab.from_tokenizer_json(folder)
+        read_vocab(folder)
 
 
 def test_a_folder_that_was_never_expanded(folder: Path) -> None:
     (folder / "tokenizer.json").write_text('{"added_tokens": []}')
     with pytest.raises(MissingCoordTokensError, match="the tokenizer has no coord tokens; add the 1000 tokens with"):
-        CoordVocab.from_tokenizer_json(folder)
+        read_vocab(folder)
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no tokenizer.json; is this a checkpoint folder\?"):
-        CoordVocab.from_tokenizer_json(tmp_path)
+        read_vocab(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"added_tokens": [{"id": "x", "content": "a"}]}'])
 def test_a_damaged_tokenizer(folder: Path, text: str) -> None:
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(InputError, match=r"tokenizer.json: not a tokenizer file"):
-        CoordVocab.from_tokenizer_json(folder)
+        read_vocab(folder)
 
 
 def test_importing_coords_imports_neither_torch_nor_numpy() -> None:

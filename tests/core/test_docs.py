@@ -13,7 +13,7 @@ from attrs.validators import gt
 from fakes import EntryPoint, component, found, offering
 from typer.testing import CliRunner
 
-from coordcore import COORD_SUPERVISION, Kind, option
+from coordcore import COORD_SUPERVISION, kinds, option
 from coordcore.cli import app
 from coordcore.plugins import Plugins
 
@@ -38,11 +38,11 @@ class SoftCE:
 def plugins() -> Plugins:
     """Stand-ins for the plugins that the pages speak of."""
     return found(
-        EntryPoint(distribution="data", plugin=offering(Kind.DATA, component("coord_jsonl", Records))),
+        EntryPoint(distribution="data", plugin=offering(kinds.DATA, component("coord_jsonl", Records))),
         EntryPoint(
             distribution="loss",
             plugin=offering(
-                Kind.LOSS, component("coord_soft_ce_w1", SoftCE, provides=lambda _config: [COORD_SUPERVISION])
+                kinds.LOSS, component("coord_soft_ce_w1", SoftCE, provides=lambda _config: [COORD_SUPERVISION])
             ),
         ),
     )
@@ -52,7 +52,7 @@ def plugins() -> Plugins:
 def _files(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in re.findall(r"<!-- file: (\S+) -->\n```toml\n(.*?)```", MANIFEST, re.DOTALL):
         Path(name).write_text(text)
-    monkeypatch.setattr("coordcore.manifest.loading.discover", lambda **_: plugins())
+    monkeypatch.setattr("coordcore.manifest.load.discover", lambda **_: plugins())
 
 
 @pytest.mark.parametrize("file", generate.FILES, ids=lambda one: one.name)

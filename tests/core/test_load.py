@@ -9,9 +9,9 @@ import attrs
 import pytest
 from fakes import BoxesConfig, EntryPoint, FuzzyConfig, Gate, Scale, component, found, offering, usual
 
-from coordcore import Kind, option
+from coordcore import kinds, option
 from coordcore.manifest import Loaded, ManifestError, load
-from coordcore.manifest.model import Manifest
+from coordcore.manifest.sections import Manifest
 
 PLAIN = '[model]\nbase = "base"\n[data.plain_text]\n[loss.text_ce]\n'
 
@@ -56,8 +56,8 @@ def test_surgeries_and_losses_keep_the_order_of_the_file() -> None:
     )
     manifest = loaded(text).manifest
 
-    assert [one.component.name for one in manifest.of(Kind.SURGERY)] == ["offset", "adapter"]
-    assert [one.component.name for one in manifest.of(Kind.LOSS)] == ["text_ce", "fuzzy"]
+    assert [one.component.name for one in manifest.of(kinds.SURGERY)] == ["offset", "adapter"]
+    assert [one.component.name for one in manifest.of(kinds.LOSS)] == ["text_ce", "fuzzy"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_relative_paths_start_at_the_file_that_holds_them() -> None:
     here = Path.cwd()
     text = 'extends = "bases/base.toml"\n[output]\ndir = "runs/x"\n[launch]\ndeepspeed = "ds.json"\n'
     manifest = loaded(text).manifest
-    (data,) = manifest.of(Kind.DATA)
+    (data,) = manifest.of(kinds.DATA)
 
     assert data.config == BoxesConfig(
         train=here / "bases/boxes.jsonl", images=(here / "bases/a", Path("/abs"), here / "b")
@@ -107,7 +107,7 @@ def test_paths_of_an_override_start_at_the_working_directory() -> None:
         PLAIN.replace("plain_text]", "boxes]") + "[loss.fuzzy]\n", "data.boxes.train=x.jsonl", file="sub/m.toml"
     ).manifest
 
-    assert manifest.of(Kind.DATA)[0].config.train == Path.cwd() / "x.jsonl"
+    assert manifest.of(kinds.DATA)[0].config.train == Path.cwd() / "x.jsonl"
 
 
 def test_a_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,12 +172,12 @@ def test_defaults_and_factories_of_a_config_are_those_of_its_class() -> None:
         double: int = attrs.field(default=attrs.Factory(lambda self: 2 * self.size, takes_self=True))
 
     plugins = found(
-        EntryPoint(plugin=offering(Kind.DATA, component("plain_text"))),
-        EntryPoint(distribution="two", plugin=offering(Kind.LOSS, component("x", Config))),
+        EntryPoint(plugin=offering(kinds.DATA, component("plain_text"))),
+        EntryPoint(distribution="two", plugin=offering(kinds.LOSS, component("x", Config))),
     )
     Path("m.toml").write_text(PLAIN.replace("text_ce]", "x]\nsize = 4"))
 
-    assert load("m.toml", (), plugins).manifest.of(Kind.LOSS)[0].config == Config(size=4, double=8)
+    assert load("m.toml", (), plugins).manifest.of(kinds.LOSS)[0].config == Config(size=4, double=8)
 
 
 def test_a_validator_may_look_at_the_neighbours_of_its_key() -> None:
@@ -191,8 +191,8 @@ def test_a_validator_may_look_at_the_neighbours_of_its_key() -> None:
         high: int = option(default=9, help="high")
 
     plugins = found(
-        EntryPoint(plugin=offering(Kind.DATA, component("plain_text"))),
-        EntryPoint(distribution="two", plugin=offering(Kind.LOSS, component("x", Config))),
+        EntryPoint(plugin=offering(kinds.DATA, component("plain_text"))),
+        EntryPoint(distribution="two", plugin=offering(kinds.LOSS, component("x", Config))),
     )
 
     def complaint(lines: str) -> str:

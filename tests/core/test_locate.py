@@ -9,7 +9,7 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordcore.manifest.locate import KeyPath, dotted, locate
+from coordcore.manifest.lines import KeyPath, dotted, locate
 
 DECOYS = ("[k0]", "k1 = 1", "# k2", '\\"', "'", "]]", "{ t0 = 3 }", ", k3 =", "ü", "a = [")
 

@@ -12,7 +12,8 @@ import attrs
 import pytest
 from fakes import EntryPoint, component, found, module, offering
 
-from coordcore import CheckedRun, Kind, Problem, hookimpl
+from coordcore import Problem, hookimpl, kinds
+from coordcore.manifest import Manifest
 from coordcore.plugins import Plugins, discover
 
 
@@ -42,14 +43,16 @@ def test_the_core_offers_its_own_components_like_any_distribution() -> None:
 
 def test_plugins_are_listed_by_distribution_with_normalised_names() -> None:
     plugins = found(
-        EntryPoint(distribution="My_Losses", version="2.1", plugin=offering(Kind.LOSS, component("b"), component("a"))),
-        EntryPoint(distribution="a.Data", plugin=offering(Kind.DATA, component("records"))),
+        EntryPoint(
+            distribution="My_Losses", version="2.1", plugin=offering(kinds.LOSS, component("b"), component("a"))
+        ),
+        EntryPoint(distribution="a.Data", plugin=offering(kinds.DATA, component("records"))),
     )
 
     assert lines(plugins) == ["a-data 1.0 ready: data.records", "my-losses 2.1 ready: loss.b, loss.a"]
-    assert plugins.names(Kind.LOSS) == ["a", "b", "text_ce"]
-    assert plugins.get(Kind.LOSS, "a").name == "a"
-    assert plugins.distribution(Kind.LOSS, "a") == "my-losses"
+    assert plugins.names(kinds.LOSS) == ["a", "b", "text_ce"]
+    assert plugins.get(kinds.LOSS, "a").name == "a"
+    assert plugins.distribution(kinds.LOSS, "a") == "my-losses"
     assert plugins.version("my-losses") == "2.1"
 
 
@@ -87,7 +90,7 @@ def test_an_unfit_version_is_found_before_the_import(requires: list[str] | None,
     "requirement", ["coordcore>=0.1", "coordcore", "coordcore[train]>=0.1,<0.2", "coordcore; python_version>'3'"]
 )
 def test_a_fitting_version_is_loaded(requirement: str) -> None:
-    plugins = found(EntryPoint(requires=[requirement], plugin=offering(Kind.LOSS, component("x"))))
+    plugins = found(EntryPoint(requires=[requirement], plugin=offering(kinds.LOSS, component("x"))))
 
     assert lines(plugins) == ["coordcore-made-up 1.0 ready: loss.x"]
 
@@ -101,7 +104,7 @@ def test_a_plugin_for_another_interface_is_named_and_not_imported() -> None:
 
 
 def test_a_plugin_that_serves_two_interfaces_is_loaded_for_this_one() -> None:
-    ours = EntryPoint(plugin=offering(Kind.LOSS, component("x")))
+    ours = EntryPoint(plugin=offering(kinds.LOSS, component("x")))
     plugins = found(EntryPoint(plugin=never, group="coordcore.v2"), ours)
 
     assert lines(plugins) == ["coordcore-made-up 1.0 ready: loss.x"]
@@ -191,13 +194,13 @@ def failing_generator() -> ModuleType:
 
 def name_twice() -> ModuleType:
     """offers loss.x twice"""
-    return offering(Kind.LOSS, component("x"), component("x"))
+    return offering(kinds.LOSS, component("x"), component("x"))
 
 
 def bad_name() -> ModuleType:
     """ValueError: a name must be lower-case letters, digits and underscores, starting with a letter, \
 got 'Soft-CE'"""
-    return offering(Kind.LOSS, component("Soft-CE"))
+    return offering(kinds.LOSS, component("Soft-CE"))
 
 
 def missing_dependency() -> ModuleType:
@@ -220,7 +223,7 @@ not under TYPE_CHECKING"""
     class Config:
         weight: Tensor  # noqa: F821 - the mistake
 
-    return offering(Kind.LOSS, component("x", Config))
+    return offering(kinds.LOSS, component("x", Config))
 
 
 BROKEN = [
@@ -246,11 +249,11 @@ BROKEN = [
 def test_a_broken_plugin_is_recorded_with_its_reason(broken: Any) -> None:
     plugins = found(
         EntryPoint(plugin=broken),
-        EntryPoint(distribution="whole", plugin=offering(Kind.LOSS, component("fine"))),
+        EntryPoint(distribution="whole", plugin=offering(kinds.LOSS, component("fine"))),
     )
 
     assert lines(plugins) == [f"coordcore-made-up 1.0 failed: {broken.__doc__}", "whole 1.0 ready: loss.fine"]
-    assert plugins.names(Kind.LOSS) == ["fine", "text_ce"]
+    assert plugins.names(kinds.LOSS) == ["fine", "text_ce"]
 
 
 def test_an_interrupt_while_a_plugin_is_imported_is_no_plugin_failure() -> None:
@@ -262,7 +265,7 @@ def test_an_interrupt_while_a_plugin_is_imported_is_no_plugin_failure() -> None:
 
 
 def test_two_entry_points_for_one_module_are_a_mistake() -> None:
-    plugin = offering(Kind.LOSS, component("x"))
+    plugin = offering(kinds.LOSS, component("x"))
     plugins = found(EntryPoint(name="a", plugin=plugin), EntryPoint(name="b", plugin=plugin))
 
     assert lines(plugins) == [
@@ -273,30 +276,30 @@ def test_two_entry_points_for_one_module_are_a_mistake() -> None:
 
 def test_of_a_name_offered_twice_neither_wins() -> None:
     plugins = found(
-        EntryPoint(distribution="one", plugin=offering(Kind.LOSS, component("same"), component("mine"))),
-        EntryPoint(distribution="two", plugin=offering(Kind.LOSS, component("same"))),
-        EntryPoint(distribution="three", plugin=offering(Kind.DATA, component("same"))),
+        EntryPoint(distribution="one", plugin=offering(kinds.LOSS, component("same"), component("mine"))),
+        EntryPoint(distribution="two", plugin=offering(kinds.LOSS, component("same"))),
+        EntryPoint(distribution="three", plugin=offering(kinds.DATA, component("same"))),
     )
 
     assert [str(one) for one in plugins.conflicts] == [
         "loss.same is offered by one and two; uninstall one or list it in [plugins] block"
     ]
-    assert plugins.names(Kind.LOSS) == ["mine", "text_ce"]
-    assert plugins.names(Kind.DATA) == ["same"]
+    assert plugins.names(kinds.LOSS) == ["mine", "text_ce"]
+    assert plugins.names(kinds.DATA) == ["same"]
 
 
 def test_nobody_replaces_a_component_of_the_core() -> None:
-    plugins = found(EntryPoint(distribution="bold", plugin=offering(Kind.LOSS, component("text_ce"))))
+    plugins = found(EntryPoint(distribution="bold", plugin=offering(kinds.LOSS, component("text_ce"))))
 
     assert [one.distributions for one in plugins.conflicts] == [("coordcore", "bold")]
-    assert plugins.names(Kind.LOSS) == []
+    assert plugins.names(kinds.LOSS) == []
 
 
 def test_lifecycle_hooks_reach_every_plugin_in_order() -> None:
     seen: list[Any] = []
 
     def recorder(name: str) -> ModuleType:
-        def coordcore_check(run: CheckedRun) -> list[Problem]:
+        def coordcore_check(run: Manifest) -> list[Problem]:
             return [Problem(path=name, message="seen")]
 
         def coordcore_step_ended(step: int, metrics: dict[str, float]) -> None:
@@ -311,7 +314,7 @@ def test_lifecycle_hooks_reach_every_plugin_in_order() -> None:
     hook = found(
         EntryPoint(distribution="b", plugin=recorder("b")), EntryPoint(distribution="a", plugin=recorder("a"))
     ).hook
-    problems = hook.check(CheckedRun(manifest=None, selected=()))
+    problems = hook.check(Manifest(manifest=None, selected=()))
     hook.step_ended(3, {"loss": 1.0})
     hook.run_ended(Path("runs/x"), None)
 

@@ -17,7 +17,7 @@ from coordcore.coords import (
     quantisation,
     require_same,
 )
-from coordcore.records import InputError
+from coordcore.errors import InputError
 
 # --- conventions ----------------------------------------------------------------------------------------------------
 

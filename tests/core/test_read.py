@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coordcore.components import Problem
+from coordcore.errors import Problem
 from coordcore.manifest.read import Document, key_path, read
 
 

@@ -26,6 +26,6 @@ def coordcore(*arguments: str, cwd: Path, expect: int = 0) -> str:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen3-VL without coord tokens."""
-    from coordcore.testing.tiny import tiny_qwen3vl
+    from coordcore_train.testing.tiny import tiny_qwen3vl
 
     return tiny_qwen3vl(tmp_path_factory.mktemp("base") / "tiny", coord_tokens=False)

@@ -71,12 +71,12 @@ def test_the_first_batch_decoded_from_its_labels_shows_the_source_boxes(run: Pat
     """What the trainer's own data loader hands to the model, back to pixels, drawn beside the run."""
     from swift.arguments import SftArguments  # noqa: F401 - registers ms-swift before our classes join it
 
-    from coordcore.engine.active import activate
-    from coordcore.engine.arguments import swift_arguments
-    from coordcore.engine.pipeline import CoordSft
-    from coordcore.engine.prepare import load_run
-    from coordcore.engine.register import register
-    from coordcore.objective import make_targets
+    from coordcore_train.objective import make_targets
+    from coordcore_train.run.prepare import load_run
+    from coordcore_train.swift.active import activate
+    from coordcore_train.swift.arguments import swift_arguments
+    from coordcore_train.swift.pipeline import CoordSft
+    from coordcore_train.swift.register import register
 
     plan = load_run(run)
     register()

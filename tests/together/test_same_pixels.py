@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from coordcore_coord_tokens import jsonl as training
-from coordcore_detection import truth_sources as prediction
+from coordcore_detection.evaluate import truth_sources as prediction
 
 
 def picture(mode: str) -> Image.Image:

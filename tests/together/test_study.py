@@ -10,8 +10,8 @@ import pytest
 import tomli_w
 
 from conftest import ROOT
+from coordcore import kinds
 from coordcore.check import check
-from coordcore.components import Kind
 from coordcore.manifest import load
 
 
@@ -33,7 +33,7 @@ def test_a_manifest(tmp_path: Path, name: str) -> None:
     path.write_text(tomli_w.dumps(STUDY.manifest(STUDY.LOSSES[name], seed=1, steps=7)))
     loaded = load(path)
     assert check(loaded, loaded.plugins) == []
-    used = {one.component.name: one.config for one in loaded.manifest.of(Kind.LOSS)}
+    used = {one.component.name: one.config for one in loaded.manifest.of(kinds.LOSS)}
     assert used["text_ce"].coord_positions == (name == STUDY.PLAIN)
     assert ("coord_soft_ce_w1" in used) == (name != STUDY.PLAIN)
 
@@ -41,7 +41,7 @@ def test_a_manifest(tmp_path: Path, name: str) -> None:
 def test_a_loss_has_the_weights_that_its_name_says(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(tomli_w.dumps(STUDY.manifest(STUDY.LOSSES["soft CE + W1, σ = 10"], seed=1, steps=7)))
-    (config,) = (one.config for one in load(path).manifest.of(Kind.LOSS) if one.component.name == "coord_soft_ce_w1")
+    (config,) = (one.config for one in load(path).manifest.of(kinds.LOSS) if one.component.name == "coord_soft_ce_w1")
     weights = (config.ce_weight, config.soft_ce_weight, config.w1_weight, config.gate_weight, config.sigma)
     assert weights == (0.0, 1.0, 1.0, 1.0, 10.0)
 

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from coordcore.coords import CoordVocab
-from coordcore.testing.tiny import tiny_qwen3vl
 from coordcore_coord_offset import CoordOffsetSurgery
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
 @pytest.mark.parametrize(("tied", "tie_head"), [(True, True), (True, False), (False, False)])

@@ -16,9 +16,9 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from coordcore.builtins import FunctionTerm
 from coordcore.coords import CoordVocab
-from coordcore.objective import Objective, loss_in_forward, make_targets
-from coordcore.testing.tiny import tiny_qwen3vl
 from coordcore_coord_offset import CoordOffsetSurgery, install_coord_offset_adapter
+from coordcore_train.objective import Objective, loss_in_forward, make_targets
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 Work = Callable[[Any, list[CoordOffsetSurgery]], Any]
 

@@ -15,7 +15,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from coordcore import COORD_TOKENS, BuildContext, CheckedRun, InputError, Kind, Selected
+from coordcore import COORD_TOKENS, BuildContext, InputError, Selected, kinds
+from coordcore.manifest import Manifest
 from coordcore.protocols import ModelSurgery
 from coordcore_coord_offset import CoordOffsetConfig, CoordOffsetSurgery, plugin
 
@@ -61,8 +62,8 @@ def test_the_component_says_what_it_changes_and_needs() -> None:
 )
 def test_zero_3_is_found_before_a_model_is_loaded(deepspeed: str | None, expected: list[str]) -> None:
     manifest = SimpleNamespace(launch=SimpleNamespace(deepspeed=deepspeed))
-    one = Selected(kind=Kind.SURGERY, component=COMPONENT, config=CoordOffsetConfig(), distribution="the-distribution")
-    run = CheckedRun(manifest=manifest, selected=(one,))
+    one = Selected(kind=kinds.SURGERY, component=COMPONENT, config=CoordOffsetConfig(), distribution="the-distribution")
+    run = Manifest(manifest=manifest, selected=(one,))
     assert [str(problem) for problem in plugin.coordcore_check(run)] == expected
 
 

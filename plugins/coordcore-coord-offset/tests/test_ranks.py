@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from coordcore.coords import CoordVocab
-from coordcore.testing.tiny import tiny_qwen3vl
 from coordcore_coord_offset import install_coord_offset_adapter
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
 def _gradients(folder: Path, wrap: str = "", rank: int | None = None) -> list[Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from coordcore.images import open_upright
+from coordcore.records.images import open_upright
 from coordcore_coord_tokens import CoordJsonl
 
 Build = Callable[..., CoordJsonl]

@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 import pytest
 
-from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, CheckedRun, Component, Kind, Selected
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Selected, kinds
 from coordcore.hookspecs import GROUP
-from coordcore.manifest.model import Manifest, Model
+from coordcore.manifest.sections import Manifest, Model
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, CoordTemplate, CoordTemplateConfig, plugin
 
 Write = Callable[..., Path]
@@ -63,13 +63,12 @@ def test_a_prompt_is_plain_text(key: str) -> None:
 
 
 def check(*configs: Any) -> list[str]:
-    kinds = {CoordJsonlConfig: (Kind.DATA, DATA), CoordTemplateConfig: (Kind.TEMPLATE, TEMPLATE)}
+    offered = {CoordJsonlConfig: (kinds.DATA, DATA), CoordTemplateConfig: (kinds.TEMPLATE, TEMPLATE)}
     selected = []
     for config in configs:
-        kind, offered = kinds[type(config)]
-        selected.append(Selected(kind=kind, component=offered, config=config, distribution="coordcore-coord-tokens"))
-    manifest = Manifest(name="test", model=Model(base="base"))
-    run = CheckedRun(manifest=manifest, selected=tuple(selected))
+        kind, component = offered[type(config)]
+        selected.append(Selected(kind=kind, component=component, config=config, distribution="coordcore-coord-tokens"))
+    run = Manifest(name="test", model=Model(base="base"), selected=tuple(selected))
     return [str(problem) for problem in plugin.coordcore_check(run)]
 
 

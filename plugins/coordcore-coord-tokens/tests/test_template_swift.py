@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from coordcore import BuildContext
-from coordcore.testing.tiny import tiny_qwen3vl
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, apply_coord_template_adapter
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore_detection.matching import Bools, Flat, Floats
-from coordcore_detection.predictions import VERSION, Box, Header, Row
-from coordcore_detection.truth import TruthImage
+from coordcore_detection.evaluate.matching import Bools, Flat, Floats
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
 
 ANNOTATIONS = Path(__file__).parents[3] / "tests" / "data" / "coco_val2014_100_boxes.json"
 SIZE = 100

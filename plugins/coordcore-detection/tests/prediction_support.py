@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from coordcore.coords import CoordVocab, ints_to_tokens
-from coordcore.testing.tiny import tiny_qwen3vl
-from coordcore_detection.tokens import TokenBytes
-from coordcore_detection.truth import TruthImage
+from coordcore_detection.decode.tokens import TokenBytes
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 # In the byte-level alphabet, Ġ is the space and Ã © the two bytes of é.
 MERGES = (

@@ -12,13 +12,13 @@ import numpy as np
 from evaluation_support import header
 from PIL import Image, ImageDraw
 
-from coordcore.rundir import METRICS, RunDir
-from coordcore_detection import distributions, results
-from coordcore_detection.distributions import Distribution
-from coordcore_detection.evaluate import Evaluated, evaluate
-from coordcore_detection.predictions import Box, Row
+from coordcore_detection.evaluate import distributions, results
+from coordcore_detection.evaluate.distributions import Distribution
+from coordcore_detection.evaluate.evaluate import Evaluated, evaluate
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import Box, Row
 from coordcore_detection.report.write import write_report
-from coordcore_detection.truth import TruthImage
+from coordcore_train.run.folder import METRICS, RunDir
 
 LABELS = ("cat", "<script>alert('x')</script>", 'a "quoted" & long dog')
 PARTS = ("text_ce/ce", "coord_soft_ce_w1/ce", "coord_soft_ce_w1/soft_ce", "coord_soft_ce_w1/mae")

@@ -12,11 +12,11 @@ import torch
 from prediction_support import END, FIRST_COORD, TOKENS, WORDS, coords, image
 
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore_detection.boxes import read_row
-from coordcore_detection.decoding import Coords
-from coordcore_detection.predictions import Row
-from coordcore_detection.recording import Recording
-from coordcore_detection.settings import PredictSettings
+from coordcore_detection.decode.decoding import Coords
+from coordcore_detection.predict.boxes import read_row
+from coordcore_detection.predict.predictions import Row
+from coordcore_detection.predict.recording import Recording
+from coordcore_detection.predict.settings import PredictSettings
 
 SIZE = (999, 999)  # a bin is a pixel
 

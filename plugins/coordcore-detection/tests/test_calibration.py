@@ -10,10 +10,10 @@ import pytest
 from evaluation_support import header, truth
 
 from coordcore import InputError
-from coordcore_detection import calibration
-from coordcore_detection.calibration import Calibration, Method, fit, fit_to_predictions
-from coordcore_detection.gather import Book
-from coordcore_detection.predictions import Box, Row
+from coordcore_detection.evaluate import calibration
+from coordcore_detection.evaluate.calibration import Calibration, Method, fit, fit_to_predictions
+from coordcore_detection.evaluate.gather import Book
+from coordcore_detection.predict.predictions import Box, Row
 
 
 def boxes(count: int = 4000) -> tuple[Any, Any]:

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from coordcore import InputError
 from coordcore.cli import app
-from coordcore_detection import resampling, results
-from coordcore_detection.compare import Line, compare, restricted
-from coordcore_detection.evaluate import evaluate
-from coordcore_detection.results import Result
-from coordcore_detection.truth import TruthImage
+from coordcore_detection.evaluate import resampling, results
+from coordcore_detection.evaluate.compare import Line, compare, restricted
+from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.results import Result
+from coordcore_detection.evaluate.truth import TruthImage
 
 SIZE = 1000
 KEYS = [f"{index}.png" for index in range(12)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coordcore_detection.decoding import NEAR_BINS, Coords, read_coords
+from coordcore_detection.decode.decoding import NEAR_BINS, Coords, read_coords
 
 torch.set_num_threads(1)
 

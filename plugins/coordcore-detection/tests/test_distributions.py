@@ -12,9 +12,9 @@ import torch
 from report_support import evaluated, recorded
 
 from coordcore import InputError
-from coordcore_detection import distributions
-from coordcore_detection.distributions import Distributions
-from coordcore_detection.predictions import Box, Row
+from coordcore_detection.evaluate import distributions
+from coordcore_detection.evaluate.distributions import Distributions
+from coordcore_detection.predict.predictions import Box, Row
 
 BINS = [10, 20, 30, 40, 500, 600, 700, 800]
 

@@ -15,11 +15,13 @@ from typer.testing import CliRunner, Result
 from coordcore import InputError
 from coordcore.cli import app
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore_detection import prediction_files, results
-from coordcore_detection.contract import differences
-from coordcore_detection.evaluate import evaluate
-from coordcore_detection.predictions import Row, Unread
-from coordcore_detection.truth import TruthImage
+from coordcore.records.answers import Unread
+from coordcore_detection.evaluate import results
+from coordcore_detection.evaluate.contract import differences
+from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict import prediction_files
+from coordcore_detection.predict.predictions import Row
 
 CAT = ("cat", (10.0, 10.0, 50.0, 50.0))
 DOG = ("dog", (60.0, 60.0, 90.0, 90.0))

@@ -15,13 +15,15 @@ from coordcore import BuildContext, Example, Geometry
 from coordcore.coords import DEFAULT_QUANTISATION, int_to_token
 from coordcore.protocols import Evaluation
 from coordcore.testing import parametrize_with_checks
-from coordcore.testing.tiny import tiny_qwen3vl
-from coordcore_detection import distributions, plugin, predict, prediction_files, results
-from coordcore_detection.decoding import Coordinates
-from coordcore_detection.evaluator import COMPONENT, DetectionConfig, DetectionEvaluator, Score
-from coordcore_detection.evaluator import Coordinates as OwnCoordinates
-from coordcore_detection.scores import SCORES
-from coordcore_detection.settings import PredictSettings
+from coordcore_detection import plugin
+from coordcore_detection.decode.decoding import Coordinates
+from coordcore_detection.evaluate import distributions, results
+from coordcore_detection.evaluate.evaluator import COMPONENT, DetectionConfig, DetectionEvaluator, Score
+from coordcore_detection.evaluate.evaluator import Coordinates as OwnCoordinates
+from coordcore_detection.predict import predict, prediction_files
+from coordcore_detection.predict.scores import SCORES
+from coordcore_detection.predict.settings import PredictSettings
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
 @parametrize_with_checks(plugin)

@@ -11,10 +11,10 @@ import torch
 from prediction_support import END, FIRST_COORD, SIZE, TOKENS, VOCAB, coords, strict
 
 from coordcore import InputError
-from coordcore_detection.answers import parse_answer
-from coordcore_detection.automaton import COORD, Automaton, answer_automaton
-from coordcore_detection.grammar import Constraint, DeviceGrammar, Grammar, compile_grammar
-from coordcore_detection.tokens import TokenBytes
+from coordcore.records.answers import parse_answer
+from coordcore_detection.decode.automaton import COORD, Automaton, answer_automaton
+from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, Grammar, compile_grammar
+from coordcore_detection.decode.tokens import TokenBytes
 
 torch.set_num_threads(1)
 

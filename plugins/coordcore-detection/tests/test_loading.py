@@ -15,11 +15,11 @@ from prediction_support import checkpoint
 from safetensors.torch import load_file, save_file
 
 from coordcore import Example, InputError
-from coordcore.checkpoint import write_checkpoint_info
-from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, CoordVocab
-from coordcore.testing.tiny import tiny_qwen3vl
-from coordcore_detection import loading
-from coordcore_detection.loading import load, question_of, weights_digest
+from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS
+from coordcore_detection.predict import loading
+from coordcore_detection.predict.loading import load, question_of, weights_digest
+from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 torch.set_num_threads(1)
 
@@ -35,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recorded(base: Path, tmp_path: Path) -> Path:
     """A checkpoint that records qwen_1000."""
     folder = Path(shutil.copytree(base, tmp_path / "recorded"))
-    write_checkpoint_info(folder, quantisation=QWEN, vocab=CoordVocab.from_tokenizer_json(folder))
+    write_checkpoint_info(folder, quantisation=QWEN, vocab=read_vocab(folder))
     return folder
 
 

@@ -14,10 +14,18 @@ from evaluation_support import random_scene
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from coordcore_detection import metrics_ap
-from coordcore_detection.matching import IOU_THRESHOLDS, Bools, Flat, Floats, bits, match
-from coordcore_detection.metrics import Found, Images, calibration_bin, calibration_table, per_image, ratios, weighted
-from coordcore_detection.metrics_ap import average_precision
+from coordcore_detection.evaluate import metrics_ap
+from coordcore_detection.evaluate.matching import IOU_THRESHOLDS, Bools, Flat, Floats, bits, match
+from coordcore_detection.evaluate.metrics import (
+    Found,
+    Images,
+    calibration_bin,
+    calibration_table,
+    per_image,
+    ratios,
+    weighted,
+)
+from coordcore_detection.evaluate.metrics_ap import average_precision
 
 # --- AP and AR ------------------------------------------------------------------------------------------------------
 
@@ -148,7 +156,7 @@ def test_boxes_past_the_hundredth_are_ignored() -> None:
 def test_matching_in_small_steps_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = random_scene(4)
     whole = match(*scene, by_label=False)
-    monkeypatch.setattr("coordcore_detection.matching._PAIRS_AT_ONCE", 10)
+    monkeypatch.setattr("coordcore_detection.evaluate.matching._PAIRS_AT_ONCE", 10)
     steps = match(*scene, by_label=False)
     assert (steps.pair.tolist(), steps.found.tolist()) == (whole.pair.tolist(), whole.found.tolist())
 

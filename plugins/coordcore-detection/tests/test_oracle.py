@@ -10,9 +10,9 @@ import pytest
 from evaluation_support import ANNOTATIONS, header, truth
 
 from coordcore.coords import quantisation
-from coordcore_detection.evaluate import evaluate
-from coordcore_detection.oracle import quantised
-from coordcore_detection.truth import TruthImage
+from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.oracle import quantised
+from coordcore_detection.evaluate.truth import TruthImage
 
 TABLE = {  # AP, AP95
     "nearest_999": (0.990, 0.909),

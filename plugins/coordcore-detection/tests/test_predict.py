@@ -13,11 +13,11 @@ import torch
 from prediction_support import checkpoint, image, images, strict
 
 from coordcore import InputError, RunError
-from coordcore_detection.predict import Loaded, PredictSettings, chat, header, load, predict
-from coordcore_detection.predictions import Row
-from coordcore_detection.recording import LOOP_TOKENS, loops
-from coordcore_detection.settings import PredictSettings as Settings
-from coordcore_detection.truth import TruthImage
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predict import Loaded, PredictSettings, chat, header, load, predict
+from coordcore_detection.predict.predictions import Row
+from coordcore_detection.predict.recording import LOOP_TOKENS, loops
+from coordcore_detection.predict.settings import PredictSettings as Settings
 
 torch.set_num_threads(1)
 

@@ -14,8 +14,9 @@ from prediction_support import checkpoint
 from typer.testing import CliRunner
 
 from coordcore.cli import app
-from coordcore_detection import calibration, prediction_files
-from coordcore_detection.predictions import Box, Row
+from coordcore_detection.evaluate import calibration
+from coordcore_detection.predict import prediction_files
+from coordcore_detection.predict.predictions import Box, Row
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,9 @@ import pytest
 from evaluation_support import header
 
 from coordcore import InputError
-from coordcore_detection.prediction_files import appending, read, resume, write
-from coordcore_detection.predictions import Box, Row, Unread
+from coordcore.records.answers import Unread
+from coordcore_detection.predict.prediction_files import appending, read, resume, write
+from coordcore_detection.predict.predictions import Box, Row
 
 
 def row(key: str, *, unread: list[Unread] | None = None) -> Row:

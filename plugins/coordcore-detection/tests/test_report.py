@@ -14,7 +14,7 @@ from PIL import Image
 from report_support import LABELS, evaluated, full_report
 
 from coordcore import InputError
-from coordcore_detection.evaluate import evaluate
+from coordcore_detection.evaluate.evaluate import evaluate
 from coordcore_detection.report.write import require_free, write_report
 
 SECTIONS = (

@@ -15,7 +15,7 @@ from report_support import MANIFEST, evaluated, recorded, run_folder
 
 from coordcore import InputError
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore_detection.evaluate import evaluate
+from coordcore_detection.evaluate.evaluate import evaluate
 from coordcore_detection.report import coordinates, drawings, page, quality, training
 
 CAT = ("cat", (10.0, 10.0, 50.0, 50.0))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from coordcore_detection.scores import DEFAULT_SCORE, SCORES, Evidence, scores_of
+from coordcore_detection.predict.scores import DEFAULT_SCORE, SCORES, Evidence, scores_of
 
 
 def evidence(

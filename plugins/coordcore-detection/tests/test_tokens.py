@@ -6,7 +6,7 @@ import pytest
 from prediction_support import checkpoint
 
 from coordcore import InputError
-from coordcore_detection.tokens import TokenBytes, token_bytes
+from coordcore_detection.decode.tokens import TokenBytes, token_bytes
 
 
 @pytest.fixture(scope="module")

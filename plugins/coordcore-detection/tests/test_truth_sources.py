@@ -14,8 +14,8 @@ from PIL import Image
 
 from coordcore import Example, Geometry, InputError
 from coordcore.coords import DEFAULT_QUANTISATION, quantisation
-from coordcore_detection.truth import TruthImage
-from coordcore_detection.truth_sources import truth_from_examples, truth_from_records
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.evaluate.truth_sources import truth_from_examples, truth_from_records
 
 RECORD: dict[str, Any] = {
     "images": ["photo.png"],

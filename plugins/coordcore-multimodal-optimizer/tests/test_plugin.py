@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from coordcore import BuildContext, CheckedRun, Kind, Selected
+from coordcore import BuildContext, Selected, kinds
+from coordcore.manifest import Manifest
 from coordcore_multimodal_optimizer import MultimodalOptimizer, MultimodalOptimizerConfig, TagSettings, plugin
 
 [COMPONENT] = plugin.coordcore_optimizers()
@@ -20,9 +21,9 @@ from coordcore_multimodal_optimizer import MultimodalOptimizer, MultimodalOptimi
 def _problems(config: Any, *, freeze_vision: bool, freeze_aligner: bool) -> list[str]:
     tuner = SimpleNamespace(freeze_vision=freeze_vision, freeze_aligner=freeze_aligner)
     one = Selected(
-        kind=Kind.OPTIMIZER, component=COMPONENT, config=config, distribution="coordcore-multimodal-optimizer"
+        kind=kinds.OPTIMIZER, component=COMPONENT, config=config, distribution="coordcore-multimodal-optimizer"
     )
-    run = CheckedRun(manifest=SimpleNamespace(tuner=tuner), selected=(one,))
+    run = Manifest(manifest=SimpleNamespace(tuner=tuner), selected=(one,))
     return [str(problem) for problem in plugin.coordcore_check(run)]
 
 

@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from coordcore.coords import CoordVocab
-from coordcore.objective import LinearHead, Objective, make_targets
 from coordcore.protocols import CoordPositions, LossTerm, TextPositions
 from coordcore_soft_ce_w1 import CoordSoftCEW1Config, fused, gaussian_soft_targets, soft_cross_entropy, wasserstein_1
 from coordcore_soft_ce_w1.terms import CoordTerm, loss_terms, text_gate
+from coordcore_train.objective import LinearHead, Objective, make_targets
 
 K = 1000
 COORD_IDS = torch.arange(200, 200 + K)

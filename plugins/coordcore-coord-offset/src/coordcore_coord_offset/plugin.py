@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from coordcore import (
-    COORD_TOKENS,
-    BuildContext,
-    CheckedRun,
-    Component,
-    InputError,
-    Kind,
-    Problem,
-    hookimpl,
-    option,
-)
+from coordcore import COORD_TOKENS, BuildContext, Component, InputError, Problem, hookimpl, kinds, option
+from coordcore.manifest import Manifest
 
 if TYPE_CHECKING:
     from coordcore_coord_offset.surgery import CoordOffsetSurgery
@@ -66,10 +57,10 @@ def coordcore_surgeries() -> Iterable[Component]:
 
 
 @hookimpl
-def coordcore_check(run: CheckedRun) -> Iterator[Problem]:
+def coordcore_check(run: Manifest) -> Iterator[Problem]:
     """ZeRO-3 by name is known before a model is loaded; from a DeepSpeed file, installing finds it."""
-    deepspeed = run.manifest.launch.deepspeed
-    for one in run.of(Kind.SURGERY):
+    deepspeed = run.launch.deepspeed
+    for one in run.of(kinds.SURGERY):
         if isinstance(one.config, CoordOffsetConfig) and deepspeed in ("zero3", "zero3_offload"):
             yield Problem(
                 path=one.path,

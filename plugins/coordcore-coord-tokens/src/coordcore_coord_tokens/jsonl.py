@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import BuildContext, Example, InputError, Problem
-from coordcore.images import open_upright
+from coordcore.records.images import open_upright
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.files import shown
 from coordcore_coord_tokens.lines import Lines

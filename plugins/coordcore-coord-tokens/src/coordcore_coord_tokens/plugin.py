@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from attrs.validators import and_, gt, min_len, optional
 
-from coordcore import (
-    COORD_SUPERVISION,
-    COORD_TOKENS,
-    BuildContext,
-    CheckedRun,
-    Component,
-    Kind,
-    Problem,
-    hookimpl,
-    option,
-)
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Problem, hookimpl, kinds, option
+from coordcore.manifest import Manifest
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.jsonl import CoordJsonl
@@ -154,9 +145,9 @@ def coordcore_template_adapters() -> Iterable[Component]:
 
 
 @hookimpl
-def coordcore_check(run: CheckedRun) -> Iterable[Problem]:
-    data = [one.config for one in run.of(Kind.DATA) if isinstance(one.config, CoordJsonlConfig)]
-    templates = [one.config for one in run.of(Kind.TEMPLATE) if isinstance(one.config, CoordTemplateConfig)]
+def coordcore_check(run: Manifest) -> Iterable[Problem]:
+    data = [one.config for one in run.of(kinds.DATA) if isinstance(one.config, CoordJsonlConfig)]
+    templates = [one.config for one in run.of(kinds.TEMPLATE) if isinstance(one.config, CoordTemplateConfig)]
     for config in data:
         if config.emits_coord_tokens and any(not template.coord_tokens for template in templates):
             yield Problem(
@@ -167,4 +158,4 @@ def coordcore_check(run: CheckedRun) -> Iterable[Problem]:
             from coordcore.coords import quantisation
             from coordcore_coord_tokens.jsonl import record_problems
 
-            yield from record_problems(config, quantisation(run.manifest.coords.quantisation))
+            yield from record_problems(config, quantisation(run.coords.quantisation))

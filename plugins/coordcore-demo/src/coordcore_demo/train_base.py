@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coordcore.checkpoint import whole_folder
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore.records import InputError
-from coordcore.testing.tiny import tiny_qwen3vl
+from coordcore.errors import InputError
+from coordcore.files import whole_folder
 from coordcore_demo.data import Pictures
 from coordcore_demo.plugin import PROMPT, ShapesConfig
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 SEED = 20250
 PICTURES = 6000

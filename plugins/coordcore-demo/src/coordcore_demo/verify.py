@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordcore.checkpoint import read_checkpoint_info
 from coordcore.coords import DEFAULT_QUANTISATION, Quantisation
-from coordcore.records import InputError
+from coordcore.errors import InputError
 from coordcore_demo.plugin import PROMPT
 from coordcore_demo.scores import Scores, parse, score
 from coordcore_demo.shapes import MAX_OBJECTS, Shape, draw
+from coordcore_train.checkpoint.folder import read_checkpoint_info
 
 if TYPE_CHECKING:
     from PIL import Image

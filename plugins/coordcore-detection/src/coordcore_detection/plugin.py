@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from coordcore import Command, Component, hookimpl
-from coordcore_detection.evaluator import COMPONENT
+from coordcore_detection.evaluate.evaluator import COMPONENT
 
 _COMMANDS = {
     "predict": "Ask a run or checkpoint about the images of a record file.",
@@ -15,8 +15,6 @@ _COMMANDS = {
     "eval": "Measure predictions against a record file.",
     "report": "Write the report of an evaluation anew: curves, pictures, calibration, training.",
     "compare": "Show two evaluations side by side, with intervals.",
-    "doctor": "Look for everything that silently ruins a run, before it starts.",
-    "data": "Convert annotation formats to records and back, and check records for wrong conventions.",
 }
 
 

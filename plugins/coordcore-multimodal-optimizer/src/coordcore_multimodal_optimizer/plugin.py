@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs.validators import ge, gt, optional
 
-from coordcore import BuildContext, CheckedRun, Component, Kind, Problem, hookimpl, option
+from coordcore import BuildContext, Component, Problem, hookimpl, kinds, option
+from coordcore.manifest import Manifest
 
 if TYPE_CHECKING:
     from coordcore_multimodal_optimizer.groups import MultimodalOptimizer
@@ -93,14 +94,14 @@ def coordcore_optimizers() -> Iterable[Component]:
 
 
 @hookimpl
-def coordcore_check(run: CheckedRun) -> Iterator[Problem]:
+def coordcore_check(run: Manifest) -> Iterator[Problem]:
     """A learning rate for a part that `[tuner]` keeps frozen would be dropped without a word."""
-    for one in run.of(Kind.OPTIMIZER):
+    for one in run.of(kinds.OPTIMIZER):
         if not isinstance(one.config, MultimodalOptimizerConfig):
             continue
         for part in ("vision", "aligner"):
             lr = one.config.of(part).lr
-            if lr is not None and getattr(run.manifest.tuner, f"freeze_{part}"):
+            if lr is not None and getattr(run.tuner, f"freeze_{part}"):
                 yield Problem(
                     path=f"{one.path}.{part}_lr",
                     message=f"{lr:g} would train nothing: tuner.freeze_{part} is true; set that to false or drop this",

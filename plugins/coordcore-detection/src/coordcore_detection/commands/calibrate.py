@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coordcore_detection.commands.options import OutsideName, Score, SpaceName
+from coordcore.options import OutsideName, Score, SpaceName
 
 
 class Method(StrEnum):
@@ -35,10 +35,11 @@ def command(
 ) -> None:
     """Fit the scores of PREDICTIONS to RECORDS, a split that the model was not trained on."""
     from coordcore.coords import Quantisation
-    from coordcore_detection import calibration, prediction_files
-    from coordcore_detection.commands.outputs import require_writable
-    from coordcore_detection.gather import Book
-    from coordcore_detection.truth_sources import truth_from_records
+    from coordcore.files import require_writable
+    from coordcore_detection.evaluate import calibration
+    from coordcore_detection.evaluate.gather import Book
+    from coordcore_detection.evaluate.truth_sources import truth_from_records
+    from coordcore_detection.predict import prediction_files
 
     require_writable(output, predictions, records, overwrite=overwrite)
     header, rows = prediction_files.read(predictions)

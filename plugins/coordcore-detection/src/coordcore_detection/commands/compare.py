@@ -27,9 +27,9 @@ def command(
     import attrs
     from rich.console import Console
 
-    from coordcore_detection import results, tables
-    from coordcore_detection.commands.outputs import require_writable
-    from coordcore_detection.compare import compare
+    from coordcore.files import require_writable
+    from coordcore_detection.evaluate import results, tables
+    from coordcore_detection.evaluate.compare import compare
 
     require_writable(output, results.file_in(a), results.file_in(b), overwrite=overwrite)
     first, second = results.read(a), results.read(b)

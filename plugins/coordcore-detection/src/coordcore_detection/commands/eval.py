@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coordcore_detection.commands.options import OutsideName, SpaceName
+from coordcore.options import OutsideName, SpaceName
 
 
 def command(
@@ -34,12 +34,13 @@ def command(
     from rich.console import Console
 
     from coordcore.coords import Quantisation
-    from coordcore_detection import distributions, prediction_files, results, tables
-    from coordcore_detection.commands.outputs import require_writable
-    from coordcore_detection.evaluate import evaluate
+    from coordcore.files import require_writable
+    from coordcore_detection.evaluate import distributions, results, tables
+    from coordcore_detection.evaluate.evaluate import evaluate
+    from coordcore_detection.evaluate.truth_sources import truth_from_records
+    from coordcore_detection.predict import prediction_files
     from coordcore_detection.report.training import find_run
     from coordcore_detection.report.write import require_free, write_report
-    from coordcore_detection.truth_sources import truth_from_records
 
     require_writable(output, predictions, records, overwrite=overwrite)
     if report is not None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordcore_detection.commands.options import OutsideName, Score, SpaceName
+from coordcore.options import OutsideName, Score, SpaceName
 
 if TYPE_CHECKING:
-    from coordcore_detection.predictions import Row
+    from coordcore_detection.predict.predictions import Row
 
 
 class Coordinates(StrEnum):
@@ -82,16 +82,16 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Ask RUN_OR_CHECKPOINT about the images of RECORDS, and write a row of text, boxes and scores for each."""
-    from coordcore.engine.quiet import quiet, quiet_transformers
+    from coordcore_train.run.quiet import quiet, quiet_transformers
 
     quiet()
     from coordcore import InputError
     from coordcore.coords import quantisation as convention
-    from coordcore_detection import calibration as calibrations
-    from coordcore_detection import prediction_files
-    from coordcore_detection.commands.outputs import require_writable
-    from coordcore_detection.settings import PredictSettings
-    from coordcore_detection.truth_sources import truth_from_records
+    from coordcore.files import require_writable
+    from coordcore_detection.evaluate import calibration as calibrations
+    from coordcore_detection.evaluate.truth_sources import truth_from_records
+    from coordcore_detection.predict import prediction_files
+    from coordcore_detection.predict.settings import PredictSettings
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if system is not None and question is None:
@@ -116,7 +116,7 @@ def command(
         raise InputError(str(error)) from error
     import torch
 
-    from coordcore_detection import predict
+    from coordcore_detection.predict.predict import predict
 
     quiet_transformers()
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device is Device.AUTO else device.value

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from coordcore_detection.evaluate import Evaluated
-    from coordcore_detection.results import Result
-    from coordcore_detection.truth import TruthImage
+    from coordcore_detection.evaluate.evaluate import Evaluated
+    from coordcore_detection.evaluate.results import Result
+    from coordcore_detection.evaluate.truth import TruthImage
 
 
 def command(
@@ -27,8 +27,8 @@ def command(
 
     `coordcore eval --report DIR` writes one for predictions that belong to no run.
     """
-    from coordcore_detection import distributions, results
-    from coordcore_detection.evaluator import PREDICTIONS
+    from coordcore_detection.evaluate import distributions, results
+    from coordcore_detection.evaluate.evaluator import PREDICTIONS
     from coordcore_detection.report.training import find_run
     from coordcore_detection.report.write import require_free, write_report
 
@@ -57,12 +57,12 @@ def command(
 
 def _held_out(run: Path) -> Sequence[TruthImage]:
     """The images that the evaluator saw."""
-    from coordcore.engine.quiet import quiet
+    from coordcore_train.run.quiet import quiet
 
     quiet()
     from coordcore import InputError
-    from coordcore.engine.prepare import load_run
-    from coordcore_detection.truth_sources import truth_from_examples
+    from coordcore_detection.evaluate.truth_sources import truth_from_examples
+    from coordcore_train.run.prepare import load_run
 
     plan = load_run(run)
     examples = plan.data.validation()
@@ -74,8 +74,8 @@ def _held_out(run: Path) -> Sequence[TruthImage]:
 def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file: Path) -> Evaluated:
     """The evaluation with its boxes. Raises InputError when the run's data is no longer what was evaluated."""
     from coordcore import InputError
-    from coordcore_detection import prediction_files
-    from coordcore_detection.evaluate import evaluate
+    from coordcore_detection.evaluate.evaluate import evaluate
+    from coordcore_detection.predict import prediction_files
 
     count = min(len(result.detail.images), len(truth))
     evaluated = evaluate((truth[index] for index in range(count)), *prediction_files.read(predictions))

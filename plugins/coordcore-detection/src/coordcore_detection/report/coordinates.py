@@ -9,11 +9,11 @@ import attrs
 import numpy as np
 
 from coordcore.coords import NUM_BINS, Quantisation
-from coordcore_detection.distributions import Distribution
-from coordcore_detection.evaluate import Evaluated
+from coordcore_detection.evaluate.distributions import Distribution
+from coordcore_detection.evaluate.evaluate import Evaluated
+from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.report import charts
 from coordcore_detection.report.page import Group, Picture, short
-from coordcore_detection.truth import TruthImage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coordcore import InputError
-from coordcore_detection.evaluate import Evaluated
-from coordcore_detection.matching import Floats, Ints
+from coordcore_detection.evaluate.evaluate import Evaluated
+from coordcore_detection.evaluate.matching import Floats, Ints
+from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.report.charts import ORANGE, SKY
 from coordcore_detection.report.page import Group, Picture, short
-from coordcore_detection.truth import TruthImage
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coordcore_detection.evaluate import Evaluated
-from coordcore_detection.matching import Bools, Floats, Ints
+from coordcore_detection.evaluate.evaluate import Evaluated
+from coordcore_detection.evaluate.matching import Bools, Floats, Ints
+from coordcore_detection.evaluate.results import Result
 from coordcore_detection.report import charts
 from coordcore_detection.report.page import Picture
-from coordcore_detection.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,10 +13,10 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.coords import NUM_BINS
-from coordcore.rundir import RunDir
-from coordcore.tensorfile import Stored, read_bytes, tensors_in
 from coordcore_detection.report import charts
 from coordcore_detection.report.page import Picture
+from coordcore_train.checkpoint.tensorfile import Stored, read_bytes, tensors_in
+from coordcore_train.run.folder import RunDir
 
 _CHECKPOINT_METRICS = ("AP", "AP50", "F1", "mean_iou")
 _FAR_APART = 20.0

@@ -8,9 +8,10 @@ from typing import Any
 
 from coordcore import InputError
 from coordcore.coords import Quantisation
-from coordcore.rundir import RunDir
-from coordcore_detection import distributions, results, tables
-from coordcore_detection.evaluate import Evaluated
+from coordcore_detection.evaluate import distributions, results, tables
+from coordcore_detection.evaluate.evaluate import Evaluated
+from coordcore_detection.evaluate.results import Result
+from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.report import charts, coordinates, drawings, quality, training
 from coordcore_detection.report.page import (
     Group,
@@ -25,8 +26,7 @@ from coordcore_detection.report.page import (
     table,
 )
 from coordcore_detection.report.training import Run
-from coordcore_detection.results import Result
-from coordcore_detection.truth import TruthImage
+from coordcore_train.run.folder import RunDir
 
 FILE = "report.html"
 PLOTS = "report"

@@ -1,0 +1,111 @@
+"""Files and folders that appear whole or not at all, and where a command may write. Torch-free."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from coordcore.errors import InputError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def require_writable(output: Path | None, *inputs: Path | None, overwrite: bool) -> None:
+    """Raise InputError for an `output` that is there and not to be replaced, is a folder, or is one of the inputs."""
+    if output is None or not output.exists():
+        return
+    if any(one is not None and one.exists() and output.samefile(one) for one in inputs):
+        raise InputError(f"{output}: is read by this command; name another file to write")
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; name a file")
+    if not overwrite:
+        raise InputError(f"{output}: exists; replace it with --overwrite, or name another file")
+
+
+@contextmanager
+def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"] = "error") -> Iterator[Path]:
+    """Give a fresh folder beside `output`, and rename it to `output` when the block ends without an exception.
+
+    `output` therefore appears whole or not at all. What a process that was killed left beside it is removed.
+    if_exists: what to do when `output` exists by then: "error" (also checked at the start), "replace" it, or "keep" it
+    and drop the new one, for a cache that several processes fill.
+    Raises InputError for an existing `output` under "error", and where no folder can be made.
+    """
+    output = Path(os.path.abspath(output))
+    refusal = f"{output}: already exists; choose another folder, or ask for it to be replaced"
+    if if_exists == "error" and os.path.lexists(output):
+        raise InputError(refusal)
+    _remove_abandoned(output)
+    scratch = output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.tmp")
+    fresh = scratch.with_suffix(".new")
+    try:
+        fresh.mkdir(parents=True)
+    except OSError as error:
+        above = next(one for one in output.parents if os.path.lexists(one))
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"{output}: cannot be made in {above}: {why}; choose another folder") from error
+    alive = os.open(fresh, os.O_RDONLY)
+    _try_lock(alive)
+    os.rename(fresh, scratch)  # under the name that others look at it is locked from the start
+    try:
+        yield scratch
+        if if_exists == "replace" and os.path.lexists(output):
+            old = scratch.with_suffix(".old")
+            os.replace(output, old)
+            os.replace(scratch, output)
+            _remove(old)
+            return
+        try:
+            os.replace(scratch, output)
+        except OSError as error:
+            if if_exists == "keep" and output.is_dir():
+                return
+            if os.path.lexists(output):
+                raise InputError(refusal) from error
+            raise
+    finally:
+        _remove(scratch)
+        os.close(alive)
+
+
+def _remove_abandoned(output: Path) -> None:
+    """Remove what a process that was killed left of an earlier try. A folder whose writer lives is locked by it."""
+    for path in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 12}.tmp"):
+        with suppress(FileNotFoundError):  # another process removes it as well
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if _try_lock(descriptor):
+                    shutil.rmtree(path)
+            finally:
+                os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock a folder for as long as the descriptor is open; False when another process has it, or none can."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # taken, or a network file system without locks: then nothing is ever taken for abandoned
+        return False
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""The hooks of the plugins that a run names, called one plugin after another. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coordcore.errors import Problem, RunError
+from coordcore.guard import guarded
+
+if TYPE_CHECKING:
+    from coordcore.manifest.sections import Manifest
+    from coordcore.plugins import PluginInfo
+
+
+class Hooks:
+    """The lifecycle hooks of some plugins, typed. Called in the order in which the plugins are listed."""
+
+    def __init__(self, infos: Sequence[PluginInfo]) -> None:
+        self._infos = infos
+
+    def check(self, run: Manifest) -> Iterator[Problem]:
+        """What the plugins' `coordcore_check`, and the `check` of every selected component, report about `run`.
+
+        A plugin that fails at it is a problem of the run, which names it, and of nobody else.
+        """
+        for selected in run.selected:
+            check = selected.component.check
+            ask = partial(map, check, [selected.config], [run])
+            yield from _asked(ask, selected.path, selected.distribution)
+        for info in self._infos:
+            if info.relay is None:
+                continue
+            own = [selected.path for selected in run.selected if selected.distribution == info.distribution]
+            place = own[0] if own else "requires"
+            yield from _asked(partial(info.relay.coordcore_check, run=run), place, info.distribution)
+
+    def step_ended(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell the plugins that a step was logged. Raises RunError, with the plugin's name, for what one raises."""
+        self._tell("coordcore_step_ended", step=step, metrics=metrics)
+
+    def run_ended(self, run_dir: Path, error: BaseException | None) -> None:
+        """Tell the plugins that the run is over. Raises RunError as `step_ended`."""
+        self._tell("coordcore_run_ended", run_dir=run_dir, error=error)
+
+    def _tell(self, hook: str, **arguments: Any) -> None:
+        for info in self._infos:
+            try:
+                getattr(info.relay, hook)(**arguments)
+            except Exception as error:  # named and passed on, whatever it is
+                raise RunError(f"plugin {info.distribution}: {hook} raised {type(error).__name__}: {error}") from error
+
+
+def _asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:
+    """The problems in the answers that `ask` gives. What the plugin does wrong meanwhile is a problem at `place`."""
+    problems: list[Problem] = []
+    with guarded() as watch:
+        for answer in ask():
+            problems += _problems(answer, place, distribution)
+    if watch.error is not None:
+        problems.append(_fault(place, distribution, f"raised {type(watch.error).__name__}: {watch.error}"))
+    return problems
+
+
+def _problems(answer: Any, place: str, distribution: str) -> Iterator[Problem]:
+    """The problems in what a check returned, None being none; a problem with the plugin where it is anything else."""
+    if answer is None:
+        return
+    if isinstance(answer, str) or not isinstance(answer, Iterable):
+        yield _fault(place, distribution, f"returned {answer!r}, which is no iterable of Problem objects")
+        return
+    for item in answer:
+        yield (
+            item
+            if isinstance(item, Problem)
+            else _fault(place, distribution, f"reported {item!r}, which is no Problem")
+        )
+
+
+def _fault(place: str, distribution: str, what: str) -> Problem:
+    return Problem(path=place, message=f"the check of plugin {distribution} {what}; tell its authors, or leave it out")

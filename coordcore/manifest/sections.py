@@ -1,0 +1,200 @@
+"""The sections of a manifest that belong to the core, as frozen attrs classes. Torch-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len, optional
+
+from coordcore.components import Selected, option
+
+MANIFEST_VERSION = 1
+
+PACKAGE = "package:"
+"""What `[model] base` begins with for a checkpoint that lies in an installed package."""
+
+
+def is_hub_id(base: str) -> bool:
+    """Whether `base` has the form of a hub id, OWNER/NAME."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base) is not None
+
+
+@attrs.frozen(kw_only=True)
+class Model:
+    """`[model]`: what is trained."""
+
+    base: str = option(
+        validator=min_len(1),
+        help="checkpoint folder (relative to this file), 'package:NAME/FOLDER' for one shipped in an installed "
+        "package, or a hub id",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = option(default="bfloat16", help="dtype of the base weights")
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
+        default="auto", help="attention implementation; auto lets transformers choose"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Vocab:
+    """`[vocab]`: expand a base that lacks the coord tokens before training. Leave the section out to forbid it."""
+
+    initialiser: Literal["mean", "digits", "smooth"] = option(
+        default="digits", help="how the 1000 new rows start; see coordcore expand --help"
+    )
+    seed: int = option(default=0, validator=ge(0), help="seed of the initialiser's small noise")
+
+
+@attrs.frozen(kw_only=True)
+class Coords:
+    """`[coords]`: the declared quantisation."""
+
+    quantisation: str = option(
+        default="nearest_999", help="encode and decode convention; data, checkpoint and predictions must agree"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Tuner:
+    """`[tuner]`: which parameters of the base are trained."""
+
+    type: Literal["lora", "full"] = option(default="lora", help="LoRA adapters, or the language model's own weights")
+    rank: int = option(default=16, validator=gt(0), help="LoRA rank")
+    alpha: float = option(default=32.0, validator=gt(0), help="LoRA alpha")
+    dropout: float = option(default=0.0, validator=[ge(0), le(1)], help="LoRA dropout")
+    target_modules: tuple[str, ...] = option(
+        default=("all-linear",), validator=min_len(1), help="modules LoRA adapts; all-linear for every linear layer"
+    )
+    freeze_vision: bool = option(default=True, help="keep the vision tower as it is")
+    freeze_aligner: bool = option(default=True, help="keep the vision-to-language projector as it is")
+
+
+@attrs.frozen(kw_only=True)
+class Train:
+    """`[train]`: how long and how."""
+
+    steps: int | None = option(default=None, validator=optional(gt(0)), help="optimizer steps; overrides epochs")
+    epochs: float = option(default=1.0, validator=gt(0), help="passes over the training examples")
+    batch_size: int = option(default=1, validator=gt(0), help="examples per rank and micro-batch")
+    accumulation: int = option(default=1, validator=gt(0), help="micro-batches per optimizer step")
+    eval_batch_size: int | None = option(
+        default=None, validator=optional(gt(0)), help="examples per rank in evaluation; batch_size when absent"
+    )
+    learning_rate: float = option(default=1e-4, validator=gt(0), help="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = option(default="cosine", help="learning-rate schedule")
+    warmup: float = option(default=0.03, validator=[ge(0), lt(1)], help="share of the steps spent warming up")
+    weight_decay: float = option(default=0.0, validator=ge(0), help="decoupled weight decay on matrices")
+    betas: tuple[float, float] = option(
+        default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1))), help="Adam's betas"
+    )
+    max_grad_norm: float = option(default=1.0, validator=gt(0), help="gradient norm is clipped to this")
+    optim: str = option(default="adamw_torch_fused", help="transformers' optimizer name")
+    max_length: int = option(default=2048, validator=gt(0), help="tokens per example; a longer one stops the run")
+    max_pixels: int | None = option(
+        default=None, validator=optional(gt(0)), help="images are reduced to at most this many pixels"
+    )
+    gradient_checkpointing: bool = option(default=False, help="trade time for memory")
+    seed: int = option(default=42, validator=[ge(0), lt(2**32)], help="seed of weights, shuffling and dropout")
+    workers: int = option(default=0, validator=ge(0), help="data-loader processes per rank")
+    threads: int | None = option(
+        default=None, validator=optional(gt(0)), help="CPU threads per rank; torch's own choice when absent"
+    )
+    device: Literal["auto", "cpu", "cuda"] = option(default="auto", help="auto takes a GPU when there is one")
+    log_every: int = option(default=10, validator=gt(0), help="steps between logged metrics")
+    save_every: int | None = option(
+        default=None, validator=optional(gt(0)), help="steps between checkpoints; only the last step when absent"
+    )
+    eval_every: int | None = option(
+        default=None, validator=optional(gt(0)), help="steps between evaluations; only at the end when absent"
+    )
+    evaluate_checkpoints: bool = option(
+        default=False, help="call the [eval] evaluators on every checkpoint when it is saved, and not only at the end"
+    )
+    keep: int | None = option(default=2, validator=optional(gt(0)), help="checkpoints kept; the newest ones")
+    swift: dict[str, Any] = option(factory=dict, help="any other ms-swift argument, passed through by its own name")
+
+
+@attrs.frozen(kw_only=True)
+class Launch:
+    """`[launch]`: several processes. `coordcore run` starts torchrun itself unless it already runs under one."""
+
+    nproc_per_node: int = option(default=1, validator=gt(0), help="processes (GPUs) on this node")
+    nnodes: int = option(default=1, validator=gt(0), help="nodes")
+    node_rank: int = option(default=0, validator=ge(0), help="rank of this node, 0 .. nnodes-1")
+    master_addr: str = option(default="127.0.0.1", validator=min_len(1), help="address of node 0")
+    master_port: int | None = option(
+        default=None, validator=optional(in_(range(1, 65536))), help="port on node 0; a free one when absent"
+    )
+    deepspeed: str | None = option(
+        default=None, help="ms-swift's DeepSpeed setting: zero1, zero2, zero3, zero2_offload, zero3_offload or a file"
+    )
+    fsdp: str | None = option(default=None, help="ms-swift's FSDP setting: fsdp2 or a file")
+
+    def __attrs_post_init__(self) -> None:
+        if self.node_rank >= self.nnodes:
+            raise ValueError(f"node_rank must be below nnodes ({self.nnodes}), got {self.node_rank}")
+        if self.nnodes > 1 and self.master_port is None:
+            raise ValueError("master_port is needed with several nodes: each would choose another free one")
+        if self.nnodes > 1 and (self.master_addr == "localhost" or self.master_addr.startswith("127.")):
+            raise ValueError(f"master_addr must be node 0's address with several nodes, got {self.master_addr!r}")
+        if self.deepspeed and self.fsdp:
+            raise ValueError("deepspeed and fsdp exclude each other; keep one")
+
+
+@attrs.frozen(kw_only=True)
+class Output:
+    """`[output]`: where results go."""
+
+    dir: Path | None = option(default=None, help="run folder; runs/<name> in the working directory when absent")
+    merge: bool = option(default=True, help="write the merged checkpoint to <dir>/merged at the end")
+
+
+@attrs.frozen(kw_only=True)
+class Plugins:
+    """`[plugins]`: which installed plugins are not loaded."""
+
+    block: tuple[str, ...] = option(default=(), help="distribution names to leave out")
+
+
+def _is_folder_name(_instance: Manifest, _attribute: Any, name: str) -> None:
+    if not name or name.startswith(".") or set(name) & set("/\\\n"):
+        raise ValueError("must be usable as a folder name")
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """A whole manifest, structured. `selected` holds the component sections in manifest order, by kind."""
+
+    manifest_version: int = option(default=MANIFEST_VERSION, help="version of this format")
+    name: str = option(validator=_is_folder_name, help="names the run; the file's stem when absent")
+    requires: tuple[str, ...] = option(default=(), help='distributions the run needs: "coordcore-soft-ce-w1>=0.1"')
+    model: Model
+    vocab: Vocab | None = None
+    coords: Coords = attrs.field(factory=Coords)
+    tuner: Tuner = attrs.field(factory=Tuner)
+    train: Train = attrs.field(factory=Train)
+    launch: Launch = attrs.field(factory=Launch)
+    output: Output = attrs.field(factory=Output)
+    plugins: Plugins = attrs.field(factory=Plugins)
+    selected: tuple[Selected, ...] = ()
+
+    def of(self, kind: str) -> tuple[Selected, ...]:
+        """The selected components of one kind, in manifest order."""
+        return tuple(selected for selected in self.selected if selected.kind == kind)
+
+    def capabilities(self) -> Mapping[str, tuple[str, ...]]:
+        """Capability -> the dotted paths of the selected components that provide it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for selected in self.selected:
+            for capability in selected.component.provides(selected.config):
+                found[capability] = (*found.get(capability, ()), selected.path)
+        return found
+
+    @property
+    def named(self) -> list[str]:
+        """The distributions this run names: those of its components, and those in `requires`."""
+        required = [re.split(r"[^\w.-]", text.strip(), maxsplit=1)[0] for text in self.requires]
+        return list(dict.fromkeys([*(selected.distribution for selected in self.selected), *required]))

@@ -1,0 +1,43 @@
+"""Arguments and choices that several commands offer, plugins' among them. Torch-free."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class SpaceName(StrEnum):
+    """What the numbers of the records are."""
+
+    BIN = "bin"
+    PIXEL = "pixel"
+    NORM1 = "norm1"
+
+
+class OutsideName(StrEnum):
+    """What becomes of a corner outside its image."""
+
+    ERROR = "error"
+    CLIP = "clip"
+
+
+class Score(StrEnum):
+    """What a box's score is made of."""
+
+    GEOMETRIC_MEAN = "geometric_mean"
+    MIN = "min"
+    COORD_MASS = "coord_mass"
+    ENTROPY = "entropy"
+    NEAR = "near"
+
+
+ManifestFile = Annotated[Path, typer.Argument(metavar="MANIFEST", help="The TOML file to read.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. train.steps=10. May be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies in the output folder.")]

@@ -1,0 +1,1 @@
+"""The floor under all plugins: examples, records, answers and geometry. Torch-free; import its modules."""

@@ -1,0 +1,1 @@
+"""What the numbers of a record file give away about their convention. Torch-free."""

@@ -1,0 +1,279 @@
+"""`coordcore data check`: what the numbers of a record file give away about their convention. Torch-free.
+
+The file may break every rule of the record format: lines and objects that cannot be read are counted and left out.
+"""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from coordcore import InputError
+from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, is_coord_token, token_to_int
+from coordcore_data.convert.core import BoxOrder, Space, bounds
+from coordcore_data.convert.progress import shown
+from coordcore_data.convert.sizes import FileSize, read_size
+from coordcore_data.convert.text import UnreadableError, json_lines, parse_json
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_HUGE = 1e12
+_UPPER = np.array([False, False, True, True])
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Sample:
+    """All boxes of a record file, as they are written.
+
+    boxes: [n, 4] float64, coord tokens as their bins, polygons as their enclosing boxes. sizes: [n, 2] width and height
+    of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
+    files: path, width and height of each record. tokens: boxes written as coord tokens. repeated: boxes that occur
+    again in the same record with the same description. declared: what `metadata.quantisation` says, with how often.
+    problems: what could not be read, with how often; examples: where first.
+    """
+
+    path: Path
+    records: int
+    empty: int
+    polygons: int
+    tokens: int
+    repeated: int
+    boxes: Array
+    sizes: Array
+    owner: Array
+    labels: tuple[str, ...]
+    files: tuple[tuple[str, float, float], ...]
+    declared: dict[str, int]
+    problems: dict[str, int]
+    examples: dict[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class RoundTrip:
+    """Pixels between a coordinate and what a convention makes of it. Over all coordinates of all boxes."""
+
+    mean: float
+    p95: float
+    worst: float
+
+
+@attrs.frozen(kw_only=True)
+class FileSizes:
+    """Records against their image files."""
+
+    checked: int
+    equal: int
+    problems: dict[str, int]
+    examples: dict[str, str]
+
+
+def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> Sample:
+    """Read a record file, its first `limit` records only if given. Raises InputError if it has no record.
+
+    progress: show a bar on stderr.
+    """
+    values, sizes, owner = array("d"), array("d"), array("q")
+    counts = {"records": 0, "empty": 0, "polygons": 0, "tokens": 0, "repeated": 0}
+    labels: list[str] = []
+    files: list[tuple[str, float, float]] = []
+    declared: dict[str, int] = {}
+    problems: dict[str, int] = {}
+    examples: dict[str, str] = {}
+
+    def problem(what: str, where: str) -> None:
+        problems[what] = problems.get(what, 0) + 1
+        examples.setdefault(what, where)
+
+    lines = json_lines(path)
+    for number, line in shown(lines, "reading") if progress else lines:
+        if limit is not None and counts["records"] == limit:
+            break
+        counts["records"] += 1
+        try:
+            record = parse_json(line)
+        except UnreadableError as error:
+            problem(f"line: {error.reason}", f"line {number}: {error.detail}")
+            continue
+        if not isinstance(record, dict):
+            problem("line: no JSON object", f"line {number}")
+            continue
+        width, height = _size(record.get("width")), _size(record.get("height"))
+        if not (width > 0 and height > 0):
+            problem("record without a width and height from 1 to 1,000,000", f"line {number}")
+        images = record.get("images")
+        name = images[0] if isinstance(images, list) and len(images) == 1 else None
+        if not isinstance(name, str):
+            problem("record without exactly one image path", f"line {number}")
+            name = ""
+        files.append((_printable(name), width, height))
+        metadata = record.get("metadata")
+        spec = metadata.get("quantisation") if isinstance(metadata, dict) else None
+        if spec is not None:
+            key = _printable(str(spec.get("name") if isinstance(spec, dict) else spec))
+            declared[key] = declared.get(key, 0) + 1
+        objects = record.get("objects")
+        if not isinstance(objects, list):
+            problem("record without a list of objects", f"line {number}")
+            continue
+        counts["empty"] += not objects
+        seen = set()
+        for index, one in enumerate(objects):
+            where = f"objects[{index}] on line {number}"
+            found = _geometry(one)
+            if isinstance(found, str):
+                problem(found, where)
+                continue
+            box, kind, token = found
+            counts["polygons"] += kind == "poly"
+            counts["tokens"] += token
+            labels.append(_printable(str(one.get("desc"))))
+            key_of = (labels[-1], *box)
+            counts["repeated"] += key_of in seen
+            seen.add(key_of)
+            values.extend(box)
+            sizes.extend((width, height))
+            owner.append(len(files) - 1)
+    if not counts["records"]:
+        raise InputError(f"{path}: holds no records")
+    return Sample(
+        path=path,
+        **counts,
+        boxes=np.array(values, dtype=np.float64).reshape(-1, 4),
+        sizes=np.array(sizes, dtype=np.float64).reshape(-1, 2),
+        owner=np.array(owner, dtype=np.int64),
+        labels=tuple(labels),
+        files=tuple(files),
+        declared=declared,
+        problems=problems,
+        examples=examples,
+    )
+
+
+def _printable(text: str) -> str:
+    """Without lone surrogates, which no terminal, file name or font takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _size(value: Any) -> float:
+    """A width or height that a record may have, else NaN."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number and 1 <= value <= 10**6 else float("nan")
+
+
+def _geometry(one: Any) -> tuple[tuple[float, ...], str, bool] | str:
+    """(box, kind, written as coord tokens), or what is wrong."""
+    if not isinstance(one, dict):
+        return "object is no JSON object"
+    kinds = [kind for kind in ("bbox_2d", "poly") if isinstance(one.get(kind), list)]
+    if len(kinds) != 1:
+        return "object without exactly one bbox_2d or poly"
+    given = one[kinds[0]]
+    token = bool(given) and all(isinstance(value, str) and is_coord_token(value) for value in given)
+    numbers = [token_to_int(value) for value in given] if token else given
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
+        return f"{kinds[0]} with something that is neither a number nor a coord token"
+    if not all(abs(value) < _HUGE for value in numbers):
+        return f"{kinds[0]} with NaN, infinity or a number beyond 1e12"
+    flat = [float(value) for value in numbers]
+    if kinds[0] == "bbox_2d":
+        return (tuple(flat), "bbox_2d", token) if len(flat) == 4 else f"bbox_2d of {len(flat)} numbers"
+    if len(flat) < 6 or len(flat) % 2:
+        return "poly of fewer than 3 points, or of an odd count of numbers"
+    return bounds(flat), "poly", token
+
+
+def in_order(boxes: Array, order: BoxOrder) -> Array:
+    """[n, 4] as x1, y1, x2, y2, when they are read in `order`."""
+    a, b, c, d = boxes.T
+    if order == "xywh":
+        return np.stack([a, b, a + c, b + d], axis=1)
+    if order == "cxcywh":
+        return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], axis=1)
+    return np.stack([b, a, d, c], axis=1) if order == "yxyx" else boxes
+
+
+def limits(sample: Sample, space: Space) -> Array:
+    """[n, 4]: the largest value that each coordinate may have."""
+    if space == "pixel":
+        return np.tile(sample.sizes, 2)
+    return np.full(sample.boxes.shape, 999.0 if space == "bin" else 1.0)
+
+
+def valid(boxes: Array, limit: Array, slack: Array | float = 0.0) -> Array:
+    """[n] bool: which x1, y1, x2, y2 are in order and inside, give or take `slack`."""
+    ordered = (boxes[:, :2] <= boxes[:, 2:]).all(1)
+    inside = ((boxes >= -slack) & (boxes <= limit + slack)).all(1)
+    return np.asarray(ordered & inside)
+
+
+def to_pixels(sample: Sample, space: Space, order: BoxOrder, spec: Quantisation | None = None) -> Array:
+    """[m, 4] pixels of the boxes that are valid, and [m, 2] their sizes stacked behind: [m, 6]."""
+    boxes, limit = in_order(sample.boxes, order), limits(sample, space)
+    good = valid(boxes, limit) & (sample.sizes > 0).all(1)
+    boxes, sizes = boxes[good], sample.sizes[good]
+    if space == "norm1":
+        boxes = boxes * np.tile(sizes, 2)
+    elif space == "bin":
+        boxes = (spec or DEFAULT_QUANTISATION).decode(boxes, np.tile(sizes, 2))
+    return np.concatenate([boxes, sizes], axis=1)
+
+
+def round_trips(pixels: Array) -> dict[str, RoundTrip]:
+    """The error of every convention on boxes that `to_pixels` made of pixels or fractions."""
+    boxes, sizes = pixels[:, :4], np.tile(pixels[:, 4:], 2)
+    found = {}
+    for name, spec in QUANTISATIONS.items():
+        bins = spec.encode(boxes, sizes, outside="clip", upper=_UPPER)
+        found[name] = _errors(spec.decode(bins, sizes) - boxes)
+    return found
+
+
+def misreadings(sample: Sample, order: BoxOrder, spec: Quantisation) -> dict[str, RoundTrip]:
+    """How far bins of `spec` move when another convention reads them."""
+    truth = to_pixels(sample, "bin", order, spec)
+    return {
+        name: _errors(to_pixels(sample, "bin", order, other)[:, :4] - truth[:, :4])
+        for name, other in QUANTISATIONS.items()
+    }
+
+
+def _errors(difference: Array) -> RoundTrip:
+    error = np.abs(difference)
+    return RoundTrip(mean=float(error.mean()), p95=float(np.percentile(error, 95)), worst=float(error.max()))
+
+
+def check_files(sample: Sample, folder: Path) -> FileSizes:
+    """Compare the sizes in the records with those of the image files (their headers; EXIF orientation applied)."""
+    problems: dict[str, int] = {}
+    examples: dict[str, str] = {}
+    known: dict[str, FileSize | str] = {}
+    equal = 0
+    for name, width, height in sample.files:
+        if name not in known:
+            known[name] = read_size(folder / name) if name and "\0" not in name else "image file missing"
+        size = known[name]
+        if not isinstance(size, str) and (width, height) == size.upright:
+            equal += 1
+            continue
+        problem, seen = _difference(size, width, height)
+        problems[problem] = problems.get(problem, 0) + 1
+        examples.setdefault(problem, f"{name}: {seen}")
+    return FileSizes(checked=len(sample.files), equal=equal, problems=problems, examples=examples)
+
+
+def _difference(size: FileSize | str, width: float, height: float) -> tuple[str, str]:
+    if isinstance(size, str):
+        return size, "the record names it"
+    upright = size.upright
+    seen = f"{width:g} x {height:g} in the record, {upright[0]} x {upright[1]} in the file"
+    if (width, height) == (size.width, size.height):
+        return "record has the size before the EXIF orientation", seen
+    if (height, width) == upright:
+        return "width and height are swapped", seen
+    if abs(width * upright[1] - height * upright[0]) <= max(width, height, *upright):
+        return "image or record was resized", seen
+    return "image has another shape than the record says", seen

@@ -1,0 +1,79 @@
+"""An overlay sheet: the boxes of a record file drawn on its images, for a person to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import numpy as np
+
+from coordcore import InputError
+from coordcore.coords import DEFAULT_QUANTISATION, Quantisation
+from coordcore.records.sheet import CELL, Cell, save_sheet
+from coordcore_data.check.sample import Array, Sample, in_order
+from coordcore_data.convert.core import BoxOrder, Space
+
+
+def write_sheet(
+    path: Path,
+    sample: Sample,
+    folder: Path,
+    *,
+    space: Space,
+    order: BoxOrder = "xyxy",
+    quantisation: Quantisation | None = None,
+    count: int = 12,
+) -> int:
+    """Draw `count` images, spread over the file, as a PNG. Returns how many there are.
+
+    folder: where image paths start. An image that cannot be opened becomes a grey
+    field of the size in the record, and its caption says so. Boxes are drawn as the numbers say, even outside.
+    Raises InputError when the file has no image with boxes, or the sheet cannot be written.
+    """
+    owners = np.unique(sample.owner)
+    usable = [int(one) for one in owners if all(side > 0 for side in sample.files[one][1:])]  # NaN is not
+    if not usable:
+        raise InputError(f"{sample.path}: no record with a size and a box to draw")
+    step = max(len(usable) / count, 1.0)
+    chosen = [usable[int(index * step)] for index in range(min(count, len(usable)))]
+    scale = _Scale(space=space, order=order, spec=quantisation or DEFAULT_QUANTISATION)
+    cells = [_cell(sample, folder, index, scale) for index in chosen]
+    save_sheet(cells, path)
+    return len(cells)
+
+
+@attrs.frozen(kw_only=True)
+class _Scale:
+    space: Space
+    order: BoxOrder
+    spec: Quantisation
+
+    def pixels(self, boxes: Array, width: float, height: float) -> Array:
+        """[n, 4] in pixels of an image, also for numbers that the space does not allow."""
+        boxes = in_order(boxes, self.order)
+        size = np.array([width, height] * 2)
+        if self.space == "norm1":
+            return np.asarray(boxes * size)
+        if self.space == "bin":
+            return np.asarray((boxes + self.spec.decode_shift) * size / self.spec.decode_scale)
+        return boxes
+
+
+def _cell(sample: Sample, folder: Path, index: int, scale: _Scale) -> Cell:
+    from PIL import Image, ImageOps
+
+    name, width, height = sample.files[index]
+    rows = np.flatnonzero(sample.owner == index)
+    boxes = scale.pixels(sample.boxes[rows], width, height)
+    caption, warning = name, False
+    try:
+        with Image.open(folder / name) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        shape = (min(int(width), 4 * CELL), min(int(height), 4 * CELL))
+        image = Image.new("RGB", shape, "#c8c8c8")
+        caption, warning = f"{name} (no image file)", True
+    if not warning and image.size != (width, height):
+        caption, warning = f"{name}: file {image.width} x {image.height}, record {width:g} x {height:g}", True
+    boxes = boxes * np.array([image.width / width, image.height / height] * 2)
+    return Cell(image=image, boxes=boxes, labels=[sample.labels[row] for row in rows], caption=caption, warning=warning)

@@ -1,0 +1,295 @@
+"""The rules of `coordcore data check`: each looks at the numbers and says in one line what is likely wrong."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import attrs
+import numpy as np
+
+from coordcore_data.check.sample import Array, FileSizes, Sample, in_order, limits, valid
+from coordcore_data.convert.core import BoxOrder, Space
+
+FEW = 10
+"""Fewer boxes than this say nothing about a convention."""
+
+
+@attrs.frozen(kw_only=True)
+class Suspicion:
+    """kind: the rule. share: how much of the data shows it, 0..1. text: the verdict, with the cure."""
+
+    kind: str
+    share: float
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class Guess:
+    """The space that the numbers fit, None when they fit several, and why."""
+
+    space: Space | None
+    why: str
+
+
+def guess_space(sample: Sample) -> Guess:
+    """What the numbers look like, for a file whose space nobody has said."""
+    boxes = sample.boxes
+    if not len(boxes):
+        return Guess(space=None, why="there are no boxes")
+    if sample.tokens:
+        return Guess(space="bin", why="coordinates are coord tokens")
+    if boxes.max() <= 1 and boxes.min() >= 0 and (boxes % 1).any():
+        return Guess(space="norm1", why="all values lie in 0..1")
+    if (boxes % 1).any():
+        return Guess(space="pixel", why="values are fractions above 1, as bins never are")
+    if boxes.max() > 1000:
+        return Guess(space="pixel", why=f"values reach {boxes.max():g}, above the last bin 999")
+    wide = (sample.sizes > 1100).any(1)
+    if wide.sum() >= FEW:
+        return Guess(space="bin", why="whole numbers up to 1000, though images are larger than that")
+    best = max(fits(sample, "pixel").values())
+    if best < 0.95:
+        why = f"whole numbers up to 1000, and as pixels no more than {percent(best)} of the boxes fit their image"
+        return Guess(space="bin", why=why)
+    return Guess(space=None, why="whole numbers below 1000 that fit pixels and bins alike")
+
+
+def fits(sample: Sample, space: Space) -> dict[BoxOrder, float]:
+    """Order -> the share of boxes that are in order and inside their image when they are read so."""
+    limit = limits(sample, space)
+    slack = _slack(limit)
+    return {order: float(valid(in_order(sample.boxes, order), limit, slack).mean()) for order in get_args(BoxOrder)}
+
+
+def past_edge(sample: Sample, space: Space, order: BoxOrder) -> Array:
+    """[n] bool: which boxes reach over the edge by more than rounding (a pixel in 500) explains."""
+    limit = limits(sample, space)
+    slack = _slack(limit)
+    boxes = in_order(sample.boxes, order)
+    return np.asarray(((boxes < -slack) | (boxes > limit + slack)).any(1))
+
+
+def _slack(limit: Array) -> Array:
+    return np.asarray(limit * 0.002)
+
+
+def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None, declared: bool) -> list[Suspicion]:
+    """Every suspicion, under the space and order that are declared or assumed; the gravest kinds first."""
+    found: list[Suspicion | None] = []
+    if len(sample.boxes) >= FEW:
+        scale = _scale(sample, space) if declared or space == "bin" else None
+        found.append(scale)
+        turned = None if scale else _order(sample, space, order)
+        found.append(turned)
+        if not (scale or turned):
+            found += [_edge(sample, space, order), _unfilled(sample, space, order)]
+        found += [_whole_image(sample, space, order), _inclusive(sample, space, order)]
+    found += [_flat(sample, order), _repeated(sample), _twice(sample), _conventions(sample)]
+    found += [*_files(files), *_broken(sample)]
+    return [one for one in found if one is not None]
+
+
+def _scale(sample: Sample, space: Space) -> Suspicion | None:
+    """Numbers that are in another space than the declared one."""
+    boxes = sample.boxes
+    high, fractions = boxes.max(), float((boxes % 1 != 0).mean())
+    above = float((boxes > 999).mean())
+    small = float(np.nanmin(sample.sizes)) if np.isfinite(sample.sizes).any() else math.nan
+    if space == "bin":
+        if high > 1000:
+            text = f"{percent(above)} of the values are above 999, up to {high:g}: these are pixels, not bins"
+            return Suspicion(kind="space", share=above, text=f"{text}; --space pixel")
+        if high == 1000:
+            times = int((boxes == 1000).sum())
+            text = f"1000 occurs {times} times and nothing above it: these are positions in 0..1000, not bins 0..999"
+            return Suspicion(kind="space", share=above, text=f"{text}; divided by 1000 they are norm1")
+        if fractions:
+            what = "norm1" if high <= 1 else "pixel"
+            text = f"{percent(fractions)} of the values are no whole numbers, as bins are: --space {what}"
+            return Suspicion(kind="space", share=fractions, text=text)
+        return None
+    if space == "norm1":
+        beyond = float((boxes > 1).mean())
+        if beyond > 0.01:
+            pixels = max(fits(sample, "pixel").values()) >= 0.95
+            what = "percent (0..100)" if high <= 100 else "pixels or bins"
+            what += " or pixels" if high <= 100 and pixels and small <= 200 else ""
+            text = f"{percent(beyond)} of the values are above 1, up to {high:g}: these are {what}, not fractions"
+            return Suspicion(kind="space", share=beyond, text=text)
+        return None
+    if high <= 1:
+        text = "no value is above 1: these are fractions, not pixels; --space norm1"
+        return Suspicion(kind="space", share=1.0, text=text)
+    if high <= 100 and small > 200 and fractions > 0.5:
+        return Suspicion(kind="space", share=1.0, text="no value is above 100 on any image: these look like percent")
+    best = max(fits(sample, "pixel").values())
+    if not fractions and high <= 1000 and best < 0.95:
+        text = (
+            f"whole numbers up to {high:g}, and {percent(1 - best)} of the boxes leave the image: these look like bins"
+        )
+        return Suspicion(kind="space", share=1 - best, text=f"{text}; --space bin")
+    if not fractions and high <= 1000 and bool((sample.sizes > 1500).any(1).mean() > 0.5):
+        text = f"whole numbers up to {high:g} on images of more than 1500 pixels: these look like bins; --space bin"
+        return Suspicion(kind="space", share=1.0, text=text)
+    return None
+
+
+def _order(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
+    """Boxes that make more sense in another order."""
+    shares = fits(sample, space)
+    boxes = in_order(sample.boxes, order)
+    reversed_x, reversed_y = (float((boxes[:, i + 2] < boxes[:, i]).mean()) for i in (0, 1))
+    either = float((boxes[:, :2] > boxes[:, 2:]).any(1).mean())
+    past = float(past_edge(sample, space, order).mean())
+    seen = f"{percent(reversed_x)} of the boxes have x2 < x1 and {percent(reversed_y)} y2 < y1"
+    if not either:
+        seen = f"{percent(past)} of the boxes leave their image"
+    best = max(shares, key=lambda one: (shares[one], one == order))
+    if best != order and shares[best] >= 0.95 and shares[best] - shares[order] >= 0.005:
+        text = (
+            f"{seen}: this looks like {best} ({_NAMES[best]}), which fits {percent(shares[best])} of the boxes "
+            f"where {order} fits {percent(shares[order])}; --boxes {best} shows it, and reads it in data convert"
+        )
+        return Suspicion(kind="order", share=1 - shares[order], text=text)
+    if either:
+        return Suspicion(kind="order", share=either, text=f"{seen}; no other order fits better: single mistakes")
+    return None
+
+
+_NAMES = {
+    "xyxy": "two corners",
+    "xywh": "x, y, width, height: COCO",
+    "cxcywh": "centre, width, height: YOLO",
+    "yxyx": "y first: Gemini, PaliGemma",
+}
+
+
+def _edge(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
+    over = past_edge(sample, space, order)
+    if not over.any():
+        return None
+    limit = limits(sample, space)
+    boxes = in_order(sample.boxes, order)
+    beyond = np.nanmax(np.maximum(boxes - limit, -boxes) / limit)
+    text = (
+        f"{percent(float(over.mean()))} of the boxes reach over the edge of their image, by up to "
+        f"{percent(float(beyond))} of its size: drawn on another size, or to be clipped"
+    )
+    return Suspicion(kind="edge", share=float(over.mean()), text=text)
+
+
+def _unfilled(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
+    """Boxes of many images that all stay away from the right and lower edge were drawn on smaller images."""
+    if len(np.unique(sample.owner)) < 50:
+        return None
+    reach = np.nanmax(in_order(sample.boxes, order)[:, 2:] / limits(sample, space)[:, 2:], axis=0)
+    if not (reach < 0.8).all():
+        return None
+    text = (
+        f"no box of {len(sample.files)} images reaches beyond {percent(float(reach[0]))} of the width and "
+        f"{percent(float(reach[1]))} of the height: drawn on smaller images, or the space is wrong"
+    )
+    return Suspicion(kind="unfilled", share=1.0, text=text)
+
+
+def _whole_image(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
+    limit = limits(sample, space)
+    boxes = in_order(sample.boxes, order)
+    slack = _slack(limit)
+    near = (boxes[:, :2] <= slack[:, :2]).all(1) & (boxes[:, 2:] >= (limit - slack)[:, 2:]).all(1)
+    share = float(near.mean())
+    if share < 0.05:
+        return None
+    return Suspicion(kind="whole image", share=share, text=f"{percent(share)} of the boxes cover their whole image")
+
+
+def _inclusive(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
+    """Which whole numbers stand at the edges tells whether the last pixel is included, and where counting starts."""
+    boxes = in_order(sample.boxes, order)
+    if space != "pixel" or (boxes % 1).any():
+        return None
+    low, from_end = boxes[:, :2], sample.sizes - boxes[:, 2:]
+    zero, one, end, before = (int(hits.sum()) for hits in (low == 0, low == 1, from_end == 0, from_end == 1))
+    enough = max(5.0, 0.005 * len(boxes))
+    if not zero and one >= enough and end >= enough:
+        text = (
+            f"boxes start at 1 ({one} times) and never at 0, and end at the width or height ({end} times): "
+            "1-based with the last pixel included (VOC); subtract 1 from x1 and y1"
+        )
+        return Suspicion(kind="inclusive", share=one / (2 * len(boxes)), text=text)
+    if zero >= enough and not end and before >= enough:
+        text = (
+            f"boxes start at 0 ({zero} times) and end one before the width or height ({before} times), never at it: "
+            "the last pixel is included; add 1 to x2 and y2"
+        )
+        return Suspicion(kind="inclusive", share=before / (2 * len(boxes)), text=text)
+    return None
+
+
+def _flat(sample: Sample, order: BoxOrder) -> Suspicion | None:
+    boxes = in_order(sample.boxes, order)
+    flat = int((boxes[:, :2] == boxes[:, 2:]).any(1).sum())
+    if not flat:
+        return None
+    share = flat / len(boxes)
+    return Suspicion(kind="no extent", share=share, text=f"{flat} boxes ({percent(share)}) have no width or no height")
+
+
+def _repeated(sample: Sample) -> Suspicion | None:
+    if not sample.repeated:
+        return None
+    share = sample.repeated / len(sample.boxes)
+    text = f"{sample.repeated} boxes ({percent(share)}) repeat a box of the same image and description"
+    return Suspicion(kind="repeated", share=share, text=text)
+
+
+def _twice(sample: Sample) -> Suspicion | None:
+    names = [name for name, _, _ in sample.files if name]
+    twice = len(names) - len(set(names))
+    if not twice:
+        return None
+    text = f"{twice} records name an image that an earlier record has: its objects are spread over several answers"
+    return Suspicion(kind="same image", share=twice / len(names), text=text)
+
+
+def _conventions(sample: Sample) -> Suspicion | None:
+    if len(sample.declared) < 2:
+        return None
+    names = ", ".join(f"{name} ({count} records)" for name, count in sorted(sample.declared.items()))
+    text = f"records declare different quantisations: {names}; write them again from pixels with one"
+    return Suspicion(kind="quantisation", share=1.0, text=text)
+
+
+def _files(files: FileSizes | None) -> list[Suspicion | None]:
+    if files is None:
+        return []
+    return [
+        Suspicion(
+            kind="image files",
+            share=count / files.checked,
+            text=f"{what}: {count} of {files.checked} records (e.g. {files.examples[what]})",
+        )
+        for what, count in files.problems.items()
+    ]
+
+
+def _broken(sample: Sample) -> list[Suspicion | None]:
+    return [
+        Suspicion(
+            kind="unreadable",
+            share=count / max(sample.records, 1),
+            text=f"{what}: {count} times (first: {sample.examples[what]}); left out of everything else",
+        )
+        for what, count in sample.problems.items()
+    ]
+
+
+def percent(share: float) -> str:
+    """`84 %`, `0.3 %`: two digits, and never 0 for something or 100 for not all."""
+    value = share * 100
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    if 99 < value < 100:
+        return f"{math.floor(value * 10) / 10:.1f} %"
+    return f"{value:.1f} %" if value < 10 and value != round(value) else f"{value:.0f} %"

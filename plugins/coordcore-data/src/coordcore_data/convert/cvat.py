@@ -1,0 +1,138 @@
+"""CVAT for images 1.1: one XML file, read image by image; shapes in pixels.
+
+Rotation is in degrees, clockwise as one sees it, about the centre of the box (CVAT's own convention). A rotated box
+becomes the polygon of its four corners, from the unrotated box's top left onwards, or its enclosing box.
+Points go under `metadata.points`; ellipses and masks become their enclosing boxes.
+Not carried: polylines, cuboids, skeletons and tags (dropped), attributes, occluded, z_order, groups, tracks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coordcore import InputError
+from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.geometry import rotated
+from coordcore_data.convert.text import clean_path, numbers, xml_errors, xml_problem
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_CORNERS = ("xtl", "ytl", "xbr", "ybr")
+
+
+def read(source: Path, reading: Reading, account: Account) -> Found:
+    """Raises InputError, while the images are read too, for a file that is no XML to its end or holds a video."""
+    if not source.is_file():
+        raise InputError(f"{source}: no such file; a CVAT export is a zip archive that holds annotations.xml")
+    return Found(images=_images(source, account))
+
+
+def _images(source: Path, account: Account) -> Iterator[SourceImage]:
+    from defusedxml import ElementTree
+
+    root: Element | None = None
+    try:
+        for event, element in ElementTree.iterparse(str(source), events=("start", "end")):
+            if root is None:
+                root = element
+                if root.tag != "annotations":
+                    raise InputError(f"{source}: <{root.tag}> is not CVAT's <annotations>")
+            if event == "end" and element.tag == "track":
+                raise InputError(f'{source}: holds tracks of a video; export it as "CVAT for images 1.1"')
+            if event == "end" and element.tag == "image":
+                yield _image(element, account)
+                root.clear()  # what is done would pile up under the root
+    except InputError:
+        raise
+    except xml_errors() as error:
+        raise InputError(f"{source}: {xml_problem(error)}") from error
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _image(element: Element, account: Account) -> SourceImage:
+    shapes = []
+    file = clean_path(element.get("name", ""))
+    account.images.read += 1
+    account.objects.read += len(element)
+    for index, one in enumerate(element):
+        name = f"{one.tag} {index} of image {element.get('id', '')}"
+        shape = _shape(one, name)
+        if isinstance(shape, str):
+            account.drop_object(shape, file, name)
+        else:
+            shapes.append(shape)
+    identity = element.get("id", "")
+    return SourceImage(
+        file=file,
+        width=_number(element, "width"),
+        height=_number(element, "height"),
+        shapes=shapes,
+        # A tag says something of the whole image: an image that has only tags is empty.
+        lost=len([one for one in element if one.tag != "tag"]) - len(shapes),
+        id=int(identity) if identity.isdecimal() and identity.isascii() else None,
+        split=element.get("subset"),
+    )
+
+
+def _shape(one: Element, name: str) -> Shape | str:
+    """The shape, or why there is none."""
+    label = one.get("label")
+    if one.tag in ("polygon", "points"):
+        flat = _points(one)
+        if flat is None:
+            return f"{one.tag} without pairs of numbers"
+        if one.tag == "points":
+            return Shape(label=label, points=flat, name=name)
+        return Shape(label=label, poly=flat, was="polygon", name=name)
+    if one.tag not in ("box", "ellipse", "mask"):
+        return f"{one.tag}: records have no such geometry"
+    box, angle = _box(one), _number(one, "rotation", 0.0)
+    if box is None or angle is None or not math.isfinite(angle):
+        return f"{one.tag} without its numbers"
+    if not angle:
+        return Shape(label=label, box=box, was="" if one.tag == "box" else one.tag, name=name)
+    if one.tag == "ellipse":
+        return Shape(label=label, box=_around_ellipse(box, angle), was="ellipse", name=name)
+    if not (box[0] < box[2] and box[1] < box[3]):
+        return Shape(label=label, box=box, name=name)  # turned, its corners would look right
+    return Shape(label=label, poly=rotated(box, angle), was="rotated box", name=name)
+
+
+def _box(one: Element) -> Box | None:
+    keys = {"ellipse": ("cx", "cy", "rx", "ry"), "mask": ("left", "top", "width", "height")}.get(one.tag, _CORNERS)
+    values = [_number(one, key) for key in keys]
+    if any(value is None for value in values):
+        return None
+    a, b, c, d = (value for value in values if value is not None)
+    if one.tag == "ellipse":
+        return a - c, b - d, a + c, b + d
+    return (a, b, a + c, b + d) if one.tag == "mask" else (a, b, c, d)
+
+
+def _around_ellipse(box: Box, degrees: float) -> Box:
+    """The box around the ellipse inscribed in `box`, turned about its centre."""
+    cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    rx, ry = (box[2] - box[0]) / 2, (box[3] - box[1]) / 2
+    sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    across, down = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
+    return cx - across, cy - down, cx + across, cy + down
+
+
+def _points(one: Element) -> list[float] | None:
+    flat = numbers(one.get("points", ""))
+    return flat if flat and len(flat) % 2 == 0 else None
+
+
+def _number(element: Element, key: str, default: float | None = None) -> float | None:
+    given = element.get(key)
+    if given is None:
+        return default
+    try:
+        return float(given)
+    except ValueError:
+        return None

@@ -1,0 +1,109 @@
+"""Boxes and polygons fitted to their image: order, extent, the edge, rotation."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from coordcore_data.convert.core import Box, bounds
+
+Outside = Literal["clip", "drop", "error"]
+
+NOT_FINITE = "a coordinate is NaN or infinite"
+NEGATIVE = "negative width or height"
+NO_EXTENT = "no extent: width or height is 0"
+NO_OVERLAP = "lies outside the image"
+OVER_EDGE = "reaches over the image's edge"
+CLIPPED_LITTLE = "clipped at the image's edge, by less than a pixel"
+CLIPPED = "clipped at the image's edge, by a pixel or more"
+TOO_FEW_POINTS = "polygon of fewer than 3 points"
+
+_ROUNDING = 1e-6
+"""Pixels. x + width in floating point may pass the edge by less than this; that is no clipping."""
+
+
+def fit_box(box: Box, width: float, height: float) -> tuple[Box | None, str]:
+    """`box` cut at the edge of its image, and what happened: "" for nothing, CLIPPED_LITTLE, CLIPPED, or a reason.
+
+    The box is None when the reason leaves nothing of it.
+    """
+    x1, y1, x2, y2 = box
+    if 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height:
+        return box, ""
+    if not all(map(math.isfinite, box)):
+        return None, NOT_FINITE
+    if x2 < x1 or y2 < y1:
+        return None, NEGATIVE
+    if x1 == x2 or y1 == y2:
+        return None, NO_EXTENT
+    cut = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
+    if cut[2] <= cut[0] or cut[3] <= cut[1]:
+        return None, NO_OVERLAP
+    return cut, _how_far(box, width, height)
+
+
+def fit_poly(poly: list[float], width: float, height: float) -> tuple[list[float] | None, str]:
+    """As `fit_box`, for the flat points of a polygon."""
+    if not all(map(math.isfinite, poly)):
+        return None, NOT_FINITE
+    if len(poly) < 6 or len(poly) % 2:
+        return None, TOO_FEW_POINTS
+    box = bounds(poly)
+    if box[0] == box[2] or box[1] == box[3]:
+        return None, NO_EXTENT
+    if min(box) >= 0 and box[2] <= width and box[3] <= height:
+        return poly, ""
+    if box[2] <= 0 or box[3] <= 0 or box[0] >= width or box[1] >= height:
+        return None, NO_OVERLAP
+    how = _how_far(box, width, height)
+    cut = clip_poly(poly, width, height) if how else poly
+    edges = (width, height) * (len(cut) // 2)
+    inside = [min(max(value, 0.0), edge) for value, edge in zip(cut, edges, strict=True)]  # but for rounding it is
+    return (inside, how) if len(inside) >= 6 else (None, NO_OVERLAP)
+
+
+def _how_far(box: Box, width: float, height: float) -> str:
+    over = max(-box[0], -box[1], box[2] - width, box[3] - height)
+    if over <= _ROUNDING:
+        return ""
+    return CLIPPED_LITTLE if over < 1 else CLIPPED
+
+
+def clip_poly(poly: list[float], width: float, height: float) -> list[float]:
+    """The part of a polygon inside 0..width, 0..height (Sutherland and Hodgman 1974); may be empty.
+
+    The parts of a concave polygon that falls into several stay joined along the edge.
+    """
+    points = list(zip(poly[::2], poly[1::2], strict=True))
+    for axis, limit, sign in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
+        kept: list[tuple[float, float]] = []
+        for index, point in enumerate(points):
+            before = points[index - 1]
+            inside, was_inside = sign * (point[axis] - limit) >= 0, sign * (before[axis] - limit) >= 0
+            if inside != was_inside:
+                share = (limit - before[axis]) / (point[axis] - before[axis])
+                other = before[1 - axis] + share * (point[1 - axis] - before[1 - axis])
+                kept.append((limit, other) if axis == 0 else (other, limit))
+            if inside:
+                kept.append(point)
+        points = kept
+    return [value for point in points for value in point]
+
+
+def rotated(box: Box, degrees: float) -> list[float]:
+    """The corners of `box` after a turn about its centre, clockwise as one sees it (y points down), from top left."""
+    x1, y1, x2, y2 = box
+    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+    sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    corners: list[float] = []
+    for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2)):
+        dx, dy = x - cx, y - cy
+        corners += [cx + dx * cos - dy * sin, cy + dx * sin + dy * cos]
+    return corners
+
+
+def poly_area(poly: list[float]) -> float:
+    """The area by the shoelace formula, in square pixels."""
+    xs, ys = poly[::2], poly[1::2]
+    turned = zip(xs, ys, [*xs[1:], xs[0]], [*ys[1:], ys[0]], strict=True)
+    return abs(sum(x * below - right * y for x, y, right, below in turned)) / 2

@@ -1,0 +1,191 @@
+"""Referring expressions: one expression, one box. The expressions of an image become the objects of one record.
+
+Two forms. Rows (JSONL, or a JSON array): an image, an expression and a `bbox`, whose order and space no file of this
+kind declares, so `--boxes` and `--from-space` must. REFER's refs (RefCOCO, RefCOCO+, RefCOCOg) as JSON, an array of
+`ann_id` and `sentences`, with `--instances` for the COCO file that holds the boxes.
+Not carried: parsed or tokenised sentences, polygons. The pickle that REFER ships is never read: it could run code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from coordcore import InputError
+from coordcore_data.convert.coco import Id, repeated_ids
+from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.text import UnreadableError, clean_path, json_lines, load_whole, parse_json, structure
+
+_IMAGE_KEYS = ("image", "img_path", "image_path", "file_name", "filename")
+_EXPRESSION_KEYS = ("expression", "sent", "sentence", "phrase", "caption", "text")
+
+
+class _Ref(msgspec.Struct):
+    ann_id: Id
+    image_id: Id
+    sentences: list[Any]
+    split: str | None = None
+
+
+class _Row(msgspec.Struct):
+    """bbox: as the row has it. width, height, split: None when it does not say."""
+
+    bbox: list[float]
+    width: int | float | None = None
+    height: int | float | None = None
+    split: str | None = None
+
+
+def read(source: Path, reading: Reading, account: Account) -> Found:
+    """Raises InputError for a file of another kind, and when what the file does not declare is not given."""
+    if source.suffix in (".p", ".pkl", ".pickle"):
+        raise InputError(f"{source}: a pickle can run code when it is read; save the refs as JSON")
+    if reading.instances is not None:
+        return _from_refs(source, reading.instances, account)
+    if reading.boxes is None or reading.space not in ("pixel", "norm1"):
+        raise InputError(
+            f"{source}: rows do not say what their boxes are: give --boxes (xyxy, xywh, cxcywh or yxyx) and "
+            "--from-space (pixel or norm1); or --instances FILE, if these are REFER's refs"
+        )
+    images = _group(_rows(source, account), reading, account)
+    return Found(images=iter(images.values()), total=len(images))
+
+
+def _rows(source: Path, account: Account) -> Iterator[tuple[str, Any]]:
+    """(where, row), of JSON lines or of a JSON array."""
+    if source.suffix == ".json":
+        content = load_whole(source)
+        if not isinstance(content, list):
+            raise InputError(f"{source}: expected an array of rows; is it a COCO file, or REFER's?")
+        yield from ((f"row {index}", row) for index, row in enumerate(content))
+        return
+    for number, line in json_lines(source):
+        try:
+            yield f"line {number}", parse_json(line)
+        except UnreadableError as error:
+            account.objects.read += 1
+            account.drop_object(error.reason, f"line {number}", error.detail)
+
+
+def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) -> dict[str, SourceImage]:
+    images: dict[str, SourceImage] = {}
+    for where, given in rows:
+        expressions = _expressions(given)
+        account.objects.read += max(len(expressions), 1)
+        file = _first(given, _IMAGE_KEYS)
+        try:
+            row = structure(given, _Row)
+            problem = "" if len(row.bbox) == 4 else "bbox is not 4 numbers"
+        except UnreadableError as error:
+            problem = f"row not readable: {error.reason}"
+        if not problem and not (isinstance(file, str) and file and expressions):
+            problem = f"row without one of {', '.join(_IMAGE_KEYS)}, or one of {', '.join(_EXPRESSION_KEYS)}"
+        if problem:
+            account.drop_object(problem, where, count=max(len(expressions), 1))
+            continue
+        path = clean_path(str(file))
+        if path not in images:
+            account.images.read += 1
+            images[path] = SourceImage(
+                file=path,
+                width=row.width,
+                height=row.height,
+                shapes=[],
+                fractions=reading.space == "norm1",
+                split=row.split,
+            )
+        if (row.width, row.height) != (images[path].width, images[path].height):
+            account.drop_object("size differs from that of the image's first row", where, count=len(expressions))
+            continue
+        if row.split != images[path].split:
+            account.note("image in two splits: it goes to the first", path)
+        box = corners(row.bbox, reading.boxes or "xyxy")
+        images[path].shapes += [Shape(label=one, box=box, name=where) for one in expressions]
+    return images
+
+
+def _expressions(row: Any) -> list[str | None]:
+    given = _first(row, _EXPRESSION_KEYS)
+    if isinstance(given, list):
+        return [one if isinstance(one, str) else None for one in given]
+    return [given] if isinstance(given, str) else []
+
+
+def _first(row: Any, keys: tuple[str, ...]) -> Any:
+    return next((row[key] for key in keys if key in row), None) if isinstance(row, dict) else None
+
+
+# --- REFER's refs ---------------------------------------------------------------------------------------------------
+
+
+class _RefImage(msgspec.Struct):
+    id: Id
+    file_name: str
+    width: int | float
+    height: int | float
+
+
+class _RefAnnotation(msgspec.Struct, gc=False):
+    id: Id
+    image_id: Id
+    bbox: tuple[float, float, float, float]
+
+
+class _Instances(msgspec.Struct):
+    images: list[_RefImage]
+    annotations: list[_RefAnnotation]
+
+
+def _from_refs(source: Path, instances: Path, account: Account) -> Found:
+    refs = load_whole(source)
+    if not isinstance(refs, list):
+        raise InputError(f"{source}: expected an array of refs, each with ann_id, image_id and sentences")
+    try:
+        content: _Instances = structure(load_whole(instances), _Instances)
+    except UnreadableError as error:
+        raise InputError(f"{instances}: {error}") from error
+    if twice := repeated_ids(content.images) or repeated_ids(content.annotations):
+        raise InputError(f"{instances}: id {twice!r} occurs twice; the refs would be ambiguous")
+    known = {one.id: one for one in content.images}
+    boxes = {one.id: one for one in content.annotations}
+    images: dict[Id, SourceImage] = {}
+    for index, given in enumerate(refs):
+        where = f"refs[{index}]"
+        try:
+            ref = structure(given, _Ref)
+        except UnreadableError as error:
+            account.objects.read += 1
+            account.drop_object(f"ref not readable: {error.reason}", where)
+            continue
+        sentences = [_sentence(one) for one in ref.sentences]
+        account.objects.read += max(len(sentences), 1)
+        image, annotation = known.get(ref.image_id), boxes.get(ref.ann_id)
+        if image is None or annotation is None or annotation.image_id != ref.image_id or not sentences:
+            reason = "ref without sentences" if not sentences else "ref to an image or box that the instances lack"
+            account.drop_object(reason, where, ref.ann_id, count=max(len(sentences), 1))
+            continue
+        if ref.image_id not in images:
+            account.images.read += 1
+            images[ref.image_id] = SourceImage(
+                file=clean_path(image.file_name),
+                width=image.width,
+                height=image.height,
+                shapes=[],
+                id=image.id,
+                split=ref.split,
+            )
+        if ref.split != images[ref.image_id].split:
+            account.note("image in two splits: it goes to the first", image.file_name)
+        box: Box = corners(annotation.bbox, "xywh")
+        images[ref.image_id].shapes += [Shape(label=one, box=box, name=f"ann_id {ref.ann_id}") for one in sentences]
+    return Found(images=iter(images.values()), total=len(images))
+
+
+def _sentence(given: Any) -> str | None:
+    """The sentence of an entry of `sentences`: `sent` is REFER's cleaned form, on which its results are reported."""
+    if isinstance(given, dict):
+        given = given.get("sent", given.get("raw"))
+    return given if isinstance(given, str) else None

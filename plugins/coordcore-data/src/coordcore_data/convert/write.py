@@ -1,0 +1,299 @@
+"""Writing records and COCO files: in the declared space, split by image, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol
+
+import attrs
+import msgspec
+
+from coordcore import InputError
+from coordcore.coords import Quantisation, encode_boxes
+from coordcore_data.convert.core import Account, Space, bounds
+from coordcore_data.convert.geometry import poly_area
+from coordcore_data.convert.place import CROWD, POINTS, PlacedImage, PlacedObject
+
+Splits = tuple[tuple[str, float], ...]
+
+_BATCH = 4096
+_NO_SPLIT = "no split of its own in the source, or one that cannot be part of a file name"
+
+
+def choose_split(key: str, splits: Splits) -> str:
+    """The split of an image, by a hash of its file name: the same in every file, in every order, on every machine."""
+    position = int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) / 2**64
+    passed = 0.0
+    for name, share in splits:
+        passed += share
+        if position < passed:
+            return name
+    return splits[-1][0]  # the shares add up to 1 but for rounding
+
+
+class Writer(Protocol):
+    """Writes the images of one output file."""
+
+    def add(self, image: PlacedImage, path: str) -> None:
+        """Take one image; it may be written later."""
+
+    def finish(self) -> None:
+        """Write everything that was added."""
+
+
+class _RecordObject(msgspec.Struct, omit_defaults=True, gc=False):
+    desc: str
+    bbox_2d: Any = None
+    poly: Any = None
+    poly_points: int | None = None
+
+
+class _Record(msgspec.Struct, omit_defaults=True, gc=False):
+    images: list[str]
+    width: int
+    height: int
+    objects: list[_RecordObject]
+    summary: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@attrs.define
+class RecordWriter:
+    """One JSONL file of records. quantisation: for the space "bin" only."""
+
+    file: BinaryIO
+    space: Space
+    quantisation: Quantisation | None
+    account: Account
+    pending: list[tuple[PlacedImage, str]] = attrs.field(factory=list)
+    _declared: dict[str, Any] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._declared = self.quantisation.as_dict() if self.quantisation is not None else {}
+
+    def add(self, image: PlacedImage, path: str) -> None:
+        self.pending.append((image, path))
+        if len(self.pending) == _BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what is pending."""
+        encode = msgspec.json.Encoder().encode
+        objects = [(one, image) for image, _ in self.pending for one in (*image.objects, *image.crowd, *image.points)]
+        values = iter(self._values(objects))
+        for image, path in self.pending:
+            self.file.write(encode(self._record(image, path, values)))
+            self.file.write(b"\n")
+        self.pending.clear()
+
+    def _record(self, image: PlacedImage, path: str, values: Iterator[Any]) -> _Record:
+        objects = [_record_object(one, next(values)) for one in image.objects]
+        self.account.objects.written += len(objects)
+        metadata = dict(image.metadata)
+        if self.quantisation is not None:
+            metadata["quantisation"] = self._declared
+        if image.id is not None:
+            metadata["image_id"] = image.id
+        if image.difficult:
+            metadata["difficult"] = image.difficult
+        for key, shapes in ((CROWD, image.crowd), (POINTS, image.points)):
+            if shapes:
+                metadata[key] = [{"desc": one.desc, one.kind: next(values)} for one in shapes]
+                self.account.carry_objects(key, len(shapes))
+        return _Record([path], image.width, image.height, objects, image.summary, metadata or None)
+
+    def _values(self, objects: Sequence[tuple[PlacedObject, PlacedImage]]) -> list[Any]:
+        """The coordinates of each in the file's space."""
+        if self.space == "pixel":
+            return [one.values for one, _ in objects]
+        if self.quantisation is None:
+            return [_fractions(one.values, image.width, image.height) for one, image in objects]
+        found: list[Any] = [None] * len(objects)
+        boxes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, (one, image) in enumerate(objects):
+            if one.kind == "bbox_2d":
+                boxes[image.width, image.height].append(index)
+            else:
+                size = [image.width, image.height] * (len(one.values) // 2)
+                found[index] = self.quantisation.encode(one.values, size).tolist()
+        # The boxes of all images of one size at once: encoding one image at a time takes longer than all the rest.
+        for (width, height), indices in boxes.items():
+            values = [objects[index][0].values for index in indices]
+            encoded = encode_boxes(values, width, height, quantisation=self.quantisation)
+            if encoded.widened:
+                self.account.note("box smaller than a bin: widened by one", count=encoded.widened)
+            for index, bins in zip(indices, encoded.bins.tolist(), strict=True):
+                found[index] = bins
+        return found
+
+
+def _fractions(values: Sequence[float], width: int, height: int) -> list[float]:
+    return [value / (height if index % 2 else width) for index, value in enumerate(values)]
+
+
+def _record_object(one: PlacedObject, values: Any) -> _RecordObject:
+    if one.kind == "poly":
+        return _RecordObject(one.desc, None, values, len(values) // 2)
+    return _RecordObject(one.desc, values)
+
+
+@attrs.define
+class CocoWriter:
+    """One COCO instances file. The images and boxes are held until `finish`, for their ids and categories.
+
+    categories: name -> id where they are given; a label without one is dropped and counted. Otherwise the ids are
+    1, 2, ... by name over `labels`, which the files of all splits share.
+    """
+
+    file: BinaryIO
+    categories: Mapping[str, int] | None
+    labels: set[str]
+    account: Account
+    held: list[tuple[PlacedImage, str]] = attrs.field(factory=list)
+
+    def add(self, image: PlacedImage, path: str) -> None:
+        self.held.append((image, path))
+        self.labels.update(one.desc for one in image.objects)
+        self.labels.update(one.desc for one in image.crowd)
+
+    def finish(self) -> None:
+        categories = self.categories
+        if categories is None:
+            categories = {name: number for number, name in enumerate(sorted(self.labels), 1)}
+        ids = self._image_ids()
+        encode = msgspec.json.Encoder().encode
+        images = (
+            {"id": number, "file_name": path, "width": image.width, "height": image.height}
+            for number, (image, path) in zip(ids, self.held, strict=True)
+        )
+        self.file.write(b'{"images": [')
+        self._write_all(map(encode, images))
+        self.file.write(b'],\n"annotations": [')
+        self._write_all(map(encode, self._annotations(ids, categories)))
+        listed = [{"id": number, "name": name} for name, number in categories.items()]
+        self.file.write(b'],\n"categories": ' + encode(listed) + b"}\n")
+
+    def _write_all(self, items: Iterable[bytes]) -> None:
+        separator = b"\n"
+        for item in items:
+            self.file.write(separator + item)
+            separator = b",\n"
+
+    def _image_ids(self) -> list[int]:
+        """The images' own ids when every image has a whole number of its own, else 1, 2, ..."""
+        own = [image.id for image, _ in self.held]
+        if all(type(one) is int for one in own) and len(set(own)) == len(own):
+            return own
+        if any(one is not None for one in own):
+            self.account.note("image id numbered anew: not every image has a whole number of its own", count=len(own))
+        return list(range(1, len(own) + 1))
+
+    def _annotations(self, ids: list[int], categories: Mapping[str, int]) -> Iterable[dict[str, Any]]:
+        number = 0
+        for image_id, (image, path) in zip(ids, self.held, strict=True):
+            if image.points:
+                reason = "points: COCO's keypoints belong to a box"
+                self.account.drop_object(reason, path, count=len(image.points))
+            if image.difficult:
+                self.account.note("difficult: COCO has no such mark", path, count=len(image.difficult))
+            for one, crowd in [*((one, 0) for one in image.objects), *((one, 1) for one in image.crowd)]:
+                category = categories.get(one.desc)
+                if category is None:
+                    self.account.drop_object("label is not among the given categories", path, repr(one.desc))
+                    continue
+                number += 1
+                self.account.objects.written += 1
+                yield _annotation(one, number, image_id, category, crowd)
+
+
+def _annotation(one: PlacedObject, number: int, image_id: int, category: int, crowd: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = bounds(list(one.values)) if one.kind == "poly" else one.values
+    annotation: dict[str, Any] = {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
+        "iscrowd": crowd,
+    }
+    if one.kind == "poly":
+        annotation |= {"segmentation": [one.values], "area": poly_area(list(one.values))}
+    return annotation
+
+
+class Outputs:
+    """The output files: written beside their names, renamed when all of them are complete, removed otherwise."""
+
+    def __init__(self, output: Path, overwrite: bool, inputs: Iterable[Path | None] = ()) -> None:
+        """inputs: files that are read, and so never replaced."""
+        self._output = output
+        self._overwrite = overwrite
+        self._inputs = [one for one in inputs if one is not None and one.exists()]
+        self._files: dict[Path, tuple[BinaryIO, Path]] = {}
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def path(self, split: str | None) -> Path:
+        """`train.jsonl`, or for the split "val" `train.val.jsonl`."""
+        return self._output if split is None else self._output.with_suffix(f".{split}{self._output.suffix}")
+
+    @property
+    def account(self) -> Path:
+        return self._output.with_suffix(".account.json")
+
+    def check(self, path: Path) -> None:
+        """Raise InputError if `path` is there and must not be replaced."""
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file")
+        if path.exists() and any(map(path.samefile, self._inputs)):
+            raise InputError(f"{path}: is the source, or read beside it; name another file")
+        if path.exists() and not self._overwrite:
+            raise InputError(f"{path}: already there; --overwrite replaces it")
+
+    def open(self, path: Path) -> BinaryIO:
+        self.check(path)
+        if path in self._files:
+            raise InputError(f"{path}: would be written twice; name the split or the output differently")
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = beside.open("wb", buffering=1 << 20)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+        self._files[path] = (file, beside)
+        return file
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            for file, _beside in self._files.values():
+                file.close()
+            if error is None:
+                for path, (_file, beside) in self._files.items():
+                    os.replace(beside, path)
+        finally:
+            for _file, beside in self._files.values():
+                beside.unlink(missing_ok=True)
+
+
+def split_of(image: PlacedImage, splits: Splits | str | None, account: Account) -> tuple[str | None, bool]:
+    """The split an image goes to (None for a single file), and whether it goes anywhere.
+
+    splits: shares by name, "source" for the source's own splits, or None for one file.
+    """
+    if splits is None:
+        return None, True
+    if not isinstance(splits, str):
+        return choose_split(image.file, splits), True
+    if image.split is None or not re.fullmatch(r"[\w-]+", image.split):
+        count = len(image.objects) + len(image.crowd) + len(image.points)
+        account.drop_image(_NO_SPLIT, image.file, objects=count)
+        return None, False
+    return image.split, True

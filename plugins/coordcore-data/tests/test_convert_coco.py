@@ -1,0 +1,343 @@
+"""COCO and LVIS: what arrives, what is counted, and the way back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversion_support import REAL_COCO, annotation, coco, read_lines, records_of, run, write_json
+
+from coordcore import InputError
+from coordcore.coords import QUANTISATIONS
+from coordcore_detection.evaluate.truth_sources import truth_from_records
+
+
+def converted(tmp_path: Path, content: Any, **options: Any) -> tuple[list[Any], Any]:
+    return records_of(write_json(tmp_path / "instances.json", content), "coco", tmp_path, **options)
+
+
+def test_a_box_becomes_two_corners_in_pixels(tmp_path: Path) -> None:
+    records, account = converted(tmp_path, coco([annotation()]))
+    assert records == [
+        {
+            "images": ["a.jpg"],
+            "width": 100,
+            "height": 80,
+            "objects": [{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}],
+            "metadata": {"image_id": 7},
+        }
+    ]
+    assert (account.objects.read, account.objects.written, account.objects.dropped) == (1, 1, {})
+
+
+def test_a_file_that_breaks_the_format_can_say_its_order(tmp_path: Path) -> None:
+    records, _ = converted(tmp_path, coco([annotation(bbox=[10, 20, 40, 60])]), boxes="xyxy")
+    assert records[0]["objects"][0]["bbox_2d"] == [10, 20, 40, 60]
+
+
+def test_an_image_without_annotations_is_an_empty_record(tmp_path: Path) -> None:
+    records, account = converted(tmp_path, coco([]))
+    assert records[0]["objects"] == []
+    assert account.notes == {"image without objects: an empty record": 1}
+
+
+def test_a_crowd_is_carried_under_metadata(tmp_path: Path) -> None:
+    records, account = converted(tmp_path, coco([annotation(), annotation(id=2, iscrowd=1, bbox=[0, 0, 50, 50])]))
+    assert records[0]["metadata"]["crowd"] == [{"desc": "cat", "bbox_2d": [0, 0, 50, 50]}]
+    assert (account.objects.written, account.objects.carried) == (1, {"crowd": 1})
+
+
+def test_a_crowd_is_dropped_and_counted_when_asked(tmp_path: Path) -> None:
+    records, account = converted(tmp_path, coco([annotation(), annotation(id=2, iscrowd=1)]), crowd="drop")
+    assert "crowd" not in records[0]["metadata"]
+    assert account.objects.dropped == {"crowd": 1}
+
+
+def test_an_image_whose_objects_are_all_dropped_is_not_called_empty(tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (7, 8)]
+    records, account = converted(tmp_path, coco([annotation(bbox=[5, 5, 0, 9])], images))
+    assert [one["images"] for one in records] == [["8.jpg"]]
+    assert account.images.dropped == {"all of its objects were dropped": 1}
+    assert account.objects.dropped == {"no extent: width or height is 0": 1}
+
+
+def test_a_single_polygon_is_written_when_asked(tmp_path: Path) -> None:
+    triangle = [10.0, 20.0, 40.0, 20.0, 25.0, 60.0]
+    records, _ = converted(tmp_path, coco([annotation(segmentation=[triangle])]), geometry="poly")
+    assert records[0]["objects"] == [{"desc": "cat", "poly": triangle, "poly_points": 3}]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "note"),
+    [
+        ([[10, 20, 40, 20, 25, 60], [1, 1, 2, 1, 2, 2]], "shape of several polygons: only its box is carried"),
+        ({"counts": [5, 9], "size": [80, 100]}, "RLE mask: not carried"),
+        ([[10, 20, 40]], "segmentation that cannot be read: not carried"),
+        ([["a"]], "segmentation that cannot be read: not carried"),
+        ([[10, 20, 40, 20]], "degenerate polygon: its box is written"),
+    ],
+)
+def test_other_segmentations_leave_the_box(tmp_path: Path, segmentation: Any, note: str) -> None:
+    records, account = converted(tmp_path, coco([annotation(segmentation=segmentation)]), geometry="poly")
+    assert records[0]["objects"] == [{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}]
+    assert account.notes == {note: 1}
+
+
+def test_polygons_survive_a_file_that_only_python_can_parse(tmp_path: Path) -> None:
+    triangle = [10.0, 20.0, 40.0, 20.0, 25.0, 60.0]
+    content = coco([annotation(segmentation=[triangle], area=float("nan"))])
+    records, _ = converted(tmp_path, content, geometry="poly")
+    assert records[0]["objects"][0]["poly"] == triangle
+
+
+def test_lvis_takes_the_path_from_the_url_and_carries_what_is_absent_or_incomplete(tmp_path: Path) -> None:
+    url = "http://images.cocodataset.org/train2017/000000000007.jpg"
+    image = {"id": 7, "coco_url": url, "width": 100, "height": 80}
+    image |= {"neg_category_ids": [2], "not_exhaustive_category_ids": [1]}
+    content = coco([annotation()], [image], [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}])
+    records, _ = records_of(write_json(tmp_path / "lvis.json", content), "lvis", tmp_path)
+    assert records[0]["images"] == ["train2017/000000000007.jpg"]
+    metadata = {"image_id": 7, "absent_categories": ["dog"], "incomplete_categories": ["cat"]}
+    assert records[0]["metadata"] == metadata
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bbox": [10, 20, -30, 40]}, "negative width or height"),
+        ({"bbox": [10, 20, 30, 0]}, "no extent: width or height is 0"),
+        ({"bbox": [NAN, 20, 30, 40]}, "a coordinate is NaN or infinite"),
+        ({"bbox": [10, 20, INFINITE, 40]}, "a coordinate is NaN or infinite"),
+        ({"bbox": [100, 20, 30, 40]}, "lies outside the image"),
+        ({"bbox": [10, 20, 30]}, "annotation not readable: bbox: expected array of length 4"),
+        ({"bbox": [10, "20", 30, 40]}, "annotation not readable: bbox[...]: expected float, got str"),
+        ({"bbox": None}, "no bbox; --geometry poly reads polygons"),
+        ({"category_id": 9}, "unknown category id"),
+        ({"image_id": 9}, "annotation of an image that is not listed"),
+        ({"category_id": None}, "annotation not readable: category_id: expected int | float | str, got null"),
+    ],
+)
+def test_each_bad_annotation_has_its_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    records, account = converted(tmp_path, coco([annotation(), annotation(**{"id": 2} | changes)]))
+    assert len(records[0]["objects"]) == 1
+    assert account.objects.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"width": -100}, "width and height must be whole numbers from 1 to 1,000,000"),
+        ({"width": 100.5}, "width and height must be whole numbers from 1 to 1,000,000"),
+        ({"width": None}, "width and height must be whole numbers from 1 to 1,000,000"),
+        ({"width": 0, "height": 0}, "no size in the source; --images DIR reads it from the files"),
+        ({"file_name": "\ud800.jpg"}, "no file name, or one that is no valid Unicode"),
+        ({"file_name": None}, "no file name, or one that is no valid Unicode"),
+        ({"id": None}, "image not readable: id: expected int | float | str, got null"),
+    ],
+)
+def test_each_bad_image_has_its_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    good = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80}
+    records, account = converted(
+        tmp_path, coco([annotation()], [good, {**good, "id": 8, "file_name": "b.jpg"} | changes])
+    )
+    assert len(records) == 1
+    assert account.images.dropped == {reason: 1}
+
+
+def test_the_objects_of_a_dropped_image_are_counted_as_dropped_with_it(tmp_path: Path) -> None:
+    images = [{"id": 7, "file_name": "a.jpg", "width": -1, "height": 80}, {**coco([])["images"][0], "id": 8}]
+    _, account = converted(tmp_path, coco([annotation(), annotation(id=2)], images))
+    reason = "image dropped: width and height must be whole numbers from 1 to 1,000,000"
+    assert account.objects.dropped == {reason: 2}
+
+
+def test_whole_sizes_may_be_written_as_floats(tmp_path: Path) -> None:
+    records, _ = converted(tmp_path, coco([], [{"id": 7.0, "file_name": "a.jpg", "width": 100.0, "height": 80.0}]))
+    assert (records[0]["width"], records[0]["height"]) == (100, 80)
+
+
+def test_images_that_share_an_id_are_dropped_with_their_annotations(tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": f, "width": 100, "height": 80} for n, f in ((7, "a"), (7, "b"), (8, "c"))]
+    records, account = converted(tmp_path, coco([annotation()], images))
+    assert [one["images"] for one in records] == [["c"]]
+    reason = "image id used for different images: nobody knows whose the annotations are"
+    assert account.images.dropped == {reason: 2}
+    assert account.objects.dropped == {f"image dropped: {reason}": 1}
+
+
+def test_an_image_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    image = coco([])["images"][0]
+    records, account = converted(tmp_path, coco([annotation()], [image, image]))
+    assert len(records) == 1
+    assert account.images.dropped == {"image listed twice": 1}
+
+
+def test_an_annotation_that_is_listed_twice_counts_once_but_another_under_its_id_is_kept(tmp_path: Path) -> None:
+    other = annotation(bbox=[1, 1, 5, 5])
+    records, account = converted(tmp_path, coco([annotation(), annotation(), other]))
+    assert len(records[0]["objects"]) == 2
+    assert account.objects.dropped == {"annotation listed twice": 1}
+
+
+def test_a_category_id_with_two_names_is_not_guessed(tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 2, "name": "cow"}]
+    records, account = converted(tmp_path, coco([annotation(), annotation(id=2, category_id=2)], None, categories))
+    assert [one["desc"] for one in records[0]["objects"]] == ["cow"]
+    assert account.objects.dropped == {"category without a name, or with several": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "desc"),
+    [
+        ('a "quoted" cat', 'a "quoted" cat'),
+        ("two\nlines\t", "two lines"),
+        ("🐈‍⬛ cat", "🐈‍⬛ cat"),
+        ("a\u2028b", "a b"),
+    ],
+)
+def test_odd_names_are_kept_or_cleaned(tmp_path: Path, name: str, desc: str) -> None:
+    records, account = converted(tmp_path, coco([annotation()], None, [{"id": 1, "name": name}]))
+    assert records[0]["objects"][0]["desc"] == desc
+    assert sum(account.notes.values()) == (name != desc)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cat<|im_end|>", "label holds a control token of the model; rename the category"),
+        ("<|coord_5|>", "label holds a control token of the model; rename the category"),
+        (" \n", "empty label"),
+        ("\ud800", "label is no valid Unicode"),
+    ],
+)
+def test_names_that_a_record_cannot_hold_are_dropped(tmp_path: Path, name: str, reason: str) -> None:
+    categories = [{"id": 1, "name": name}, {"id": 2, "name": "dog"}]
+    records, account = converted(tmp_path, coco([annotation(), annotation(id=2, category_id=2)], None, categories))
+    assert [one["desc"] for one in records[0]["objects"]] == ["dog"]
+    assert account.objects.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"images": [', "not JSON: Expecting value: line 1 column 13 (char 12); is the file cut off?"),
+        (b'{"images": [{"id": 1, "file_name": "\xff"}]}', "not UTF-8: invalid start byte; save the file as UTF-8"),
+        (b'{"images": [NaN, "\xff"]}', "not UTF-8: invalid start byte at byte 18; save the file as UTF-8"),
+        (b"[" * 100_000, "not JSON: nested too deep"),
+        (b"[]", "holds no JSON object; a list of detections is a COCO results file, not instances"),
+        (b'{"images": {}}', "has no list 'images'; is this a COCO instances file?"),
+        (b"{}", "has no list 'images'; is this a COCO instances file?"),
+        (b"", "not JSON: Expecting value: line 1 column 1 (char 0); is the file cut off?"),
+    ],
+)
+def test_a_file_that_is_none_is_an_error(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "a.json", "coco", tmp_path / "out.jsonl")
+    assert str(caught.value) == f"{tmp_path / 'a.json'}: {message}"
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.json: cannot be opened: no such file or directory"):
+        run(tmp_path / "no.json", "coco", tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(coco([annotation()])), encoding=encoding)
+    records, _ = records_of(tmp_path / "a.json", "coco", tmp_path)
+    assert len(records[0]["objects"]) == 1
+
+
+def test_a_file_without_annotations_gives_empty_records_and_says_so(tmp_path: Path) -> None:
+    content = coco([])
+    del content["annotations"]
+    records, account = converted(tmp_path, content)
+    assert records[0]["objects"] == []
+    assert account.notes["the file has no 'annotations': every record is empty"] == 1
+
+
+# --- there and back -------------------------------------------------------------------------------------------------
+
+
+def key_of(one: dict[str, Any]) -> tuple[Any, ...]:
+    return one["image_id"], one["category_id"], one["iscrowd"], *(round(value, 6) for value in one["bbox"])
+
+
+@pytest.mark.parametrize("space", ["pixel", "norm1", "bin"])
+def test_evaluation_reads_what_is_written(tmp_path: Path, space: str) -> None:
+    run(REAL_COCO, "coco", tmp_path / "records.jsonl", space=space)
+    truths = truth_from_records(
+        tmp_path / "records.jsonl", space=space, quantisation=QUANTISATIONS["nearest_999"], question="?"
+    )
+    given = {one["id"]: one for one in json.loads(REAL_COCO.read_text())["images"]}
+    assert [one.key for one in truths] == [one["file_name"] for one in given.values()]
+    assert (sum(len(one.boxes) for one in truths), sum(int(one.crowd.sum()) for one in truths)) == (839, 9)
+
+
+@pytest.mark.parametrize("space", ["pixel", "norm1"])
+def test_real_coco_survives_the_way_to_records_and_back(tmp_path: Path, space: str) -> None:
+    there = run(REAL_COCO, "coco", tmp_path / "records.jsonl", space=space)
+    assert (there.objects.read, there.objects.written, there.objects.carried) == (839, 830, {"crowd": 9})
+    run(
+        tmp_path / "records.jsonl", "records", tmp_path / "back.json", to="coco", from_space=space, categories=REAL_COCO
+    )
+    before, after = (json.loads(path.read_text()) for path in (REAL_COCO, tmp_path / "back.json"))
+    assert sorted(map(key_of, after["annotations"])) == sorted(map(key_of, before["annotations"]))
+    assert {one["id"] for one in after["images"]} == {one["id"] for one in before["images"]}
+
+
+def test_the_way_back_through_bins_costs_half_a_bin(tmp_path: Path) -> None:
+    run(REAL_COCO, "coco", tmp_path / "bins.jsonl", space="bin")
+    options = {"from_space": "bin", "from_quantisation": "nearest_999"}
+    run(tmp_path / "bins.jsonl", "records", tmp_path / "pixels.jsonl", **options)
+    run(REAL_COCO, "coco", tmp_path / "exact.jsonl")
+    worst = 0.0
+    for given, exact in zip(read_lines(tmp_path / "pixels.jsonl"), read_lines(tmp_path / "exact.jsonl"), strict=True):
+        size = [exact["width"], exact["height"]] * 2
+        for a, b in zip(given["objects"], exact["objects"], strict=True):
+            errors = [abs(x - y) / edge * 999 for x, y, edge in zip(a["bbox_2d"], b["bbox_2d"], size, strict=True)]
+            worst = max(worst, *errors)
+    assert 0.45 < worst <= 0.5 + 1e-9
+
+
+def test_categories_of_a_written_file_are_numbered_by_name(tmp_path: Path) -> None:
+    categories = [{"id": 5, "name": "dog"}, {"id": 9, "name": "cat"}]
+    content = coco([annotation(category_id=5), annotation(id=2, category_id=9)], None, categories)
+    run(write_json(tmp_path / "a.json", content), "coco", tmp_path / "b.json", to="coco")
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert written["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert [one["category_id"] for one in written["annotations"]] == [2, 1]
+
+
+def test_a_label_that_the_given_categories_lack_is_counted(tmp_path: Path) -> None:
+    given = write_json(tmp_path / "categories.json", {"categories": [{"id": 3, "name": "dog"}]})
+    source = write_json(tmp_path / "a.json", coco([annotation()]))
+    account = run(source, "coco", tmp_path / "b.json", to="coco", categories=given)
+    assert account.objects.dropped == {"label is not among the given categories": 1}
+
+
+def test_a_polygon_comes_back_with_its_area(tmp_path: Path) -> None:
+    triangle = [10.0, 20.0, 40.0, 20.0, 10.0, 60.0]
+    source = write_json(tmp_path / "a.json", coco([annotation(segmentation=[triangle])]))
+    run(source, "coco", tmp_path / "b.json", to="coco", geometry="poly")
+    one = json.loads((tmp_path / "b.json").read_text())["annotations"][0]
+    assert one["segmentation"] == [triangle]
+    assert (one["bbox"], one["area"]) == ([10, 20, 30, 40], 600)
+
+
+def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    run(REAL_COCO, "coco", tmp_path / "b.json", to="coco")
+    loaded = COCO(str(tmp_path / "b.json"))
+    assert len(loaded.getAnnIds()) == 839
+    assert len(loaded.getAnnIds(iscrowd=True)) == 9

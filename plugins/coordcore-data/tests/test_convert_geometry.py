@@ -1,0 +1,151 @@
+"""Clipping, rotation and EXIF turns, against Pillow and against areas."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversion_support import annotation, coco, records_of, write_image, write_json, write_lines, write_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageOps
+
+from coordcore_data.convert.core import bounds
+from coordcore_data.convert.geometry import clip_poly, fit_box, poly_area, rotated
+from coordcore_data.convert.sizes import turn
+
+_POSITIONS = st.floats(-100, 200, allow_nan=False)
+
+
+@given(st.tuples(*[_POSITIONS] * 4))
+def test_a_fitted_box_lies_inside_or_there_is_none(box: Any) -> None:
+    fitted, _ = fit_box(box, 100, 80)
+    overlap = max(0.0, min(box[2], 100) - max(box[0], 0)) * max(0.0, min(box[3], 80) - max(box[1], 0))
+    if fitted is None:
+        assert overlap == 0 or box[2] < box[0] or box[3] < box[1]
+    else:
+        assert 0 <= fitted[0] < fitted[2] <= 100
+        assert 0 <= fitted[1] < fitted[3] <= 80
+        assert (fitted[2] - fitted[0]) * (fitted[3] - fitted[1]) == pytest.approx(overlap)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(*[st.floats(-50, 150)] * 2), st.floats(1, 80), st.integers(3, 9), st.floats(0, 7))
+def test_a_clipped_convex_polygon_keeps_the_area_inside(
+    centre: tuple[float, float], radius: float, count: int, start: float
+) -> None:
+    angles = [start + 2 * math.pi * k / count for k in range(count)]
+    poly = [value for a in angles for value in (centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a))]
+    inside = clip_poly(poly, 100, 80)
+    assert all(0 <= x <= 100 for x in inside[::2])
+    assert all(0 <= y <= 80 for y in inside[1::2])
+    assert (poly_area(inside) if inside else 0.0) == pytest.approx(area_by_rows(poly, 100, 80), abs=0.3)
+
+
+def area_by_rows(poly: list[float], width: float, height: float, step: float = 1 / 64) -> float:
+    """The area of a convex polygon within the image, row by row."""
+    area = 0.0
+    edges = list(zip(poly[::2], poly[1::2], poly[2::2] + poly[:1], poly[3::2] + poly[1:2], strict=True))
+    for row in range(int(height / step)):
+        y = (row + 0.5) * step
+        crossed = [x1 + (y - y1) / (y2 - y1) * (x2 - x1) for x1, y1, x2, y2 in edges if (y1 <= y) != (y2 <= y)]
+        if crossed:
+            area += step * max(0.0, min(max(crossed), width) - max(min(crossed), 0.0))
+    return area
+
+
+def test_a_triangle_over_two_edges() -> None:
+    assert bounds(clip_poly([-10, -10, 30, -10, -10, 30], 100, 80)) == (0, 0, 20, 20)
+    assert poly_area(clip_poly([-10, -10, 30, -10, -10, 30], 100, 80)) == 200
+
+
+@pytest.mark.parametrize("degrees", [0, 37, 90, 180, 270, -45, 765])
+def test_a_rotation_keeps_centre_and_area(degrees: float) -> None:
+    poly = rotated((10, 20, 40, 60), degrees)
+    assert [sum(poly[::2]) / 4, sum(poly[1::2]) / 4] == pytest.approx([25, 40])
+    assert poly_area(poly) == pytest.approx(1200)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_box_is_where_pillow_turns_its_pixels(orientation: int) -> None:
+    stored = Image.new("L", (100, 60))
+    ImageDraw.Draw(stored).rectangle((10, 20, 39, 49), fill="white")  # pixel edges 10, 20, 40, 50
+    stored.getexif()[0x0112] = orientation
+    upright = ImageOps.exif_transpose(stored)
+    assert bounds(turn([10, 20, 40, 50], 100, 60, orientation)) == upright.getbbox()
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def checked(tmp_path: Path, stated: tuple[int, int], stored: tuple[int, int], orientation: int | None) -> Any:
+    write_image(tmp_path / "images" / "a.jpg", *stored, orientation)
+    write_image(tmp_path / "images" / "b.jpg", 10, 10)
+    images = [
+        {"id": 7, "file_name": "a.jpg", "width": stated[0], "height": stated[1]},
+        {"id": 8, "file_name": "b.jpg", "width": 10, "height": 10},
+    ]
+    source = write_json(tmp_path / "a.json", coco([annotation()], images))
+    return records_of(source, "coco", tmp_path, images=tmp_path / "images", check_sizes=True)
+
+
+def test_boxes_on_the_upright_image_stay(tmp_path: Path) -> None:
+    records, account = checked(tmp_path, (80, 100), (100, 80), 6)
+    assert records[0]["objects"][0]["bbox_2d"] == [10, 20, 40, 60]
+    assert account.notes["image without objects: an empty record"] == 1
+    assert len(account.notes) == 1
+
+
+def test_boxes_on_the_stored_image_are_turned_with_it(tmp_path: Path) -> None:
+    records, account = checked(tmp_path, (100, 80), (100, 80), 6)
+    assert (records[0]["width"], records[0]["height"]) == (80, 100)
+    assert records[0]["objects"][0]["bbox_2d"] == [20, 10, 60, 40]
+    assert account.notes["turned by the EXIF orientation: drawn on the unturned image"] == 1
+
+
+def test_fractions_of_the_stored_image_are_turned_too(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", 100, 80, 6)
+    row = {
+        "images": ["a.jpg"],
+        "width": 100,
+        "height": 80,
+        "objects": [{"desc": "cat", "bbox_2d": [0.1, 0.25, 0.4, 0.75]}],
+    }
+    options = {"from_space": "norm1", "images": tmp_path, "check_sizes": True}
+    records, _ = records_of(write_lines(tmp_path / "a.jsonl", row), "records", tmp_path, **options)
+    assert records[0]["objects"][0]["bbox_2d"] == [20, 10, 60, 40]
+
+
+def test_half_a_turn_cannot_be_told_and_is_counted(tmp_path: Path) -> None:
+    records, account = checked(tmp_path, (100, 80), (100, 80), 3)
+    assert records[0]["objects"][0]["bbox_2d"] == [10, 20, 40, 60]
+    assert account.notes["EXIF orientation that keeps the size: taken as drawn on the upright image"] == 1
+
+
+def test_a_resized_image_is_dropped(tmp_path: Path) -> None:
+    records, account = checked(tmp_path, (100, 80), (50, 40), None)
+    assert [one["images"] for one in records] == [["b.jpg"]]
+    reason = "size in the source is not that of the image file: resized?"
+    assert account.images.dropped == {reason: 1}
+    assert account.objects.dropped == {f"image dropped: {reason}": 1}
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "image file missing"), ("x", "image file cannot be read")])
+def test_images_that_are_missing_or_broken_are_dropped(tmp_path: Path, content: str | None, reason: str) -> None:
+    write_image(tmp_path / "images" / "b.jpg", 100, 80)
+    if content is not None:
+        write_text(tmp_path / "images" / "a.jpg", content)
+    images = [{"id": n, "file_name": f"{f}.jpg", "width": 100, "height": 80} for n, f in ((7, "a"), (8, "b"))]
+    source = write_json(tmp_path / "a.json", coco([annotation()], images))
+    _, account = records_of(source, "coco", tmp_path, images=tmp_path / "images", check_sizes=True)
+    assert account.images.dropped == {reason: 1}
+
+
+def test_a_negative_box_does_not_become_right_by_turning(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.jpg", 100, 80, 6)
+    bad = [annotation(id=2, bbox=[50, 50, -10, 5]), annotation(id=3, bbox=[float("nan"), 50, 10, 5])]
+    source = write_json(tmp_path / "a.json", coco([annotation(), *bad]))
+    _, account = records_of(source, "coco", tmp_path, images=tmp_path / "images", check_sizes=True)
+    assert account.objects.dropped == {"negative width or height": 1, "a coordinate is NaN or infinite": 1}

@@ -1,0 +1,353 @@
+"""`coordcore data check`: each wrong convention is found in the 830 real boxes, and right ones are left in peace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conversion_support import REAL_COCO, read_lines, records_of, run, write_image, write_lines
+from PIL import Image
+
+from coordcore import InputError
+from coordcore_data.check.report import Checked, check_data
+from coordcore_data.check.sample import collect
+from coordcore_data.check.sheet import write_sheet
+from coordcore_data.check.suspicions import percent
+
+Change = Callable[[list[float], int, int], list[float]]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """COCO's boxes as records in pixels."""
+    return records_of(REAL_COCO, "coco", tmp_path_factory.mktemp("real"))[0]
+
+
+def rewritten(tmp_path: Path, records: list[Any], change: Change) -> Path:
+    rows = []
+    for one in records:
+        size = one["width"], one["height"]
+        objects = [{**each, "bbox_2d": change(each["bbox_2d"], *size)} for each in one["objects"]]
+        rows.append({**one, "objects": objects})
+    return write_lines(tmp_path / "changed.jsonl", *rows)
+
+
+def kinds(checked: Checked) -> list[str]:
+    return [one.kind for one in checked.suspicions]
+
+
+def xywh(box: list[float], *_: int) -> list[float]:
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+
+def yolo(box: list[float], width: int, height: int) -> list[float]:
+    x1, y1, x2, y2 = box
+    return [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
+
+
+def scaled(scale: float) -> Change:
+    def change(box: list[float], width: int, height: int) -> list[float]:
+        return [math.floor(v * scale / edge + 0.5) for v, edge in zip(box, [width, height] * 2, strict=True)]
+
+    return change
+
+
+def whole(box: list[float], *_: int) -> list[float]:
+    return [round(value) for value in box]
+
+
+def one_based(box: list[float], *_: int) -> list[float]:
+    return [int(box[0]) + 1, int(box[1]) + 1, math.ceil(box[2]), math.ceil(box[3])]
+
+
+def last_included(box: list[float], *_: int) -> list[float]:
+    return [int(box[0]), int(box[1]), math.ceil(box[2]) - 1, math.ceil(box[3]) - 1]
+
+
+def y_first(box: list[float], *_: int) -> list[float]:
+    return [box[1], box[0], box[3], box[2]]
+
+
+def halved(box: list[float], *_: int) -> list[float]:
+    return [value / 2 for value in box]
+
+
+def fractions(box: list[float], width: int, height: int) -> list[float]:
+    return [value / edge for value, edge in zip(box, [width, height] * 2, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "space", "kind", "text"),
+    [
+        (xywh, "pixel", "order", "77 % of the boxes have x2 < x1 and 74 % y2 < y1: this looks like xywh"),
+        (xywh, None, "order", "which fits 100 % of the boxes where xyxy fits 12 %"),
+        (yolo, "norm1", "order", "84 % of the boxes have x2 < x1 and 83 % y2 < y1: this looks like cxcywh"),
+        (y_first, "pixel", "order", "36 % of the boxes leave their image: this looks like yxyx"),
+        (scaled(999), "pixel", "space", "whole numbers up to 999, and 79 % of the boxes leave the image: these look"),
+        (scaled(1000), "bin", "space", "1000 occurs 63 times and nothing above it: these are positions in 0..1000"),
+        (scaled(2000), "bin", "space", "up to 2000: these are pixels, not bins"),
+        (whole, "norm1", "space", "% of the values are above 1, up to 640: these are pixels or bins, not fractions"),
+        (scaled(100), "norm1", "space", "up to 100: these are percent (0..100), not fractions"),
+        (fractions, "pixel", "space", "no value is above 1: these are fractions, not pixels; --space norm1"),
+        (fractions, "bin", "space", "% of the values are no whole numbers, as bins are: --space norm1"),
+        (one_based, "pixel", "inclusive", "1-based with the last pixel included (VOC); subtract 1 from x1 and y1"),
+        (last_included, "pixel", "inclusive", "the last pixel is included; add 1 to x2 and y2"),
+        (halved, "pixel", "unfilled", "no box of 100 images reaches beyond 50 % of the width and 50 % of the height"),
+    ],
+)
+def test_each_wrong_convention_is_named(
+    tmp_path: Path, real: list[Any], change: Change, space: Any, kind: str, text: str
+) -> None:
+    checked = check_data(rewritten(tmp_path, real, change), space=space)
+    found = [one for one in checked.suspicions if one.kind not in ("no extent", "repeated")]
+    assert [one.kind for one in found] == [kind]
+    assert text in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("change", "space"),
+    [
+        (lambda box, *_: box, "pixel"),
+        (lambda box, *_: box, None),
+        (fractions, "norm1"),
+        (fractions, None),
+        (scaled(999), "bin"),
+        (scaled(999), None),
+        (whole, "pixel"),
+        (whole, None),
+    ],
+)
+def test_right_conventions_are_not_suspected(tmp_path: Path, real: list[Any], change: Change, space: Any) -> None:
+    checked = check_data(rewritten(tmp_path, real, change), space=space)
+    assert [kind for kind in kinds(checked) if kind not in ("no extent", "repeated")] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "space", "why"),
+    [
+        (lambda box, *_: box, "pixel", "values are fractions above 1, as bins never are"),
+        (fractions, "norm1", "all values lie in 0..1"),
+        (scaled(999), "bin", "whole numbers up to 1000, and as pixels no more than 21 % of the boxes fit their image"),
+        (scaled(5000), "pixel", "values reach 5000, above the last bin 999"),
+        (whole, "pixel", "whole numbers below 1000 that fit pixels and bins alike; taken as pixels, say --space"),
+    ],
+)
+def test_a_space_that_is_not_declared_is_guessed_and_said(
+    tmp_path: Path, real: list[Any], change: Change, space: str, why: str
+) -> None:
+    checked = check_data(rewritten(tmp_path, real, change))
+    assert (checked.space, checked.guessed) == (space, why)
+
+
+def test_the_right_order_silences_the_suspicion(tmp_path: Path, real: list[Any]) -> None:
+    path = rewritten(tmp_path, real, xywh)
+    assert kinds(check_data(path, space="pixel", order="xywh")) == []
+
+
+def test_the_round_trip_costs_what_the_conventions_say(tmp_path: Path, real: list[Any]) -> None:
+    checked = check_data(rewritten(tmp_path, real, lambda box, *_: box), space="pixel")
+    longest = max(max(one["width"], one["height"]) for one in real)
+    assert checked.errors["nearest_999"].worst <= longest / 999 / 2 + 1e-9
+    assert checked.errors["qwen_1000"].worst == pytest.approx(longest / 1000)  # at the right and lower edge
+    assert (
+        checked.errors["nearest_999"].mean < checked.errors["mixed_999_1000"].mean < checked.errors["rex_reward"].mean
+    )
+
+
+def test_bins_show_what_another_reading_would_move(tmp_path: Path, real: list[Any]) -> None:
+    checked = check_data(rewritten(tmp_path, real, scaled(999)), space="bin")
+    assert checked.of_bins == "nearest_999"
+    assert checked.errors["nearest_999"].worst == 0
+    assert checked.errors["qwen_1000"].worst == pytest.approx(640 * 999 * (1 / 999 - 1 / 1000))
+
+
+def test_a_declared_convention_of_bins_is_taken_from_the_records(tmp_path: Path) -> None:
+    run(REAL_COCO, "coco", tmp_path / "bins.jsonl", space="bin")
+    checked = check_data(tmp_path / "bins.jsonl")
+    assert (checked.space, checked.of_bins, kinds(checked)) == ("bin", "nearest_999", [])
+
+
+# --- single records -------------------------------------------------------------------------------------------------
+
+
+def record(*boxes: list[Any], **more: Any) -> dict[str, Any]:
+    objects = [{"desc": "cat", "bbox_2d": box} for box in boxes]
+    return {"images": ["a.png"], "width": 100, "height": 80, "objects": objects, **more}
+
+
+def checked_rows(tmp_path: Path, *rows: Any, **options: Any) -> Checked:
+    return check_data(write_lines(tmp_path / "a.jsonl", *rows), **({"space": "pixel"} | options))
+
+
+def texts(checked: Checked) -> str:
+    return "\n".join(one.text for one in checked.suspicions)
+
+
+def test_boxes_without_extent_and_repeated_boxes_are_counted(tmp_path: Path) -> None:
+    found = texts(checked_rows(tmp_path, record([1, 1, 5, 5], [1, 1, 5, 5], [7, 7, 7, 9], [2, 2, 9, 9])))
+    assert "1 boxes (25 %) have no width or no height" in found
+    assert "1 boxes (25 %) repeat a box of the same image and description" in found
+
+
+def test_boxes_as_large_as_their_image(tmp_path: Path) -> None:
+    boxes = [[0, 0, 100, 80]] + [[k, k, k + 9, k + 9] for k in range(1, 10)]
+    assert "10 % of the boxes cover their whole image" in texts(checked_rows(tmp_path, record(*boxes)))
+
+
+def test_boxes_over_the_edge_say_how_far(tmp_path: Path) -> None:
+    boxes = [[90, 10, 110, 20]] + [[k, k + 0.5, k + 9, k + 9] for k in range(1, 20)]
+    found = texts(checked_rows(tmp_path, record(*boxes)))
+    assert "5 % of the boxes reach over the edge of their image, by up to 10 % of its size" in found
+
+
+def test_one_image_in_several_records(tmp_path: Path) -> None:
+    assert "1 records name an image that an earlier record has" in texts(checked_rows(tmp_path, record(), record()))
+
+
+def test_different_declared_conventions(tmp_path: Path) -> None:
+    rows = [record(metadata={"quantisation": name}) for name in ("nearest_999", "qwen_1000")]
+    found = texts(checked_rows(tmp_path, *rows, space="bin"))
+    assert "records declare different quantisations: nearest_999 (1 records), qwen_1000 (1 records)" in found
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        ("{", "line: not JSON"),
+        ("[]", "line: no JSON object"),
+        ({"images": ["a"], "width": 5, "height": 5}, "record without a list of objects"),
+        ({"images": [], "width": 5, "height": 5, "objects": []}, "record without exactly one image path"),
+        (record(width=0), "record without a width and height from 1 to 1,000,000"),
+        (record(width=10**400), "record without a width and height from 1 to 1,000,000"),
+        (record(width="100"), "record without a width and height from 1 to 1,000,000"),
+        (record([1, 2, 3]), "bbox_2d of 3 numbers"),
+        (record([1, 2, 3, None]), "bbox_2d with something that is neither a number nor a coord token"),
+        (record([1, 2, 3, "<|coord_4|>"]), "bbox_2d with something that is neither a number nor a coord token"),
+        (record([1, 2, 3, float("nan")]), "bbox_2d with NaN, infinity or a number beyond 1e12"),
+        (record([1, 2, 3, 10**400]), "bbox_2d with NaN, infinity or a number beyond 1e12"),
+        ({**record(), "objects": [{"desc": "a", "poly": [1, 2, 3, 4]}]}, "poly of fewer than 3 points"),
+        ({**record(), "objects": [{"desc": "a"}]}, "object without exactly one bbox_2d or poly"),
+        ({**record(), "objects": ["a"]}, "object is no JSON object"),
+    ],
+)
+def test_what_cannot_be_read_is_counted_and_left_out(tmp_path: Path, bad: Any, what: str) -> None:
+    checked = checked_rows(tmp_path, record([1, 1, 5, 5]), bad)
+    assert checked.records == 2
+    assert checked.boxes == 1
+    assert [one.text.startswith(what) for one in checked.suspicions if one.kind == "unreadable"] == [True]
+
+
+def test_coord_tokens_and_polygons_are_read(tmp_path: Path) -> None:
+    tokens = [f"<|coord_{k}|>" for k in (1, 2, 3, 4)]
+    row = record(tokens)
+    row["objects"].append({"desc": "roof", "poly": [10, 20, 30, 5, 9, 40]})
+    sample = collect(write_lines(tmp_path / "a.jsonl", row))
+    assert sample.boxes.tolist() == [[1, 2, 3, 4], [9, 5, 30, 40]]
+    assert (sample.tokens, sample.polygons) == (1, 1)
+
+
+def test_a_file_without_records_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl: holds no records"):
+        checked_rows(tmp_path)
+
+
+def test_records_without_boxes_are_no_problem(tmp_path: Path) -> None:
+    checked = checked_rows(tmp_path, record(), space=None)
+    assert (checked.boxes, checked.empty, checked.suspicions) == (0, 1, [])
+    assert checked.lines()[0].endswith("1 records (1 empty), 0 boxes")
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation", "what"),
+    [
+        ((100, 80), None, None),
+        ((80, 100), 6, None),
+        ((100, 80), 6, "record has the size before the EXIF orientation"),
+        ((80, 100), None, "width and height are swapped"),
+        ((50, 40), None, "image or record was resized"),
+        ((50, 80), None, "image has another shape than the record says"),
+        (None, None, "image file missing"),
+    ],
+)
+def test_sizes_are_compared_with_the_files(tmp_path: Path, stored: Any, orientation: Any, what: str | None) -> None:
+    if stored is not None:
+        write_image(tmp_path / "a.png", *stored, orientation)
+    checked = checked_rows(tmp_path, record([1, 1, 5, 5]), images=tmp_path)
+    assert checked.files is not None
+    assert checked.files.problems == ({} if what is None else {what: 1})
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0 %"),
+        (0.0001, "< 0.1 %"),
+        (0.034, "3.4 %"),
+        (0.1234, "12 %"),
+        (0.9999, "99.9 %"),
+        (1, "100 %"),
+        (0.03, "3 %"),
+    ],
+)
+def test_percent_never_says_all_or_nothing_wrongly(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+# --- the sheet ------------------------------------------------------------------------------------------------------
+
+
+def test_the_sheet_shows_each_box_where_the_numbers_say(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 80), "white").save(tmp_path / "a.png")
+    path = write_lines(tmp_path / "a.jsonl", record([20, 20, 80, 60]))
+    assert write_sheet(tmp_path / "sheet.png", collect(path), tmp_path, space="pixel") == 1
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    # One image of 100 x 80 is drawn 480 wide at (10, 10): the box's lower edge is at y = 10 + 60 * 4.8.
+    row = sheet[10 + 200, 10:490]
+    coloured = np.flatnonzero((row != 255).any(1))
+    assert coloured.min() == pytest.approx(20 * 4.8, abs=3)
+    assert coloured.max() == pytest.approx(80 * 4.8, abs=3)
+    column = sheet[10 : 10 + 384, 10 + 300]
+    coloured = np.flatnonzero((column != 255).any(1))
+    assert coloured.max() == pytest.approx(60 * 4.8, abs=3)
+
+
+def test_a_sheet_of_wrong_records_and_missing_images_is_drawn(tmp_path: Path) -> None:
+    rows = [record([90, 70, 10, 5], [-1e9, 0, 1e9, 5], [5, 5, 5, 5]), record([0, 0, 5, 5], width=0), record()]
+    rows[0]["objects"][0]["desc"] = "<|im_end|>\n" + "long " * 50 + "🐈"
+    path = write_lines(tmp_path / "a.jsonl", *rows)
+    assert write_sheet(tmp_path / "sheet.png", collect(path), tmp_path, space="pixel") == 1
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 500
+
+
+def test_images_of_the_sheet_are_spread_over_the_file(tmp_path: Path, real: list[Any]) -> None:
+    path = rewritten(tmp_path, real, lambda box, *_: box)
+    assert write_sheet(tmp_path / "sheet.png", collect(path), tmp_path, space="pixel", count=7) == 7
+
+
+def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", record())
+    with pytest.raises(InputError, match="no record with a size and a box to draw"):
+        write_sheet(tmp_path / "sheet.png", collect(path), tmp_path, space="pixel")
+
+
+def test_converted_real_boxes_pass_the_check(tmp_path: Path) -> None:
+    for space in ("pixel", "norm1", "bin"):
+        run(REAL_COCO, "coco", tmp_path / f"{space}.jsonl", space=space)
+        checked = check_data(tmp_path / f"{space}.jsonl", space=space)
+        assert (checked.records, checked.boxes, checked.suspicions) == (100, 830, [])
+        assert len(read_lines(tmp_path / f"{space}.jsonl")) == 100
+
+
+def test_small_pixels_are_not_called_percent(tmp_path: Path) -> None:
+    rows = [
+        {"images": [f"{k}.png"], "width": 64, "height": 64, "objects": [{"desc": "a", "bbox_2d": [k, 1.5, 40, 60]}]}
+        for k in range(30)
+    ]
+    checked = check_data(write_lines(tmp_path / "small.jsonl", *rows), space="norm1")
+    (told,) = (one.text for one in checked.suspicions if one.kind == "space")
+    assert told.endswith("these are percent (0..100) or pixels, not fractions")

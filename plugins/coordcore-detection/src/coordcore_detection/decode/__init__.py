@@ -1,0 +1,1 @@
+"""Decoding under the grammar of the answer format."""

@@ -1,0 +1,255 @@
+"""Constrained decoding: which tokens may come next, for every row of a batch, so that each answer is CoordJSON.
+
+The automaton of the format reads bytes, a tokenizer writes several of them at once, so a token may span symbols of the
+format (`", "bbox_2d": [`) or be a part of a character. `compile_grammar` walks every token from every state, once; a
+step of generation then reads whole rows of that table and never looks at single tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args
+
+import attrs
+import numpy as np
+
+from coordcore.coords import NUM_BINS, CoordVocab
+from coordcore.errors import InputError
+from coordcore_detection.decode.automaton import (
+    COORD,
+    POLY_START,
+    X1,
+    X2,
+    Y1,
+    Y2,
+    Automaton,
+    Fields,
+    Geometry,
+    answer_automaton,
+)
+from coordcore_detection.decode.tokens import TokenBytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_NO_SLOT = -1
+_FAR = np.iinfo(np.int16).max
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Grammar:
+    """The format over the tokens of one vocabulary. S states, the last of them behind the end token; V tokens.
+
+    table: [R, V] int16, the state that a token leads to, -1 for a token that may not stand there. Rows 0 .. S-1 are
+    the states. last_row: [S], the row that counts when no further object may follow; most are the state's own.
+    slot: [S], which coordinate belongs there, -1 for text. far: [S], the fewest tokens that complete the answer.
+    bin_of: [V] int16, the bin of a coord token, -1 for any other.
+    """
+
+    table: Array
+    last_row: Array
+    slot: Array
+    far: Array
+    bin_of: Array
+
+
+def bins_of_tokens(vocab: CoordVocab, size: int) -> Array:
+    """[V] int16: the bin of a coord token, -1 for any other. size: V."""
+    bins = np.full(size, -1, dtype=np.int16)
+    bins[list(vocab.ids)] = np.arange(len(vocab.ids))
+    return bins
+
+
+def compile_grammar(
+    tokens: TokenBytes,
+    vocab: CoordVocab,
+    *,
+    size: int,
+    end_tokens: Iterable[int],
+    geometry: tuple[Geometry, ...] = get_args(Geometry),
+    fields: Fields = "any",
+) -> Grammar:
+    """Walk every token from every state. About a second for 150,000 tokens.
+
+    size: V, the width of the model's logits. Tokens without bytes, added tokens and the rows behind the tokenizer's
+    last token may not stand anywhere, coord tokens only where a coordinate belongs.
+    Raises InputError when the vocabulary cannot write the format.
+    """
+    automaton = answer_automaton(geometry, fields)
+    words = _Words.of(tokens, size)
+    done = len(automaton.steps)
+    table = np.full((done + 1, size), -1, dtype=np.int16)
+    last_row = np.arange(done + 1)
+    extra: list[Array] = []
+    slot = _slots(automaton)
+    ids = np.array(vocab.ids)
+    for state in range(done):
+        table[state] = words.walk(automaton.steps, state)
+        last = words.walk(automaton.last_steps, state)
+        if slot[state] >= 0:
+            table[state, ids] = last[ids] = automaton.steps[state, COORD + slot[state]]
+        if not np.array_equal(last, table[state]):
+            last_row[state] = done + 1 + len(extra)
+            extra.append(last)
+    table[automaton.end, list(end_tokens)] = done
+    table[done] = done
+    far = _distances(table[: done + 1], automaton.end)
+    if far[0] == _FAR:
+        raise InputError("the tokenizer lacks tokens that the answer format needs; ask for free decoding")
+    rows = np.stack([*table, *extra])
+    return Grammar(table=rows, last_row=last_row, slot=slot, far=far, bin_of=bins_of_tokens(vocab, size))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Words:
+    """The bytes of all tokens in one array. length 0: a token that writes nothing and may stand nowhere."""
+
+    flat: Array
+    start: Array
+    length: Array
+
+    @classmethod
+    def of(cls, tokens: TokenBytes, size: int) -> _Words:
+        words = [word or b"" for word in tokens.text[:size]]
+        words += [b""] * (size - len(words))
+        length = np.array([len(word) for word in words])
+        return cls(flat=np.frombuffer(b"".join(words), np.uint8), start=np.cumsum(length) - length, length=length)
+
+    def walk(self, steps: Array, state: int) -> Array:
+        """[V] int16: the state each token leads to from `state`, -1 where the automaton stops on the way."""
+        reached = np.full(len(self.length), -1, dtype=np.int16)
+        alive = np.flatnonzero(self.length)
+        at = np.full(len(alive), state, dtype=np.int16)
+        place = 0
+        while len(alive):
+            at = steps[at, self.flat[self.start[alive] + place]]
+            place += 1
+            ended = self.length[alive] == place
+            reached[alive[ended]] = at[ended]
+            on = (at >= 0) & ~ended
+            alive, at = alive[on], at[on]
+        return reached
+
+
+def _slots(automaton: Automaton) -> Array:
+    takes = automaton.steps[:, COORD:] >= 0
+    return np.append(np.where(takes.any(1), takes.argmax(1), _NO_SLOT), _NO_SLOT)
+
+
+def _distances(table: Array, end: int) -> Array:
+    """[S] int16: the fewest tokens from each state to `end`, or to the state behind the end token."""
+    far = np.full(len(table), _FAR, dtype=np.int16)
+    far[[end, len(table) - 1]] = 0
+    follows = [np.flatnonzero(np.bincount(row[row >= 0], minlength=len(table))) for row in table]
+    while True:
+        nearer = far.copy()
+        for state, states in enumerate(follows):
+            if len(states) and far[states].min() < _FAR:
+                nearer[state] = min(far[state], far[states].min() + 1)
+        if np.array_equal(nearer, far):
+            return far
+        far = nearer
+
+
+class DeviceGrammar:
+    """A grammar with its tables on the device of the scores."""
+
+    def __init__(self, grammar: Grammar, device: torch.device | str) -> None:
+        import torch
+
+        self.grammar = grammar
+        self.device = device
+        self.table = torch.from_numpy(grammar.table).to(device)
+        self.forbidden = self.table < 0
+        self.far = torch.from_numpy(grammar.far).to(device)
+        self.farthest = int(grammar.far[grammar.far < _FAR].max())
+        bins = torch.from_numpy(grammar.bin_of).to(device)
+        self.order = bins.masked_fill(bins < 0, NUM_BINS)  # text is never below a bin
+
+    def rows(self, numbers: Array) -> Tensor:
+        """Row numbers, on the device."""
+        import torch
+
+        return torch.from_numpy(numbers).to(self.device)
+
+
+class Constraint:
+    """The state of one batch on its way through a grammar.
+
+    The bookkeeping, a few numbers for each row, stays on the host; the masks of whole vocabulary rows are made on the
+    device. In each step: `allow` on the scores, then `advance` with the tokens that were chosen.
+    """
+
+    def __init__(self, tables: DeviceGrammar, rows: int, *, budget: int, max_objects: int, ordered: bool) -> None:
+        """budget: tokens that may be written. ordered: no x2 < x1, no y2 < y1.
+
+        Raises InputError when not even an answer without objects fits the budget.
+        """
+        import torch
+
+        grammar = tables.grammar
+        if budget < grammar.far[0]:
+            raise InputError(f"max_new_tokens must be at least {grammar.far[0]} for an empty answer, got {budget}")
+        self.tables = tables
+        self.grammar = grammar
+        self.remaining = budget
+        self.max_objects = max_objects
+        self.ordered = ordered
+        self.state = np.zeros(rows, dtype=np.int64)
+        self.objects = np.zeros(rows, dtype=np.int64)
+        self.closing = np.zeros(rows, dtype=bool)
+        """Rows that must end by the shortest way."""
+        self.cut = torch.zeros(rows, dtype=torch.bool, device=tables.device)
+        """Rows whose answer was ended: without the limits they would have gone on."""
+        self._lower = np.zeros((2, rows), dtype=np.int64)
+
+    def advance(self, tokens: Array) -> None:
+        """tokens: [B], the ones that were chosen."""
+        slot = self.grammar.slot[self.state]
+        if (slot != _NO_SLOT).any():
+            bins = self.grammar.bin_of[tokens]
+            for axis, start in enumerate((X1, Y1)):
+                self._lower[axis] = np.where(slot == start, bins, self._lower[axis])
+            self.objects += (slot == X1) | (slot == POLY_START)
+        self.state = self.grammar.table[self.state, tokens].astype(np.int64)
+        self.remaining -= 1
+
+    def allow(self, scores: Tensor) -> Tensor:
+        """A copy of `scores` [B, V] with minus infinity wherever a token may not stand."""
+        import torch
+
+        forbidden = self.tables.forbidden.index_select(0, self.tables.rows(self.state))
+        slot = self.grammar.slot[self.state]
+        if self.ordered and ((slot == X2) | (slot == Y2)).any():
+            lower = np.where(slot == X2, self._lower[0], np.where(slot == Y2, self._lower[1], 0))
+            forbidden |= self.tables.order < self.tables.rows(lower.astype(np.int16))[:, None]
+        allowed = torch.where(forbidden, -torch.inf, scores)
+        limits = self._limits()
+        if not limits:
+            return allowed
+        for limit in limits:
+            forbidden |= limit
+        limited = torch.where(forbidden, -torch.inf, scores)
+        self.cut |= limited.argmax(-1) != allowed.argmax(-1)
+        return limited
+
+    def _limits(self) -> list[Tensor]:
+        """What else to forbid, [B, V] each: by the budget, by the objects, and where a loop was seen."""
+        grammar, tables = self.grammar, self.tables
+        limits = []
+        last = np.where(self.objects >= self.max_objects, grammar.last_row[self.state], self.state)
+        if (last != self.state).any():
+            limits.append(tables.forbidden[tables.rows(last)])
+        # `remaining - 1` tokens are left behind the next one. Far from the end of the budget that forbids nothing.
+        short = self.remaining <= tables.farthest
+        if short or self.closing.any():
+            rows = tables.rows(self.state)
+            behind = tables.far[tables.table[rows].long()]
+            if short:
+                limits.append(behind > self.remaining - 1)
+            now = tables.far[rows][:, None]
+            limits.append(tables.rows(self.closing)[:, None] & (behind >= now) & (now > 0))
+        return limits

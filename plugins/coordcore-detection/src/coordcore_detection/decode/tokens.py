@@ -1,0 +1,80 @@
+"""The bytes that each token of a tokenizer writes. Torch-free."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import attrs
+
+from coordcore.errors import InputError
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TokenBytes:
+    """What the tokens of a byte-level BPE tokenizer write.
+
+    text: id -> bytes of an ordinary token, None for an added token and for an id without a token.
+    added: id -> the text of an added token, such as `<|im_end|>` or `<|coord_5|>`.
+    """
+
+    text: tuple[bytes | None, ...]
+    added: dict[int, str]
+
+    def of(self, token: int) -> bytes:
+        """What `token` writes; nothing for an id without a token."""
+        if token in self.added:
+            return self.added[token].encode()
+        return (self.text[token] if token < len(self.text) else None) or b""
+
+    def read(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
+        """The text of `tokens`, and for each token how many characters are complete behind it.
+
+        A character may be spread over several tokens, and belongs to the last of them. Bytes that are no UTF-8 become
+        U+FFFD.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces, ends, length = [], [], 0
+        for token in tokens:
+            piece = decoder.decode(self.of(token))
+            pieces.append(piece)
+            length += len(piece)
+            ends.append(length)
+        rest = decoder.decode(b"", final=True)
+        if rest:
+            pieces.append(rest)
+            ends[-1] += len(rest)
+        return "".join(pieces), ends
+
+
+def token_bytes(tokenizer: Any) -> TokenBytes:
+    """Read a transformers tokenizer. Raises InputError for one that is not byte-level BPE."""
+    decoder = type(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)).__name__
+    if decoder != "ByteLevel":
+        raise InputError(
+            f"the tokenizer ({type(tokenizer).__name__}, decoder {decoder}) is not byte-level BPE, "
+            "as that of Qwen is; predictions need to know which bytes a token writes"
+        )
+    added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items()}
+    tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    table = _byte_of_letter()
+    return TokenBytes(
+        text=tuple(None if index in added else _bytes(token, table) for index, token in enumerate(tokens)), added=added
+    )
+
+
+def _bytes(token: str | None, table: dict[str, int]) -> bytes | None:
+    if token is None or any(letter not in table for letter in token):
+        return None
+    return bytes([table[letter] for letter in token])
+
+
+@lru_cache
+def _byte_of_letter() -> dict[str, int]:
+    """GPT-2's letters for the 256 bytes: printable ones stand for themselves, the others for U+0100 and up."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(0x100 + place): byte for place, byte in enumerate(others)}

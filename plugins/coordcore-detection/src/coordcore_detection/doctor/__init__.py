@@ -1,1 +1,0 @@
-"""`coordcore doctor`: what silently ruins a run, looked for before it starts. Torch-free; the checks import it."""

@@ -1,0 +1,191 @@
+"""Predictions against ground truth: one call, every metric, and an account of what did not fit. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from coordcore.coords import Quantisation
+from coordcore.records.geometry import overlaps
+from coordcore_detection.evaluate import metrics, results
+from coordcore_detection.evaluate.contract import contract
+from coordcore_detection.evaluate.gather import Book, Truth, by_image, some, was_seen
+from coordcore_detection.evaluate.matching import Bools, Flat, Floats, Matches, match
+from coordcore_detection.evaluate.metrics import AGNOSTIC
+from coordcore_detection.evaluate.metrics_ap import AveragePrecision, average_precision
+from coordcore_detection.evaluate.results import Detail, Result
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import Header, Row
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Evaluated:
+    """A result with the boxes it was computed from, crowd regions included.
+
+    labels: by id. crowd: [m] of the true boxes. scores: [n] of the predicted ones, finite. by_label, agnostic: [n]
+    matches; their `pair` is an index into `truth`.
+    """
+
+    result: Result
+    labels: tuple[str, ...]
+    truth: Flat
+    crowd: Bools
+    predicted: Flat
+    scores: Floats
+    by_label: Matches
+    agnostic: Matches
+
+
+def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -> Evaluated:
+    """Measure `rows`, predictions under `header`, against `truth`, whose labels must be the same text to be the same.
+
+    Counted and said in the result's notes: images without a prediction (as empty answers), predictions of images that
+    the ground truth does not have (left out), several rows for one image (the last one counts), boxes without a score
+    (ranked last, left out of the calibration), boxes that are none, such as x2 < x1 (they overlap nothing).
+    Raises InputError when there is no image, none of the predicted ones is known, or a size differs.
+    """
+    quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
+    known = Truth(truth, quantisation)
+    book = Book()
+    answers = by_image(known, rows, book)
+    predicted, scores = known.predicted(answers, book)
+    by_label, agnostic = (match(known.flat, known.crowd, predicted, scores, by_label=one) for one in (True, False))
+    ap = {one: average_precision(known.flat, known.crowd, predicted, scores, by_label=one) for one in (True, False)}
+    detail = _detail(known, answers, predicted, scores, by_label, agnostic)
+    sums = metrics.weighted(
+        metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
+        np.ones((1, len(known.keys))),
+    )
+    _explain(known, predicted, quantisation, book)
+    values = _ap_metrics(ap, _oracle(known)) | {name: value[0] for name, value in metrics.ratios(sums).items()}
+    result = Result(
+        evaluation=results.VERSION,
+        checkpoint=header.checkpoint,
+        contract=contract(header, known.description()),
+        metrics={name: None if value is None or np.isnan(value) else float(value) for name, value in values.items()},
+        counts=book.counts | {"images": len(known.keys), "true_boxes": int((~known.crowd).sum())},
+        notes=book.notes,
+        labels=_label_table(known, predicted, ap[True]),
+        calibration={
+            name: metrics.calibration_table(sums[f"{prefix}calibration"][0])
+            for name, prefix in (("by_label", ""), ("agnostic", AGNOSTIC))
+        },
+        curves={"by_label": ap[True].curve, "agnostic": ap[False].curve},
+        detail=detail,
+    )
+    return Evaluated(
+        result=result,
+        labels=tuple(known.labels),
+        truth=known.flat,
+        crowd=known.crowd,
+        predicted=predicted,
+        scores=scores,
+        by_label=by_label,
+        agnostic=agnostic,
+    )
+
+
+def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, book: Book) -> None:
+    """Notes on what the numbers cannot say."""
+    real = ~truth.crowd
+    book.counts["predicted_boxes"] = len(predicted)
+    without = len(truth.keys) - len(np.unique(truth.flat.image[real]))
+    book.counts["images_without_truth"] = without
+    if not real.any():
+        book.notes.append("the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake")
+    elif without:
+        book.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake")
+    new = predicted.label >= truth.true_labels
+    names = list(truth.labels)[truth.true_labels :]
+    book.count(
+        "boxes_of_unknown_labels",
+        int(new.sum()),
+        f"{new.sum()} predicted boxes have labels that no true box has ({some(names)}): AP by label leaves them out, "
+        "as COCO's does; precision, F1 and the class-agnostic metrics count them",
+    )
+    flat = (truth.flat.boxes[real, 2:] <= truth.flat.boxes[real, :2]).any(1)
+    book.count(
+        "flat_true_boxes", int(flat.sum()), f"{flat.sum()} true boxes have no area: no prediction can match them"
+    )
+    if truth.in_bins and real.any():
+        book.notes.append(
+            f"the ground truth holds bins of {quantisation}: what quantising cost is not in these records, "
+            "and the ceiling is that of bins scored against themselves"
+        )
+
+
+def _detail(
+    truth: Truth,
+    answers: Sequence[Row | None],
+    predicted: Flat,
+    scores: Floats,
+    by_label: Matches,
+    agnostic: Matches,
+) -> Detail:
+    real = ~truth.crowd
+    rows = [row for row in answers if row is not None]
+    given = [box for row in rows for box in row.boxes]
+    hits = _hits(truth, predicted, scores)
+    return Detail(
+        images=list(truth.keys),
+        labels=list(truth.labels),
+        truth_image=truth.flat.image[real].tolist(),
+        truth_label=truth.flat.label[real].tolist(),
+        unread=[row is not None and was_seen(row) and bool(row.unread) for row in answers],
+        unfinished=[row is not None and row.stopped != "end" for row in answers],
+        image=predicted.image.tolist(),
+        label=predicted.label.tolist(),
+        score=[box.score if np.isfinite(box.score) else None for box in given],
+        duplicate=[box.duplicate for box in given],
+        by_label=results.outcome(by_label, hits[0]),
+        agnostic=results.outcome(agnostic, hits[1]),
+    )
+
+
+def _hits(truth: Truth, predicted: Flat, scores: Floats) -> tuple[Bools, Bools]:
+    """[I], with and without labels: whether the box of highest score reaches IoU .5 with the image's only true box."""
+    real = np.flatnonzero(~truth.crowd)
+    images, first, count = np.unique(truth.flat.image[real], return_index=True, return_counts=True)
+    only = np.full(len(truth.keys), -1)
+    only[images[count == 1]] = real[first[count == 1]]
+    order = np.lexsort((-scores, predicted.image))  # stable: of equal scores, the first of the answer
+    images, first = np.unique(predicted.image[order], return_index=True)
+    top = order[first][only[images] >= 0]
+    target = only[predicted.image[top]]
+    near = overlaps(truth.flat.boxes[target], truth.crowd[target], predicted.boxes[top]) >= 0.5
+    by_label, agnostic = np.zeros((2, len(truth.keys)), dtype=bool)
+    agnostic[predicted.image[top]] = near
+    by_label[predicted.image[top]] = near & (predicted.label[top] == truth.flat.label[target])
+    return by_label, agnostic
+
+
+def _oracle(truth: Truth) -> dict[bool, AveragePrecision]:
+    """The ceiling: the truth, quantised, scored against itself; with and without labels."""
+    real = ~truth.crowd
+    best = Flat(image=truth.flat.image[real], label=truth.flat.label[real], boxes=truth.on_grid[real])
+    scores = np.ones(len(best))
+    return {one: average_precision(truth.flat, truth.crowd, best, scores, by_label=one) for one in (True, False)}
+
+
+def _ap_metrics(ap: dict[bool, AveragePrecision], oracle: dict[bool, AveragePrecision]) -> dict[str, float | None]:
+    """AP and AR with and without labels, and the ceiling of every AP."""
+    values: dict[str, float | None] = {}
+    for by_label, prefix in ((True, ""), (False, AGNOSTIC)):
+        values |= {prefix + name: value for name, value in ap[by_label].metrics.items()}
+        ceilings = oracle[by_label].metrics.items()
+        values |= {f"oracle_{prefix}{name}": value for name, value in ceilings if name.startswith("AP")}
+    return values
+
+
+def _label_table(truth: Truth, predicted: Flat, ap: AveragePrecision) -> list[dict[str, Any]]:
+    true_boxes = np.bincount(truth.flat.label[~truth.crowd], minlength=len(truth.labels))
+    boxes = np.bincount(predicted.label, minlength=len(truth.labels))
+    table = []
+    for name, label in truth.labels.items():
+        values = ap.by_label.get(label, (None, None))
+        counts = {"true_boxes": int(true_boxes[label]), "predicted_boxes": int(boxes[label])}
+        table.append({"label": name, **counts, "AP": values[0], "AP50": values[1]})
+    return sorted(table, key=lambda row: -row["true_boxes"])

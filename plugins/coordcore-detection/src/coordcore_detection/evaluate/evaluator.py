@@ -1,0 +1,155 @@
+"""The component `[eval.detection]`: predicts the examples held out and evaluates. Torch-free until it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+from attrs.validators import ge, optional
+
+from coordcore import BuildContext, Component, InputError, option
+from coordcore.coords import NUM_BINS
+
+if TYPE_CHECKING:
+    from coordcore.protocols import Evaluation, EvaluationResult
+    from coordcore_detection.evaluate.evaluate import Evaluated
+    from coordcore_detection.evaluate.truth import TruthImage
+    from coordcore_detection.predict.predictions import Header, Row
+    from coordcore_detection.predict.settings import PredictSettings
+
+PREDICTIONS = "predictions.jsonl"
+SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP")
+
+# `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
+Coordinates = Literal["argmax", "expectation"]
+Score = Literal["geometric_mean", "min", "coord_mass", "entropy", "near"]
+
+
+@attrs.frozen(kw_only=True)
+class DetectionConfig:
+    """`[eval.detection]`: boxes of the merged checkpoint on the examples held out, measured."""
+
+    images: int | None = option(
+        default=None, validator=optional(ge(1)), help="evaluate the first so many examples; all of them when absent"
+    )
+    coordinates: Coordinates = option(
+        default="expectation", help="read each coordinate as its most likely bin, or as the expected one"
+    )
+    window: int = option(
+        default=20,
+        validator=ge(0),
+        help="take the expectation over the bins at most so far from the most likely one; 999 takes all of them",
+    )
+    score: Score = option(default="near", help="what ranks boxes and is held against their being right")
+    constrained: bool = option(default=True, help="allow only tokens that write the answer format")
+    max_new_tokens: int = option(default=2048, validator=ge(1), help="tokens of an answer")
+    max_objects: int = option(default=100, validator=ge(1), help="objects of an answer")
+    batch_size: int = option(default=25, validator=ge(1), help="images at a time")
+
+    def settings(self) -> PredictSettings:
+        """The same for `coordcore_detection.predict.predict`."""
+        from coordcore_detection.predict.settings import PredictSettings
+
+        return PredictSettings(
+            coordinates=self.coordinates,
+            window=None if self.window >= NUM_BINS - 1 else self.window,
+            score=self.score,
+            constrained=self.constrained,
+            max_new_tokens=self.max_new_tokens,
+            max_objects=self.max_objects,
+            batch_size=self.batch_size,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class DetectionEvaluator:
+    """The `Evaluator` of `[eval.detection]`. Leaves predictions, evaluation.json and report; continues the former."""
+
+    config: DetectionConfig
+
+    def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
+        from coordcore.protocols import EvaluationResult
+        from coordcore_detection.evaluate.evaluate import evaluate
+        from coordcore_detection.evaluate.truth_sources import truth_from_examples
+
+        truth = truth_from_examples(evaluation.examples, evaluation.quantisation)
+        count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
+        header, rows = self._predicted(evaluation, truth, count)
+        evaluated = evaluate((truth[index] for index in range(count)), header, rows)
+        for note in evaluated.result.notes:
+            evaluation.log(f"note: {note}")
+        metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
+        return EvaluationResult(
+            metrics=metrics,
+            shown=[name for name in SHOWN if name in metrics],
+            files=write_files(evaluated, evaluation.output, truth, evaluation.run_dir),
+        )
+
+    def _predicted(self, evaluation: Evaluation, truth: Sequence[TruthImage], count: int) -> tuple[Header, list[Row]]:
+        """Ask about the first `count` images and write predictions.jsonl, but for those that it holds already."""
+        from coordcore_detection.evaluate import distributions
+        from coordcore_detection.evaluate.truth_sources import example_key
+        from coordcore_detection.predict import predict, prediction_files
+
+        settings = self.config.settings()
+        loaded = predict.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
+        header = predict.header(evaluation.checkpoint, loaded, settings)
+        path = evaluation.output / PREDICTIONS
+        try:
+            rows = prediction_files.resume(path, header)
+        except InputError as error:
+            evaluation.log(f"predicts anew: {error}")
+            path.unlink()
+            distributions.beside(path).unlink(missing_ok=True)
+            rows = []
+        done = {row.image for row in rows}
+        left = [index for index in range(count) if example_key(index) not in done]
+        evaluation.log(f"asks about {len(left)} images")
+        watch = distributions.Distributions()
+        with prediction_files.appending(path, header) as add:
+            for row in predict.predict(
+                loaded.model,
+                loaded.processor,
+                (truth[index] for index in left),  # drawn or decoded only now
+                settings,
+                vocab=loaded.vocab,
+                quantisation=loaded.quantisation,
+                log=evaluation.log,
+                watch=watch,
+            ):
+                add(row)
+                rows.append(row)
+        if watch.kept:
+            distributions.write(watch.kept, distributions.beside(path))
+        return header, rows
+
+
+def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage], run_dir: Path) -> list[Path]:
+    """Write what an evaluation leaves in its folder, next to the predictions; returns what a person should open."""
+    from coordcore_detection.evaluate import distributions, results
+    from coordcore_detection.report.write import write_report
+
+    results.write(evaluated.result, output / results.FILE)
+    report = write_report(
+        output,
+        evaluated.result,
+        evaluated=evaluated,
+        truth=truth,
+        recorded=distributions.beside(output / PREDICTIONS),
+        run_dir=run_dir,
+    )
+    return [report]
+
+
+def _build(config: DetectionConfig, _context: BuildContext) -> DetectionEvaluator:
+    return DetectionEvaluator(config=config)
+
+
+COMPONENT = Component(
+    name="detection",
+    config=DetectionConfig,
+    build=_build,
+    summary="predicts the examples held out: AP, F1, IoU, calibration, and the ceiling of the quantisation",
+)

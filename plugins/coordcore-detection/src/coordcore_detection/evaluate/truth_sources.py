@@ -1,0 +1,190 @@
+"""Ground truth from record files (docs/reference/records.md) and from the examples of a data builder. Torch-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+import numpy as np
+
+from coordcore import InputError
+from coordcore.coords import Quantisation
+from coordcore.records.images import open_example_image, open_upright
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.evaluate.truth_records import (
+    Outside,
+    Reading,
+    RecordObject,
+    Space,
+    corners,
+    parse,
+    read_objects,
+)
+
+if TYPE_CHECKING:
+    from coordcore import Example
+    from coordcore.protocols import ExampleSource
+
+SHOWN_PROBLEMS = 20
+"""Problems of a file that are reported one by one; the rest is counted."""
+
+_COORD = re.compile(r"<\|coord_(0|[1-9][0-9]{0,2})\|>")
+
+
+def truth_from_records(
+    path: Path,
+    *,
+    space: str = "bin",
+    quantisation: Quantisation,
+    image_root: Path | None = None,
+    question: str,
+    system: str | None = None,
+    outside: Outside = "error",
+) -> Sequence[TruthImage]:
+    """The images of the record file `path`; a poly counts as its bounding box. Images are opened when they are used.
+
+    space: what the numbers are. quantisation: decodes bins; a record that declares another one is an error.
+    image_root: where image paths begin, the folder of `path` by default. question, system: what the model is asked.
+    outside: what becomes of corners outside the image, an error or "clip". An image that has several records gets the
+    keys "a.jpg", "a.jpg#2" ... in the order of the file.
+
+    Raises InputError with up to 20 problems, each as "train.jsonl:17: objects[2].bbox_2d: ...".
+    """
+    if space not in get_args(Space):
+        raise InputError(f"space must be {', '.join(get_args(Space))}, got {space!r}")
+    reading = Reading(space=space, quantisation=quantisation, outside=outside)  # type: ignore[arg-type]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": f"<image>{question}"}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    root = path.parent if image_root is None else image_root
+    images: list[TruthImage] = []
+    problems: list[str] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            record = parse(line)
+            boxes, labels, crowd = read_objects(record, reading)
+        except InputError as error:
+            problems.append(f"{path}:{number}: {error}")
+            continue
+        name = record.images[0]
+        seen[name] = seen.get(name, 0) + 1
+        images.append(
+            TruthImage(
+                key=name if seen[name] == 1 else f"{name}#{seen[name]}",
+                width=record.width,
+                height=record.height,
+                labels=labels,
+                boxes=boxes,
+                crowd=crowd,
+                open=partial(open_upright, root / name, width=record.width, height=record.height),
+                messages=tuple(messages),
+                path=root / name,
+                in_bins=space == "bin",
+            )
+        )
+    if problems:
+        rest = len(problems) - SHOWN_PROBLEMS
+        more = [f"{path}: {rest} more records have problems"] if rest > 0 else []
+        raise InputError("\n".join([*problems[:SHOWN_PROBLEMS], *more]))
+    if not images:
+        raise InputError(f"{path}: holds no records")
+    return images
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+# --- examples -------------------------------------------------------------------------------------------------------
+
+
+class _Answer(msgspec.Struct):
+    objects: list[RecordObject]
+
+
+_ANSWERS = msgspec.json.Decoder(_Answer)
+
+
+def truth_from_examples(examples: ExampleSource, quantisation: Quantisation) -> Sequence[TruthImage]:
+    """The examples of a data builder, each made into a TruthImage when it is asked for; example 17 is "example-17".
+
+    The last message must be an answer in CoordJSON, `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`; a `poly` counts
+    as its bounding box. Positions are those of the example's geometries, finer than a bin where the builder knows them.
+    Reading one raises InputError, with the example's source in front, for any other answer.
+    """
+    return _Examples(examples, quantisation)
+
+
+def example_key(index: int) -> str:
+    """The key of an example in prediction files."""
+    return f"example-{index}"
+
+
+class _Examples(Sequence[TruthImage]):
+    def __init__(self, examples: ExampleSource, quantisation: Quantisation) -> None:
+        self._examples = examples
+        self._quantisation = quantisation
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        example = self._examples[number]
+        try:
+            return _from_example(example, example_key(number), self._quantisation)
+        except InputError as error:
+            raise InputError(f"{example.source or f'example {number}'}: {error}") from error
+
+
+def _from_example(example: Example, key: str, quantisation: Quantisation) -> TruthImage:
+    if len(example.images) != 1:
+        raise InputError(f"has {len(example.images)} images; boxes refer to one image")
+    if not example.messages or example.messages[-1]["role"] != "assistant":
+        raise InputError("does not end with an answer")
+    source = example.images[0]
+    opener = partial(open_example_image, source)
+    image = opener()
+    size = np.array([image.width, image.height] * 2, dtype=np.float64)
+    objects = _answer(example.messages[-1]["content"])
+    reading = Reading(space="bin", quantisation=quantisation, outside="error")
+    units = [corners(one, f"objects[{number}]", reading) for number, one in enumerate(objects)]
+    if example.geometries:  # the answer holds coord tokens; what the builder says of them may be finer
+        if len(example.geometries) != len(objects):
+            raise InputError(f"has {len(example.geometries)} geometries, but its answer speaks of {len(objects)}")
+        units = [_bounds(one.values) for one in example.geometries]
+    array = np.array(units, dtype=np.float64).reshape(-1, 4)
+    return TruthImage(
+        key=key,
+        width=image.width,
+        height=image.height,
+        labels=tuple(one.desc for one in objects),
+        boxes=quantisation.decode(array, size),
+        crowd=np.zeros(len(objects), dtype=bool),
+        open=opener,
+        messages=tuple(dict(message) for message in example.messages[:-1]),
+        path=Path(source) if isinstance(source, str | Path) else None,
+        in_bins=bool((array == np.rint(array)).all()),
+    )
+
+
+def _answer(text: str) -> list[RecordObject]:
+    try:
+        return _ANSWERS.decode(_COORD.sub(r"\1", text).encode()).objects
+    except msgspec.DecodeError as error:
+        raise InputError(f"the answer is no list of objects in CoordJSON ({error}): {text[:80]!r}") from error
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float, float, float]:
+    return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])

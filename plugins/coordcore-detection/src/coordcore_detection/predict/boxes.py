@@ -1,0 +1,149 @@
+"""From the recorded generation of one answer to its row: boxes in pixels, scores, duplicates. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coordcore.coords import Quantisation
+from coordcore.errors import RunError
+from coordcore.records.answers import AnswerObject, Unread, parse_answer
+from coordcore.records.geometry import overlaps
+from coordcore_detection.decode.decoding import Coords
+from coordcore_detection.decode.tokens import TokenBytes
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import Box, Row
+from coordcore_detection.predict.scores import Evidence, scores_of
+from coordcore_detection.predict.settings import PredictSettings
+
+if TYPE_CHECKING:
+    from coordcore_detection.predict.recording import Recording
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+DUPLICATE_IOU = 0.9
+
+
+def read_row(
+    truth: TruthImage,
+    recording: Recording,
+    index: int,
+    coords: Coords,
+    *,
+    tokens: TokenBytes,
+    end_tokens: Sequence[int],
+    settings: PredictSettings,
+    quantisation: Quantisation,
+) -> Row:
+    """The row of answer `index` of a batch. Raises RunError when the model's logits are NaN."""
+    ends = np.flatnonzero(np.isin(recording.tokens[index], end_tokens))
+    length = int(ends[0]) if len(ends) else recording.tokens.shape[1]
+    log_probability = recording.log_probability[index, :length].astype(np.float64)
+    coordinate = recording.coordinate[index, :length]
+    if np.isnan(log_probability).any() or np.isnan(coords.value[coordinate[coordinate >= 0]]).any():
+        raise RunError(f"{truth.key}: the model's logits are NaN or infinite; its weights are broken")
+    text, complete = tokens.read(recording.tokens[index, :length].tolist())
+    answer = parse_answer(text)
+    reader = _Reader(truth, log_probability, coordinate, coords, np.array(complete, dtype=np.int64))
+    boxes: list[Box] = []
+    unread = list(answer.unread)
+    for one in answer.objects:
+        box = reader.box(one, settings, quantisation)
+        if box is None:
+            unread.append(Unread(at=f"{one.at}.{one.kind}", reason="coord tokens spelled out in other tokens"))
+        else:
+            boxes.append(box)
+    _mark_duplicates(boxes)
+    stopped = "end" if len(ends) and not recording.cut[index] else "length"
+    return Row(
+        image=truth.key,
+        width=truth.width,
+        height=truth.height,
+        text=text,
+        boxes=boxes,
+        unread=unread,
+        stopped="repetition" if recording.looped[index] else stopped,
+    )
+
+
+class _Reader:
+    """Boxes of one answer, with what was recorded at the tokens that wrote them."""
+
+    def __init__(
+        self, truth: TruthImage, log_probability: Array, coordinate: Array, coords: Coords, complete: Array
+    ) -> None:
+        self.size = np.array([truth.width, truth.height], dtype=np.float64)
+        self.log_probability = log_probability
+        self.coordinate = coordinate
+        self.coords = coords
+        # Each token's characters; a piece of one belongs to the character it is a piece of.
+        self.start = np.concatenate([[0], complete[:-1]]) if len(complete) else complete
+        self.stop = np.maximum(complete, self.start + 1)
+
+    def box(self, one: AnswerObject, settings: PredictSettings, quantisation: Quantisation) -> Box | None:
+        written = [self._tokens(span) for span in one.coord_spans]
+        at = np.array([place for places in written for place in places if self.coordinate[place] >= 0], dtype=np.int64)
+        if len(at) != len(one.bins):
+            return None
+        rows = self.coordinate[at]
+        scores = scores_of(
+            Evidence(
+                description=self.log_probability[self._tokens(one.desc_span)],
+                coordinates=self.log_probability[at],
+                entropy=self.coords.entropy[rows],
+                log_mass=self.coords.log_mass[rows],
+                log_near=self.coords.log_near[rows],
+            )
+        )
+        score = scores[settings.score]
+        pick, values = _corners(self.coords.value[rows])
+        pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
+        return Box(
+            label=one.desc,
+            box=_four(pixels, 6),
+            bins=_bounds(one.bins),
+            score=_short(settings.calibration.apply(score) if settings.calibration else score),
+            scores={name: _short(value) for name, value in scores.items()},
+            spread=_four(self.coords.spread[rows][pick], 3),
+        )
+
+    def _tokens(self, span: tuple[int, int]) -> Array:
+        return np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))
+
+
+def _corners(values: Array) -> tuple[Array, Array]:
+    """Which of the coordinates x, y, x, y ... bound the geometry, and x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
+
+    The written corners are in order; their expectations need not be, and are then both put at the first corner's.
+    """
+    if len(values) == 4:
+        low = values[:2]
+        return np.arange(4), np.concatenate([low, np.maximum(low, values[2:])])
+    x, y = values[::2], values[1::2]
+    pick = np.array([2 * x.argmin(), 2 * y.argmin() + 1, 2 * x.argmax(), 2 * y.argmax() + 1])
+    return pick, values[pick]
+
+
+def _bounds(bins: Sequence[int]) -> tuple[int, int, int, int]:
+    return min(bins[::2]), min(bins[1::2]), max(bins[::2]), max(bins[1::2])
+
+
+def _four(values: Array, digits: int) -> tuple[float, float, float, float]:
+    a, b, c, d = np.round(values, digits).tolist()
+    return a, b, c, d
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _mark_duplicates(boxes: Sequence[Box]) -> None:
+    corners = np.array([box.box for box in boxes]).reshape(-1, 4)
+    for index, box in enumerate(boxes):
+        earlier = [place for place in range(index) if boxes[place].label == box.label]
+        if earlier:
+            near = overlaps(corners[earlier], np.zeros(len(earlier), bool), corners[[index] * len(earlier)])
+            same = (corners[earlier] == corners[index]).all(1)  # also of boxes without area
+            box.duplicate = bool(((near >= DUPLICATE_IOU) | same).any())

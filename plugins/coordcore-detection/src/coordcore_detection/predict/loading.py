@@ -1,0 +1,173 @@
+"""From a checkpoint or run folder to a model that can be asked, and to the question it was trained on. Needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from coordcore.coords import DEFAULT_QUANTISATION, CoordVocab, Quantisation, require_same
+from coordcore.errors import InputError, RunError
+from coordcore_train.checkpoint.folder import read_checkpoint_info
+from coordcore_train.run.folder import RunDir
+
+if TYPE_CHECKING:
+    from coordcore_train.run.plan import Plan
+
+
+class Loaded(NamedTuple):
+    """A model in eval mode on its device, and what is needed to ask it."""
+
+    model: Any
+    processor: Any
+    vocab: CoordVocab
+    quantisation: Quantisation
+
+
+def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -> Loaded:
+    """Load a plain checkpoint folder, a run folder (its merged checkpoint, else its newest one, the adapter live), or
+    one of a run's checkpoints.
+
+    A model in a run's folder sees images as large as in training and, on a CPU, runs on as many threads.
+
+    quantisation: of the answers; needed for a plain folder that records none and is not nearest_999.
+    Raises InputError for a folder that is none of these, for files that are missing, broken or incomplete, for a model
+    without coord tokens, for a `quantisation` other than the recorded one, and for "cuda" without a GPU.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch sees no GPU; use cpu")
+    run, folder = _run_and_folder(path)
+    if (folder / "config.json").is_file() and not _is_live(folder):
+        info = read_checkpoint_info(folder)
+        recorded = info.quantisation if info else None
+        # On a CPU half precision costs speed and saves nothing.
+        dtype = torch.float32 if device == "cpu" else "auto"
+        with _readable(folder):
+            model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            processor = AutoProcessor.from_pretrained(folder)
+        # transformers fills them with random numbers, and goes on.
+        if absent := sorted(report["missing_keys"]):
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            raise InputError(f"{folder}: its files lack the weights {absent[0]}{more}; merge or copy it again")
+    elif run is not None:
+        plan = _plan(run)
+        recorded = plan.quantisation
+        with _readable(folder):
+            model = _live(plan, folder)
+        processor = AutoProcessor.from_pretrained(plan.base)
+    else:
+        raise InputError(
+            f"{path}: neither a checkpoint (config.json) nor a run folder (manifest.resolved.toml); "
+            "give runs/NAME, or a merged checkpoint"
+        )
+    if recorded is not None and quantisation is not None:
+        require_same(recorded, quantisation, str(folder), "the quantisation asked for")
+    config = model.config.get_text_config()
+    vocab = CoordVocab.from_tokenizer(processor.tokenizer, config_vocab_size=config.vocab_size)
+    if run is not None:
+        _as_trained(processor, run, device)
+    model = model.eval().requires_grad_(False).to(device)
+    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Name the folder when its files are missing, cut off, or do not belong together. Raises InputError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (InputError, RunError):
+        raise
+    # What transformers, tokenizers and peft raise for such files.
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def question_of(path: Path) -> tuple[str, str | None]:
+    """The question and the system message that the run at `path` was trained on, from its own first example.
+
+    Raises InputError when `path` belongs to no run, when the run's data cannot be read, and when its examples are no
+    single question on one image.
+    """
+    cure = "give the question with --question"
+    run, _ = _run_and_folder(path)
+    if run is None:
+        raise InputError(f"{path}: belongs to no run, so that the question it was trained on is not known; {cure}")
+    plan = _plan(run)
+    try:
+        examples = plan.data.validation() or plan.data.train()
+        messages = list(examples[0].messages)
+    except (InputError, IndexError) as error:
+        raise InputError(
+            f"{run}: the question is read from the run's data, which cannot be: {error}; {cure}"
+        ) from error
+    roles = [message["role"] for message in messages]
+    content = [message["content"] for message in messages]
+    if roles[-2:] != ["user", "assistant"] or roles[:-2] not in ([], ["system"]) or content[-2].count("<image>") != 1:
+        raise InputError(f"{run}: its examples are no single question on one image ({', '.join(roles)}); {cure}")
+    return content[-2].replace("<image>", ""), content[0] if roles[0] == "system" else None
+
+
+def weights_digest(path: Path) -> str:
+    """A short digest of the names, sizes and times of the weight files, to tell two trainings in one folder apart."""
+    _, folder = _run_and_folder(path)
+    files = sorted(one for one in folder.glob("*") if one.suffix in (".safetensors", ".bin"))
+    text = "\n".join(f"{one.name} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _run_and_folder(path: Path) -> tuple[Path | None, Path]:
+    """The run that `path` is or lies in, if any, and the folder with the weights. Raises InputError."""
+    path = path.absolute()
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder")
+    run = next((one for one in (path, path.parent, path.parent.parent) if RunDir(one).manifest.is_file()), None)
+    if run != path:
+        return run, path
+    folder = RunDir(path)
+    if (folder.merged / "config.json").is_file():
+        return run, folder.merged
+    newest = folder.last_checkpoint()
+    if newest is None:
+        raise InputError(f"{path}: has no complete checkpoint yet; train it with `coordcore run`")
+    return run, newest
+
+
+def _is_live(folder: Path) -> bool:
+    """Whether the folder is a run's checkpoint, which needs the run's adapters and surgeries."""
+    return (folder / "trainer_state.json").is_file() or (folder / "adapter_config.json").is_file()
+
+
+def _plan(run: Path) -> Plan:
+    from coordcore_train.run.prepare import load_run
+
+    return load_run(run)
+
+
+def _live(plan: Plan, checkpoint: Path) -> Any:
+    """The model as it trained. The adapter's layers sit in the plain model, which `generate` knows how to drive."""
+    from coordcore_train.checkpoint.merge.in_memory import load_live
+
+    model: Any = load_live(plan, checkpoint)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _as_trained(processor: Any, run: Path, device: str) -> None:
+    """Show images as large as training did; on a CPU, use as many threads."""
+    import tomli
+
+    from coordcore_train.run.prepare import set_threads
+
+    # Read as it is: a merged checkpoint can be asked without the plugins that the manifest names.
+    train = tomli.loads(RunDir(run).manifest.read_text(encoding="utf-8")).get("train", {})
+    if "max_pixels" in train:
+        size = processor.image_processor.size
+        size["longest_edge"] = min(size["longest_edge"], train["max_pixels"])
+    if device == "cpu":
+        set_threads(train.get("threads"))

@@ -1,0 +1,266 @@
+"""Asks a model about images, batch by batch: one row with text, boxes and scores per image. Needs torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coordcore.coords import CoordVocab, Quantisation
+from coordcore.errors import InputError, RunError
+from coordcore.records.answers import Unread
+from coordcore_detection.decode.decoding import read_coords
+from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
+from coordcore_detection.decode.tokens import token_bytes
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.boxes import read_row
+from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
+from coordcore_detection.predict.prediction_files import NO_IMAGE
+from coordcore_detection.predict.predictions import VERSION, Header, Row
+from coordcore_detection.predict.recording import Recorder, Recording, StopLoops
+from coordcore_detection.predict.settings import PredictSettings
+
+__all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "question_of"]
+
+
+def header(
+    path: Path, loaded: Loaded, settings: PredictSettings, question: str | None = None, system: str | None = None
+) -> Header:
+    """The contract of predictions by `loaded`, which was loaded from `path`.
+
+    question, system: what the model is asked, where all images share it.
+    """
+    decoding = {**settings.decoding(), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
+    decoding |= {} if question is None else {"question": question, "system": system}
+    packages = ("coordcore", "coordcore-detection", "torch", "transformers")
+    return Header(
+        predictions=VERSION,
+        checkpoint=str(path),
+        weights=weights_digest(path),
+        quantisation=loaded.quantisation.as_dict(),
+        decoding=decoding,
+        score=settings.score,
+        calibration=settings.calibration.as_dict() if settings.calibration else None,
+        versions={name: version(name) for name in packages},
+    )
+
+
+def predict(
+    model: Any,
+    processor: Any,
+    images: Iterable[TruthImage],
+    settings: PredictSettings,
+    *,
+    vocab: CoordVocab,
+    quantisation: Quantisation,
+    log: Callable[[str], None] | None = None,
+    watch: Callable[[Row, Recording, int], None] | None = None,
+) -> Iterator[Row]:
+    """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
+
+    model, processor: as `load` gives them. log: told about images that could not be shown to the model; their rows
+    hold no boxes and say why in `unread`, at "image". watch: called with each other row, the recording of its batch and
+    its place there; see `distributions.Distributions`.
+    Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
+    NaN and when a batch does not fit the GPU's memory.
+    """
+    asker = _Asker(model, processor, settings, vocab, quantisation, watch)
+    images = iter(images)
+    while batch := list(itertools.islice(images, settings.batch_size)):
+        for row in asker.rows(batch):
+            if log is not None and row.unread and row.unread[0].at == NO_IMAGE:
+                log(f"{row.image}: {row.unread[0].reason}")
+            yield row
+
+
+class _Asker:
+    """One model with everything that is the same for every batch."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        settings: PredictSettings,
+        vocab: CoordVocab,
+        quantisation: Quantisation,
+        watch: Callable[[Row, Recording, int], None] | None,
+    ) -> None:
+        self.watch = watch
+        self.model = model
+        self.processor = processor
+        self.settings = settings
+        self.quantisation = quantisation
+        self.tokens = token_bytes(processor.tokenizer)
+        self.coord_ids = vocab.ids_tensor(model.device)
+        self.end_tokens = _end_tokens(model, processor.tokenizer)
+        size = model.config.get_text_config().vocab_size
+        self.bin_of = bins_of_tokens(vocab, size)
+        self.grammar: DeviceGrammar | None = None
+        if settings.constrained:
+            grammar = compile_grammar(
+                self.tokens,
+                vocab,
+                size=size,
+                end_tokens=self.end_tokens,
+                geometry=settings.geometry,
+                fields=settings.fields,
+            )
+            self.grammar = DeviceGrammar(grammar, model.device)
+        self._prompts: dict[str, str] = {}
+
+    def rows(self, batch: Sequence[TruthImage]) -> list[Row]:
+        """The rows of a batch, in order."""
+        rows: dict[int, Row] = {}
+        shown: list[tuple[int, Any]] = []
+        for index, truth in enumerate(batch):
+            try:
+                shown.append((index, truth.open()))
+            except InputError as error:
+                rows[index] = _not_shown(truth, str(error))
+        if shown:
+            asked = [batch[index] for index, _ in shown]
+            rows |= zip((index for index, _ in shown), self._ask(asked, [image for _, image in shown]), strict=True)
+        return [rows[index] for index in range(len(batch))]
+
+    def _ask(self, asked: Sequence[TruthImage], images: Sequence[Any]) -> list[Row]:
+        prompts = [self._prompt(truth) for truth in asked]
+        try:
+            inputs = self.processor(
+                text=prompts,
+                images=list(images),
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+            )
+        except ValueError as error:  # an image that is no picture to the processor, such as one of 1 x 5000 pixels
+            if len(asked) == 1:
+                return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
+            return [row for one, image in zip(asked, images, strict=True) for row in self._ask([one], [image])]
+        recording = self._generate(inputs.to(self.model.device))
+        coords = read_coords(
+            recording.logits,
+            recording.log_sum,
+            recording.bins,
+            coordinates=self.settings.coordinates,
+            window=self.settings.window,
+        )
+        rows = [
+            read_row(
+                truth,
+                recording,
+                index,
+                coords,
+                tokens=self.tokens,
+                end_tokens=self.end_tokens,
+                settings=self.settings,
+                quantisation=self.quantisation,
+            )
+            for index, truth in enumerate(asked)
+        ]
+        if self.watch is not None:
+            for index, row in enumerate(rows):
+                self.watch(row, recording, index)
+        return rows
+
+    def _generate(self, inputs: Any) -> Recording:
+        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+        settings = self.settings
+        rows, prompt = inputs["input_ids"].shape
+        constraint = None
+        if self.grammar is not None:
+            constraint = Constraint(
+                self.grammar,
+                rows,
+                budget=settings.max_new_tokens,
+                max_objects=settings.max_objects,
+                ordered=settings.ordered,
+            )
+        recorder = Recorder(
+            self.coord_ids,
+            self.bin_of,
+            np.array(self.end_tokens),
+            rows=rows,
+            prompt=prompt,
+            repeats=settings.repeats,
+            max_coordinates=4 * settings.max_objects,
+            constraint=constraint,
+        )
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=self.end_tokens,
+            pad_token_id=self.end_tokens[0],
+        )
+        try:
+            with torch.inference_mode(), _only(self.model, config):
+                sequences = self.model.generate(
+                    **inputs,
+                    generation_config=config,
+                    logits_processor=LogitsProcessorList([recorder]),
+                    stopping_criteria=StoppingCriteriaList([] if constraint else [StopLoops(recorder)]),
+                )
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"{rows} images at a time do not fit the GPU's memory ({str(error).splitlines()[0]}); "
+                "lower --batch-size"
+            ) from error
+        return recorder.finish(sequences)
+
+    def _prompt(self, truth: TruthImage) -> str:
+        key = repr(truth.messages)
+        if key not in self._prompts:
+            count = sum(message["content"].count("<image>") for message in truth.messages)
+            if count != 1:
+                raise InputError(f"{truth.key}: a question holds <image> once, this one {count} times")
+            self._prompts[key] = self.processor.apply_chat_template(
+                chat(truth.messages), tokenize=False, add_generation_prompt=True
+            )
+        return self._prompts[key]
+
+
+def chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A conversation as transformers' chat templates want it: `<image>` in a text becomes an image part."""
+    found = []
+    for message in messages:
+        parts: list[dict[str, str]] = []
+        for index, text in enumerate(message["content"].split("<image>")):
+            parts += [{"type": "image"}] if index else []
+            parts += [{"type": "text", "text": text}] if text else []
+        plain = len(parts) == 1 and parts[0]["type"] == "text"
+        found.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})
+    return found
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    given = model.generation_config.eos_token_id
+    ids = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
+    return list(dict.fromkeys(one for one in ids if one is not None))
+
+
+@contextmanager
+def _only(model: Any, config: Any) -> Iterator[None]:
+    """Let nothing but `config` decide: transformers fills gaps from the model's own, such as a repetition penalty."""
+    own = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _not_shown(truth: TruthImage, reason: str) -> Row:
+    return Row(
+        image=truth.key,
+        width=truth.width,
+        height=truth.height,
+        text="",
+        boxes=[],
+        unread=[Unread(at=NO_IMAGE, reason=reason)],
+    )

@@ -1,0 +1,160 @@
+"""What is kept of a generation: each chosen token's probability, and the coordinate distributions. Needs torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, StoppingCriteria
+
+from coordcore_detection.decode.grammar import Constraint
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LOOP_TOKENS = 48
+"""A loop is only called one when it has filled so many tokens: `0, 0, 0, 0` in one box is none."""
+
+LONGEST_LOOP = 192
+_LOOK_EVERY = 16
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Recording:
+    """A batch of answers. B rows, T steps, n coordinates, K bins.
+
+    tokens: [B, T] int64. log_probability: [B, T] float32, of each token over the whole vocabulary, before any
+    constraint. coordinate: [B, T] int64, which of the n coordinates a token is, -1 for text. bins: [n] int64.
+    logits: [n, K] float32 in bin order, before any constraint. log_sum: [n] float32, log-sum-exp over the whole
+    vocabulary. looped, cut: [B] bool, answers that were ended for repeating themselves, or for a limit.
+    """
+
+    tokens: Array
+    log_probability: Array
+    coordinate: Array
+    bins: Tensor
+    logits: Tensor
+    log_sum: Tensor
+    looped: Array
+    cut: Array
+
+
+class Recorder(LogitsProcessor):  # type: ignore[misc]
+    """Sees the scores of every step, keeps what `Recording` holds, and leads the constraint, if there is one.
+
+    Keeps the scores [B, V] of one step only: the token chosen from them is known in the next.
+    """
+
+    def __init__(
+        self,
+        coord_ids: Tensor,
+        bin_of: Array,
+        end_tokens: Array,
+        *,
+        rows: int,
+        prompt: int,
+        repeats: int,
+        max_coordinates: int,
+        constraint: Constraint | None,
+    ) -> None:
+        """prompt: tokens of the padded prompt. repeats: how often a chunk of tokens may follow itself.
+
+        max_coordinates: coord tokens after which an answer without a constraint is stopped.
+        """
+        self._ids = coord_ids
+        self._bin_of = bin_of
+        self._end_tokens = end_tokens
+        self._prompt = prompt
+        self._repeats = repeats
+        self._max_coordinates = max_coordinates
+        self._constraint = constraint
+        self._scores: Tensor | None = None
+        self._tokens: list[Array] = []
+        self._log_probability: list[Tensor] = []
+        self._coordinates: list[tuple[Tensor, Tensor]] = []
+        self._count = np.zeros(rows, dtype=np.int64)
+        self._ended = np.zeros(rows, dtype=bool)
+        self.looped = np.zeros(rows, dtype=bool)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self._scores is not None:
+            self._take(input_ids[:, -1])
+        self._scores = scores
+        return scores if self._constraint is None else self._constraint.allow(scores)
+
+    def _take(self, chosen: Tensor) -> None:
+        """Keep what there is to know of the tokens chosen from the last scores."""
+        scores = self._scores
+        assert scores is not None
+        log_sum = scores.logsumexp(-1)
+        self._log_probability.append(scores.gather(1, chosen[:, None])[:, 0] - log_sum)
+        tokens = chosen.cpu().numpy()
+        self._tokens.append(tokens)
+        rows = np.flatnonzero(self._bin_of[tokens] >= 0)
+        if len(rows):
+            at = torch.from_numpy(rows).to(scores.device)
+            self._coordinates.append((scores[at[:, None], self._ids], log_sum[at]))
+            self._count[rows] += 1
+        if self._constraint is not None:
+            self._constraint.advance(tokens)
+        self._ended |= np.isin(tokens, self._end_tokens)
+        if len(self._tokens) % _LOOK_EVERY == 0:
+            seen = np.stack(self._tokens[-self._repeats * LONGEST_LOOP :])
+            self.looped |= loops(seen, self._repeats) & ~self._ended  # behind the end there is only padding
+            if self._constraint is not None:
+                self._constraint.closing = self.looped
+
+    @property
+    def full(self) -> Array:
+        """[B] bool: rows with more coordinates than allowed."""
+        return self._count > self._max_coordinates
+
+    def finish(self, sequences: Tensor) -> Recording:
+        """What was recorded. sequences: [B, prompt + T], what `generate` returned."""
+        if len(self._tokens) < sequences.shape[1] - self._prompt:
+            self._take(sequences[:, -1])
+        steps = np.stack(self._tokens)  # [T, B], the order in which the coordinates were kept
+        bins = self._bin_of[steps].astype(np.int64)
+        coordinate = np.full(steps.shape, -1, dtype=np.int64)
+        coordinate[bins >= 0] = np.arange((bins >= 0).sum())
+        none = torch.empty(0, len(self._ids), device=self._ids.device)
+        cut = self.full if self._constraint is None else self._constraint.cut.cpu().numpy()
+        return Recording(
+            tokens=steps.T,
+            log_probability=torch.stack(self._log_probability, dim=1).cpu().numpy(),
+            coordinate=coordinate.T,
+            bins=torch.from_numpy(bins[bins >= 0]).to(self._ids.device),
+            logits=torch.cat([none, *(logits for logits, _ in self._coordinates)]),
+            log_sum=torch.cat([none[:, 0], *(log_sum for _, log_sum in self._coordinates)]),
+            looped=self.looped,
+            cut=cut,
+        )
+
+
+class StopLoops(StoppingCriteria):  # type: ignore[misc]
+    """Stops the rows of a free generation that repeat themselves or hold too many coordinates."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_kwargs: Any) -> Tensor:
+        stop = self._recorder.looped | self._recorder.full
+        return torch.from_numpy(stop).to(input_ids.device)
+
+
+def loops(tokens: Array, repeats: int) -> Array:
+    """Which rows of `tokens` ([T, B]) end in a chunk of tokens repeated at least `repeats` times: [B] bool.
+
+    The repetitions must fill `LOOP_TOKENS` tokens. Chunks of up to `LONGEST_LOOP` tokens are looked for.
+    """
+    steps, rows = tokens.shape
+    found = np.zeros(rows, dtype=bool)
+    for chunk in range(1, min(LONGEST_LOOP, steps // repeats) + 1):
+        span = max(repeats * chunk, LOOP_TOKENS)
+        if span > steps:
+            continue
+        tail = tokens[-span:]
+        found |= (tail[chunk:] == tail[:-chunk]).all(0)
+    return found

@@ -1,0 +1,64 @@
+"""How a model is asked and how its answers are read. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import attrs
+from attrs.validators import and_, deep_iterable, ge, in_, instance_of, min_len, optional
+
+from coordcore_detection.decode.automaton import Fields, Geometry
+from coordcore_detection.decode.decoding import Coordinates
+from coordcore_detection.evaluate.calibration import Calibration
+from coordcore_detection.predict.scores import DEFAULT_SCORE, SCORES
+
+
+def _whole(default: int, least: int, wrap: Callable[[Any], Any] = and_) -> Any:
+    return attrs.field(default=default, validator=wrap(and_(instance_of(int), ge(least))))
+
+
+@attrs.frozen(kw_only=True)
+class PredictSettings:
+    """How a model is asked. Generation is greedy.
+
+    coordinates, window: see `decoding.read_coords`. score: which of `scores.SCORES` `Box.score` is; calibration: what
+    is applied to it.
+    constrained: allow only tokens that write CoordJSON, so that every answer parses. ordered: with it, no x2 < x1 and
+    no y2 < y1. geometry, fields: with it, the kinds of geometry and the order of description and geometry.
+    max_new_tokens: of an answer; a constrained one is completed within them. max_objects: of an answer; without
+    `constrained`, 4 coordinates count as one. repeats: an answer ends in which a chunk of tokens follows itself so
+    often. batch_size: images at a time.
+
+    Raises ValueError for values that fit nothing.
+    """
+
+    coordinates: Coordinates = attrs.field(default="expectation", validator=in_(get_args(Coordinates)))
+    window: int | None = _whole(20, 0, optional)
+    score: str = attrs.field(default=DEFAULT_SCORE, validator=in_(list(SCORES)))
+    calibration: Calibration | None = None
+    constrained: bool = True
+    ordered: bool = True
+    geometry: tuple[Geometry, ...] = attrs.field(
+        default=get_args(Geometry), converter=tuple, validator=[min_len(1), deep_iterable(in_(get_args(Geometry)))]
+    )
+    fields: Fields = attrs.field(default="any", validator=in_(get_args(Fields)))
+    max_new_tokens: int = _whole(2048, 1)
+    max_objects: int = _whole(100, 1)
+    repeats: int = _whole(4, 2)
+    batch_size: int = _whole(25, 1)
+
+    def __attrs_post_init__(self) -> None:
+        if self.calibration is not None and self.calibration.score != self.score:
+            raise ValueError(
+                f"score is {self.score!r}, but the calibration was fitted to {self.calibration.score!r}; set both alike"
+            )
+
+    def decoding(self) -> dict[str, Any]:
+        """What the header of predictions says of it: all that changes an answer, but for score and calibration."""
+        values = attrs.asdict(self)
+        values["geometry"] = list(self.geometry)
+        unused = ["score", "calibration", "batch_size"]
+        unused += ["window"] if self.coordinates == "argmax" else []
+        unused += [] if self.constrained else ["ordered", "geometry", "fields"]
+        return {name: value for name, value in values.items() if name not in unused}

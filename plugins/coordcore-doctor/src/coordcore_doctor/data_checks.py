@@ -1,0 +1,165 @@
+"""Checks of a sample of the data behind the run's own template: reading, round trip, supervision, lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+import numpy as np
+
+from coordcore import kinds
+from coordcore.coords import Quantisation, encode_boxes
+from coordcore.records.answers import parse_answer
+from coordcore.records.geometry import overlaps
+from coordcore_doctor.findings import Finding, error, not_applicable, ok, share, some, warning
+from coordcore_doctor.patient import Patient
+from coordcore_doctor.sample import Encoded, Floats
+
+NO_COORDS = "no example of the sample has coord tokens"
+_SIDE = 1000.0
+"""IoU does not change with the scale of an axis, so that boxes of any image may be compared on one of this size."""
+
+NEAR_LIMIT = 0.9
+"""Share of max_length from which on a sample says that longer examples may come."""
+
+
+def check_data(patient: Patient, name: str) -> Iterator[Finding]:
+    """Whether the data builder reads every example of the sample."""
+    sample = patient.sample
+    (data,) = patient.manifest.of(kinds.DATA)
+    if sample.unread:
+        seen = f"{share(len(sample.unread), sample.asked, 'examples')} cannot be read, the first: {sample.unread[0]}"
+        yield error(name, seen, f"mend the records, or [{data.path}]")
+    else:
+        yield ok(name, f"{sample.asked} examples looked at, {sample.total} to train on")
+
+
+def check_encoding(patient: Patient, name: str) -> Iterator[Finding]:
+    """Whether the template encodes every example, and the labels read back are the answer that was given."""
+    sample, tokenizer = patient.sample, patient.rehearsal.template.tokenizer
+    if sample.unencoded:
+        count = share(len(sample.unencoded), len(sample.unencoded) + len(sample.rows), "examples")
+        yield error(name, f"{count} cannot be encoded, the first: {sample.unencoded[0]}", "mend what it names")
+    changed = []
+    for row in sample.rows:
+        written = str(row.example.messages[-1]["content"])
+        if written.strip() not in tokenizer.decode(row.answer, skip_special_tokens=True):
+            changed.append(row.example.source or "an example without a source")
+    if changed:
+        seen = (
+            f"{share(len(changed), len(sample.rows), 'answers')} read back differ from what was given: {some(changed)}"
+        )
+        yield error(name, seen, "look at the [template] adapter and at control tokens in the records")
+    elif not sample.rows and not sample.unencoded:
+        yield Finding(name=name, state="not checked", seen="there is no example to encode")
+    elif not sample.unencoded:
+        yield ok(name, f"{len(sample.rows)} answers read back as they were given")
+
+
+def check_round_trip(patient: Patient, name: str) -> Iterator[Finding]:
+    """Whether boxes read from the labels come as near to their source as the declared quantisation allows."""
+    vocab = patient.vocab
+    worst = ceiling = 1.0
+    count, bad = 0, []
+    for row in _coord_rows(patient):
+        assert vocab is not None
+        source, written = row.boxes(vocab)
+        if not len(source):
+            continue
+        reached, possible = _overlap(source, written, patient.quantisation)
+        worst, ceiling = min(worst, float(reached.min())), min(ceiling, float(possible.min()))
+        count += len(source)
+        if (reached < possible - 1e-6).any():
+            bad.append(row.example.source or "an example without a source")
+    if not count:
+        yield not_applicable(name, NO_COORDS)
+    elif bad:
+        seen = f"boxes of {len(bad)} examples are off by more than {patient.quantisation} makes them"
+        cure = "write them with the convention of [coords] quantisation"
+        yield error(name, f"{seen}, worst IoU {worst:.3f}: {some(bad)}", cure)
+    else:
+        best = f"as good as {patient.quantisation.name} can ({ceiling:.3f})"
+        yield ok(name, f"{count} boxes, worst IoU {worst:.3f}, {best}")
+
+
+def _overlap(source: Floats, written: Floats, spec: Quantisation) -> tuple[Floats, Floats]:
+    """IoU with the source: [n] of the boxes as written, and [n] of the best that `spec` can do."""
+    none = np.zeros(len(source), dtype=bool)
+    pixels = spec.decode(source, _SIDE)
+    best = []
+    for shift in (-1e-9, 1e-9):  # a corner that lies between two bins may go to either
+        moved = np.clip(pixels * (1 + shift), 0, _SIDE)
+        bins = encode_boxes(moved, int(_SIDE), int(_SIDE), quantisation=spec, outside="clip").bins
+        best.append(overlaps(pixels, none, spec.decode(bins, _SIDE)))
+    return overlaps(pixels, none, spec.decode(written, _SIDE)), np.minimum(*best)
+
+
+def check_supervision(patient: Patient, name: str) -> Iterator[Finding]:
+    """Whether every coord token of an answer is a label, some loss charges it, and the end of the answer is learned."""
+    vocab, rows = patient.vocab, patient.sample.rows
+    end = patient.rehearsal.template.tokenizer.eos_token_id
+    endless = [row for row in rows if end not in row.answer]
+    if endless:
+        seen = f"{share(len(endless), len(rows), 'answers')} have no end token among their labels"
+        yield warning(name, f"{seen}: the model would not learn to stop", "look at the [template] adapter")
+    if vocab is None or not _coord_rows(patient):
+        if not endless:
+            yield not_applicable(name, NO_COORDS)
+        return
+    missing = total = 0
+    for row in rows:
+        wanted = sum(len(geometry.values) for geometry in row.example.geometries)
+        labels = np.array(row.labels)
+        is_coord = vocab.mask(labels) & (labels == np.array(row.ids))
+        total += wanted
+        missing += abs(wanted - int(is_coord.sum()))
+    if missing:
+        yield error(name, f"{missing} of {total} coord tokens are no labels", "look at the [template] adapter")
+        return
+    charging = [part for part in patient.rehearsal.plan.objective.parts if part.scope != "text" and part.weight > 0]
+    if not charging:
+        yield error(name, "no loss with a weight above 0 sees coord positions", "give a part of [loss] that does one")
+    elif not endless:
+        yield ok(name, f"{total} coord tokens, charged by {some([part.name for part in charging])}")
+
+
+def check_answers(patient: Patient, name: str) -> Iterator[Finding]:
+    """Whether `coordcore predict` can read the answers that are trained."""
+    rows = _coord_rows(patient)
+    if not rows:
+        yield not_applicable(name, NO_COORDS)
+        return
+    reasons = [one for row in rows for one in parse_answer(str(row.example.messages[-1]["content"])).unread]
+    if reasons:
+        first = f"{reasons[0].at} {reasons[0].reason}".strip()
+        seen = f"{len(reasons)} places of {len(rows)} answers cannot be read, the first: {first}"
+        cure = 'answer as {"objects": [{"desc": ..., "bbox_2d": [...]}]}, or read predictions with a parser of your own'
+        yield warning(name, seen, cure)
+    else:
+        yield ok(name, f"{len(rows)} answers are what coordcore predict reads")
+
+
+def check_lengths(patient: Patient, name: str) -> Iterator[Finding]:
+    """Whether the examples fit `[train] max_length`: a longer one stops the run."""
+    limit = patient.manifest.train.max_length
+    lengths = [len(row.ids) for row in patient.sample.rows]
+    if not lengths:
+        yield Finding(name=name, state="not checked", seen="no example could be encoded")
+        return
+    text = f"{median(lengths):.0f} tokens in the middle, {max(lengths)} at most, train.max_length = {limit}"
+    over = sum(length > limit for length in lengths)
+    room = -(-max(lengths) * 5 // 4 // 64) * 64
+    if over:
+        seen = f"{share(over, len(lengths), 'examples')} are too long and would stop the run: {text}"
+        yield error(name, seen, f"set train.max_length = {room}, lower train.max_pixels, or shorten the answers")
+    elif max(lengths) > NEAR_LIMIT * limit and patient.sample.total > len(lengths):
+        yield warning(name, f"{text}: others may be longer", f"set train.max_length = {room}")
+    else:
+        yield ok(name, text)
+
+
+def _coord_rows(patient: Patient) -> list[Encoded]:
+    """The rows whose answers hold coord tokens."""
+    if patient.vocab is None:
+        return []
+    return [row for row in patient.sample.rows if row.example.geometries]

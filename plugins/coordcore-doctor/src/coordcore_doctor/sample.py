@@ -1,0 +1,125 @@
+"""A sample of the run's examples, encoded by its template, and what can be read back from the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from coordcore.coords import CoordVocab
+from coordcore.errors import InputError, RunError
+from coordcore.records.example import Example
+from coordcore.records.images import open_example_image
+
+if TYPE_CHECKING:
+    from coordcore_doctor.rehearsal import Rehearsal
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+IGNORE = -100
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Encoded:
+    """One example as the model gets it.
+
+    ids, labels: [T]; a label is -100 where nothing is supervised. sizes, seen: (width, height) of each image in pixels,
+    as it is and behind the processor.
+    """
+
+    example: Example
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    seen: tuple[tuple[int, int], ...]
+
+    @property
+    def answer(self) -> list[int]:
+        """The supervised tokens."""
+        return [label for label in self.labels if label != IGNORE]
+
+    def boxes(self, vocab: CoordVocab) -> tuple[Floats, Floats]:
+        """[n, 4] twice, in bin units: each geometry's bounds as the builder gave it, and as the labels have it."""
+        bins = vocab.bins(self.labels)
+        read = iter(bins[bins >= 0].tolist())
+        wanted, written = [], []
+        for geometry in self.example.geometries:
+            wanted.append(_bounds(geometry.values))
+            written.append(_bounds([next(read) for _ in geometry.values]))
+        return _array(wanted), _array(written)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Sample:
+    """rows: what could be encoded. unread, unencoded: what the builder, and what the template said of the others.
+
+    total: examples there are to train on.
+    """
+
+    rows: tuple[Encoded, ...]
+    unread: tuple[str, ...]
+    unencoded: tuple[str, ...]
+    total: int
+
+    @property
+    def asked(self) -> int:
+        """Examples that were looked at."""
+        return len(self.rows) + len(self.unread) + len(self.unencoded)
+
+    def shortest(self) -> Example:
+        """The example with the fewest tokens, with a box if there is one. Raises RunError when there is none."""
+        if not self.rows:
+            raise RunError("no example could be encoded, so that there is nothing to train a step on")
+        return min(self.rows, key=lambda row: (not row.example.geometries, len(row.ids))).example
+
+
+def draw_sample(rehearsal: Rehearsal, count: int) -> Sample:
+    """Encode `count` training examples, and a quarter as many held-out ones, spread evenly over each."""
+    data, template = rehearsal.plan.data, rehearsal.template
+    train, validation = data.train(), data.validation()
+    rows: list[Encoded] = []
+    unread: list[str] = []
+    unencoded: list[str] = []
+    for source, wanted in ((train, count), (validation or [], max(1, count // 4))):
+        for index in _spread(len(source), wanted):
+            try:
+                example = source[index]
+            except InputError as error:
+                unread.append(str(error))
+                continue
+            try:
+                rows.append(_encode(example, template))
+            except InputError as error:
+                unencoded.append(str(error))
+    return Sample(rows=tuple(rows), unread=tuple(unread), unencoded=tuple(unencoded), total=len(train))
+
+
+def _encode(example: Example, template: Any) -> Encoded:
+    from coordcore_train.swift.template import to_row
+
+    encoded = template.encode(to_row(example))
+    grid = encoded.get("image_grid_thw")
+    patch = template.processor.image_processor.patch_size
+    seen = [] if grid is None else [(int(w) * patch, int(h) * patch) for _, h, w in grid.tolist()]
+    return Encoded(
+        example=example,
+        ids=tuple(encoded["input_ids"]),
+        labels=tuple(encoded["labels"]),
+        sizes=tuple(open_example_image(one).size for one in example.images),
+        seen=tuple(seen),
+    )
+
+
+def _spread(length: int, count: int) -> Iterator[int]:
+    count = min(length, count)
+    return (index * length // count for index in range(count))
+
+
+def _bounds(values: Any) -> tuple[float, float, float, float]:
+    return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+
+
+def _array(boxes: list[tuple[float, float, float, float]]) -> Floats:
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)

@@ -1,0 +1,50 @@
+"""Findings as a table for the terminal and as JSON. Rich is imported when used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from coordcore_doctor.findings import Finding
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "not applicable": "dim", "not checked": "dim"}
+_SHORT = {"not applicable": "n/a", "not checked": "-"}
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """One row for each finding, its cure below what was seen."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False)
+    drawn.add_column("check", no_wrap=True)
+    drawn.add_column("state", no_wrap=True)
+    drawn.add_column("what was seen", overflow="fold")
+    for one in findings:
+        seen = Text(one.seen, style="dim" if one.state in _SHORT else "")
+        if one.cure:
+            seen.append(f"\ncure: {one.cure}", style=_STYLES[one.state])
+        drawn.add_row(Text(one.name), Text(_SHORT.get(one.state, one.state), style=_STYLES[one.state]), seen)
+    return drawn
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """ "20 ok, 1 warning, 2 errors"."""
+    counts = Counter(one.state for one in findings)
+    words = [("ok", ""), ("warning", "s"), ("error", "s"), ("not applicable", ""), ("not checked", "")]
+    return ", ".join(
+        f"{counts[state]} {state}{plural if counts[state] > 1 else ''}"  # type: ignore[index]
+        for state, plural in words
+        if counts[state]  # type: ignore[index]
+    )
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The same for machines."""
+    return {"findings": [attrs.asdict(one) for one in findings], "summary": summary(findings)}

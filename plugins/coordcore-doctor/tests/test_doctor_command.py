@@ -1,0 +1,60 @@
+"""`coordcore doctor` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doctor_support import doctor_plugin, write_manifest
+from PIL import Image
+from typer.testing import CliRunner
+
+from coordcore.cli import app
+from coordcore_doctor.examine import CHECKS
+from coordcore_train.testing.tiny import tiny_qwen3vl
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugin(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with doctor_plugin(tmp_path_factory.mktemp("plugin")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_qwen3vl(tmp_path_factory.mktemp("tiny") / "base")
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["doctor", *map(str, arguments)])
+
+
+def test_a_healthy_run_and_its_sheet(base: Path, tmp_path: Path) -> None:
+    done = call(write_manifest(tmp_path, base), "--draw", tmp_path / "sheet.png", "--samples", 4)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-2:] == [f"{len(CHECKS)} ok", f"{tmp_path / 'sheet.png'}: 4 images"]
+    assert Image.open(tmp_path / "sheet.png").width > 1000
+
+
+def test_an_error_is_exit_code_2(base: Path, tmp_path: Path) -> None:
+    done = call(write_manifest(tmp_path, base), "--set", "train.optim=adamm", "--json")
+    findings = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
+    assert (done.exit_code, findings["optimizer name"]["state"]) == (2, "error")
+    assert done.stderr.endswith("optimizer name: the run would fail or go wrong\n")
+    assert findings["output head"]["state"] == "ok"  # everything else is still looked at
+
+
+def test_a_manifest_that_cannot_be_read(base: Path, tmp_path: Path) -> None:
+    done = call(write_manifest(tmp_path, base), "--set", "train.optimm=1")
+    assert (done.exit_code, "unknown key" in done.stderr) == (2, True)
+
+
+def test_a_sheet_is_not_overwritten(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "sheet.png").touch()
+    done = call(write_manifest(tmp_path, base), "--draw", tmp_path / "sheet.png")
+    assert (
+        done.exit_code,
+        done.stderr.strip().endswith("exists; replace it with --overwrite, or name another file"),
+    ) == (2, True)

@@ -1,0 +1,133 @@
+"""What `coordcore check` knows of the base checkpoint and of ms-swift's arguments. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from coordcore.components import COORD_TOKENS
+from coordcore.errors import InputError, Problem
+from coordcore.manifest import Manifest
+from coordcore.manifest.types import show
+from coordcore.quantisation import quantisation
+from coordcore_train.checkpoint.base import resolve_base
+from coordcore_train.checkpoint.folder import read_vocab
+from coordcore_train.swift import known as swift_arguments
+
+MODEL_TYPE = "qwen3_vl"
+"""The `model_type` in the `config.json` of the checkpoints that the engine can train."""
+
+
+def check(run: Manifest) -> Iterator[Problem]:
+    """Everything that would stop the engine, as far as files and settings tell."""
+    yield from _base(run, needs_vocab=COORD_TOKENS in run.capabilities())
+    yield from _swift(run)
+    yield from _precision(run)
+
+
+def notes(run: Manifest) -> Iterator[str]:
+    """What could not be looked into on this machine."""
+    try:
+        if resolve_base(run.model.base) is None:
+            yield f"model.base: {run.model.base} is not in the local hub cache; a run downloads it"
+    except InputError:
+        pass  # `check` reports it
+    if run.train.swift and swift_arguments.installed_version() is None:
+        yield "train.swift: ms-swift is not installed here, so its arguments were not checked"
+
+
+def _precision(manifest: Manifest) -> Iterator[Problem]:
+    if manifest.tuner.type == "full" and manifest.model.dtype == "float16":
+        yield Problem(
+            path="model.dtype",
+            message="the full tuner cannot train float16 weights, whose gradients would have to be scaled; "
+            'set "bfloat16" or "float32"',
+        )
+
+
+# --- the base checkpoint --------------------------------------------------------------------------------------------
+
+
+def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
+    from coordcore_train.checkpoint.folder import read_checkpoint_info, read_json
+
+    path = "model.base"
+    try:
+        base = resolve_base(manifest.model.base)
+        if base is None:
+            return
+        model_type = read_json(base / "config.json").get("model_type")
+        if model_type != MODEL_TYPE:
+            yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {MODEL_TYPE!r}")
+            return
+        yield from (Problem(path=path, message=message) for message in _weights(base))
+        if needs_vocab:
+            yield from _vocab(manifest, base)
+        info = read_checkpoint_info(base)
+    except InputError as error:
+        yield Problem(path=path, message=str(error))
+        return
+    wanted = quantisation(manifest.coords.quantisation)
+    if info is not None and info.quantisation != wanted:
+        message = f"{base} was made with {info.quantisation}, this run says {wanted}; use one convention throughout"
+        yield Problem(path="coords.quantisation", message=message)
+
+
+def _weights(base: Path) -> Iterator[str]:
+    from coordcore_train.checkpoint.weights import INDEX_FILE, SINGLE_FILE, weight_files, weights_entry
+
+    try:
+        entry = weights_entry(base)
+        if entry is None:
+            yield f"{base} holds no {SINGLE_FILE} and no {INDEX_FILE}; save the model with safe serialization"
+        elif entry.name == INDEX_FILE:
+            weight_files(base)
+    except InputError as error:
+        yield str(error)
+
+
+def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:
+    from coordcore.coords import MissingCoordTokensError
+
+    try:
+        read_vocab(base)
+    except MissingCoordTokensError:
+        if manifest.vocab is None:
+            message = f"{base} has no coord tokens; add a [vocab] section, or expand it with coordcore expand"
+            yield Problem(path="model.base", message=message)
+
+
+# --- ms-swift's arguments -------------------------------------------------------------------------------------------
+
+
+def _swift(manifest: Manifest) -> Iterator[Problem]:
+    names = manifest.train.swift
+    refused = {
+        name: swift_arguments.refusal(name, value, attention=manifest.model.attention) for name, value in names.items()
+    }
+    rest: dict[str, Any] = {}
+    for name, reason in refused.items():
+        if reason is None:
+            rest[name] = names[name]
+        else:
+            yield Problem(path=f"train.swift.{name}", message=reason)
+    version = swift_arguments.installed_version()
+    if not rest or version is None:
+        return
+    try:
+        known = swift_arguments.known_arguments(version)
+    except InputError as error:
+        yield Problem(path="train.swift", message=str(error))
+        return
+    for name, value in rest.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            message = f"ms-swift {version} has no such argument{hint}"
+        elif expected := swift_arguments.type_problem(known[name], value):
+            message = f"must be {expected}, got {show(value)}"
+        else:
+            continue
+        yield Problem(path=f"train.swift.{name}", message=message)

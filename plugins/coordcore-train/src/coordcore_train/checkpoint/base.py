@@ -1,0 +1,59 @@
+"""Finds the base checkpoint that `[model] base` names, importing neither its package nor transformers. Torch-free."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from coordcore.errors import InputError
+from coordcore.manifest.sections import PACKAGE, is_hub_id
+
+
+def resolve_base(base: str, folder: Path | None = None) -> Path | None:
+    """The folder of a base checkpoint: a local folder, 'package:NAME/FOLDER', or a hub id in the local cache.
+
+    folder: what a relative path starts from; the working directory when absent.
+    Returns None for a hub id that would have to be downloaded. Raises InputError naming what was looked for.
+    """
+    if base.startswith(PACKAGE):
+        return _in_package(base)
+    path = (folder or Path.cwd()) / Path(base).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"{path} is a file; name the checkpoint's folder")
+    if is_hub_id(base):
+        return _in_hub_cache(base)
+    raise InputError(f"no such folder: {path}")
+
+
+def hub_cache() -> Path:
+    """The folder of the local Hugging Face cache, by the variables that huggingface_hub reads."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return Path(os.path.expandvars(cache)).expanduser()
+
+
+def _in_package(base: str) -> Path:
+    name, _, inside = base.removeprefix(PACKAGE).partition("/")
+    if not name.isidentifier() or not inside:
+        raise InputError(f"must be package:NAME/FOLDER, as in package:coordcore_demo/base, got {base!r}")
+    spec = importlib.util.find_spec(name)  # of a top-level package: finds it without importing it
+    if spec is None:
+        raise InputError(f"package {name} is not installed; pip install {name.replace('_', '-')}")
+    for root in spec.submodule_search_locations or ():
+        path = Path(root) / inside
+        if path.is_dir():
+            return path
+    raise InputError(f"package {name} has no folder {inside!r}")
+
+
+def _in_hub_cache(base: str) -> Path | None:
+    """The snapshot that the cache's `main` points to. Layout: huggingface_hub, "Understand caching"."""
+    repository = hub_cache() / f"models--{base.replace('/', '--')}"
+    main = repository / "refs" / "main"
+    if not main.is_file():
+        return None
+    snapshot = repository / "snapshots" / main.read_text(encoding="utf-8").strip()
+    return snapshot if (snapshot / "config.json").exists() else None

@@ -1,0 +1,169 @@
+"""A checkpoint folder without its weights: reading and copying its files. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+
+from coordcore.coords import NUM_BINS, CoordVocab, ints_to_tokens
+from coordcore.errors import InputError
+from coordcore.quantisation import Quantisation
+
+INFO_FILE = "coordcore.json"
+"""The file in a checkpoint folder that says how its coord tokens are meant."""
+
+INFO_FORMAT = 1
+
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".index.json")
+
+
+@attrs.frozen(kw_only=True)
+class CheckpointInfo:
+    """What `coordcore.json` of an expanded or merged checkpoint holds."""
+
+    quantisation: Quantisation
+    vocab: CoordVocab
+    coordcore_version: str
+
+
+def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
+    """What `coordcore.json` in `folder` says, None when there is no such file. Raises InputError when it is damaged."""
+    path = Path(folder) / INFO_FILE
+    if not path.exists():
+        return None
+    data = read_json(path)
+    if data.get("format") != INFO_FORMAT:
+        raise InputError(
+            f"{path}: format {data.get('format')!r} is not {INFO_FORMAT}; use the coordcore version that wrote it "
+            f"({data.get('coordcore_version')})"
+        )
+    ids, version = data.get("coord_ids"), data.get("coordcore_version")
+    if not isinstance(ids, list) or not all(type(one) is int for one in ids) or not isinstance(version, str):
+        raise InputError(f"{path}: needs coord_ids (integers) and coordcore_version; write the checkpoint anew")
+    try:
+        vocab = CoordVocab(ids=tuple(ids))
+    except InputError as error:
+        raise InputError(f"{path}: coord_ids: {error}") from error
+    spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
+    return CheckpointInfo(quantisation=spec, vocab=vocab, coordcore_version=version)
+
+
+def write_checkpoint_info(folder: Path, *, quantisation: Quantisation, vocab: CoordVocab) -> None:
+    """Write `coordcore.json` into the checkpoint `folder`."""
+    from coordcore import __version__
+
+    data = {
+        "format": INFO_FORMAT,
+        "coordcore_version": __version__,
+        "quantisation": quantisation.as_dict(),
+        "coord_ids": list(vocab.ids),
+    }
+    (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises InputError naming the file."""
+    try:
+        data = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; is {path.parent} a checkpoint folder?") from error
+    except NOT_JSON as error:
+        raise InputError(f"{path}: not readable as JSON: {error}; download or write it again") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: must hold a JSON object, got {type(data).__name__}")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file as checkpoints have them: indented, any script as it is."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class _AddedToken(msgspec.Struct):
+    id: int
+    content: str
+
+
+class _Tokenizer(msgspec.Struct):
+    added_tokens: list[_AddedToken]
+
+
+def read_added_tokens(folder: Path) -> dict[str, int]:
+    """Token -> id of the tokens added to the tokenizer in `folder`, which it keeps whole wherever they stand.
+
+    Reads `tokenizer.json`, else `added_tokens.json`. Raises InputError when neither is there or readable.
+    """
+    path = Path(folder) / "tokenizer.json"
+    if not path.exists():
+        path = path.with_name("added_tokens.json")
+    try:
+        # Typed decoding skips the vocabulary and the merges: 10 MB in a real tokenizer.json.
+        if path.name == "tokenizer.json":
+            tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
+            return {token.content: token.id for token in tokenizer.added_tokens}
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: no tokenizer.json; is this a checkpoint folder?") from error
+    except NOT_JSON as error:
+        raise InputError(f"{path}: not a tokenizer file: {error}; download or save it again") from error
+
+
+def read_vocab(folder: Path) -> CoordVocab:
+    """The coord tokens of a checkpoint folder, from its files alone: neither transformers nor torch is imported.
+
+    Reads the added tokens of `tokenizer.json` (else `added_tokens.json`) and the vocabulary size of `config.json`.
+    Raises as `CoordVocab.from_tokenizer`, and InputError when those files are missing or not readable.
+    """
+    ids = read_added_tokens(folder)
+    known = {k: ids[token] for k, token in enumerate(ints_to_tokens(range(NUM_BINS))) if token in ids}
+    return CoordVocab.checked(known, f"{folder}: the tokenizer", config_vocab_size=read_vocab_size(folder))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a `config.json` that describes the language model: `text_config`, else the whole."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, Mapping) else config
+
+
+def read_vocab_size(folder: Path) -> int | None:
+    """`vocab_size` of the language model in `config.json`, None when the file leaves it to the default."""
+    path = Path(folder) / "config.json"
+    size = text_config(read_json(path)).get("vocab_size")
+    if size is not None and type(size) is not int:
+        raise InputError(f"{path}: vocab_size must be an integer, got {size!r}")
+    return size
+
+
+def copy_files(base: Path, folder: Path) -> None:
+    """Copy what belongs to the checkpoint `base` beside its weights into `folder`, subfolders included.
+
+    That is tokenizer, processor, chat templates, settings and licences: not hidden entries, not weights of any format
+    (they would be stale beside the new ones), not links to nothing, and nothing that `folder` has already.
+    """
+    for root, subfolders, files in os.walk(base, followlinks=True):
+        # Neither up a link to where it stands, nor into what is being written.
+        places = (Path(root).resolve(), folder.resolve())
+        subfolders[:] = [
+            name
+            for name in sorted(subfolders)
+            if not name.startswith(".")
+            and not any(place.is_relative_to(Path(root, name).resolve()) for place in places)
+        ]
+        for name in sorted(files):
+            file = Path(root, name)
+            target = folder / file.relative_to(base)
+            belongs = not name.startswith(".") and not name.endswith(WEIGHT_SUFFIXES) and file.is_file()
+            if belongs and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Not its mode: a model store's files may be read-only, and some of the copies are edited.
+                shutil.copyfile(file, target)

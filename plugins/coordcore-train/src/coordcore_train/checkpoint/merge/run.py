@@ -1,0 +1,116 @@
+"""Merges a run into a plain transformers checkpoint, and proves that it computes what the live model did."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import attrs
+
+from coordcore.errors import InputError, RunError
+from coordcore.files import whole_folder
+from coordcore_train.checkpoint.folder import copy_files, read_json, text_config, write_checkpoint_info
+from coordcore_train.checkpoint.merge import NotStreamedError
+from coordcore_train.checkpoint.merge.in_memory import compare_logits as compare
+from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memory
+from coordcore_train.checkpoint.merge.streamed import Proof, merge_streamed
+from coordcore_train.run.folder import RunDir
+from coordcore_train.run.plan import Plan
+from coordcore_train.run.prepare import load_run
+from coordcore_train.run.quiet import quiet_transformers
+
+__all__ = ["MergeReport", "load_live", "merge_run"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@attrs.frozen(kw_only=True)
+class MergeReport:
+    """output: the folder. checkpoint: what was merged into the base.
+
+    proof: of the changed layers, None when the run had to be merged `in_memory`, for this reason. logits: largest
+    change of a logit by merging, relative to the largest logit; None when whole models were not compared.
+    """
+
+    output: Path
+    checkpoint: Path
+    proof: Proof | None
+    in_memory: str | None
+    logits: float | None
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.output}: merged from {self.checkpoint}", *self.checks])
+
+    @property
+    def checks(self) -> list[str]:
+        """What was checked, and why the model was needed if it was, in a line each."""
+        lines = []
+        if self.proof is not None:
+            lines.append(
+                f"checked {self.proof.changed} changed layers against the live ones (difference "
+                f"{self.proof.difference:.2g} at most), and the written headers"
+            )
+        else:
+            lines.append(f"merged in memory: {self.in_memory}")
+        if self.logits is not None:
+            lines.append(f"checked the folder's logits against the live model's (difference {self.logits:.2g})")
+        return lines
+
+
+def merge_run(
+    run_dir: Path, output: Path, *, checkpoint: Path | None = None, compare_logits: bool = False
+) -> MergeReport:
+    """Bake the newest checkpoint of a run (or `checkpoint`) into its base, and write a plain checkpoint folder.
+
+    The base's files are copied, in its own layout, with the tensors that training changed: each is compared with the
+    live layer, and one is in memory at a time. A run with a part that does not allow this (`MergeReport.in_memory`) is
+    merged in memory, and the logits are compared.
+
+    compare_logits: also load the live model and the written folder, one after the other, and compare their logits.
+    Raises InputError when there is nothing to merge or `output` exists, RunError when merged and live differ or there
+    is no room; then no folder appears.
+    """
+    output = output.absolute()
+    quiet_transformers()
+    plan = load_run(run_dir.absolute())
+    if checkpoint is not None and (
+        checkpoint.resolve().parent != RunDir(run_dir.resolve()).checkpoints
+        or not (checkpoint / "trainer_state.json").is_file()
+    ):
+        raise InputError(f"{checkpoint} is no complete checkpoint of the run in {run_dir}; look into its checkpoints/")
+    checkpoint = checkpoint or RunDir(run_dir.absolute()).last_checkpoint()
+    if checkpoint is None:
+        raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")
+    config = read_json(plan.base / "config.json")
+    if "quantization_config" in config or "quantization_config" in text_config(config):
+        raise InputError(
+            f"{plan.base}: holds quantised weights; merge into the original checkpoint, quantise afterwards"
+        )
+    try:
+        return _merge(plan, checkpoint, output, compare_logits=compare_logits)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise RunError(f"{output}: could not be written: {error.strerror}; make room and merge again") from error
+
+
+def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) -> MergeReport:
+    try:
+        with whole_folder(output) as folder:
+            proof = merge_streamed(plan, checkpoint, folder)
+            _copy_files(plan, folder)
+            logits = compare(plan, checkpoint, folder) if compare_logits else None
+        return MergeReport(output=output, checkpoint=checkpoint, proof=proof, in_memory=None, logits=logits)
+    except NotStreamedError as reason:
+        with whole_folder(output) as folder:
+            merge_in_memory(plan, checkpoint, folder)
+            _copy_files(plan, folder)
+            logits = compare(plan, checkpoint, folder)
+        return MergeReport(output=output, checkpoint=checkpoint, proof=None, in_memory=str(reason), logits=logits)
+
+
+def _copy_files(plan: Plan, folder: Path) -> None:
+    """What belongs to the base and was not written, and what its coord tokens mean."""
+    copy_files(plan.base, folder)
+    if plan.vocab is not None:
+        write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab)

@@ -1,0 +1,85 @@
+"""The commands run, expand and merge. Torch-free; the work is imported inside."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordcore.errors import InputError
+from coordcore.options import ManifestFile, Overrides, Overwrite
+
+
+class Initialiser(StrEnum):
+    """How `expand` starts the 1000 new rows."""
+
+    MEAN = "mean"
+    DIGITS = "digits"
+    SMOOTH = "smooth"
+
+
+def run(
+    manifest: ManifestFile,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder, instead of the manifest's.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train what MANIFEST says and merge the result. A run that was cut off continues."""
+    from coordcore.check import load_and_check
+
+    loaded = load_and_check(manifest, overrides)
+    from coordcore_train.run import run as run_loaded
+
+    run_loaded(loaded, output=output, overwrite=overwrite)
+
+
+def expand(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A checkpoint, as in [model] base.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the expanded checkpoint goes.")],
+    initialiser: Annotated[Initialiser, typer.Option(help="How the new rows start.")] = Initialiser.DIGITS,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the initialiser's small noise.")] = 0,
+    quantisation: Annotated[
+        str, typer.Option(metavar="NAME", help="The convention to record in the checkpoint.")
+    ] = "nearest_999",
+    overwrite: Overwrite = False,
+) -> None:
+    """Add the 1000 coord tokens to the checkpoint BASE."""
+    from coordcore.quantisation import quantisation as convention
+    from coordcore_train.checkpoint.base import resolve_base
+
+    folder = resolve_base(base)
+    if folder is None:
+        raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
+    spec = convention(quantisation)
+    from coordcore_train.checkpoint.expand import expand as expand_checkpoint
+
+    report = expand_checkpoint(
+        folder, output, initialiser=initialiser.value, seed=seed, quantisation=spec, overwrite=overwrite
+    )
+    typer.echo(f"{report.output}: 1000 coord tokens, {report.rows_before} -> {report.rows_after} rows")
+
+
+def merge(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the merged checkpoint goes.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint of the run, instead of its newest.")
+    ] = None,
+    compare_logits: Annotated[
+        bool,
+        typer.Option(
+            "--compare-logits", help="Also load the whole model, live and merged, and compare what they compute."
+        ),
+    ] = False,
+) -> None:
+    """Bake adapters and surgeries of the run folder RUN into a plain transformers checkpoint."""
+    from coordcore_train.run.quiet import quiet
+
+    quiet()
+    from coordcore_train.checkpoint.merge.run import merge_run
+
+    typer.echo(merge_run(run_dir, output, checkpoint=checkpoint, compare_logits=compare_logits))

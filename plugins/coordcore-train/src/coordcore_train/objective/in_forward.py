@@ -1,0 +1,98 @@
+"""The objective inside a model's own forward, where DDP sees the loss and FSDP and ZeRO have gathered the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coordcore.errors import InputError, RunError
+from coordcore.protocols import ModelSurgery
+from coordcore_train.objective.heads import CallableHead, Head, LinearHead
+from coordcore_train.objective.objective import Objective, ObjectiveOutput
+
+
+def head_of(
+    module: nn.Module, model: nn.Module, project: Callable[[Tensor], Tensor], surgeries: Sequence[ModelSurgery]
+) -> Head:
+    """How the objective projects through `module`, whose own forward is `project`, with the rows a surgery adds.
+
+    Ask inside the model's forward: under FSDP and ZeRO the parameters are whole only there.
+    """
+    offsets = [surgery.head_offset(model) for surgery in surgeries]
+    present = [offset for offset in offsets if offset is not None]
+    if len(present) > 1:
+        raise RunError(f"{len(present)} surgeries add rows to the output head; at most one may")
+    offset = present[0] if present else None
+    # A forward set on the instance (device hooks, quantisation) or another class must be called, not imitated.
+    if type(module) is nn.Linear and getattr(project, "__func__", None) is nn.Linear.forward:
+        return LinearHead(module, offset)
+    return CallableHead(project, offset, [one for one in module.parameters() if one.requires_grad])
+
+
+# What some models' configurations name that they do to logits behind their head.
+_BEHIND_THE_HEAD = (
+    "final_logit_softcapping",
+    "output_logit_soft_cap",
+    "logits_soft_cap",
+    "logits_scaling",
+    "logit_scale",
+    "logits_mup_width_multiplier",
+    "lm_head_multiplier",
+)
+
+
+def require_plain_logits(model: nn.Module) -> None:
+    """Raise InputError for a model that changes logits behind its output head, where the objective does not see it."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in _BEHIND_THE_HEAD:
+        for one in (config, text):
+            value = getattr(one, name, None)
+            if value is not None and value != 1:
+                raise InputError(
+                    f"{type(model).__name__}: config.{name} = {value} changes the logits behind the output head, which "
+                    "the objective does not; call Objective yourself, with a CallableHead that does the same"
+                )
+
+
+@contextmanager
+def loss_in_forward(
+    model: nn.Module,
+    objective: Objective,
+    targets: Mapping[str, Tensor],
+    counts: Sequence[float] | None = None,
+    *,
+    surgeries: Sequence[ModelSurgery] = (),
+) -> Iterator[list[ObjectiveOutput]]:
+    """Within this context `model(...)` returns the loss, [1, 1, 1], where it would return logits.
+
+    model: a transformers model, or one that PEFT wraps; not the DDP wrapper, whose module it is. targets, counts: as
+    for `Objective`. The list that is handed out receives one ObjectiveOutput per call of the head.
+
+    The head's `forward` is replaced on the instance, so the projection runs inside the model's own forward, and no
+    [B, T, V] tensor is ever made. What a model does to its logits afterwards would be done to the loss: raises
+    InputError for one whose configuration says so.
+    """
+    require_plain_logits(model)
+    module: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+    project, before = module.forward, module.__dict__.get("forward")
+    outputs: list[ObjectiveOutput] = []
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(hidden: Tensor) -> Tensor:
+        output: ObjectiveOutput = objective(hidden, head_of(module, model, project, surgeries), targets, counts)
+        outputs.append(output)
+        return output.loss.view(1, 1, 1)
+
+    module.forward = forward
+    try:
+        yield outputs
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

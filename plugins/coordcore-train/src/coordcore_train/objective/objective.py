@@ -1,0 +1,210 @@
+"""The objective: loss terms over one batch, checked once, charged chunk by chunk (`chunks`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from coordcore.coords import CoordVocab
+from coordcore.errors import InputError
+from coordcore.protocols import HeadOffset, LossTerm, Scope, TextTerm
+from coordcore_train.objective.chunks import Batch, Settings
+from coordcore_train.objective.dense import Dense
+from coordcore_train.objective.heads import Head, LinearHead
+from coordcore_train.objective.streamed import Streamed
+from coordcore_train.objective.streaming import Excluded
+from coordcore_train.objective.targets import SCOPES, count_targets
+
+_ROWS_CPU = 256
+_ROWS_ACCELERATOR = 512
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """One part of one term: what is logged and weighted under one name."""
+
+    name: str
+    scope: Scope
+    weight: float
+
+
+@attrs.frozen(kw_only=True)
+class ObjectiveOutput:
+    """loss: scalar. sums: [P] float64, the detached sum over positions of each part, in the order of `parts`."""
+
+    loss: Tensor
+    sums: Tensor
+
+
+class Objective:
+    """Loss terms over one batch: `loss = sum over parts of weight * (sum over positions) / count`.
+
+    `terms`: (component name, term) pairs. `parts` lists what they return, `<component>/<part>`.
+    `chunk_rows`: positions projected at a time. `chunk_columns`: vocabulary rows at a time. By device when None. They
+    bound the memory, [chunk_rows, chunk_columns] float32, and change no result but its rounding.
+    Raises InputError for two parts of one name, a term without parts, a coord or box term without a vocabulary, and
+    chunks of less than one.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[tuple[str, LossTerm]],
+        vocab: CoordVocab | None,
+        *,
+        chunk_rows: int | None = None,
+        chunk_columns: int | None = None,
+    ) -> None:
+        for name, size in (("chunk_rows", chunk_rows), ("chunk_columns", chunk_columns)):
+            if size is not None and (not isinstance(size, int) or size < 1):
+                raise InputError(f"{name} must be a whole number of at least 1, or None, got {size!r}")
+        self.terms = tuple(terms)
+        self.vocab = vocab
+        self.chunk_rows = chunk_rows
+        self.chunk_columns = chunk_columns
+        self._ids = torch.empty(0, dtype=torch.int64) if vocab is None else vocab.ids_tensor()
+        self._last_id = -1 if vocab is None else max(vocab.ids)
+        self._excluded = Excluded(() if vocab is None else vocab.ids)
+        self._offset_bins: tuple[Tensor, Tensor | None] | None = None
+        parts: list[Part] = []
+        for owner, term in self.terms:
+            if term.scope not in SCOPES:
+                raise InputError(f"loss.{owner}: scope must be one of {', '.join(SCOPES)}, got {term.scope!r}")
+            if not term.weights:
+                raise InputError(f"loss.{owner}: a term must name at least one part in its weights, got none")
+            if vocab is None and term.scope in ("coord", "box"):
+                raise InputError(
+                    f"loss.{owner}: scope {term.scope!r} needs coord tokens, and the base checkpoint has none; "
+                    "add a [vocab] section to expand it"
+                )
+            for name, weight in term.weights.items():
+                parts.append(Part(name=f"{owner}/{name}", scope=term.scope, weight=float(weight)))
+        names = [part.name for part in parts]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"loss part {name!r} is returned by two terms; give one of them another name")
+        self.parts = tuple(parts)
+
+    def __call__(
+        self,
+        hidden: Tensor,
+        head: Head,
+        targets: Mapping[str, Tensor],
+        counts: Sequence[float] | None = None,
+    ) -> ObjectiveOutput:
+        """Project the supervised positions only, charge them, and take the gradients there and then.
+
+        hidden: [B, T, H] or [N, H]. targets: from `make_targets`, on the same device.
+        counts: positions per scope (SCOPES order) to divide by: global counts over micro-batches and ranks; this
+            batch's own when None. A scope without positions contributes zero.
+
+        The loss can be differentiated once (no gradient of a gradient), repeatedly if the graph is retained. Takes
+        part in the graph even without a single position, so that every rank has a backward pass.
+
+        Raises InputError when hidden states, head, targets and vocabulary do not belong together.
+        """
+        self._require_matching(hidden, head, targets)
+        output: ObjectiveOutput = self._charge(hidden, head, targets, counts)
+        return output
+
+    # A compiled model calls it as it is: it is made of chunks whose number is data.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _charge(
+        self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor], counts: Sequence[float] | None
+    ) -> ObjectiveOutput:
+        hidden = hidden.reshape(-1, hidden.shape[-1])
+        divisor = dict(zip(SCOPES, count_targets(targets) if counts is None else counts, strict=True))
+        scales = {part.name: part.weight / max(divisor[part.scope], 1) for part in self.parts}
+        with torch.inference_mode(False):  # kept for training, whatever this call is for
+            self._ids = self._ids.to(hidden.device)  # copied once, not at every step
+        tensors = [hidden, *head.parameters]
+        batch = Batch(
+            settings=Settings(
+                terms=self.terms,
+                scales=scales,
+                ids=self._ids,
+                excluded=self._excluded,
+                chunk_rows=self.chunk_rows or (_ROWS_CPU if hidden.device.type == "cpu" else _ROWS_ACCELERATOR),
+                chunk_columns=self.chunk_columns,
+                offset_bins=self._bins_of(head.offset),
+            ),
+            head=head,
+            targets=targets,
+            hidden=hidden.detach(),
+            wanted=[torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors],
+        )
+        loss, sums = _GradientsInForward.apply(batch, *tensors)
+        return ObjectiveOutput(loss=loss, sums=sums)
+
+    def _require_matching(self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor]) -> None:
+        """Raise InputError for what would be computed without a word, and wrongly. Reads shapes only."""
+        grid = targets["grid"].shape[:-1]
+        if hidden.shape[:-1].numel() != grid.numel():
+            raise InputError(
+                f"hidden states {tuple(hidden.shape)} and labels {tuple(grid)} are of different positions; "
+                "make the targets from the labels of the same, uncut batch"
+            )
+        if self.vocab is None:
+            if len(targets["coord_index"]):
+                raise InputError("the targets hold coord tokens, and the objective was made without a vocabulary")
+        elif isinstance(head, LinearHead) and len(head.module.weight) <= self._last_id:
+            raise InputError(
+                f"the output head has {len(head.module.weight)} rows, and a coord token has id {self._last_id}; "
+                "expand the checkpoint with `coordcore expand`"
+            )
+
+    def _bins_of(self, offset: HeadOffset | None) -> Tensor | None:
+        """The bins of an offset's ids, None where one of them is no coord token. Read from the device once."""
+        if offset is None or self.vocab is None:
+            return None
+        if self._offset_bins is None or self._offset_bins[0] is not offset.ids:
+            bins = self.vocab.bins(offset.ids.cpu())
+            inside = bool((bins >= 0).all())
+            self._offset_bins = (offset.ids, bins.to(offset.ids.device) if inside else None)
+        return self._offset_bins[1]
+
+
+class _GradientsInForward(torch.autograd.Function):
+    """The loss of a batch; its gradients are known when `forward` returns, and only scaled in `backward`."""
+
+    @staticmethod
+    def forward(ctx: Any, batch: Batch, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            run(batch)
+        ctx.save_for_backward(*batch.gradients)
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.mark_non_differentiable(batch.sums)
+        return batch.loss, batch.sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_loss: Tensor, _by_sums: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return None, *(None if one is None else (one * by_loss).to(dtype) for one, dtype in gradients)
+
+
+def run(batch: Batch) -> None:
+    """Charge every term, each through the cheaper of the two ways that fit it (`streamed`, `dense`)."""
+    terms, head = batch.settings.terms, batch.head
+    others, boxes = [one for one in terms if one[1].scope != "box"], [one for one in terms if one[1].scope == "box"]
+    if isinstance(head, LinearHead) and (head.offset is None or batch.settings.offset_bins is not None):
+        # Terms of one scope stay together, so that its positions are projected once.
+        whole = {term.scope for _, term in others if _reads_logits(term)}
+        streamed = Streamed(batch, head)
+        streamed.run([one for one in others if one[1].scope not in whole])
+        Dense(batch).run([one for one in others if one[1].scope in whole])
+        streamed.run_boxes(boxes)
+        streamed.finish()
+    else:
+        dense = Dense(batch)
+        dense.run(others)
+        dense.run_boxes(boxes)
+    batch.fill()
+
+
+def _reads_logits(term: LossTerm) -> bool:
+    return term.scope in ("text", "token") and not (isinstance(term, TextTerm) and not term.full_logits)

@@ -1,0 +1,124 @@
+"""Calls a run's evaluators, on its merged checkpoint and on those saved in training, and keeps what they found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import TrainerCallback
+
+from coordcore import kinds
+from coordcore.components import Selected
+from coordcore.errors import InputError, RunError
+from coordcore.files import write_whole
+from coordcore.manifest import Loaded
+from coordcore.protocols import Evaluation, EvaluationResult
+from coordcore_train.run import launch
+from coordcore_train.run.folder import RunDir
+from coordcore_train.run.plan import Plan
+from coordcore_train.run.prepare import load_run, on_cpu
+
+DONE = "metrics.json"
+Log = Callable[[str], None]
+
+
+def evaluate(loaded: Loaded, folder: RunDir, console: Console) -> None:
+    """Run every `[eval]` section that has no result yet: `eval/<name>/metrics.json` is written last."""
+    if not loaded.manifest.of(kinds.EVAL):
+        return
+
+    def log(text: str) -> None:
+        console.print(f"eval     {text}", highlight=False, markup=False, soft_wrap=True)
+
+    for _name, result in _evaluated(load_run(folder.path), folder.merged, "", log):
+        for name in result.shown:
+            log(f"{name} {result.metrics[name]:.3f}")
+        for file in result.files:
+            log(str(file))
+
+
+def _evaluated(plan: Plan, checkpoint: Path, step: str, log: Log) -> Iterator[tuple[str, EvaluationResult]]:
+    """The results of a merged checkpoint by evaluator, but for those that lie in `eval/<name>/<step>` already."""
+    missing = _missing(plan, step)
+    examples = plan.data.validation()
+    if examples is None or len(examples) == 0:
+        log("skipped: the data builder holds no example out")
+        return
+    for one, output in missing:
+        output.mkdir(parents=True, exist_ok=True)
+        result: EvaluationResult = plan.build(one)(
+            Evaluation(
+                checkpoint=checkpoint,
+                output=output,
+                run_dir=plan.run_dir,
+                examples=examples,
+                quantisation=plan.quantisation,
+                vocab=plan.vocab,
+                device="cpu" if on_cpu(plan.manifest) else "cuda",
+                log=log,
+            )
+        )
+        write_whole(output / DONE, json.dumps(dict(result.metrics), indent=2) + "\n")
+        yield one.component.name, result
+
+
+def _missing(plan: Plan, step: str) -> list[tuple[Selected, Path]]:
+    """The evaluators that have no result of this step, with the folder for it."""
+    folders = [(one, plan.run_dir / "eval" / one.component.name / step) for one in plan.manifest.of(kinds.EVAL)]
+    return [(one, output) for one, output in folders if not (output / DONE).exists()]
+
+
+class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
+    """Evaluates each checkpoint when it is saved, but for the last one, which is evaluated merged.
+
+    Rank 0 merges it into a folder of its own for as long as that takes; the other ranks wait. An evaluator that fails
+    is told of, and training goes on; a run that is continued from there tries again.
+    """
+
+    def __init__(self, folder: RunDir, log: Log, write: Callable[[Any, dict[str, float]], None]) -> None:
+        self.folder = folder
+        self.log = log
+        self.write = write
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The run may have been cut off while the checkpoint that it continues from was evaluated.
+        if state.global_step > 0:
+            self.on_save(args, state, control)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            return
+        if state.is_world_process_zero:
+            plan = load_run(self.folder.path)
+            if _missing(plan, f"step-{state.global_step}"):
+                self._evaluate(plan, state)
+        launch.barrier()
+
+    def _evaluate(self, plan: Plan, state: Any) -> None:
+        import torch
+
+        from coordcore_train.checkpoint.merge.run import merge_run
+
+        step = f"step-{state.global_step}"
+        checkpoint = self.folder.checkpoints / f"checkpoint-{state.global_step}"
+        merged = self.folder.path / "eval" / f".{step}"
+        shutil.rmtree(merged, ignore_errors=True)
+        # An evaluator may draw random numbers; training must go on as if it had not been there.
+        with torch.random.fork_rng():
+            try:
+                merge_run(self.folder.path, merged, checkpoint=checkpoint)
+                for name, result in _evaluated(plan, merged, step, self.log):
+                    self.write(state, {f"eval/{name}/{metric}": value for metric, value in result.metrics.items()})
+                    shown = "  ".join(f"{metric} {result.metrics[metric]:.3f}" for metric in result.shown)
+                    self.log(f"{step}  {shown}")
+            except (InputError, RunError) as error:
+                # Days of training are worth more than one evaluation; the one at the end says it again, and stops.
+                self.log(f"{step}  not evaluated: {error}")
+            finally:
+                shutil.rmtree(merged, ignore_errors=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,188 @@
+"""The run folder: what lies in it, whether it may be used, and where an interrupted run continues. Torch-free."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from coordcore.errors import InputError
+from coordcore.files import write_whole
+
+MANIFEST = "manifest.resolved.toml"
+STATE = "state.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+PARTIAL = ".partial"
+MERGED = "merged"
+SWIFT_PLUGIN = "swift_plugin.py"
+
+_PLUGIN_TEXT = '''"""Registers this run's model, template, loss, optimizer and trainer with ms-swift.
+
+Use it with the stock commands: `swift infer --adapters CHECKPOINT` finds it by itself (args.json names it),
+`swift sft --external_plugins THIS_FILE --model_type coordcore_qwen3_vl ...` trains with it.
+"""
+
+from pathlib import Path
+
+from coordcore_train.swift.register import register_run
+
+register_run(Path(__file__).resolve().parent)
+'''
+
+
+@attrs.frozen
+class RunDir:
+    """The folder of one run. Nothing in it is trusted unless it is complete."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def partial(self) -> Path:
+        """Where a checkpoint is written before it is renamed into `checkpoints`."""
+        return self.path / CHECKPOINTS / PARTIAL
+
+    @property
+    def merged(self) -> Path:
+        return self.path / MERGED
+
+    @property
+    def swift_plugin(self) -> Path:
+        return self.path / SWIFT_PLUGIN
+
+    def state(self) -> Mapping[str, object]:
+        """What is known of the run: its fingerprint, its base checkpoint, and whether training is done."""
+        path = self.path / STATE
+        if not path.exists():
+            return {}
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is no JSON: {error}; name another folder") from error
+        # Any folder may hold a file of this name; only ours says which manifest it belongs to.
+        return state if isinstance(state, dict) and "fingerprint" in state else {}
+
+    def write_state(self, **changes: object) -> None:
+        """Update `state.json`, whole or not at all."""
+        write_whole(self.path / STATE, json.dumps({**self.state(), **changes}, indent=2) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises InputError when another one works on the same run."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"output.dir: another process works on the run in {self.path}; wait for it") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def prepare(
+        self, manifest_text: str, fingerprint: str, base: Path, *, layout: Mapping[str, object], overwrite: bool
+    ) -> bool:
+        """Make the folder ready, and say whether it continues an interrupted run of the same manifest.
+
+        layout: how the work is spread over ranks, which decides the batches and the optimizer's files.
+        Raises InputError when it holds something else: a finished run, another manifest's run, or foreign files.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"output.dir: {self.path} is a file; name another folder")
+        state = self.state() if self.path.is_dir() else {}
+        resumed = False
+        if overwrite and state:
+            old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.old")
+            with self.locked():
+                self.path.rename(old)
+            shutil.rmtree(old)
+        elif self.path.is_dir() and any(not one.name.startswith(".") for one in self.path.iterdir()):
+            cure = "name another folder with --output, or replace it with --overwrite"
+            if not state:
+                raise InputError(f"output.dir: {self.path} exists and holds no coordcore run; name another folder")
+            same = state["fingerprint"] == fingerprint
+            if state.get("done"):
+                which = "this" if same else "another"
+                raise InputError(f"output.dir: {self.path} holds a finished run of {which} manifest; {cure}")
+            # A run that never got to a checkpoint has nothing to lose: its manifest may have been mended since.
+            if not same and self.last_checkpoint() is not None:
+                raise InputError(f"output.dir: {self.path} holds a run of another manifest; {cure}")
+            if self.last_checkpoint() is not None and state.get("layout", layout) != layout:
+                raise InputError(
+                    f"output.dir: the run in {self.path} was started with {state['layout']}, now with {dict(layout)}; "
+                    "continue it as it was started, or replace it with --overwrite"
+                )
+            # A hub id may have moved on since; the adapter belongs to the old files.
+            if same and Path(str(state["base"])).is_dir():
+                base = Path(str(state["base"]))
+            resumed = True
+        # The state first: from then on the same command can continue, wherever it was cut off.
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output.dir: cannot make {self.path}: {error.strerror}; name another folder") from error
+        self.write_state(fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False)
+        self.checkpoints.mkdir(exist_ok=True)
+        write_whole(self.manifest, manifest_text)
+        write_whole(self.swift_plugin, _PLUGIN_TEXT)
+        return resumed
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint of the run."""
+        return newest_checkpoint(self.checkpoints)
+
+    def discard_after(self, step: int) -> None:
+        """Forget what an interrupted run wrote beyond `step`: half-written checkpoints, evaluations, logged metrics."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        for path in checkpoints_in(self.checkpoints):
+            if checkpoint_step(path) > step or not (path / "trainer_state.json").is_file():
+                shutil.rmtree(path)
+        for path in self.path.glob("eval/*/step-*"):
+            if int(path.name.removeprefix("step-")) > step:
+                shutil.rmtree(path)
+        if self.metrics.exists():
+            kept = []
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:  # the line that was being written when the run was cut off
+                    continue
+                if entry["step"] <= step:
+                    kept.append(line + "\n")
+            write_whole(self.metrics, "".join(kept))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder; one is complete when it holds the trainer state, written last."""
+    found = [path for path in checkpoints_in(folder) if (path / "trainer_state.json").is_file()]
+    return found[-1] if found else None
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The folders named checkpoint-<step>, complete or not, by step."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=checkpoint_step)
+
+
+def checkpoint_step(path: Path) -> int:
+    """The step of a folder named "checkpoint-<step>"."""
+    return int(path.name.rpartition("-")[2])

@@ -1,0 +1,113 @@
+"""Several processes: torchrun started by coordcore itself, and the process group under any launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from coordcore.errors import RunError
+from coordcore.manifest.sections import Launch, Train
+
+
+def under_launcher() -> bool:
+    """Whether torchrun, or a scheduler that sets the same variables, started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wants_launch(launch: Launch) -> bool:
+    """Whether the manifest asks for several processes and nobody has started them yet."""
+    return launch.nproc_per_node * launch.nnodes > 1 and not under_launcher()
+
+
+def torchrun(run_dir: Path, launch: Launch, train: Train) -> None:
+    """Train the prepared run in `run_dir` under torchrun. Raises RunError when a rank fails."""
+    port = launch.master_port or _free_port()
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        f"--nproc_per_node={launch.nproc_per_node}",
+        f"--nnodes={launch.nnodes}",
+        f"--node_rank={launch.node_rank}",
+        f"--master_addr={launch.master_addr}",
+        f"--master_port={port}",
+        *("-m", "coordcore_train.run.worker", str(run_dir)),
+    ]
+    environment = {**os.environ, **one_gpu_per_rank(launch.nproc_per_node)}
+    if train.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(train.threads)
+    else:
+        environment.setdefault("OMP_NUM_THREADS", "1")
+    process = subprocess.Popen(command, env=environment)
+    # A scheduler ends a job with SIGTERM: pass it on, or the ranks would live on without us.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    except BaseException:
+        # torchrun forwards the signal to its ranks and waits for them.
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    if code:
+        raise RunError(f"a rank failed (torchrun exit code {code}); its message stands above")
+
+
+def one_gpu_per_rank(ranks: int) -> dict[str, str]:
+    """The variable that shows this node's ranks no more GPUs than they are.
+
+    With GPUs to spare ms-swift splits the model over them (device_map "auto"), or transformers runs DataParallel.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [str(index) for index in range(ranks)] if visible is None else visible.split(",")[:ranks]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start_process_group(*, cpu: bool) -> None:
+    """Join the ranks before anything is built, so that one of them can prepare while the others wait."""
+    import torch
+    import torch.distributed as dist
+
+    if world_size() == 1 or dist.is_initialized():
+        return
+    if not cpu:
+        torch.cuda.set_device(local_rank())
+    # Full state dicts of FSDP are gathered on the CPU, which nccl cannot.
+    dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=timedelta(hours=2))
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def stop_process_group() -> None:
+    """Leave the group, so that the other ranks can exit while rank 0 merges."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

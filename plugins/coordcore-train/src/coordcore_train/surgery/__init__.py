@@ -1,0 +1,1 @@
+"""Surgeries in a live model: installed, bound, proven."""

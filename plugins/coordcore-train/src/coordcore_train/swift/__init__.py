@@ -1,0 +1,1 @@
+"""ms-swift behind the engine: the only package that imports it."""

@@ -1,0 +1,90 @@
+"""The optimizer of a run inside ms-swift: tags every trainable parameter, and checks that each is in one group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import attrs
+import torch
+from swift.optimizers import OptimizerCallback
+from torch import nn
+from transformers import Trainer as HfTrainer
+
+from coordcore.errors import RunError
+from coordcore.protocols import TaggedParameter
+from coordcore_train.run.plan import Plan
+from coordcore_train.swift.active import active_plan
+
+OPTIMIZER = "coordcore"
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The `OptimizerSettings` a factory is called with."""
+
+    learning_rate: float
+    weight_decay: float
+    cls: type[torch.optim.Optimizer]
+    kwargs: dict[str, Any]
+
+    def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return self.cls(groups, **self.kwargs)
+
+
+class CoordOptimizer(OptimizerCallback):  # type: ignore[misc]
+    """Builds the optimizer the manifest selects."""
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        model = self.trainer.model if model is None else model
+        plan = active_plan()
+        cls, kwargs = HfTrainer.get_optimizer_cls_and_kwargs(self.args, model)
+        settings = Settings(
+            learning_rate=self.args.learning_rate, weight_decay=self.args.weight_decay, cls=cls, kwargs=kwargs
+        )
+        parameters = tagged_parameters(model, plan)
+        optimizer = plan.optimizer(parameters, settings)
+        check_groups(parameters, optimizer)
+        return optimizer
+
+
+def tagged_parameters(model: Any, plan: Plan) -> list[TaggedParameter]:
+    """Every trainable parameter in the model's order, tagged by its surgery or by the part of the model it is in."""
+    of_surgery = {
+        id(parameter): tag
+        for surgery in plan.surgeries
+        for tag, parameters in surgery.parameters(model).items()
+        for parameter in parameters
+    }
+    arch = model.model_meta.model_arch
+    decay = set(HfTrainer.get_decay_parameter_names(None, model))
+
+    def tag_of(name: str, parameter: nn.Parameter) -> str:
+        if id(parameter) in of_surgery:
+            return of_surgery[id(parameter)]
+        plain = name.removeprefix("base_model.model.")
+        if any(plain.startswith(f"{prefix}.") for prefix in arch.aligner):
+            return "aligner"
+        if any(plain.startswith(f"{prefix}.") for prefix in arch.vision_tower):
+            return "vision"
+        return "llm"
+
+    return [
+        TaggedParameter(name=name, parameter=parameter, tag=tag_of(name, parameter), decay=name in decay)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+
+
+def check_groups(parameters: list[TaggedParameter], optimizer: torch.optim.Optimizer) -> None:
+    """Raise RunError unless every trainable parameter is in exactly one group, and nothing else is."""
+    times = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+    problems = [
+        f"{one.name} is in {times[id(one.parameter)]} groups" for one in parameters if times[id(one.parameter)] != 1
+    ]
+    strangers = set(times) - {id(one.parameter) for one in parameters}
+    if strangers:
+        problems.append(f"{len(strangers)} parameters of the groups are not trainable parameters of the model")
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise RunError(f"the optimizer must hold every trainable parameter exactly once: {shown}")

@@ -1,0 +1,50 @@
+"""Puts a run's classes into ms-swift's own registries, so that its stock commands can use them. Idempotent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swift.model import ModelMeta, register_model
+from swift.optimizers import optimizers_map
+from swift.template import register_template
+from swift.template.templates.qwen import QwenTemplateMeta
+from swift.trainers import TrainerFactory
+
+from coordcore_train.swift.active import activate, is_active
+from coordcore_train.swift.loader import MODEL_TYPE, CoordQwen3VLLoader
+from coordcore_train.swift.optimizer import OPTIMIZER, CoordOptimizer
+from coordcore_train.swift.template import TEMPLATE_TYPE, CoordQwen3VLTemplate
+
+
+def register() -> None:
+    """Register model, template, loss, optimizer and trainer under their coordcore names."""
+    register_template(
+        QwenTemplateMeta(
+            TEMPLATE_TYPE, template_cls=CoordQwen3VLTemplate, default_system=None, thinking_prefix="<think>\n"
+        ),
+        exist_ok=True,
+    )
+    # No architectures: ms-swift must not pick this type for a checkpoint by itself.
+    register_model(
+        ModelMeta(
+            MODEL_TYPE,
+            [],
+            CoordQwen3VLLoader,
+            template=TEMPLATE_TYPE,
+            model_arch="qwen3_vl",
+            architectures=[],
+            is_multimodal=True,
+        ),
+        exist_ok=True,
+    )
+    optimizers_map[OPTIMIZER] = CoordOptimizer
+    TrainerFactory.TRAINER_MAPPING["causal_lm"] = "coordcore_train.swift.trainer.CoordTrainer"
+
+
+def register_run(run_dir: Path) -> None:
+    """Register, and make the run in `run_dir` the active one, from its resolved manifest. For swift_plugin.py."""
+    from coordcore_train.run.prepare import load_run
+
+    register()
+    if not is_active(run_dir):
+        activate(load_run(run_dir))

@@ -1,0 +1,213 @@
+"""The ms-swift trainer of a run: the objective inside the model's forward, exact counts, per-part metrics."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from swift.trainers import Seq2SeqTrainer
+from torch import Tensor, nn
+
+from coordcore.errors import RunError
+from coordcore_train.objective import SCOPES, count_targets, loss_in_forward
+from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
+from coordcore_train.run.launch import world_size
+from coordcore_train.surgery.bind import bind_for_training
+from coordcore_train.swift.active import active_plan
+
+
+class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
+    """Trains the objective of the active run."""
+
+    def __init__(self, model: nn.Module, args: Any, *rest: Any, **kwargs: Any) -> None:
+        plan = active_plan()
+        wanted = world_size()
+        if args.world_size != wanted:
+            raise RunError(
+                f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would "
+                'train a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
+            )
+        bind_for_training(model, plan)
+        super().__init__(model, args, *rest, **kwargs)
+        self.checkpoints = Path(args.output_dir)
+        parts = len(plan.objective.parts)
+        # Per mode: sums per part and positions per scope, on the device until they are logged.
+        self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
+        self.seen = {
+            mode: torch.zeros(len(SCOPES), dtype=torch.float64, device=args.device) for mode in ("train", "eval")
+        }
+        self.step_counts: list[float] = [0.0] * len(SCOPES)
+        # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
+        # or saved.
+        self.pending: list[tuple[int, Tensor]] = []
+
+    # --- the loss ---
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Positions per scope over all micro-batches and ranks of this step: the divisors of the loss."""
+        counts = [count_targets(batch["targets"]) for batch in batch_samples]
+        total = torch.tensor([sum(column) for column in zip(*counts, strict=True)], dtype=torch.float64)
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total.to(device), reduction="sum").cpu()
+        self.step_counts = total.tolist()
+        return total[SCOPES.index("token")]
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # DeepSpeed runs cast every float of a batch to the model's dtype; in bfloat16 bin 517.3 would become 516.
+        targets = inputs.pop("targets")
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        prepared["targets"] = {key: tensor.to(self.args.device) for key, tensor in targets.items()}
+        return prepared
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        targets = inputs.pop("targets")
+        for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids", "logits_to_keep"):
+            inputs.pop(unused, None)
+        plan, unwrapped = active_plan(), self.accelerator.unwrap_model(model)
+        with loss_in_forward(unwrapped, plan.objective, targets, self.step_counts, surgeries=plan.surgeries) as outputs:
+            result = model(**inputs)
+        if len(outputs) != 1:
+            raise RunError(
+                f"the model called its output head {len(outputs)} times in one forward instead of once; "
+                "a setting computes the loss past the head (check [train.swift])"
+            )
+        mode = "train" if self.model.training else "eval"
+        self.sums[mode] += outputs[0].sums
+        self.seen[mode] += torch.tensor(count_targets(targets), dtype=torch.float64).to(self.args.device)
+        if mode == "train":
+            sums = outputs[0].sums
+            self.pending.append((self.state.global_step + 1, torch.cat([sums, sums.new_zeros(1)])))
+        # DDP and its kin average gradients over ranks; the counts are global already.
+        loss = result.logits.sum() * (self.accelerator.num_processes if mode == "train" else 1)
+        result.logits = None
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def prediction_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Called for every batch of an evaluation, whose loss is a ratio of sums at the end.
+        return super().prediction_step(model, inputs, True)
+
+    # --- metrics ---
+
+    def _reduced(self, mode: str) -> dict[str, float]:
+        """Token-weighted means of every part since the last call, over all ranks."""
+        state = torch.cat([self.sums[mode], self.seen[mode]])
+        if self.args.world_size > 1:
+            state = self.accelerator.reduce(state, reduction="sum")
+        values = state.tolist()
+        self.sums[mode].zero_()
+        self.seen[mode].zero_()
+        parts = active_plan().objective.parts
+        seen = dict(zip(SCOPES, values[len(parts) :], strict=True))
+        return {
+            part.name: total / seen[part.scope]
+            for part, total in zip(parts, values[: len(parts)], strict=True)
+            if seen[part.scope]
+        }
+
+    def check_finite(self) -> None:
+        """Stop the run if a part or the gradient became NaN or infinite since the last look. The same on every rank."""
+        if not self.pending:
+            return
+        steps = [step for step, _ in self.pending]
+        bad = ~torch.stack([sums for _, sums in self.pending]).isfinite()
+        self.pending.clear()
+        # One row per step and part, so that ranks with different micro-batches still agree on the first bad step.
+        watched = [*(part.name for part in active_plan().objective.parts), "the gradient norm"]
+        first = torch.full((len(watched),), torch.inf, dtype=torch.float64)
+        for step, row in zip(steps, bad.tolist(), strict=True):
+            for part, is_bad in enumerate(row):
+                if is_bad:
+                    first[part] = min(first[part], torch.tensor(step, dtype=torch.float64))
+        if self.args.world_size > 1:
+            gathered = self.accelerator.gather(first.to(self.args.device)[None]).cpu()
+            first = gathered.amin(0)
+        if not first.isfinite().any():
+            return
+        step = int(first.min())
+        bad_first = [name for name, when in zip(watched, first.tolist(), strict=True) if when == step]
+        # A bad loss makes a bad gradient; only the cause is worth a word.
+        names = bad_first[:-1] if bad_first[-1] == watched[-1] and len(bad_first) > 1 else bad_first
+        raise RunError(
+            f"step {step}: NaN or infinity in {', '.join(names)}; {self._last_good()}; "
+            "lower train.learning_rate or look at the examples of this step"
+        )
+
+    def _last_good(self) -> str:
+        kept = newest_checkpoint(self.checkpoints)
+        return f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
+
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        # ms-swift drops an update whose gradient norm is NaN, and clipping an infinite one makes NaN weights. In
+        # float16 the gradient scaler skips such steps itself.
+        if grad_norm is not None and not self.args.fp16:
+            entry = torch.zeros_like(self.pending[-1][1]) if self.pending else None
+            if entry is not None:
+                entry[-1] = grad_norm
+                self.pending.append((self.state.global_step, entry))
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            self.check_finite()
+            logs.update(self._reduced("train"))
+            for group in self.optimizer.param_groups:
+                if "name" in group:
+                    logs[f"lr/{group['name']}"] = float(group["lr"])
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        self.check_finite()
+        self.sums["eval"].zero_()
+        self.seen["eval"].zero_()
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        means = self._reduced("eval")
+        weights = {part.name: part.weight for part in active_plan().objective.parts}
+        output.metrics.update({f"eval_{name}": value for name, value in means.items()})
+        output.metrics["eval_loss"] = sum(weights[name] * value for name, value in means.items())
+        return output
+
+    # --- checkpoints ---
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write the checkpoint beside, then rename: a folder named checkpoint-N is always whole."""
+        self.check_finite()
+        final, partial = self.checkpoints, self.checkpoints / PARTIAL
+        name = f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            shutil.copy(final / "args.json", partial / "args.json")
+        self.accelerator.wait_for_everyone()
+        self.args.output_dir = str(partial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch's writer has no error class of its own; any other RuntimeError is no matter of the disk.
+            if type(error) is RuntimeError and not any(word in str(error) for word in ("Writer", "unexpected pos")):
+                raise
+            raise RunError(
+                f"step {self.state.global_step}: the checkpoint could not be written: {error}; {self._last_good()}; "
+                "make room, and the same command continues from there"
+            ) from error
+        finally:
+            self.args.output_dir = str(final)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(final / name, ignore_errors=True)
+            (partial / name).rename(final / name)
+            shutil.rmtree(partial)
+            keep = self.args.save_total_limit
+            if keep is not None:
+                for old in checkpoints_in(final)[:-keep]:
+                    shutil.rmtree(old)
+        self.state.last_model_checkpoint = str(final / name)
+        self.accelerator.wait_for_everyone()

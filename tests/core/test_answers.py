@@ -1,0 +1,205 @@
+"""Reading answer text: what is a box, and the reason for all that is none."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from prediction_support import coords
+
+from coordcore.records.answers import parse_answer
+
+BOX = coords(1, 2, 3, 4)
+A = f'{{"desc": "a", "bbox_2d": {BOX}}}'
+
+
+def read(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The labels of the boxes, and what was not read."""
+    answer = parse_answer(text)
+    return [one.desc for one in answer.objects], [(one.at, one.reason) for one in answer.unread]
+
+
+# --- what is read ---------------------------------------------------------------------------------------------------
+
+
+def test_the_format() -> None:
+    (one,) = parse_answer(f'{{"objects": [{A}]}}').objects
+    assert (one.desc, one.kind, one.bins) == ("a", "bbox_2d", (1, 2, 3, 4))
+
+
+def test_a_blank_description_is_one() -> None:
+    # Constrained decoding allows it, and every answer of that parses.
+    assert read(f'{{"objects": [{{"desc": " ", "bbox_2d": {BOX}}}]}}') == ([" "], [])
+
+
+def test_a_poly() -> None:
+    (one,) = parse_answer(f'{{"objects": [{{"desc": "roof", "poly": {coords(5, 1, 9, 1, 7, 0)}}}]}}').objects
+    assert (one.kind, one.bins) == ("poly", (5, 1, 9, 1, 7, 0))
+
+
+def test_spans_are_places_in_the_text() -> None:
+    text = f'{{"objects": [{{"desc": "épée", "bbox_2d": {BOX}}}]}}'
+    (one,) = parse_answer(text).objects
+    found = text[slice(*one.desc_span)], [text[slice(*span)] for span in one.coord_spans]
+    assert found == ("épée", ["<|coord_1|>", "<|coord_2|>", "<|coord_3|>", "<|coord_4|>"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"objects": [{{"bbox_2d": {BOX}, "desc": "a"}}]}}',
+        f'{{ "objects" : [ {{ "desc" : "a" , "bbox_2d" : {BOX} }} ] }}\n',
+        f'[{{"bbox_2d": {BOX}, "label": "a"}}]',  # Qwen's own
+        f'```json\n[{{"bbox_2d": {BOX}, "label": "a"}}]\n```',
+        A,
+        f'{{"objects": [{{"desc": "a", "score": 0.5, "bbox_2d": {BOX}}}]}}',
+        '{"objects": [{"desc": "a", "bbox_2d": ["<|coord_1|>", "<|coord_2|>", "<|coord_3|>", "<|coord_4|>"]}]}',
+        f'{{"objects": [{{"desc": "a" "bbox_2d": {BOX.replace(",", "")}}}]}}',
+    ],
+)
+def test_other_ways_to_write_it(text: str) -> None:
+    assert read(text) == (["a"], [])
+
+
+@pytest.mark.parametrize("text", ['{"objects": []}', "[]", "```json\n[]\n```"])
+def test_nothing_is_an_answer(text: str) -> None:
+    assert read(text) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [('a \\"b\\"', 'a "b"'), ("\\u732b", "猫"), ("\\ud83d\\ude00", "😀"), ("\\ud83d", "\ufffd"), ("a\nb", "a\nb")],
+)
+def test_labels(written: str, label: str) -> None:
+    assert read(f'{{"objects": [{{"desc": "{written}", "bbox_2d": {BOX}}}]}}') == ([label], [])
+
+
+# --- what is not ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_right_survives_what_is_wrong() -> None:
+    wrong = f'{{"desc": "b", "bbox_2d": {coords(1, 2, 3)}}}'
+    assert read(f'{{"objects": [{A}, {wrong}, {A}]}}') == (
+        ["a", "a"],
+        [("objects[1].bbox_2d", "3 coordinates; a bbox_2d has 4")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("geometry", "at", "reason"),
+    [
+        (coords(1, 2, 3), ".bbox_2d", "3 coordinates; a bbox_2d has 4"),
+        (coords(1, 2, 3, 4, 5), ".bbox_2d", "5 coordinates; a bbox_2d has 4"),
+        ("[]", ".bbox_2d", "0 coordinates; a bbox_2d has 4"),
+        (coords(5, 2, 3, 4), ".bbox_2d", "x2 = 3 < x1 = 5"),
+        (coords(1, 9, 3, 4), ".bbox_2d", "y2 = 4 < y1 = 9"),
+        ("[12, 40, 300, 412]", ".bbox_2d", "plain numbers, beginning 12, where coord tokens belong"),
+        ("[<|coord_1|>, left, top]", ".bbox_2d", '"left" where a coord token belongs'),
+        ("[<|coord_1|>, 7, <|coord_2|>, <|coord_2|>]", ".bbox_2d", '"7" where a coord token belongs'),
+        ("[<|coord_1000|>]", ".bbox_2d", '"<|coord_1000|>" is no coord token'),
+        ("[<|coord_*|>]", ".bbox_2d", '"<|coord_*|>" is no coord token'),
+        (f"[{BOX}]", ".bbox_2d", 'nested wrongly: "[" within the coordinates'),
+        ("null", ".bbox_2d", 'a list belongs there, not "null"'),
+        (f'{BOX}, "poly": {BOX}', ".poly", "a second geometry; an object has one"),
+    ],
+)
+def test_wrong_geometry(geometry: str, at: str, reason: str) -> None:
+    assert read(f'{{"objects": [{{"desc": "a", "bbox_2d": {geometry}}}]}}') == ([], [(f"objects[0]{at}", reason)])
+
+
+@pytest.mark.parametrize(
+    ("one", "at", "reason"),
+    [
+        (f'{{"bbox_2d": {BOX}}}', ".desc", "no description"),
+        (f'{{"desc": "", "bbox_2d": {BOX}}}', ".desc", "no description"),
+        (f'{{"desc": 5, "bbox_2d": {BOX}}}', ".desc", 'no text in quotes, but "5"'),
+        ('{"desc": "a"}', "", "no geometry: neither bbox_2d nor poly"),
+        (
+            f'{{"desc": "a", "poly": {coords(1, 2, 3, 4, 5)}}}',
+            ".poly",
+            "5 coordinates; a poly has an even number, at least 6",
+        ),
+        ('{"desc": "a", "parts": [1]}', ".parts", 'nested wrongly: "[" where a value belongs'),
+        (f'{{desc: "a", "bbox_2d": {BOX}}}', "", 'a key in quotes belongs there, not "desc"'),
+        (f'{{"desc" "a", "bbox_2d": {BOX}}}', ".desc", 'a colon belongs there, not "\\"a\\""'),
+        (f'{{"desc": "\\q", "bbox_2d": {BOX}}}', "", 'a wrong escape in "\\"\\\\q\\""'),
+        ("7", "", 'an object belongs there, not "7"'),
+    ],
+)
+def test_wrong_objects(one: str, at: str, reason: str) -> None:
+    assert read(f'{{"objects": [{one}]}}') == ([], [(f"objects[0]{at}", reason)])
+
+
+def test_an_object_within_an_object_is_read() -> None:
+    assert read(f'{{"objects": [{{"desc": "b", "parts": [{A}]}}]}}') == (
+        ["a"],
+        [("objects[0].parts", 'nested wrongly: "[" where a value belongs')],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "reason"),
+    [
+        (
+            '{"objects": [{"desc": "b", "bbox_2d": [<|coord_1|>, <|coo',
+            "objects[0].bbox_2d",
+            "cut off behind 1 coordinate",
+        ),
+        ('{"objects": [{"desc": "b", "bbox_2d": [<|coord_1|>,', "objects[0].bbox_2d", "cut off behind 1 coordinate"),
+        ('{"objects": [{"desc": "b', "objects[0].desc", "cut off"),
+        ('{"objects": [{"desc": ', "objects[0].desc", "cut off"),
+        ('{"objects": [{"de', "objects[0]", "cut off"),
+        ('{"objects": [{', "objects[0]", "cut off"),
+        ('{"objects": [', "objects", "cut off: the list does not end"),
+        (f'{{"objects": [{A}', "objects", "cut off: the list does not end"),
+    ],
+)
+def test_cut_off(text: str, at: str, reason: str) -> None:
+    _, ((found_at, found_reason),) = read(text)
+    assert (found_at, found_reason[: len(reason)]) == (at, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty answer"),
+        (" \n ", "empty answer"),
+        ("图像中没有物体。", 'no list of objects; the answer begins "图像中没有物体。"'),
+        ("null", 'no list of objects; the answer begins "null"'),
+        ('{"objects": null}', 'no list of objects; the answer begins "{\\"objects\\": null}"'),
+        ("[[[[", 'no list of objects; the answer begins "[[[["'),
+        ("x" * 100, f'no list of objects; the answer begins "{"x" * 39}…"'),
+    ],
+)
+def test_no_list_at_all(text: str, reason: str) -> None:
+    assert read(text) == ([], [("", reason)])
+
+
+def test_text_around_the_list_is_passed_over_and_told() -> None:
+    assert read(f'Sure: {{"objects": [{A}]}} Hope it helps.') == (
+        ["a"],
+        [("before", 'passed over "Sure:"'), ("after", 'passed over "Hope it helps."')],
+    )
+
+
+def test_a_second_answer_is_passed_over_and_told() -> None:
+    labels, unread = read(f'{{"objects": [{A}]}} {{"objects": [{A}]}}')
+    assert (labels, [at for at, _ in unread]) == (["a"], ["after"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"objects": [' + '{"desc": "a", ' * 5_000,
+        '{"objects": [' + '{"desc": "a", "bbox_2d": [1]]]}, ' * 5_000,
+        '{"objects": [{"desc": "a", "bbox_2d": [' + "<|coord_1|>, " * 20_000,
+        "\\" * 100_000,
+        '"' * 100_001,
+        '{"objects": [' + " " * 100_000,
+    ],
+)
+def test_long_nonsense_takes_no_time(text: str) -> None:
+    start = time.process_time()
+    assert parse_answer(text).unread
+    assert time.process_time() - start < 5.0

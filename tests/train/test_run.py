@@ -1,0 +1,296 @@
+"""A manifest to a trained checkpoint through ms-swift: what a run writes, counts, refuses and survives."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import support
+import torch
+from typer.testing import CliRunner
+
+from coordcore.cli import app
+from coordcore.errors import InputError, RunError
+from coordcore_train import run as engine
+from coordcore_train.run.folder import RunDir
+
+EVALUATED = {"data": {"fake_boxes": {"validation": 13}}}
+INTERRUPTIBLE = {"train": {"steps": 6, "save_every": 2}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) -> RunDir:
+    """A finished run: 4 steps of batch 4, 13 examples evaluated twice, 5 at a time, merged."""
+    train = {"eval_batch_size": 5, "eval_every": 2}
+    return support.train(tmp_path_factory.mktemp("whole"), coord_base, **EVALUATED, train=train, output={"merge": True})
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) -> RunDir:
+    return support.train(tmp_path_factory.mktemp("uninterrupted"), coord_base, **INTERRUPTIBLE)
+
+
+def same_weights(one: RunDir, other: RunDir) -> bool:
+    expected, actual = support.weights(one), support.weights(other)
+    return expected.keys() == actual.keys() and all(torch.equal(expected[key], actual[key]) for key in expected)
+
+
+# --- what a run writes ------------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder(whole: RunDir) -> None:
+    assert sorted(path.name for path in whole.path.iterdir()) == [
+        "checkpoints",
+        "manifest.resolved.toml",
+        "merged",
+        "metrics.jsonl",
+        "state.json",
+        "swift_plugin.py",
+    ]
+    assert [path.name for path in whole.checkpoints.iterdir() if path.is_dir()] == ["checkpoint-4"]
+    assert whole.state()["done"] is True
+
+
+def test_metrics_name_every_part(whole: RunDir) -> None:
+    parts = ["fake_bins/ce", "fake_bins/corners", "fake_bins/miss", "text_ce/ce"]
+    trained, evaluated = [], []
+    for line in support.metrics(whole):
+        (trained if "loss" in line else evaluated).append(line)
+    assert [line["step"] for line in trained] == [1, 2, 3, 4]
+    assert [line["step"] for line in evaluated] == [2, 4]
+    assert {*parts, "loss", "step", "epoch", "grad_norm", "learning_rate", "lr/decay"} == set(trained[0])
+    assert {"step", "epoch", "eval_loss", *(f"eval_{part}" for part in parts)} == set(evaluated[0])
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(whole: RunDir) -> None:
+    lines = [line for line in support.metrics(whole) if "loss" in line]
+    total = [line["text_ce/ce"] + line["fake_bins/ce"] + 0.01 * line["fake_bins/corners"] for line in lines]
+    assert [line["loss"] for line in lines] == pytest.approx(total, rel=1e-6)
+
+
+def test_training_moves_the_surgery_and_the_adapter(whole: RunDir) -> None:
+    # LoRA's B matrices and the rows start at zero.
+    assert [key for key, tensor in support.weights(whole).items() if not tensor.any()] == []
+
+
+# --- exact counts -----------------------------------------------------------------------------------------------------
+
+
+def test_accumulation_and_the_evaluation_batch_change_nothing(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    train = {"batch_size": 2, "accumulation": 2, "eval_batch_size": 2, "eval_every": 2}
+    run = support.train(tmp_path, coord_base, **EVALUATED, train=train)
+    assert support.losses(run) == pytest.approx(support.losses(whole), rel=1e-5)
+    assert support.evaluations(run) == pytest.approx(support.evaluations(whole), rel=1e-5)
+
+
+def test_two_ranks_are_one_with_twice_the_batch(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    train = {"batch_size": 2, "eval_batch_size": 2, "eval_every": 2}
+    run = support.train(tmp_path, coord_base, **EVALUATED, train=train, launch={"nproc_per_node": 2})
+    assert support.losses(run) == pytest.approx(support.losses(whole), rel=1e-5)
+    assert support.evaluations(run) == pytest.approx(support.evaluations(whole), rel=1e-5)
+
+
+def test_data_loader_processes_change_nothing(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    run = support.train(tmp_path, coord_base, train={"workers": 2})
+    assert support.losses(run) == support.losses(whole)
+
+
+def test_a_trainer_that_does_not_see_the_other_ranks_is_refused(whole: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    from coordcore_train.run.prepare import load_run
+    from coordcore_train.swift.active import activate
+    from coordcore_train.swift.trainer import CoordTrainer
+
+    activate(load_run(whole.path))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match=r"2 processes were started .* the trainer sees 1"):
+        CoordTrainer(torch.nn.Linear(1, 1), SimpleNamespace(world_size=1))
+
+
+# --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_continues_to_the_same_weights(uninterrupted: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    manifest = support.write_manifest(tmp_path, coord_base, **INTERRUPTIBLE)
+    command = ["run", str(manifest), "--output", str(tmp_path / "run")]
+    killed = support.python("-m", "coordcore", *command, FAKE_KILL_AT="5")
+    run = RunDir(tmp_path / "run")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [line["step"] for line in support.metrics(run)] == [1, 2, 3, 4, 5]
+    # Torn files, as a kill a moment earlier or later would leave them.
+    (run.partial / "checkpoint-6").mkdir(parents=True)
+    (run.checkpoints / "checkpoint-5").mkdir()
+    with run.metrics.open("a") as file:
+        file.write('{"step": 6, "lo')
+    continued = CliRunner().invoke(app, command)
+    assert continued.exit_code == 0, continued.output
+    assert "continues from checkpoint-4" in continued.output
+    assert [line["step"] for line in support.metrics(run)] == [1, 2, 3, 4, 5, 6]
+    assert support.losses(run) == support.losses(uninterrupted)
+    assert same_weights(run, uninterrupted)
+    assert sorted(path.name for path in run.checkpoints.iterdir() if path.is_dir()) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_the_full_tuner_continues_with_its_surgery(
+    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = {**INTERRUPTIBLE, "tuner": {"type": "full"}}
+    expected = support.train(tmp_path / "expected", coord_base, **sections)
+    monkeypatch.setenv("FAKE_STOP_AT", "3")
+    with pytest.raises(RunError, match="stopped at step 3"):
+        support.train(tmp_path / "stopped", coord_base, **sections)
+    monkeypatch.delenv("FAKE_STOP_AT")
+    run = support.train(tmp_path / "stopped", coord_base, **sections)
+    assert support.weights(run)["row_offset.rows"].any()
+    assert same_weights(run, expected)
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("file_size_limit")
+def test_a_full_disk_leaves_the_last_checkpoint(
+    uninterrupted: RunDir, coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setenv("FAKE_FULL_DISK_AT", "3")
+    with pytest.raises(RunError, match=r"step 4: .*could not be written.*last good checkpoint is .*checkpoint-2"):
+        support.train(tmp_path, coord_base, **INTERRUPTIBLE)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.delenv("FAKE_FULL_DISK_AT")
+    assert same_weights(support.train(tmp_path, coord_base, **INTERRUPTIBLE), uninterrupted)
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_becomes_nan_stops_the_run(coord_base: Path, tmp_path: Path, log_every: int) -> None:
+    manifest = support.write_manifest(
+        tmp_path,
+        coord_base,
+        loss={"fake_bins": {"nan_from": 5}},
+        train={"steps": 8, "save_every": 2, "log_every": log_every},
+    )
+    result = CliRunner().invoke(app, ["run", str(manifest), "--output", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    assert "step 5: NaN or infinity in fake_bins/corners; the last good checkpoint is" in result.output
+    assert RunDir(tmp_path / "run").last_checkpoint() == tmp_path / "run" / "checkpoints" / "checkpoint-4"
+
+
+# --- what lies in the folder already ----------------------------------------------------------------------------------
+
+
+def again(whole: RunDir, base: Path, learning_rate: float = 1e-3) -> object:
+    """The manifest that `whole` came from."""
+    train = {"eval_batch_size": 5, "eval_every": 2, "learning_rate": learning_rate}
+    return support.loaded(whole.path.parent, base, **EVALUATED, train=train, output={"merge": True})
+
+
+def test_a_finished_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
+    from coordcore_train.run import run
+
+    with pytest.raises(InputError, match=r"holds a finished run of this manifest; .*--overwrite"):
+        run(again(whole, coord_base), output=whole.path)
+
+
+def test_another_manifests_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
+    from coordcore_train.run import run
+
+    with pytest.raises(InputError, match=r"holds a finished run of another manifest; .*--overwrite"):
+        run(again(whole, coord_base, learning_rate=2e-3), output=whole.path)
+
+
+def test_foreign_files_are_not_touched_even_by_overwrite(coord_base: Path, tmp_path: Path) -> None:
+    from coordcore_train.run import run
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    with pytest.raises(InputError, match="exists and holds no coordcore run; name another folder"):
+        run(support.loaded(tmp_path, coord_base), output=tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
+
+
+def test_overwrite_starts_again(coord_base: Path, tmp_path: Path) -> None:
+    from coordcore_train.run import run
+
+    first = support.train(tmp_path, coord_base, train={"steps": 1})
+    second = support.loaded(tmp_path, coord_base, train={"steps": 2})
+    run(second, output=first.path, overwrite=True)
+    assert [line["step"] for line in support.metrics(first)] == [1, 2]
+
+
+# --- surgeries that are not what they say -----------------------------------------------------------------------------
+
+
+def test_a_surgery_that_is_not_live_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="surgery RowsSurgery is not live: the rows are not bound; call rebind"):
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"live": False}})
+
+
+def test_a_hook_on_the_head_that_nobody_declares_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="something changes the output head that no surgery declares"):
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"declared": False}})
+
+
+# --- examples that cannot be encoded ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("long", r"^train.jsonl:4: .*; raise train.max_length"),
+        ("missing", r"^train.jsonl:4: cannot read its image /nowhere/image.png: .*No such file"),
+        ("corrupt", r"^train.jsonl:4: cannot read its image in memory: cannot identify image file"),
+        ("geometry", r"^train.jsonl:4: the encoded answer has 0 coord tokens, its geometries have 4 values"),
+    ],
+)
+def test_an_example_that_cannot_be_encoded_is_named(coord_base: Path, tmp_path: Path, fault: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        support.train(tmp_path, coord_base, data={"fake_boxes": {"train": 4, "fault": fault}})
+
+
+def test_a_data_loader_process_names_it_just_as_well(coord_base: Path, tmp_path: Path) -> None:
+    data, train = {"fake_boxes": {"train": 4, "fault": "missing"}}, {"workers": 1}
+    with pytest.raises(InputError, match=r"^train.jsonl:4: cannot read its image [^\n]*$"):
+        support.train(tmp_path, coord_base, data=data, train=train)
+
+
+def test_no_training_example_is_an_error(coord_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the data builder gave no training example"):
+        support.train(tmp_path, coord_base, data={"fake_boxes": {"train": 0}})
+
+
+def test_overwrite_does_not_delete_the_base_it_starts_from(coord_base: Path, tmp_path: Path) -> None:
+    first = support.train(tmp_path, coord_base, output={"merge": True})
+    again = support.loaded(tmp_path, first.merged)
+    with pytest.raises(InputError, match=r"merged lies in .*, which --overwrite would delete"):
+        engine.run(again, output=first.path, overwrite=True)
+    assert first.merged.is_dir()
+
+
+def test_two_processes_do_not_work_on_one_run(coord_base: Path, tmp_path: Path) -> None:
+    folder = RunDir(tmp_path / "run")
+    folder.path.mkdir()
+    with folder.locked(), pytest.raises(InputError, match="another process works on the run"):
+        engine.run(support.loaded(tmp_path, coord_base), output=folder.path)
+
+
+def test_a_run_without_a_checkpoint_gives_way_to_a_mended_manifest(tmp_path: Path) -> None:
+    folder = RunDir(tmp_path / "run")
+    layout = {"ranks": 1}
+    folder.prepare("a = 1", "first", tmp_path, layout=layout, overwrite=False)
+    folder.prepare("a = 2", "second", tmp_path, layout=layout, overwrite=False)
+    assert (folder.state()["fingerprint"], folder.manifest.read_text()) == ("second", "a = 2")
+    checkpoint = folder.checkpoints / "checkpoint-1"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a run of another manifest"):
+        folder.prepare("a = 3", "third", tmp_path, layout=layout, overwrite=False)
+    with pytest.raises(InputError, match="was started with"):
+        folder.prepare("a = 2", "second", tmp_path, layout={"ranks": 2}, overwrite=False)
