@@ -9,17 +9,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pluggy
 
-from coordcore import hookspecs, kinds
+from coordcore import hookspecs
 from coordcore.components import Component
-from coordcore.kinds import Kind
-from coordcore.plugins import HOOKS, discover
-from coordcore.testing import data_checks, loss_checks, optimizer_checks, surgery_checks, template_checks
+from coordcore.kinds import KINDS, Kind
+from coordcore.plugins import discover
 from coordcore.testing.building import build, config_or_default
 
 Check = Callable[..., None]
@@ -113,28 +113,24 @@ COMMON: tuple[Check, ...] = (
     check_build,
 )
 
-_OF_KIND: dict[Kind, tuple[Check, ...]] = {
-    kinds.DATA: data_checks.CHECKS,
-    kinds.TEMPLATE: template_checks.CHECKS,
-    kinds.SURGERY: surgery_checks.CHECKS,
-    kinds.LOSS: loss_checks.CHECKS,
-    kinds.OPTIMIZER: optimizer_checks.CHECKS,
-    kinds.EVAL: (),  # what an evaluator finds depends on a trained checkpoint
-}
-
 
 def checks_for(kind: Kind | str) -> tuple[Check, ...]:
-    """Every check of one kind of component: those that hold for all kinds first."""
-    return COMMON + _OF_KIND[Kind(kind)]
+    """Every check of one kind of component: those that hold for all kinds first. Raises KeyError for no kind."""
+    row = {str(one): one for one in KINDS}[kind] if not isinstance(kind, Kind) else kind
+    if row.checks is None:
+        return COMMON
+    module, _, name = row.checks.partition(":")
+    of_kind: tuple[Check, ...] = getattr(import_module(module), name)
+    return COMMON + of_kind
 
 
 def components_of(plugin: Any) -> list[tuple[Kind, Component]]:
     """What a plugin module's hooks offer, with the kind of each. Raises ValueError when it offers nothing."""
     manager = pluggy.PluginManager("coordcore")
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(hookspecs.hooks())
     manager.register(plugin)
     found = [
-        (kind, component) for kind in Kind for offered in getattr(manager.hook, HOOKS[kind])() for component in offered
+        (kind, component) for kind in KINDS for offered in getattr(manager.hook, kind.hook)() for component in offered
     ]
     if not found:
         raise ValueError(f"{plugin!r} offers no component; pass the module that the entry point names")

@@ -13,7 +13,7 @@ from attrs.validators import ge, gt, in_, max_len, min_len
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, Component, Kind, hookimpl, kinds, option
 from coordcore.hookspecs import GROUP
-from coordcore.plugins import HOOKS, Plugins, discover
+from coordcore.plugins import Plugins, discover
 
 
 def module(**members: Any) -> ModuleType:
@@ -25,7 +25,7 @@ def module(**members: Any) -> ModuleType:
 
 def offering(kind: Kind, *components: Any) -> ModuleType:
     """A plugin module that offers `components`."""
-    return module(**{HOOKS[kind]: hookimpl(lambda: components)})
+    return module(**{kind.hook: hookimpl(lambda: components)})
 
 
 @attrs.frozen(kw_only=True)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 
 import pytest
-from prediction_support import coords
 
+from coordcore.coords import ints_to_tokens
 from coordcore.records.answers import parse_answer
+
+
+def coords(*bins: int) -> str:
+    return "[" + ", ".join(ints_to_tokens(bins)) + "]"
+
 
 BOX = coords(1, 2, 3, 4)
 A = f'{{"desc": "a", "bbox_2d": {BOX}}}'
