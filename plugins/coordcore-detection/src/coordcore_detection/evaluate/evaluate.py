@@ -11,11 +11,11 @@ import numpy as np
 from coordcore.coords import Quantisation
 from coordcore.records.geometry import overlaps
 from coordcore_detection.evaluate import metrics, results
+from coordcore_detection.evaluate.average_precision import AveragePrecision, average_precision
 from coordcore_detection.evaluate.contract import contract
 from coordcore_detection.evaluate.gather import Book, Truth, by_image, some, was_seen
 from coordcore_detection.evaluate.matching import Bools, Flat, Floats, Matches, match
 from coordcore_detection.evaluate.metrics import AGNOSTIC
-from coordcore_detection.evaluate.metrics_ap import AveragePrecision, average_precision
 from coordcore_detection.evaluate.results import Detail, Result
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Header, Row
@@ -52,8 +52,11 @@ def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -
     book = Book()
     answers = by_image(known, rows, book)
     predicted, scores = known.predicted(answers, book)
-    by_label, agnostic = (match(known.flat, known.crowd, predicted, scores, by_label=one) for one in (True, False))
-    ap = {one: average_precision(known.flat, known.crowd, predicted, scores, by_label=one) for one in (True, False)}
+    by_label, agnostic = (match(known.flat, known.crowd, predicted, scores, by_label=way) for way in (True, False))
+    ap = {
+        way: average_precision(known.flat, known.crowd, predicted, scores, matches, by_label=way)
+        for way, matches in ((True, by_label), (False, agnostic))
+    }
     detail = _detail(known, answers, predicted, scores, by_label, agnostic)
     sums = metrics.weighted(
         metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
@@ -167,7 +170,8 @@ def _oracle(truth: Truth) -> dict[bool, AveragePrecision]:
     real = ~truth.crowd
     best = Flat(image=truth.flat.image[real], label=truth.flat.label[real], boxes=truth.on_grid[real])
     scores = np.ones(len(best))
-    return {one: average_precision(truth.flat, truth.crowd, best, scores, by_label=one) for one in (True, False)}
+    sides = (truth.flat, truth.crowd, best, scores)
+    return {way: average_precision(*sides, match(*sides, by_label=way), by_label=way) for way in (True, False)}
 
 
 def _ap_metrics(ap: dict[bool, AveragePrecision], oracle: dict[bool, AveragePrecision]) -> dict[str, float | None]:

@@ -82,11 +82,12 @@ def found(outcome: Outcome) -> Found:
 
 
 def outcome(matches: Matches, hit: Any) -> Outcome:
+    found, ignored = matches.of_all_sizes()
     return Outcome(
         iou=matches.iou.tolist(),
         in_crowd=matches.in_crowd.tolist(),
-        found=matches.found.tolist(),
-        ignored=matches.ignored.tolist(),
+        found=found.tolist(),
+        ignored=ignored.tolist(),
         hit=hit.tolist(),
     )
 
