@@ -18,7 +18,7 @@ from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.records.answers import Unread
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.contract import differences
-from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict import prediction_files
 from coordcore_detection.predict.predictions import Row

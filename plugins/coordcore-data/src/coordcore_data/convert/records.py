@@ -16,7 +16,7 @@ import msgspec
 from coordcore import InputError
 from coordcore.coords import Quantisation, is_coord_token, quantisation, require_same, token_to_int
 from coordcore_data.convert.core import Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.place import CROWD, POINTS
+from coordcore_data.convert.rules import CROWD, POINTS
 from coordcore_data.convert.text import UnreadableError, clean_path, json_lines, parse_json, structure
 
 _HUGE = 1e300

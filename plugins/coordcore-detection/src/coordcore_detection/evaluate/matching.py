@@ -80,7 +80,9 @@ def bits(masks: Ints, area: int = 0) -> Bools:
 def in_areas(boxes: Floats) -> Bools:
     """[1 + areas, n]: whether the boxes, [n, 4], are of every size, which they are, and of each of AREAS."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return np.stack([np.ones(len(boxes), dtype=bool), *((low <= area) & (area <= high) for low, high in AREAS.values())])
+    return np.stack(
+        [np.ones(len(boxes), dtype=bool), *((low <= area) & (area <= high) for low, high in AREAS.values())]
+    )
 
 
 def match(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool) -> Matches:
