@@ -140,7 +140,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     whole = asking.predict
     monkeypatch.setattr(
-        predict,
+        asking,
         "predict",
         lambda model, processor, images, *rest, **more: whole(model, processor, noted(images), *rest, **more),
     )

@@ -15,8 +15,12 @@ from coordcore_detection.evaluate import results
 from coordcore_detection.predict import prediction_files
 
 COMMAND = """import sys
-for name in ("coordcore_train", "torch", "transformers", "peft", "swift"):
-    sys.modules[name] = None
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "transformers", "peft", "swift"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+sys.modules["coordcore_train"] = None
 from coordcore.cli import main
 main()
 """
