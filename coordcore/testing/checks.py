@@ -119,8 +119,7 @@ def checks_for(kind: Kind | str) -> tuple[Check, ...]:
     row = {str(one): one for one in KINDS}[kind] if not isinstance(kind, Kind) else kind
     if row.checks is None:
         return COMMON
-    module, _, name = row.checks.partition(":")
-    of_kind: tuple[Check, ...] = getattr(import_module(module), name)
+    of_kind: tuple[Check, ...] = import_module(row.checks).CHECKS
     return COMMON + of_kind
 
 

@@ -106,9 +106,10 @@ class FuzzyConfig:
             raise ValueError(f"low must be at most high ({self.high}), got {self.low}")
 
 
-def usual() -> Plugins:
-    """A data builder, a loss and a surgery, of one distribution each."""
+def usual(*more: EntryPoint) -> Plugins:
+    """A data builder, a loss and a surgery, of one distribution each, and `more`."""
     return found(
+        *more,
         EntryPoint(
             distribution="made-boxes",
             plugin=offering(
