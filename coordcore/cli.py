@@ -54,14 +54,14 @@ class _Commands(TyperGroup):
 
 
 def _plugin_commands() -> dict[str, Command]:
-    from coordcore.plugins import discover
+    from coordcore.discovery import discover
 
     return discover().commands()
 
 
 def _not_here(name: str) -> str:
     """What to install for a command that the project has and this environment has not."""
-    from coordcore.plugins import discover
+    from coordcore.discovery import discover
 
     distribution, wanted = _FROM[name]
     found = discover()
@@ -157,7 +157,7 @@ def check(manifest: ManifestFile, overrides: Overrides = None) -> None:
 @app.command()
 def plugins(json: AsJson = False) -> None:
     """List the installed plugins, what they offer, and why one could not be loaded."""
-    from coordcore.plugins import discover
+    from coordcore.discovery import discover
 
     found = discover()
     if json:
@@ -235,7 +235,7 @@ def schema(
 ) -> None:
     """Print the keys of a section with types, defaults and help; without one, list the sections."""
     from coordcore import schema as schemas
-    from coordcore.plugins import discover
+    from coordcore.discovery import discover
 
     found = discover()
     if section is None and not json:

@@ -18,8 +18,8 @@ import pluggy
 
 from coordcore import hookspecs
 from coordcore.components import Component
+from coordcore.discovery import discover
 from coordcore.kinds import KINDS, Kind
-from coordcore.plugins import discover
 from coordcore.testing.building import build, config_or_default
 
 Check = Callable[..., None]
