@@ -19,7 +19,7 @@ from coordcore import Component, InputError, hookimpl
 from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.hookspecs import GROUP
 from coordcore.manifest import load
-from coordcore.plugins import discover
+from coordcore.discovery import discover
 from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.report import coordinates, drawings, offsets, page, quality, training
 

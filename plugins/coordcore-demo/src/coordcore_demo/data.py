@@ -10,7 +10,7 @@ import attrs
 from coordcore import Example, Geometry
 from coordcore.coords import Quantisation, encode_boxes, int_to_token
 from coordcore.protocols import ExampleSource
-from coordcore_demo.plugin import PROMPT, ShapesConfig
+from coordcore_demo.config import PROMPT, ShapesConfig
 from coordcore_demo.shapes import Split, draw
 
 
