@@ -65,8 +65,8 @@ def _pairs(truth: Sequence[Shape], answer: Sequence[Shape]) -> list[tuple[float,
     iou = overlaps(shapes[rows], np.zeros(len(rows), dtype=bool), boxes[columns])
     same = np.array([truth[row].desc == answer[column].desc for row, column in zip(rows, columns, strict=True)])
     pairs = []
-    order = np.lexsort((~same, -iou)) if len(rows) else []
-    while len(order) and iou[order[0]] > 0:
+    order: list[int] = np.lexsort((~same, -iou)).tolist() if len(rows) else []
+    while order and iou[order[0]] > 0:
         best = order[0]
         pairs.append((float(iou[best]), bool(same[best])))
         order = [k for k in order if rows[k] != rows[best] and columns[k] != columns[best]]

@@ -108,7 +108,9 @@ def match(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_labe
 
 def _area_masks(boxes: Floats) -> Ints:
     """[n]: all bits of the size classes that a box belongs to, and those of every size."""
-    return sum(inside * np.int64(_ALL_SIZES << _BITS * number) for number, inside in enumerate(in_areas(boxes)))
+    bits_of = np.array([_ALL_SIZES << _BITS * area for area in range(1 + len(AREAS))], dtype=np.int64)
+    masks: Ints = bits_of @ in_areas(boxes)
+    return masks
 
 
 def candidates(truth: Flat, crowd: Bools, predicted: Flat, *, by_label: bool) -> tuple[Ints, Ints, Floats]:
