@@ -69,7 +69,7 @@ def test_metrics_name_every_part(whole: RunDir) -> None:
 def test_the_loss_is_the_weighted_sum_of_its_parts(whole: RunDir) -> None:
     lines = [line for line in support.metrics(whole) if "loss" in line]
     total = [line["text_ce/ce"] + line["fake_bins/ce"] + 0.01 * line["fake_bins/corners"] for line in lines]
-    assert [line["loss"] for line in lines] == pytest.approx(total, rel=1e-6)
+    assert [line["loss"] for line in lines] == pytest.approx(total, rel=1e-5)
 
 
 def test_training_moves_the_surgery_and_the_adapter(whole: RunDir) -> None:
