@@ -34,8 +34,10 @@ def cache_folder() -> Path:
         return Path(chosen)
     from platformdirs import user_cache_path
 
-    folder = user_cache_path("coordcore", appauthor=False)
-    return folder if folder.is_absolute() else Path(os.devnull, "coordcore")  # "~/.cache" where there is no home
+    try:
+        return user_cache_path("coordcore", appauthor=False)
+    except RuntimeError:  # no home
+        return Path(os.devnull, "coordcore")
 
 
 def require_writable(output: Path | None, *inputs: Path | None, overwrite: bool) -> None:
