@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coordcore.components import Component
-from coordcore.plugins import discover
+from coordcore.discovery import discover
 from coordcore.testing.building import build
 from coordcore.testing.plugin import TinyBoxes
 from coordcore.testing.surgery_checks import tiny_base

@@ -152,7 +152,7 @@ def _plan(run: Path) -> Plan:
 
 def _live(plan: Plan, checkpoint: Path) -> Any:
     """The model as it trained. The adapter's layers sit in the plain model, which `generate` knows how to drive."""
-    from coordcore.plugins import discover
+    from coordcore.discovery import discover
     from coordcore_train.engine import engine_of
 
     model: Any = engine_of(discover()).bind(plan, checkpoint)
