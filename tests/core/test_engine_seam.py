@@ -46,6 +46,10 @@ def test_one_module_leads_into_that_folder() -> None:
     assert {name for name in users(SWIFT) if not name.startswith(f"{SWIFT}.")} == {LOADER}
 
 
+def test_the_global_run_is_asked_for_where_active_py_says() -> None:
+    assert users(f"{SWIFT}.active") == {f"{SWIFT}.{name}" for name in ("loader", "register", "template")}
+
+
 @pytest.mark.parametrize("private", ["_post_process_datasets", "_prepare_dataset", "_get_dataset", "_encode"])
 def test_nobody_else_calls_what_ms_swift_keeps_to_itself(private: str) -> None:
     def names_it(file: Path) -> bool:

@@ -235,6 +235,29 @@ def test_overwrite_starts_again(coord_base: Path, tmp_path: Path) -> None:
     assert [line["step"] for line in support.metrics(first)] == [1, 2]
 
 
+# --- plugins that fail when the run is over ---------------------------------------------------------------------------
+
+
+def test_a_plugin_that_fails_at_the_end_does_not_hide_why_the_run_did(
+    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_STOP_AT", "1")
+    monkeypatch.setenv("FAKE_END", "fails")
+    with pytest.raises(RunError, match="coordcore_step_ended raised RunError: stopped at step 1") as caught:
+        support.train(tmp_path, coord_base, train={"steps": 2})
+    told = "plugin engine-fakes: coordcore_run_ended raised ValueError: cannot say that it ended with plugin"
+    assert [note.startswith(told) for note in caught.value.__notes__] == [True]
+    assert f"coordcore: {told}" in capsys.readouterr().err
+
+
+def test_a_plugin_that_fails_at_the_end_of_a_run_that_did_not_is_its_error(
+    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_END", "fails")
+    with pytest.raises(RunError, match="coordcore_run_ended raised ValueError: cannot say that it ended with None"):
+        support.train(tmp_path, coord_base, train={"steps": 1})
+
+
 # --- surgeries that are not what they say -----------------------------------------------------------------------------
 
 
