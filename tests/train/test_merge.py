@@ -79,7 +79,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str
 
     from coordcore_train.checkpoint.merge.in_memory import load_live
     from coordcore_train.checkpoint.merge.run import merge_run
-    from coordcore_train.run.prepare import load_run
+    from coordcore_train.run.plan import load_run
 
     root = tmp_path_factory.mktemp("merge")
     found: dict[tuple[str, str, str], dict[str, Any]] = {}

@@ -23,7 +23,8 @@ from coordcore_train.checkpoint.merge.in_memory import compare_logits, load_live
 from coordcore_train.checkpoint.merge.rows import Rows, write_rows
 from coordcore_train.checkpoint.merge.run import MergeReport, merge_run
 from coordcore_train.run.folder import RunDir
-from coordcore_train.run.prepare import load_run, prepare
+from coordcore_train.run.plan import load_run
+from coordcore_train.run.session import prepare
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")

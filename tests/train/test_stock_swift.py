@@ -58,7 +58,7 @@ print("REPORT" + json.dumps(report))
 def stock(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) -> dict[str, Any]:
     """What the two commands used, and the logits of the model that `swift infer` serves beside the live ones."""
     from coordcore_train.checkpoint.merge.in_memory import load_live
-    from coordcore_train.run.prepare import load_run
+    from coordcore_train.run.plan import load_run
 
     root = tmp_path_factory.mktemp("stock")
     run = support.train(root, coord_base, train=STEPS)
@@ -87,7 +87,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) -> dict[st
             *("--use_hf", "true"),
         ],
         "sft": [
-            *("--model", str(coord_base), "--external_plugins", str(run.swift_plugin)),
+            *("--model", str(coord_base), "--external_plugins", str(run.path / "swift_plugin.py")),
             *("--model_type", "coordcore_qwen3_vl", "--template", "coordcore_qwen3_vl"),
             *("--optimizer", "coordcore", "--modules_to_save", "row_offset"),
             *("--dataset", str(root / "rows.jsonl"), "--output_dir", str(root / "output"), "--max_steps", "2"),

@@ -284,6 +284,12 @@ def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
+@hookimpl
+def coordcore_run_ended(error: BaseException | None) -> None:
+    if "FAKE_END" in os.environ:
+        raise ValueError(f"cannot say that it ended with {error}")
+
+
 # --- evaluation: counts what it was given -----------------------------------------------------------------------------
 
 

@@ -1,4 +1,13 @@
-"""The objective: loss terms over one batch, checked once, charged chunk by chunk (`chunks`)."""
+"""The objective: loss terms over one batch, checked once, charged chunk by chunk (`chunks`).
+
+A training step, in order:
+
+1. Batch: each example is encoded by the run's template and aligned with its geometries (`swift/template`, `align`).
+2. Targets: beside the collator, labels become indices, bins and boxes (`targets`); the trainer sums the step's counts.
+3. Hidden states: the model's forward runs up to its output head, where `in_forward` has put the objective.
+4. Objective: in that forward, chunk by chunk, logits, the terms' losses, their sums over the counts, and gradients.
+5. Backward and step: the gradients kept in 4 go on into the model; clipping, optimizer, log (`swift/trainer`).
+"""
 
 from __future__ import annotations
 

@@ -14,9 +14,6 @@ from transformers import Trainer as HfTrainer
 from coordcore.errors import RunError
 from coordcore.protocols import TaggedParameter
 from coordcore_train.run.plan import Plan
-from coordcore_train.swift.active import active_plan
-
-OPTIMIZER = "coordcore"
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +34,7 @@ class CoordOptimizer(OptimizerCallback):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         model = self.trainer.model if model is None else model
-        plan = active_plan()
+        plan: Plan = self.trainer.plan
         cls, kwargs = HfTrainer.get_optimizer_cls_and_kwargs(self.args, model)
         settings = Settings(
             learning_rate=self.args.learning_rate, weight_decay=self.args.weight_decay, cls=cls, kwargs=kwargs

@@ -13,27 +13,40 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
 from coordcore.records.example import Example
 from coordcore_train.objective import IGNORE, make_targets
+from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
 from coordcore_train.swift.active import active_plan
 
-TEMPLATE_TYPE = "coordcore_qwen3_vl"
 _EXAMPLE = "coordcore_example"
 
 
-def to_row(example: Example, *, padding: bool = False) -> dict[str, Any]:
-    """The ms-swift row of an example. `padding` rows fill up the last evaluation batch and are not charged."""
+def plain_row(example: Example) -> dict[str, Any]:
+    """The row of an example that any ms-swift template takes."""
     images = [
         image if isinstance(image, str | bytes) or not hasattr(image, "__fspath__") else str(image)
         for image in example.images
     ]
-    row: dict[str, Any] = {"messages": [dict(message) for message in example.messages], _EXAMPLE: (example, padding)}
+    row: dict[str, Any] = {"messages": [dict(message) for message in example.messages]}
     if images:
         row["images"] = images
     return row
 
 
-class CoordTemplateMixin:
-    """Carries an example's real-valued targets to the loss, and names the example when encoding fails."""
+def to_row(example: Example, *, padding: bool = False) -> dict[str, Any]:
+    """The row for a run's template. `padding` rows fill up the last evaluation batch and are not charged."""
+    return {**plain_row(example), _EXAMPLE: (example, padding)}
+
+
+class CoordTemplate:
+    """Carries an example's real-valued targets to the loss, and names the example when encoding fails.
+
+    Goes before a model family's own template among the bases of a class.
+    """
+
+    @property
+    def plan(self) -> Plan:
+        """The run of this process."""
+        return active_plan()
 
     def init_processor(self: Any, processor: Any) -> None:
         fresh = processor is not None and not self._processor_inited
@@ -41,7 +54,7 @@ class CoordTemplateMixin:
         if fresh:
             for kind in ("image", "video"):
                 self.__dict__[f"{kind}_token_id"] = _media_token_id(self, kind)
-            active_plan().template.apply(self)
+            self.plan.template.apply(self)
 
     def encode(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         example, padding = None, False
@@ -64,14 +77,14 @@ class CoordTemplateMixin:
         if padding:
             encoded["labels"] = [IGNORE] * len(encoded["labels"])
         else:
-            values, corners = align(encoded["labels"], example, active_plan().vocab)
+            values, corners = align(encoded["labels"], example, self.plan.vocab)
             encoded["coord_values"], encoded["coord_corners"] = values, corners
         return encoded
 
     def generate(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Bind the surgeries first: ms-swift's own inference wraps the model without asking anybody."""
         if not getattr(model, "coordcore_bound", False):
-            bind(model, active_plan())
+            bind(model, self.plan)
             model.coordcore_bound = True
         return super().generate(model, *args, **kwargs)  # type: ignore[misc]
 
@@ -96,11 +109,11 @@ class CoordTemplateMixin:
             if row_values is not None:
                 values[where] = torch.tensor(row_values)
                 corners[where] = torch.tensor(row_corners)
-        result["targets"] = make_targets(labels, active_plan().vocab, values=values, corners=corners)
+        result["targets"] = make_targets(labels, self.plan.vocab, values=values, corners=corners)
         return result
 
 
-class CoordQwen3VLTemplate(CoordTemplateMixin, Qwen3VLTemplate):  # type: ignore[misc]
+class CoordQwen3VLTemplate(CoordTemplate, Qwen3VLTemplate):  # type: ignore[misc]
     """Qwen3-VL's template for coordcore runs."""
 
 

@@ -11,29 +11,32 @@ from safetensors import SafetensorError
 from swift.trainers import Seq2SeqTrainer
 from torch import Tensor, nn
 
-from coordcore.errors import RunError
+from coordcore.errors import InputError, RunError
 from coordcore_train.objective import SCOPES, count_targets, loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
 from coordcore_train.surgery.bind import bind_for_training
-from coordcore_train.swift.active import active_plan
+from coordcore_train.swift.arguments import TEMPLATE_TYPE
+from coordcore_train.swift.template import CoordTemplate
 
 
 class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
-    """Trains the objective of the active run."""
+    """Trains the objective of the run that its template belongs to."""
 
-    def __init__(self, model: nn.Module, args: Any, *rest: Any, **kwargs: Any) -> None:
-        plan = active_plan()
+    def __init__(self, model: nn.Module, args: Any, *rest: Any, template: Any, **kwargs: Any) -> None:
+        if not isinstance(template, CoordTemplate):
+            raise InputError(f"--template {TEMPLATE_TYPE} is missing: the targets of the losses are made by it")
+        self.plan = template.plan
         wanted = world_size()
         if args.world_size != wanted:
             raise RunError(
                 f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would "
                 'train a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
             )
-        bind_for_training(model, plan)
-        super().__init__(model, args, *rest, **kwargs)
+        bind_for_training(model, self.plan)
+        super().__init__(model, args, *rest, template=template, **kwargs)
         self.checkpoints = Path(args.output_dir)
-        parts = len(plan.objective.parts)
+        parts = len(self.plan.objective.parts)
         # Per mode: sums per part and positions per scope, on the device until they are logged.
         self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
         self.seen = {
@@ -68,7 +71,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         targets = inputs.pop("targets")
         for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids", "logits_to_keep"):
             inputs.pop(unused, None)
-        plan, unwrapped = active_plan(), self.accelerator.unwrap_model(model)
+        plan, unwrapped = self.plan, self.accelerator.unwrap_model(model)
         with loss_in_forward(unwrapped, plan.objective, targets, self.step_counts, surgeries=plan.surgeries) as outputs:
             result = model(**inputs)
         if len(outputs) != 1:
@@ -101,7 +104,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         values = state.tolist()
         self.sums[mode].zero_()
         self.seen[mode].zero_()
-        parts = active_plan().objective.parts
+        parts = self.plan.objective.parts
         seen = dict(zip(SCOPES, values[len(parts) :], strict=True))
         return {
             part.name: total / seen[part.scope]
@@ -117,7 +120,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         bad = ~torch.stack([sums for _, sums in self.pending]).isfinite()
         self.pending.clear()
         # One row per step and part, so that ranks with different micro-batches still agree on the first bad step.
-        watched = [*(part.name for part in active_plan().objective.parts), "the gradient norm"]
+        watched = [*(part.name for part in self.plan.objective.parts), "the gradient norm"]
         first = torch.full((len(watched),), torch.inf, dtype=torch.float64)
         for step, row in zip(steps, bad.tolist(), strict=True):
             for part, is_bad in enumerate(row):
@@ -170,7 +173,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
         means = self._reduced("eval")
-        weights = {part.name: part.weight for part in active_plan().objective.parts}
+        weights = {part.name: part.weight for part in self.plan.objective.parts}
         output.metrics.update({f"eval_{name}": value for name, value in means.items()})
         output.metrics["eval_loss"] = sum(weights[name] * value for name, value in means.items())
         return output
