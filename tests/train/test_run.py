@@ -229,13 +229,13 @@ def test_overwrite_starts_again(coord_base: Path, tmp_path: Path) -> None:
 
 
 def test_a_surgery_that_is_not_live_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="surgery RowsSurgery is not live: the rows are not bound; call rebind"):
-        support.train(tmp_path, coord_base, surgery={"fake_rows": {"live": False}})
+    with pytest.raises(RunError, match="surgery.fake_rows is not live: the rows are not bound; call rebind"):
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"free": True, "live": False}})
 
 
 def test_a_hook_on_the_head_that_nobody_declares_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="something changes the output head that no surgery declares"):
-        support.train(tmp_path, coord_base, surgery={"fake_rows": {"declared": False}})
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"free": True, "declared": False}})
 
 
 # --- examples that cannot be encoded ----------------------------------------------------------------------------------

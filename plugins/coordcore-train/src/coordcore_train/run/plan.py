@@ -14,6 +14,7 @@ from coordcore.coords import CoordVocab, Quantisation
 from coordcore.manifest.sections import Manifest
 from coordcore.protocols import DataBuilder, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
 from coordcore_train.objective import Objective
+from coordcore_train.surgery.rows import as_model_surgery
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -45,7 +46,8 @@ class Plan(Assembly):
 
     @cached_property
     def surgeries(self) -> tuple[ModelSurgery, ...]:
-        return self.all(kinds.SURGERY)
+        """The surgeries in manifest order, each in the form that the engine calls."""
+        return tuple(as_model_surgery(built, seed=self.context.seed) for built in self.all(kinds.SURGERY))
 
     @cached_property
     def optimizer(self) -> OptimizerFactory:
