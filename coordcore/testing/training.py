@@ -95,7 +95,7 @@ def train_briefly(
     manifest.write_text(tomli_w.dumps(document), encoding="utf-8")
     with kit_plugin():
         loaded = load(manifest)
-        problems = check(loaded, loaded.plugins)
+        problems = check(loaded)
         if problems:
             raise ManifestError(problems)
         from coordcore_train.run.session import run

@@ -107,7 +107,7 @@ def _through_objective(
             ) from error
         if len(outputs) != 1:
             return None
-        loss, seen = float(outputs[0].loss), float(returned.sum())
+        loss, seen = float(outputs[0].loss.detach()), float(returned.detach().sum())
         if not abs(seen - loss) <= 1e-6 * abs(loss):
             raise RunError(
                 f"{who}: the objective's loss is {loss:.6g}, but the model's forward returns {seen:.6g}; {_RETURN}"
@@ -124,7 +124,7 @@ _RETURN = (
 def _measure(model: nn.Module, loss: Tensor) -> _Measured:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-    return _Measured(loss=float(loss), gradients=dict(zip(trained, gradients, strict=True)))
+    return _Measured(loss=float(loss.detach()), gradients=dict(zip(trained, gradients, strict=True)))
 
 
 def _compare(through: _Measured, reference: _Measured, model: nn.Module, surgeries: Mapping[str, ModelSurgery]) -> None:
