@@ -69,7 +69,7 @@ class TemplateAdapter(Protocol):
 
 @attrs.frozen(kw_only=True)
 class AddedRows:
-    """Rows that a surgery adds: `embedding[ids] += rows` to the embedding, `logits[:, ids] += hidden @ rows.T` to the head.
+    """Rows that a surgery adds: `embedding[ids] += rows`, or to the head, `logits[:, ids] += hidden @ rows.T`.
 
     ids: [K] int64 vocabulary ids, distinct, best a buffer of the module, which is the same tensor at every call.
     rows: [K, H] float32, a live (trainable) parameter or computed from some.
@@ -115,7 +115,7 @@ class RowSurgery(Protocol):
     def tag(self) -> str: ...
 
     def module(self, facts: ModelFacts, /) -> nn.Module:
-        """A new module, on the CPU. torch's random numbers are seeded for it, the same on every rank and at every start."""
+        """A new module, on the CPU. For it torch is seeded, with the same number on every rank and at every start."""
         ...
 
     def embedding_rows(self, module: Any, /) -> AddedRows | None:

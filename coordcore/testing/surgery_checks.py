@@ -278,7 +278,9 @@ def check_surgery_rows_are_pure(component: Component, config: Any = None) -> Non
         for function in (rows.embedding_rows, rows.head_rows):
             first, of_other, second = function(module), function(other), function(module)
             if first is None or of_other is None or second is None:
-                assert first is of_other is second, f"{function.__name__} gives None for one module and rows for another"
+                assert first is of_other is second, (
+                    f"{function.__name__} gives None for one module and rows for another"
+                )
                 continue
             same = torch.equal(first.ids, second.ids) and torch.equal(first.rows, second.rows)
             assert same, f"{function.__name__} gives other rows at the second call; compute them from the module alone"

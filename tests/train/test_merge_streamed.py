@@ -316,7 +316,9 @@ def test_rows_that_are_written_wrongly(tmp_path: Path, monkeypatch: pytest.Monke
     wrong = load_file(checkpoint_of(run) / "adapter_model.safetensors")[
         f"base_model.model.row_offset.{'rows' if matrix == 'embedding' else 'head_rows'}"
     ]
-    with pytest.raises(RunError, match=f"the {matrix} with the surgeries' rows gives outputs that differ from the live"):
+    with pytest.raises(
+        RunError, match=f"the {matrix} with the surgeries' rows gives outputs that differ from the live"
+    ):
         merge_run(run.path, tmp_path / "merged")
 
 

@@ -229,7 +229,7 @@ def test_overwrite_starts_again(coord_base: Path, tmp_path: Path) -> None:
 
 
 def test_a_surgery_that_is_not_live_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="surgery.fake_rows is not live: the rows are not bound; call rebind"):
+    with pytest.raises(RunError, match=r"surgery\.fake_rows is not live: the rows are not bound; call rebind"):
         support.train(tmp_path, coord_base, surgery={"fake_rows": {"free": True, "live": False}})
 
 

@@ -141,9 +141,7 @@ def test_a_batch_without_coord_tokens_keeps_the_offsets_in_the_graph(coord_ids: 
     assert not table.rows.grad.any()
 
 
-def _dense(
-    table: Table, embedding: Tensor, head: Tensor, tokens: Tensor, mix: Tensor
-) -> tuple[Tensor, Tensor]:
+def _dense(table: Table, embedding: Tensor, head: Tensor, tokens: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
     """The same with whole matrices: ids -> embeddings -> hidden -> logits."""
     embeddings = F.embedding(tokens, embedding.index_add(0, table.ids, table.rows))
     return embeddings, F.linear(embeddings @ mix, head.index_add(0, table.ids, table.head_rows))

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-import plugins
 import pytest
 import support  # noqa: F401 - puts the fakes on the path
 import torch
+import written_plugins
 from safetensors.torch import load_file
 
 from coordcore import Component, RunError
 from coordcore.testing import logged, train_briefly
-from coordcore.testing.surgery_checks import CHECKS
+from coordcore.testing.surgery_checks import CHECKS, subjects
+from coordcore_train.surgery.proof import prove
 
 RIGHT = (Path(__file__).parent / "cases/head_lowrank.py").read_text(encoding="utf-8")
 _number = count()
@@ -29,7 +31,7 @@ def lowrank(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Componen
         assert old in text
         text = text.replace(old, new)
     package = f"head_lowrank_{next(_number)}"
-    with plugins.installed(tmp_path / "site", package, {"plugin.py": text}):
+    with written_plugins.installed(tmp_path / "site", package, {"plugin.py": text}):
         [component] = import_module(f"{package}.plugin").coordcore_surgeries()
         yield component
 
@@ -70,14 +72,20 @@ AT_THE_START = {
 }
 
 
-@pytest.mark.parametrize(
-    ("lowrank", "message"), AT_THE_START.values(), ids=AT_THE_START.keys(), indirect=["lowrank"]
-)
+@pytest.mark.parametrize(("lowrank", "message"), AT_THE_START.values(), ids=AT_THE_START.keys(), indirect=["lowrank"])
 def test_what_would_train_another_model_stops_at_the_start(lowrank: Component, tmp_path: Path, message: str) -> None:
     with pytest.raises(RunError, match=rf"^surgery\.head_lowrank: .*{message}"):
         train(tmp_path)
     assert not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
     assert "check_surgery_objective" in failures(lowrank)
+    for subject in subjects(lowrank, None):  # and by the head alone, of a model that has not reached its accelerator
+        with pytest.raises(RunError, match=rf"^surgery\.head_lowrank: .*{message}"):
+            prove(
+                subject.wrapped(),
+                {"surgery.head_lowrank": subject.surgery},
+                subject.vocab,
+                device=torch.device("cuda"),
+            )
 
 
 TIES = """        model.config.tie_word_embeddings = False
@@ -122,7 +130,6 @@ def test_the_random_state_and_the_model_are_left_alone(coord_base: Path) -> None
     from transformers import AutoModelForImageTextToText
 
     from coordcore_train.checkpoint.folder import read_vocab
-    from coordcore_train.surgery.proof import prove
     from coordcore_train.surgery.rows import LiveRows
 
     vocab, surgery = read_vocab(coord_base), LiveRows(FakeRows())
@@ -139,3 +146,45 @@ def test_the_random_state_and_the_model_are_left_alone(coord_base: Path) -> None
     assert [name for name, value in wrapped.state_dict().items() if not torch.equal(value, before[name])] == []
     assert not [name for name, parameter in wrapped.named_parameters() if parameter.grad is not None]
     assert not any(module.training for module in wrapped.modules())
+    assert prove(wrapped, {"surgery.fake_rows": surgery}, vocab, device=torch.device("cuda")) == (
+        "the model is not on cuda yet; its output head alone was compared"
+    )
+
+
+def test_a_model_that_does_something_behind_its_head_is_found(
+    coord_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
+
+    forward = Qwen3VLForConditionalGeneration.forward
+
+    def scaled(self: Any, *args: Any, **inputs: Any) -> Any:
+        output = forward(self, *args, **inputs)
+        output.logits = output.logits * 2 if output.logits.shape[-1] > 1 else output.logits
+        return output
+
+    monkeypatch.setattr(Qwen3VLForConditionalGeneration, "forward", scaled)
+    model = AutoModelForImageTextToText.from_pretrained(coord_base)
+    with pytest.raises(RunError, match=r"^the model: .* differ by .*: the model changes its logits behind"):
+        prove(model, {}, None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("tuner", ["lora", "full"])
+def test_rounding_is_no_difference(tmp_path: Path, dtype: str, tuner: str) -> None:
+    from engine_fakes import FakeRows
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    from coordcore_train.checkpoint.folder import read_vocab
+    from coordcore_train.surgery.rows import LiveRows
+    from coordcore_train.testing.tiny import tiny_qwen3vl
+
+    base = tiny_qwen3vl(tmp_path, hidden_size=256, heads=8, layers=4, initializer_range=0.1, dtype=dtype)
+    vocab, surgery = read_vocab(base), LiveRows(FakeRows())
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=getattr(torch, dtype))
+    surgery.install(model, vocab)
+    if tuner == "lora":
+        model = get_peft_model(model, LoraConfig(target_modules="all-linear", modules_to_save=["row_offset"]))
+        surgery.rebind(model)
+    assert prove(model, {"surgery.fake_rows": surgery}, vocab) is None

@@ -218,7 +218,9 @@ def test_verify_finds_a_matrix_that_trains_beside_its_offsets(load: Load, coord_
     model = load()
     install_coord_offset_adapter(model, coord_ids)
     model.requires_grad_(True)
-    with pytest.raises(RuntimeError, match="embedding's own weight is trainable beside the rows of coord_offset_adapter; freeze it"):
+    with pytest.raises(
+        RuntimeError, match="embedding's own weight is trainable beside the rows of coord_offset_adapter; freeze it"
+    ):
         verify_coord_offsets(model)
 
 

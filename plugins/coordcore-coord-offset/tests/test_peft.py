@@ -131,7 +131,9 @@ def test_offsets_of_a_separate_head_that_would_be_dropped_are_found(
     base = load()
     install_coord_offset_adapter(base, coord_ids)
     loaded = PeftModel.from_pretrained(base, tmp_path)
-    with pytest.raises(InputError, match=r"holds \['embed_offset', 'head_offset'\] of \w+, the model has \['embed_offset'\]"):
+    with pytest.raises(
+        InputError, match=r"holds \['embed_offset', 'head_offset'\] of \w+, the model has \['embed_offset'\]"
+    ):
         check_saved_offsets(tmp_path, loaded)
 
 

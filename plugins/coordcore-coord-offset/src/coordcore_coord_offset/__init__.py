@@ -34,6 +34,7 @@ __all__ = [
     "verify_coord_offsets",
 ]
 
+
 def __getattr__(name: str) -> Any:
     # These import torch; the hooks and the config, which `coordcore check` reads, must not.
     if name in __all__:

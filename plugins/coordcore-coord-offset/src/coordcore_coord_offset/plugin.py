@@ -31,7 +31,8 @@ class CoordOffsetConfig:
 def _build(config: CoordOffsetConfig, context: BuildContext) -> CoordOffsetSurgery:
     if context.vocab is None:
         raise InputError(
-            "the base checkpoint has no coord tokens; add a [vocab] section to expand it, or remove [surgery.coord_offset]"
+            "the base checkpoint has no coord tokens; add a [vocab] section to expand it, "
+            "or remove [surgery.coord_offset]"
         )
     import torch
 

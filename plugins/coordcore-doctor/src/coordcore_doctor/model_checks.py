@@ -33,7 +33,7 @@ def check_surgeries(patient: Patient, name: str) -> Iterator[Finding]:
     if not patient.rehearsal.plan.surgeries:
         yield not_applicable(name, "the manifest has no [surgery] section")
         return
-    found = [type(one).__name__ for one in patient.rehearsal.plan.surgeries]
+    found = [type(getattr(one, "surgery", one)).__name__ for one in patient.rehearsal.plan.surgeries]
     assert patient.trainer is not None  # made here: it binds them and proves that they act
     yield ok(name, f"{', '.join(found)}: live on the wrapped model, and the objective knows what it adds to the head")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import torch
 from torch import nn
 
 from coordcore import kinds
@@ -14,10 +15,11 @@ from coordcore_train.surgery.proof import prove
 from coordcore_train.surgery.rows import LiveRows
 
 
-def bind_for_training(model: nn.Module, plan: Plan) -> None:
+def bind_for_training(model: nn.Module, plan: Plan, device: torch.device) -> None:
     """`bind`, then set what the surgeries want trainable, and prove the model against the objective.
 
-    Raises RunError. Warns where there can be no proof.
+    device: where the model will train, which it may not have reached yet.
+    Raises RunError. Warns where the proof is not whole.
     """
     _freeze(model, plan)
     bind(model, plan)
@@ -26,9 +28,9 @@ def bind_for_training(model: nn.Module, plan: Plan) -> None:
             stuck = [parameter for parameter in parameters if not parameter.requires_grad]
             if stuck:
                 raise RunError(f"{path}: {len(stuck)} parameters that it calls {tag!r} would not train; check [tuner]")
-    reason = prove(model, named_surgeries(plan), plan.vocab)
+    reason = prove(model, named_surgeries(plan), plan.vocab, device=device)
     if reason is not None and plan.context.rank == 0:
-        logging.getLogger(__name__).warning("the model was not compared with the objective: %s", reason)
+        logging.getLogger(__name__).warning("the model was not proven against the objective: %s", reason)
 
 
 def bind(model: nn.Module, plan: Plan) -> None:

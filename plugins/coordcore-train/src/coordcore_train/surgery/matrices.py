@@ -37,7 +37,7 @@ def unwrapped(model: nn.Module) -> Any:
 
 
 def matrices_of(model: Any) -> Matrices:
-    """The matrices of an unwrapped model. Raises InputError when rows cannot be added to, or merged into, one of them."""
+    """The matrices of an unwrapped model. Raises InputError when rows cannot be merged into one of them."""
     head = model.get_output_embeddings()
     if head is None:
         raise InputError(f"{type(model).__name__} has no output head, so that no rows can be added to it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,49 +28,62 @@ The model rounds its logits to that dtype, the objective does not. What is looke
 
 @attrs.frozen(kw_only=True)
 class _Measured:
-    """loss: of the probe. gradients: by parameter name, those of all that trains."""
+    """loss: of the probe. gradients: by parameter name, those of all that trains; of the hidden states under ""."""
 
     loss: float
     gradients: Mapping[str, Tensor | None]
 
 
-def prove(model: nn.Module, surgeries: Mapping[str, ModelSurgery], vocab: CoordVocab | None) -> str | None:
+@attrs.frozen(kw_only=True)
+class _Probe:
+    """run: the logits of a few positions, by a forward of the model or of its head alone. targets: of these positions.
+
+    hidden: what the head alone is given; it stands for the parameters that its gradient would go on to.
+    """
+
+    run: Callable[[], Tensor]
+    targets: Mapping[str, Tensor]
+    hidden: Tensor | None = None
+
+
+def prove(
+    model: nn.Module,
+    surgeries: Mapping[str, ModelSurgery],
+    vocab: CoordVocab | None,
+    *,
+    device: torch.device | None = None,
+) -> str | None:
     """Compare loss and gradients of the model's own logits with those through the objective, on a few tokens.
 
-    model: as the tuner wrapped it, its surgeries bound. surgeries: by the name that a message gives them.
+    model: as the tuner wrapped it, its surgeries bound. surgeries: by the name that a message gives them. device: where
+    it will train. A model that is not there yet may be unable to run: then its head alone is, on random hidden states.
 
     Two forwards of 16 tokens, text and coord tokens, and two backwards to everything that trains, with the surgeries'
     parameters away from where they start. The loss is the cross-entropy over the whole vocabulary, whatever the run
     trains: it depends on every logit. Afterwards model, gradients and random state are as they were.
 
-    Returns None, or why nothing could be compared. Raises RunError, with the surgery and the cure, when the two differ.
+    Returns None, or what could not be compared and why. Raises RunError, with the surgery and the cure, when the two
+    differ.
     """
-    reason = _unprovable(model)
-    if reason is not None:
-        return reason
+    weight = next(model.get_output_embeddings().parameters())  # type: ignore[operator]
+    if weight.shape[0] == 0 or hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") or weight.is_meta:
+        return "no rank holds the whole output head (ZeRO-3, FSDP)"
     _require_gradients(model, surgeries)
     [text_ce] = [component for component in builtins.coordcore_losses() if component.name == "text_ce"]
     term = text_ce.build(text_ce.config(coord_positions=True), None)  # type: ignore[arg-type]
     objective = Objective([("proof", term)], vocab)
+    is_there = device is None or weight.device.type == device.type
+    probe = _of_model(model, vocab) if is_there else _of_head(model, vocab)
     own = [parameter for surgery in surgeries.values() for parameter in _parameters(surgery, model)]
     with moved(own), _training(model):
-        through = _through_objective(model, surgeries, objective, vocab)
+        through = _through_objective(model, probe, surgeries, objective)
         if through is None:
-            return "the forward does not call the output head exactly once, of which the first step speaks"
+            return "the forward does not call the output head exactly once; the first step says why"
         with _same_random_state(model):
-            inputs, targets = _probe(model, vocab)
-            logits = model(**inputs, use_cache=False).logits
-            reference = _measure(model, objective(logits, CallableHead(_as_it_is), targets).loss)
+            loss = objective(probe.run(), CallableHead(_as_it_is), probe.targets).loss
+        reference = _measure(model, probe, loss)
     _compare(through, reference, model, surgeries)
-    return None
-
-
-def _unprovable(model: nn.Module) -> str | None:
-    weight = next(model.get_output_embeddings().parameters())  # type: ignore[operator]
-    sharded = weight.shape[0] == 0 or hasattr(weight, "device_mesh") or hasattr(weight, "ds_id")
-    if sharded or weight.is_meta:
-        return "no rank holds the whole output head (ZeRO-3, FSDP), so that loss and gradients cannot be compared"
-    return None
+    return None if is_there else f"the model is not on {device} yet; its output head alone was compared"
 
 
 def _require_gradients(model: nn.Module, surgeries: Mapping[str, ModelSurgery]) -> None:
@@ -81,23 +94,22 @@ def _require_gradients(model: nn.Module, surgeries: Mapping[str, ModelSurgery]) 
         for role, added in rows.items():
             if added is not None and not added.rows.requires_grad and _parameters(surgery, model):
                 raise RunError(
-                    f"{path}: the rows it adds to the {role} carry no gradient, so that they would never train; compute "
-                    "them from the live parameters, without detach() or no_grad()"
+                    f"{path}: the rows it adds to the {role} carry no gradient, so that they would never train; "
+                    "compute them from the live parameters, without detach() or no_grad()"
                 )
 
 
 def _through_objective(
-    model: Any, surgeries: Mapping[str, ModelSurgery], objective: Objective, vocab: CoordVocab | None
+    model: nn.Module, probe: _Probe, surgeries: Mapping[str, ModelSurgery], objective: Objective
 ) -> _Measured | None:
-    """The model's forward with the loss in place of its logits; None when it does not call its head once."""
-    inputs, targets = _probe(model, vocab)
+    """The probe with the loss in place of the logits, as training has it; None when the head is not called once."""
     who = ", ".join(surgeries) or "the model"
     with (
         _same_random_state(model),
-        loss_in_forward(model, objective, targets, surgeries=list(surgeries.values())) as outputs,
+        loss_in_forward(model, objective, probe.targets, surgeries=list(surgeries.values())) as outputs,
     ):
         try:
-            returned = model(**inputs, use_cache=False).logits
+            returned = probe.run()
         except Exception as error:
             if isinstance(error, RunError) or not outputs:  # not after the loss, so no hook's doing
                 raise
@@ -105,14 +117,15 @@ def _through_objective(
                 f"{who}: with the loss in place of its logits the model fails ({type(error).__name__}: {error}); "
                 f"{_RETURN}"
             ) from error
-        if len(outputs) != 1:
-            return None
-        loss, seen = float(outputs[0].loss.detach()), float(returned.detach().sum())
-        if not abs(seen - loss) <= 1e-6 * abs(loss):
-            raise RunError(
-                f"{who}: the objective's loss is {loss:.6g}, but the model's forward returns {seen:.6g}; {_RETURN}"
-            )
-        return _measure(model, outputs[0].loss)
+    if len(outputs) != 1:
+        return None
+    loss, seen = float(outputs[0].loss.detach()), float(returned.detach().sum())
+    if not abs(seen - loss) <= 1e-6 * abs(loss) or returned.requires_grad != outputs[0].loss.requires_grad:
+        raise RunError(
+            f"{who}: the objective's loss is {loss:.6g}, but the model's forward returns {seen:.6g}"
+            f"{'' if returned.requires_grad else ' without a gradient'}; {_RETURN}"
+        )
+    return _measure(model, probe, returned.sum())
 
 
 _RETURN = (
@@ -121,10 +134,14 @@ _RETURN = (
 )
 
 
-def _measure(model: nn.Module, loss: Tensor) -> _Measured:
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-    return _Measured(loss=float(loss.detach()), gradients=dict(zip(trained, gradients, strict=True)))
+def _measure(model: nn.Module, probe: _Probe, loss: Tensor) -> _Measured:
+    inputs = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if probe.hidden is not None:
+        inputs[""] = probe.hidden
+    if not inputs:  # nothing trains
+        return _Measured(loss=float(loss.detach()), gradients={})
+    gradients = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True)
+    return _Measured(loss=float(loss.detach()), gradients=dict(zip(inputs, gradients, strict=True)))
 
 
 def _compare(through: _Measured, reference: _Measured, model: nn.Module, surgeries: Mapping[str, ModelSurgery]) -> None:
@@ -137,19 +154,19 @@ def _compare(through: _Measured, reference: _Measured, model: nn.Module, surgeri
     }
     for path, members in own.items():
         dead = [name for name in members if reference.gradients[name] is None and through.gradients[name] is None]
-        if dead and isinstance(surgeries[path], LiveRows):
+        if dead and isinstance(surgeries[path], LiveRows) and "" not in reference.gradients:
             raise RunError(
-                f"{path}: its parameter {dead[0]} gets no gradient, so that it would never train; compute the rows from "
-                "it, or remove it"
+                f"{path}: its parameter {dead[0]} gets no gradient, so that it would never train; compute the rows "
+                "from it, or remove it"
             )
     rest = [name for name in reference.gradients if not any(name in members for members in own.values())]
     loss = abs(through.loss - reference.loss) / abs(reference.loss)
-    if not (loss <= for_loss and _difference(through, reference, rest) <= for_gradients):
+    difference = _difference(through, reference, rest)
+    if not (loss <= for_loss and difference <= for_gradients):
         raise RunError(
             f"{', '.join(surgeries) or 'the model'}: the loss of the model's own logits is {reference.loss:.6g}, the "
-            f"objective's {through.loss:.6g}, and the gradients differ by {_difference(through, reference, rest):.3g} "
-            "of their size: something changes the output head that no surgery declares with head_offset; the run would "
-            "train another model than it serves. Declare it, or write the surgery as a RowSurgery"
+            f"objective's {through.loss:.6g}, and the gradients differ by {difference:.3g} of their size: "
+            f"{_UNDECLARED if surgeries else _BEHIND}; the run would train another model than it serves"
         )
     for path, members in own.items():
         difference = _difference(through, reference, members)
@@ -159,6 +176,16 @@ def _compare(through: _Measured, reference: _Measured, model: nn.Module, surgeri
                 f"logits by {difference:.3g} of its size; head_offset must give the live rows that its hook adds, "
                 "without detach(): the run would train another model than it serves"
             )
+
+
+_UNDECLARED = (
+    "something changes the output head that no surgery declares with head_offset (declare it, or write the surgery as "
+    "a RowSurgery)"
+)
+_BEHIND = (
+    "the model changes its logits behind the output head, or not by its weight alone (call Objective yourself, with a "
+    "CallableHead that does the same)"
+)
 
 
 def _difference(through: _Measured, reference: _Measured, names: Sequence[str]) -> float:
@@ -181,15 +208,31 @@ def _difference(through: _Measured, reference: _Measured, names: Sequence[str]) 
     return (gap / scale) ** 0.5 if scale else math.inf
 
 
-def _probe(model: Any, vocab: CoordVocab | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A row of text with coord tokens in it, when there are any, and its targets: every position but the first."""
-    device, rows = model.get_input_embeddings().weight.device, model.get_output_embeddings().weight.shape[0]
+def _of_model(model: Any, vocab: CoordVocab | None) -> _Probe:
+    """A row of text with coord tokens in it, when there are any."""
+    ids, targets = _row(model, vocab)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return _Probe(run=lambda: model(**inputs, use_cache=False).logits, targets=targets)
+
+
+def _of_head(model: Any, vocab: CoordVocab | None) -> _Probe:
+    """Random hidden states at the positions of such a row."""
+    head: nn.Module = model.get_output_embeddings()
+    weight = next(head.parameters())
+    _, targets = _row(model, vocab)
+    hidden = torch.randn(1, _TOKENS, weight.shape[-1], generator=torch.Generator().manual_seed(0))
+    hidden = hidden.to(weight.device, weight.dtype).requires_grad_()
+    return _Probe(run=lambda: head(hidden), targets=targets, hidden=hidden)
+
+
+def _row(model: Any, vocab: CoordVocab | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """Token ids [1, _TOKENS] on the model's device, and the targets of every position but the last."""
+    device, rows = model.get_input_embeddings().weight.device, len(next(model.get_output_embeddings().parameters()))
     ids = torch.arange(_TOKENS)[None] % min(rows, 100)
     if vocab is not None:
-        ids[0, 3::2] = torch.tensor(vocab.ids)[:: len(vocab.ids) // 7][: len(ids[0, 3::2])]
+        ids[0, 3::2] = torch.tensor(vocab.ids)[torch.linspace(0, len(vocab.ids) - 1, len(ids[0, 3::2])).long()]
     targets = make_targets(ids, vocab)
-    inputs = {"input_ids": ids.to(device), "attention_mask": torch.ones_like(ids).to(device)}
-    return inputs, {key: tensor.to(device) for key, tensor in targets.items()}
+    return ids.to(device), {key: tensor.to(device) for key, tensor in targets.items()}
 
 
 def _as_it_is(logits: Tensor) -> Tensor:

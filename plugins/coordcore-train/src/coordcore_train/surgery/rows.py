@@ -14,7 +14,7 @@ from coordcore.errors import InputError
 from coordcore.protocols import AddedRows, ModelFacts, ModelSurgery, RowSurgery
 from coordcore_train.surgery.arithmetic import add_to_weight, is_same
 from coordcore_train.surgery.hooks import bind_hooks, live_module, remove_hooks, rows_of
-from coordcore_train.surgery.matrices import Matrices, Role, matrices_of, require_fitting, unwrapped, untie
+from coordcore_train.surgery.matrices import Matrices, Role, matrices_of, require_fitting, untie, unwrapped
 
 _ROLES: tuple[Role, ...] = ("embedding", "head")
 
@@ -85,7 +85,9 @@ class LiveRows:
         module.to(matrices_of(model).embedding.weight.device)
         found = self._rows(module)
         if not found:
-            raise InputError(f"{self.name} adds rows to neither embedding nor head; give some from one of its functions")
+            raise InputError(
+                f"{self.name} adds rows to neither embedding nor head; give some from one of its functions"
+            )
         for role, added in found.items():
             require_fitting(self.name, role, added, model)
         model.add_module(self.name, module)
@@ -121,8 +123,8 @@ class LiveRows:
             wanted = (self._dtypes or {}).get(name, parameter.dtype)
             if parameter.dtype != wanted:
                 raise RuntimeError(
-                    f"{self.name}.{name} was made in {wanted} but is {parameter.dtype}; do not cast the model after the "
-                    "surgery was installed"
+                    f"{self.name}.{name} was made in {wanted} but is {parameter.dtype}; do not cast the model after "
+                    "the surgery was installed"
                 )
         for role in self._rows(module):
             if matrices.module(role).weight.requires_grad:

@@ -60,7 +60,7 @@ def load_saved_modules(model: nn.Module, names: list[str], folder: Path) -> None
 
 
 def require_loaded(path: Path, name: str, live: nn.Module) -> None:
-    """Check that the tensors of the module `name` in a checkpoint are the parameters of `live`, which it was loaded into.
+    """Check that a checkpoint's tensors of the module `name` are the parameters of `live`, which it was loaded into.
 
     path: a safetensors file, or the folder of one or several. PEFT drops a saved module without a word when the base
     has none, and leaves a fresh one without a word when the file has none.
@@ -71,8 +71,8 @@ def require_loaded(path: Path, name: str, live: nn.Module) -> None:
     parameters = {key: value.detach().cpu() for key, value in live.named_parameters()}
     if saved.keys() != parameters.keys():
         raise InputError(
-            f"{path}: holds {sorted(saved) or 'nothing'} of {name}, the model has {sorted(parameters)}; install it with "
-            f"the settings it was trained with, and train with modules_to_save=[{name!r}]"
+            f"{path}: holds {sorted(saved) or 'nothing'} of {name}, the model has {sorted(parameters)}; install it "
+            f"with the settings it was trained with, and train with modules_to_save=[{name!r}]"
         )
     for key, value in saved.items():
         if value.shape != parameters[key].shape:
@@ -94,7 +94,9 @@ def _module_tensors(path: Path, name: str) -> dict[str, Tensor]:
             for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
                 _, marker, parameter = f".{key}".rpartition(f".{name}.")
                 if marker:
-                    found[re.sub(r"^(original_module|modules_to_save\.[^.]+)\.", "", parameter)] = tensors.get_tensor(key)
+                    found[re.sub(r"^(original_module|modules_to_save\.[^.]+)\.", "", parameter)] = tensors.get_tensor(
+                        key
+                    )
     return found
 
 

@@ -20,7 +20,9 @@ def installed(folder: Path, package: str, files: Mapping[str, str]) -> Iterator[
         (source / name).write_text(text, encoding="utf-8")
     info = folder / f"{package}-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\nRequires-Dist: coordcore>=0.1\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\nRequires-Dist: coordcore>=0.1\n"
+    )
     (info / "entry_points.txt").write_text(f"[{GROUP}]\nplugin = {package}.plugin\n")
     sys.path.append(str(folder))
     importlib.invalidate_caches()
