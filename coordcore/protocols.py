@@ -68,21 +68,76 @@ class TemplateAdapter(Protocol):
 
 
 @attrs.frozen(kw_only=True)
-class HeadOffset:
-    """Rows a surgery adds to the output head: `logits[:, ids] += hidden @ rows.T`.
+class AddedRows:
+    """Rows that a surgery adds: `embedding[ids] += rows`, or to the head, `logits[:, ids] += hidden @ rows.T`.
 
-    ids: [K] int64 vocabulary ids. rows: [K, H], the live (trainable) parameter, float32.
+    ids: [K] int64 vocabulary ids, distinct, best a buffer of the module, which is the same tensor at every call.
+    rows: [K, H] float32, a live (trainable) parameter or computed from some.
     """
 
     ids: Tensor
     rows: Tensor
 
 
+HeadOffset = AddedRows
+"""What `ModelSurgery.head_offset` gives."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelFacts:
+    """What a row surgery makes its module from.
+
+    vocab: the coord tokens, None when the base has none. vocabulary_size: rows of embedding and head, padding included.
+    hidden_size: H. dtype: of the matrices; rows are best float32 all the same, which keeps small updates.
+    """
+
+    vocab: CoordVocab | None
+    vocabulary_size: int
+    hidden_size: int
+    dtype: torch.dtype
+
+
+@runtime_checkable
+class RowSurgery(Protocol):
+    """Built by a surgery component: a module, and the rows that it adds to the input embedding and the output head.
+
+    The core does the rest: it adds the module to the model, saves and trains it, freezes the matrices that get rows,
+    hooks them, proves that the rows act, and merges them, untying the head where the rows of the two differ.
+
+    name: the attribute of the model that holds the module, its name in a checkpoint and in PEFT's `modules_to_save`.
+    tag: what the module's parameters are called for optimizer groups ("offset").
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tag(self) -> str: ...
+
+    def module(self, facts: ModelFacts, /) -> nn.Module:
+        """A new module, on the CPU. For it torch is seeded, with the same number on every rank and at every start."""
+        ...
+
+    def embedding_rows(self, module: Any, /) -> AddedRows | None:
+        """What `module`, a copy of the one that was made, adds to the embedding; None if that is left alone.
+
+        A pure function, differentiable by the module's parameters. Zero for a new module: training starts at the base.
+        """
+        ...
+
+    def head_rows(self, module: Any, /) -> AddedRows | None:
+        """The same for the output head. Called inside the forward, where FSDP has gathered the parameters."""
+        ...
+
+
 @runtime_checkable
 class ModelSurgery(Protocol):
-    """Built by a surgery component. Called in this order: install, (PEFT wraps), rebind, verify, training, merge.
+    """The free form, for a surgery that does more than add rows. PROVISIONAL: it may change in any release.
 
-    modules_to_save: top-level module names that the tuner must train and save whole ("coord_offset_adapter").
+    It states some facts twice (a hook and `head_offset`, `frozen` and what `merge` writes), which the core can only
+    compare. Called in this order: install, (PEFT wraps), rebind, verify, training, merge.
+
+    modules_to_save: top-level module names that the tuner must train and save whole.
     frozen: dotted suffixes of modules whose own parameters stay frozen under the full tuner ("embed_tokens").
     """
 
@@ -97,14 +152,18 @@ class ModelSurgery(Protocol):
         ...
 
     def rebind(self, model: nn.Module) -> None:
-        """Bind hooks to the live modules of `model`, which PEFT may have wrapped or copied. Idempotent."""
+        """Bind hooks to the live modules of `model`, which PEFT may have wrapped or copied. Idempotent.
+
+        In training `lm_head` returns the loss in place of logits: a hook on it returns any output unchanged whose last
+        dimension is not the vocabulary.
+        """
         ...
 
     def verify(self, model: nn.Module) -> None:
         """Raise RuntimeError, with what was found and the cure, unless the surgery acts on `model` as it stands."""
         ...
 
-    def head_offset(self, model: nn.Module) -> HeadOffset | None:
+    def head_offset(self, model: nn.Module) -> AddedRows | None:
         """The rows this surgery adds to the output head through a hook, or None if it leaves the head alone.
 
         The objective projects hidden states itself and adds these rows; a surgery that changes the head in any other
@@ -119,24 +178,8 @@ class ModelSurgery(Protocol):
     def merge(self, model: nn.Module) -> None:
         """Write the surgery into ordinary weights of the unwrapped model, remove its modules and hooks.
 
-        Afterwards the model is one plain transformers can save and load, and its logits are the same as before.
-        """
-        ...
-
-
-@runtime_checkable
-class RowSurgery(ModelSurgery, Protocol):
-    """A surgery that adds rows to the input embedding and the output head, through forward hooks, and nothing else.
-
-    `coordcore merge` writes these rows into the base's files and builds no model; any other surgery is merged in
-    memory. It installs such a surgery in a model whose own weights must be neither read nor written. Where embedding
-    and head rows are one tensor, tied matrices stay tied; otherwise the head becomes a matrix of its own.
-    """
-
-    def embedding_offset(self, model: nn.Module) -> HeadOffset | None:
-        """The live rows added to the embedding, `embedding[ids] += rows`, or None if it is left alone.
-
-        With `head_offset` this is all that `merge` writes, each sum rounded once to the dtype of its matrix.
+        Afterwards the model is one plain transformers can save and load, and its logits are the same as before. A head
+        that becomes a matrix of its own makes `tie_word_embeddings` false, in the text config too.
         """
         ...
 

@@ -262,13 +262,13 @@ def test_a_plugin_that_fails_at_the_end_of_a_run_that_did_not_is_its_error(
 
 
 def test_a_surgery_that_is_not_live_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="surgery RowsSurgery is not live: the rows are not bound; call rebind"):
-        support.train(tmp_path, coord_base, surgery={"fake_rows": {"live": False}})
+    with pytest.raises(RunError, match=r"surgery\.fake_rows is not live: the rows are not bound; call rebind"):
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"free": True, "live": False}})
 
 
 def test_a_hook_on_the_head_that_nobody_declares_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="something changes the output head that no surgery declares"):
-        support.train(tmp_path, coord_base, surgery={"fake_rows": {"declared": False}})
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"free": True, "declared": False}})
 
 
 # --- examples that cannot be encoded ----------------------------------------------------------------------------------

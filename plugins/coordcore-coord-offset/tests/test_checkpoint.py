@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from coordcore.coords import CoordVocab
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import CoordOffsetSurgery
+from coordcore_train.surgery.rows import LiveRows
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
@@ -27,7 +28,7 @@ def test_a_trained_checkpoint_is_merged_and_loads_plainly(tmp_path: Path, tied: 
     )
     inputs = processor(text=[text], images=[Image.new("RGB", (32, 48), "teal")], return_tensors="pt")
     base = AutoModelForImageTextToText.from_pretrained(folder)
-    surgery = CoordOffsetSurgery(tie_head=tie_head)
+    surgery = LiveRows(CoordOffsetSurgery(tie_head=tie_head))
     surgery.install(base, CoordVocab.from_tokenizer(processor.tokenizer))
     model = get_peft_model(
         base, LoraConfig(target_modules=["q_proj"], modules_to_save=list(surgery.modules_to_save))

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import CoordOffsetSurgery, install_coord_offset_adapter, live_coord_offset_adapter
+from coordcore_train.surgery.rows import LiveRows
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_sharded_offsets_get_the_gradient_of_whole_ones(
             for layer in [one for one in model.modules() if type(one).__name__.endswith("TextDecoderLayer")]:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
-        surgery = CoordOffsetSurgery()
+        surgery = LiveRows(CoordOffsetSurgery())
         base.get_output_embeddings().register_forward_hook(
             lambda *_, surgery=surgery, model=model: rows.append(surgery.head_offset(model).rows)
         )

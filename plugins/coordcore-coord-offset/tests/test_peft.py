@@ -112,7 +112,7 @@ def test_installing_after_loading_is_found(
     base = load()
     PeftModel.from_pretrained(base, tmp_path)
     install_coord_offset_adapter(base, coord_ids)
-    with pytest.raises(InputError, match="embed_offset was not loaded; install the adapter before loading"):
+    with pytest.raises(InputError, match="embed_offset was not loaded; install coord_offset_adapter before loading"):
         check_saved_offsets(tmp_path, base)
 
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_without_offsets_is_found(load: Load, coord_ids: list[int],
     get_peft_model(load(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
     model = _wrap(load(), coord_ids)
     with pytest.raises(
-        InputError, match=r"holds no offsets, the model has \['embed_offset'\]; install the adapter with"
+        InputError, match=r"holds nothing of coord_offset_adapter, the model has \['embed_offset'\]; install it with"
     ):
         check_saved_offsets(tmp_path, model)
 
@@ -132,7 +132,9 @@ def test_offsets_of_a_separate_head_that_would_be_dropped_are_found(
     base = load()
     install_coord_offset_adapter(base, coord_ids)
     loaded = PeftModel.from_pretrained(base, tmp_path)
-    with pytest.raises(InputError, match=r"holds \['embed_offset', 'head_offset'\], the model has \['embed_offset'\]"):
+    with pytest.raises(
+        InputError, match=r"holds \['embed_offset', 'head_offset'\] of \w+, the model has \['embed_offset'\]"
+    ):
         check_saved_offsets(tmp_path, loaded)
 
 

@@ -156,11 +156,11 @@ def coordcore_losses() -> Iterable[Component]:
 
 @attrs.frozen(kw_only=True)
 class RowsConfig:
+    own_head: bool = option(default=False, help="whether the head has rows of its own")
+    free: bool = option(default=False, help="whether it is of the free form, to which the other settings belong")
     live: bool = option(default=True, help="whether verify finds the surgery alive")
     declared: bool = option(default=True, help="whether the hook on the head is declared")
     merging: Literal["whole", "nothing", "leftover"] = option(default="whole", help="what merging does")
-    own_head: bool = option(default=False, help="whether the head has rows of its own")
-    says_rows: bool = option(default=True, help="whether it is a RowSurgery")
 
 
 def _row_offset(vocab: Any, hidden_size: int, own_head: bool) -> Any:
@@ -177,8 +177,30 @@ def _head_rows(table: Any) -> Any:
     return getattr(table, "head_rows", table.rows)
 
 
-class SilentRowsSurgery:
-    """Adds tables to the coord rows of embedding and head, through hooks that `rebind` binds anew."""
+@attrs.frozen(kw_only=True)
+class FakeRows:
+    """A table that is added to the coord rows of embedding and head, or one for each."""
+
+    own_head: bool = False
+    name: str = "row_offset"
+    tag: str = "rows"
+
+    def module(self, facts: Any) -> Any:
+        return _row_offset(facts.vocab, facts.hidden_size, self.own_head)
+
+    def embedding_rows(self, module: Any) -> Any:
+        from coordcore.protocols import AddedRows
+
+        return AddedRows(ids=module.ids, rows=module.rows)
+
+    def head_rows(self, module: Any) -> Any:
+        from coordcore.protocols import AddedRows
+
+        return AddedRows(ids=module.ids, rows=_head_rows(module))
+
+
+class FreeRows:
+    """The same in the free form, through hooks that `rebind` binds anew."""
 
     modules_to_save: Sequence[str] = ("row_offset",)
     frozen: Sequence[str] = ("embed_tokens", "lm_head")
@@ -252,20 +274,10 @@ class SilentRowsSurgery:
             del model.row_offset
 
 
-class RowsSurgery(SilentRowsSurgery):
-    """A `RowSurgery`; with `merging` "nothing" it lies about what it adds to the embedding."""
-
-    def embedding_offset(self, model: Any) -> Any:
-        from coordcore.protocols import HeadOffset
-
-        table = self.live(model)
-        return HeadOffset(ids=table.ids, rows=table.rows if self.config.merging != "nothing" else table.rows * 0)
-
-
 @hookimpl
 def coordcore_surgeries() -> Iterable[Component]:
-    def build(config: RowsConfig, _context: BuildContext) -> SilentRowsSurgery:
-        return RowsSurgery(config) if config.says_rows else SilentRowsSurgery(config)
+    def build(config: RowsConfig, _context: BuildContext) -> FakeRows | FreeRows:
+        return FreeRows(config) if config.free else FakeRows(own_head=config.own_head)
 
     return [Component(name="fake_rows", config=RowsConfig, build=build, summary="rows beside the matrices")]
 

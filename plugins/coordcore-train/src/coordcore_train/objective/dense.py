@@ -102,7 +102,9 @@ class Dense:
 
 def _check_leaves(logits: Tensor, known: list[Tensor]) -> None:
     """Raise RunError when the graph of `logits` ends in a trainable tensor that would get no gradient."""
-    ids, seen, waiting = {id(tensor) for tensor in known}, set(), [logits.grad_fn]
+    # A tensor that was computed (a surgery's rows) hands its gradient on by itself.
+    ids, seen = {id(tensor) for tensor in known}, {tensor.grad_fn for tensor in known}
+    waiting = [logits.grad_fn]
     while waiting:
         node: Any = waiting.pop()
         if node is None or node in seen:

@@ -33,7 +33,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would "
                 'train a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
             )
-        bind_for_training(model, self.plan)
+        bind_for_training(model, self.plan, args.device)
         super().__init__(model, args, *rest, template=template, **kwargs)
         self.checkpoints = Path(args.output_dir)
         parts = len(self.plan.objective.parts)
