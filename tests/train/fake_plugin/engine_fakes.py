@@ -107,7 +107,7 @@ class BinTerm:
 
     scope: Literal["coord"] = "coord"
     weights: Mapping[str, float] = {"ce": 1.0, "miss": 0.0}
-    full_lse = True
+    needs = frozenset({"full_lse"})
 
     def __call__(self, positions: Any) -> Mapping[str, Any]:
         from torch.nn import functional
@@ -123,7 +123,7 @@ class CornerTerm:
 
     scope: Literal["box"] = "box"
     weights: Mapping[str, float] = {"corners": 0.01}
-    full_lse = False
+    needs: frozenset[Any] = frozenset()
 
     def __init__(self, nan_from: int) -> None:
         self.nan_from = nan_from
