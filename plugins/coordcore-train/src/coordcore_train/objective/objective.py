@@ -19,7 +19,7 @@ from coordcore_train.objective.dense import Dense
 from coordcore_train.objective.heads import Head, LinearHead
 from coordcore_train.objective.streamed import Streamed
 from coordcore_train.objective.streaming import Excluded
-from coordcore_train.objective.targets import SCOPES, scope_counts, targets_of
+from coordcore_train.objective.targets import SCOPES, scope_counts, targets_of, without_origin
 
 _ROWS_CPU = 256
 _ROWS_ACCELERATOR = 512
@@ -118,6 +118,7 @@ class Objective:
             if names.count(name) > 1:
                 raise InputError(f"loss part {name!r} is returned by two terms; give one of them another name")
         self.parts = tuple(parts)
+        self._sees_origin = any("origin" in term.needs for _, term in self.terms)
 
     def __call__(
         self,
@@ -150,10 +151,12 @@ class Objective:
     @property
     def reads_origin(self) -> bool:
         """Whether a term reads where positions come from, so that the targets must tell."""
-        return any(part.weighed for part in self.parts) or any("origin" in term.needs for _, term in self.terms)
+        return self._sees_origin or any(part.weighed for part in self.parts)
 
     def weigh(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`targets` with the weights of the positions of every part whose term gives some. On the CPU, once per batch.
+
+        Where positions come from is left out unless a term reads that in its positions too.
 
         Raises RunError, with the term's name, for weights that are not one finite number >= 0 per position.
         """
@@ -167,7 +170,7 @@ class Objective:
             for name, weights in given.items():
                 _require_weights(owner, term, name, weights, len(seen.bins))
                 weighed[weights_key(f"{owner}/{name}")] = weights.float()
-        return weighed
+        return weighed if self._sees_origin else without_origin(weighed)
 
     def count(self, targets: Mapping[str, Tensor]) -> list[float]:
         """The denominator of each part in this batch, in the order of `parts`: positions, or the sum of their weights.
@@ -234,7 +237,7 @@ class Objective:
             )
         if any(part.weighed and weights_key(part.name) not in targets for part in self.parts):
             raise InputError("a loss weighs positions; call `targets = objective.weigh(targets)` before they are moved")
-        if "coord_examples" not in targets and any("origin" in term.needs for _, term in self.terms):
+        if self._sees_origin and "coord_examples" not in targets:
             raise InputError("a loss reads where positions come from; give make_targets `examples` or `sizes`")
         if self.vocab is None:
             if len(targets["coord_index"]):

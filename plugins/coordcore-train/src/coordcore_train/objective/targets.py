@@ -105,6 +105,11 @@ def origin_of(targets: Mapping[str, Tensor], coord: Where | None, text: Where | 
     )
 
 
+def without_origin(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The targets without what only `origin_of` reads."""
+    return {key: tensor for key, tensor in targets.items() if not key.endswith(("_examples", "_sizes"))}
+
+
 def targets_of(scope: Scope, targets: Mapping[str, Tensor], ids: Tensor) -> Targets:
     """All positions of one scope, as `position_weights` sees them. ids: [K] the coord tokens."""
     coord_labels = ids[targets["bins"]] if len(ids) else targets["bins"]
