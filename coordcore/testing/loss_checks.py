@@ -163,10 +163,7 @@ def check_loss_propagates_nan(component: Component, config: Any = None) -> None:
 
 
 def check_loss_position_weights(component: Component, config: Any = None) -> None:
-    """Weights of positions: one finite number >= 0 each, for parts of the term, also where nothing is known or there.
-
-    An example's weights are the same whatever other examples are in the batch.
-    """
+    """Weights of positions are finite, 0 or more, also where sizes are unknown, and an example's hang on no other's."""
     import torch
 
     for term in terms_of(component, config):
