@@ -14,9 +14,9 @@ import typer
 
 from coordcore import hookspecs, schema
 from coordcore.cli import app
+from coordcore.discovery import discover
 from coordcore.kinds import KINDS
 from coordcore.manifest.resolve import WITHOUT_EFFECT, sections_without_effect
-from coordcore.plugins import discover
 from coordcore_train import commands as engine_commands
 from coordcore_train.swift import known as swift_arguments
 

@@ -12,8 +12,9 @@ import attrs
 from attrs.validators import ge, gt, in_, max_len, min_len
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, Component, Kind, hookimpl, kinds, option
+from coordcore.discovery import discover
 from coordcore.hookspecs import GROUP
-from coordcore.plugins import Plugins, discover
+from coordcore.plugins import Plugins
 
 
 def module(**members: Any) -> ModuleType:

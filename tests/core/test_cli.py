@@ -35,7 +35,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, plugins: Plugins) -> None:
-    for user in ("coordcore.plugins", "coordcore.manifest.loading"):
+    for user in ("coordcore.discovery", "coordcore.manifest.loading"):
         monkeypatch.setattr(f"{user}.discover", lambda **_: plugins)
 
 

@@ -12,10 +12,11 @@ from fakes import EntryPoint, component, module
 
 from coordcore import hookimpl, kinds, schema
 from coordcore.check import check
+from coordcore.discovery import discover
 from coordcore.errors import ManifestError
 from coordcore.kinds import KINDS, Kind
 from coordcore.manifest import load, resolved
-from coordcore.plugins import Plugins, discover
+from coordcore.plugins import Plugins
 
 REWARD = Kind(
     "reward",

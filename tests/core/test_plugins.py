@@ -13,7 +13,8 @@ import pytest
 from fakes import EntryPoint, component, found, module, offering
 
 from coordcore import Problem, hookimpl, kinds
-from coordcore.plugins import Plugins, discover
+from coordcore.discovery import discover
+from coordcore.plugins import Plugins
 
 
 def lines(plugins: Plugins) -> list[str]:

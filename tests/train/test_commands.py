@@ -24,7 +24,7 @@ def _plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / ".hub"))
     plugins = usual(EntryPoint(distribution="coordcore-train", plugin=coordcore_train.plugin))
-    for user in ("coordcore.plugins", "coordcore.manifest.loading"):
+    for user in ("coordcore.discovery", "coordcore.manifest.loading"):
         monkeypatch.setattr(f"{user}.discover", lambda **_: plugins)
 
 
