@@ -20,7 +20,8 @@ from coordcore.protocols import HeadOffset
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train import objective as module_under_test
 from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.objective import CallableHead, LinearHead, Objective, count_targets, loss_in_forward, make_targets
+from coordcore_train.objective import CallableHead, LinearHead, Objective, loss_in_forward, make_targets
+from coordcore_train.objective.targets import scope_counts
 
 ROWS, TOKENS, HIDDEN, TEXT = 3, 24, 16, 50
 FIRST = TEXT  # the coord tokens follow the text tokens
@@ -36,7 +37,7 @@ class Term:
     scope: Any
     parts: Mapping[str, Callable[[Any], Tensor]]
     weights: Mapping[str, float]
-    full_lse: bool = False
+    needs: frozenset[Any] = frozenset()
 
     def __call__(self, positions: Any) -> Mapping[str, Tensor]:
         return {name: part(positions) for name, part in self.parts.items()}
@@ -61,10 +62,10 @@ def expected_distance(positions: Any) -> Tensor:
     return distance.mean(-1) if distance.dim() == 2 else distance
 
 
-COORD = Term("coord", {"ce": bin_ce, "gate": gate}, {"ce": 1.0, "gate": 0.5}, full_lse=True)
+COORD = Term("coord", {"ce": bin_ce, "gate": gate}, {"ce": 1.0, "gate": 0.5}, frozenset({"full_lse"}))
 DISTANCE = Term("coord", {"mae": expected_distance}, {"mae": 0.0})
-TEXT_CE = Term("text", {"ce": token_ce}, {"ce": 2.0})
-TOKEN_CE = Term("token", {"ce": token_ce}, {"ce": 0.25})
+TEXT_CE = Term("text", {"ce": token_ce}, {"ce": 2.0}, frozenset({"logits"}))
+TOKEN_CE = Term("token", {"ce": token_ce}, {"ce": 0.25}, frozenset({"logits"}))
 BOX = Term("box", {"corners": expected_distance}, {"corners": 0.01})
 EVERY = [("coord", COORD), ("distance", DISTANCE), ("text", TEXT_CE), ("token", TOKEN_CE), ("box", BOX)]
 
@@ -209,7 +210,7 @@ def test_global_counts_make_two_micro_batches_one_batch() -> None:
     one, head = batch(), LinearHead(linear())
     run = Objective(EVERY, VOCAB)
     whole = run(one.hidden, head, one.targets())
-    counts = count_targets(one.targets())
+    counts = run.count(one.targets())
     halves = [one.rows(slice(0, 1)), one.rows(slice(1, 3))]
     outputs = [run(half.hidden, head, half.targets(), counts) for half in halves]
     assert (outputs[0].loss + outputs[1].loss).item() == pytest.approx(whole.loss.item(), rel=1e-5)
@@ -290,7 +291,7 @@ def test_targets_predict_the_next_label() -> None:
         "text_labels": [3, 5],
         "grid": [[[]] * 4] * 2,
     }
-    assert count_targets(targets) == [2, 2, 4, 0]
+    assert scope_counts(targets) == {"coord": 2, "text": 2, "token": 4, "box": 0}
 
 
 def test_no_shift_crosses_the_boundary_of_packed_examples() -> None:
@@ -300,7 +301,8 @@ def test_no_shift_crosses_the_boundary_of_packed_examples() -> None:
 
 
 def test_a_label_in_the_first_column_has_no_position() -> None:
-    assert count_targets(make_targets(torch.tensor([[5, -100], [FIRST, -100]]), VOCAB)) == [0, 0, 0, 0]
+    targets = make_targets(torch.tensor([[5, -100], [FIRST, -100]]), VOCAB)
+    assert scope_counts(targets) == {"coord": 0, "text": 0, "token": 0, "box": 0}
 
 
 @pytest.mark.parametrize("corners", [[0, 1, 2], [0, 1, 2, 3, 0], [0, 1, 3, 2], [1, 2, 3, 0]])

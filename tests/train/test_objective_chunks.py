@@ -29,8 +29,7 @@ SIZE = TEXT + 1000 + AFTER
 class Term:
     scope: Any
     weights: Mapping[str, float]
-    full_lse: bool = False
-    full_logits: bool = False
+    needs: frozenset[Any] = frozenset()
 
     def __call__(self, seen: Any) -> Mapping[str, Tensor]:
         return {name: PARTS[name](seen) for name in self.weights}
@@ -54,16 +53,16 @@ PARTS: dict[str, Any] = {
 TERMS: dict[str, list[tuple[str, Term]]] = {
     "coord columns": [("a", Term("coord", {"ce": 1.0, "mae": 0.5}))],
     "gates": [
-        ("a", Term("coord", {"ce": 1.0, "gate": 0.7}, full_lse=True)),
+        ("a", Term("coord", {"ce": 1.0, "gate": 0.7}, frozenset({"full_lse"}))),
         ("b", Term("text", {"text": 1.0, "text_gate": 0.3, "mass": 0.1})),
     ],
     "gate off": [("a", Term("coord", {"ce": 1.0})), ("b", Term("text", {"text": 1.0}))],
     "token": [("a", Term("token", {"text": 1.0, "mass": 0.1})), ("b", Term("coord", {"mae": 0.5}))],
     "boxes": [("a", Term("box", {"box": 1.0})), ("b", Term("text", {"text": 0.2}))],
     "logits": [
-        ("a", Term("text", {"whole": 1.0, "text_gate": 0.1}, full_logits=True)),
+        ("a", Term("text", {"whole": 1.0, "text_gate": 0.1}, frozenset({"logits"}))),
         ("b", Term("token", {"text": 0.5})),
-        ("c", Term("coord", {"gate": 1.0}, full_lse=True)),
+        ("c", Term("coord", {"gate": 1.0}, frozenset({"full_lse"}))),
         ("d", Term("box", {"box": 1.0})),
     ],
 }
@@ -306,7 +305,8 @@ def test_a_trainable_tensor_that_nobody_named_is_refused() -> None:
 
 def test_a_text_term_that_reads_what_it_said_it_would_not() -> None:
     case = make()
-    with pytest.raises(RunError, match="say full_logits = True"):
+    message = 'loss.a: it reads positions.logits, which it did not ask for; add "logits" to its needs'
+    with pytest.raises(RunError, match=message):
         Objective([("a", Term("text", {"whole": 1.0}))], VOCAB)(case.hidden, LinearHead(case.head), case.targets)
 
 
@@ -420,7 +420,7 @@ def test_a_vocabulary_of_coord_tokens_alone_trains_its_head() -> None:
     vocab = CoordVocab(ids=range(1000))
     head, hidden = nn.Linear(HIDDEN, 1000, bias=False), torch.randn(4, HIDDEN)
     targets = make_targets(torch.tensor([[-100, 5, 7, 900]]), vocab)
-    terms = [("a", Term("coord", {"ce": 1.0, "gate": 1.0}, full_lse=True))]
+    terms = [("a", Term("coord", {"ce": 1.0, "gate": 1.0}, frozenset({"full_lse"})))]
     Objective(terms, vocab)(hidden, LinearHead(head), targets).loss.backward()
     (expected,) = torch.autograd.grad(cross_entropy(head(hidden[:3]), torch.tensor([5, 7, 900])), head.weight)
     assert_close_to_scale(head.weight.grad, expected)
@@ -428,7 +428,7 @@ def test_a_vocabulary_of_coord_tokens_alone_trains_its_head() -> None:
 
 def test_a_float16_head_keeps_small_gradients_for_the_loss_scale() -> None:
     case = make(trains_head=True, offset_ids=None)
-    counts, scale = [1e6] * 4, 2.0**16
+    counts, scale = [1e6] * 5, 2.0**16
     (plain_loss,) = [Objective(TERMS["gates"], VOCAB)(case.hidden, LinearHead(case.head), case.targets, counts).loss]
     (expected,) = torch.autograd.grad(plain_loss * scale, case.head.weight)
     half = case.to(torch.float16)

@@ -19,7 +19,7 @@ from coordcore.coords import CoordVocab
 from coordcore.protocols import HeadOffset
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.objective import Objective, count_targets, loss_in_forward, make_targets
+from coordcore_train.objective import Objective, loss_in_forward, make_targets
 
 ROWS, TOKENS = 4, 30
 
@@ -33,8 +33,8 @@ def text_ce(seen: Any) -> Tensor:
 
 
 TERMS = [
-    ("coord", FunctionTerm(fn=bin_ce, full_lse=True)),
-    ("text", FunctionTerm(fn=text_ce, scope="text", full_logits=False)),
+    ("coord", FunctionTerm(fn=bin_ce, needs={"full_lse"})),
+    ("text", FunctionTerm(fn=text_ce, scope="text")),
 ]
 
 
@@ -71,7 +71,7 @@ def labels_of(vocab: CoordVocab) -> Tensor:
     return labels
 
 
-def step(model: Any, wrapped: nn.Module, vocab: CoordVocab, labels: Tensor, counts: list[int], scale: float) -> float:
+def step(model: Any, wrapped: nn.Module, vocab: CoordVocab, labels: Tensor, counts: list[float], scale: float) -> float:
     """Forward and backward of some rows; the share of the loss."""
     targets = make_targets(labels, vocab)
     inputs = torch.where(labels < 0, 65, labels)
@@ -128,7 +128,7 @@ def test_accumulation_and_gradient_checkpointing(base: Path, checkpointing: bool
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
     labels = labels_of(vocab)
-    counts = count_targets(make_targets(labels, vocab))
+    counts = Objective(TERMS, vocab).count(make_targets(labels, vocab))
     loss = sum(step(model, model, vocab, labels[row : row + 1], counts, 1.0) for row in range(ROWS))
     assert_as_alone((loss, gradients(model)), base)
 
@@ -165,7 +165,7 @@ def rank_main(rank: int, base: Path, folder: str) -> None:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
         labels = labels_of(vocab)
-        counts = count_targets(make_targets(labels, vocab))
+        counts = Objective(TERMS, vocab).count(make_targets(labels, vocab))
         # Unequal shares: the second rank has the longer answers. Both wrappers average, so each loss is doubled.
         total = torch.tensor(step(model, wrapped, vocab, labels[2 * rank : 2 * rank + 2], counts, 2.0))
         dist.all_reduce(total)

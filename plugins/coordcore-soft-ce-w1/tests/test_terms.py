@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from coordcore.coords import CoordVocab
+from coordcore.errors import RunError
 from coordcore.protocols import CoordPositions, LossTerm, TextPositions
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_soft_ce_w1 import CoordSoftCEW1Config, fused, gaussian_soft_targets, soft_cross_entropy, wasserstein_1
@@ -44,7 +45,7 @@ def test_the_default_is_one_coord_term():
     (term,) = loss_terms(CoordSoftCEW1Config())
     assert isinstance(term, LossTerm)
     assert term.scope == "coord"
-    assert term.full_lse is True
+    assert term.needs == {"full_lse"}
     assert term.weights == {
         "ce": 1.0,
         "soft_ce": 1.0,
@@ -59,14 +60,14 @@ def test_the_default_is_one_coord_term():
 
 def test_without_the_gate_the_full_vocabulary_is_not_asked_for():
     (term,) = loss_terms(CoordSoftCEW1Config(gate_weight=0.0))
-    assert term.full_lse is False
+    assert term.needs == set()
     assert set(term.weights) == {"ce", "soft_ce", "w1", "mae", "p_target", "top5"}
 
 
 def test_a_text_gate_is_a_second_term():
     _, term = loss_terms(CoordSoftCEW1Config(text_gate_weight=0.5))
     assert isinstance(term, LossTerm)
-    assert (term.scope, term.weights, term.full_lse) == ("text", {"text_gate": 0.5}, False)
+    assert (term.scope, term.weights, term.needs) == ("text", {"text_gate": 0.5}, set())
 
 
 @pytest.mark.parametrize("gate_weight", [0.0, 1.0])
@@ -288,7 +289,7 @@ def test_where_values_cannot_be_looked_at_a_bad_bin_is_nan_in_every_supervised_p
 
 def test_a_missing_full_lse_is_named():
     positions = CoordPositions(logits=torch.zeros(1, K), bins=torch.tensor([3]), values=torch.tensor([3.0]))
-    with pytest.raises(ValueError, match=r"gate_weight > 0 needs positions\.full_lse, got None"):
+    with pytest.raises(RunError, match=r'it reads positions\.full_lse, .* add "full_lse" to its needs'):
         CoordTerm(config=CoordSoftCEW1Config())(positions)
 
 
