@@ -148,7 +148,9 @@ CASES = {
         "metadata.crowd[0]: needs exactly one geometry", metadata={"crowd": [{"desc": "people"}]}
     ),
     "a crowd region in pixels": record(
-        "metadata.crowd[0].bbox_2d: 1016 > 999", NUMBERS, metadata={"crowd": [{"desc": "a", "bbox_2d": [0, 0, 1016, 9]}]}
+        "metadata.crowd[0].bbox_2d: 1016 > 999",
+        NUMBERS,
+        metadata={"crowd": [{"desc": "a", "bbox_2d": [0, 0, 1016, 9]}]},
     ),
     # an object
     "an object that is text": record("objects[0]: expected object, got str", objects=["red circle"]),
