@@ -91,7 +91,7 @@ def read_annotation(
     check_text(item.desc, f"{path}.desc")
     kind, written = _geometry(item, path)
     path = f"{path}.{kind}"
-    values, tokens = _numbers(written, path, rules)
+    values, tokens = read_numbers(written, path, rules)
     if rules.ordered and kind == "bbox_2d" and (wrong := misordered(values)):
         cure = "corners are x1, y1, x2, y2 (COCO writes x, y, w, h)"
         raise RecordError(path, f"{wrong}: {cure}", reason=cure)
@@ -141,8 +141,8 @@ def _geometry(item: RecordObject, path: str) -> tuple[str, Coordinates]:
     return kind, values
 
 
-def _numbers(written: Coordinates, path: str, rules: Rules) -> tuple[tuple[float, ...], bool]:
-    """The numbers, and whether they were written as coord tokens."""
+def read_numbers(written: Coordinates, path: str, rules: Rules) -> tuple[tuple[float, ...], bool]:
+    """The numbers, and whether they were written as coord tokens. Raises RecordError; their order is not looked at."""
     texts = [value for value in written if isinstance(value, str)]
     if texts and rules.space in ("pixel", "norm1"):
         rest = f'is text, but `space` is "{rules.space}"; write numbers, or set "bin"'

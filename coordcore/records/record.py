@@ -18,11 +18,12 @@ import msgspec
 from coordcore.coords import Quantisation, quantisation, require_same
 from coordcore.errors import InputError
 
-# JSON integers have no upper bound; these keep every later conversion to a float exact.
+# JSON numbers have no upper bound; these keep every later conversion to a float exact.
 LARGEST = 2**53
 Whole = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
-Coordinates = list[Whole | float | str]
+Real = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+Coordinates = list[Whole | Real | str]
 
 
 class RecordError(InputError):
@@ -227,7 +228,7 @@ def _structural(message: str, base: str = "") -> RecordError:
 
 
 def _unknown(path: str, key: str, kind: type) -> RecordError:
-    known = [name for name in _KEYS[kind] if not name.startswith("_")]
+    known = [name for name in _KEYS[kind] if not name.startswith("_") and name != "line"]
     near = difflib.get_close_matches(key, known, n=1)
     cure = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return RecordError(_join(path, key), f"unknown key; {cure}")

@@ -198,7 +198,7 @@ CASES = {
     "a bin with a point": raw("", "10.0"),
     "minus zero": one("", bbox_2d=[-0.0, 0, 9, 9]),
     "a bin with a fraction": raw(f"{AT}: 12.5 is not a whole number, ", "12.5", NUMBERS),
-    "a huge float": raw(f"{AT}: 1e+300 > 999: this looks like absolute pixels; ", "1e300", NUMBERS),
+    "a huge float": raw(f"{AT}[2]: expected float <= 9007199254740992", "1e300"),
     "a bin too many": raw(f"{AT}: 1000 > 999: this looks like absolute pixels; ", "1000", NUMBERS),
     "a negative bin": raw(f"{AT}: -3 < 0: ", "-3", NUMBERS),
     "reversed corners": one(f"{AT}: x2 = 12 < x1 = 300: ", NUMBERS, bbox_2d=[300, 40, 12, 412]),
@@ -222,5 +222,7 @@ def test_every_reader_says_the_same(name: str, reader: str, tmp_path: Path, monk
     right = json.dumps({**BASE, "objects": []}).encode()
     path.write_bytes(line + b"\n" + right + b"\n")
     found = READERS[reader](path, case.space)
-    expected = case.says if reader in case.by else ""
-    assert [text[: len(expected)] for text in found] == ([expected] if expected else [])
+    if case.says and reader in case.by:
+        assert [text[: len(case.says)] for text in found] == [case.says]
+    else:
+        assert found == []

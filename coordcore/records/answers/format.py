@@ -37,7 +37,7 @@ class Coords:
 
 
 @attrs.frozen
-class Fields:
+class Pair:
     """What an object is and where it is, in the one order or the other."""
 
     label: Piece
@@ -52,7 +52,7 @@ class ByKind:
     pieces: tuple[Piece, ...]
 
 
-Piece: TypeAlias = Union[str, tuple["Piece", ...], Label, Coords, Fields, ByKind]  # noqa: UP007 - refers to itself
+Piece: TypeAlias = Union[str, tuple["Piece", ...], Label, Coords, Pair, ByKind]  # noqa: UP007 - refers to itself
 Layout = tuple[str | Label | Coords, ...]
 
 
@@ -73,13 +73,13 @@ class Format:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of geometry that can be written."""
-        return tuple(_kinds(self.object))
+        return tuple(kinds_of(self.object))
 
     @lru_cache  # noqa: B019 - formats are few, and live as long as the process
     def layout(self, kind: str, geometry_first: bool = False) -> Layout:
         """An object of one kind with its choices made: literal texts, and between them the label and the coordinates.
 
-        geometry_first: the order of `Fields`.
+        geometry_first: the order of `Pair`.
         """
         found: list[str | Label | Coords] = []
         for piece in _flat(self.object, kind, geometry_first):
@@ -95,11 +95,11 @@ class Format:
 
 
 def _flat(piece: Piece, kind: str, geometry_first: bool) -> Iterator[str | Label | Coords]:
-    if isinstance(piece, Fields):
+    if isinstance(piece, Pair):
         parts: tuple[Piece, ...] = (piece.label, piece.between, piece.geometry)
         piece = parts[::-1] if geometry_first else parts
     elif isinstance(piece, ByKind):
-        piece = tuple(option for option in piece.pieces if kind in _kinds(option))
+        piece = tuple(option for option in piece.pieces if kind in kinds_of(option))
     if isinstance(piece, tuple):
         for part in piece:
             yield from _flat(part, kind, geometry_first)
@@ -107,15 +107,16 @@ def _flat(piece: Piece, kind: str, geometry_first: bool) -> Iterator[str | Label
         yield piece
 
 
-def _kinds(piece: Piece) -> Iterator[str]:
+def kinds_of(piece: Piece) -> Iterator[str]:
+    """The kinds of geometry that occur in a piece."""
     if isinstance(piece, Coords):
         yield piece.kind
     for part in _parts(piece):
-        yield from _kinds(part)
+        yield from kinds_of(part)
 
 
 def _geometry(piece: Piece) -> Piece:
-    if isinstance(piece, Fields):
+    if isinstance(piece, Pair):
         return piece.geometry
     return next((found for part in _parts(piece) if (found := _geometry(part))), "")
 
@@ -123,7 +124,7 @@ def _geometry(piece: Piece) -> Piece:
 def _parts(piece: Piece) -> tuple[Piece, ...]:
     if isinstance(piece, tuple):
         return piece
-    if isinstance(piece, Fields):
+    if isinstance(piece, Pair):
         return piece.label, piece.geometry
     return piece.pieces if isinstance(piece, ByKind) else ()
 
@@ -133,7 +134,7 @@ COORDJSON = Format(
     opening='{"objects": [',
     object=(
         "{",
-        Fields(
+        Pair(
             label=(f'"{DESC}": ', Label()),
             geometry=ByKind(tuple((f'"{kind}": [', Coords(kind, between=", "), "]") for kind in KINDS)),
             between=", ",

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from coordcore.coords import token_to_int
-from coordcore.records.answers.format import ByKind, Coords, Fields, Format, Piece
+from coordcore.records.answers.format import ByKind, Coords, Format, Pair, Piece
 from coordcore.records.answers.parse import Answer, AnswerObject, Unread, quoted
 from coordcore.records.geometry import misordered
 
@@ -74,7 +74,7 @@ def _pattern(piece: Piece, roles: list[str]) -> str:
         return re.escape(piece)
     if isinstance(piece, tuple):
         return "".join(_pattern(part, roles) for part in piece)
-    if isinstance(piece, Fields):
+    if isinstance(piece, Pair):
         between = re.escape(piece.between)
         one = _pattern(piece.label, roles) + between + _pattern(piece.geometry, roles)
         other = _pattern(piece.geometry, roles) + between + _pattern(piece.label, roles)
