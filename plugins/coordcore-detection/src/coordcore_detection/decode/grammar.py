@@ -141,6 +141,8 @@ class _Words:
 
 def _slots(automaton: Automaton) -> Array:
     takes = automaton.steps[:, COORD:] >= 0
+    if (takes.sum(1) > 1).any():
+        raise ValueError("the format is ambiguous: in one place, coordinates of two kinds may stand")
     return np.append(np.where(takes.any(1), takes.argmax(1), _NO_SLOT), _NO_SLOT)
 
 
