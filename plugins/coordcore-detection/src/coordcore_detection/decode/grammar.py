@@ -215,9 +215,10 @@ class Constraint:
 
     def advance(self, tokens: Array) -> None:
         """tokens: [B], the ones that were chosen."""
-        slot = self.grammar.slot[self.state]
+        bins = self.grammar.bin_of[tokens]
+        # Where a coordinate may stand, another format may allow text as well.
+        slot = np.where(bins >= 0, self.grammar.slot[self.state], _NO_SLOT)
         if (slot != _NO_SLOT).any():
-            bins = self.grammar.bin_of[tokens]
             for axis, start in enumerate((X1, Y1)):
                 self._lower[axis] = np.where(slot == start, bins, self._lower[axis])
             self.objects += (slot == X1) | (slot == POLY_START)
