@@ -80,7 +80,9 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 LEFT_OUT = RecordObject(desc="")
 
 _DECODER = msgspec.json.Decoder(Record)
-_KEYS = {kind: [field.encode_name for field in msgspec.structs.fields(kind)] for kind in (Record, RecordObject)}
+_KEYS: dict[type, list[str]] = {
+    kind: [field.encode_name for field in msgspec.structs.fields(kind)] for kind in (Record, RecordObject)
+}
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")

@@ -126,8 +126,8 @@ def _objects(text: str, position: int, in_list: bool, unread: list[Unread]) -> t
         try:
             if lexeme.text != "{":
                 raise _Unreadable("", f"an object belongs there, not {quoted(lexeme.text)}", lexeme.end)
-            one, position = _object(text, lexeme.end, at)
-            objects.append(one)
+            found, position = _object(text, lexeme.end, at)
+            objects.append(found)
         except _Unreadable as error:
             unread.append(Unread(at=at + error.at, reason=error.reason))
             again = _OBJECT.search(text, error.position)
@@ -180,8 +180,8 @@ def _object(text: str, position: int, at: str) -> tuple[AnswerObject, int]:
     if label is None or not label[0]:
         raise _Unreadable(f".{DESC}", "no description", position)
     coord_spans = tuple((item.start, item.end) for item in items)
-    one = AnswerObject(at=at, desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)
-    return one, key.end
+    found = AnswerObject(at=at, desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)
+    return found, key.end
 
 
 def _reject_word(lexeme: _Lexeme, what: str) -> None:
@@ -229,8 +229,8 @@ def _bins(kind: str, items: list[_Lexeme], position: int) -> tuple[int, ...]:
         return bins
     if len(bins) != 4:
         raise _Unreadable(at, f"{_count(items)}; a bbox_2d has 4", position)
-    if wrong := misordered(bins):
-        raise _Unreadable(at, wrong, position)
+    if order := misordered(bins):
+        raise _Unreadable(at, order, position)
     return bins
 
 

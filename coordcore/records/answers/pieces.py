@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from coordcore.coords import token_to_int
 from coordcore.records.answers.format import ByKind, Coords, Format, Pair, Piece
-from coordcore.records.answers.parse import Answer, AnswerObject, Unread, quoted
+from coordcore.records.answers.parse import Answer, AnswerObject, Span, Unread, quoted
 from coordcore.records.geometry import misordered
 
 _COORD = re.compile(r"<\|coord_(?:0|[1-9][0-9]{0,2})\|>")
@@ -45,7 +45,8 @@ def parse_pieces(text: str, form: Format) -> Answer:
 
 
 def _object(found: re.Match[str], roles: tuple[str, ...], at: str) -> AnswerObject | Unread:
-    desc, desc_span, kind, spans = "", (0, 0), "", ()
+    desc, desc_span, kind = "", (0, 0), ""
+    spans: tuple[Span, ...] = ()
     for group, role in enumerate(roles, start=1):
         if found[group] is None:
             continue

@@ -98,9 +98,9 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
             found = read_annotations(record, _ANY_NUMBERS, left_out)
         except RecordError as error:
             wrong.append(error)
-        for error in (*wrong, *left_out.objects, *left_out.parts):
-            problems[error.reason] = problems.get(error.reason, 0) + 1
-            examples.setdefault(error.reason, f"line {number}: {error}")
+        for left in (*wrong, *left_out.objects, *left_out.parts):
+            problems[left.reason] = problems.get(left.reason, 0) + 1
+            examples.setdefault(left.reason, f"line {number}: {left}")
         if wrong:
             continue
         files.append((record.images[0], record.width, record.height))

@@ -86,10 +86,10 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             shape.difficult = not item.crowd and item.index in difficult
         shapes += _points(points, number, how, left_out)
         account.objects.read += len(record.objects or ()) + len(crowd_regions(record)) + len(points)
-        for error in left_out.objects:
-            account.drop_object(error.reason, f"line {number}: {error}")
-        for error in left_out.parts:
-            account.note(error.reason, f"line {number}: {error}")
+        for wrong in left_out.objects:
+            account.drop_object(wrong.reason, f"line {number}: {wrong}")
+        for needless in left_out.parts:
+            account.note(needless.reason, f"line {number}: {needless}")
         yield SourceImage(
             file=clean_path(record.images[0]),
             width=record.width,
