@@ -37,8 +37,8 @@ def check(loaded: Loaded) -> list[Problem]:
         *_evaluation(run),
         *loaded.hooks.check(run),
     ]
-    if plugins.has_engine:
-        problems += plugins.engine.check(run)
+    for engine in plugins.engines():
+        problems += engine.check(run)
     return in_order(loaded.document.placed(problem) for problem in problems)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 from typer.core import TyperGroup
 
 from coordcore import __version__
-from coordcore.components import Command
-from coordcore.errors import InputError, ManifestError, Problem, RunError
+from coordcore.errors import InputError, ManifestError, RunError
 from coordcore.options import AsJson, ManifestFile, Overrides
 
 if TYPE_CHECKING:
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
-_FROM = {
-    **dict.fromkeys(("run", "expand", "merge"), ("coordcore-train", "coordcore[train]")),
-    **dict.fromkeys(
-        ("predict", "calibrate", "eval", "compare", "report"), ("coordcore-detection", "coordcore-detection")
-    ),
-    "data": ("coordcore-data", "coordcore-data"),
-    "doctor": ("coordcore-doctor", "coordcore-doctor"),
+_COMMANDS = {
+    "coordcore-train": ("run", "expand", "merge"),
+    "coordcore-detection": ("predict", "calibrate", "eval", "compare", "report"),
+    "coordcore-data": ("data",),
+    "coordcore-doctor": ("doctor",),
 }
-"""The project's other commands -> the distribution that adds each, and what to install for it."""
+"""The project's other distributions and the commands that each adds, to say what to install for one."""
+
+_STYLE: Any = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": "markdown"}
+"""Of every command: typer's own markup would take "[model]" for a tag, and show nothing."""
 
 
 class _Commands(TyperGroup):
@@ -37,57 +38,51 @@ class _Commands(TyperGroup):
     # Typer carries a command-line library of its own and names it privately, hence Any.
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *sorted(_plugin_commands())]
+        return [*super().list_commands(ctx), *sorted(_discovered().commands())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or _plugin_command(cmd_name)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in _FROM and self.get_command(ctx, args[0]) is None:
-            with _exit_codes():
-                raise InputError(_not_here(args[0]))
-        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         with _exit_codes():
             return super().invoke(ctx)
 
 
-def _plugin_commands() -> dict[str, Command]:
-    from coordcore.plugins import discover
+def _discovered() -> Plugins:
+    from coordcore.discovery import discover
 
-    return discover().commands()
-
-
-def _not_here(name: str) -> str:
-    """What to install for a command that the project has and this environment has not."""
-    from coordcore.plugins import discover
-
-    distribution, wanted = _FROM[name]
-    found = discover()
-    for info in found.infos:
-        if info.distribution == distribution and info.status != "ready":
-            return f"`{name}` comes with {distribution}, which is installed and {info.status}: {info.reason}"
-    for conflict in found.conflicts:
-        if (conflict.kind, conflict.name) == ("command", name):
-            return f"`{name}` is {conflict.reason}"
-    return f"`{name}` comes with {distribution}; pip install '{wanted}'"
+    return discover()
 
 
 def _plugin_command(name: str) -> Any:
-    command = _plugin_commands().get(name)
+    """The command that a plugin adds, None where there is none. Raises InputError for one that could be installed."""
+    plugins = _discovered()
+    command = plugins.commands().get(name)
     if command is None:
+        _require_installed(name, plugins)
         return None
     loaded = command.load()
     if not isinstance(loaded, typer.Typer):
-        function, loaded = (
-            loaded,
-            typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"),
-        )
+        function, loaded = loaded, typer.Typer(**_STYLE)
         loaded.command(name)(function)
     found = typer.main.get_command(loaded)
     found.name, found.short_help = name, command.summary
     return found
+
+
+def _require_installed(name: str, plugins: Plugins) -> None:
+    """Raise InputError for a command of the project that is not here: what to install, or what is wrong with it."""
+    for owner in (owner for owner, names in _COMMANDS.items() if name in names):
+        package = "coordcore[train]" if owner == "coordcore-train" else owner
+        answers = [
+            f"`{name}` is {one.reason}" for one in plugins.conflicts if (one.kind, one.name) == ("command", name)
+        ]
+        answers += [
+            f"`{name}` comes with {owner}, which is installed and {info.status}: {info.reason}"
+            for info in plugins.infos
+            if info.distribution == owner and info.status != "ready"
+        ]
+        raise InputError([*answers, f"`{name}` comes with {owner}; pip install '{package}'"][0])
 
 
 app = typer.Typer(
@@ -95,9 +90,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Fine-tune vision-language models that speak boxes as coordinate tokens.",
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # the default one takes "[model]" for markup, and shows nothing
+    **_STYLE,
 )
 
 
@@ -106,25 +99,16 @@ def _exit_codes() -> Iterator[None]:
     """Turn the errors a user can mend into a message and an exit code."""
     try:
         yield
-    except ManifestError as error:
-        _report(error.problems)
-        raise typer.Exit(WRONG_INPUT) from error
-    except InputError as error:
-        typer.echo(f"coordcore: {error}", err=True)
-        raise typer.Exit(WRONG_INPUT) from error
-    except RunError as error:
-        typer.echo(f"coordcore: {error}", err=True)
-        raise typer.Exit(FAILED) from error
+    except (InputError, RunError) as error:
+        if isinstance(error, ManifestError):
+            count = len(error.problems)
+            typer.echo(f"{error}\n{count} problem{'s' if count > 1 else ''} found", err=True)
+        else:
+            typer.echo(f"coordcore: {error}", err=True)
+        raise typer.Exit(FAILED if isinstance(error, RunError) else WRONG_INPUT) from error
     except KeyboardInterrupt as error:
         typer.echo("coordcore: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from error
-
-
-def _report(problems: Iterable[Problem]) -> None:
-    lines = [str(problem) for problem in problems]
-    for line in lines:
-        typer.echo(line, err=True)
-    typer.echo(f"{len(lines)} problem{'s' if len(lines) > 1 else ''} found", err=True)
 
 
 def _version(wanted: bool) -> None:
@@ -157,18 +141,18 @@ def check(manifest: ManifestFile, overrides: Overrides = None) -> None:
 @app.command()
 def plugins(json: AsJson = False) -> None:
     """List the installed plugins, what they offer, and why one could not be loaded."""
-    from coordcore.plugins import discover
-
-    found = discover()
+    found = _discovered()
     if json:
-        _echo_json(_plugins_json(found))
+        conflicts = [attrs.asdict(conflict) for conflict in found.conflicts]
+        _echo_json({"plugins": [_plugin_json(info) for info in found.infos], "conflicts": conflicts})
         return
-    rows = [(one.distribution, one.version, one.status, _offer(one)) for one in found.infos]
+    rows = [(info.distribution, info.version, info.status, _offer(info)) for info in found.infos]
     if sys.stdout.isatty():
         _print_table(("distribution", "version", "status", "components"), rows)
     else:
-        for distribution, version, status, offer in rows:
-            typer.echo(f"{distribution} {version} {status}: {offer}")
+        typer.echo(
+            "\n".join(f"{distribution} {version} {status}: {offer}" for distribution, version, status, offer in rows)
+        )
     for conflict in found.conflicts:
         typer.echo(f"conflict: {conflict}")
 
@@ -182,28 +166,12 @@ def _offer(info: PluginInfo) -> str:
     return "; ".join([told, *info.notes])
 
 
-def _plugins_json(found: Plugins) -> dict[str, Any]:
+def _plugin_json(info: PluginInfo) -> dict[str, Any]:
+    names = ("distribution", "version", "entry_point", "status", "reason", "notes")
     return {
-        "plugins": [
-            {
-                "distribution": one.distribution,
-                "version": one.version,
-                "entry_point": one.entry_point,
-                "status": one.status,
-                "reason": one.reason,
-                "notes": list(one.notes),
-                "components": [
-                    {"kind": str(kind), "name": component.name, "summary": component.summary}
-                    for kind, component in one.components
-                ],
-                "commands": [{"name": command.name, "summary": command.summary} for command in one.commands],
-            }
-            for one in found.infos
-        ],
-        "conflicts": [
-            {"kind": str(one.kind), "name": one.name, "distributions": list(one.distributions)}
-            for one in found.conflicts
-        ],
+        **{name: getattr(info, name) for name in names},
+        "components": [{"kind": kind, "name": one.name, "summary": one.summary} for kind, one in info.components],
+        "commands": [{"name": command.name, "summary": command.summary} for command in info.commands],
     }
 
 
@@ -235,9 +203,8 @@ def schema(
 ) -> None:
     """Print the keys of a section with types, defaults and help; without one, list the sections."""
     from coordcore import schema as schemas
-    from coordcore.plugins import discover
 
-    found = discover()
+    found = _discovered()
     if section is None and not json:
         typer.echo(schemas.overview(found))
         return

@@ -15,49 +15,37 @@ HowMany = Literal["one", "some", "any"]
 class Kind(str):
     """A row of the table. It is the name of its manifest section, too: `[loss.<name>]` belongs to the kind "loss".
 
-    hook: the function by which a plugin offers components of this kind.
-    noun, plural: what messages call one and several.
+    noun, plural: what messages call one and several; the plural is the noun with an "s" unless given.
     protocol: the class in `coordcore.protocols` that a component of this kind builds.
     how_many: in a run. default: the component of a run that names none, None where it must name one or has none.
     order: what the order in the file means, for `coordcore schema`; empty where there can be only one.
     changes_weights: whether a run that was cut off must continue with the same ones.
-    checks: "module:NAME", the conformance kit's checks of this kind; None where there are only the common ones.
+    kit: whether `coordcore.testing.<section>_checks` has checks of this kind beside those of every kind.
     note: what an author of such a component must know, the end of the hook's documentation.
     """
 
-    hook: str
     noun: str
     plural: str
     protocol: str
     how_many: HowMany
-    default: str | None
-    order: str
-    changes_weights: bool
-    checks: str | None
-    note: str
+    default: str | None = None
+    order: str = ""
+    changes_weights: bool = True
+    kit: bool = True
+    note: str = ""
 
-    def __new__(
-        cls,
-        section: str,
-        *,
-        hook: str,
-        noun: str,
-        plural: str,
-        protocol: str,
-        how_many: HowMany,
-        default: str | None = None,
-        order: str = "",
-        changes_weights: bool = True,
-        checks: str | None = None,
-        note: str = "",
-    ) -> Kind:
+    def __new__(cls, section: str, **columns: Any) -> Kind:
         kind = super().__new__(cls, section)
-        rest: dict[str, Any] = {name: value for name, value in locals().items() if name in cls.__annotations__}
-        vars(kind).update(rest)
+        vars(kind).update({"plural": f"{columns['noun']}s", **columns})
         return kind
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:  # for copies and pickles
         return (str(self),), vars(self)
+
+    @property
+    def hook(self) -> str:
+        """The function by which a plugin offers components of this kind."""
+        return f"coordcore_{self.plural.replace(' ', '_')}"
 
     @property
     def required(self) -> bool:
@@ -72,74 +60,24 @@ class Kind(str):
     @property
     def amount(self) -> str:
         """How many a manifest names, in words."""
-        if self.how_many == "one":
-            return "exactly one" if self.default is None else f"one; {self.default} when absent"
-        words = {"some": "at least one", "any": "any number"}[self.how_many]
+        if self.default is not None:
+            return f"one; {self.default} when absent"
+        words = {"one": "exactly one", "some": "at least one", "any": "any number"}[self.how_many]
         return f"{words}, {self.order}" if self.order else words
 
 
-DATA = Kind(
-    "data",
-    hook="coordcore_data_builders",
-    noun="data builder",
-    plural="data builders",
-    protocol="DataBuilder",
-    how_many="one",
-    checks="coordcore.testing.data_checks:CHECKS",
-)
-TEMPLATE = Kind(
-    "template",
-    hook="coordcore_template_adapters",
-    noun="template adapter",
-    plural="template adapters",
-    protocol="TemplateAdapter",
-    how_many="one",
-    default="plain",
-    checks="coordcore.testing.template_checks:CHECKS",
-)
-SURGERY = Kind(
-    "surgery",
-    hook="coordcore_surgeries",
-    noun="surgery",
-    plural="model surgeries",
-    protocol="ModelSurgery",
-    how_many="any",
-    order="applied in the order of the file",
-    checks="coordcore.testing.surgery_checks:CHECKS",
-    note="`claims` names the modules that it changes.",
-)
-LOSS = Kind(
-    "loss",
-    hook="coordcore_losses",
-    noun="loss",
-    plural="losses",
-    protocol="LossTerm",
-    how_many="some",
-    checks="coordcore.testing.loss_checks:CHECKS",
-    note="`build` may give a list of terms. A loss that supervises coord positions says so:\n"
-    "`provides=lambda config: [coordcore.COORD_SUPERVISION]`.",
-)
-OPTIMIZER = Kind(
-    "optimizer",
-    hook="coordcore_optimizers",
-    noun="optimizer",
-    plural="optimizers",
-    protocol="OptimizerFactory",
-    how_many="one",
-    default="adamw",
-    checks="coordcore.testing.optimizer_checks:CHECKS",
-)
-EVAL = Kind(
-    "eval",
-    hook="coordcore_evaluators",
-    noun="evaluator",
-    plural="evaluators",
-    protocol="Evaluator",
-    how_many="any",
-    order="called in the order of the file",
-    changes_weights=False,  # what it finds depends on a trained checkpoint, so the kit has no checks of its own
-    note="Called once the run is merged. A run that was cut off can be continued with others.",
-)
+_SUPERVISION = """`build` may give a list of terms. A loss that supervises coord positions says so:
+`provides=lambda config: [coordcore.COORD_SUPERVISION]`."""
+_MERGED = "Called once the run is merged. A run that was cut off can be continued with others."
+_AFTER: Any = {"changes_weights": False, "kit": False}  # what it finds depends on a trained checkpoint
+_APPLIED, _CALLED = "applied in the order of the file", "called in the order of the file"
+
+DATA = Kind("data", noun="data builder", protocol="DataBuilder", how_many="one")
+TEMPLATE = Kind("template", noun="template adapter", protocol="TemplateAdapter", how_many="one", default="plain")
+SURGERY = Kind("surgery", noun="surgery", plural="surgeries", protocol="ModelSurgery", how_many="any", order=_APPLIED)
+LOSS = Kind("loss", noun="loss", plural="losses", protocol="LossTerm", how_many="some", note=_SUPERVISION)
+OPTIMIZER = Kind("optimizer", noun="optimizer", protocol="OptimizerFactory", how_many="one", default="adamw")
+EVAL = Kind("eval", noun="evaluator", protocol="Evaluator", how_many="any", order=_CALLED, note=_MERGED, **_AFTER)
 
 KINDS: tuple[Kind, ...] = (DATA, TEMPLATE, SURGERY, LOSS, OPTIMIZER, EVAL)
 """Every kind, in the order in which a run builds and lists them."""

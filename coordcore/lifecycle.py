@@ -7,19 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pluggy
+
 from coordcore.errors import Problem, RunError
 from coordcore.guard import guarded
 
 if TYPE_CHECKING:
     from coordcore.manifest.sections import Manifest
-    from coordcore.plugins import PluginInfo
 
 
 class Hooks:
     """The lifecycle hooks of some plugins, typed. Called in the order in which the plugins are listed."""
 
-    def __init__(self, infos: Sequence[PluginInfo]) -> None:
-        self._infos = infos
+    def __init__(self, relays: Sequence[tuple[str, pluggy.HookRelay]]) -> None:
+        """`relays`: each plugin's distribution and its own hooks."""
+        self._relays = relays
 
     def check(self, run: Manifest) -> Iterator[Problem]:
         """What the plugins' `coordcore_check`, and the `check` of every selected component, report about `run`.
@@ -30,12 +32,9 @@ class Hooks:
             check = selected.component.check
             ask = partial(map, check, [selected.config], [run])
             yield from _asked(ask, selected.path, selected.distribution)
-        for info in self._infos:
-            if info.relay is None:
-                continue
-            own = [selected.path for selected in run.selected if selected.distribution == info.distribution]
-            place = own[0] if own else "requires"
-            yield from _asked(partial(info.relay.coordcore_check, run=run), place, info.distribution)
+        for distribution, relay in self._relays:
+            own = [selected.path for selected in run.selected if selected.distribution == distribution]
+            yield from _asked(partial(relay.coordcore_check, run=run), own[0] if own else "requires", distribution)
 
     def step_ended(self, step: int, metrics: Mapping[str, float]) -> None:
         """Tell the plugins that a step was logged. Raises RunError, with the plugin's name, for what one raises."""
@@ -46,11 +45,11 @@ class Hooks:
         self._tell("coordcore_run_ended", run_dir=run_dir, error=error)
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        for info in self._infos:
+        for distribution, relay in self._relays:
             try:
-                getattr(info.relay, hook)(**arguments)
+                getattr(relay, hook)(**arguments)
             except Exception as error:  # named and passed on, whatever it is
-                raise RunError(f"plugin {info.distribution}: {hook} raised {type(error).__name__}: {error}") from error
+                raise RunError(f"plugin {distribution}: {hook} raised {type(error).__name__}: {error}") from error
 
 
 def _asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:

@@ -16,31 +16,26 @@ from coordcore.manifest.types import default, is_required, keys, type_name
 from coordcore.plugins import Plugins
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Section:
     """One table of the manifest. path: "" for the keys above all tables. owner: distribution and version."""
 
     path: str
     summary: str
-    owner: str
     config: type[Any]
+    owner: str = ""
 
 
 def sections(plugins: Plugins) -> list[Section]:
     """Every section a manifest can have with these plugins: the core's own first."""
-    found = [Section(path="", summary="keys above all sections", owner="", config=Manifest)]
-    for key, field in keys(Manifest).items():
-        config = _config_class(field.type)
-        if config is not None and config is not Selected:
-            summary = (config.__doc__ or "").split(": ", 1)[-1].split(".")[0]
-            found.append(Section(path=key, summary=summary, owner="", config=config))
+    found = [Section("", "keys above all sections", Manifest)]
+    for key, config in _tables("", Manifest):
+        found.append(Section(key, (config.__doc__ or "").split(": ", 1)[-1].split(".")[0], config))
     for kind in plugins.kinds:
         for name in plugins.names(kind):
             component, distribution = plugins.get(kind, name), plugins.distribution(kind, name)
             owner = f"{distribution} {plugins.version(distribution)}"
-            found.append(
-                Section(path=f"{kind}.{name}", summary=component.summary, owner=owner, config=component.config)
-            )
+            found.append(Section(f"{kind}.{name}", component.summary, component.config, owner))
     return found
 
 
@@ -57,14 +52,18 @@ def find(path: str, plugins: Plugins) -> list[Section]:
 def overview(plugins: Plugins) -> str:
     """Every section with one line each, components under their kind."""
     every = sections(plugins)
-    width = max(len(one.path) for one in every) + 4
-    lines = [f"before any section: extends, drop, {', '.join(_own_keys(Manifest))}", ""]
-    lines += [f"{f'[{one.path}]':<{width}}{one.summary}" for one in every if one.path and "." not in one.path]
-    for kind in plugins.kinds:
-        lines += ["", f"{kind.noun}: {kind.amount}"]
-        lines += [
-            f"{f'[{one.path}]':<{width}}{one.summary} ({one.owner})" for one in every if one.path.startswith(f"{kind}.")
+    width = max(len(section.path) for section in every) + 4
+
+    def listed(of: str) -> list[str]:
+        return [
+            f"{f'[{section.path}]':<{width}}{section.summary}{f' ({section.owner})' if section.owner else ''}"
+            for section in every
+            if section.path.rpartition(".")[0] == of and section.path
         ]
+
+    lines = [f"before any section: extends, drop, {', '.join(_own_keys(Manifest))}", "", *listed("")]
+    for kind in plugins.kinds:
+        lines += ["", f"{kind.noun}: {kind.amount}", *listed(kind)]
     return "\n".join(lines)
 
 
@@ -73,7 +72,7 @@ def text(section: Section) -> str:
     owner = f" ({section.owner})" if section.owner else ""
     lines = [f"# {section.summary}{owner}"] + ([f"[{section.path}]"] if section.path else [])
     lines += _key_lines(section.config)
-    for path, config in _tables(section.path, section.config):
+    for path, config in _tables(section.path, section.config) if section.path else ():
         lines += ["", f"[{path}]", *_key_lines(config)]
     return "\n".join(lines)
 
@@ -96,28 +95,26 @@ def _toml(value: Any) -> str:
     import tomli_w
 
     if isinstance(value, list):
-        return f"[{', '.join(_toml(one) for one in value)}]"
+        return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(tomli_w.dumps({key: 0})[:-2] + _toml(one) for key, one in value.items())}}}"
+        return f"{{{', '.join(tomli_w.dumps({key: 0})[:-2] + _toml(item) for key, item in value.items())}}}"
     return tomli_w.dumps({"key": value}).removeprefix("key = ").rstrip()
 
 
 def _own_keys(config: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     """The keys that are no tables of their own."""
-    return {
-        key: field
-        for key, field in keys(config).items()
-        if _config_class(field.type) is None and field.metadata.get("help") is not None
-    }
+    fields = keys(config).items()
+    return {key: field for key, field in fields if _config_class(field.type) is None and "help" in field.metadata}
 
 
 def _tables(path: str, config: type[Any]) -> Iterator[tuple[str, type[Any]]]:
-    """Nested sections of a component; the core's own have none, and list themselves."""
-    for key, field in keys(config).items() if config is not Manifest else ():
+    """The tables inside a section, at any depth."""
+    for key, field in keys(config).items():
         inner = _config_class(field.type)
-        if inner is not None:
-            yield f"{path}.{key}", inner
-            yield from _tables(f"{path}.{key}", inner)
+        if inner is not None and inner is not Selected:
+            here = f"{path}.{key}" if path else key
+            yield here, inner
+            yield from _tables(here, inner)
 
 
 def _config_class(wanted: Any) -> type[Any] | None:
@@ -128,22 +125,14 @@ def _config_class(wanted: Any) -> type[Any] | None:
 
 def as_json(section: Section) -> dict[str, Any]:
     """A section as plain values, for editors and scripts. `default` is left out where there is none."""
-    return {
-        "section": section.path,
-        "summary": section.summary,
-        "owner": section.owner,
-        "keys": [_key_json(key, field) for key, field in keys(section.config).items() if key != "selected"],
-    }
+    described = [_key_json(key, field) for key, field in keys(section.config).items() if key != "selected"]
+    return {"section": section.path, "summary": section.summary, "owner": section.owner, "keys": described}
 
 
 def _key_json(key: str, field: attrs.Attribute[Any]) -> dict[str, Any]:
     inner = _config_class(field.type)
-    described = {
-        "key": key,
-        "type": type_name(field.type),
-        "required": is_required(field),
-        "help": field.metadata.get("help", ""),
-    }
+    words = field.metadata.get("help", "")
+    described = {"key": key, "type": type_name(field.type), "required": is_required(field), "help": words}
     if inner is not None:
         described["keys"] = [_key_json(name, one) for name, one in keys(inner).items()]
     elif not is_required(field) and default(field) not in (None, attrs.NOTHING):

@@ -6,18 +6,21 @@ its arguments. Installed plugins are left out, so that the result is the same ev
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import typer
 
-from coordcore import schema
+from coordcore import hookspecs, schema
 from coordcore.cli import app
-from coordcore.manifest.resolve import SECTIONS_WITHOUT_EFFECT, WITHOUT_EFFECT
-from coordcore.plugins import discover
+from coordcore.discovery import discover
+from coordcore.kinds import KINDS
+from coordcore.manifest.resolve import WITHOUT_EFFECT, sections_without_effect
+from coordcore_train import commands as engine_commands
 from coordcore_train.swift import known as swift_arguments
 
-FILES = [Path(__file__).parent / "reference" / name for name in ("manifest.md", "cli.md")]
+FILES = [Path(__file__).parent / "reference" / name for name in ("manifest.md", "cli.md", "hooks.md")]
 
 _PART = re.compile(r"(<!-- generated: (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -46,16 +49,19 @@ def refused() -> str:
 
 def without_effect() -> str:
     """Keys that are no part of the fingerprint."""
-    keys = [f"`{key}`" for key in SECTIONS_WITHOUT_EFFECT]
+    keys = [f"`{key}`" for key in sections_without_effect()]
     keys += [f"`{section}.{key}`" for section, names in WITHOUT_EFFECT.items() for key in names]
     return ", ".join(keys)
 
 
 def commands() -> str:
-    """Every command with its arguments and options."""
-    root = typer.main.get_command(app)
+    """The commands of the engine and of the core, with their arguments and options."""
+    engine = typer.Typer(rich_markup_mode="markdown")
+    for function in (engine_commands.run, engine_commands.expand, engine_commands.merge):
+        engine.command()(function)
     parts = []
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    every = {**typer.main.get_command(engine).commands, **typer.main.get_command(app).commands}  # type: ignore[attr-defined]
+    for name, command in every.items():
         rows = []
         for parameter in command.params:
             if parameter.name == "help":
@@ -66,6 +72,24 @@ def commands() -> str:
             required = " Required." if parameter.required else ""
             rows.append(f"| `{label}` | {parameter.help}{required} |")
         parts.append("\n".join([f"### coordcore {name}", "", command.help, "", "| | |", "| --- | --- |", *rows]))
+    return "\n\n".join(parts)
+
+
+def kinds() -> str:
+    """The table of kinds."""
+    rows = [
+        f"| `[{kind}.<name>]` | {kind.noun} | {kind.amount} | `{kind.hook}` | `{kind.protocol}` |" for kind in KINDS
+    ]
+    return "\n".join(["| section | kind | in a run | hook | `build` gives |", "|---|---|---|---|---|", *rows])
+
+
+def hooks(*names: str) -> str:
+    """Hooks with their signatures and docstrings: those that offer components, or those named."""
+    every = vars(hookspecs.hooks())
+    parts = []
+    for name in names or [kind.hook for kind in KINDS]:
+        signature = f"def {name}{inspect.signature(every[name])}".replace("'", "")
+        parts.append(f"### `{name}`\n\n```python\n{signature}\n```\n\n{inspect.getdoc(every[name])}")
     return "\n\n".join(parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordcore.errors import ManifestError
-from coordcore.manifest.load import Loaded, load
+from coordcore.manifest.loading import Loaded, load
 from coordcore.manifest.read import Document, Origin
 from coordcore.manifest.resolve import as_document, fingerprint, resolved
 from coordcore.manifest.sections import MANIFEST_VERSION, Manifest

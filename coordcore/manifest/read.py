@@ -67,14 +67,13 @@ def read(file: Path, overrides: Iterable[str], problems: list[Problem], kinds: I
 
     Appends to `problems`; the document is worth looking at only when nothing was appended.
     """
-    single = [kind for kind in kinds if kind.single]
-    document = _read_with_bases(file, (), problems, single) or _empty(_shown(file), _folder(file))
-    top = _read_overrides(overrides, document, problems)
-    return merge(document, top, problems, single)
+    reader = _Reader(problems, [kind for kind in kinds if kind.single])
+    document = reader.with_bases(file, ()) or _empty(file)
+    return merge(document, _read_overrides(overrides, document, problems), problems, reader.single)
 
 
-def _empty(file: str, folder: Path) -> Document:
-    return Document(data={}, origins={(): Origin(file, None, folder)})
+def _empty(file: Path) -> Document:
+    return Document(data={}, origins={(): Origin(_shown(file), None, _folder(file))})
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -92,54 +91,61 @@ def _folder(file: Path) -> Path:
     return Path(os.path.abspath(file)).parent
 
 
-def _read_with_bases(
-    file: Path, chain: tuple[Path, ...], problems: list[Problem], single: Iterable[str]
-) -> Document | None:
-    """`file` on top of its bases; None when it cannot be read. `chain` holds the files that led here."""
-    own = _read_file(file, problems)
-    if own is None:
-        return None
-    base = _empty(_shown(file), _folder(file))
-    for path, name in _names(own, "extends", problems):
-        parent = file.parent / Path(name).expanduser()
-        chain_here = (*chain, file)
-        if parent.resolve() in [one.resolve() for one in chain_here]:
-            names = " -> ".join(_shown(one) for one in (*chain_here, parent))
-            problems.append(own.problem(path, f"the files extend each other in a circle: {names}"))
+@attrs.frozen
+class _Reader:
+    """Reads manifest files. problems: where what is wrong goes. single: the kinds of which a run has one component."""
+
+    problems: list[Problem]
+    single: list[Kind]
+
+    def with_bases(self, file: Path, chain: tuple[Path, ...]) -> Document | None:
+        """`file` on top of its bases; None when it cannot be read. `chain` holds the files that led here."""
+        own = self.alone(file)
+        if own is None:
+            return None
+        base = _empty(file)
+        for path, name in _names(own, "extends", self.problems):
+            document = self._base(own, path, file.parent / Path(name).expanduser(), (*chain, file))
+            base = merge(base, document, self.problems, self.single) if document is not None else base
+        own.data.pop("extends", None)
+        for of_that_file_alone in ("name", "resolved"):
+            base.data.pop(of_that_file_alone, None)
+        return merge(base, own, self.problems, self.single)
+
+    def _base(self, own: Document, path: KeyPath, parent: Path, chain: tuple[Path, ...]) -> Document | None:
+        """What the key at `path` of `own` extends."""
+        if parent.resolve() in [file.resolve() for file in chain]:
+            names = " -> ".join(_shown(file) for file in (*chain, parent))
+            self.problems.append(own.problem(path, f"the files extend each other in a circle: {names}"))
         elif not parent.exists():
-            problems.append(own.problem(path, f"no such file: {_shown(parent)}"))
+            self.problems.append(own.problem(path, f"no such file: {_shown(parent)}"))
         else:
-            document = _read_with_bases(parent, chain_here, problems, single)
-            if document is not None:
-                base = merge(base, document, problems, single)
-    own.data.pop("extends", None)
-    for of_that_file_alone in ("name", "resolved"):
-        base.data.pop(of_that_file_alone, None)
-    return merge(base, own, problems, single)
+            return self.with_bases(parent, chain)
+        return None
 
-
-def _read_file(file: Path, problems: list[Problem]) -> Document | None:
-    shown = _shown(file)
-    line = None
-    try:
-        raw = file.read_bytes()
-        text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
-        data = tomli.loads(text)
-    except OSError as error:
-        message = f"cannot be read: {(error.strerror or str(error)).lower()}"
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8: byte 0x{raw[error.start]:02x}"
-        line = raw.count(b"\n", 0, error.start) + 1
-    except tomli.TOMLDecodeError as error:
-        message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
-        line = error.lineno
-    else:
-        folder = _folder(file)
-        origins = {path: Origin(shown, line, folder) for path, line in locate(text).items()}
-        document = Document(data=data, origins={(): Origin(shown, None, folder), **origins})
-        return document if _is_our_version(document, problems) else None
-    problems.append(Problem(path="", message=message, file=shown, line=line))
-    return None
+    def alone(self, file: Path) -> Document | None:
+        """The document in `file` by itself; None when it cannot be read."""
+        line = None
+        try:
+            raw = file.read_bytes()
+            text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
+            document = _empty(file)
+            document.data.update(tomli.loads(text))
+        except OSError as error:
+            message = f"cannot be read: {(error.strerror or str(error)).lower()}"
+        except UnicodeDecodeError as error:
+            message = f"not UTF-8: byte 0x{raw[error.start]:02x}"
+            line = raw.count(b"\n", 0, error.start) + 1
+        except tomli.TOMLDecodeError as error:
+            message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+            line = error.lineno
+        else:
+            whole = document.origins[()]
+            origins = {path: attrs.evolve(whole, line=line) for path, line in locate(text).items()}
+            document = attrs.evolve(document, origins={(): whole, **origins})
+            return document if _is_our_version(document, self.problems) else None
+        self.problems.append(Problem(path="", message=message, file=_shown(file), line=line))
+        return None
 
 
 def _is_our_version(document: Document, problems: list[Problem]) -> bool:

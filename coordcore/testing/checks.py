@@ -18,8 +18,8 @@ import pluggy
 
 from coordcore import hookspecs
 from coordcore.components import Component
+from coordcore.discovery import discover
 from coordcore.kinds import KINDS, Kind
-from coordcore.plugins import discover
 from coordcore.testing.building import build, config_or_default
 
 Check = Callable[..., None]
@@ -117,10 +117,7 @@ COMMON: tuple[Check, ...] = (
 def checks_for(kind: Kind | str) -> tuple[Check, ...]:
     """Every check of one kind of component: those that hold for all kinds first. Raises KeyError for no kind."""
     row = {str(one): one for one in KINDS}[kind] if not isinstance(kind, Kind) else kind
-    if row.checks is None:
-        return COMMON
-    module, _, name = row.checks.partition(":")
-    of_kind: tuple[Check, ...] = getattr(import_module(module), name)
+    of_kind: tuple[Check, ...] = import_module(f"coordcore.testing.{row}_checks").CHECKS if row.kit else ()
     return COMMON + of_kind
 
 

@@ -12,8 +12,9 @@ import attrs
 from attrs.validators import ge, gt, in_, max_len, min_len
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, Component, Kind, hookimpl, kinds, option
+from coordcore.discovery import discover
 from coordcore.hookspecs import GROUP
-from coordcore.plugins import Plugins, discover
+from coordcore.plugins import Plugins
 
 
 def module(**members: Any) -> ModuleType:
@@ -106,9 +107,10 @@ class FuzzyConfig:
             raise ValueError(f"low must be at most high ({self.high}), got {self.low}")
 
 
-def usual() -> Plugins:
-    """A data builder, a loss and a surgery, of one distribution each."""
+def usual(*more: EntryPoint) -> Plugins:
+    """A data builder, a loss and a surgery, of one distribution each, and `more`."""
     return found(
+        *more,
         EntryPoint(
             distribution="made-boxes",
             plugin=offering(

@@ -1,41 +1,29 @@
-"""Rules that no single section can see: capabilities, claims, the base checkpoint, ms-swift's arguments."""
+"""Rules that no single section can see: capabilities, claims, what plugins and the engine report."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import EntryPoint, component, found, module, offering, usual
+from fakes import EntryPoint, component, found, offering, usual
 
 from coordcore import COORD_SUPERVISION, Problem, hookimpl, kinds
 from coordcore.check import check, notes
-from coordcore.coords import CoordVocab, ints_to_tokens
 from coordcore.manifest import Loaded, Manifest, load
 from coordcore.plugins import Plugins
-from coordcore.quantisation import quantisation
-from coordcore_train.swift import known as swift_arguments
 
 PLAIN = '[model]\nbase = "base"\n[data.plain_text]\n[loss.text_ce]\n'
 BOXES = '[model]\nbase = "base"\n[data.boxes]\ntrain = "boxes.jsonl"\n[loss.fuzzy]\n'
-IDS = tuple(range(70, 1070))
+NO_ENGINE = (
+    "the base checkpoint and [train.swift] were not checked: no engine is installed; pip install 'coordcore[train]'"
+)
 
 
 @pytest.fixture(autouse=True)
-def _base(tmp_path: Path) -> None:
-    checkpoint(tmp_path / "base", tokens=dict(zip(ints_to_tokens(range(1000)), IDS, strict=True)))
+def _records() -> None:
     Path("boxes.jsonl").touch()
-
-
-def checkpoint(folder: Path, *, tokens: dict[str, int], vocab_size: int = 1088, model_type: str = "qwen3_vl") -> None:
-    """What `check` reads of a checkpoint; the weights are an empty file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    added = [{"id": token_id, "content": token, "special": False} for token, token_id in tokens.items()]
-    config = {"model_type": model_type, "text_config": {"vocab_size": vocab_size}}
-    folder.joinpath("config.json").write_text(json.dumps(config))
-    folder.joinpath("tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    folder.joinpath("model.safetensors").touch()
 
 
 def loaded(text: str, *overrides: str, plugins: Plugins | None = None) -> Loaded:
@@ -45,14 +33,13 @@ def loaded(text: str, *overrides: str, plugins: Plugins | None = None) -> Loaded
 
 def problems(text: str, *overrides: str, plugins: Plugins | None = None) -> list[str]:
     result = loaded(text, *overrides, plugins=plugins)
-    found_problems = check(result, result.plugins)
-    return [str(one).replace(str(Path.cwd()), "{cwd}") for one in found_problems]
+    return [str(problem).replace(str(Path.cwd()), "{cwd}") for problem in check(result)]
 
 
 @pytest.mark.parametrize("text", [PLAIN, BOXES])
 def test_a_right_manifest_has_no_problems(text: str) -> None:
     assert problems(text) == []
-    assert notes(loaded(text)) == []
+    assert notes(loaded(text)) == [NO_ENGINE]
 
 
 # --- components -----------------------------------------------------------------------------------------------------
@@ -114,261 +101,32 @@ def test_surgeries_on_different_modules_go_together() -> None:
 
 def test_what_plugins_report_is_placed_in_the_file() -> None:
     def coordcore_check(run: Manifest) -> list[Problem]:
-        assert [one.path for one in run.of(kinds.LOSS)] == ["loss.text_ce"]
-        return [Problem(path="train.steps", message=f"{run.manifest.train.steps} is too few")]
+        assert [selected.path for selected in run.of(kinds.LOSS)] == ["loss.text_ce"]
+        return [Problem(path="train.steps", message=f"{run.train.steps} is too few")]
 
-    plugins = found(
-        EntryPoint(plugin=offering(kinds.DATA, component("plain_text"))),
-        EntryPoint(distribution="critic", plugin=module(coordcore_check=hookimpl(coordcore_check))),
-    )
+    critic = offering(kinds.DATA, component("plain_text"))
+    vars(critic)["coordcore_check"] = hookimpl(coordcore_check)
 
-    assert problems(PLAIN + "[train]\nsteps = 3\n", plugins=plugins) == ["m.toml:6: train.steps: 3 is too few"]
-
-
-# --- the base checkpoint --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("base", "expected"),
-    [
-        ("./none", "no such folder: {cwd}/none"),
-        ("m.toml", "{cwd}/m.toml is a file; name the checkpoint's folder"),
-        ("package:not_installed_here/base", "package not_installed_here is not installed; "
-            "pip install not-installed-here"),
-        ("package:attrs/base", "package attrs has no folder 'base'"),
-        ("package:attrs", "must be package:NAME/FOLDER, as in package:coordcore_demo/base, got 'package:attrs'"),
-        ("empty", "{cwd}/empty/config.json: no such file; is {cwd}/empty a checkpoint folder?"),
-        ("llama", "{cwd}/llama is a 'llama' model; this coordcore trains 'qwen3_vl'"),
-    ],
-)  # fmt: skip
-def test_a_base_that_cannot_be_trained(base: str, expected: str) -> None:
-    Path("empty").mkdir()
-    checkpoint(Path("llama"), tokens={}, model_type="llama")
-
-    assert problems(PLAIN.replace('"base"', f'"{base}"')) == [f"m.toml:2: model.base: {expected}"]
-
-
-def test_a_base_in_a_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "site" / "made_package"
-    checkpoint(package / "base", tokens={})
-    package.joinpath("__init__.py").write_text("raise AssertionError('imported')")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-
-    assert problems(PLAIN.replace('"base"', '"package:made_package/base"')) == []
-
-
-def test_a_hub_id_in_the_local_cache_is_looked_into() -> None:
-    repository = Path(".hub/models--Qwen--tiny")
-    checkpoint(repository / "snapshots/abc", tokens={}, model_type="llama")
-    repository.joinpath("refs").mkdir()
-    repository.joinpath("refs/main").write_text("abc")
-
-    assert problems(PLAIN.replace('"base"', '"Qwen/tiny"')) == [
-        "m.toml:2: model.base: {cwd}/.hub/models--Qwen--tiny/snapshots/abc is a 'llama' model; "
-        "this coordcore trains 'qwen3_vl'"
+    assert problems(PLAIN + "[train]\nsteps = 3\n", plugins=found(EntryPoint(plugin=critic))) == [
+        "m.toml:6: train.steps: 3 is too few"
     ]
 
 
-def test_a_hub_id_that_must_be_downloaded_is_only_noted() -> None:
-    text = PLAIN.replace('"base"', '"Qwen/Qwen3-VL-2B-Instruct"')
+def test_a_component_checks_its_own_section_in_the_whole() -> None:
+    def check_steps(_config: Any, run: Manifest) -> Iterator[Problem]:
+        if run.train.steps is None:
+            yield Problem(path="data.plain_text", message="needs train.steps; set it")
 
-    assert problems(text) == []
-    assert notes(loaded(text)) == [
-        "model.base: Qwen/Qwen3-VL-2B-Instruct is not in the local hub cache; a run downloads it"
-    ]
+    plugins = found(EntryPoint(plugin=offering(kinds.DATA, component("plain_text", check=check_steps))))
 
-
-def test_a_base_without_safetensors() -> None:
-    Path("base/model.safetensors").unlink()
-    Path("base/pytorch_model.bin").touch()
-
-    assert problems(PLAIN) == [
-        "m.toml:2: model.base: {cwd}/base holds no model.safetensors and no model.safetensors.index.json; "
-        "save the model with safe serialization"
-    ]
-
-
-def test_a_base_with_a_shard_missing() -> None:
-    Path("base/model.safetensors").rename("base/model-1.safetensors")
-    names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
-    Path("base/model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-
-    assert problems(PLAIN) == [
-        "m.toml:2: model.base: {cwd}/base: model.safetensors.index.json names model-2.safetensors, which is missing; "
-        "download it again"
-    ]
-
-
-def test_an_index_beside_a_single_file_is_not_read() -> None:
-    # As transformers has it.
-    Path("base/model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}')
-
-    assert problems(PLAIN) == []
-
-
-def test_a_base_without_coord_tokens_needs_a_vocab_section() -> None:
-    checkpoint(Path("base"), tokens={})
-
-    assert problems(BOXES) == [
-        "m.toml:2: model.base: {cwd}/base has no coord tokens; add a [vocab] section, "
-        "or expand it with coordcore expand"
-    ]
-    assert problems(BOXES + "[vocab]\n") == []
-    assert problems(PLAIN) == []
-
-
-def test_coord_tokens_outside_the_vocabulary() -> None:
-    tokens = dict(zip(ints_to_tokens(range(1000)), IDS, strict=True))
-    checkpoint(Path("base"), tokens=tokens, vocab_size=1069)
-    (message,) = problems(BOXES)
-
-    assert message.startswith("m.toml:2: model.base: {cwd}/base: the tokenizer has coord token ids outside the 1069")
-
-
-def test_a_base_with_another_quantisation() -> None:
-    from coordcore_train.checkpoint.folder import write_checkpoint_info
-
-    write_checkpoint_info(Path("base"), quantisation=quantisation("qwen_1000"), vocab=CoordVocab(ids=IDS))
-
-    assert problems(BOXES) == [
-        "m.toml: coords.quantisation: {cwd}/base was made with qwen_1000 (version 1), "
-        "this run says nearest_999 (version 1); use one convention throughout"
-    ]
-    assert problems(BOXES, "coords.quantisation=qwen_1000") == []
+    assert problems(PLAIN, plugins=plugins) == ["m.toml:3: data.plain_text: needs train.steps; set it"]
+    assert problems(PLAIN + "[train]\nsteps = 3\n", plugins=plugins) == []
 
 
 def test_missing_files_are_reported() -> None:
     Path("boxes.jsonl").unlink()
 
     assert problems(BOXES) == ["m.toml:4: data.boxes.train: no such file: {cwd}/boxes.jsonl"]
-
-
-# --- ms-swift's arguments -------------------------------------------------------------------------------------------
-
-
-KNOWN = {
-    "neftune_noise_alpha": ["float", "none"],
-    "padding_free": ["bool"],
-    "lora_bias": [["literal", "none"], ["literal", "all"]],
-    "report_to": ["list"],
-    "model_kwargs": ["dict", "str", "none"],
-    "warmup_steps": ["float"],
-}
-
-
-@pytest.fixture
-def _ms_swift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(swift_arguments, "installed_version", lambda: "4.6.0")
-    cache = tmp_path / ".cache"
-    cache.mkdir()
-    cache.joinpath("swift-arguments-4.6.0.json").write_text(json.dumps(KNOWN))
-
-
-@pytest.mark.usefixtures("_ms_swift")
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("learning_rate = 1e-4", "set train.learning_rate instead"),
-        (
-            "use_liger_kernel = true",
-            "not available: its fused loss reads lm_head.weight itself "
-            "and passes over coordcore's losses and surgeries",
-        ),
-        (
-            "packing = true",
-            "not available: examples are encoded one by one when they are needed, "
-            "so nothing is known of them beforehand",
-        ),
-        (
-            "padding_free = true",
-            "without flash attention the examples of a batch would see each other; "
-            'set model.attention = "flash_attention_2" (it is "auto")',
-        ),
-        ("neftune_alpha = 5", "ms-swift 4.6.0 has no such argument; did you mean 'neftune_noise_alpha'?"),
-        ("zzz = 5", "ms-swift 4.6.0 has no such argument"),
-        ('neftune_noise_alpha = "5"', "must be a number, got '5'"),
-        ('lora_bias = "some"', "must be 'none' or 'all', got 'some'"),
-        ('report_to = "tensorboard"', "must be an array, got 'tensorboard'"),
-        ("model_kwargs = true", "must be a table or a string, got true"),
-    ],
-)  # fmt: skip
-def test_an_ms_swift_argument_that_cannot_be(line: str, expected: str) -> None:
-    name = line.split()[0]
-
-    assert problems(f"{PLAIN}[train.swift]\n{line}\n") == [f"m.toml:6: train.swift.{name}: {expected}"]
-
-
-@pytest.mark.usefixtures("_ms_swift")
-@pytest.mark.parametrize(
-    "line",
-    ["neftune_noise_alpha = 5", "neftune_noise_alpha = 5.5", 'lora_bias = "all"', 'report_to = ["tensorboard"]',
-     "model_kwargs = { a = 1 }", "padding_free = false"],
-)  # fmt: skip
-def test_an_ms_swift_argument_that_can_be(line: str) -> None:
-    assert problems(f"{PLAIN}[train.swift]\n{line}\n") == []
-
-
-@pytest.mark.usefixtures("_ms_swift")
-def test_padding_free_goes_with_flash_attention() -> None:
-    assert problems(f"{PLAIN}[train.swift]\npadding_free = true\n", "model.attention=flash_attention_2") == []
-
-
-def test_without_ms_swift_only_our_own_rules_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swift_arguments, "installed_version", lambda: None)
-    text = f"{PLAIN}[train.swift]\nseed = 1\nanything = 2\n"
-
-    assert problems(text) == ["m.toml:6: train.swift.seed: set train.seed instead"]
-    assert notes(loaded(text)) == ["train.swift: ms-swift is not installed here, so its arguments were not checked"]
-
-
-def test_ms_swift_is_asked_once_for_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "swift").mkdir()
-    (tmp_path / "swift/__init__.py").touch()
-    (tmp_path / "swift/arguments.py").write_text(
-        "import dataclasses, typing\n"
-        "print('a library that chatters')\n"
-        "@dataclasses.dataclass\n"
-        "class SftArguments:\n"
-        "    a: int = 0\n"
-        "    b: typing.Optional[float] = None\n"
-        "    c: 'str | list[str]' = ''\n"
-        "    d: typing.Literal['x', 1] = 'x'\n"
-        "    e: typing.Union[dict, bytes] = b''\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    asked = swift_arguments.known_arguments("0.0")
-    (tmp_path / "swift/arguments.py").write_text("raise AssertionError('asked again')")
-
-    expected: dict[str, Any] = {
-        "a": ["int"], "b": ["float", "none"], "c": ["str", "list"], "d": [["literal", "x"], ["literal", 1]],
-        "e": ["dict", "other"],
-    }  # fmt: skip
-    assert asked == expected
-    assert swift_arguments.known_arguments("0.0") == expected
-
-
-def test_an_ms_swift_that_cannot_be_imported_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "swift.py").write_text("raise ImportError('libcuda is missing')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(swift_arguments, "installed_version", lambda: "0.0")
-
-    assert problems(f"{PLAIN}[train.swift]\nx = 1\n") == [
-        "m.toml:5: train.swift: ms-swift 0.0 is installed and cannot be imported: ImportError: libcuda is missing"
-    ]
-
-
-def test_no_argument_is_both_ours_and_refused() -> None:
-    assert swift_arguments.OWNED.keys() & swift_arguments.REFUSED.keys() == set()
-
-
-def test_every_owner_is_a_key_of_the_manifest() -> None:
-    from coordcore.manifest.sections import Launch, Model, Output, Train, Tuner
-    from coordcore.manifest.types import keys
-
-    sections = {"model": Model, "tuner": Tuner, "train": Train, "launch": Launch, "output": Output}
-    known = {f"{name}.{key}" for name, section in sections.items() for key in keys(section)}
-
-    assert set(swift_arguments.OWNED.values()) - known == set()
 
 
 # --- evaluation, plugins ----------------------------------------------------------------------------------------------
@@ -385,5 +143,6 @@ def test_evaluating_checkpoints_needs_an_evaluator_and_checkpoints() -> None:
 
 def test_blocking_what_is_not_installed_is_noted() -> None:
     assert notes(loaded(PLAIN + '\n[plugins]\nblock = ["coordcore-sotf-ce"]\n')) == [
-        "plugins.block: no installed plugin's distribution is called 'coordcore-sotf-ce'; blocks nothing"
+        NO_ENGINE,
+        "plugins.block: no installed plugin's distribution is called 'coordcore-sotf-ce'; blocks nothing",
     ]

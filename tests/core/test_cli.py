@@ -16,6 +16,7 @@ import typer
 from fakes import EntryPoint, component, found, offering, usual
 from typer.testing import CliRunner, Result
 
+import coordcore.cli
 import coordcore.plugins
 from coordcore import Command, InputError, __version__, hookimpl, kinds
 from coordcore.cli import app
@@ -34,7 +35,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, plugins: Plugins) -> None:
-    for user in ("coordcore.plugins", "coordcore.manifest.load"):
+    for user in ("coordcore.discovery", "coordcore.manifest.loading"):
         monkeypatch.setattr(f"{user}.discover", lambda **_: plugins)
 
 
@@ -71,7 +72,8 @@ def test_check_of_a_right_manifest() -> None:
 
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
-        "note: model.base: Qwen/Qwen3-VL-2B-Instruct is not in the local hub cache; a run downloads it\n"
+        "note: the base checkpoint and [train.swift] were not checked: no engine is installed; "
+        "pip install 'coordcore[train]'\n"
         "m.toml: no problems found\n"
     )
 
@@ -114,61 +116,33 @@ def test_a_missing_argument_is_a_usage_error() -> None:
     assert invoke("check").exit_code == 2
 
 
-# --- run ------------------------------------------------------------------------------------------------------------
-
-
-def test_run_hands_the_loaded_manifest_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("m.toml").write_text(PLAIN)
-    calls: list[Any] = []
-    replace_module(
-        monkeypatch, "coordcore_train.run", run=lambda loaded, **options: calls.append((loaded.manifest, options))
-    )
-    result = invoke("run", "m.toml", "--set", "train.steps=3", "--output", "out", "--overwrite")
-
-    assert result.exit_code == 0
-    ((manifest, options),) = calls
-    assert (manifest.name, manifest.train.steps) == ("m", 3)
-    assert options == {"output": Path("out"), "overwrite": True}
-
-
-def test_run_does_not_start_the_engine_on_a_wrong_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("m.toml").write_text(PLAIN + "[train]\nsteps = 0\n")
-    replace_module(monkeypatch, "coordcore_train.run")
-    result = invoke("run", "m.toml")
-
-    assert (result.exit_code, result.stderr) == (2, "m.toml:6: train.steps: must be > 0, got 0\n1 problem found\n")
+# --- run, without an engine -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "message"),
+    ("command", "answer"),
     [
-        (InputError("output.dir: x exists; choose another"), 2, "coordcore: output.dir: x exists; choose another\n"),
-        (RunError("step 3: loss.fuzzy became NaN"), 1, "coordcore: step 3: loss.fuzzy became NaN\n"),
-        (KeyboardInterrupt(), 130, "coordcore: interrupted\n"),
+        ("run", "`run` comes with coordcore-train; pip install 'coordcore[train]'"),
+        ("merge", "`merge` comes with coordcore-train; pip install 'coordcore[train]'"),
+        ("predict", "`predict` comes with coordcore-detection; pip install 'coordcore-detection'"),
+        ("doctor", "`doctor` comes with coordcore-doctor; pip install 'coordcore-doctor'"),
     ],
 )
-def test_the_engine_decides_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
-) -> None:
-    def run(_loaded: Any, **_options: Any) -> None:
-        raise error
+def test_a_command_that_is_not_installed_says_what_to_install(command: str, answer: str) -> None:
+    result = invoke(command, "m.toml")
 
-    Path("m.toml").write_text(PLAIN)
-    replace_module(monkeypatch, "coordcore_train.run", run=run)
-    result = invoke("run", "m.toml")
-
-    assert (result.exit_code, result.stderr) == (code, message)
+    assert (result.exit_code, result.stderr) == (2, f"coordcore: {answer}\n")
 
 
-def test_a_bug_is_not_dressed_up_as_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(_loaded: Any, **_options: Any) -> None:
-        raise ZeroDivisionError("a bug")
+def test_an_engine_that_cannot_be_loaded_is_no_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> ModuleType:
+        raise ImportError("libcuda is missing")
 
-    Path("m.toml").write_text(PLAIN)
-    replace_module(monkeypatch, "coordcore_train.run", run=run)
-    result = invoke("run", "m.toml")
+    install(monkeypatch, found(EntryPoint(distribution="coordcore-train", plugin=broken)))
 
-    assert (result.exit_code, repr(result.exception)) == (1, "ZeroDivisionError('a bug')")
+    assert invoke("run", "m.toml").stderr == (
+        "coordcore: `run` comes with coordcore-train, which is installed and failed: ImportError: libcuda is missing\n"
+    )
 
 
 # --- plugins --------------------------------------------------------------------------------------------------------
@@ -217,7 +191,7 @@ def test_plugins_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads(invoke("plugins", "--json").stdout)
 
     assert document["plugins"][1] == {
-        "distribution": "a", "version": "1.0", "entry_point": "made_up", "status": "ready", "reason": "",
+        "distribution": "a", "version": "1.0", "entry_point": "made_up", "status": "ready", "reason": "", "notes": [],
         "components": [
             {"kind": "loss", "name": "same", "summary": "same"}, {"kind": "loss", "name": "mine", "summary": "mine"},
         ],
@@ -314,73 +288,6 @@ def test_an_unknown_section() -> None:
         2,
         "coordcore: there is no section 'loss.fuzy'; did you mean 'loss.fuzzy'?\n",
     )
-
-
-# --- expand and merge -----------------------------------------------------------------------------------------------
-
-
-def test_expand_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-
-    class Report:
-        output, rows_before, rows_after = "out", 10, 1024
-
-    def expand(*places: Path, **options: Any) -> type[Report]:
-        calls.append((places, options))
-        return Report
-
-    Path("base").mkdir()
-    replace_module(monkeypatch, "coordcore_train.checkpoint.expand", expand=expand)
-    options = (
-        "--output",
-        "out",
-        "--initialiser",
-        "smooth",
-        "--seed",
-        "3",
-        "--quantisation",
-        "qwen_1000",
-        "--overwrite",
-    )
-    result = invoke("expand", "base", *options)
-
-    assert (result.exit_code, result.stdout) == (0, "out: 1000 coord tokens, 10 -> 1024 rows\n")
-    ((places, given),) = calls
-    assert places == (Path.cwd() / "base", Path("out"))
-    assert str(given.pop("quantisation")) == "qwen_1000 (version 1)"
-    assert given == {"initialiser": "smooth", "seed": 3, "overwrite": True}
-
-
-@pytest.mark.parametrize(
-    ("base", "quantisation", "message"),
-    [
-        ("none", "nearest_999", "no such folder: {cwd}/none"),
-        ("Qwen/x", "nearest_999", "Qwen/x is not in the local hub cache; fetch it with: hf download Qwen/x"),
-        ("base", "near", "unknown quantisation 'near'; available: "),
-    ],
-)
-def test_expand_of_what_is_not_there(base: str, quantisation: str, message: str) -> None:
-    Path("base").mkdir()
-    result = invoke("expand", base, "--output", "out", "--quantisation", quantisation)
-
-    assert result.exit_code == 2
-    assert result.stderr.startswith("coordcore: " + message.replace("{cwd}", str(Path.cwd())))
-
-
-def test_merge_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-
-    def merge_run(*places: Path, **options: Any) -> str:
-        calls.append((places, options))
-        return "out: merged from runs/x/checkpoints/checkpoint-3"
-
-    replace_module(monkeypatch, "coordcore_train.checkpoint.merge.run", merge_run=merge_run)
-    replace_module(monkeypatch, "coordcore_train.run.quiet", quiet=lambda: None)
-    replace_module(monkeypatch, "coordcore_train.run")
-    result = invoke("merge", "runs/x", "--output", "out", "--compare-logits")
-
-    assert (result.exit_code, result.stdout) == (0, "out: merged from runs/x/checkpoints/checkpoint-3\n")
-    assert calls == [((Path("runs/x"), Path("out")), {"checkpoint": None, "compare_logits": True})]
 
 
 # --- imports --------------------------------------------------------------------------------------------------------
@@ -482,19 +389,15 @@ def test_commands_of_one_name_belong_to_nobody(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_command_of_coordcore_s_own_name_is_refused() -> None:
-    (_, info) = found(EntryPoint(plugin=commanding("run", lambda: None))).infos
+    (_, info) = found(EntryPoint(plugin=commanding("check", lambda: None))).infos
 
     assert (info.status, info.reason) == (
         "failed",
-        "offers a command 'run', which is coordcore's own; give it another name",
+        "offers a command 'check', which is coordcore's own; give it another name",
     )
 
 
 def test_coordcore_s_own_commands_are_known() -> None:
-    from coordcore.plugins import OWN_COMMANDS
+    from coordcore.builtins import COMMANDS
 
-    assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == OWN_COMMANDS
-
-
-def test_help_keeps_square_brackets() -> None:
-    assert "as in [model] base" in invoke("expand", "--help").output
+    assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == COMMANDS

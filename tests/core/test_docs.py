@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import attrs
@@ -18,10 +17,6 @@ from coordcore.cli import app
 from coordcore.plugins import Plugins
 
 DOCS = Path(__file__).parents[2] / "docs"
-sys.path.insert(0, str(DOCS))
-
-import generate  # noqa: E402
-
 MANIFEST = (DOCS / "reference/manifest.md").read_text()
 
 
@@ -52,14 +47,7 @@ def plugins() -> Plugins:
 def _files(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in re.findall(r"<!-- file: (\S+) -->\n```toml\n(.*?)```", MANIFEST, re.DOTALL):
         Path(name).write_text(text)
-    monkeypatch.setattr("coordcore.manifest.load.discover", lambda **_: plugins())
-
-
-@pytest.mark.parametrize("file", generate.FILES, ids=lambda one: one.name)
-def test_the_generated_parts_are_up_to_date(file: Path) -> None:
-    text = file.read_text()
-
-    assert generate.regenerate(text) == text, "run: python docs/generate.py"
+    monkeypatch.setattr("coordcore.manifest.loading.discover", lambda **_: plugins())
 
 
 @pytest.mark.usefixtures("_files")

@@ -14,7 +14,9 @@ SPECS = vars(hookspecs.hooks())
 
 def documented() -> dict[str, tuple[str, str]]:
     """Hook -> its signature and its text, as the page has them."""
-    sections = re.findall(r"^### `(\w+)`\n\n```python\n(.*?)\n```\n\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    sections = re.findall(
+        r"^### `(\w+)`\n\n```python\n(.*?)\n```\n\n(.*?)(?=^##|^<!--|\Z)", PAGE, re.DOTALL | re.MULTILINE
+    )
     return {name: (signature, text.strip()) for name, signature, text in sections}
 
 

@@ -6,7 +6,7 @@ import inspect
 import re
 from pathlib import Path
 
-from coordcore import Kind
+from coordcore.kinds import KINDS
 from coordcore.testing.checks import COMMON, checks_for
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/test-a-plugin.md").read_text(encoding="utf-8")
@@ -15,5 +15,5 @@ PAGE = (Path(__file__).parents[2] / "docs/how-to/test-a-plugin.md").read_text(en
 def test_every_check_stands_on_the_page() -> None:
     listed = re.findall(r"^\| ([\w ]+) \| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
     checks = [("every component", one) for one in COMMON]
-    checks += [(kind.value, one) for kind in Kind for one in checks_for(kind)[len(COMMON) :]]
+    checks += [(str(kind), one) for kind in KINDS for one in checks_for(kind)[len(COMMON) :]]
     assert listed == [(kind, one.__name__, inspect.getdoc(one)) for kind, one in checks]

@@ -13,8 +13,8 @@ import pytest
 from fakes import EntryPoint, component, found, module, offering
 
 from coordcore import Problem, hookimpl, kinds
-from coordcore.manifest import Manifest
-from coordcore.plugins import Plugins, discover
+from coordcore.discovery import discover
+from coordcore.plugins import Plugins
 
 
 def lines(plugins: Plugins) -> list[str]:
@@ -138,7 +138,7 @@ def misspelt_hook() -> ModuleType:
 
 def hook_of_nobody() -> ModuleType:
     """unknown hook 'train'; known: coordcore_check, coordcore_commands, coordcore_data_builders, \
-coordcore_evaluators, coordcore_losses, coordcore_optimizers, coordcore_run_ended, coordcore_step_ended, \
+coordcore_engine, coordcore_evaluators, coordcore_losses, coordcore_optimizers, coordcore_run_ended, coordcore_step_ended, \
 coordcore_surgeries, coordcore_template_adapters"""
     return module(train=hookimpl(lambda: []))
 
@@ -293,35 +293,6 @@ def test_nobody_replaces_a_component_of_the_core() -> None:
 
     assert [one.distributions for one in plugins.conflicts] == [("coordcore", "bold")]
     assert plugins.names(kinds.LOSS) == []
-
-
-def test_lifecycle_hooks_reach_every_plugin_in_order() -> None:
-    seen: list[Any] = []
-
-    def recorder(name: str) -> ModuleType:
-        def coordcore_check(run: Manifest) -> list[Problem]:
-            return [Problem(path=name, message="seen")]
-
-        def coordcore_step_ended(step: int, metrics: dict[str, float]) -> None:
-            seen.append((name, step, metrics))
-
-        def coordcore_run_ended(run_dir: Path, error: BaseException | None) -> None:
-            seen.append((name, run_dir, error))
-
-        hooks = (coordcore_check, coordcore_step_ended, coordcore_run_ended)
-        return module(**{hook.__name__: hookimpl(hook) for hook in hooks})
-
-    hook = found(
-        EntryPoint(distribution="b", plugin=recorder("b")), EntryPoint(distribution="a", plugin=recorder("a"))
-    ).hook
-    problems = hook.check(Manifest(manifest=None, selected=()))
-    hook.step_ended(3, {"loss": 1.0})
-    hook.run_ended(Path("runs/x"), None)
-
-    assert [one.path for one in problems] == ["a", "b"]
-    assert {one[1:] for one in seen if one[1] != 3} == {(Path("runs/x"), None)}
-    assert sorted(one[0] for one in seen) == ["a", "a", "b", "b"]
-    assert ("a", 3, {"loss": 1.0}) in seen
 
 
 def test_an_installed_distribution_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

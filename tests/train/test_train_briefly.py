@@ -9,8 +9,8 @@ import pytest
 import support  # noqa: F401 - puts the fakes on the path
 
 from coordcore import kinds
+from coordcore.discovery import discover
 from coordcore.manifest import ManifestError
-from coordcore.plugins import discover
 from coordcore.testing import logged, train_briefly
 
 

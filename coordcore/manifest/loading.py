@@ -12,6 +12,7 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 
 from coordcore.components import Selected
+from coordcore.discovery import discover
 from coordcore.errors import ManifestError, Problem
 from coordcore.kinds import KINDS, Kind
 from coordcore.lifecycle import Hooks
@@ -21,7 +22,7 @@ from coordcore.manifest.sections import PACKAGE, Coords, Manifest, is_hub_id
 from coordcore.manifest.sections import Plugins as PluginsSection
 from coordcore.manifest.structure import Structurer, did_you_mean
 from coordcore.manifest.types import keys, show
-from coordcore.plugins import Plugins, discover
+from coordcore.plugins import Plugins
 from coordcore.quantisation import QUANTISATIONS
 
 _LAUNCH_WORDS = {

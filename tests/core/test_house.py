@@ -1,0 +1,148 @@
+"""The house as docs/explanation/house.md describes it: how large the core is, what it imports, and who imports whom."""
+
+from __future__ import annotations
+
+import ast
+import io
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 2_500
+"""Lines of code that the core may have: without docstrings, comments, blank lines and the conformance kit."""
+
+HEAVY = ("torch", "transformers", "peft", "swift", "safetensors", "accelerate")
+
+
+def sources(package: Path) -> dict[str, Path]:
+    """Module -> source file of everything in a package."""
+    files = sorted(package.rglob("*.py"))
+    names = [".".join((package.name, *file.relative_to(package).with_suffix("").parts)) for file in files]
+    return {name.removesuffix(".__init__"): file for name, file in zip(names, files, strict=True)}
+
+
+CORE = sources(ROOT / "coordcore")
+PLUGINS = {package.name: sources(package) for package in sorted(ROOT.glob("plugins/*/src/*")) if package.is_dir()}
+MODULES = {**CORE, **{name: file for modules in PLUGINS.values() for name, file in modules.items()}}
+
+
+# --- size ---
+
+
+def code_lines(file: Path) -> int:
+    """The lines of a source file that hold code."""
+    text = file.read_text(encoding="utf-8")
+    empty = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in empty:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(lines)
+
+
+def test_lines_without_code_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "made.py"
+    documentation = '"""Two\n\nlines."""\n\n# a comment\n'
+    code = 'x = """two\nlines"""\n\n\ndef f():\n    """Doc."""\n    return (  # why\n        x\n    )\n'
+    file.write_text(documentation + code)
+
+    assert code_lines(file) == 6
+
+
+def test_the_core_is_small(record_property: pytest.RecordProperty) -> None:
+    counted = {name: code_lines(file) for name, file in CORE.items() if not name.startswith("coordcore.testing")}
+    total = sum(counted.values())
+    record_property("lines of code in the core", total)
+    print(f"the core has {total} lines of code")
+    largest = ", ".join(f"{name} {size}" for name, size in sorted(counted.items(), key=lambda item: -item[1])[:5])
+
+    assert total <= LIMIT, f"the core has {total} lines of code, {LIMIT} at most; the largest: {largest}"
+
+
+# --- imports ---
+
+TRAP = """
+import importlib, sys
+class Trap:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in %r:
+            raise ImportError(f"{name} was imported")
+sys.meta_path.insert(0, Trap())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def test_no_module_of_the_core_imports_torch() -> None:
+    # pytest itself is imported by one module of the kit, inside a function.
+    command = [sys.executable, "-c", TRAP % (HEAVY,), *(name for name in CORE if name != "coordcore.__main__")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def imports(file: Path, *, for_types: bool) -> Iterator[str]:
+    """The modules that a source file imports, inside functions too; `for_types`: under TYPE_CHECKING as well."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in guarded and not for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner_name = f"{node.module}.{alias.name}"
+                yield inner_name if inner_name in MODULES else node.module
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph = {
+        name: {found for found in imports(file, for_types=False) if found in MODULES and found != name}
+        for name, file in MODULES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("package", PLUGINS)
+def test_a_plugin_builds_on_the_core_and_on_the_engine_alone(package: str) -> None:
+    own = {name.partition(".")[0] for file in PLUGINS[package].values() for name in imports(file, for_types=True)}
+    allowed = {package, "coordcore", "coordcore_train"}
+
+    assert {name for name in own if name.startswith("coordcore")} <= allowed
+
+
+def test_only_the_kit_of_the_core_knows_the_engine() -> None:
+    knowing = {
+        name
+        for name, file in CORE.items()
+        for found in imports(file, for_types=True)
+        if found.startswith("coordcore_") and not name.startswith("coordcore.testing")
+    }
+
+    assert knowing == set()
+
+
+@pytest.mark.parametrize("package", ["coordcore", *PLUGINS])
+def test_every_module_says_first_what_it_holds(package: str) -> None:
+    modules = CORE if package == "coordcore" else PLUGINS[package]
+    silent = [name for name, file in modules.items() if not ast.get_docstring(ast.parse(file.read_text()))]
+
+    assert silent == []

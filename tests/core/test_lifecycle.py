@@ -1,0 +1,239 @@
+"""Hooks reach only whom they concern, and nothing a plugin does in one reaches a run that does not name it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fakes import EntryPoint, component, found, module, offering
+
+from coordcore import Problem, RunError, hookimpl, kinds
+from coordcore.check import check
+from coordcore.manifest import Manifest, load
+from coordcore.plugins import Plugins
+
+NAMED = '[model]\nbase = "base"\n[data.mine]\n[loss.text_ce]\n'
+FOREIGN = '[model]\nbase = "base"\n[data.other]\n[loss.text_ce]\n'
+
+
+def with_hooks(**hooks: Callable[..., Any]) -> ModuleType:
+    """A plugin that offers `data.mine` and has these hooks."""
+    plugin = offering(kinds.DATA, component("mine"))
+    vars(plugin).update({name: hookimpl(function) for name, function in hooks.items()})
+    return plugin
+
+
+def beside(plugin: ModuleType) -> Plugins:
+    """The distribution "strange" with this plugin, and one that offers `data.other`."""
+    other = offering(kinds.DATA, component("other"))
+    return found(EntryPoint(distribution="strange", plugin=plugin), EntryPoint(distribution="other", plugin=other))
+
+
+def problems(text: str, plugins: Plugins) -> list[str]:
+    Path("m.toml").write_text(text)
+    return [str(problem) for problem in check(load("m.toml", (), plugins))]
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def raises(run: Manifest) -> Any:
+    """raised KeyError: 'x'"""
+    raise KeyError("x")
+
+
+def exits(run: Manifest) -> Any:
+    """raised SystemExit: 3"""
+    sys.exit(3)
+
+
+def a_string(run: Manifest) -> Any:
+    """returned 'all is well', which is no iterable of Problem objects"""
+    return "all is well"
+
+
+def a_number(run: Manifest) -> Any:
+    """returned 3, which is no iterable of Problem objects"""
+    return 3
+
+
+def strings(run: Manifest) -> Any:
+    """reported 'too few steps', which is no Problem"""
+    return ["too few steps"]
+
+
+def half_way(run: Manifest) -> Any:
+    """raised ValueError: half way"""
+    if run.name:
+        raise ValueError("half way")
+    yield Problem(path="train.steps", message="never")
+
+
+@pytest.mark.parametrize("broken", [raises, exits, a_string, a_number, strings, half_way])
+def test_a_broken_check_is_a_problem_of_the_run_that_names_the_plugin(broken: Any) -> None:
+    plugins = beside(with_hooks(coordcore_check=broken))
+
+    assert problems(NAMED, plugins) == [
+        f"m.toml:3: data.mine: the check of plugin strange {broken.__doc__}; tell its authors, or leave it out"
+    ]
+    assert problems(FOREIGN, plugins) == []
+
+
+@pytest.mark.parametrize("broken", [raises, exits, a_string, a_number, strings, half_way])
+def test_a_broken_check_of_a_component_is_told_at_its_section(broken: Any) -> None:
+    plugin = offering(kinds.DATA, component("mine", check=lambda _config, run: broken(run)))
+
+    assert problems(NAMED, beside(plugin)) == [
+        f"m.toml:3: data.mine: the check of plugin strange {broken.__doc__}; tell its authors, or leave it out"
+    ]
+    assert problems(FOREIGN, beside(plugin)) == []
+
+
+def test_a_check_may_return_none() -> None:
+    assert problems(NAMED, beside(with_hooks(coordcore_check=lambda run: None))) == []
+
+
+def test_nobody_blames_a_run_that_does_not_name_it() -> None:
+    def blame(run: Manifest) -> list[Problem]:
+        return [Problem(path="data.other", message="use mine instead")]
+
+    assert problems(FOREIGN, beside(with_hooks(coordcore_check=blame))) == []
+
+
+def test_a_plugin_of_hooks_alone_is_named_in_requires(monkeypatch: pytest.MonkeyPatch) -> None:
+    def coordcore_check(run: Manifest) -> list[Problem]:
+        return [Problem(path="train.steps", message="set it")]
+
+    plugins = beside(module(coordcore_check=hookimpl(coordcore_check)))
+    monkeypatch.setattr("coordcore.manifest.loading.metadata.version", lambda _name: "1.0")
+
+    assert problems(FOREIGN, plugins) == []
+    assert problems('requires = ["Strange >= 1.0"]\n' + FOREIGN, plugins) == ["m.toml: train.steps: set it"]
+
+
+def test_capabilities_that_raise_do_not_break_a_foreign_run() -> None:
+    def provides(_config: Any) -> list[str]:
+        raise ValueError("no such table")
+
+    needy = component("other", requires=lambda _config: ["depth-maps"])
+    strange = offering(kinds.LOSS, component("x", provides=provides))
+    plugins = found(EntryPoint(distribution="strange", plugin=strange), EntryPoint(plugin=offering(kinds.DATA, needy)))
+
+    assert problems(FOREIGN, plugins) == [
+        "m.toml:3: data.other: it needs 'depth-maps', and no component of this run provides 'depth-maps'; "
+        "install a plugin that does"
+    ]
+
+
+# --- the life of a run ------------------------------------------------------------------------------------------------
+
+
+def test_lifecycle_hooks_reach_the_plugins_that_are_named_in_their_order() -> None:
+    seen: list[Any] = []
+
+    def recorder(name: str) -> ModuleType:
+        def step_ended(step: int, metrics: dict[str, float]) -> None:
+            seen.append((name, step, metrics))
+
+        def run_ended(run_dir: Path, error: BaseException | None) -> None:
+            seen.append((name, run_dir, error))
+
+        return module(coordcore_step_ended=hookimpl(step_ended), coordcore_run_ended=hookimpl(run_ended))
+
+    hooks = found(*(EntryPoint(distribution=name, plugin=recorder(name)) for name in "cab")).hooks(["b", "a"])
+    hooks.step_ended(3, {"loss": 1.0})
+    hooks.run_ended(Path("runs/x"), None)
+
+    assert seen == [
+        ("a", 3, {"loss": 1.0}),
+        ("b", 3, {"loss": 1.0}),
+        ("a", Path("runs/x"), None),
+        ("b", Path("runs/x"), None),
+    ]
+
+
+def test_what_a_hook_raises_stops_the_run_with_the_plugin_s_name() -> None:
+    def step_ended(step: int) -> None:
+        raise OSError("no route to host")
+
+    plugins = found(EntryPoint(distribution="tracker", plugin=module(coordcore_step_ended=hookimpl(step_ended))))
+
+    with pytest.raises(RunError, match="^plugin tracker: coordcore_step_ended raised OSError: no route to host$"):
+        plugins.hooks(["tracker"]).step_ended(3, {})
+
+
+# --- what a plugin does while it is loaded ----------------------------------------------------------------------------
+
+
+def test_what_a_plugin_prints_while_it_is_loaded_is_kept_from_json(capsys: pytest.CaptureFixture[str]) -> None:
+    def loud() -> ModuleType:
+        print("hello from\n  strange")
+        return offering(kinds.LOSS, component("x"))
+
+    (_, info) = found(EntryPoint(distribution="strange", plugin=loud)).infos
+
+    assert capsys.readouterr().out == ""
+    assert (info.status, info.notes) == ("ready", ("printed 'hello from strange', which was left out",))
+
+
+def test_a_plugin_that_changes_the_folder_does_not_move_anybody(tmp_path: Path) -> None:
+    def restless() -> ModuleType:
+        os.chdir(tmp_path.parent)
+        return offering(kinds.LOSS, component("x"))
+
+    (_, info) = found(EntryPoint(plugin=restless)).infos
+
+    assert (Path.cwd(), info.notes) == (tmp_path, ("changed the working directory, which was undone",))
+
+
+def test_importing_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+    def heavy() -> ModuleType:
+        monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+        return offering(kinds.LOSS, component("x"))
+
+    (_, info) = found(EntryPoint(plugin=heavy)).infos
+
+    assert info.notes == ("imports torch, which makes every command slow",)
+
+
+@pytest.mark.parametrize("error", [SystemExit("bye"), GeneratorExit(), BaseException("odd")])
+def test_no_exception_of_a_plugin_gets_out(error: BaseException) -> None:
+    def broken() -> ModuleType:
+        raise error
+
+    (_, info) = found(EntryPoint(plugin=broken)).infos
+
+    assert (info.status, info.reason) == ("failed", f"{type(error).__name__}: {error}".rstrip())
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_without_a_check_is_none() -> None:
+    (_, info) = found(EntryPoint(plugin=module(coordcore_engine=hookimpl(lambda: 3)))).infos
+
+    assert (info.status, info.reason) == ("failed", "coordcore_engine returned 3, which has no check and no notes()")
+
+
+def test_two_engines_are_one_too_many() -> None:
+    class Engine:
+        def check(self, run: Manifest) -> list[Problem]:
+            return []
+
+        notes = check
+
+    entry_points = [
+        EntryPoint(distribution=name, plugin=module(coordcore_engine=hookimpl(lambda: Engine()))) for name in ("a", "b")
+    ]
+
+    with pytest.raises(
+        ValueError, match=r"^a and b both offer an engine; uninstall one or list it in \[plugins\] block$"
+    ):
+        _ = found(*entry_points).engine
