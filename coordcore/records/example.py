@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from coordcore.coords import int_to_token
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
+from coordcore.records.answers import Located, answer_text
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +71,9 @@ class Example:
             encoded = encode_boxes([box for _, box in described], *image_size, quantisation=quantisation)
         except InputError as error:
             raise InputError(f"{source or 'an example without a source'}: {error}") from error
-        answer = _answer(zip((desc for desc, _ in described), encoded.bins.tolist(), strict=True), coord_tokens)
+        boxes = zip((desc for desc, _ in described), encoded.bins.tolist(), strict=True)
+        located = [Located(desc=desc, kind="bbox_2d", bins=tuple(bins)) for desc, bins in boxes]
+        answer = answer_text(located, coord_tokens=coord_tokens)
         values = encoded.values.tolist() if coord_tokens else []
         return cls(
             messages=({"role": "user", "content": f"<image>{prompt}"}, {"role": "assistant", "content": answer}),
@@ -81,13 +82,3 @@ class Example:
             source=source,
             image_size=image_size,
         )
-
-
-def _answer(objects: Iterable[tuple[str, Sequence[int]]], coord_tokens: bool) -> str:
-    """The answer text of descriptions and bins."""
-    write = int_to_token if coord_tokens else str
-    members = [
-        f'{{"desc": {json.dumps(desc, ensure_ascii=False)}, "bbox_2d": [{", ".join(write(k) for k in bins)}]}}'
-        for desc, bins in objects
-    ]
-    return f'{{"objects": [{", ".join(members)}]}}'

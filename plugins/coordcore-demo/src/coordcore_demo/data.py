@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 import attrs
 
 from coordcore import Example
-from coordcore.coords import Quantisation, int_to_token
+from coordcore.coords import Quantisation
 from coordcore.protocols import ExampleSource
+from coordcore.records import answers
 from coordcore_demo.plugin import PROMPT, ShapesConfig
 from coordcore_demo.shapes import Split, draw
 
@@ -19,12 +19,8 @@ def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: b
 
     The bins are bare coord tokens, or plain numbers with `coord_tokens=False` (which makes it JSON).
     """
-    write = int_to_token if coord_tokens else str
-    members = [
-        f'{{"desc": {json.dumps(desc)}, "bbox_2d": [{", ".join(write(int(k)) for k in bins)}]}}'
-        for desc, bins in objects
-    ]
-    return f'{{"objects": [{", ".join(members)}]}}'
+    boxes = [answers.Located(desc=desc, kind="bbox_2d", bins=tuple(map(int, bins))) for desc, bins in objects]
+    return answers.answer_text(boxes, coord_tokens=coord_tokens)
 
 
 @attrs.frozen(kw_only=True)
