@@ -74,7 +74,7 @@ def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
     examples = [Example(messages=messages, images=(picture,)) for picture in pictures]
     plan = SimpleNamespace(data=SimpleNamespace(validation=lambda: examples), quantisation=DEFAULT_QUANTISATION)
-    monkeypatch.setattr("coordcore_train.run.prepare.load_run", lambda _: plan)
+    monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
     truth = truth_from_examples(examples, DEFAULT_QUANTISATION)
     box = Box(label="cat", box=(10.0, 6.0, 45.0, 30.0), bins=(111, 100, 500, 500), score=0.7)
     rows = [Row(image=one.key, width=90, height=60, text="", boxes=[box]) for one in truth]

@@ -65,7 +65,7 @@ def _held_out(run: Path) -> Sequence[TruthImage]:
     quiet()
     from coordcore import InputError
     from coordcore_detection.evaluate.truth_sources import truth_from_examples
-    from coordcore_train.run.prepare import load_run
+    from coordcore_train.run.plan import load_run
 
     plan = load_run(run)
     examples = plan.data.validation()
