@@ -45,7 +45,9 @@ def test_run_hands_the_loaded_manifest_to_the_engine(monkeypatch: pytest.MonkeyP
     Path("m.toml").write_text(PLAIN)
     calls: list[Any] = []
     replace_module(
-        monkeypatch, "coordcore_train.run.session", run=lambda loaded, **options: calls.append((loaded.manifest, options))
+        monkeypatch,
+        "coordcore_train.run.session",
+        run=lambda loaded, **options: calls.append((loaded.manifest, options)),
     )
     result = invoke("run", "m.toml", "--set", "train.steps=3", "--output", "out", "--overwrite")
 

@@ -70,7 +70,7 @@ def test_metrics_name_every_part(whole: RunDir) -> None:
 def test_the_loss_is_the_weighted_sum_of_its_parts(whole: RunDir) -> None:
     lines = [line for line in support.metrics(whole) if "loss" in line]
     total = [line["text_ce/ce"] + line["fake_bins/ce"] + 0.01 * line["fake_bins/corners"] for line in lines]
-    assert [line["loss"] for line in lines] == pytest.approx(total, rel=1e-6)
+    assert [line["loss"] for line in lines] == pytest.approx(total, rel=1e-5)
 
 
 def test_training_moves_the_surgery_and_the_adapter(whole: RunDir) -> None:
@@ -262,13 +262,13 @@ def test_a_plugin_that_fails_at_the_end_of_a_run_that_did_not_is_its_error(
 
 
 def test_a_surgery_that_is_not_live_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="surgery RowsSurgery is not live: the rows are not bound; call rebind"):
-        support.train(tmp_path, coord_base, surgery={"fake_rows": {"live": False}})
+    with pytest.raises(RunError, match=r"surgery\.fake_rows is not live: the rows are not bound; call rebind"):
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"free": True, "live": False}})
 
 
 def test_a_hook_on_the_head_that_nobody_declares_stops_the_run(coord_base: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="something changes the output head that no surgery declares"):
-        support.train(tmp_path, coord_base, surgery={"fake_rows": {"declared": False}})
+        support.train(tmp_path, coord_base, surgery={"fake_rows": {"free": True, "declared": False}})
 
 
 # --- examples that cannot be encoded ----------------------------------------------------------------------------------

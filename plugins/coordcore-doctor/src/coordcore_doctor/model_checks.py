@@ -31,7 +31,7 @@ def check_surgeries(run: ExaminedRun, name: str) -> Iterator[Finding]:
     if not run.rehearsal.plan.surgeries:
         yield not_applicable(name, "the manifest has no [surgery] section")
         return
-    found = [type(surgery).__name__ for surgery in run.rehearsal.plan.surgeries]
+    found = [type(getattr(surgery, "surgery", surgery)).__name__ for surgery in run.rehearsal.plan.surgeries]
     _ = run.trainer  # made here: it binds them and proves that they act
     yield ok(name, f"{', '.join(found)}: live on the wrapped model, and the objective knows what it adds to the head")
 

@@ -13,7 +13,8 @@ import attrs
 
 from coordcore import InputError, RunError
 from coordcore.coords import Quantisation
-from coordcore_data.convert.core import Account, Reader, Reading, Space
+from coordcore.records.annotations import Space
+from coordcore_data.convert.core import Account, Reader, Reading
 from coordcore_data.convert.geometry import Outside
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore_data.convert.core import Account, Box, Shape, SourceImage, bounds
+from coordcore.records.geometry import bounds
+from coordcore_data.convert.core import Account, Box, Shape, SourceImage
 from coordcore_data.convert.geometry import (
     NO_EXTENT,
     NO_OVERLAP,

@@ -17,7 +17,9 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.coords import Quantisation, encode_boxes
-from coordcore_data.convert.core import Account, Space, bounds
+from coordcore.records.annotations import Space
+from coordcore.records.geometry import bounds
+from coordcore_data.convert.core import Account
 from coordcore_data.convert.geometry import poly_area
 from coordcore_data.convert.place import CROWD, POINTS, PlacedImage, PlacedObject
 

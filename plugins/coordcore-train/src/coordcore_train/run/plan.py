@@ -19,6 +19,7 @@ from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.launch import rank, world_size
+from coordcore_train.surgery.rows import as_model_surgery
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -56,7 +57,8 @@ class Plan(Assembly):
 
     @cached_property
     def surgeries(self) -> tuple[ModelSurgery, ...]:
-        return self.all(kinds.SURGERY)
+        """The surgeries in manifest order, each in the form that the engine calls."""
+        return tuple(as_model_surgery(built, seed=self.context.seed) for built in self.all(kinds.SURGERY))
 
     @cached_property
     def optimizer(self) -> OptimizerFactory:
