@@ -84,6 +84,7 @@ def coordcore_losses() -> Iterable[Component]:
             build=_build_text_ce,
             summary="cross-entropy on the supervised text positions (on coord positions too, if asked)",
             provides=lambda config: [COORD_SUPERVISION] if config.coord_positions else [],
+            units={"ce": "nats per token"},
         )
     ]
 

@@ -18,7 +18,7 @@ from coordcore import Example
 from coordcore.cli import app
 from coordcore.coords import DEFAULT_QUANTISATION, encode_boxes, ints_to_tokens
 from coordcore_detection.evaluate import results
-from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.truth_sources import truth_from_examples
 from coordcore_detection.predict import prediction_files
 from coordcore_detection.predict.predictions import Box, Row
@@ -42,7 +42,7 @@ def test_a_report_is_made_anew(evaluation: Path, name: str) -> None:
     shown = run("report", evaluation / name)
     assert (shown.exit_code, shown.stderr) == (0, "")
     text = (evaluation / "report.html").read_text()
-    assert ("coord_soft_ce_w1" in text, "was read without its predictions" in text) == (True, True)
+    assert ("loss.soft" in text, "was read without its predictions" in text) == (True, True)
 
 
 def test_a_report_goes_elsewhere(evaluation: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from coordcore import Example
 from coordcore.coords import Quantisation
 from coordcore.protocols import ExampleSource
 from coordcore.records import answers
-from coordcore_demo.plugin import PROMPT, ShapesConfig
+from coordcore_demo.config import PROMPT, ShapesConfig
 from coordcore_demo.shapes import Split, draw
 
 
