@@ -15,7 +15,10 @@ from coordcore.errors import InputError
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
 
-MODEL_TYPE = TEMPLATE_TYPE = "coordcore_qwen3_vl"
+FAMILY = "qwen3_vl"
+"""The `model_type` in the `config.json` of the checkpoints that can be trained, and ms-swift's name for them."""
+
+MODEL_TYPE = TEMPLATE_TYPE = f"coordcore_{FAMILY}"
 OPTIMIZER = "coordcore"
 """The names under which `register` puts our classes into ms-swift's registries."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordcore.files import write_whole
 from coordcore_train.swift.active import activate, is_active
-from coordcore_train.swift.arguments import MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
+from coordcore_train.swift.arguments import FAMILY, MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
 
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
@@ -63,7 +63,7 @@ def register() -> None:
             [],
             CoordQwen3VLLoader,
             template=TEMPLATE_TYPE,
-            model_arch="qwen3_vl",
+            model_arch=FAMILY,
             architectures=[],
             is_multimodal=True,
         ),
