@@ -42,8 +42,8 @@ def _offering(kind: Kind) -> Callable[[], Iterable[Component]]:
     hook.__name__ = hook.__qualname__ = kind.hook
     hook.__doc__ = (
         f"Offer {kind.plural}, selected by `[{kind}.<name>]` ({kind.amount}).\n\n"
-        f"Return components whose `build` gives a `coordcore.protocols.{kind.protocol}`. Called once, when plugins are\n"
-        f"loaded."
+        f"Return components whose `build` gives a `coordcore.protocols.{kind.protocol}`.\n"
+        f"Called once, when plugins are loaded."
     )
     if kind.note:
         hook.__doc__ += f"\n\n{kind.note}"

@@ -13,7 +13,7 @@ from conversion_support import REAL_COCO, read_lines, records_of, run, write_ima
 from PIL import Image
 
 from coordcore import InputError
-from coordcore_data.check.report import Checked, check_data
+from coordcore_data.check.result import Checked, check_data
 from coordcore_data.check.sample import collect
 from coordcore_data.check.sheet import write_sheet
 from coordcore_data.check.suspicions import percent

@@ -64,7 +64,13 @@ class JsonlSource:
         ]
         if self.config.system is not None:
             messages.insert(0, {"role": "system", "content": self.config.system})
-        return Example(messages=messages, images=[image], geometries=answer.geometries, source=source)
+        return Example(
+            messages=messages,
+            images=[image],
+            geometries=answer.geometries,
+            source=source,
+            image_size=(record.width, record.height),
+        )
 
     def read(self, index: int) -> tuple[Record, Answer]:
         """A record and its answer, without the image. index: 0 .. len - 1."""

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from coordcore import Example, Geometry
-from coordcore.coords import Quantisation, encode_boxes
+from coordcore import Example
+from coordcore.coords import Quantisation
 from coordcore.protocols import ExampleSource
 from coordcore.records import answers
-from coordcore_demo.plugin import PROMPT, ShapesConfig
+from coordcore_demo.config import PROMPT, ShapesConfig
 from coordcore_demo.shapes import Split, draw
 
 
@@ -47,18 +47,13 @@ class Pictures:
             min_objects=config.min_objects,
             max_objects=config.max_objects,
         )
-        boxes = encode_boxes([shape.box for shape in shapes], image.width, image.height, quantisation=self.quantisation)
-        answer = answer_text(
-            zip((shape.desc for shape in shapes), boxes.bins.tolist(), strict=True), coord_tokens=config.coord_tokens
-        )
-        written = boxes.values.tolist() if config.coord_tokens else []
-        return Example(
-            messages=(
-                {"role": "user", "content": f"<image>{PROMPT}"},
-                {"role": "assistant", "content": answer},
-            ),
-            images=(image,),
-            geometries=tuple(Geometry(kind="bbox_2d", values=tuple(values)) for values in written),
+        return Example.boxes(
+            [(shape.desc, shape.box) for shape in shapes],
+            image=image,
+            image_size=image.size,
+            prompt=PROMPT,
+            quantisation=self.quantisation,
+            coord_tokens=config.coord_tokens,
             source=f"shapes {self.split} picture {index} (seed {config.seed})",
         )
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs.validators import ge, gt, optional
 
-from coordcore import BuildContext, Component, Problem, hookimpl, kinds, option
+from coordcore import BuildContext, Component, Problem, hookimpl, option
 from coordcore.manifest import Manifest
+from coordcore.protocols import RESERVED_TAGS
 
 if TYPE_CHECKING:
     from coordcore_multimodal_optimizer.groups import MultimodalOptimizer
 
-STANDARD = ("vision", "aligner", "llm", "offset")
+STANDARD = (*RESERVED_TAGS, "offset")
 """The tags with keys of their own, in the order of their groups."""
 
 
@@ -78,6 +79,17 @@ def _build(config: MultimodalOptimizerConfig, _context: BuildContext) -> Multimo
     return MultimodalOptimizer(config)
 
 
+def _check(config: MultimodalOptimizerConfig, run: Manifest) -> Iterator[Problem]:
+    """A learning rate for a part that `[tuner]` keeps frozen would be dropped without a word."""
+    for part in ("vision", "aligner"):
+        lr = config.of(part).lr
+        if lr is not None and getattr(run.tuner, f"freeze_{part}"):
+            yield Problem(
+                path=f"optimizer.{NAME}.{part}_lr",
+                message=f"{lr:g} would train nothing: tuner.freeze_{part} is true; set that to false or drop this",
+            )
+
+
 NAME = "multimodal_coord_offset"
 
 
@@ -88,21 +100,7 @@ def coordcore_optimizers() -> Iterable[Component]:
             name=NAME,
             config=MultimodalOptimizerConfig,
             build=_build,
+            check=_check,
             summary="learning rate and weight decay for vision tower, aligner, language model, offsets and other tags",
         )
     ]
-
-
-@hookimpl
-def coordcore_check(run: Manifest) -> Iterator[Problem]:
-    """A learning rate for a part that `[tuner]` keeps frozen would be dropped without a word."""
-    for one in run.of(kinds.OPTIMIZER):
-        if not isinstance(one.config, MultimodalOptimizerConfig):
-            continue
-        for part in ("vision", "aligner"):
-            lr = one.config.of(part).lr
-            if lr is not None and getattr(run.tuner, f"freeze_{part}"):
-                yield Problem(
-                    path=f"{one.path}.{part}_lr",
-                    message=f"{lr:g} would train nothing: tuner.freeze_{part} is true; set that to false or drop this",
-                )

@@ -26,7 +26,7 @@ from coordcore.records.record import (
     record_lines,
 )
 from coordcore_data.convert.core import Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.place import CROWD, POINTS
+from coordcore_data.convert.rules import CROWD, POINTS
 from coordcore_data.convert.text import UnreadableError, clean_path, structure
 
 _READ_METADATA = ("quantisation", "image_id", "difficult", CROWD, POINTS)
