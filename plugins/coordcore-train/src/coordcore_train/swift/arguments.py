@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore.errors import InputError
+from coordcore_train.swift.plugin_file import plugin_file
 
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
@@ -142,7 +143,6 @@ def _folder(setup: Setup) -> Any:
 
 def _promises(setup: Setup) -> dict[str, Any]:
     """What no manifest key sets: every default of ms-swift that would break a promise of ours."""
-    from coordcore_train.swift.register import plugin_file
 
     plan, run = setup.plan, _folder(setup)
     manifest = plan.manifest
