@@ -7,11 +7,9 @@ from typing import Any
 
 import attrs
 
-from coordcore.components import Selected
-from coordcore.errors import InputError
+from coordcore.errors import InputError, did_you_mean
 from coordcore.manifest.resolve import plain
 from coordcore.manifest.sections import Manifest
-from coordcore.manifest.structure import did_you_mean
 from coordcore.manifest.types import default, is_required, keys, type_name
 from coordcore.plugins import Plugins
 
@@ -81,11 +79,9 @@ def _key_lines(config: type[Any]) -> Iterator[str]:
     for key, field in _own_keys(config).items():
         words = f"{field.metadata.get('help', '')} ({type_name(field.type)})".strip()
         yield f"# {words}"
-        value = attrs.NOTHING if is_required(field) else default(field)
-        if is_required(field):
-            yield f"# {key} = ... is required"
-        elif value is None or value is attrs.NOTHING:
-            yield f"# {key} = ... is absent by default"
+        value = default(field)
+        if value is None or value is attrs.NOTHING:
+            yield f"# {key} = ... is {'required' if is_required(field) else 'absent by default'}"
         else:
             yield f"{key} = {_toml(plain(value))}"
 
@@ -111,7 +107,7 @@ def _tables(path: str, config: type[Any]) -> Iterator[tuple[str, type[Any]]]:
     """The tables inside a section, at any depth."""
     for key, field in keys(config).items():
         inner = _config_class(field.type)
-        if inner is not None and inner is not Selected:
+        if inner is not None:
             here = f"{path}.{key}" if path else key
             yield here, inner
             yield from _tables(here, inner)
@@ -125,7 +121,7 @@ def _config_class(wanted: Any) -> type[Any] | None:
 
 def as_json(section: Section) -> dict[str, Any]:
     """A section as plain values, for editors and scripts. `default` is left out where there is none."""
-    described = [_key_json(key, field) for key, field in keys(section.config).items() if key != "selected"]
+    described = [_key_json(key, field) for key, field in keys(section.config).items()]
     return {"section": section.path, "summary": section.summary, "owner": section.owner, "keys": described}
 
 
@@ -135,6 +131,6 @@ def _key_json(key: str, field: attrs.Attribute[Any]) -> dict[str, Any]:
     described = {"key": key, "type": type_name(field.type), "required": is_required(field), "help": words}
     if inner is not None:
         described["keys"] = [_key_json(name, one) for name, one in keys(inner).items()]
-    elif not is_required(field) and default(field) not in (None, attrs.NOTHING):
+    elif default(field) not in (None, attrs.NOTHING):
         described["default"] = plain(default(field))
     return described
