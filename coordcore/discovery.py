@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from importlib import metadata
 from inspect import signature
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from coordcore import __version__, builtins, hookspecs
 from coordcore.components import Command, Component
+from coordcore.errors import did_you_mean
 from coordcore.guard import guarded
 from coordcore.kinds import KINDS, Kind
 from coordcore.plugins import CORE, PluginInfo, Plugins
@@ -154,9 +154,7 @@ def _check_hooks(plugin: Any, manager: pluggy.PluginManager, hooks: Mapping[str,
     for name, options in marked.items():
         hook = options["specname"] or name
         if hook not in hooks:
-            close = get_close_matches(hook, hooks, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(hooks))}"
-            raise _UnusableError(f"unknown hook {hook!r}; {hint}")
+            raise _UnusableError(f"unknown hook {hook!r}; {did_you_mean(hook, hooks)}")
         given = signature(hooks[hook]).parameters
         for taken in signature(getattr(plugin, name)).parameters.keys() - given.keys():
             known = f"it gives {', '.join(given) or 'no arguments'}"

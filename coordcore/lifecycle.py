@@ -71,11 +71,8 @@ def _problems(answer: Any, place: str, distribution: str) -> Iterator[Problem]:
         yield _fault(place, distribution, f"returned {answer!r}, which is no iterable of Problem objects")
         return
     for item in answer:
-        yield (
-            item
-            if isinstance(item, Problem)
-            else _fault(place, distribution, f"reported {item!r}, which is no Problem")
-        )
+        is_problem = isinstance(item, Problem)
+        yield item if is_problem else _fault(place, distribution, f"reported {item!r}, which is no Problem")
 
 
 def _fault(place: str, distribution: str, what: str) -> Problem:
