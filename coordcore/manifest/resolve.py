@@ -20,14 +20,8 @@ Table = dict[str, Any]
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     "train": (
-        "log_every",
-        "save_every",
-        "eval_every",
-        "evaluate_checkpoints",
-        "eval_batch_size",
-        "keep",
-        "workers",
-        "threads",
+        *("log_every", "save_every", "eval_every", "evaluate_checkpoints", "eval_batch_size", "keep"),
+        *("workers", "threads"),
     ),
 }
 """Keys that change neither the weights nor their order of updates: a run may be continued with others."""

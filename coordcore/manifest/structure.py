@@ -19,20 +19,10 @@ from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
 from coordcore.errors import Problem, did_you_mean
+from coordcore.manifest import types
 from coordcore.manifest.lines import KeyPath
 from coordcore.manifest.read import Document
-from coordcore.manifest.types import (
-    ARRAYS,
-    choices,
-    default,
-    is_array,
-    is_required,
-    is_table,
-    is_union,
-    keys,
-    show,
-    type_name,
-)
+from coordcore.manifest.types import keys, show
 
 _SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,), Path: (str,)}
 """The type of a key -> the types of the TOML values it takes. To Python True is an int; to a manifest it is not."""
@@ -56,10 +46,10 @@ class Structurer:
         self._converter = Converter(detailed_validation=False)
         for scalar in _SCALARS:
             self._converter.register_structure_hook(scalar, self._scalar)
-        self._converter.register_structure_hook_func(lambda wanted: choices(wanted) is not None, self._choice)
-        self._converter.register_structure_hook_func(is_union, self._union)
-        self._converter.register_structure_hook_func(is_array, self._array)
-        self._converter.register_structure_hook_func(is_table, self._mapping)
+        self._converter.register_structure_hook_func(lambda wanted: types.choices(wanted) is not None, self._choice)
+        self._converter.register_structure_hook_func(types.is_union, self._union)
+        self._converter.register_structure_hook_func(types.is_array, self._array)
+        self._converter.register_structure_hook_func(types.is_table, self._mapping)
         self._converter.register_structure_hook_func(attrs.has, self._config)
 
     def structure(self, path: KeyPath, value: Any, wanted: Any) -> Any:
@@ -103,7 +93,7 @@ class Structurer:
             what = "section" if sections and isinstance(table[key], dict) else "key"
             self.report((key,), f"unknown {what}; {did_you_mean(key, known)}")
         for key, field in fields.items():
-            if key not in table and is_required(field):
+            if key not in table and types.is_required(field):
                 self.report((key,), f"required key is missing: {field.metadata.get('help', '')}".removesuffix(": "))
         given = {key: self.structure((key,), table[key], field.type) for key, field in fields.items() if key in table}
         self._validate(cls, fields, given)
@@ -111,7 +101,7 @@ class Structurer:
 
     def _validate(self, cls: type[Any], fields: dict[str, attrs.Attribute[Any]], given: dict[str, Any]) -> None:
         """Run the validator of every key given, so that each failure has its own line. attrs stops at the first."""
-        every = {key: given[key] if key in given else default(field) for key, field in fields.items()}
+        every = {key: given[key] if key in given else types.default(field) for key, field in fields.items()}
         right = {key: value for key, value in every.items() if value is not attrs.NOTHING}
         draft = object.__new__(cls)
         for key, value in right.items():
@@ -141,11 +131,11 @@ class Structurer:
         origin, inside = get_origin(wanted) or wanted, get_args(wanted) or (Any, ...)
         if not isinstance(array, list):
             _refuse(array, wanted)
-        types = inside if origin is tuple and inside[-1] is not Ellipsis else inside[:1] * len(array)
-        if len(types) != len(array):
+        wanted_items = inside if origin is tuple and inside[-1] is not Ellipsis else inside[:1] * len(array)
+        if len(wanted_items) != len(array):
             _refuse(array, wanted)
-        items = {index: self.structure((index,), item, types[index]) for index, item in enumerate(array)}
-        build: Any = ARRAYS[origin]
+        items = {index: self.structure((index,), item, wanted_items[index]) for index, item in enumerate(array)}
+        build: Any = types.ARRAYS[origin]
         return build(_all_right(items).values())
 
     def _union(self, value: Any, wanted: Any) -> Any:
@@ -162,7 +152,7 @@ class Structurer:
         _refuse(value, wanted)
 
     def _choice(self, value: Any, wanted: Any) -> Any:
-        allowed = choices(wanted) or []
+        allowed = types.choices(wanted) or []
         if not any(type(choice) is type(value) and choice == value for choice in allowed):
             _refuse(value, wanted)
         return wanted(value) if isinstance(wanted, type) else value
@@ -207,7 +197,7 @@ def _refuse(value: Any, wanted: Any) -> NoReturn:
         cure = "; write it without quotes"
     elif wanted in (str, Path) and isinstance(value, bool | int | float):
         cure = "; write it in quotes"
-    raise _WrongValueError(f"must be {type_name(wanted)}, got {show(value)}{cure}")
+    raise _WrongValueError(f"must be {types.type_name(wanted)}, got {show(value)}{cure}")
 
 
 def _unquoted(text: str) -> Any:
