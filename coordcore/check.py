@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from coordcore import kinds
-from coordcore.components import COORD_SUPERVISION, Component
+from coordcore.components import COORD_SUPERVISION
 from coordcore.errors import InputError, ManifestError, Problem, in_order
 from coordcore.guard import guarded
 from coordcore.manifest import Loaded, Manifest, load
@@ -74,24 +74,22 @@ def _capabilities(run: Manifest, plugins: Plugins) -> Iterator[Problem]:
         for capability in selected.component.requires(selected.config):
             if capability not in provided:
                 why = _WHY.get(capability, f"it needs {capability!r}")
-                providers = ", ".join(f"[{path}]" for path in _providers(capability, plugins))
+                providers = ", ".join(_providers(capability, plugins))
                 cure = f"add {providers}" if providers else "install a plugin that does"
                 message = f"{why}, and no component of this run provides {capability!r}; {cure}"
                 yield Problem(path=selected.path, message=message)
 
 
-def _providers(capability: str, plugins: Plugins) -> Iterator[str]:
-    """The components that provide a capability as they come, without settings."""
+def _providers(capability: str, plugins: Plugins) -> list[str]:
+    """The sections of the components that provide a capability as they come, without settings."""
+    providers = []
     for kind in plugins.kinds:
         for name in plugins.names(kind):
-            if capability in _provided_by_default(plugins.get(kind, name)):
-                yield f"{kind}.{name}"
-
-
-def _provided_by_default(component: Component) -> Iterable[str]:
-    with guarded():  # a stranger's: the run does not name it
-        return tuple(component.provides(component.config()))  # which fails where it has required keys
-    return ()
+            component = plugins.get(kind, name)
+            with guarded():  # a stranger's: the run does not name it
+                if capability in component.provides(component.config()):  # which fails where it has required keys
+                    providers.append(f"[{kind}.{name}]")
+    return providers
 
 
 def _claims(run: Manifest) -> Iterator[Problem]:
