@@ -1,4 +1,4 @@
-"""What can be known of a run without GPU or weights: rules across sections, and what the engine says. Torch-free."""
+"""What can be known of a run without GPU or model weights: rules across sections, and the engine's. Torch-free."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,11 @@ def nothing(_config: Any) -> Iterable[str]:
     return ()
 
 
+def no_soft_target(_config: Any) -> float | None:
+    """The default of `soft_target`."""
+    return None
+
+
 def no_problem(_config: Any, _run: Manifest) -> Iterable[Problem]:
     """The default of `check`."""
     return ()
@@ -99,6 +104,10 @@ class Component:
     check: `check(config, run)` reports what this component's section alone cannot show to be wrong, from the structured
         manifest `run`. Called by `coordcore check` and at the start of a run that names the component; must not import
         torch or read weights.
+    units: of a loss, what its logged parts are counted in, by name: {"w1": "share of the bin range"}. For the axes of
+        plots; a part without one is labelled with its name.
+    soft_target: of a loss that trains coord positions on a Gaussian around the target, its standard deviation in bins,
+        from the config; None for any other. For plots of what the model weighed beside what it was trained on.
 
     Raises ValueError for a bad name, TypeError for a config that is not a keyword-only attrs class.
     """
@@ -111,6 +120,8 @@ class Component:
     requires: Callable[[Any], Iterable[str]] = nothing
     claims: Callable[[Any], Iterable[str]] = nothing
     check: Callable[[Any, Manifest], Iterable[Problem]] = no_problem
+    units: Mapping[str, str] = attrs.field(factory=dict)
+    soft_target: Callable[[Any], float | None] = no_soft_target
 
 
 @attrs.frozen(kw_only=True)

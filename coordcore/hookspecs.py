@@ -29,8 +29,8 @@ hookimpl = pluggy.HookimplMarker("coordcore")
 
 _OFFERING = """Offer {kind.plural}, selected by `[{kind}.<name>]` ({kind.amount}).
 
-Return components whose `build` gives a `coordcore.protocols.{kind.protocol}`. Called once, when plugins are
-loaded."""
+Return components whose `build` gives a `coordcore.protocols.{kind.protocol}`.
+Called once, when plugins are loaded."""
 
 
 def hooks(kinds: Iterable[Kind] = KINDS) -> SimpleNamespace:

@@ -74,7 +74,7 @@ _APPLIED, _CALLED = "applied in the order of the file", "called in the order of 
 
 DATA = Kind("data", noun="data builder", protocol="DataBuilder", how_many="one")
 TEMPLATE = Kind("template", noun="template adapter", protocol="TemplateAdapter", how_many="one", default="plain")
-SURGERY = Kind("surgery", noun="surgery", plural="surgeries", protocol="ModelSurgery", how_many="any", order=_APPLIED)
+SURGERY = Kind("surgery", noun="surgery", plural="surgeries", protocol="RowSurgery", how_many="any", order=_APPLIED)
 LOSS = Kind("loss", noun="loss", plural="losses", protocol="LossTerm", how_many="some", note=_SUPERVISION)
 OPTIMIZER = Kind("optimizer", noun="optimizer", protocol="OptimizerFactory", how_many="one", default="adamw")
 EVAL = Kind("eval", noun="evaluator", protocol="Evaluator", how_many="any", order=_CALLED, note=_MERGED, **_AFTER)

@@ -7,13 +7,14 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
+from coordcore.errors import RunError
 from coordcore.records.example import Example
 
 if TYPE_CHECKING:
@@ -54,10 +55,15 @@ class DataBuilder(Protocol):
 
 
 class TemplateAdapter(Protocol):
-    """Built by a template component."""
+    """Built by a template component.
+
+    Provisional, like nothing else here: it gets the engine's own object, an ms-swift `Template`, because what adapters
+    have to mend (fixed media ids, a second scaling of boxes) differs with the engine's version. An adapter must be
+    ready for its attributes to change. What is not provisional: it is called once, before anything is encoded.
+    """
 
     def apply(self, template: Any) -> None:
-        """Change one ms-swift `Template` instance in place, once, before anything is encoded.
+        """Change one ms-swift `Template` instance in place; its class and other instances stay as they are.
 
         The tokenizer is `template.tokenizer`, the processor `template.processor`.
         """
@@ -68,21 +74,76 @@ class TemplateAdapter(Protocol):
 
 
 @attrs.frozen(kw_only=True)
-class HeadOffset:
-    """Rows a surgery adds to the output head: `logits[:, ids] += hidden @ rows.T`.
+class AddedRows:
+    """Rows that a surgery adds: `embedding[ids] += rows`, or to the head, `logits[:, ids] += hidden @ rows.T`.
 
-    ids: [K] int64 vocabulary ids. rows: [K, H], the live (trainable) parameter, float32.
+    ids: [K] int64 vocabulary ids, distinct, best a buffer of the module, which is the same tensor at every call.
+    rows: [K, H] float32, a live (trainable) parameter or computed from some.
     """
 
     ids: Tensor
     rows: Tensor
 
 
+HeadOffset = AddedRows
+"""What `ModelSurgery.head_offset` gives."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelFacts:
+    """What a row surgery makes its module from.
+
+    vocab: the coord tokens, None when the base has none. vocabulary_size: rows of embedding and head, padding included.
+    hidden_size: H. dtype: of the matrices; rows are best float32 all the same, which keeps small updates.
+    """
+
+    vocab: CoordVocab | None
+    vocabulary_size: int
+    hidden_size: int
+    dtype: torch.dtype
+
+
+@runtime_checkable
+class RowSurgery(Protocol):
+    """Built by a surgery component: a module, and the rows that it adds to the input embedding and the output head.
+
+    The core does the rest: it adds the module to the model, saves and trains it, freezes the matrices that get rows,
+    hooks them, proves that the rows act, and merges them, untying the head where the rows of the two differ.
+
+    name: the attribute of the model that holds the module, its name in a checkpoint and in PEFT's `modules_to_save`.
+    tag: what the module's parameters are called for optimizer groups ("offset").
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tag(self) -> str: ...
+
+    def module(self, facts: ModelFacts, /) -> nn.Module:
+        """A new module, on the CPU. For it torch is seeded, with the same number on every rank and at every start."""
+        ...
+
+    def embedding_rows(self, module: Any, /) -> AddedRows | None:
+        """What `module`, a copy of the one that was made, adds to the embedding; None if that is left alone.
+
+        A pure function, differentiable by the module's parameters. Zero for a new module: training starts at the base.
+        """
+        ...
+
+    def head_rows(self, module: Any, /) -> AddedRows | None:
+        """The same for the output head. Called inside the forward, where FSDP has gathered the parameters."""
+        ...
+
+
 @runtime_checkable
 class ModelSurgery(Protocol):
-    """Built by a surgery component. Called in this order: install, (PEFT wraps), rebind, verify, training, merge.
+    """The free form, for a surgery that does more than add rows. PROVISIONAL: it may change in any release.
 
-    modules_to_save: top-level module names that the tuner must train and save whole ("coord_offset_adapter").
+    It states some facts twice (a hook and `head_offset`, `frozen` and what `merge` writes), which the core can only
+    compare. Called in this order: install, (PEFT wraps), rebind, verify, training, merge.
+
+    modules_to_save: top-level module names that the tuner must train and save whole.
     frozen: dotted suffixes of modules whose own parameters stay frozen under the full tuner ("embed_tokens").
     """
 
@@ -97,14 +158,18 @@ class ModelSurgery(Protocol):
         ...
 
     def rebind(self, model: nn.Module) -> None:
-        """Bind hooks to the live modules of `model`, which PEFT may have wrapped or copied. Idempotent."""
+        """Bind hooks to the live modules of `model`, which PEFT may have wrapped or copied. Idempotent.
+
+        In training `lm_head` returns the loss in place of logits: a hook on it returns any output unchanged whose last
+        dimension is not the vocabulary.
+        """
         ...
 
     def verify(self, model: nn.Module) -> None:
         """Raise RuntimeError, with what was found and the cure, unless the surgery acts on `model` as it stands."""
         ...
 
-    def head_offset(self, model: nn.Module) -> HeadOffset | None:
+    def head_offset(self, model: nn.Module) -> AddedRows | None:
         """The rows this surgery adds to the output head through a hook, or None if it leaves the head alone.
 
         The objective projects hidden states itself and adds these rows; a surgery that changes the head in any other
@@ -119,29 +184,55 @@ class ModelSurgery(Protocol):
     def merge(self, model: nn.Module) -> None:
         """Write the surgery into ordinary weights of the unwrapped model, remove its modules and hooks.
 
-        Afterwards the model is one plain transformers can save and load, and its logits are the same as before.
-        """
-        ...
-
-
-@runtime_checkable
-class RowSurgery(ModelSurgery, Protocol):
-    """A surgery that adds rows to the input embedding and the output head, through forward hooks, and nothing else.
-
-    `coordcore merge` writes these rows into the base's files and builds no model; any other surgery is merged in
-    memory. It installs such a surgery in a model whose own weights must be neither read nor written. Where embedding
-    and head rows are one tensor, tied matrices stay tied; otherwise the head becomes a matrix of its own.
-    """
-
-    def embedding_offset(self, model: nn.Module) -> HeadOffset | None:
-        """The live rows added to the embedding, `embedding[ids] += rows`, or None if it is left alone.
-
-        With `head_offset` this is all that `merge` writes, each sum rounded once to the dtype of its matrix.
+        Afterwards the model is one plain transformers can save and load, and its logits are the same as before. A head
+        that becomes a matrix of its own makes `tie_word_embeddings` false, in the text config too.
         """
         ...
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------
+
+
+Need = Literal["full_lse", "logits", "origin"]
+
+
+class NotRequestedError(RunError):
+    """A term read what it did not ask for."""
+
+
+def requested(value: Any, need: Need) -> Any:
+    """`value`, or NotRequestedError with the cure where it is None."""
+    if value is None:
+        raise NotRequestedError(f'it reads positions.{need}, which it did not ask for; add "{need}" to its needs')
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """Where positions come from. n is m for scope "box".
+
+    example: [n] int64, the number of the example within its batch. image_size, object_size: [n, 2] float32, width and
+    height in pixels of the example's image and of the object that a coordinate belongs to; NaN where unknown, and
+    object_size wherever there is no object.
+    """
+
+    example: Tensor
+    image_size: Tensor
+    object_size: Tensor
+
+
+@attrs.frozen(kw_only=True)
+class Targets:
+    """What all positions of one scope in a batch are to say, before a model has seen them. On the CPU.
+
+    labels, bins: [n] int64 ([m, 4] for scope "box"), token ids and bins; a bin is -1 where the label is no coord token.
+    values: [n] or [m, 4] float32, as in CoordPositions, NaN where the label is no coord token.
+    """
+
+    labels: Tensor
+    bins: Tensor
+    values: Tensor
+    origin: Origin
 
 
 @attrs.frozen(kw_only=True)
@@ -150,13 +241,22 @@ class CoordPositions:
 
     logits: [n, K] float32, columns in bin order. bins: [n] int64, the target bin.
     values: [n] float32, the real-valued target in bin units; equal to `bins` where nothing finer is known.
-    full_lse: [n] float32, log-sum-exp over the whole vocabulary; None unless a term asks (`full_lse = True`).
+    full_lse: [n] float32, log-sum-exp over the whole vocabulary, and origin: for a term whose `needs` name them.
     """
 
     logits: Tensor
     bins: Tensor
     values: Tensor
-    full_lse: Tensor | None = None
+    _full_lse: Tensor | None = None
+    _origin: Origin | None = None
+
+    @property
+    def full_lse(self) -> Tensor:
+        return requested(self._full_lse, "full_lse")  # type: ignore[no-any-return]
+
+    @property
+    def origin(self) -> Origin:
+        return requested(self._origin, "origin")  # type: ignore[no-any-return]
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -164,14 +264,23 @@ class TextPositions:
     """Positions with any supervised target, already shifted and selected.
 
     Scope "text" holds those whose target is no coord token, scope "token" holds all.
-    logits: [n, V] float32; only there for a term that asks (`full_logits = True`). Everything below is there anyway,
-    and the core can give it without ever holding an [n, V] tensor.
     labels: [n] int64. coord_ids: [K] int64, empty when the run has no coord tokens.
+    logits: [n, V] float32, and origin: for a term whose `needs` name them. Everything below is there anyway, and the
+    core can give it without ever holding an [n, V] tensor.
     """
 
-    logits: Tensor
     labels: Tensor
     coord_ids: Tensor
+    _logits: Tensor | None = None
+    _origin: Origin | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        return requested(self._logits, "logits")  # type: ignore[no-any-return]
+
+    @property
+    def origin(self) -> Origin:
+        return requested(self._origin, "origin")  # type: ignore[no-any-return]
 
     @cached_property
     def label_logits(self) -> Tensor:
@@ -204,11 +313,17 @@ class BoxPositions:
     """Whole boxes: the four corner positions (x1, y1, x2, y2) of each `bbox_2d` of the answer.
 
     logits: [m, 4, K] float32, columns in bin order. bins: [m, 4] int64. values: [m, 4] float32 as in CoordPositions.
+    origin: for a term whose `needs` name it.
     """
 
     logits: Tensor
     bins: Tensor
     values: Tensor
+    _origin: Origin | None = None
+
+    @property
+    def origin(self) -> Origin:
+        return requested(self._origin, "origin")  # type: ignore[no-any-return]
 
 
 @runtime_checkable
@@ -217,12 +332,23 @@ class LossTerm(Protocol):
 
     scope: which positions it sees: "coord", "text", "token" (both of them) or "box".
     weights: part name -> weight. `__call__` returns exactly these parts. Weight 0 makes a part a diagnostic: it is
-        logged, costs no gradient and changes nothing.
-    full_lse: a "coord" term that reads `positions.full_lse`. Leave it False to be spared the full-vocabulary product.
-    A "text" or "token" term that does not read `positions.logits` says so with `full_logits` (see TextTerm).
+        logged, costs no gradient and changes nothing. A part with a weight must depend on the logits.
+    needs: what it reads that costs something: "full_lse" (scope "coord": the full-vocabulary product), "logits" (scopes
+        "text" and "token": [n, V] logits), "origin" (every scope).
 
     The core owns everything else: masks, shifting, chunking, memory, gradient accumulation, ranks, logging. The loss
     of a step is `sum over parts of weight * (sum over positions) / (global number of positions)`.
+
+    A term may have two more attributes, either of them None or a function:
+
+    position_weights(targets: Targets) -> {part: [n] float32, 0 or more}: its positions count that much, in the sum and
+        in the denominator; 0 leaves a position out of both. Parts that it does not name count every position once. A
+        function of the targets alone, called beside the collator with whole examples: a weight may depend on all
+        positions of its example, and on no other example.
+    weights_at(step: int, total_steps: int) -> {part: weight}: the weights of `weights`, as they follow the training.
+        `step` steps are done, 0 before the first. A function of its arguments alone, so that a resumed run weighs as
+        the run would have. Logged as `weight/<component>/<part>`. Evaluation keeps to `weights`, so that the
+        `eval_loss` of different steps can be compared.
     """
 
     @property
@@ -232,7 +358,7 @@ class LossTerm(Protocol):
     def weights(self) -> Mapping[str, float]: ...
 
     @property
-    def full_lse(self) -> bool: ...
+    def needs(self) -> Set[Need]: ...
 
     def __call__(self, positions: Any, /) -> Mapping[str, Tensor]:
         """One loss per position (per box for scope "box"): part name -> [n] float32, not reduced.
@@ -241,18 +367,6 @@ class LossTerm(Protocol):
         order, so a position's loss must not depend on its neighbours. Let NaN through: the core stops the run.
         """
         ...
-
-
-@runtime_checkable
-class TextTerm(LossTerm, Protocol):
-    """A "text" or "token" term that says whether it reads `positions.logits`.
-
-    full_logits: False spares the [n, V] tensor; the other properties of TextPositions are there all the same. A term
-    without this attribute gets the logits.
-    """
-
-    @property
-    def full_logits(self) -> bool: ...
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------
@@ -322,11 +436,16 @@ class Engine(Protocol):
 # --- optimizer ------------------------------------------------------------------------------------------------------
 
 
+RESERVED_TAGS = ("vision", "aligner", "llm")
+"""The tags of the model's own parts: the vision tower, its projector, and everything else. No surgery may use them."""
+
+
 @attrs.frozen(kw_only=True)
 class TaggedParameter:
     """A trainable parameter as an optimizer factory sees it.
 
-    tag: "vision", "aligner" or "llm" from the model's architecture, or what a surgery calls it ("offset").
+    tag: one of RESERVED_TAGS from the model's architecture, or what a surgery's `parameters` calls it ("offset"). A
+        factory must take any tag.
     decay: False for biases and norms, by the rule of transformers' Trainer.
     """
 
@@ -337,13 +456,25 @@ class TaggedParameter:
 
 
 class OptimizerSettings(Protocol):
-    """The `[train]` settings an optimizer factory starts from."""
+    """The `[train]` settings an optimizer factory starts from.
+
+    betas: the decay rates of the moments that Adam and its kin keep. total_steps: optimizer steps of the whole run, the
+    same when it is resumed. The learning rate of every group is multiplied by the run's schedule (`train.schedule`,
+    `train.warmup`) whatever the optimizer; an optimizer that follows a schedule of its own counts its steps in its
+    state.
+    """
 
     @property
     def learning_rate(self) -> float: ...
 
     @property
     def weight_decay(self) -> float: ...
+
+    @property
+    def betas(self) -> tuple[float, float]: ...
+
+    @property
+    def total_steps(self) -> int: ...
 
     def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimizer that `[train] optim` names (fused AdamW by default), over `groups`."""

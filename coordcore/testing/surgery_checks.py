@@ -1,10 +1,13 @@
-"""Checks of model surgeries, on tiny Qwen3-VL checkpoints with a tied and with an untied head, under LoRA."""
+"""Checks of surgeries of both forms, on tiny Qwen3-VL checkpoints with a tied and with an untied head, under LoRA."""
 
 from __future__ import annotations
 
+import copy
 import functools
+import random
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +15,12 @@ import attrs
 
 from coordcore.components import Component
 from coordcore.coords import CoordVocab
-from coordcore.protocols import ModelSurgery, RowSurgery
+from coordcore.errors import InputError, RunError
+from coordcore.protocols import ModelSurgery
 from coordcore.testing.building import build
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.run.quiet import quiet_transformers
+from coordcore_train.surgery.rows import LiveRows, as_model_surgery
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 if TYPE_CHECKING:
@@ -46,13 +51,17 @@ def load_plain(folder: Path) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Subject:
-    """A surgery installed in a fresh tiny model. inputs: some text and some coord tokens. base: logits before."""
+    """A surgery installed in a fresh tiny model, a row surgery as the engine does it.
+
+    inputs: some text and some coord tokens. base, hooks: logits, and hooks by module, before.
+    """
 
     surgery: ModelSurgery
     model: Any
     vocab: CoordVocab
     inputs: dict[str, Tensor]
     base: Tensor
+    hooks: dict[str, int]
     tied: bool
 
     def wrapped(self) -> Any:
@@ -88,9 +97,46 @@ def subjects(component: Component, config: Any) -> Iterator[Subject]:
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         with torch.no_grad():
             base = model(**inputs).logits
-        surgery = build(component, config, vocab=vocab)
+        hooks = _hooks(model)
+        surgery = _installed(component, config, vocab, model)
+        yield Subject(surgery=surgery, model=model, vocab=vocab, inputs=inputs, base=base, hooks=hooks, tied=tied)
+
+
+def _installed(component: Component, config: Any, vocab: CoordVocab, model: Any) -> ModelSurgery:
+    try:
+        surgery = as_model_surgery(build(component, config, vocab=vocab))
         surgery.install(model, vocab)
-        yield Subject(surgery=surgery, model=model, vocab=vocab, inputs=inputs, base=base, tied=tied)
+    except InputError as error:
+        raise AssertionError(f"a run would refuse it: {error}") from error
+    return surgery
+
+
+def _hooks(model: nn.Module) -> dict[str, int]:
+    """Path of a module -> how many hooks it has, and whether its forward was replaced; where there is any."""
+    found = {}
+    for path, module in model.named_modules():
+        kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if count := sum(map(len, kinds)) + ("forward" in module.__dict__):
+            found[path] = count
+    return found
+
+
+@contextmanager
+def _random_state(seed: int) -> Iterator[None]:
+    """Within this context Python, NumPy and torch draw from `seed`; afterwards as if nothing had been drawn."""
+    import numpy
+    import torch
+
+    kept = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            numpy.random.seed(seed)
+            torch.default_generator.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(kept[0])
+        numpy.random.set_state(kept[1])
 
 
 def _difference(first: Tensor, second: Tensor) -> float:
@@ -114,12 +160,31 @@ def _move(surgery: ModelSurgery, model: nn.Module) -> None:
 
 
 def check_surgery_protocol(component: Component, config: Any = None) -> None:
-    """It builds a ModelSurgery, and installs every module it wants to be saved."""
+    """It builds a RowSurgery or a ModelSurgery, and every module that it wants to be saved is there when installed."""
     for one in subjects(component, config):
-        assert isinstance(one.surgery, ModelSurgery), f"{one.surgery!r} lacks a member of ModelSurgery"
         present = dict(one.model.named_children())
         missing = [name for name in one.surgery.modules_to_save if name not in present]
         assert not missing, f"modules_to_save names {missing}, but install put no such module at the model's top level"
+
+
+def check_surgery_starts_the_same(component: Component, config: Any = None) -> None:
+    """Installed under other random seeds it starts with the same values: every rank, and a run that continues."""
+    import torch
+
+    folder = tiny_base(tied=True)
+    vocab, states = read_vocab(folder), []
+    for seed in (1, 2):
+        model = load_plain(folder)
+        with _random_state(seed):
+            _installed(component, config, vocab, model)
+        states.append(model.state_dict())
+    first, second = states
+    assert first.keys() == second.keys(), "it installs other tensors the second time"
+    other = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    assert not other, (
+        f"it starts with other values of {', '.join(other)} under another random seed; draw them from a "
+        "torch.Generator of your own (context.seed)"
+    )
 
 
 def check_surgery_identity_at_start(component: Component, config: Any = None) -> None:
@@ -183,31 +248,50 @@ def check_surgery_rebinds_twice(component: Component, config: Any = None) -> Non
         )
 
 
-def check_surgery_head_offset(component: Component, config: Any = None) -> None:
-    """What it says it adds to the output head is what the head adds: the objective projects by itself."""
-    import torch
-
-    from coordcore_train.objective import CallableHead, LinearHead
+def check_surgery_objective(component: Component, config: Any = None) -> None:
+    """Loss and gradients of the model's own logits are those through the objective, which projects by itself."""
+    from coordcore_train.surgery.proof import prove
 
     for one in subjects(component, config):
-        model = one.wrapped()
-        _move(one.surgery, model)
-        head = model.get_output_embeddings()
-        offset = one.surgery.head_offset(model)
-        generator = torch.Generator().manual_seed(2)
-        hidden = torch.randn(4, one.model.config.get_text_config().hidden_size, generator=generator)
-        plain = type(head) is torch.nn.Linear
-        ours = LinearHead(head, offset) if plain else CallableHead(head.forward, offset)
+        try:
+            reason = prove(one.wrapped(), {component.name: one.surgery}, one.vocab)
+        except RunError as error:
+            raise AssertionError(f"{error} (tied={one.tied})") from error
+        assert reason is None, f"nothing could be compared: {reason}"
+
+
+def check_surgery_rows_are_pure(component: Component, config: Any = None) -> None:
+    """The functions of a RowSurgery give the rows of the module they are given, the same ones twice."""
+    import torch
+
+    from coordcore_train.surgery.hooks import live_module
+
+    for one in subjects(component, config):
+        if not isinstance(one.surgery, LiveRows):
+            continue
+        rows, module = one.surgery.surgery, live_module(one.model, one.surgery.name)
+        other = copy.deepcopy(module)
+        generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
-            difference = _difference(ours.full(hidden), head(hidden))
-        assert difference <= TOLERANCE, (
-            f"the head's logits differ by {difference:.3g} from its weight plus head_offset (tied={one.tied}); "
-            "declare in head_offset what a hook adds, or replace the lm_head module"
-        )
+            for parameter in other.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter))
+        for function in (rows.embedding_rows, rows.head_rows):
+            first, of_other, second = function(module), function(other), function(module)
+            if first is None or of_other is None or second is None:
+                assert first is of_other is second, (
+                    f"{function.__name__} gives None for one module and rows for another"
+                )
+                continue
+            same = torch.equal(first.ids, second.ids) and torch.equal(first.rows, second.rows)
+            assert same, f"{function.__name__} gives other rows at the second call; compute them from the module alone"
+            assert not torch.equal(first.rows, of_other.rows), (
+                f"{function.__name__} gives the same rows for a copy of the module with other parameters; compute them "
+                "from the module it is given: PEFT trains a copy"
+            )
 
 
 def check_surgery_merges_plain(component: Component, config: Any = None) -> None:
-    """Merged and saved, plain transformers loads the model and computes the live model's logits."""
+    """Merged, it is gone, hooks and all; saved, plain transformers loads the model and computes the live logits."""
     for one in subjects(component, config):
         model = one.wrapped()
         _move(one.surgery, model)
@@ -216,52 +300,41 @@ def check_surgery_merges_plain(component: Component, config: Any = None) -> None
         one.surgery.merge(merged)
         left = [name for name in one.surgery.modules_to_save if hasattr(merged, name)]
         assert not left, f"merge left {', '.join(left)} in the model"
+        left = [path for path, count in _hooks(merged).items() if count > one.hooks.get(path, 0)]
+        assert not left, f"merge left a hook on {', '.join(left)}; remove it"
+        _check_ties(merged)
         with tempfile.TemporaryDirectory() as folder:
             merged.save_pretrained(folder)
-            difference = _difference(one.logits(load_plain(Path(folder))), live)
-        assert difference <= TOLERANCE, (
-            f"the merged checkpoint's logits differ from the live model's by {difference:.3g} "
-            f"(tied={one.tied}); write the surgery into the weights that are saved"
-        )
+            for what, plain in (("model", merged), ("checkpoint", load_plain(Path(folder)))):
+                difference = _difference(one.logits(plain), live)
+                assert difference <= TOLERANCE, (
+                    f"the merged {what}'s logits differ from the live model's by {difference:.3g} "
+                    f"(tied={one.tied}); write the surgery into the weights that are saved"
+                )
 
 
-def check_surgery_says_its_rows(component: Component, config: Any = None) -> None:
-    """A RowSurgery installs without the base's weights, and its two offsets are exactly what its merge writes."""
-    import torch
-
-    from coordcore_train.checkpoint.merge.skeleton import hollow
-
-    for one in subjects(component, config):
-        if not isinstance(one.surgery, RowSurgery):
+def _check_ties(model: Any) -> None:
+    """Raise AssertionError unless every config says of embedding and head what their weights are."""
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for config in (model.config, model.config.get_text_config()):
+        if tied == config.tie_word_embeddings:
             continue
-        model = one.wrapped()
-        _move(one.surgery, model)
-        offsets = (one.surgery.embedding_offset(model), one.surgery.head_offset(model))
-        plain, merged = load_plain(tiny_base(tied=one.tied)), model.merge_and_unload()
-        one.surgery.merge(merged)
-        for role, offset in zip(("input", "output"), offsets, strict=True):
-            expected = getattr(plain, f"get_{role}_embeddings")().weight.detach().clone()
-            if offset is not None:
-                expected[offset.ids] += offset.rows.detach()
-            found = getattr(merged, f"get_{role}_embeddings")().weight
-            assert torch.equal(found, expected), (
-                f"merge writes other {role} rows than embedding_offset and head_offset say (tied={one.tied}); "
-                "give the live rows, or be no RowSurgery"
-            )
-        try:
-            build(component, config, vocab=one.vocab).install(hollow(plain), one.vocab)
-        except RuntimeError as error:
-            raise AssertionError(f"install reads or writes the base's own weights: {error}") from error
+        what = "is the embedding's" if tied else "has a weight of its own"
+        raise AssertionError(
+            f"tie_word_embeddings of {type(config).__name__} is {config.tie_word_embeddings}, but the head {what}; set "
+            f"it to {tied}, as a loader believes it"
+        )
 
 
 CHECKS = (
     check_surgery_protocol,
+    check_surgery_starts_the_same,
     check_surgery_identity_at_start,
     check_surgery_only_its_parameters_train,
     check_surgery_verify,
     check_surgery_acts,
     check_surgery_rebinds_twice,
-    check_surgery_head_offset,
+    check_surgery_objective,
+    check_surgery_rows_are_pure,
     check_surgery_merges_plain,
-    check_surgery_says_its_rows,
 )

@@ -74,6 +74,7 @@ def train_briefly(
     from coordcore.check import check
     from coordcore.manifest import ManifestError, load
     from coordcore_train.run.quiet import quiet
+    from coordcore_train.run.session import run
     from coordcore_train.testing.tiny import tiny_qwen3vl
 
     quiet()
@@ -95,11 +96,9 @@ def train_briefly(
     manifest.write_text(tomli_w.dumps(document), encoding="utf-8")
     with kit_plugin():
         loaded = load(manifest)
-        problems = check(loaded, loaded.plugins)
+        problems = check(loaded)
         if problems:
             raise ManifestError(problems)
-        from coordcore_train.run.session import run
-
         return run(loaded)
 
 

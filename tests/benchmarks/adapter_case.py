@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coordcore_coord_offset import CoordOffsetSurgery
 from coordcore_train.objective import loss_in_forward
+from coordcore_train.surgery.rows import LiveRows
 
 VOCABULARY = 152_670
 FROZEN, OURS, PEFT = "frozen", "ours", "peft token rows"
@@ -67,11 +68,11 @@ def bare_model(batch: Batch) -> Any:
     return model
 
 
-def models(batch: Batch) -> dict[str, tuple[Any, list[CoordOffsetSurgery]]]:
+def models(batch: Batch) -> dict[str, tuple[Any, list[LiveRows]]]:
     """Name -> the model and the surgeries its objective has to know of."""
     from peft import TrainableTokensConfig, get_peft_model
 
-    surgery, ours = CoordOffsetSurgery(), bare_model(batch)
+    surgery, ours = LiveRows(CoordOffsetSurgery()), bare_model(batch)
     surgery.install(ours, batch.vocab)
     # What `LoraConfig(trainable_token_indices=...)` puts around the two matrices, on its own.
     token_rows = TrainableTokensConfig(target_modules=["embed_tokens"], token_indices=list(batch.vocab.ids))
@@ -91,7 +92,7 @@ def training(setting: Setting) -> Mapping[str, Variant]:
     batch = sized(setting)
     ids, compute = input_ids(batch), objective(batch)
 
-    def variant(model: Any, surgeries: list[CoordOffsetSurgery]) -> Variant:
+    def variant(model: Any, surgeries: list[LiveRows]) -> Variant:
         def run() -> None:
             model.zero_grad(set_to_none=True)
             with loss_in_forward(model, compute, batch.targets, surgeries=surgeries) as outputs:

@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coordcore.errors import InputError, RunError
-from coordcore.protocols import HeadOffset
+from coordcore.protocols import AddedRows
 from coordcore_train.checkpoint.merge import layers
 from coordcore_train.checkpoint.merge.in_memory import compare_logits, load_live, merge_in_memory
 from coordcore_train.checkpoint.merge.rows import Rows, write_rows
 from coordcore_train.checkpoint.merge.run import MergeReport, merge_run
 from coordcore_train.run.folder import RunDir
-from coordcore_train.run.prepare import load_run, prepare
+from coordcore_train.run.plan import load_run
+from coordcore_train.run.session import prepare
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
@@ -208,7 +209,7 @@ def test_whole_models_are_compared_on_request(tmp_path: Path) -> None:
     report = merge_run(run.path, tmp_path / "merged", compare_logits=True)
     assert report.proof is not None
     assert report.proof.changed == 8  # seven linears and the tied matrix
-    assert report.proof.difference < 1e-6
+    assert 0 < report.proof.difference < 5e-6
     assert report.logits is not None
     assert report.logits < 1e-5
     assert [line.split(" (")[0] for line in str(report).splitlines()[1:]] == [
@@ -233,7 +234,8 @@ def test_row_blocks_have_the_bits_of_peft_s_merge(
         base = nn.Linear(shape[1], shape[0]).to(dtype)
         made = Linear(base, "default", LoraConfig(init_lora_weights=False), r=5, lora_alpha=3)
         for matrix in (made.lora_A, made.lora_B):
-            matrix.float()
+            # Few enough digits that a product is exact in any order: blocks of other shapes may sum in another one.
+            matrix.float()["default"].weight.data.mul_(256).round_().div_(256)
         return made.requires_grad_(False)
 
     expected, actual = layer(), layer()
@@ -245,7 +247,7 @@ def test_row_blocks_have_the_bits_of_peft_s_merge(
         "layer", actual, weight, write=lambda first, rows: merged[first : first + len(rows)].copy_(rows)
     )
     assert torch.equal(merged, expected.base_layer.weight)
-    # And float64 agrees: one rounding of the sum, one of the product's float32.
+    # And float64 agrees: one rounding of the sum, one of the product's scaling in float32.
     up, down = actual.lora_B["default"].weight.double(), actual.lora_A["default"].weight.double()
     exact = layer().base_layer.weight.double() + 0.6 * up @ down
     assert (merged.double() - exact).abs().max() <= torch.finfo(dtype).eps * exact.abs().max()
@@ -258,8 +260,8 @@ def test_rows_of_two_surgeries_at_scattered_ids(tmp_path: Path) -> None:
     matrix = torch.arange(60.0).reshape(10, 6).bfloat16()
     save_file({"matrix": matrix}, tmp_path / "base.safetensors")
     (source,) = tensors_in(tmp_path / "base.safetensors")
-    first = HeadOffset(ids=torch.tensor([9, 2, 3]), rows=torch.full((3, 6), 0.3))
-    second = HeadOffset(ids=torch.tensor([3, 0]), rows=torch.full((2, 6), 5.0))
+    first = AddedRows(ids=torch.tensor([9, 2, 3]), rows=torch.full((3, 6), 0.3))
+    second = AddedRows(ids=torch.tensor([3, 0]), rows=torch.full((2, 6), 5.0))
     rows = Rows(ids=torch.tensor([0, 2, 3, 9]), offsets=(first, second))
     file = WeightFile(tmp_path / "merged.safetensors", [source])
     file.copy("matrix", source)
@@ -301,6 +303,24 @@ def test_a_vision_layer_that_peft_merges_wrongly(tmp_path: Path, monkeypatch: py
     run = run_of(tmp_path, base_of(tmp_path), lora={"target_modules": ["qkv"], "use_dora": True})
     monkeypatch.setattr(Linear, "merge", half(Linear.merge))
     with pytest.raises(RunError, match=r"visual\.blocks\.0\.attn\.qkv merged gives outputs that differ"):
+        merge_run(run.path, tmp_path / "merged")
+
+
+@pytest.mark.parametrize("matrix", ["embedding", "head"])
+def test_rows_that_are_written_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix: str) -> None:
+    run = run_of(tmp_path, base_of(tmp_path), lora={}, own_head=True)
+    added = Rows.added
+    monkeypatch.setattr(
+        Rows,
+        "added",
+        lambda self, rows: rows.lerp(added(self, rows), 0.5 if (torch.equal(self.offsets[0].rows, wrong)) else 1),
+    )
+    wrong = load_file(checkpoint_of(run) / "adapter_model.safetensors")[
+        f"base_model.model.row_offset.{'rows' if matrix == 'embedding' else 'head_rows'}"
+    ]
+    with pytest.raises(
+        RunError, match=f"the {matrix} with the surgeries' rows gives outputs that differ from the live"
+    ):
         merge_run(run.path, tmp_path / "merged")
 
 
@@ -395,7 +415,7 @@ def test_a_base_in_another_format_is_merged_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lora", "rows", "reason"),
     [
-        ({}, {"says_rows": False}, "SilentRowsSurgery is no RowSurgery"),
+        ({}, {"free": True}, "FreeRows is no RowSurgery"),
         ({"init_lora_weights": "pissa"}, {}, "init_lora_weights 'pissa' changes the base's weights"),
         ({"trainable_token_indices": [1, 2]}, {"surgery": False}, "embed_tokens is a TrainableTokensWrapper"),
     ],

@@ -18,9 +18,10 @@ from coordcore.builtins import FunctionTerm
 from coordcore.coords import CoordVocab
 from coordcore_coord_offset import CoordOffsetSurgery, install_coord_offset_adapter
 from coordcore_train.objective import Objective, loss_in_forward, make_targets
+from coordcore_train.surgery.rows import LiveRows
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
-Work = Callable[[Any, list[CoordOffsetSurgery]], Any]
+Work = Callable[[Any, list[LiveRows]], Any]
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +75,14 @@ def _tokens(vocab: CoordVocab) -> Tensor:
     return torch.tensor([[8, vocab.ids[0], vocab.ids[999], 5, vocab.ids[500], vocab.ids[500], 9]])
 
 
-def _training(model: Any, vocab: CoordVocab, _surgeries: list[CoordOffsetSurgery]) -> None:
+def _training(model: Any, vocab: CoordVocab, _surgeries: list[LiveRows]) -> None:
     logits = model(input_ids=_tokens(vocab), use_cache=False).logits
     logits.backward(torch.ones(logits.shape))
 
 
-def _objective(model: Any, vocab: CoordVocab, surgeries: list[CoordOffsetSurgery]) -> None:
+def _objective(model: Any, vocab: CoordVocab, surgeries: list[LiveRows]) -> None:
     tokens = _tokens(vocab)
-    gate = FunctionTerm(fn=lambda positions: positions.full_lse - positions.logits.logsumexp(-1), full_lse=True)
+    gate = FunctionTerm(fn=lambda positions: positions.full_lse - positions.logits.logsumexp(-1), needs={"full_lse"})
     # In blocks of the vocabulary, so that nothing of its whole length is the objective's own either.
     objective = Objective([("gate", gate)], vocab, chunk_columns=100)
     with loss_in_forward(model, objective, make_targets(tokens, vocab), surgeries=surgeries) as outputs:
@@ -90,11 +91,11 @@ def _objective(model: Any, vocab: CoordVocab, surgeries: list[CoordOffsetSurgery
 
 
 @torch.no_grad()
-def _evaluation(model: Any, vocab: CoordVocab, _surgeries: list[CoordOffsetSurgery]) -> None:
+def _evaluation(model: Any, vocab: CoordVocab, _surgeries: list[LiveRows]) -> None:
     model.eval()(input_ids=_tokens(vocab))
 
 
-def _generation(model: Any, vocab: CoordVocab, _surgeries: list[CoordOffsetSurgery]) -> None:
+def _generation(model: Any, vocab: CoordVocab, _surgeries: list[LiveRows]) -> None:
     tokens = _tokens(vocab)
     model.eval().generate(
         input_ids=tokens, attention_mask=torch.ones_like(tokens), min_new_tokens=4, max_new_tokens=4, do_sample=False
@@ -104,7 +105,7 @@ def _generation(model: Any, vocab: CoordVocab, _surgeries: list[CoordOffsetSurge
 @pytest.mark.parametrize("tie_head", [True, False])
 @pytest.mark.parametrize("work", [_training, _objective, _evaluation, _generation])
 def test_no_second_matrix_and_no_second_logits(folder: Path, vocab: CoordVocab, work: Any, tie_head: bool) -> None:
-    surgery, adapted = CoordOffsetSurgery(tie_head=tie_head), _frozen(folder)
+    surgery, adapted = LiveRows(CoordOffsetSurgery(tie_head=tie_head)), _frozen(folder)
     surgery.install(adapted, vocab)
     made = []
     for model, surgeries in ((_frozen(folder), []), (adapted, [surgery])):
@@ -145,7 +146,7 @@ def test_generate_gives_the_tokens_of_the_merged_model(
     folder: Path, vocab: CoordVocab, randomise: Callable[[nn.Module], None], tie_head: bool
 ) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    surgery = CoordOffsetSurgery(tie_head=tie_head)
+    surgery = LiveRows(CoordOffsetSurgery(tie_head=tie_head))
     surgery.install(model, vocab)
     randomise(model)
     prompts = _tokens(vocab).repeat(2, 1)

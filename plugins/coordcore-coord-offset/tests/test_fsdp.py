@@ -13,7 +13,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import CoordOffsetSurgery, install_coord_offset_adapter, live_coord_offset_adapter
+from coordcore_train.surgery.rows import LiveRows
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_sharded_offsets_get_the_gradient_of_whole_ones(
             for layer in [one for one in model.modules() if type(one).__name__.endswith("TextDecoderLayer")]:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
-        surgery = CoordOffsetSurgery()
+        surgery = LiveRows(CoordOffsetSurgery())
         base.get_output_embeddings().register_forward_hook(
             lambda *_, surgery=surgery, model=model: rows.append(surgery.head_offset(model).rows)
         )
@@ -46,4 +48,5 @@ def test_sharded_offsets_get_the_gradient_of_whole_ones(
         gradients.append(live_coord_offset_adapter(model).embed_offset.grad)
     assert not isinstance(rows[1], DTensor)
     assert isinstance(gradients[1], DTensor)
-    assert torch.equal(gradients[1].full_tensor(), gradients[0])
+    # Gathered weights lie elsewhere in memory, where a product may take another kernel.
+    assert_close_to_scale(gradients[1].full_tensor(), gradients[0], what="the gradient of the offsets")

@@ -105,8 +105,8 @@ def test_it_is_installed_before_peft_wraps(load: Load, coord_ids: list[int]) -> 
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([94, 95, 96], "coord id 96 lies outside the vocabulary \\(96 matrix rows, config.vocab_size 96\\)"),
-        ([-1, 0, 1], "coord id -1 lies outside the vocabulary"),
+        ([94, 95, 96], "id 96 lies outside the vocabulary \\(96 matrix rows, config.vocab_size 96\\)"),
+        ([-1, 0, 1], "id -1 lies outside the vocabulary"),
         ([7, 8, 7], "got 3 of which 2 distinct"),
         ([], "got 0 of which 0 distinct"),
     ],
@@ -119,7 +119,7 @@ def test_ids_must_be_distinct_rows_of_the_matrix(load: Load, ids: list[int], mes
 def test_ids_must_lie_within_the_configured_vocabulary(load: Load) -> None:
     model = load()
     model.config.get_text_config().vocab_size = 90
-    with pytest.raises(InputError, match=r"coord id 90 .* config\.vocab_size 90\); expand the checkpoint"):
+    with pytest.raises(InputError, match=r"id 90 .* config\.vocab_size 90\); expand the checkpoint"):
         install_coord_offset_adapter(model, [88, 89, 90])
 
 
@@ -170,7 +170,7 @@ def test_lora_on_a_matrix_with_offsets_is_refused(load: Load, coord_ids: list[in
 
 @pytest.mark.parametrize("use", [live_coord_offset_adapter, reattach_coord_offset_hooks, merge_coord_offsets])
 def test_a_model_without_offsets_says_so(load: Load, use: Callable[[nn.Module], object]) -> None:
-    with pytest.raises(RuntimeError, match=r"has no coord_offset_adapter; call install_coord_offset_adapter"):
+    with pytest.raises(RuntimeError, match=r"has no coord_offset_adapter; install it on the freshly loaded model"):
         use(load())
 
 
@@ -189,7 +189,7 @@ def test_verify_finds_an_embedding_that_was_replaced(load: Load, coord_ids: list
     model = load(tied=False)
     install_coord_offset_adapter(model, coord_ids)
     model.set_input_embeddings(nn.Embedding(96, 16).requires_grad_(False))
-    with pytest.raises(RuntimeError, match=r"moves the embedding of token \d+ by 0; call reattach_coord_offset_hooks"):
+    with pytest.raises(RuntimeError, match=r"moves the embedding of token \d+ by 0; bind it again"):
         verify_coord_offsets(model)
     reattach_coord_offset_hooks(model)
     verify_coord_offsets(model)
@@ -218,7 +218,9 @@ def test_verify_finds_a_matrix_that_trains_beside_its_offsets(load: Load, coord_
     model = load()
     install_coord_offset_adapter(model, coord_ids)
     model.requires_grad_(True)
-    with pytest.raises(RuntimeError, match="embedding's own weight is trainable beside its offsets; freeze it"):
+    with pytest.raises(
+        RuntimeError, match="embedding's own weight is trainable beside the rows of coord_offset_adapter; freeze it"
+    ):
         verify_coord_offsets(model)
 
 

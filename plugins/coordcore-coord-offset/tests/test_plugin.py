@@ -1,7 +1,8 @@
-"""The component: found by its entry point, torch-free until it is built, and a ModelSurgery once it is."""
+"""The component: found by its entry point, torch-free until it is built, and a RowSurgery once it is."""
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,10 +16,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from coordcore import COORD_TOKENS, BuildContext, InputError, Selected, kinds
-from coordcore.manifest import Manifest
-from coordcore.protocols import ModelSurgery
+from coordcore import COORD_TOKENS, BuildContext, InputError
+from coordcore.protocols import ModelFacts, RowSurgery
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import CoordOffsetConfig, CoordOffsetSurgery, plugin
+from coordcore_train.surgery.rows import LiveRows
 
 [COMPONENT] = plugin.coordcore_surgeries()
 
@@ -62,22 +64,21 @@ def test_the_component_says_what_it_changes_and_needs() -> None:
 )
 def test_zero_3_is_found_before_a_model_is_loaded(deepspeed: str | None, expected: list[str]) -> None:
     manifest = SimpleNamespace(launch=SimpleNamespace(deepspeed=deepspeed))
-    one = Selected(kind=kinds.SURGERY, component=COMPONENT, config=CoordOffsetConfig(), distribution="the-distribution")
-    run = Manifest(manifest=manifest, selected=(one,))
-    assert [str(problem) for problem in plugin.coordcore_check(run)] == expected
+    assert [str(problem) for problem in COMPONENT.check(CoordOffsetConfig(), manifest)] == expected
 
 
 def test_settings_reach_the_surgery() -> None:
     surgery = COMPONENT.build(CoordOffsetConfig(tie_head=False, dtype="bfloat16"), _context(SimpleNamespace(ids=(1,))))
-    assert isinstance(surgery, ModelSurgery)
+    assert isinstance(surgery, RowSurgery)
     assert (surgery.tie_head, surgery.dtype) == (False, torch.bfloat16)
 
 
 def test_a_base_without_coord_tokens_is_bad_input() -> None:
-    with pytest.raises(InputError, match=r"surgery.coord_offset: the base .* add a \[vocab\] section"):
+    with pytest.raises(InputError, match=r"the base .* has no coord tokens; add a \[vocab\] section"):
         COMPONENT.build(CoordOffsetConfig(), _context(None))
-    with pytest.raises(InputError, match=r"surgery.coord_offset: the base has no coord tokens"):
-        CoordOffsetSurgery().install(nn.Linear(1, 1), None)
+    facts = ModelFacts(vocab=None, vocabulary_size=96, hidden_size=16, dtype=torch.float32)
+    with pytest.raises(InputError, match="the base has no coord tokens; expand it first"):
+        CoordOffsetSurgery().module(facts)
 
 
 @pytest.mark.parametrize("tie_head", [True, False])
@@ -88,7 +89,7 @@ def test_a_surgery_lives_from_install_to_merge(
     randomise: Callable[[nn.Module], None],
     tie_head: bool,
 ) -> None:
-    surgery = CoordOffsetSurgery(tie_head=tie_head)
+    surgery = LiveRows(CoordOffsetSurgery(tie_head=tie_head))
     base = load()
     surgery.install(base, SimpleNamespace(ids=tuple(coord_ids)))  # type: ignore[arg-type]
     model = get_peft_model(
@@ -107,13 +108,14 @@ def test_a_surgery_lives_from_install_to_merge(
 
     merged = model.merge_and_unload()
     surgery.merge(merged)
-    assert float((merged(input_ids=tokens).logits - live).detach().abs().max()) <= 1e-5
+    exact = copy.deepcopy(merged).double()(input_ids=tokens).logits
+    assert_close_to_scale(merged(input_ids=tokens).logits, live, exact, what="the logits")
 
 
 def test_verify_finds_offsets_that_were_cast_with_the_model(load: Callable[..., Any], coord_ids: list[int]) -> None:
-    surgery = CoordOffsetSurgery()
+    surgery = LiveRows(CoordOffsetSurgery())
     model = load()
     surgery.install(model, SimpleNamespace(ids=tuple(coord_ids)))  # type: ignore[arg-type]
     model.to(torch.bfloat16)
-    with pytest.raises(RuntimeError, match=r"asked for in torch.float32 but are torch.bfloat16; do not cast the model"):
+    with pytest.raises(RuntimeError, match=r"was made in torch.float32 but is torch.bfloat16; do not cast the model"):
         surgery.verify(model)

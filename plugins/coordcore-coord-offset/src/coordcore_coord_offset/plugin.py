@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from coordcore import COORD_TOKENS, BuildContext, Component, InputError, Problem, hookimpl, kinds, option
+from coordcore import COORD_TOKENS, BuildContext, Component, InputError, Problem, hookimpl, option
 from coordcore.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -31,14 +31,25 @@ class CoordOffsetConfig:
 def _build(config: CoordOffsetConfig, context: BuildContext) -> CoordOffsetSurgery:
     if context.vocab is None:
         raise InputError(
-            "surgery.coord_offset: the base checkpoint has no coord tokens; "
-            "add a [vocab] section to expand it, or remove [surgery.coord_offset]"
+            "the base checkpoint has no coord tokens; add a [vocab] section to expand it, "
+            "or remove [surgery.coord_offset]"
         )
     import torch
 
     from coordcore_coord_offset.surgery import CoordOffsetSurgery
 
     return CoordOffsetSurgery(tie_head=config.tie_head, dtype=getattr(torch, config.dtype))
+
+
+def _check(_config: CoordOffsetConfig, run: Manifest) -> Iterator[Problem]:
+    """ZeRO-3 by name is known before a model is loaded; from a DeepSpeed file, installing finds it."""
+    deepspeed = run.launch.deepspeed
+    if deepspeed in ("zero3", "zero3_offload"):
+        yield Problem(
+            path="surgery.coord_offset",
+            message=f"does not work with launch.deepspeed = {deepspeed!r}, under which no rank holds whole rows; "
+            "use zero2 or launch.fsdp = 'fsdp2'",
+        )
 
 
 @hookimpl
@@ -52,18 +63,6 @@ def coordcore_surgeries() -> Iterable[Component]:
             # Offsets of tokens that no example contains would get no gradient from the embedding side.
             requires=lambda _config: [COORD_TOKENS],
             claims=lambda _config: ["embed_tokens", "lm_head"],
+            check=_check,
         )
     ]
-
-
-@hookimpl
-def coordcore_check(run: Manifest) -> Iterator[Problem]:
-    """ZeRO-3 by name is known before a model is loaded; from a DeepSpeed file, installing finds it."""
-    deepspeed = run.launch.deepspeed
-    for one in run.of(kinds.SURGERY):
-        if isinstance(one.config, CoordOffsetConfig) and deepspeed in ("zero3", "zero3_offload"):
-            yield Problem(
-                path=one.path,
-                message=f"does not work with launch.deepspeed = {deepspeed!r}, under which no rank holds whole rows; "
-                "use zero2 or launch.fsdp = 'fsdp2'",
-            )

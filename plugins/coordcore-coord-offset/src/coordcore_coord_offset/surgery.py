@@ -1,69 +1,67 @@
-"""The adapter as a `coordcore.protocols.ModelSurgery`. Imports torch."""
+"""The offsets as a `coordcore.protocols.RowSurgery`. Imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
+import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from coordcore import InputError
-from coordcore.protocols import HeadOffset
-from coordcore_coord_offset.hooks import (
-    NAME,
-    install_coord_offset_adapter,
-    live_coord_offset_adapter,
-    reattach_coord_offset_hooks,
-    verify_coord_offsets,
-)
-from coordcore_coord_offset.merge import merge_coord_offsets
+from coordcore.protocols import AddedRows, ModelFacts
 
-if TYPE_CHECKING:
-    from coordcore.coords import CoordVocab
+NAME = "coord_offset_adapter"
+"""The attribute that holds the adapter; also its entry in PEFT's `modules_to_save`."""
 
 
+class CoordOffsetAdapter(nn.Module):
+    """Offsets of the K coord rows of an embedding matrix and an output head. It has no `forward`: hooks add them.
+
+    embed_offset: [K, H] parameter, zero at the start, in bin order.
+    head_offset: [K, H] parameter of its own, or None when `embed_offset` serves the head too (`tie_head=True`).
+    coord_ids: [K] int64 vocabulary ids in bin order. Not persistent: sharded loading knows parameters only, and ids
+        belong to the tokenizer (`coordcore_coord_offset.save_offset_record` writes them beside a checkpoint).
+    """
+
+    coord_ids: Tensor
+
+    def __init__(
+        self, coord_ids: Tensor, hidden_size: int, *, tie_head: bool = True, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Build zero offsets on the device of `coord_ids`, a [K] int64 tensor of distinct ids."""
+        super().__init__()
+        self.register_buffer("coord_ids", coord_ids, persistent=False)
+
+        def zeros() -> nn.Parameter:
+            return nn.Parameter(torch.zeros(len(coord_ids), hidden_size, dtype=dtype, device=coord_ids.device))
+
+        self.embed_offset = zeros()
+        self.head_offset: nn.Parameter | None = None if tie_head else zeros()
+
+    @property
+    def head_rows(self) -> nn.Parameter:
+        """[K, H] the parameter that acts on the head: `head_offset`, or `embed_offset` when there is none."""
+        return self.embed_offset if self.head_offset is None else self.head_offset
+
+
+@attrs.frozen(kw_only=True)
 class CoordOffsetSurgery:
-    """Offsets on the coord rows: see `install_coord_offset_adapter` for `tie_head` and `dtype`."""
+    """Zero offsets on the coord rows, one table for embedding and head with `tie_head`, in `dtype`."""
 
-    modules_to_save: Sequence[str] = (NAME,)
-    frozen: Sequence[str] = ("embed_tokens", "lm_head")
+    tie_head: bool = True
+    dtype: torch.dtype = torch.float32
 
-    def __init__(self, *, tie_head: bool = True, dtype: torch.dtype = torch.float32) -> None:
-        self.tie_head = tie_head
-        self.dtype = dtype
+    name: str = attrs.field(default=NAME, init=False)
+    tag: str = attrs.field(default="offset", init=False)
 
-    def install(self, model: nn.Module, vocab: CoordVocab | None) -> None:
-        """Install zero offsets for the ids of `vocab`. Raises InputError when the base has no coord tokens."""
-        if vocab is None:
-            raise InputError("surgery.coord_offset: the base has no coord tokens; expand it first (coordcore expand)")
-        install_coord_offset_adapter(model, vocab.ids, tie_head=self.tie_head, dtype=self.dtype)
+    def module(self, facts: ModelFacts) -> CoordOffsetAdapter:
+        """Raises InputError when the base has no coord tokens."""
+        if facts.vocab is None:
+            raise InputError("the base has no coord tokens; expand it first (coordcore expand)")
+        ids = torch.tensor(facts.vocab.ids)
+        return CoordOffsetAdapter(ids, facts.hidden_size, tie_head=self.tie_head, dtype=self.dtype)
 
-    def rebind(self, model: nn.Module) -> None:
-        reattach_coord_offset_hooks(model)
+    def embedding_rows(self, module: CoordOffsetAdapter) -> AddedRows:
+        return AddedRows(ids=module.coord_ids, rows=module.embed_offset)
 
-    def verify(self, model: nn.Module) -> None:
-        """Raise RuntimeError unless the live offsets act on `model` and have the dtype that was asked for."""
-        verify_coord_offsets(model)
-        found = live_coord_offset_adapter(model).embed_offset.dtype
-        if found != self.dtype:
-            raise RuntimeError(
-                f"the coord offsets were asked for in {self.dtype} but are {found}; "
-                "do not cast the model after the surgery was installed"
-            )
-
-    def head_offset(self, model: nn.Module) -> HeadOffset:
-        """The live head table. Ask inside the forward: under FSDP the parameter is whole only there."""
-        adapter = live_coord_offset_adapter(model)
-        return HeadOffset(ids=adapter.coord_ids, rows=adapter.head_rows)
-
-    def embedding_offset(self, model: nn.Module) -> HeadOffset:
-        """The live embedding table; the same tensor as the head's with `tie_head=True`."""
-        adapter = live_coord_offset_adapter(model)
-        return HeadOffset(ids=adapter.coord_ids, rows=adapter.embed_offset)
-
-    def parameters(self, model: nn.Module) -> Mapping[str, Sequence[nn.Parameter]]:
-        return {"offset": list(live_coord_offset_adapter(model).parameters())}
-
-    def merge(self, model: nn.Module) -> None:
-        merge_coord_offsets(model)
+    def head_rows(self, module: CoordOffsetAdapter) -> AddedRows:
+        return AddedRows(ids=module.coord_ids, rows=module.head_rows)

@@ -12,10 +12,10 @@ import attrs
 
 from coordcore import Problem
 from coordcore.coords import Quantisation
+from coordcore.records.record import RecordError
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
 from coordcore_coord_tokens.folders import FOLDERS, ImageFolders
 from coordcore_coord_tokens.reader import Reader
-from coordcore_coord_tokens.records import RecordError
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.plugin import CoordJsonlConfig

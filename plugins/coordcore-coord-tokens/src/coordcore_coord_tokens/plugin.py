@@ -21,7 +21,7 @@ SUMMARY_PROMPT = "Summarise what the image shows in one sentence."
 
 
 def _is_plain_text(_instance: Any, _attribute: Any, text: str) -> None:
-    from coordcore_coord_tokens.answer import reserved
+    from coordcore.records.answers import reserved
 
     found = reserved(text)
     if found:
@@ -146,8 +146,8 @@ def coordcore_template_adapters() -> Iterable[Component]:
 
 @hookimpl
 def coordcore_check(run: Manifest) -> Iterable[Problem]:
-    data = [one.config for one in run.of(kinds.DATA) if isinstance(one.config, CoordJsonlConfig)]
-    templates = [one.config for one in run.of(kinds.TEMPLATE) if isinstance(one.config, CoordTemplateConfig)]
+    data = [chosen.config for chosen in run.of(kinds.DATA) if isinstance(chosen.config, CoordJsonlConfig)]
+    templates = [chosen.config for chosen in run.of(kinds.TEMPLATE) if isinstance(chosen.config, CoordTemplateConfig)]
     for config in data:
         if config.emits_coord_tokens and any(not template.coord_tokens for template in templates):
             yield Problem(

@@ -72,6 +72,19 @@ def _provides(config: CoordSoftCEW1Config) -> Iterable[str]:
     return [COORD_SUPERVISION] if supervises else []
 
 
+_UNITS = {
+    "ce": "nats per token",
+    "soft_ce": "nats per token",
+    "gate": "nats per token",
+    "text_gate": "nats per token",
+    "w1": "share of the bin range",
+    "mae": "bins",
+    "coord_mass": "probability",
+    "p_target": "probability",
+    "top5": "share of coordinates",
+}
+
+
 @hookimpl
 def coordcore_losses() -> Iterable[Component]:
     return [
@@ -82,5 +95,7 @@ def coordcore_losses() -> Iterable[Component]:
             summary="hard and Gaussian soft cross-entropy, Wasserstein-1 and gates on coord positions",
             provides=_provides,
             requires=lambda _config: [COORD_TOKENS],
+            units=_UNITS,
+            soft_target=lambda config: config.sigma,
         )
     ]

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coordcore.protocols import HeadOffset
+from coordcore.protocols import AddedRows
 from coordcore_train.objective.streaming import VocabularyStream, accumulating, add_product
 
 
@@ -17,7 +17,7 @@ class Head(Protocol):
     """How hidden states [n, H] become logits, and the tensors that take part and may be trainable."""
 
     @property
-    def offset(self) -> HeadOffset | None: ...
+    def offset(self) -> AddedRows | None: ...
 
     @property
     def parameters(self) -> Sequence[Tensor]: ...
@@ -27,7 +27,7 @@ class Head(Protocol):
         ...
 
 
-def _add_offset(logits: Tensor, hidden: Tensor, offset: HeadOffset | None) -> Tensor:
+def _add_offset(logits: Tensor, hidden: Tensor, offset: AddedRows | None) -> Tensor:
     if offset is None:
         return logits
     return logits.index_add(-1, offset.ids, (hidden.to(logits.dtype) @ offset.rows.to(logits.dtype).T))
@@ -65,7 +65,7 @@ class LinearHead:
     """A plain `nn.Linear` head, its weight read at call time (FSDP and ZeRO gather it only then)."""
 
     module: nn.Linear
-    offset: HeadOffset | None = None
+    offset: AddedRows | None = None
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -88,7 +88,7 @@ class CallableHead:
     """
 
     project: Callable[[Tensor], Tensor]
-    offset: HeadOffset | None = None
+    offset: AddedRows | None = None
     trained: Sequence[Tensor] | None = None
 
     @property

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import nn
 
+from coordcore import kinds
 from coordcore.errors import RunError
+from coordcore.protocols import ModelSurgery
 from coordcore_train.run.plan import Plan
+from coordcore_train.surgery.proof import prove
+from coordcore_train.surgery.rows import LiveRows
 
 
-def bind_for_training(model: nn.Module, plan: Plan) -> None:
-    """`bind`, then set what the surgeries want trainable and check that it is. Raises RunError."""
+def bind_for_training(model: nn.Module, plan: Plan, device: torch.device) -> None:
+    """`bind`, then set what the surgeries want trainable, and prove the model against the objective.
+
+    device: where the model will train, which it may not have reached yet.
+    Raises RunError. Warns where the proof is not whole.
+    """
     _freeze(model, plan)
     bind(model, plan)
-    for surgery in plan.surgeries:
+    for path, surgery in named_surgeries(plan).items():
         for tag, parameters in surgery.parameters(model).items():
             stuck = [parameter for parameter in parameters if not parameter.requires_grad]
             if stuck:
-                raise RunError(f"{len(stuck)} parameters that surgery calls {tag!r} would not train; check [tuner]")
+                raise RunError(f"{path}: {len(stuck)} parameters that it calls {tag!r} would not train; check [tuner]")
+    reason = prove(model, named_surgeries(plan), plan.vocab, device=device)
+    if reason is not None and plan.context.rank == 0:
+        logging.getLogger(__name__).warning("the model was not proven against the objective: %s", reason)
 
 
 def bind(model: nn.Module, plan: Plan) -> None:
-    """Rebind every surgery to `model`, which PEFT may have wrapped, and prove that it acts.
-
-    Raises RunError when a surgery is not live, or when the objective's view of the output head is not what the model
-    itself computes.
-    """
-    for surgery in plan.surgeries:
+    """Rebind every surgery to `model`, which PEFT may have wrapped. Raises RunError when one does not act on it."""
+    for path, surgery in named_surgeries(plan).items():
         surgery.rebind(model)
         try:
             surgery.verify(model)
         except RuntimeError as error:
-            raise RunError(f"surgery {type(surgery).__name__} is not live: {error}") from error
-    if plan.surgeries:
-        _check_head(model, plan)
+            raise RunError(f"{path} is not live: {error}") from error
+
+
+def named_surgeries(plan: Plan) -> dict[str, ModelSurgery]:
+    """The run's surgeries by the path of their section, "surgery.coord_offset"."""
+    paths = [selected.path for selected in plan.manifest.of(kinds.SURGERY)]
+    return dict(zip(paths, plan.surgeries, strict=True))
 
 
 def _freeze(model: nn.Module, plan: Plan) -> None:
@@ -46,43 +59,8 @@ def _freeze(model: nn.Module, plan: Plan) -> None:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
     for surgery in plan.surgeries:
+        if isinstance(surgery, LiveRows):
+            surgery.freeze(model)
         for parameters in surgery.parameters(model).values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
-
-
-@torch.no_grad()
-def _check_head(model: nn.Module, plan: Plan) -> None:
-    """Compare the head as the model runs it, hooks and all, with the head as the objective projects it."""
-    from coordcore_train.objective.in_forward import head_of
-
-    module: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-    weight = next(module.parameters())
-    if weight.shape[0] == 0 or hasattr(weight, "device_mesh"):  # sharded by ZeRO-3 or FSDP: no rank holds the rows
-        return
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(4, weight.shape[-1], generator=generator).to(weight.device, weight.dtype)
-    # Moved away from zero, where a surgery starts and a hook that nobody declares would change nothing yet.
-    added = [
-        parameter
-        for surgery in plan.surgeries
-        for parameters in surgery.parameters(model).values()
-        for parameter in parameters
-    ]
-    before = [parameter.detach().clone() for parameter in added]
-    try:
-        for parameter in added:
-            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * 0.1)
-        live = module(hidden).float()
-        ours = head_of(module, model, module.forward, plan.surgeries).full(hidden).float()
-    finally:
-        for parameter, value in zip(added, before, strict=True):
-            parameter.copy_(value)
-    tolerance = 1e-4 if weight.dtype == torch.float32 else 0.05
-    difference = float((live - ours).abs().max())
-    scale = float(live.abs().max().clamp(min=1.0))
-    if not difference <= tolerance * scale:
-        raise RunError(
-            f"the objective's logits differ from the model's by {difference:.3g}: something changes the output head "
-            "that no surgery declares with head_offset; the run would train another model than it serves"
-        )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
@@ -56,6 +57,47 @@ def load_saved_modules(model: nn.Module, names: list[str], folder: Path) -> None
             if tensor.shape != wanted[key].shape:
                 raise RunError(f"{folder}: {key} has shape {tuple(tensor.shape)}, expected {tuple(wanted[key].shape)}")
             wanted[key].copy_(tensor)
+
+
+def require_loaded(path: Path, name: str, live: nn.Module) -> None:
+    """Check that a checkpoint's tensors of the module `name` are the parameters of `live`, which it was loaded into.
+
+    path: a safetensors file, or the folder of one or several. PEFT drops a saved module without a word when the base
+    has none, and leaves a fresh one without a word when the file has none.
+
+    Raises InputError naming the file, what differs and the cure.
+    """
+    saved = _module_tensors(path, name)
+    parameters = {key: value.detach().cpu() for key, value in live.named_parameters()}
+    if saved.keys() != parameters.keys():
+        raise InputError(
+            f"{path}: holds {sorted(saved) or 'nothing'} of {name}, the model has {sorted(parameters)}; install it "
+            f"with the settings it was trained with, and train with modules_to_save=[{name!r}]"
+        )
+    for key, value in saved.items():
+        if value.shape != parameters[key].shape:
+            raise InputError(
+                f"{path}: {key} has shape {tuple(value.shape)}, the model's {tuple(parameters[key].shape)}; load it "
+                "onto the base it was trained on"
+            )
+        if not torch.equal(value.to(parameters[key].dtype), parameters[key]):
+            raise InputError(f"{path}: {key} was not loaded; install {name} before loading the checkpoint")
+
+
+def _module_tensors(path: Path, name: str) -> dict[str, Tensor]:
+    """Parameter of the module `name` -> saved value, whatever PEFT or a trainer put in front of it."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                _, marker, parameter = f".{key}".rpartition(f".{name}.")
+                if marker:
+                    found[re.sub(r"^(original_module|modules_to_save\.[^.]+)\.", "", parameter)] = tensors.get_tensor(
+                        key
+                    )
+    return found
 
 
 def require_saved(names: list[str], checkpoint: Path) -> None:

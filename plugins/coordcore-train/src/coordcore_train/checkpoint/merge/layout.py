@@ -37,7 +37,7 @@ class Place:
 
 
 def layout(model: Any, base: Path, source: Path) -> dict[str, Place]:
-    """Parameter -> its place, for an outline `model` of `base`, with the values of the checkpoint `source`.
+    """Parameter -> its place, for a skeleton `model` of `base`, with the values of the checkpoint `source`.
 
     A tensor of the base that the model does not know keeps its place and its own name.
     Raises InputError when the base lacks a tensor or has one of another kind, RunError when `source` does.

@@ -10,7 +10,7 @@ import attrs
 from coordcore_train.checkpoint.merge import NotStreamedError
 from coordcore_train.checkpoint.merge.layout import Place, layout, untied
 from coordcore_train.checkpoint.merge.rows import Rows, changed_rows, check_rows, same_rows
-from coordcore_train.checkpoint.merge.skeleton import adapted_layers, adapter_tensors, make_live, outline
+from coordcore_train.checkpoint.merge.skeleton import adapted_layers, adapter_tensors, make_live, skeleton
 from coordcore_train.checkpoint.tensorfile import Stored
 from coordcore_train.checkpoint.weights import is_sharded, weights_entry
 from coordcore_train.run.plan import Plan
@@ -20,7 +20,7 @@ from coordcore_train.run.plan import Plan
 class Survey:
     """What the files alone tell.
 
-    model: the base in outline. places: every tensor, by parameter, as if nothing were untied. embedding, head: their
+    model: the base's skeleton. places: every tensor, by parameter, as if nothing were untied. embedding, head: their
     parameters. tied: whether they are one. adapter: the adapter's tensors, None for the full tuner's checkpoint.
     unchanged: parameters that can be copied before anything else is known.
     """
@@ -56,7 +56,7 @@ def survey(plan: Plan, checkpoint: Path) -> Survey:
     for folder in (plan.base, source):
         if weights_entry(folder) is None:
             raise NotStreamedError(f"{folder} has no safetensors weights")
-    model = outline(plan)
+    model = skeleton(plan)
     places = layout(model, plan.base, source)
     names = {id(module): f"{path}.weight" for path, module in model.named_modules()}
     embedding, head = (names[id(one)] for one in (model.get_input_embeddings(), model.get_output_embeddings()))
@@ -78,7 +78,7 @@ def survey(plan: Plan, checkpoint: Path) -> Survey:
 
 
 def recipe(known: Survey, plan: Plan, checkpoint: Path) -> Recipe:
-    """Build the live model in outline, and read from it what changes. Raises as `survey`."""
+    """Build the live model as a skeleton, and read from it what changes. Raises as `survey`."""
     parameters = known.model.state_dict().keys()  # before surgeries add their own
     live = make_live(known.model, plan, checkpoint, known.adapter)
     layers = adapted_layers(live) if known.adapter else {}

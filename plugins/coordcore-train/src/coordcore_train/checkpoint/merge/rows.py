@@ -10,11 +10,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from coordcore.protocols import HeadOffset, RowSurgery
+from coordcore.protocols import AddedRows
 from coordcore_train.checkpoint.merge import NotStreamedError
 from coordcore_train.checkpoint.merge.layers import relative_difference, require_equal
 from coordcore_train.checkpoint.merge.layout import Place, as_bytes, read
 from coordcore_train.checkpoint.tensorfile import WeightFile
+from coordcore_train.surgery.arithmetic import add_to_weight, is_same
+from coordcore_train.surgery.rows import LiveRows
 
 
 @attrs.frozen(kw_only=True)
@@ -22,14 +24,13 @@ class Rows:
     """The rows that change in one matrix, ascending `ids` [k], and what is added to them, surgery by surgery."""
 
     ids: Tensor
-    offsets: tuple[HeadOffset, ...]
+    offsets: tuple[AddedRows, ...]
 
     def added(self, rows: Tensor) -> Tensor:
         """`rows` [k, H] of the matrix with the offsets added: each sum rounded once to their dtype."""
+        rows = rows.clone()
         for offset in self.offsets:
-            where = torch.searchsorted(self.ids, offset.ids)
-            sums = rows[where] + offset.rows.detach()
-            rows = rows.index_copy(0, where, sums.to(rows.dtype))
+            add_to_weight(rows, AddedRows(ids=torch.searchsorted(self.ids, offset.ids), rows=offset.rows))
         return rows
 
     def runs(self) -> list[tuple[int, int]]:
@@ -41,9 +42,9 @@ class Rows:
 
 def changed_rows(surgeries: Sequence[Any], model: nn.Module) -> dict[str, Rows]:
     """The rows that the live surgeries change, under "embedding" and "head", where they change any there."""
-    found: dict[str, list[HeadOffset]] = {"embedding": [], "head": []}
+    found: dict[str, list[AddedRows]] = {"embedding": [], "head": []}
     for surgery in surgeries:
-        assert isinstance(surgery, RowSurgery)
+        assert isinstance(surgery, LiveRows)  # `make_live` sees to it
         for role, offset in (("embedding", surgery.embedding_offset(model)), ("head", surgery.head_offset(model))):
             if offset is not None:
                 found[role].append(offset)
@@ -55,12 +56,9 @@ def changed_rows(surgeries: Sequence[Any], model: nn.Module) -> dict[str, Rows]:
 
 
 def same_rows(rows: dict[str, Rows]) -> bool:
-    """Whether embedding and head get the same rows from the same memory, so that tied matrices may stay tied."""
+    """Whether embedding and head get the same rows, so that tied matrices may stay tied."""
     first, second = (rows[role].offsets if role in rows else () for role in ("embedding", "head"))
-    return len(first) == len(second) and all(
-        one.rows.data_ptr() == other.rows.data_ptr() and torch.equal(one.ids, other.ids)
-        for one, other in zip(first, second, strict=True)
-    )
+    return len(first) == len(second) and all(map(is_same, first, second))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A run's model in outline: every module, adapter and hook is real, the base's weights are not there. Imports torch."""
+"""A run's model as a skeleton: every module, adapter and hook is real, the base's weights are not. Imports torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from coordcore.errors import RunError
-from coordcore.protocols import RowSurgery
 from coordcore_train.checkpoint.merge import NotStreamedError
 from coordcore_train.checkpoint.tensorfile import Stored, tensors_in
 from coordcore_train.run.plan import Plan
+from coordcore_train.surgery.rows import LiveRows
 from coordcore_train.surgery.saved import load_saved_modules, require_saved
 
 _PREFIX = "base_model.model."
@@ -23,7 +23,7 @@ _PLAIN_STARTS = (True, False, "gaussian", "eva")
 _KNOWN_LAYERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def outline(plan: Plan) -> Any:
+def skeleton(plan: Plan) -> Any:
     """The base's model as transformers builds it, in `[model] dtype`; each parameter is one number, expanded."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -32,10 +32,10 @@ def outline(plan: Plan) -> Any:
         model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, plan.manifest.model.dtype))
     if model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
         raise NotStreamedError(f"{type(model).__name__} keeps some modules in float32")
-    return hollow(model)
+    return without_weights(model)
 
 
-def hollow(model: Any) -> Any:
+def without_weights(model: Any) -> Any:
     """Take the memory of a model's parameters away: each becomes one number on the CPU, expanded to its shape.
 
     Not the meta device: PEFT and surgeries put what they add where the base is.
@@ -50,13 +50,13 @@ def hollow(model: Any) -> Any:
 
 
 def make_live(model: Any, plan: Plan, checkpoint: Path, adapter: Mapping[str, Stored] | None) -> Any:
-    """Install the run's surgeries and adapter in an outline, load what they learned, and bind the hooks.
+    """Install the run's surgeries and adapter in a skeleton, load what they learned, and bind the hooks.
 
     Returns the model as PEFT wraps it. Raises RunError when something learned is missing or does not fit.
     """
     require_saved(plan.modules_to_save, checkpoint)
     for surgery in plan.surgeries:
-        if not isinstance(surgery, RowSurgery):
+        if not isinstance(surgery, LiveRows):
             raise NotStreamedError(f"{type(surgery).__name__} is no RowSurgery")
         surgery.install(model, plan.vocab)
     if adapter is None:

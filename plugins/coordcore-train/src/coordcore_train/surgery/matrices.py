@@ -1,0 +1,106 @@
+"""The input embedding and output head of a model, and what makes them unfit for rows to be added. Imports torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+from torch import Tensor, nn
+
+from coordcore.errors import InputError
+from coordcore.protocols import AddedRows
+
+Role = Literal["embedding", "head"]
+
+_NAMES = {"embedding": "the input embedding", "head": "the output head"}
+
+
+@attrs.frozen
+class Matrices:
+    """The two plain modules whose weights rows are added to; one weight when the model ties them."""
+
+    embedding: nn.Embedding
+    head: nn.Linear
+
+    @property
+    def tied(self) -> bool:
+        return self.head.weight is self.embedding.weight
+
+    def module(self, role: Role) -> nn.Embedding | nn.Linear:
+        return self.embedding if role == "embedding" else self.head
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The transformers model inside a `PeftModel`, or `model` itself."""
+    inner = getattr(model, "get_base_model", None)
+    return model if inner is None else inner()
+
+
+def matrices_of(model: Any) -> Matrices:
+    """The matrices of an unwrapped model. Raises InputError when rows cannot be merged into one of them."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"{type(model).__name__} has no output head, so that no rows can be added to it")
+    return Matrices(
+        _plain(model.get_input_embeddings(), nn.Embedding, _NAMES["embedding"]), _plain(head, nn.Linear, _NAMES["head"])
+    )
+
+
+def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
+    found = f"{role} is a {type(module).__module__}.{type(module).__name__}"
+    if type(module).__module__.partition(".")[0] in ("peft", "swift"):
+        raise InputError(
+            f"{found}: PEFT would train its rows beside those that a surgery adds; take it out of target_modules, "
+            "modules_to_save and trainable_token_indices"
+        )
+    # A subclass with a forward of its own stores or scales its rows in another way than the merge assumes.
+    if not isinstance(module, expected) or type(module).forward is not expected.forward:
+        raise InputError(
+            f"{found}: rows are added to a plain torch.nn.{expected.__name__} only; load the base without quantising "
+            "it (bitsandbytes: llm_int8_skip_modules)"
+        )
+    weight: Tensor = module.weight
+    if hasattr(weight, "ds_id") or weight.numel() == 0:
+        raise InputError(
+            f"{role} is sharded by DeepSpeed ZeRO-3 (shape {tuple(weight.shape)} here), under which no rows can be "
+            "added to it; use zero2 or FSDP2"
+        )
+    if not weight.is_floating_point():
+        raise InputError(f"{role} is quantised ({weight.dtype}); load the base without quantising it")
+    return module
+
+
+def require_fitting(name: str, role: Role, added: AddedRows, model: Any) -> None:
+    """Raise InputError unless `added` are rows of the matrix `role` of `model`, with distinct ids, and zero."""
+    where = f"{name}: the rows for {_NAMES[role]}"
+    weight = matrices_of(model).module(role).weight
+    ids = added.ids.tolist()
+    if not ids or len(set(ids)) < len(ids):
+        raise InputError(f"{where} must have distinct ids, got {len(ids)} of which {len(set(ids))} distinct")
+    configured = model.config.get_text_config().vocab_size
+    outside = [one for one in ids if not 0 <= one < min(len(weight), configured)]
+    if outside:
+        raise InputError(
+            f"{where}: id {outside[0]} lies outside the vocabulary ({len(weight)} matrix rows, config.vocab_size "
+            f"{configured}); expand the checkpoint (coordcore expand) or use the tokenizer that belongs to it"
+        )
+    if added.rows.shape != (len(ids), weight.shape[1]):
+        raise InputError(
+            f"{where} have shape {tuple(added.rows.shape)}, expected {(len(ids), weight.shape[1])}: a row for each id"
+        )
+    largest = float(added.rows.detach().abs().max())
+    if largest != 0:
+        raise InputError(
+            f"{where} start with values up to {largest:.3g}; start at zero (one factor of a product is enough), so "
+            "that training starts at the base"
+        )
+
+
+def untie(model: Any) -> None:
+    """Declare in every config that the head is a matrix of its own, which it must be already.
+
+    A loader that believes `tie_word_embeddings` would drop the head's own rows.
+    """
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
