@@ -139,26 +139,19 @@ def parse_object(given: Any, path: str, left_out: LeftOut | None = None) -> Reco
     """An object that is already in memory. Raises RecordError; `left_out` takes its unknown keys."""
     if left_out is not None and isinstance(given, dict):
         given = _known(given, RecordObject, path, left_out)
-    try:
-        return msgspec.convert(given, RecordObject)
-    except msgspec.ValidationError as error:
-        raise _structural(str(error), path) from error
+    item: RecordObject = _converted(given, RecordObject, path)
+    return item
 
 
 def parse_objects(record: Mapping[str, Any]) -> list[RecordObject]:
     """The objects of a record that is already in memory; its other keys are not read. Raises RecordError."""
-    try:
-        return msgspec.convert(record, _Objects).objects
-    except msgspec.ValidationError as error:
-        raise _structural(str(error)) from error
+    objects: list[RecordObject] = _converted(record, _Objects).objects
+    return objects
 
 
 def crowd_regions(record: Record) -> list[Any]:
     """What stands under `metadata.crowd`, not yet read. Raises RecordError unless it is a list."""
-    try:
-        return msgspec.convert((record.metadata or {}).get("crowd"), list[Any] | None) or []
-    except msgspec.ValidationError as error:
-        raise _structural(str(error), "metadata.crowd") from error
+    return _converted((record.metadata or {}).get("crowd"), list[Any] | None, "metadata.crowd") or []
 
 
 def check_declared(record: Record, ours: Quantisation, reader: str) -> None:
@@ -170,10 +163,8 @@ def check_declared(record: Record, ours: Quantisation, reader: str) -> None:
     if declared is None:
         return
     try:
-        if isinstance(declared, str):
-            theirs = quantisation(declared)
-        else:
-            theirs = Quantisation.from_dict(declared, source="the record's spec")
+        named = isinstance(declared, str)
+        theirs = quantisation(declared) if named else Quantisation.from_dict(declared, source="the record's spec")
         require_same(theirs, ours, "the record", reader)
     except InputError as error:
         raise RecordError("metadata.quantisation", str(error)) from error
@@ -194,21 +185,23 @@ def _rest(line: bytes, left_out: LeftOut) -> Record | None:
     count = len(left_out.parts)
     objects = given.get("objects")
     known = _known(given, Record, "", left_out) | ({"objects": []} if isinstance(objects, list) else {})
-    try:
-        record = msgspec.convert(known, Record)
-    except msgspec.ValidationError as error:
-        raise _structural(str(error)) from error
-    if isinstance(objects, list):
-        record.objects = [_object_or_none(one, f"objects[{index}]", left_out) for index, one in enumerate(objects)]
+    record: Record = _converted(known, Record)
+    kept: list[RecordObject] = []
+    for index, item in enumerate(objects if isinstance(objects, list) else []):
+        try:
+            kept.append(parse_object(item, f"objects[{index}]", left_out))
+        except RecordError as error:
+            left_out.objects.append(error)
+            kept.append(LEFT_OUT)
+    record.objects = kept or record.objects
     return record if left_out.objects or len(left_out.parts) > count else None
 
 
-def _object_or_none(given: Any, path: str, left_out: LeftOut) -> RecordObject:
+def _converted(given: Any, kind: Any, path: str = "") -> Any:
     try:
-        return parse_object(given, path, left_out)
-    except RecordError as error:
-        left_out.objects.append(error)
-        return LEFT_OUT
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise _structural(str(error), path) from error
 
 
 def _known(given: dict[str, Any], kind: type, path: str, left_out: LeftOut) -> dict[str, Any]:

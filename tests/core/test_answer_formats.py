@@ -9,19 +9,18 @@ from hypothesis import strategies as st
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
 from coordcore.records.answers import COORDJSON, Format, Located, answer_text, geometry_text, parse_answer
-from coordcore.records.answers.format import ByKind, Coords, Label, Pair
+from coordcore.records.answers.format import Coords, Label
 
-LINES = Format(name="lines", object=(Label(without="<"), Coords("bbox_2d", between="")), between="\n")
+LINES = Format(
+    name="lines", label=(Label(without="<"),), places={"bbox_2d": (Coords("bbox_2d", between=""),)}, between="\n"
+)
 """One object a line: its description and four coordinates."""
 
 KINDS = Format(
     name="kinds",
     opening="found: ",
-    object=Pair(
-        label=Label(without="<;(@"),
-        geometry=ByKind((("@", Coords("bbox_2d", between=" ")), ("(", Coords("poly", between=" "), ")"))),
-        between="",
-    ),
+    label=(Label(without="<;(@"),),
+    places={"bbox_2d": ("@", Coords("bbox_2d", between=" ")), "poly": ("(", Coords("poly", between=" "), ")")},
     between="; ",
     closing=".",
 )

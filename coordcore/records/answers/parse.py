@@ -19,7 +19,7 @@ from coordcore.records.geometry import misordered
 Span = tuple[int, int]
 
 _LABELS = (DESC, "label")  # CoordJSON's, and Qwen's own
-_GEOMETRIES = COORDJSON.kinds
+_GEOMETRIES = tuple(COORDJSON.places)
 _OBJECT = re.compile(rf'\{{\s*"(?:{"|".join(_LABELS + _GEOMETRIES)})"\s*:')
 _LIST = re.compile(r'\{\s*"objects"\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$)')
 _TAIL = re.compile(r"[\s\]}]*(?:```\s*)?")

@@ -66,7 +66,7 @@ def answer_text(
 
 def geometry_text(kind: str, bins: Sequence[int]) -> str:
     """The part of an object in CoordJSON that says where it is, `"bbox_2d": [<|coord_12|>, <|coord_40|>, ...]`."""
-    return _write(COORDJSON.geometry(kind), bins, True)
+    return _write(COORDJSON.places[kind], bins, True)
 
 
 def _write(layout: Layout, bins: Sequence[int], coord_tokens: bool, *, desc: str = "", name: str = "") -> str:

@@ -11,7 +11,7 @@ from prediction_support import END, SIZE, TOKENS, VOCAB
 
 from coordcore.coords import is_coord_token
 from coordcore.records.answers import Format, Located, answer_text, parse_answer
-from coordcore.records.answers.format import ByKind, Coords, Label
+from coordcore.records.answers.format import Coords, Label
 from coordcore_detection.decode.automaton import COORD, answer_automaton
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, Grammar, compile_grammar
 
@@ -19,7 +19,8 @@ torch.set_num_threads(1)
 
 LINES = Format(
     name="lines",
-    object=(Label(without="<@"), ByKind((Coords("bbox_2d", between=""), ("@", Coords("poly", between=""))))),
+    label=(Label(without="<@"),),
+    places={"bbox_2d": (Coords("bbox_2d", between=""),), "poly": ("@", Coords("poly", between=""))},
     between="\n",
 )
 """One object a line. An answer may end behind any of them, and have none."""
@@ -70,6 +71,7 @@ def test_some_of_that_are_several_objects(grammar: Grammar) -> None:
     constraint = Constraint(DeviceGrammar(grammar, "cpu"), 1, budget=200, max_objects=5, ordered=True)
     likely = torch.zeros(1, SIZE)
     likely[:, ord("\n")] = likely[:, END - 1000 : END] = 1.0
+    likely[:, END] = 0.5
     written = []
     while constraint.state[0] != len(grammar.slot) - 1:
         written.append(int(constraint.allow(likely).argmax(-1)))
@@ -87,8 +89,8 @@ def test_closing_allows_nothing_but_the_end_behind_an_object(grammar: Grammar) -
 
 
 def test_a_format_in_which_a_coordinate_could_be_two_things_is_refused() -> None:
-    kinds = ByKind((Coords("bbox_2d", between=""), Coords("poly", between="")))
-    either = Format(name="either", object=(Label(without="<"), kinds), between="\n")
+    places = {kind: (Coords(kind, between=""),) for kind in ("bbox_2d", "poly")}
+    either = Format(name="either", label=(Label(without="<"),), places=places, between="\n")
     with pytest.raises(ValueError, match="the format is ambiguous"):
         compile_grammar(TOKENS, VOCAB, size=SIZE, end_tokens=[END], form=either)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
-from coordcore.records.answers.format import COORDJSON, ByKind, Coords, Format, Label, Pair, Piece, kinds_of
+from coordcore.records.answers.format import COORDJSON, Coords, Format, Label
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,35 +45,25 @@ class Automaton:
 
 @lru_cache
 def answer_automaton(
-    geometry: tuple[str, ...] = COORDJSON.kinds, fields: Fields = "any", form: Format = COORDJSON
+    geometry: tuple[str, ...] = tuple(COORDJSON.places), fields: Fields = "any", form: Format = COORDJSON
 ) -> Automaton:
     """The automaton of `form`, such as `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}, ...]}`.
 
     geometry: the kinds an object may have. fields: the order of description and geometry in an object. A description
     has at least one character and is valid UTF-8; a "bbox_2d" has 4 coordinates, a "poly" an even number of at least 6.
     """
-    one = _pattern(form.object, geometry, fields)
-    following = _seq(_symbol(_NEXT), _bytes_of(form.between.encode()[1:]), one)
-    several = _seq(one, _many(following))
+    orders = {"any": (False, True), "desc_first": (False,), "geometry_first": (True,)}[fields]
+    layouts = [form.layout(kind, first) for kind in geometry for first in orders]
+    written = _either(*(_seq(*map(_piece, layout)) for layout in layouts))
+    following = _seq(_symbol(_NEXT), _bytes_of(form.between.encode()[1:]), written)
+    several = _seq(written, _many(following))
     return _deterministic(_seq(_text(form.opening), _either(several, _text("")), _text(form.closing)), form.between)
 
 
-def _pattern(piece: Piece, geometry: tuple[str, ...], fields: Fields) -> _Pattern:
+def _piece(piece: str | Label | Coords) -> _Pattern:
     if isinstance(piece, str):
         return _text(piece)
-    if isinstance(piece, Label):
-        return _description(piece)
-    if isinstance(piece, Coords):
-        return _GEOMETRY[piece.kind](_text(piece.between))
-    if isinstance(piece, Pair):
-        label, place = (_pattern(part, geometry, fields) for part in (piece.label, piece.geometry))
-        between = _text(piece.between)
-        orders = {"desc_first": (label, between, place), "geometry_first": (place, between, label)}
-        return _either(*(_seq(*order) for name, order in orders.items() if fields in ("any", name)))
-    if isinstance(piece, ByKind):
-        kinds = [option for option in piece.pieces if any(kind in geometry for kind in kinds_of(option))]
-        return _either(*(_pattern(option, geometry, fields) for option in kinds))
-    return _seq(*(_pattern(part, geometry, fields) for part in piece))
+    return _description(piece) if isinstance(piece, Label) else _GEOMETRY[piece.kind](_text(piece.between))
 
 
 # --- patterns: each adds its edges behind a state and gives the state behind them -----------------------------------
