@@ -10,7 +10,7 @@ from attrs.validators import ge
 
 from coordcore.components import COORD_SUPERVISION, BuildContext, Component, option
 from coordcore.hookspecs import hookimpl
-from coordcore.protocols import OptimizerSettings, Scope, TaggedParameter, TextPositions
+from coordcore.protocols import Need, OptimizerSettings, Scope, TaggedParameter, Targets, TextPositions
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +24,32 @@ COMMANDS = ("check", "plugins", "schema")
 class FunctionTerm:
     """A `LossTerm` from one function: `fn(positions) -> [n]`. The short way to write a loss plugin.
 
-    The part is called `name` in the logs (`<component>/<name>`). full_logits: only looked at where scope is "text" or
-    "token"; False for a function that does not read `positions.logits`, which then costs no [n, V] tensor.
+    The part is called `name` in the logs (`<component>/<name>`). needs: what `fn` reads that costs something, such as
+    {"full_lse"}. weigh: `weigh(targets) -> [n]`, how much each position counts. schedule: `schedule(step, total_steps)`
+    multiplies `weight` during training. See `LossTerm`.
     """
 
     fn: Callable[[Any], Tensor]
     scope: Scope = "coord"
     weight: float = 1.0
-    full_lse: bool = False
-    full_logits: bool = True
+    needs: frozenset[Need] = attrs.field(default=frozenset(), converter=frozenset)
     name: str = "loss"
+    weigh: Callable[[Targets], Tensor] | None = None
+    schedule: Callable[[int, int], float] | None = None
 
     @property
     def weights(self) -> Mapping[str, float]:
         return {self.name: self.weight}
+
+    @property
+    def position_weights(self) -> Callable[[Targets], Mapping[str, Tensor]] | None:
+        weigh = self.weigh
+        return None if weigh is None else lambda targets: {self.name: weigh(targets)}
+
+    @property
+    def weights_at(self) -> Callable[[int, int], Mapping[str, float]] | None:
+        schedule = self.schedule
+        return None if schedule is None else lambda step, total: {self.name: self.weight * schedule(step, total)}
 
     def __call__(self, positions: Any) -> Mapping[str, Tensor]:
         return {self.name: self.fn(positions)}
@@ -60,7 +72,7 @@ def _cross_entropy(positions: TextPositions) -> Tensor:
 
 def _build_text_ce(config: TextCEConfig, _context: BuildContext) -> FunctionTerm:
     scope: Scope = "token" if config.coord_positions else "text"
-    return FunctionTerm(fn=_cross_entropy, scope=scope, weight=config.weight, full_logits=False, name="ce")
+    return FunctionTerm(fn=_cross_entropy, scope=scope, weight=config.weight, name="ce")
 
 
 @hookimpl
@@ -72,6 +84,7 @@ def coordcore_losses() -> Iterable[Component]:
             build=_build_text_ce,
             summary="cross-entropy on the supervised text positions (on coord positions too, if asked)",
             provides=lambda config: [COORD_SUPERVISION] if config.coord_positions else [],
+            units={"ce": "nats per token"},
         )
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +39,9 @@ def option(
     user with the file, the line and the dotted path in front. `exists` is for `Path` fields: `coordcore check` then
     reports a missing file. Relative paths are relative to the manifest that holds them.
     """
-    metadata = {"help": help, "exists": exists}
     if factory is not None:
-        return attrs.field(factory=factory, validator=validator, metadata=metadata)
-    return attrs.field(default=default, validator=validator, metadata=metadata)
+        default = attrs.Factory(factory)
+    return attrs.field(default=default, validator=validator, metadata={"help": help, "exists": exists})
 
 
 @attrs.frozen(kw_only=True)
@@ -66,30 +65,29 @@ def nothing(_config: Any) -> Iterable[str]:
     return ()
 
 
+def no_soft_target(_config: Any) -> float | None:
+    """The default of `soft_target`."""
+    return None
+
+
 def no_problem(_config: Any, _run: Manifest) -> Iterable[Problem]:
     """The default of `check`."""
     return ()
 
 
 def _is_config_class(instance: Component, _attribute: Any, cls: Any) -> None:
+    cure = "declare it with @attrs.frozen(kw_only=True)"
     if not (isinstance(cls, type) and attrs.has(cls)):
-        raise TypeError(
-            f"component {instance.name!r}: config must be an attrs class, got {cls!r}; "
-            "declare it with @attrs.frozen(kw_only=True)"
-        )
-    positional = [field.name for field in attrs.fields(cls) if field.init and not field.kw_only]
-    if positional:
-        raise TypeError(
-            f"component {instance.name!r}: config class {cls.__name__} takes {', '.join(positional)} by position; "
-            "declare it with @attrs.frozen(kw_only=True)"
-        )
+        raise TypeError(f"component {instance.name!r}: config must be an attrs class, got {cls!r}; {cure}")
+    if positional := [field.name for field in attrs.fields(cls) if field.init and not field.kw_only]:
+        takes = f"config class {cls.__name__} takes {', '.join(positional)} by position"
+        raise TypeError(f"component {instance.name!r}: {takes}; {cure}")
 
 
 def _is_name(_instance: Any, _attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(
-            f"a name must be lower-case letters, digits and underscores, starting with a letter, got {name!r}"
-        )
+        rule = "lower-case letters, digits and underscores, starting with a letter"
+        raise ValueError(f"a name must be {rule}, got {name!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -106,6 +104,10 @@ class Component:
     check: `check(config, run)` reports what this component's section alone cannot show to be wrong, from the structured
         manifest `run`. Called by `coordcore check` and at the start of a run that names the component; must not import
         torch or read weights.
+    units: of a loss, what its logged parts are counted in, by name: {"w1": "share of the bin range"}. For the axes of
+        plots; a part without one is labelled with its name.
+    soft_target: of a loss that trains coord positions on a Gaussian around the target, its standard deviation in bins,
+        from the config; None for any other. For plots of what the model weighed beside what it was trained on.
 
     Raises ValueError for a bad name, TypeError for a config that is not a keyword-only attrs class.
     """
@@ -118,6 +120,8 @@ class Component:
     requires: Callable[[Any], Iterable[str]] = nothing
     claims: Callable[[Any], Iterable[str]] = nothing
     check: Callable[[Any, Manifest], Iterable[Problem]] = no_problem
+    units: Mapping[str, str] = attrs.field(factory=dict)
+    soft_target: Callable[[Any], float | None] = no_soft_target
 
 
 @attrs.frozen(kw_only=True)

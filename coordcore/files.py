@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and where a command may write. Torch-free."""
+"""Files and folders that appear whole or not at all, where a command may write, the cache folder. Torch-free."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$COORDCORE_CACHE`, else `coordcore` in the user's cache folder.
+
+    It need not exist. For a user without a home it is a path that nothing can be written to.
+    """
+    if chosen := os.environ.get("COORDCORE_CACHE"):
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    try:
+        return user_cache_path("coordcore", appauthor=False)
+    except RuntimeError:  # no home
+        return Path(os.devnull, "coordcore")
 
 
 def require_writable(output: Path | None, *inputs: Path | None, overwrite: bool) -> None:
@@ -96,7 +111,10 @@ def _remove_abandoned(output: Path) -> None:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock a folder for as long as the descriptor is open; False when another process has it, or none can."""
+    """Lock a folder for as long as the descriptor is open; False when another process has it, or none can.
+
+    Not filelock's: it locks files only, and a file of its own would be renamed with the folder and stay in `output`.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # taken, or a network file system without locks: then nothing is ever taken for abandoned

@@ -17,23 +17,6 @@ class SpaceName(StrEnum):
     NORM1 = "norm1"
 
 
-class OutsideName(StrEnum):
-    """What becomes of a corner outside its image."""
-
-    ERROR = "error"
-    CLIP = "clip"
-
-
-class Score(StrEnum):
-    """What a box's score is made of."""
-
-    GEOMETRIC_MEAN = "geometric_mean"
-    MIN = "min"
-    COORD_MASS = "coord_mass"
-    ENTROPY = "entropy"
-    NEAR = "near"
-
-
 ManifestFile = Annotated[Path, typer.Argument(metavar="MANIFEST", help="The TOML file to read.")]
 Overrides = Annotated[
     list[str] | None,

@@ -7,13 +7,14 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
+from coordcore.errors import RunError
 from coordcore.records.example import Example
 
 if TYPE_CHECKING:
@@ -54,10 +55,15 @@ class DataBuilder(Protocol):
 
 
 class TemplateAdapter(Protocol):
-    """Built by a template component."""
+    """Built by a template component.
+
+    Provisional, like nothing else here: it gets the engine's own object, an ms-swift `Template`, because what adapters
+    have to mend (fixed media ids, a second scaling of boxes) differs with the engine's version. An adapter must be
+    ready for its attributes to change. What is not provisional: it is called once, before anything is encoded.
+    """
 
     def apply(self, template: Any) -> None:
-        """Change one ms-swift `Template` instance in place, once, before anything is encoded.
+        """Change one ms-swift `Template` instance in place; its class and other instances stay as they are.
 
         The tokenizer is `template.tokenizer`, the processor `template.processor`.
         """
@@ -187,19 +193,70 @@ class ModelSurgery(Protocol):
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
+Need = Literal["full_lse", "logits", "origin"]
+
+
+class NotRequestedError(RunError):
+    """A term read what it did not ask for."""
+
+
+def requested(value: Any, need: Need) -> Any:
+    """`value`, or NotRequestedError with the cure where it is None."""
+    if value is None:
+        raise NotRequestedError(f'it reads positions.{need}, which it did not ask for; add "{need}" to its needs')
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """Where positions come from. n is m for scope "box".
+
+    example: [n] int64, the number of the example within its batch. image_size, object_size: [n, 2] float32, width and
+    height in pixels of the example's image and of the object that a coordinate belongs to; NaN where unknown, and
+    object_size wherever there is no object.
+    """
+
+    example: Tensor
+    image_size: Tensor
+    object_size: Tensor
+
+
+@attrs.frozen(kw_only=True)
+class Targets:
+    """What all positions of one scope in a batch are to say, before a model has seen them. On the CPU.
+
+    labels, bins: [n] int64 ([m, 4] for scope "box"), token ids and bins; a bin is -1 where the label is no coord token.
+    values: [n] or [m, 4] float32, as in CoordPositions, NaN where the label is no coord token.
+    """
+
+    labels: Tensor
+    bins: Tensor
+    values: Tensor
+    origin: Origin
+
+
 @attrs.frozen(kw_only=True)
 class CoordPositions:
     """Positions whose target is a coord token, already shifted (row i predicts bins[i]) and selected.
 
     logits: [n, K] float32, columns in bin order. bins: [n] int64, the target bin.
     values: [n] float32, the real-valued target in bin units; equal to `bins` where nothing finer is known.
-    full_lse: [n] float32, log-sum-exp over the whole vocabulary; None unless a term asks (`full_lse = True`).
+    full_lse: [n] float32, log-sum-exp over the whole vocabulary, and origin: for a term whose `needs` name them.
     """
 
     logits: Tensor
     bins: Tensor
     values: Tensor
-    full_lse: Tensor | None = None
+    _full_lse: Tensor | None = None
+    _origin: Origin | None = None
+
+    @property
+    def full_lse(self) -> Tensor:
+        return requested(self._full_lse, "full_lse")  # type: ignore[no-any-return]
+
+    @property
+    def origin(self) -> Origin:
+        return requested(self._origin, "origin")  # type: ignore[no-any-return]
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -207,14 +264,23 @@ class TextPositions:
     """Positions with any supervised target, already shifted and selected.
 
     Scope "text" holds those whose target is no coord token, scope "token" holds all.
-    logits: [n, V] float32; only there for a term that asks (`full_logits = True`). Everything below is there anyway,
-    and the core can give it without ever holding an [n, V] tensor.
     labels: [n] int64. coord_ids: [K] int64, empty when the run has no coord tokens.
+    logits: [n, V] float32, and origin: for a term whose `needs` name them. Everything below is there anyway, and the
+    core can give it without ever holding an [n, V] tensor.
     """
 
-    logits: Tensor
     labels: Tensor
     coord_ids: Tensor
+    _logits: Tensor | None = None
+    _origin: Origin | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        return requested(self._logits, "logits")  # type: ignore[no-any-return]
+
+    @property
+    def origin(self) -> Origin:
+        return requested(self._origin, "origin")  # type: ignore[no-any-return]
 
     @cached_property
     def label_logits(self) -> Tensor:
@@ -247,11 +313,17 @@ class BoxPositions:
     """Whole boxes: the four corner positions (x1, y1, x2, y2) of each `bbox_2d` of the answer.
 
     logits: [m, 4, K] float32, columns in bin order. bins: [m, 4] int64. values: [m, 4] float32 as in CoordPositions.
+    origin: for a term whose `needs` name it.
     """
 
     logits: Tensor
     bins: Tensor
     values: Tensor
+    _origin: Origin | None = None
+
+    @property
+    def origin(self) -> Origin:
+        return requested(self._origin, "origin")  # type: ignore[no-any-return]
 
 
 @runtime_checkable
@@ -260,12 +332,23 @@ class LossTerm(Protocol):
 
     scope: which positions it sees: "coord", "text", "token" (both of them) or "box".
     weights: part name -> weight. `__call__` returns exactly these parts. Weight 0 makes a part a diagnostic: it is
-        logged, costs no gradient and changes nothing.
-    full_lse: a "coord" term that reads `positions.full_lse`. Leave it False to be spared the full-vocabulary product.
-    A "text" or "token" term that does not read `positions.logits` says so with `full_logits` (see TextTerm).
+        logged, costs no gradient and changes nothing. A part with a weight must depend on the logits.
+    needs: what it reads that costs something: "full_lse" (scope "coord": the full-vocabulary product), "logits" (scopes
+        "text" and "token": [n, V] logits), "origin" (every scope).
 
     The core owns everything else: masks, shifting, chunking, memory, gradient accumulation, ranks, logging. The loss
     of a step is `sum over parts of weight * (sum over positions) / (global number of positions)`.
+
+    A term may have two more attributes, either of them None or a function:
+
+    position_weights(targets: Targets) -> {part: [n] float32, 0 or more}: its positions count that much, in the sum and
+        in the denominator; 0 leaves a position out of both. Parts that it does not name count every position once. A
+        function of the targets alone, called beside the collator with whole examples: a weight may depend on all
+        positions of its example, and on no other example.
+    weights_at(step: int, total_steps: int) -> {part: weight}: the weights of `weights`, as they follow the training.
+        `step` steps are done, 0 before the first. A function of its arguments alone, so that a resumed run weighs as
+        the run would have. Logged as `weight/<component>/<part>`. Evaluation keeps to `weights`, so that the
+        `eval_loss` of different steps can be compared.
     """
 
     @property
@@ -275,7 +358,7 @@ class LossTerm(Protocol):
     def weights(self) -> Mapping[str, float]: ...
 
     @property
-    def full_lse(self) -> bool: ...
+    def needs(self) -> Set[Need]: ...
 
     def __call__(self, positions: Any, /) -> Mapping[str, Tensor]:
         """One loss per position (per box for scope "box"): part name -> [n] float32, not reduced.
@@ -284,18 +367,6 @@ class LossTerm(Protocol):
         order, so a position's loss must not depend on its neighbours. Let NaN through: the core stops the run.
         """
         ...
-
-
-@runtime_checkable
-class TextTerm(LossTerm, Protocol):
-    """A "text" or "token" term that says whether it reads `positions.logits`.
-
-    full_logits: False spares the [n, V] tensor; the other properties of TextPositions are there all the same. A term
-    without this attribute gets the logits.
-    """
-
-    @property
-    def full_logits(self) -> bool: ...
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------
@@ -365,11 +436,16 @@ class Engine(Protocol):
 # --- optimizer ------------------------------------------------------------------------------------------------------
 
 
+RESERVED_TAGS = ("vision", "aligner", "llm")
+"""The tags of the model's own parts: the vision tower, its projector, and everything else. No surgery may use them."""
+
+
 @attrs.frozen(kw_only=True)
 class TaggedParameter:
     """A trainable parameter as an optimizer factory sees it.
 
-    tag: "vision", "aligner" or "llm" from the model's architecture, or what a surgery calls it ("offset").
+    tag: one of RESERVED_TAGS from the model's architecture, or what a surgery's `parameters` calls it ("offset"). A
+        factory must take any tag.
     decay: False for biases and norms, by the rule of transformers' Trainer.
     """
 
@@ -380,13 +456,25 @@ class TaggedParameter:
 
 
 class OptimizerSettings(Protocol):
-    """The `[train]` settings an optimizer factory starts from."""
+    """The `[train]` settings an optimizer factory starts from.
+
+    betas: the decay rates of the moments that Adam and its kin keep. total_steps: optimizer steps of the whole run, the
+    same when it is resumed. The learning rate of every group is multiplied by the run's schedule (`train.schedule`,
+    `train.warmup`) whatever the optimizer; an optimizer that follows a schedule of its own counts its steps in its
+    state.
+    """
 
     @property
     def learning_rate(self) -> float: ...
 
     @property
     def weight_decay(self) -> float: ...
+
+    @property
+    def betas(self) -> tuple[float, float]: ...
+
+    @property
+    def total_steps(self) -> int: ...
 
     def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimizer that `[train] optim` names (fused AdamW by default), over `groups`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+
+from coordcore.errors import InputError
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
 
 
 @attrs.frozen(kw_only=True)
@@ -32,9 +35,51 @@ class Example:
     geometries: one per geometry in the assistant's text, in order; empty when the answer holds no coord tokens.
         Their value count must equal the coord tokens of the answer, or encoding stops with `source` in the message.
     source: where the example came from, "train.jsonl:17".
+    image_size: width and height in pixels of the image that the geometries lie in; None where unknown. Losses that
+        weigh by the size of objects read it.
+
+    `Example.boxes` makes one from pixels, text and geometries from one place.
     """
 
     messages: Sequence[dict[str, str]]
     images: Sequence[Path | str | bytes | Any] = ()
     geometries: tuple[Geometry, ...] = ()
     source: str = ""
+    image_size: tuple[int, int] | None = None
+
+    @classmethod
+    def boxes(
+        cls,
+        objects: Iterable[tuple[str, Sequence[float]]],
+        *,
+        image: Path | str | bytes | Any,
+        image_size: tuple[int, int],
+        prompt: str,
+        quantisation: Quantisation = DEFAULT_QUANTISATION,
+        coord_tokens: bool = True,
+        source: str = "",
+    ) -> Example:
+        """One image, one question, and an answer in CoordJSON that names `objects` in their order.
+
+        objects: (description, (x1, y1, x2, y2) in pixels). image_size: width and height. prompt: without `<image>`.
+        coord_tokens: False writes the same bins as plain numbers, and leaves `geometries` empty. Boxes that fall into
+        one bin are widened as `encode_boxes` does. Raises InputError, with `source`, for a box that is not one.
+        """
+        from coordcore.records.answers import Located, answer_text  # msgspec, which a plain import does without
+
+        described = list(objects)
+        try:
+            encoded = encode_boxes([box for _, box in described], *image_size, quantisation=quantisation)
+        except InputError as error:
+            raise InputError(f"{source or 'an example without a source'}: {error}") from error
+        boxes = zip((desc for desc, _ in described), encoded.bins.tolist(), strict=True)
+        located = [Located(desc=desc, kind="bbox_2d", bins=tuple(bins)) for desc, bins in boxes]
+        answer = answer_text(located, coord_tokens=coord_tokens)
+        values = encoded.values.tolist() if coord_tokens else []
+        return cls(
+            messages=({"role": "user", "content": f"<image>{prompt}"}, {"role": "assistant", "content": answer}),
+            images=(image,),
+            geometries=tuple(Geometry(kind="bbox_2d", values=tuple(corners)) for corners in values),
+            source=source,
+            image_size=image_size,
+        )

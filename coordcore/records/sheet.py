@@ -1,4 +1,4 @@
-"""Contact sheets: images with boxes drawn on them, for a person to look at. Needs Pillow, imported when one is drawn."""
+"""Contact sheets: images with boxes drawn on them, to look at. Needs Pillow, imported when one is drawn."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import attrs
 from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, Component
 from coordcore.protocols import LossTerm
 from coordcore.testing.building import build, config_or_default
-from coordcore.testing.positions import Positions, make_positions, make_vocab, select, with_logits
+from coordcore.testing.positions import Positions, make_logits, make_positions, make_targets_of, make_vocab, select
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +25,8 @@ def terms_of(component: Component, config: Any = None) -> list[LossTerm]:
     return list(built) if isinstance(built, list | tuple) else [built]
 
 
-def _positions(term: LossTerm, count: int, *, scale: float = 3.0) -> Positions:
-    return make_positions(term.scope, count, full_lse=term.scope == "coord" and term.full_lse, scale=scale)
+def _positions(term: LossTerm, count: int, logits: Tensor | None = None) -> Positions:
+    return make_positions(term.scope, count, needs=term.needs, logits=logits)
 
 
 def _trained(term: LossTerm, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def check_loss_terms(component: Component, config: Any = None) -> None:
     terms = terms_of(component, config)
     assert terms, "build returned no term"
     for term in terms:
-        assert isinstance(term, LossTerm), f"{term!r} is no LossTerm: it needs scope, weights, full_lse and __call__"
+        assert isinstance(term, LossTerm), f"{term!r} is no LossTerm: it needs scope, weights, needs and __call__"
         for name, weight in term.weights.items():
             assert 0 <= weight < math.inf, f"the weight of part {name!r} is {weight}; use a finite one, 0 or more"
     Objective([(component.name, term) for term in terms], make_vocab())
@@ -77,7 +77,8 @@ def check_loss_finite(component: Component, config: Any = None) -> None:
     """Ordinary and extreme logits give finite values."""
     for term in terms_of(component, config):
         for scale in (0.0, 3.0, 300.0):
-            for name, values in term(_positions(term, 7, scale=scale)).items():
+            logits = make_logits(term.scope, 7, scale=scale)
+            for name, values in term(_positions(term, 7, logits)).items():
                 assert values.isfinite().all(), (
                     f"part {name!r} is {values.tolist()} on logits of standard deviation {scale:g}; "
                     "work on logarithms (log_softmax, logsumexp) instead of taking the logarithm of a probability"
@@ -90,9 +91,13 @@ def check_loss_gradients_finite(component: Component, config: Any = None) -> Non
 
     for term in terms_of(component, config):
         for scale in (0.0, 3.0, 300.0):
-            positions = _positions(term, 7, scale=scale)
-            for name, values in _trained(term, term(positions)).items():
-                (gradient,) = torch.autograd.grad(values.sum(), positions.logits, retain_graph=True)
+            logits = make_logits(term.scope, 7, scale=scale)
+            for name, values in _trained(term, term(_positions(term, 7, logits))).items():
+                assert values.requires_grad, (
+                    f"part {name!r} has weight {term.weights[name]} but is cut off the graph; compute it from the "
+                    "logits, or give a diagnostic weight 0"
+                )
+                (gradient,) = torch.autograd.grad(values.sum(), logits, retain_graph=True)
                 assert gradient.isfinite().all(), (
                     f"part {name!r} has a gradient that is not finite on logits of standard deviation {scale:g}"
                 )
@@ -118,7 +123,9 @@ def check_loss_independent_of_neighbours(component: Component, config: Any = Non
         whole = term(positions)
         for index in (torch.arange(6, -1, -1), torch.tensor([2]), torch.tensor([5, 0, 3])):
             for name, values in term(select(positions, index)).items():
-                assert torch.allclose(values, whole[name][index], rtol=1e-4, atol=1e-5), (
+                # A distance is a difference of numbers as large as the largest distance, and rounded like them.
+                rounding = 1e-5 + 1e-4 * float(whole[name].detach().abs().max())
+                assert torch.allclose(values, whole[name][index], rtol=0, atol=rounding), (
                     f"part {name!r} of positions {index.tolist()} is {values.tolist()}, among all 7 it was "
                     f"{whole[name][index].tolist()}; a position's loss must not depend on the others"
                 )
@@ -133,7 +140,7 @@ def check_loss_is_pure(component: Component, config: Any = None) -> None:
         before = {
             field.name: value.detach().clone()
             for field in attrs.fields(type(positions))
-            if (value := getattr(positions, field.name)) is not None
+            if isinstance(value := getattr(positions, field.name), torch.Tensor)
         }
         first, second = term(positions), term(positions)
         changed = [name for name, value in before.items() if not torch.equal(getattr(positions, name), value)]
@@ -147,15 +154,58 @@ def check_loss_propagates_nan(component: Component, config: Any = None) -> None:
     import torch
 
     for term in terms_of(component, config):
-        positions = _positions(term, 5)
-        logits = positions.logits.detach().clone()
+        logits = make_logits(term.scope, 5).detach()
         logits[2] = torch.nan
-        for name, values in _trained(term, term(with_logits(positions, logits.requires_grad_()))).items():
+        for name, values in _trained(term, term(_positions(term, 5, logits.requires_grad_()))).items():
             found = values.isnan().nonzero().squeeze(-1).tolist()
             assert found == [2], (
                 f"part {name!r} is NaN at positions {found} where the logits are NaN at position 2; "
                 "let NaN through, and only there"
             )
+
+
+def check_loss_position_weights(component: Component, config: Any = None) -> None:
+    """Weights of positions are finite, 0 or more, also where sizes are unknown, and an example's hang on no other's."""
+    import torch
+
+    for term in terms_of(component, config):
+        weigh = getattr(term, "position_weights", None)
+        if weigh is None:
+            continue
+        for count in COUNTS:
+            targets = make_targets_of(term.scope, count)
+            first = select(targets, torch.arange(min(count, 3)))  # of the first example
+            alone = weigh(first)
+            for name, weights in weigh(targets).items():
+                assert name in term.weights, f"position_weights names {name!r}, the parts are {sorted(term.weights)}"
+                assert weights.shape == (count,), (
+                    f"the weights of part {name!r} have shape {tuple(weights.shape)} for {count} positions"
+                )
+                assert bool((weights.isfinite() & (weights >= 0)).all()), (
+                    f"the weights of part {name!r} are {weights.tolist()}; give finite ones, 0 or more, also where the "
+                    "image or the object is of unknown size (NaN)"
+                )
+                assert torch.allclose(weights[:3], alone[name], rtol=1e-5), (
+                    f"part {name!r} weighs an example's positions {weights[:3].tolist()} beside other examples and "
+                    f"{alone[name].tolist()} alone; a weight may depend on its own example only"
+                )
+
+
+def check_loss_schedule(component: Component, config: Any = None) -> None:
+    """Weights that follow the step: the same parts, finite, 0 or more, and the same for the same step."""
+    for term in terms_of(component, config):
+        schedule = getattr(term, "weights_at", None)
+        if schedule is None:
+            continue
+        for step in (0, 1, 50, 99):
+            weights = schedule(step, 100)
+            assert set(weights) == set(term.weights), (
+                f"weights_at names the parts {sorted(weights)}, weights {sorted(term.weights)}; make them the same"
+            )
+            assert all(0 <= weight < math.inf for weight in weights.values()), (
+                f"weights_at({step}, 100) is {dict(weights)}; give finite weights, 0 or more"
+            )
+            assert schedule(step, 100) == weights, f"weights_at({step}, 100) is another one when it is asked again"
 
 
 def check_loss_capabilities(component: Component, config: Any = None) -> None:
@@ -182,5 +232,7 @@ CHECKS = (
     check_loss_independent_of_neighbours,
     check_loss_is_pure,
     check_loss_propagates_nan,
+    check_loss_position_weights,
+    check_loss_schedule,
     check_loss_capabilities,
 )

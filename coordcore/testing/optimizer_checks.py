@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore.components import Component
-from coordcore.protocols import TaggedParameter
+from coordcore.protocols import RESERVED_TAGS, TaggedParameter
 from coordcore.testing.building import build
 
 if TYPE_CHECKING:
     import torch
 
-TAG_SETS = (("vision", "aligner", "llm", "offset"), ("llm",), ("llm", "a_tag_of_another_surgery"))
+TAG_SETS = ((*RESERVED_TAGS, "offset"), ("llm",), ("llm", "a_tag_of_another_surgery"))
 """The tags of the trainable parameters, in several runs."""
 
 
@@ -25,12 +25,14 @@ class Settings:
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    total_steps: int = 100
 
     def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW over `groups`."""
         import torch
 
-        return torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 
 
 def make_parameters(tags: Sequence[str]) -> list[TaggedParameter]:
@@ -72,6 +74,34 @@ def check_optimizer_repeatable(component: Component, config: Any = None) -> None
     assert layout() == layout(), "two calls order the groups or their parameters differently"
 
 
+def check_optimizer_resumes(component: Component, config: Any = None) -> None:
+    """Saved in the middle and loaded into a new one, it goes on as if it had not been interrupted, bit for bit."""
+    import copy
+
+    import torch
+
+    def taught(parameters: list[TaggedParameter], optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            for one in parameters:
+                one.parameter.grad = torch.full_like(one.parameter, 0.1 + step)
+            optimizer.step()
+
+    whole = make_parameters(TAG_SETS[0])
+    optimizer = build(component, config)(whole, Settings(total_steps=4))
+    taught(whole, optimizer, range(2))
+    resumed = [attrs.evolve(one, parameter=torch.nn.Parameter(one.parameter.detach().clone())) for one in whole]
+    saved = copy.deepcopy(optimizer.state_dict())
+    taught(whole, optimizer, range(2, 4))
+    again = build(component, config)(resumed, Settings(total_steps=4))
+    again.load_state_dict(saved)
+    taught(resumed, again, range(2, 4))
+    pairs = zip(whole, resumed, strict=True)
+    different = [one.name for one, other in pairs if not torch.equal(one.parameter, other.parameter)]
+    assert not different, (
+        f"{', '.join(different)} differ after a resume; what an optimizer counts must be in its state_dict"
+    )
+
+
 def check_optimizer_names_differ(component: Component, config: Any = None) -> None:
     """Groups with a "name" have distinct ones: the learning rate of each is logged as lr/<name>."""
     groups = build(component, config)(make_parameters(TAG_SETS[0]), Settings()).param_groups
@@ -98,6 +128,7 @@ def check_optimizer_steps(component: Component, config: Any = None) -> None:
 CHECKS = (
     check_optimizer_every_parameter_in_one_group,
     check_optimizer_repeatable,
+    check_optimizer_resumes,
     check_optimizer_names_differ,
     check_optimizer_steps,
 )

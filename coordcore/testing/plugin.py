@@ -11,9 +11,10 @@ import attrs
 from attrs.validators import gt
 
 from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, option
-from coordcore.coords import DEFAULT_QUANTISATION, Quantisation, encode_boxes, ints_to_tokens
+from coordcore.coords import DEFAULT_QUANTISATION, Quantisation, encode_boxes
 from coordcore.hookspecs import hookimpl
 from coordcore.protocols import ExampleSource
+from coordcore.records.answers import geometry_text
 from coordcore.records.example import Example, Geometry
 
 SIZE = 64
@@ -48,7 +49,7 @@ class TinyBoxes:
         image = Image.new("RGB", (SIZE, SIZE))
         ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill="white")
         encoded = encode_boxes([box], SIZE, SIZE, quantisation=self.quantisation)
-        answer = f'{{"bbox_2d": [{", ".join(ints_to_tokens(encoded.bins[0].tolist()))}]}}'
+        answer = f"{{{geometry_text('bbox_2d', encoded.bins[0].tolist())}}}"
         return Example(
             messages=({"role": "user", "content": "<image>Where?"}, {"role": "assistant", "content": answer}),
             images=(image,),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from coordcore.coords import NUM_BINS, CoordVocab
-from coordcore.protocols import BoxPositions, CoordPositions, Scope, TextPositions
+from coordcore.protocols import BoxPositions, CoordPositions, Need, Origin, Scope, Targets, TextPositions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,8 @@ FIRST_COORD_ID = 100
 VOCABULARY = FIRST_COORD_ID + NUM_BINS + 20
 """Vocabulary rows of the made-up logits: 100 text tokens, the coord tokens, 20 text tokens."""
 
-Positions = CoordPositions | TextPositions | BoxPositions
+Positions = Any
+"""CoordPositions, TextPositions or BoxPositions, by scope."""
 
 
 def make_vocab() -> CoordVocab:
@@ -24,40 +26,98 @@ def make_vocab() -> CoordVocab:
     return CoordVocab(ids=tuple(range(FIRST_COORD_ID, FIRST_COORD_ID + NUM_BINS)))
 
 
-def make_positions(scope: Scope, count: int, *, full_lse: bool = False, scale: float = 3.0, seed: int = 0) -> Positions:
-    """`count` random positions (boxes for scope "box") as the objective hands them to a term.
+def make_logits(scope: Scope, count: int, *, scale: float = 3.0, seed: int = 0) -> Tensor:
+    """What a model says: normal with standard deviation `scale`, float32, asking for a gradient.
 
-    Their logits are normal with standard deviation `scale`, float32, and ask for a gradient. Targets cover both ends of
-    the bins and, for real-valued ones, lie within half a bin of the written token.
+    [count, 4, K] for scope "box", [count, V] for the others.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
+    shape = (count, 4, NUM_BINS) if scope == "box" else (count, VOCABULARY)
+    return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
 
-    def normal(*shape: int) -> Tensor:
-        return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
+
+def make_positions(
+    scope: Scope, count: int, *, needs: Set[Need] = frozenset(), logits: Tensor | None = None, seed: int = 0
+) -> Positions:
+    """`count` random positions (boxes for scope "box") as the objective hands them to a term that has these `needs`.
+
+    logits: from `make_logits`, which is the default. Targets cover both ends of the bins and, for real-valued ones, lie
+    within half a bin of the written token. Every third position is of another example, and the image of the second
+    example is of unknown size.
+    """
+    import torch
+
+    logits = make_logits(scope, count) if logits is None else logits
+    generator = torch.Generator().manual_seed(seed)
 
     def between(low: int, high: int, *shape: int) -> Tensor:
         return torch.randint(low, high, shape, generator=generator)
 
     ids = torch.tensor(make_vocab().ids)
+    origin = make_origin(count, has_objects=scope in ("coord", "box")) if "origin" in needs else None
     if scope in ("text", "token"):
         labels = between(0, FIRST_COORD_ID, count)
         if scope == "token":
             labels[1::2] = ids[between(0, NUM_BINS, len(labels[1::2]))]
-        return TextPositions(logits=normal(count, VOCABULARY), labels=labels, coord_ids=ids)
+        return _text_positions(logits, labels, ids, origin, whole="logits" in needs)
     if scope == "box":
         first, size = between(0, NUM_BINS // 2, count, 2), between(1, NUM_BINS // 2, count, 2)
         bins = torch.cat([first, first + size], dim=-1)
-        return BoxPositions(logits=normal(count, 4, NUM_BINS), bins=bins, values=_near(bins, generator))
+        return BoxPositions(logits=logits, bins=bins, values=_near(bins, generator), origin=origin)
     bins = between(0, NUM_BINS, count)
     bins[:1], bins[1:2] = 0, NUM_BINS - 1
-    logits = normal(count, VOCABULARY)
     return CoordPositions(
         logits=logits[:, ids],
         bins=bins,
         values=_near(bins, generator),
-        full_lse=logits.logsumexp(-1) if full_lse else None,
+        full_lse=logits.logsumexp(-1) if "full_lse" in needs else None,
+        origin=origin,
+    )
+
+
+def make_origin(count: int, *, has_objects: bool) -> Origin:
+    """Three positions of each example; images of 640 x 480 but for the second example's, objects of 40 x 20 pixels."""
+    import torch
+
+    example = torch.arange(count) // 3
+    known = torch.where(example == 1, torch.nan, 1.0)[:, None]
+    return Origin(
+        example=example,
+        image_size=known * torch.tensor([640.0, 480.0]),
+        object_size=known * torch.tensor([40.0, 20.0] if has_objects else [torch.nan] * 2),
+    )
+
+
+def make_targets_of(scope: Scope, count: int) -> Targets:
+    """What `position_weights` of a term gets, for `count` positions as `make_positions` makes them."""
+    import torch
+
+    seen: Any = make_positions(scope, count, needs={"origin"})
+    if isinstance(seen, CoordPositions | BoxPositions):
+        ids = torch.tensor(make_vocab().ids)
+        return Targets(labels=ids[seen.bins], bins=seen.bins, values=seen.values, origin=seen.origin)
+    bins = make_vocab().bins(seen.labels)
+    values = torch.where(bins >= 0, bins.float(), torch.nan)
+    return Targets(labels=seen.labels, bins=bins, values=values, origin=seen.origin)
+
+
+def _text_positions(logits: Tensor, labels: Tensor, ids: Tensor, origin: Origin | None, *, whole: bool) -> Any:
+    from coordcore_train.objective.streamed import StreamedText
+
+    seen = TextPositions(logits=logits, labels=labels, coord_ids=ids, origin=origin)
+    if whole:
+        return seen
+    return StreamedText(
+        labels=labels,
+        coord_ids=ids,
+        label_logits=seen.label_logits,
+        coord_logits=seen.coord_logits,
+        coord_lse=seen.coord_lse,
+        text_lse=seen.text_lse,
+        lse=seen.lse,
+        origin=origin,
     )
 
 
@@ -69,18 +129,18 @@ def _near(bins: Tensor, generator: Any) -> Tensor:
     return (bins + jitter).clamp(0, NUM_BINS - 1)
 
 
-def select(positions: Positions, index: Tensor) -> Positions:
+def select(positions: Any, index: Tensor) -> Any:
     """The positions at `index`, in its order."""
+    import torch
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[index]
+        return value if value is None else select(value, index)
+
     per_position = {
-        field.name: value[index]
+        field.alias: chosen(getattr(positions, field.name))
         for field in attrs.fields(type(positions))
-        if field.name != "coord_ids" and (value := getattr(positions, field.name)) is not None
+        if field.name != "coord_ids"
     }
     return attrs.evolve(positions, **per_position)
-
-
-def with_logits(positions: Positions, logits: Tensor) -> Positions:
-    """The same positions with other logits, and what follows from them."""
-    if isinstance(positions, CoordPositions) and positions.full_lse is not None:
-        return attrs.evolve(positions, logits=logits, full_lse=logits.logsumexp(-1) + 0.1)
-    return attrs.evolve(positions, logits=logits)

@@ -13,7 +13,6 @@ from typing import Any
 
 from coordcore import __version__
 from coordcore.hookspecs import GROUP
-from coordcore_train.run.folder import RunDir
 
 Named = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
 """Components of one kind: a name, several names, or name -> settings."""
@@ -74,6 +73,7 @@ def train_briefly(
     from coordcore.check import check
     from coordcore.manifest import ManifestError, load
     from coordcore_train.run.quiet import quiet
+    from coordcore_train.run.session import run
     from coordcore_train.testing.tiny import tiny_qwen3vl
 
     quiet()
@@ -98,8 +98,6 @@ def train_briefly(
         problems = check(loaded)
         if problems:
             raise ManifestError(problems)
-        from coordcore_train.run.session import run
-
         return run(loaded)
 
 
@@ -122,5 +120,7 @@ def _sections(named: Named) -> dict[str, Mapping[str, Any]]:
 
 def logged(run: Path, key: str) -> list[float]:
     """One metric of a run, in the order in which it was logged: "loss", "my_loss/loss", "eval_loss" ..."""
+    from coordcore_train.run.folder import RunDir
+
     lines = RunDir(run).metrics.read_text(encoding="utf-8").splitlines()
     return [entry[key] for entry in map(json.loads, lines) if key in entry]

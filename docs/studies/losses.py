@@ -88,9 +88,9 @@ def measure(run: Path, seed: int) -> dict[str, dict[str, float]]:
     import numpy as np
 
     from coordcore.coords import Quantisation
+    from coordcore_demo.config import ShapesConfig
     from coordcore_demo.data import Pictures
-    from coordcore_demo.plugin import ShapesConfig
-    from coordcore_detection.evaluate.evaluate import evaluate
+    from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.truth_sources import truth_from_examples
     from coordcore_detection.predict.prediction_files import read
 

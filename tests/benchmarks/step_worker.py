@@ -76,7 +76,7 @@ def main(name: str, folder: Path) -> None:
         SwiftSft(json.loads((folder / "stock.json").read_text(encoding="utf-8"))).main()
     else:
         from coordcore.manifest import load
-        from coordcore_train.run import run
+        from coordcore_train.run.session import run
 
         run(load(folder / f"{name}.toml"), output=folder / name)
 

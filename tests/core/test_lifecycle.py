@@ -163,7 +163,7 @@ def test_what_a_hook_raises_stops_the_run_with_the_plugin_s_name() -> None:
 
     plugins = found(EntryPoint(distribution="tracker", plugin=module(coordcore_step_ended=hookimpl(step_ended))))
 
-    with pytest.raises(RunError, match="^plugin tracker: coordcore_step_ended raised OSError: no route to host$"):
+    with pytest.raises(RunError, match=r"^plugin tracker: coordcore_step_ended raised OSError: no route to host$"):
         plugins.hooks(["tracker"]).step_ended(3, {})
 
 

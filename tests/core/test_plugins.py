@@ -138,8 +138,8 @@ def misspelt_hook() -> ModuleType:
 
 def hook_of_nobody() -> ModuleType:
     """unknown hook 'train'; known: coordcore_check, coordcore_commands, coordcore_data_builders, \
-coordcore_engine, coordcore_evaluators, coordcore_losses, coordcore_optimizers, coordcore_run_ended, coordcore_step_ended, \
-coordcore_surgeries, coordcore_template_adapters"""
+coordcore_engine, coordcore_evaluators, coordcore_losses, coordcore_optimizers, coordcore_run_ended, \
+coordcore_step_ended, coordcore_surgeries, coordcore_template_adapters"""
     return module(train=hookimpl(lambda: []))
 
 

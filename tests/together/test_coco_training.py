@@ -72,17 +72,15 @@ def test_the_first_batch_decoded_from_its_labels_shows_the_source_boxes(run: Pat
     from swift.arguments import SftArguments  # noqa: F401 - registers ms-swift before our classes join it
 
     from coordcore_train.objective import make_targets
-    from coordcore_train.run.prepare import load_run
-    from coordcore_train.swift.active import activate
+    from coordcore_train.run.plan import load_run
     from coordcore_train.swift.arguments import swift_arguments
     from coordcore_train.swift.pipeline import CoordSft
-    from coordcore_train.swift.register import register
+    from coordcore_train.swift.register import enter
 
     plan = load_run(run)
-    register()
-    activate(plan)
+    enter(plan)
     assert plan.vocab is not None
-    pipeline = CoordSft(swift_arguments(plan, has_validation=False, resume=None))
+    pipeline = CoordSft(swift_arguments(plan, has_validation=False, resume=None), plan)
     dataset, _ = pipeline._prepare_dataset()
     order = np.arange(4)
     batch = pipeline.template.data_collator([dataset[int(index)] for index in order])

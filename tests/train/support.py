@@ -66,7 +66,7 @@ def loaded(folder: Path, base: Path, **sections: Table | None) -> Loaded:
 
 def train(folder: Path, base: Path, **sections: Table | None) -> RunDir:
     """Run a manifest in this process; the run folder is `folder`/run."""
-    from coordcore_train.run import run
+    from coordcore_train.run.session import run
 
     return RunDir(run(loaded(folder, base, **sections), output=folder / "run"))
 

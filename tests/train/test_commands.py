@@ -45,7 +45,9 @@ def test_run_hands_the_loaded_manifest_to_the_engine(monkeypatch: pytest.MonkeyP
     Path("m.toml").write_text(PLAIN)
     calls: list[Any] = []
     replace_module(
-        monkeypatch, "coordcore_train.run", run=lambda loaded, **options: calls.append((loaded.manifest, options))
+        monkeypatch,
+        "coordcore_train.run.session",
+        run=lambda loaded, **options: calls.append((loaded.manifest, options)),
     )
     result = invoke("run", "m.toml", "--set", "train.steps=3", "--output", "out", "--overwrite")
 
@@ -57,7 +59,7 @@ def test_run_hands_the_loaded_manifest_to_the_engine(monkeypatch: pytest.MonkeyP
 
 def test_run_does_not_start_the_engine_on_a_wrong_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("m.toml").write_text(PLAIN + "[train]\nsteps = 0\n")
-    replace_module(monkeypatch, "coordcore_train.run")
+    replace_module(monkeypatch, "coordcore_train.run.session")
     result = invoke("run", "m.toml")
 
     assert (result.exit_code, result.stderr) == (2, "m.toml:6: train.steps: must be > 0, got 0\n1 problem found\n")
@@ -78,7 +80,7 @@ def test_the_engine_decides_the_exit_code(
         raise error
 
     Path("m.toml").write_text(PLAIN)
-    replace_module(monkeypatch, "coordcore_train.run", run=run)
+    replace_module(monkeypatch, "coordcore_train.run.session", run=run)
     result = invoke("run", "m.toml")
 
     assert (result.exit_code, result.stderr) == (code, message)
@@ -89,7 +91,7 @@ def test_a_bug_is_not_dressed_up_as_wrong_input(monkeypatch: pytest.MonkeyPatch)
         raise ZeroDivisionError("a bug")
 
     Path("m.toml").write_text(PLAIN)
-    replace_module(monkeypatch, "coordcore_train.run", run=run)
+    replace_module(monkeypatch, "coordcore_train.run.session", run=run)
     result = invoke("run", "m.toml")
 
     assert (result.exit_code, repr(result.exception)) == (1, "ZeroDivisionError('a bug')")
@@ -155,7 +157,7 @@ def test_merge_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     replace_module(monkeypatch, "coordcore_train.checkpoint.merge.run", merge_run=merge_run)
     replace_module(monkeypatch, "coordcore_train.run.quiet", quiet=lambda: None)
-    replace_module(monkeypatch, "coordcore_train.run")
+    replace_module(monkeypatch, "coordcore_train.run.session")
     result = invoke("merge", "runs/x", "--output", "out", "--compare-logits")
 
     assert (result.exit_code, result.stdout) == (0, "out: merged from runs/x/checkpoints/checkpoint-3\n")

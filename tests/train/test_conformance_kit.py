@@ -24,6 +24,7 @@ from coordcore import (
     option,
 )
 from coordcore.builtins import AdamW, PlainTemplate
+from coordcore.errors import RunError
 from coordcore.testing import checks as common
 from coordcore.testing import (
     checks_for,
@@ -155,12 +156,62 @@ def test_a_right_loss_passes_every_check_of_losses() -> None:
             "other values of loss",
         ),
         (loss_checks.check_loss_propagates_nan, FunctionTerm(fn=lambda p: right(p).nan_to_num()), "let NaN through"),
+        (
+            loss_checks.check_loss_gradients_finite,
+            FunctionTerm(fn=lambda p: right(p).detach()),
+            "is cut off the graph",
+        ),
+        (
+            loss_checks.check_loss_position_weights,
+            FunctionTerm(fn=right, weigh=lambda t: t.origin.object_size.prod(-1)),
+            "where the image or the object is of unknown size",
+        ),
+        (
+            loss_checks.check_loss_position_weights,
+            FunctionTerm(fn=right, weigh=lambda t: torch.ones(len(t.bins)) / max(len(t.bins), 1)),
+            "may depend on its own example only",
+        ),
+        (
+            loss_checks.check_loss_position_weights,
+            FunctionTerm(fn=right, weigh=lambda t: torch.ones(1)),
+            r"have shape \(1,\) for 0 positions",
+        ),
+        (
+            loss_checks.check_loss_schedule,
+            FunctionTerm(fn=right, schedule=lambda step, total: step - 1),
+            r"weights_at\(0, 100\) is {'loss': -1.0}",
+        ),
+        (
+            loss_checks.check_loss_schedule,
+            FunctionTerm(fn=right, schedule=lambda step, total: random.random()),
+            "another one when it is asked again",
+        ),
         (loss_checks.check_loss_capabilities, FunctionTerm(fn=right), "requires=lambda config"),
     ],
 )
 def test_a_broken_loss_is_found(check: Callable[..., None], term: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check(component(lambda: term))
+
+
+def test_a_loss_that_weighs_and_follows_the_step_passes() -> None:
+    mine = component(
+        lambda: FunctionTerm(
+            fn=lambda p: right(p) * (1 + p.origin.image_size[:, 0].isnan()),
+            needs=frozenset({"origin"}),
+            weigh=lambda t: (t.origin.object_size.prod(-1) < 1024).float(),
+            schedule=lambda step, total: min(step / (0.1 * total), 1.0),
+        ),
+        requires=lambda config: [COORD_TOKENS],
+    )
+    for check in loss_checks.CHECKS:
+        check(mine)
+
+
+def test_a_text_loss_that_reads_what_it_did_not_ask_for() -> None:
+    mine = component(lambda: FunctionTerm(fn=lambda p: p.logits.logsumexp(-1), scope="text"))
+    with pytest.raises(RunError, match='add "logits" to its needs'):
+        loss_checks.check_loss_dtype(mine)
 
 
 def test_a_text_loss_cannot_supervise_coord_positions() -> None:
@@ -268,9 +319,40 @@ def stuck(parameters: Any, settings: Any) -> Any:
     return settings.create([{"params": [one.parameter for one in parameters], "lr": 0.0}])
 
 
+def forgetful(parameters: Any, settings: Any) -> Any:
+    """Counts its steps where no checkpoint sees it."""
+
+    class Counting(torch.optim.SGD):
+        steps = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.steps += 1
+            for group in self.param_groups:
+                group["lr"] = 0.1 / self.steps
+            return super().step(closure)
+
+    return Counting([one.parameter for one in parameters], lr=0.1)
+
+
+def test_an_optimizer_may_follow_a_schedule_of_its_own() -> None:
+    def factory(parameters: Any, settings: Any) -> Any:
+        class Following(torch.optim.SGD):
+            def step(self, closure: Any = None) -> Any:
+                for group in self.param_groups:
+                    group["done"] = group.get("done", 0) + 1
+                    group["lr"] = 0.1 * (1.5 - group["done"] / settings.total_steps)
+                return super().step(closure)
+
+        return Following([one.parameter for one in parameters], lr=0.1, momentum=settings.betas[0])
+
+    for check in optimizer_checks.CHECKS:
+        check(component(lambda: factory))
+
+
 @pytest.mark.parametrize(
     ("check", "factory", "message"),
     [
+        (optimizer_checks.check_optimizer_resumes, forgetful, "must be in its state_dict"),
         (optimizer_checks.check_optimizer_every_parameter_in_one_group, only_matrices, "second.bias 0 times"),
         (optimizer_checks.check_optimizer_repeatable, shuffled, "order the groups or their parameters differently"),
         (optimizer_checks.check_optimizer_names_differ, one_name, "two groups share a name"),

@@ -15,7 +15,7 @@ import torch
 sys.modules["swift"] = None
 torch.set_num_threads(1)
 checkpoint = sys.argv[1]
-from coordcore.coords import CoordVocab
+from coordcore_train.checkpoint.folder import read_vocab
 ids = read_vocab(checkpoint).ids
 row = torch.tensor([[65, 66, 67, ids[10], ids[500], 68, ids[990], 69]])
 labels = row.index_fill(1, torch.arange(2), -100)

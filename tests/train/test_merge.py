@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.errors import InputError, RunError
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.checkpoint.folder import read_checkpoint_info
 from coordcore_train.run.folder import RunDir
 from coordcore_train.testing.tiny import tiny_qwen3vl
@@ -78,7 +79,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str
 
     from coordcore_train.checkpoint.merge.in_memory import load_live
     from coordcore_train.checkpoint.merge.run import merge_run
-    from coordcore_train.run.prepare import load_run
+    from coordcore_train.run.plan import load_run
 
     root = tmp_path_factory.mktemp("merge")
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -111,7 +112,8 @@ def test_plain_transformers_gives_the_live_logits(
     merged: dict[tuple[str, str, str], Merged], case: tuple[str, str, str]
 ) -> None:
     one = merged[case]
-    torch.testing.assert_close(one.plain, one.live, rtol=1e-4, atol=1e-5)
+    # Merged weights are other numbers, and their rounding goes through every layer.
+    assert_close_to_scale(one.plain, one.live, ulps=64.0, what="the logits")
     # What was trained matters by far more than that.
     assert (one.live - one.base).abs().max() > 0.05
 

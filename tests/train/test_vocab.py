@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from coordcore.coords import CoordVocab, ints_to_tokens, quantisation
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.checkpoint.expand import expand
 from coordcore_train.checkpoint.folder import read_checkpoint_info, read_vocab
 from coordcore_train.testing.tiny import tiny_qwen3vl
@@ -58,7 +59,8 @@ def test_the_result_loads_whole_and_keeps_the_old_logits(tmp_path: Path, setting
     ids = torch.arange(TOKENS)[None]
     with torch.no_grad():
         old, new = before(input_ids=ids).logits, after(input_ids=ids).logits
-    assert torch.equal(new[..., :TOKENS], old[..., :TOKENS])
+    # A head with more rows is another product, which may round otherwise.
+    assert_close_to_scale(new[..., :TOKENS], old[..., :TOKENS], what="the logits")
 
 
 def test_nothing_but_rows_changes_in_the_weights(plain_base: Path, tmp_path: Path) -> None:

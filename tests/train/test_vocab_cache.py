@@ -42,7 +42,7 @@ def test_the_cache_folder_comes_from_the_environment(
     plain_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COORDCORE_CACHE", str(tmp_path / "here"))
-    assert cached_expansion(plain_base).parent == tmp_path / "here"
+    assert cached_expansion(plain_base).parent == tmp_path / "here" / "expanded"
 
 
 def test_large_files_are_sampled_but_a_rewritten_one_is_noticed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from coordcore.coords import CoordVocab
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import CoordOffsetSurgery
 from coordcore_train.surgery.rows import LiveRows
 from coordcore_train.testing.tiny import tiny_qwen3vl
@@ -52,4 +54,5 @@ def test_a_trained_checkpoint_is_merged_and_loads_plainly(tmp_path: Path, tied: 
     loaded, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert (report["missing_keys"], report["unexpected_keys"]) == (set(), set())
     with torch.no_grad():
-        assert float((loaded(**inputs).logits - live).abs().max()) <= 1e-5
+        exact = copy.deepcopy(loaded).double()(**inputs).logits
+        assert_close_to_scale(loaded(**inputs).logits, live, exact, what="the logits")

@@ -82,7 +82,7 @@ def _training(model: Any, vocab: CoordVocab, _surgeries: list[LiveRows]) -> None
 
 def _objective(model: Any, vocab: CoordVocab, surgeries: list[LiveRows]) -> None:
     tokens = _tokens(vocab)
-    gate = FunctionTerm(fn=lambda positions: positions.full_lse - positions.logits.logsumexp(-1), full_lse=True)
+    gate = FunctionTerm(fn=lambda positions: positions.full_lse - positions.logits.logsumexp(-1), needs={"full_lse"})
     # In blocks of the vocabulary, so that nothing of its whole length is the objective's own either.
     objective = Objective([("gate", gate)], vocab, chunk_columns=100)
     with loss_in_forward(model, objective, make_targets(tokens, vocab), surgeries=surgeries) as outputs:

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import CoordOffsetSurgery, install_coord_offset_adapter, live_coord_offset_adapter
 from coordcore_train.surgery.rows import LiveRows
 
@@ -47,4 +48,5 @@ def test_sharded_offsets_get_the_gradient_of_whole_ones(
         gradients.append(live_coord_offset_adapter(model).embed_offset.grad)
     assert not isinstance(rows[1], DTensor)
     assert isinstance(gradients[1], DTensor)
-    assert torch.equal(gradients[1].full_tensor(), gradients[0])
+    # Gathered weights lie elsewhere in memory, where a product may take another kernel.
+    assert_close_to_scale(gradients[1].full_tensor(), gradients[0], what="the gradient of the offsets")

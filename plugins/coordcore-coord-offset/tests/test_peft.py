@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from coordcore import InputError
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import (
     check_saved_offsets,
     install_coord_offset_adapter,
@@ -170,7 +171,9 @@ def test_gradient_checkpointing_gives_the_same_gradient(
             reattach_coord_offset_hooks(model)
         model(input_ids=tokens, labels=tokens).loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-7)
+    # What is recomputed may be added up in another order.
+    for found, expected in zip(gradients[1], gradients[0], strict=True):
+        assert_close_to_scale(found, expected, what=f"a gradient of shape {tuple(expected.shape)}")
 
 
 @pytest.mark.parametrize("wrapped", [True, False])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordcore.records.answers import reserved
 from coordcore_coord_tokens import Located, answer_text
-from coordcore_coord_tokens.answer import reserved
 
 BIN = st.integers(0, 999)
 OBJECT = st.one_of(

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, ints_to_tokens, quantisation
+from coordcore.records.record import RecordError, parse_record
 from coordcore_coord_tokens import CoordJsonlConfig, annotate_coord_tokens
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.quick import quick_reader
 from coordcore_coord_tokens.reader import Reader, read_answer
-from coordcore_coord_tokens.records import RecordError, parse_record
 
 SIZE = (640, 480)
 

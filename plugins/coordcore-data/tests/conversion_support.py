@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from coordcore.coords import quantisation
-from coordcore_data.convert import Account, Conversion, convert
+from coordcore_data.convert.conversion import Account, Conversion, convert
 from coordcore_data.convert.core import Reading
 
 REAL_COCO = Path(__file__).parents[3] / "tests" / "data" / "coco_val2014_100_boxes.json"

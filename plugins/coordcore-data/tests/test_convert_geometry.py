@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
-from coordcore_data.convert.core import bounds
+from coordcore.records.geometry import bounds
 from coordcore_data.convert.geometry import clip_poly, fit_box, poly_area, rotated
 from coordcore_data.convert.sizes import turn
 

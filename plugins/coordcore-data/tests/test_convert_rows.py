@@ -245,6 +245,9 @@ def record(*objects: Any, **more: Any) -> dict[str, Any]:
     return {"images": ["a.jpg"], "width": 100, "height": 80, "objects": list(objects), **more}
 
 
+INSIDE = {"desc": "cat", "bbox_2d": [0, 0, 50, 50]}
+
+
 def from_records(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], Any]:
     options = {"from_space": "pixel"} | options
     return records_of(write_lines(tmp_path / "a.jsonl", *rows), "records", tmp_path, **options)
@@ -282,7 +285,9 @@ def test_bins_and_coord_tokens_are_read_under_their_convention(tmp_path: Path, f
 def test_bins_of_another_declared_convention_are_refused(tmp_path: Path) -> None:
     spec = QUANTISATIONS["qwen_1000"].as_dict()
     given = record({"desc": "cat", "bbox_2d": [0, 333, 666, 999]}, metadata={"quantisation": spec})
-    with pytest.raises(InputError, match=r"a\.jsonl:1 is quantised as qwen_1000 .* --from-quantisation as nearest_999"):
+    with pytest.raises(
+        InputError, match=r"a\.jsonl:1: metadata\.quantisation: .* as qwen_1000 .* --from-quantisation as nearest_999"
+    ):
         from_records(tmp_path, given, from_space="bin", from_quantisation="nearest_999")
 
 
@@ -313,20 +318,76 @@ def test_bins_that_rounding_errors_would_move_are_refused(tmp_path: Path, conven
 @pytest.mark.parametrize(
     ("bad", "space", "reason"),
     [
-        ({"desc": "cat", "bbox_2d": [1, 2, 3]}, "pixel", "bbox_2d is not 4 numbers"),
-        ({"desc": "cat"}, "pixel", "object without exactly one geometry"),
-        ({"desc": "cat", "poly": [1, 2, 3]}, "pixel", "poly without pairs of numbers"),
-        ({"desc": "cat", "bbox_2d": ["<|coord_1|>", 2, 3, 4]}, "pixel", "coordinate is text, but the space is not bin"),
-        ({"desc": "cat", "bbox_2d": ["<|coord_*|>", 2, 3, 4]}, "bin", "coordinate is text, but no coord token"),
-        ({"desc": "cat", "bbox_2d": [0, 0, 1000, 5]}, "bin", "bin that is no whole number from 0 to 999"),
-        ({"desc": "cat", "bbox_2d": [0, 0, 5.5, 5]}, "bin", "bin that is no whole number from 0 to 999"),
-        ({"desc": "cat", "bbox_2d": [0, 0, math.nan, 5]}, "bin", "bin that is no whole number from 0 to 999"),
-        ({"bbox_2d": [0, 0, 5, 5]}, "bin", "object not readable: object missing required field desc"),
+        (
+            {"desc": "cat", "bbox_2d": [1, 2, 3]},
+            "pixel",
+            "objects[...].bbox_2d: needs 4 numbers (x1, y1, x2, y2), got 3",
+        ),
+        (
+            {"desc": "cat", "bbox_2d": ["<|coord_1|>"] * 4},
+            "pixel",
+            'objects[...].bbox_2d: is text, but `space` is "pixel"; write numbers, or set "bin"',
+        ),
+        (
+            {"desc": "cat", "bbox_2d": [0, 0, 1016, 5]},
+            "bin",
+            "objects[...].bbox_2d: > 999: this looks like absolute pixels; convert to bins 0..999 first "
+            '(`space = "pixel"` converts on reading)',
+        ),
+        (
+            {"desc": "cat", "bbox_2d": [5, 0, 1, 5]},
+            "pixel",
+            "objects[...].bbox_2d: corners are x1, y1, x2, y2 (COCO writes x, y, w, h)",
+        ),
+        ({"bbox_2d": [0, 0, 5, 5]}, "bin", "objects[...].desc: missing"),
     ],
 )
 def test_each_bad_object_of_a_record_has_its_reason(tmp_path: Path, bad: Any, space: str, reason: str) -> None:
-    given = record({"desc": "cat", "bbox_2d": [0, 0, 50, 50]}, bad)
+    given = record(INSIDE, bad)
     _, account = from_records(tmp_path, given, from_space=space, from_quantisation="nearest_999")
+    assert account.objects.dropped == {reason: 1}
+
+
+def test_examples_say_what_the_builder_would(tmp_path: Path) -> None:
+    bad = {"desc": "cat", "bbox_2d": [0, 0, 1016, 5]}
+    _, account = from_records(
+        tmp_path, record(INSIDE, bad, bad, bad, bad), from_space="bin", from_quantisation="nearest_999"
+    )
+    (reason,) = account.objects.dropped
+    assert (account.objects.dropped[reason], len(account.examples[reason])) == (4, 3)
+    assert account.examples[reason][0].startswith("line 1: objects[1].bbox_2d: 1016 > 999: this looks like")
+
+
+def test_keys_that_records_do_not_have_are_left_out_and_noted(tmp_path: Path) -> None:
+    records, account = from_records(tmp_path, record({**INSIDE, "score": 0.5}, colour="red"))
+    assert records == [record(INSIDE)]
+    known = "known keys: desc, bbox_2d, poly, poly_points"
+    assert account.notes == {
+        "colour: unknown key; known keys: images, width, height, objects, summary, metadata": 1,
+        f"objects[...].score: unknown key; {known}": 1,
+    }
+
+
+def test_lines_that_are_no_record_are_dropped_images(tmp_path: Path) -> None:
+    _, account = from_records(tmp_path, record(INSIDE), "", '{"images": [NaN', "[]", record(INSIDE, width=0))
+    assert account.images.dropped == {
+        "blank line; every line holds one record, remove it": 1,
+        "not JSON": 1,
+        "expected object, got array": 1,
+        "width: expected int >= 1": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("point", "reason"),
+    [
+        ({"points": [1, 2]}, "metadata.points[...]: object missing required field desc"),
+        ({"desc": "", "points": [1, 2]}, "metadata.points[...].desc: empty; write what is there"),
+        ({"desc": "eye", "points": [1, 2, 3]}, "metadata.points[...].points: needs pairs x, y"),
+    ],
+)
+def test_each_bad_point_has_its_reason(tmp_path: Path, point: Any, reason: str) -> None:
+    _, account = from_records(tmp_path, record(INSIDE, metadata={"points": [point]}))
     assert account.objects.dropped == {reason: 1}
 
 

@@ -13,7 +13,7 @@ from conversion_support import REAL_COCO, read_lines, records_of, run, write_ima
 from PIL import Image
 
 from coordcore import InputError
-from coordcore_data.check.report import Checked, check_data
+from coordcore_data.check.result import Checked, check_data
 from coordcore_data.check.sample import collect
 from coordcore_data.check.sheet import write_sheet
 from coordcore_data.check.suspicions import percent
@@ -217,27 +217,23 @@ def test_different_declared_conventions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "what"),
     [
-        ("{", "line: not JSON"),
-        ("[]", "line: no JSON object"),
-        ({"images": ["a"], "width": 5, "height": 5}, "record without a list of objects"),
-        ({"images": [], "width": 5, "height": 5, "objects": []}, "record without exactly one image path"),
-        (record(width=0), "record without a width and height from 1 to 1,000,000"),
-        (record(width=10**400), "record without a width and height from 1 to 1,000,000"),
-        (record(width="100"), "record without a width and height from 1 to 1,000,000"),
-        (record([1, 2, 3]), "bbox_2d of 3 numbers"),
-        (record([1, 2, 3, None]), "bbox_2d with something that is neither a number nor a coord token"),
-        (record([1, 2, 3, "<|coord_4|>"]), "bbox_2d with something that is neither a number nor a coord token"),
-        (record([1, 2, 3, float("nan")]), "bbox_2d with NaN, infinity or a number beyond 1e12"),
-        (record([1, 2, 3, 10**400]), "bbox_2d with NaN, infinity or a number beyond 1e12"),
-        ({**record(), "objects": [{"desc": "a", "poly": [1, 2, 3, 4]}]}, "poly of fewer than 3 points"),
-        ({**record(), "objects": [{"desc": "a"}]}, "object without exactly one bbox_2d or poly"),
-        ({**record(), "objects": ["a"]}, "object is no JSON object"),
+        ("{", "not JSON: "),
+        ("[]", "expected object, got array: "),
+        ({"images": ["a"], "width": 5, "height": 5}, "objects: missing; "),
+        ({"images": [], "width": 5, "height": 5, "objects": []}, "images: holds 0 images; "),
+        (record(width=0), "width: expected int >= 1: "),
+        (record(width=10**400), "width: expected int <= 1000000: "),
+        (record([1, 2, 3]), "objects[...].bbox_2d: needs 4 numbers (x1, y1, x2, y2), got 3: "),
+        (record([1, 2, 3, "<|coord_4|>"]), "objects[...].bbox_2d: mixes numbers and coord tokens; "),
+        (record([1, 2, 3, 10**400]), "objects[...].bbox_2d[...]: expected int <= 9007199254740992: "),
+        (record([1, 2, 3, 4], colour="red"), "colour: unknown key; "),
+        ({**record(), "objects": ["a"]}, "objects[...]: expected object, got str: "),
     ],
 )
 def test_what_cannot_be_read_is_counted_and_left_out(tmp_path: Path, bad: Any, what: str) -> None:
     checked = checked_rows(tmp_path, record([1, 1, 5, 5]), bad)
     assert checked.records == 2
-    assert checked.boxes == 1
+    assert checked.boxes == 1 + ("colour" in bad)
     assert [one.text.startswith(what) for one in checked.suspicions if one.kind == "unreadable"] == [True]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from coordcore.testing import parametrize_with_checks
 from coordcore_demo import plugin
-from coordcore_demo.plugin import ShapesConfig
+from coordcore_demo.config import ShapesConfig
 
 
 @parametrize_with_checks(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from coordcore.coords import quantisation
+from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore_demo import answer_text
 from coordcore_demo.shapes import Shape, draw
 from coordcore_demo.sheet import write_sheet
 from coordcore_demo.verify import main, to_shapes
@@ -15,6 +16,37 @@ def test_boxes_are_decoded_with_the_quantisation_of_the_checkpoint():
     text = '{"objects": [{"desc": "red ring", "bbox_2d": [<|coord_0|>, <|coord_250|>, <|coord_500|>, <|coord_999|>]}]}'
     (shape,) = to_shapes(text, image_size=64, quantisation=quantisation("qwen_1000"))
     assert shape == Shape("red ring", (0.0, 16.0, 32.0, 63.936))
+
+
+@pytest.mark.parametrize("coord_tokens", [True, False])
+def test_an_answer_reads_back(coord_tokens):
+    text = answer_text([("red ring", (12, 40, 500, 999)), ("blue cross", (0, 1, 2, 3))], coord_tokens=coord_tokens)
+    assert to_shapes(text, image_size=999, quantisation=DEFAULT_QUANTISATION) == [
+        Shape("red ring", (12.0, 40.0, 500.0, 999.0)),
+        Shape("blue cross", (0.0, 1.0, 2.0, 3.0)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a red ring",
+        "[1, 2]",
+        '{"objects": {}}',
+        '{"objects": ["red ring"]}',
+        '{"objects": [{"bbox_2d": [1, 2, 3, 4]}]}',
+        '{"objects": [{"desc": "red ring"}]}',
+        '{"objects": [{"desc": "red ring", "bbox_2d": [1, 2, 3]}]}',
+        '{"objects": [{"desc": "red ring", "bbox_2d": [1, 4, 3, 2]}]}',
+        '{"objects": [{"desc": "red ring", "bbox_2d": [1, 2, 3, 1000]}]}',
+        '{"objects": [{"desc": "red ring", "bbox_2d": [1, 2, 3, 4.5]}]}',
+        '{"objects": [{"desc": "red ring", "bbox_2d": [1, 2, <|coord_*|>, 4]}]}',
+        '{"objects": [{"desc": "red ring", "bbox_2d": [1, 2, 3, 4]}',
+    ],
+)
+def test_anything_else_does_not_parse(text):
+    assert to_shapes(text, image_size=999, quantisation=DEFAULT_QUANTISATION) is None
 
 
 def test_the_command_prints_its_table_and_writes_the_sheet(base, tmp_path, capsys):

@@ -14,26 +14,28 @@ from PIL import Image, ImageDraw
 
 from coordcore_detection.evaluate import distributions, results
 from coordcore_detection.evaluate.distributions import Distribution
-from coordcore_detection.evaluate.evaluate import Evaluated, evaluate
+from coordcore_detection.evaluate.evaluation import Evaluated, evaluate
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Box, Row
 from coordcore_detection.report.write import write_report
 from coordcore_train.run.folder import METRICS, RunDir
 
 LABELS = ("cat", "<script>alert('x')</script>", 'a "quoted" & long dog')
-PARTS = ("text_ce/ce", "coord_soft_ce_w1/ce", "coord_soft_ce_w1/soft_ce", "coord_soft_ce_w1/mae")
+PARTS = ("text_ce/ce", "soft/ce", "soft/far")
 
 MANIFEST = """manifest_version = 1
-name = "try <b>1</b>"
+name = "try <b>1<b>"
 
-[data.shapes]
-validation_images = 12
+[model]
+base = "tiny"
+
+[data.made_up]
 
 [loss.text_ce]
 weight = 1.0
 
-[loss.coord_soft_ce_w1]
-sigma = 10.0
+[loss.soft]
+width = 10.0
 """
 
 
@@ -130,7 +132,7 @@ def run_folder(path: Path, *, offsets: Sequence[str] = ("embed_offset", "head_of
     (path / METRICS).write_text("".join(rows) + '{"step": 31, "lo')
     rng = np.random.default_rng(0)
     tensors = {
-        f"base_model.model.coord_offset_adapter.{name}": rng.normal(0, 0.1, (1000, 8)).astype(np.float32)
+        f"base_model.model.rows_of_a_surgery.{name}": rng.normal(0, 0.1, (1000, 8)).astype(np.float32)
         for name in offsets
     }
     tensors["base_model.model.layers.0.lora_A.weight"] = np.zeros((4, 8), dtype=np.float32)

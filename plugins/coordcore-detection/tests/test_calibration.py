@@ -12,7 +12,7 @@ from evaluation_support import header, truth
 from coordcore import InputError
 from coordcore_detection.evaluate import calibration
 from coordcore_detection.evaluate.calibration import Calibration, Method, fit, fit_to_predictions
-from coordcore_detection.evaluate.gather import Book
+from coordcore_detection.evaluate.gather import Account
 from coordcore_detection.predict.predictions import Box, Row
 
 
@@ -148,6 +148,6 @@ def test_what_does_not_fit_is_noted() -> None:
     box = Box(label="a", box=(0, 0, 10, 10), bins=(0, 0, 1, 1), score=0.5, scores={"min": 0.5})
     images = [truth(f"{k}.png", [("a", (0, 0, 10, 10))]) for k in range(22)]
     rows = [Row(image=f"{k}.png", width=100, height=100, text="", boxes=[box]) for k in range(21)]
-    book = Book()
-    fit_to_predictions(images, header(), rows, method="isotonic", score="min", book=book)
-    assert book.notes == ["1 images have no prediction: counted as empty answers ('21.png')"]
+    account = Account()
+    fit_to_predictions(images, header(), rows, method="isotonic", score="min", account=account)
+    assert account.notes == ["1 images have no prediction: counted as empty answers ('21.png')"]

@@ -17,7 +17,7 @@ from coordcore import InputError
 from coordcore.cli import app
 from coordcore_detection.evaluate import resampling, results
 from coordcore_detection.evaluate.compare import Line, compare, restricted
-from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.results import Result
 from coordcore_detection.evaluate.truth import TruthImage
 

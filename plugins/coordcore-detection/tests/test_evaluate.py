@@ -18,7 +18,7 @@ from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.records.answers import Unread
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.contract import differences
-from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict import prediction_files
 from coordcore_detection.predict.predictions import Row
@@ -204,7 +204,7 @@ def test_the_contract_holds_what_the_numbers_depend_on() -> None:
     assert (contract["score"], contract["calibration"]) == ("min", "isotonic")
     assert contract["quantisation"] == DEFAULT_QUANTISATION.as_dict()
     assert contract["max_detections"] == [1, 10, 100]
-    assert set(contract["versions"]["eval"]) == {"coordcore", "coordcore-detection", "faster-coco-eval", "numpy"}
+    assert set(contract["versions"]["eval"]) == {"coordcore", "coordcore-detection", "numpy"}
 
 
 def test_the_order_of_the_images_is_no_part_of_the_contract() -> None:

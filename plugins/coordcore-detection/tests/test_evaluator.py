@@ -20,7 +20,7 @@ from coordcore_detection.decode.decoding import Coordinates
 from coordcore_detection.evaluate import distributions, results
 from coordcore_detection.evaluate.evaluator import COMPONENT, DetectionConfig, DetectionEvaluator, Score
 from coordcore_detection.evaluate.evaluator import Coordinates as OwnCoordinates
-from coordcore_detection.predict import predict, prediction_files
+from coordcore_detection.predict import asking, prediction_files
 from coordcore_detection.predict.scores import SCORES
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_train.testing.tiny import tiny_qwen3vl
@@ -138,9 +138,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             keys.append(image.key)
             yield image
 
-    whole = predict.predict
+    whole = asking.predict
     monkeypatch.setattr(
-        predict,
+        asking,
         "predict",
         lambda model, processor, images, *rest, **more: whole(model, processor, noted(images), *rest, **more),
     )

@@ -49,7 +49,7 @@ def follow(automaton: Automaton, text: str | bytes, *, last: bool = False) -> in
 )
 def test_accepts(text: str) -> None:
     automaton = answer_automaton()
-    assert follow(automaton, text) == automaton.end
+    assert (follow(automaton, text),) == automaton.ends
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_no_object_follows_the_last() -> None:
     text = f'{{"objects": [{{"desc": "a", "bbox_2d": {BOX}}}'
     automaton = answer_automaton()
     assert follow(automaton, text + ",", last=True) == -1
-    assert follow(automaton, text + "]}", last=True) == automaton.end
+    assert (follow(automaton, text + "]}", last=True),) == automaton.ends
 
 
 def test_it_is_minimal() -> None:
@@ -129,7 +129,7 @@ def test_coord_tokens_stand_in_slots_and_nowhere_else(grammar: Grammar) -> None:
 
 def test_other_added_tokens_and_rows_without_a_token_stand_nowhere(grammar: Grammar) -> None:
     states = len(grammar.slot) - 1
-    assert np.argwhere(grammar.table[:states, END:] >= 0).tolist() == [[answer_automaton().end, 0]]
+    assert np.argwhere(grammar.table[:states, END:] >= 0).tolist() == [[*answer_automaton().ends, 0]]
 
 
 def test_distances_count_tokens_that_span_symbols(grammar: Grammar) -> None:

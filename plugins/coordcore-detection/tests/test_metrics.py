@@ -14,7 +14,7 @@ from evaluation_support import random_scene
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from coordcore_detection.evaluate import metrics_ap
+from coordcore_detection.evaluate.average_precision import AveragePrecision, average_precision
 from coordcore_detection.evaluate.matching import IOU_THRESHOLDS, Bools, Flat, Floats, bits, match
 from coordcore_detection.evaluate.metrics import (
     Found,
@@ -25,12 +25,16 @@ from coordcore_detection.evaluate.metrics import (
     ratios,
     weighted,
 )
-from coordcore_detection.evaluate.metrics_ap import average_precision
 
 # --- AP and AR ------------------------------------------------------------------------------------------------------
 
 
-def by_pycocotools(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool) -> dict[str, float]:
+def ours(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool = True) -> AveragePrecision:
+    matches = match(truth, crowd, predicted, scores, by_label=by_label)
+    return average_precision(truth, crowd, predicted, scores, matches, by_label=by_label)
+
+
+def by_pycocotools(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool) -> AveragePrecision:
     if not by_label:  # one label for all; its own useCats = 0 would also sort an image's boxes by label
         truth, predicted = (attrs.evolve(one, label=np.zeros_like(one.label)) for one in (truth, predicted))
 
@@ -67,42 +71,49 @@ def by_pycocotools(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *
     stats = evaluation.stats.tolist()
     names = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
     names += ["AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"]
-    precision = evaluation.eval["precision"][-1, :, :, 0, -1]
-    return dict(zip(names, stats, strict=True)) | {"AP95": float(precision[precision > -1].mean())}
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    counted = precision[:, :, precision[0, 0] > -1]
+    return AveragePrecision(
+        metrics=dict(zip(names, stats, strict=True)) | {"AP95": float(counted[-1].mean())},
+        by_label={
+            label: (float(precision[..., k].mean()), float(precision[0, :, k].mean()))
+            for k, label in enumerate(np.unique(truth.label).tolist())
+        },
+        curve={name: counted[t].mean(1).tolist() for name, t in (("50", 0), ("75", 5), ("95", 9))},
+    )
 
 
 @pytest.mark.parametrize("by_label", [True, False])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_ap_and_ar_are_those_of_pycocotools(seed: int, by_label: bool) -> None:
     scene = random_scene(seed)
-    assert average_precision(*scene, by_label=by_label).metrics == pytest.approx(
-        by_pycocotools(*scene, by_label=by_label), abs=1e-6
-    )
+    found, expected = ours(*scene, by_label=by_label), by_pycocotools(*scene, by_label=by_label)
+    assert found.metrics == pytest.approx(expected.metrics, abs=1e-12)
+    assert list(found.by_label) == list(expected.by_label)
+    np.testing.assert_allclose(list(found.by_label.values()), list(expected.by_label.values()), atol=1e-12)
+    assert found.curve == {name: pytest.approx(values, abs=1e-12) for name, values in expected.curve.items()}
 
 
-def test_labels_in_many_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = random_scene(3, labels=7)
-    whole = average_precision(*scene, by_label=True)
-    monkeypatch.setattr(metrics_ap, "_CELLS_AT_ONCE", 1)
-    split = average_precision(*scene, by_label=True)
-    assert split.metrics == pytest.approx(whole.metrics, abs=1e-12)
-    assert split.by_label == whole.by_label
+def test_boxes_on_the_edge_of_a_size_class_belong_to_both() -> None:
+    truth = flat([0], [0], [[0, 0, 32, 32]])
+    result = ours(truth, np.zeros(1, bool), truth, np.ones(1))
+    assert [result.metrics[f"AP_{name}"] for name in ("small", "medium", "large")] == [1.0, 1.0, None]
 
 
 def test_no_true_box_gives_no_value() -> None:
     truth = flat([], [], [])
-    result = average_precision(truth, np.zeros(0, bool), flat([0], [0], [[0, 0, 9, 9]]), np.ones(1), by_label=True)
+    result = ours(truth, np.zeros(0, bool), flat([0], [0], [[0, 0, 9, 9]]), np.ones(1))
     assert set(result.metrics.values()) == {None}
 
 
 def test_only_crowd_regions_give_no_value() -> None:
     truth = flat([0], [0], [[0, 0, 9, 9]])
-    assert average_precision(truth, np.ones(1, bool), truth, np.ones(1), by_label=True).metrics["AP"] is None
+    assert ours(truth, np.ones(1, bool), truth, np.ones(1)).metrics["AP"] is None
 
 
 def test_nothing_predicted_gives_zero() -> None:
     truth = flat([0], [0], [[0, 0, 9, 9]])
-    result = average_precision(truth, np.zeros(1, bool), flat([], [], []), np.zeros(0), by_label=True)
+    result = ours(truth, np.zeros(1, bool), flat([], [], []), np.zeros(0))
     assert (result.metrics["AP"], result.metrics["AR100"], result.metrics["AP_large"]) == (0.0, 0.0, None)
 
 

@@ -10,7 +10,7 @@ import pytest
 from evaluation_support import ANNOTATIONS, header, truth
 
 from coordcore.coords import quantisation
-from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.oracle import quantised
 from coordcore_detection.evaluate.truth import TruthImage
 

@@ -14,7 +14,7 @@ from PIL import Image
 from report_support import LABELS, evaluated, full_report
 
 from coordcore import InputError
-from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.report.write import require_free, write_report
 
 SECTIONS = (
@@ -96,7 +96,14 @@ def test_nothing_is_asked_from_outside(page: Page, path: Path) -> None:
 def test_nothing_from_data_becomes_a_tag(page: Page) -> None:
     assert {"script", "b"} & set(page.tags) == set()
     assert LABELS[1] in page.text
-    assert "try <b>1</b>" in page.text
+    assert "try <b>1<b>" in page.text
+
+
+def test_what_html_and_utf8_cannot_hold_is_shown_all_the_same(tmp_path: Path) -> None:
+    result = evaluated(1)[2].result
+    result.checkpoint, result.notes = "runs/odd\udcff", ["a\x00b"]
+    text = Page(write_report(tmp_path, result)).text
+    assert ("Detection report: odd\\udcff" in text, "a\ufffdb" in text) == (True, True)
 
 
 def test_each_picture_is_a_file_too(page: Page, path: Path) -> None:
@@ -108,7 +115,7 @@ def test_each_picture_is_a_file_too(page: Page, path: Path) -> None:
 def test_the_plots_are_those_that_were_asked_for(path: Path) -> None:
     names = {file.stem for file in (path.parent / "report").iterdir()}
     assert names >= {
-        *("training-loss", "training-text_ce-ce", "training-coord_soft_ce_w1-mae", "training-grad_norm"),
+        *("training-loss", "training-text_ce-ce", "training-soft-far", "training-grad_norm"),
         *(
             "training-learning-rate",
             "training-checkpoints",
@@ -127,7 +134,7 @@ def test_each_ap_stands_beside_its_ceiling(page: Page) -> None:
 
 
 def test_the_manifest_is_there_as_text(page: Page) -> None:
-    assert "[loss.coord_soft_ce_w1]\nsigma = 10.0" in page.text
+    assert "[loss.soft]\nwidth = 10.0" in page.text
 
 
 def test_an_evaluation_without_a_run_says_so(tmp_path: Path) -> None:

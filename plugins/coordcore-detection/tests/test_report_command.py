@@ -18,7 +18,7 @@ from coordcore import Example
 from coordcore.cli import app
 from coordcore.coords import DEFAULT_QUANTISATION, encode_boxes, ints_to_tokens
 from coordcore_detection.evaluate import results
-from coordcore_detection.evaluate.evaluate import evaluate
+from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.truth_sources import truth_from_examples
 from coordcore_detection.predict import prediction_files
 from coordcore_detection.predict.predictions import Box, Row
@@ -42,7 +42,7 @@ def test_a_report_is_made_anew(evaluation: Path, name: str) -> None:
     shown = run("report", evaluation / name)
     assert (shown.exit_code, shown.stderr) == (0, "")
     text = (evaluation / "report.html").read_text()
-    assert ("coord_soft_ce_w1" in text, "was read without its predictions" in text) == (True, True)
+    assert ("loss.soft" in text, "was read without its predictions" in text) == (True, True)
 
 
 def test_a_report_goes_elsewhere(evaluation: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
     examples = [Example(messages=messages, images=(picture,)) for picture in pictures]
     plan = SimpleNamespace(data=SimpleNamespace(validation=lambda: examples), quantisation=DEFAULT_QUANTISATION)
-    monkeypatch.setattr("coordcore_train.run.prepare.load_run", lambda _: plan)
+    monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
     truth = truth_from_examples(examples, DEFAULT_QUANTISATION)
     box = Box(label="cat", box=(10.0, 6.0, 45.0, 30.0), bins=(111, 100, 500, 500), score=0.7)
     rows = [Row(image=one.key, width=90, height=60, text="", boxes=[box]) for one in truth]

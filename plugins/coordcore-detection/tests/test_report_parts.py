@@ -6,6 +6,8 @@ import json
 import struct
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import attrs
 import numpy as np
@@ -13,10 +15,13 @@ import pytest
 from evaluation_support import header, row, truth
 from report_support import MANIFEST, evaluated, recorded, run_folder
 
-from coordcore import InputError
+from coordcore import Component, InputError, hookimpl
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore_detection.evaluate.evaluate import evaluate
-from coordcore_detection.report import coordinates, drawings, page, quality, training
+from coordcore.discovery import discover
+from coordcore.hookspecs import GROUP
+from coordcore.manifest import load
+from coordcore_detection.evaluate.evaluation import evaluate
+from coordcore_detection.report import coordinates, drawings, offsets, page, quality, training
 
 CAT = ("cat", (10.0, 10.0, 50.0, 50.0))
 DOG = ("dog", (60.0, 60.0, 90.0, 90.0))
@@ -42,12 +47,39 @@ def test_a_folder_elsewhere_belongs_to_no_run(tmp_path: Path) -> None:
     assert training.find_run(tmp_path) is None
 
 
-def test_the_soft_target_is_the_manifests(run: training.Run) -> None:
-    assert run.sigma == ("loss.coord_soft_ce_w1", 10.0)
+@attrs.frozen(kw_only=True)
+class Width:
+    """A config."""
+
+    width: float = 10.0
 
 
-def test_a_manifest_without_one_has_no_soft_target(run: training.Run) -> None:
-    assert attrs.evolve(run, manifest={"loss": {"text_ce": {"weight": 1.0}}}).sigma is None
+def component(name: str, **more: Any) -> Component:
+    return Component(name=name, config=Width, build=lambda _config, _context: None, summary="", **more)
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed plugin that offers what report_support's manifest names."""
+    made = ModuleType("made_up")
+    soft = component("soft", units={"far": "bins"}, soft_target=lambda config: config.width)
+    vars(made).update(
+        coordcore_data_builders=hookimpl(lambda: [component("made_up")]), coordcore_losses=hookimpl(lambda: [soft])
+    )
+    dist = SimpleNamespace(name="coordcore-made-up", version="1.0", requires=["coordcore>=0.1"])
+    entry_point: Any = SimpleNamespace(name="made_up", group=GROUP, dist=dist, load=lambda: made)
+    monkeypatch.setattr(training, "load", lambda file: load(file, plugins=discover(entry_points=[entry_point])))
+
+
+@pytest.mark.usefixtures("plugin")
+def test_units_and_soft_target_are_what_the_losses_say(tmp_path: Path) -> None:
+    run = training.read_run(run_folder(tmp_path / "run"))
+    assert run.soft_target == training.SoftTarget(loss="loss.soft", sigma=10.0)
+    assert run.units == {"text_ce/ce": "nats per token", "soft/far": "bins"}
+
+
+def test_a_run_whose_plugins_are_not_here_says_less(run: training.Run) -> None:
+    assert (run.soft_target, run.units, run.name) == (None, {}, "try <b>1<b>")
 
 
 def test_a_line_that_was_cut_off_is_left_out(run: training.Run) -> None:
@@ -65,9 +97,8 @@ def test_each_part_of_the_loss_has_a_plot(run: training.Run) -> None:
     assert [one.name for one in training.loss_plots(run)] == [
         "training-loss",
         "training-text_ce-ce",
-        "training-coord_soft_ce_w1-ce",
-        "training-coord_soft_ce_w1-soft_ce",
-        "training-coord_soft_ce_w1-mae",
+        "training-soft-ce",
+        "training-soft-far",
         "training-grad_norm",
     ]
 
@@ -81,18 +112,17 @@ def test_values_that_are_not_finite_are_gaps(run: training.Run) -> None:
 
 
 def test_a_run_without_metrics_has_no_plots(run: training.Run) -> None:
-    bare = attrs.evolve(run, metrics=[])
-    assert [*training.loss_plots(bare), *training.rate_plots(bare), *training.checkpoint_plots(bare)] == []
+    assert training.plots(attrs.evolve(run, metrics=[])) == []
 
 
 def test_offsets_are_found_by_their_shape(tmp_path: Path) -> None:
-    found = training.offset_plots(training.read_run(run_folder(tmp_path / "run")))
-    assert [one.name for one in found] == ["offset-norms-embed_offset", "offset-norms-head_offset"]
-    assert {one.caption for one in found} == {"checkpoint-30: 8 numbers in each row"}
+    found = offsets.plots(run_folder(tmp_path / "run"))
+    assert [plot.name for plot in found or ()] == ["offset-norms-embed_offset", "offset-norms-head_offset"]
+    assert {plot.caption for plot in found or ()} == {"checkpoint-30: 8 numbers in each row"}
 
 
 def test_a_checkpoint_without_offsets_has_no_plot(tmp_path: Path) -> None:
-    assert training.offset_plots(training.read_run(run_folder(tmp_path / "run", offsets=()))) == []
+    assert offsets.plots(run_folder(tmp_path / "run", offsets=())) == []
 
 
 def test_offsets_in_bfloat16_are_read(tmp_path: Path) -> None:
@@ -101,8 +131,8 @@ def test_offsets_in_bfloat16_are_read(tmp_path: Path) -> None:
     header = {"offset": {"dtype": "BF16", "shape": [1000, 8], "data_offsets": [0, len(data)]}}
     raw = json.dumps(header).encode()
     (tmp_path / "adapter.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + data)
-    (stored,) = training._offsets(tmp_path)
-    assert training._matrix(stored).tolist() == rows.tolist()
+    (stored,) = offsets._tables(tmp_path)
+    assert offsets._matrix(stored).tolist() == rows.tolist()
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
@@ -197,18 +227,6 @@ def test_a_box_of_an_unknown_image_is_left_out() -> None:
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("<a> & \"b\" 'c'", "&lt;a&gt; &amp; &quot;b&quot; &#x27;c&#x27;"), ("a\x00b\n", "a\ufffdb\n")],
-)
-def test_text_is_escaped(text: str, expected: str) -> None:
-    assert page.escape(text) == expected
-
-
 @pytest.mark.parametrize(("length", "expected"), [(80, "a" * 80), (81, "a" * 79 + "…")])
 def test_a_long_label_is_cut(length: int, expected: str) -> None:
     assert page.short("a" * length) == expected
-
-
-def test_a_path_that_is_no_text_can_be_written() -> None:
-    assert "odd\\udcff" in page.page("odd\udcff", "", [])

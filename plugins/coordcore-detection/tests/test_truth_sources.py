@@ -112,58 +112,34 @@ def wrong_object(**members: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("record", "settings", "message"),
-    [
-        ("", {}, "val.jsonl:1: blank line; every line holds one record, remove it"),
-        ("{", {}, "val.jsonl:1: not a record in JSON: Input data was truncated"),
-        ("[]", {}, "val.jsonl:1: expected object, got array"),
-        (RECORD | {"images": []}, {}, "val.jsonl:1: images: needs the path of one image, got []"),
-        (RECORD | {"width": 0}, {}, "val.jsonl:1: width, height: must be at least 1, got 0 x 1998"),
-        (RECORD | {"objcts": []}, {}, "val.jsonl:1: object contains unknown field objcts"),
+    [  # tests/together/test_record_readers.py has what every reader of records refuses
+        ("{", {}, "val.jsonl:1: not JSON: input data was truncated"),
+        (RECORD | {"width": 0}, {}, "val.jsonl:1: width: expected int >= 1"),
         (wrong_object(bbox_2d=[1, 2, 3]), {}, "objects[0].bbox_2d: needs 4 numbers (x1, y1, x2, y2), got 3"),
-        (wrong_object(poly=[1, 2, 3, 4]), {}, "objects[0].poly: needs at least 3 points as pairs x, y, got 4 numbers"),
-        (wrong_object(), {}, "objects[0]: needs exactly one geometry, bbox_2d or poly, got none"),
-        (wrong_object(desc=" ", bbox_2d=[1, 2, 3, 4]), {}, "objects[0].desc: empty; write what is there"),
-        (
-            wrong_object(bbox_2d=[300, 2, 100, 4]),
-            {},
-            "objects[0].bbox_2d: x2 = 100 < x1 = 300: corners are x1, y1, x2, y2 (COCO writes x, y, w, h)",
-        ),
-        (
-            wrong_object(bbox_2d=[1, 2, 1016, 4]),
-            {},
-            "objects[0].bbox_2d: 1016 > 999: this looks like absolute pixels; set the space to pixel",
-        ),
-        (
-            wrong_object(bbox_2d=[1, 2.5, 3, 4]),
-            {},
-            "objects[0].bbox_2d: 2.5 is no bin, a whole number from 0 to 999; set the space",
-        ),
-        (
-            wrong_object(bbox_2d=["<|coord_*|>", 2, 3, 4]),
-            {},
-            "objects[0].bbox_2d: '<|coord_*|>' is no coord token; write <|coord_0|> to <|coord_999|>",
-        ),
         (
             wrong_object(bbox_2d=["<|coord_1|>", 2, 3, 4]),
             {"space": "pixel"},
-            'objects[0].bbox_2d: \'<|coord_1|>\' is text, but the space is "pixel"; write numbers, or set "bin"',
+            'objects[0].bbox_2d: \'<|coord_1|>\' is text, but `space` is "pixel"; write numbers, or set "bin"',
         ),
         (
             wrong_object(bbox_2d=[1, 2, 1000, 4]),
             {"space": "pixel"},
-            "objects[0]: box [1.0, 2.0, 1000.0, 4.0] reaches over the image of 999 x 1998; "
-            '`outside` "clip" moves such corners to the edge',
+            'objects[0].bbox_2d: x = 1000 lies outside 0..999; `outside = "clip"` moves such corners to the edge',
         ),
         (
-            wrong_object(bbox_2d=[1, 2, 30, 4]),
-            {"space": "norm1"},
-            "objects[0]: box [999.0, 3996.0, 29970.0, 7992.0] does not overlap the image of 999 x 1998; "
-            "if these are pixels, set the space to pixel",
+            wrong_object(bbox_2d=[1000, 2, 1001, 4]),
+            {"space": "pixel", "outside": "clip"},
+            "objects[0].bbox_2d: x = 1000..1001 does not overlap 0..999; remove the object",
         ),
         (
             RECORD | {"metadata": {"quantisation": "qwen_1000"}},
             {},
             "val.jsonl:1: metadata.quantisation: the record is quantised as qwen_1000 (version 1)",
+        ),
+        (
+            RECORD | {"metadata": {"crowd": [{"desc": "people", "bbox_2d": [3, 2, 1, 4]}]}},
+            {},
+            "val.jsonl:1: metadata.crowd[0].bbox_2d: x2 = 1 < x1 = 3",
         ),
     ],
 )

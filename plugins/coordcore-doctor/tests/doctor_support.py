@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from coordcore import __version__
 from coordcore.manifest import load
 from coordcore_doctor.examine import CHECKS, examine
+from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding
-from coordcore_doctor.patient import Patient
 from coordcore_train.checkpoint.folder import read_json, write_json
 from coordcore_train.run.quiet import quiet
 
@@ -80,20 +80,20 @@ def _lay_over(table: Table, changes: Table) -> None:
             table[key] = value
 
 
-def patient(folder: Path, base: Path, *, samples: int = 8, **sections: Table | None) -> Patient:
+def examined(folder: Path, base: Path, *, samples: int = 8, **sections: Table | None) -> ExaminedRun:
     """A run that has not started."""
     scratch = folder / "scratch"
     scratch.mkdir()
-    return Patient(load(write_manifest(folder, base, **sections)), scratch, samples)
+    return ExaminedRun(load(write_manifest(folder, base, **sections)), scratch, samples)
 
 
-def finding(name: str, one: Patient) -> Finding:
+def finding(name: str, one: ExaminedRun) -> Finding:
     """The only finding of a check."""
     (found,) = CHECKS[name](one, name)
     return found
 
 
-def everything(one: Patient) -> dict[str, Finding]:
+def everything(one: ExaminedRun) -> dict[str, Finding]:
     """Check -> its last finding."""
     return {found.name: found for found in examine(one)}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from doctor_support import EMBEDDING, HEAD, change_json, change_weights, copied, doctor_plugin, finding, patient
+from doctor_support import EMBEDDING, HEAD, change_json, change_weights, copied, doctor_plugin, examined, finding
 
 from coordcore.coords import CoordVocab, quantisation
 from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info
@@ -49,7 +49,7 @@ def test_special_coord_tokens_vanish_from_answers(base: Path, tmp_path: Path) ->
             token["special"] = token["special"] or token["content"] in ("<|coord_7|>", "<|coord_8|>")
 
     change_json(base / "tokenizer.json", special)
-    found = finding("coord tokens", patient(tmp_path, base))
+    found = finding("coord tokens", examined(tmp_path, base))
     assert found.state == "error"
     assert found.seen == "2 of 1000 are special (<|coord_7|>, <|coord_8|>): they vanish from decoded answers"
     assert found.cure.startswith('set "special": false in tokenizer.json')
@@ -62,7 +62,7 @@ def test_a_coord_token_that_is_read_in_pieces(base: Path, tmp_path: Path) -> Non
 
     change_json(base / "tokenizer.json", one_word)
     change_json(base / "tokenizer_config.json", lambda data: data.pop("added_tokens_decoder", None))
-    found = finding("coord tokens", patient(tmp_path, base))
+    found = finding("coord tokens", examined(tmp_path, base))
     assert (found.state, found.seen) == ("error", "1 of 1000 are read in pieces (<|coord_7|>)")
     assert "not single_word" in found.cure
 
@@ -73,9 +73,9 @@ def test_a_missing_coord_token(base: Path, tmp_path: Path) -> None:
 
     change_json(base / "tokenizer.json", without)
     change_json(base / "tokenizer_config.json", lambda data: data.pop("added_tokens_decoder", None))
-    sick = patient(tmp_path, base)
+    run = examined(tmp_path, base)
     with pytest.raises(Exception, match="lacks 1 of the 1000 coord tokens") as caught:
-        finding("coord tokens", sick)
+        finding("coord tokens", run)
     assert "coordcore expand" in str(caught.value)
 
 
@@ -89,7 +89,7 @@ def test_ids_outside_the_matrix(base: Path, tmp_path: Path) -> None:
         tensors[EMBEDDING] = tensors[EMBEDDING][: last - 5].clone()
 
     change_weights(base, shrink)
-    found = finding("coord ids", patient(tmp_path, base))
+    found = finding("coord ids", examined(tmp_path, base))
     assert found.state == "error"
     assert found.seen == f"the last coord token is id {last}, but embedding has {last - 5} rows"
     assert found.cure.startswith("tokenizer and weights are not of one checkpoint")
@@ -97,14 +97,14 @@ def test_ids_outside_the_matrix(base: Path, tmp_path: Path) -> None:
 
 def test_a_config_of_another_size(base: Path, tmp_path: Path) -> None:
     change_json(base / "config.json", lambda data: data["text_config"].update(vocab_size=5000))
-    found = finding("coord ids", patient(tmp_path, base))
+    found = finding("coord ids", examined(tmp_path, base))
     assert (found.state, found.seen.endswith("config.json vocab_size 5000")) == ("error", True)
 
 
 def test_coord_rows_that_nobody_wrote(base: Path, tmp_path: Path) -> None:
     rows = ids(base)
     change_weights(base, lambda tensors: tensors[EMBEDDING][rows][:267].zero_())
-    found = finding("coord rows", patient(tmp_path, base))
+    found = finding("coord rows", examined(tmp_path, base))
     assert found.state == "error"
     assert found.seen == "embedding: 267 rows are zero (<|coord_0|>, <|coord_1|>, and 265 more)"
     assert found.cure.startswith("all 1000 rows must be written: expand the original base")
@@ -119,7 +119,7 @@ def test_coord_rows_that_resizing_left_in_padding(base: Path, tmp_path: Path) ->
         matrix[rows.start + 267 : rows.stop] = fresh
 
     change_weights(base, resize)
-    found = finding("coord rows", patient(tmp_path, base))
+    found = finding("coord rows", examined(tmp_path, base))
     assert found.state == "error"
     assert "733 rows are practically one, the others (<|coord_0|>, <|coord_1|>, and 265 more) are not" in found.seen
 
@@ -132,7 +132,7 @@ def test_coord_rows_that_start_alike(base: Path, tmp_path: Path) -> None:
         matrix[rows] = matrix[: rows.start].mean(0) + 1e-6 * torch.randn(1000, matrix.shape[1])
 
     change_weights(base, resize)
-    found = finding("coord rows", patient(tmp_path, base))
+    found = finding("coord rows", examined(tmp_path, base))
     assert (found.state, found.cure.startswith("expand the original base")) == ("warning", True)
 
 
@@ -143,13 +143,13 @@ def test_two_coord_tokens_with_one_row(base: Path, tmp_path: Path) -> None:
         tensors[EMBEDDING][first + 1] = tensors[EMBEDDING][first]
 
     change_weights(base, repeat)
-    found = finding("coord rows", patient(tmp_path, base))
+    found = finding("coord rows", examined(tmp_path, base))
     assert (found.state, found.seen) == ("error", "embedding: 999 distinct rows for 1000 tokens")
 
 
 def test_padding_rows_longer_than_those_of_tokens(base: Path, tmp_path: Path) -> None:
     change_weights(base, lambda tensors: tensors[EMBEDDING][-1].mul_(100))
-    found = finding("padding rows", patient(tmp_path, base))
+    found = finding("padding rows", examined(tmp_path, base))
     assert found.state == "warning"
     assert "40 rows belong to no token" in found.seen
     assert found.cure == "set those rows to the mean of the others, and save the base anew"
@@ -157,7 +157,7 @@ def test_padding_rows_longer_than_those_of_tokens(base: Path, tmp_path: Path) ->
 
 def test_padding_rows_that_are_not_finite(base: Path, tmp_path: Path) -> None:
     change_weights(base, lambda tensors: tensors[EMBEDDING][-2:].fill_(torch.nan))
-    found = finding("padding rows", patient(tmp_path, base))
+    found = finding("padding rows", examined(tmp_path, base))
     assert (found.state, found.seen) == ("error", "embedding: 2 of 40 are not finite")
 
 
@@ -174,7 +174,7 @@ def tie(base: Path, **values: bool) -> None:
 
 def test_a_config_that_unties_what_is_one_matrix(base: Path, tmp_path: Path) -> None:
     tie(base, top=False, text=False)
-    found = finding("tied head", patient(tmp_path, base))
+    found = finding("tied head", examined(tmp_path, base))
     assert (found.state, found.seen.endswith("the head would be random")) == ("error", True)
     assert found.cure.startswith("set tie_word_embeddings = true")
 
@@ -182,7 +182,7 @@ def test_a_config_that_unties_what_is_one_matrix(base: Path, tmp_path: Path) -> 
 def test_a_config_that_ties_two_matrices(untied: Path, tmp_path: Path) -> None:
     base = copied(untied, tmp_path)
     tie(base, top=True, text=True)
-    found = finding("tied head", patient(tmp_path, base))
+    found = finding("tied head", examined(tmp_path, base))
     assert found.state == "error"
     assert f"{HEAD} is stored and differs: it would be dropped" in found.seen
     assert found.cure.startswith("set tie_word_embeddings = false")
@@ -190,12 +190,12 @@ def test_a_config_that_ties_two_matrices(untied: Path, tmp_path: Path) -> None:
 
 def test_a_config_that_contradicts_itself(base: Path, tmp_path: Path) -> None:
     tie(base, top=True, text=False)
-    found = finding("tied head", patient(tmp_path, base))
+    found = finding("tied head", examined(tmp_path, base))
     assert found.seen == "tie_word_embeddings: config.json says True, its text_config says False"
 
 
 def test_two_matrices_are_well(untied: Path, tmp_path: Path) -> None:
-    found = finding("tied head", patient(tmp_path, untied))
+    found = finding("tied head", examined(tmp_path, untied))
     assert (found.state, found.seen) == ("ok", "embedding and head are two matrices")
 
 
@@ -204,7 +204,7 @@ def test_two_matrices_are_well(untied: Path, tmp_path: Path) -> None:
 
 def test_a_base_of_another_convention(base: Path, tmp_path: Path) -> None:
     write_checkpoint_info(base, quantisation=quantisation("qwen_1000"), vocab=read_vocab(base))
-    found = finding("quantisation", patient(tmp_path, base))
+    found = finding("quantisation", examined(tmp_path, base))
     assert found.state == "error"
     assert found.seen.startswith("the base is quantised as qwen_1000 (version 1), the manifest as nearest_999")
     assert found.cure.startswith("use one convention throughout")
@@ -212,7 +212,7 @@ def test_a_base_of_another_convention(base: Path, tmp_path: Path) -> None:
 
 def test_a_base_with_the_ids_of_another(base: Path, tmp_path: Path) -> None:
     write_checkpoint_info(base, quantisation=quantisation("nearest_999"), vocab=CoordVocab(ids=range(1000)))
-    found = finding("quantisation", patient(tmp_path, base))
+    found = finding("quantisation", examined(tmp_path, base))
     assert (found.state, found.seen.startswith("coordcore.json says ids CoordVocab(ids=0..999)")) == ("error", True)
 
 
@@ -221,14 +221,14 @@ def test_a_base_with_the_ids_of_another(base: Path, tmp_path: Path) -> None:
 
 def test_a_base_without_coord_tokens(tmp_path: Path) -> None:
     base = tiny_qwen3vl(tmp_path / "base", coord_tokens=False)
-    sick = patient(tmp_path, base)
+    run = examined(tmp_path, base)
     with pytest.raises(Exception, match="has no coord tokens; add a \\[vocab\\] section"):
-        finding("base", sick)
+        finding("base", run)
 
 
 def test_a_base_that_vocab_expands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COORDCORE_CACHE", str(tmp_path / "cache"))
     base = tiny_qwen3vl(tmp_path / "base", coord_tokens=False)
-    well = patient(tmp_path, base, vocab={})
+    run = examined(tmp_path, base, vocab={})
     names = ("base", "coord tokens", "coord ids", "coord rows", "padding rows", "tied head", "quantisation")
-    assert [(name, finding(name, well).state) for name in names] == [(name, "ok") for name in names]
+    assert [(name, finding(name, run).state) for name in names] == [(name, "ok") for name in names]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _plugin(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with doctor_plugin(tmp_path_factory.mktemp("plugin")):
-        yield
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("plugin")
+    with doctor_plugin(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,20 @@ def test_a_sheet_is_not_overwritten(base: Path, tmp_path: Path) -> None:
         done.exit_code,
         done.stderr.strip().endswith("exists; replace it with --overwrite, or name another file"),
     ) == (2, True)
+
+
+def test_python_without_assertions_finds_the_same(base: Path, tmp_path: Path, plugin: Path) -> None:
+    """A hook on the head that the surgery does not declare: building the trainer is what shows it."""
+    manifest = write_manifest(tmp_path, base, surgery={"doctor_rows": {"declared": False}})
+    here = call(manifest, "--json", "--samples", 4)
+    path = os.pathsep.join([str(plugin), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    there = subprocess.run(
+        [sys.executable, "-O", "-m", "coordcore", "doctor", str(manifest), "--json", "--samples", "4"],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (there.returncode, json.loads(there.stdout)) == (here.exit_code, json.loads(here.stdout))
+    states = {finding["name"]: finding["state"] for finding in json.loads(there.stdout)["findings"]}
+    assert (states["surgeries"], states["output head"]) == ("error", "not checked")

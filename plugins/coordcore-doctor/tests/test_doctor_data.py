@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_support import change_json, copied, doctor_plugin, finding, patient
+from doctor_support import change_json, copied, doctor_plugin, examined, finding
 
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
@@ -23,7 +23,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def look(name: str, folder: Path, base: Path, **sections: Any) -> Any:
-    return finding(name, patient(folder, base, **sections))
+    return finding(name, examined(folder, base, **sections))
 
 
 # --- manifest -------------------------------------------------------------------------------------------------------

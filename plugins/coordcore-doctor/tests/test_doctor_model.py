@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_support import copied, doctor_plugin, everything, finding, patient
+from doctor_support import copied, doctor_plugin, everything, examined, finding
 from torch.nn import functional
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLCausalLMOutputWithPast
@@ -31,20 +31,20 @@ def states(findings: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_healthy_run(base: Path, tmp_path: Path) -> None:
-    found = everything(patient(tmp_path, base))
+    found = everything(examined(tmp_path, base))
     assert states(found) == dict.fromkeys(CHECKS, "ok")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["manifest.toml", "scratch"]
 
 
 def test_what_a_run_without_surgery_and_lora_has_no_use_for(base: Path, tmp_path: Path) -> None:
-    found = everything(patient(tmp_path, base, surgery=None, tuner={"type": "full"}))
+    found = everything(examined(tmp_path, base, surgery=None, tuner={"type": "full"}))
     assert states(found) == dict.fromkeys(CHECKS, "ok") | dict.fromkeys(
         ("target modules", "surgeries"), "not applicable"
     )
 
 
 def test_a_missing_base_is_told_once(tmp_path: Path) -> None:
-    found = everything(patient(tmp_path, tmp_path / "nowhere"))
+    found = everything(examined(tmp_path, tmp_path / "nowhere"))
     assert (found["base"].state, found["base"].seen) == ("error", f"no such folder: {tmp_path / 'nowhere'}")
     assert {found[name].state for name in list(CHECKS)[4:]} == {"not checked"}
     assert found["output head"].seen == "needs the base, see above"
@@ -53,18 +53,18 @@ def test_a_missing_base_is_told_once(tmp_path: Path) -> None:
 def test_a_damaged_config_is_no_traceback(base: Path, tmp_path: Path) -> None:
     sick = copied(base, tmp_path)
     (sick / "config.json").write_text("{")
-    found = everything(patient(tmp_path, sick))
+    found = everything(examined(tmp_path, sick))
     assert (found["base"].state, "not readable as JSON" in found["base"].seen) == ("error", True)
 
 
 def test_without_an_example_every_check_says_something(base: Path, tmp_path: Path) -> None:
-    found = everything(patient(tmp_path, base, data={"doctor_boxes": {"count": 0}}))
+    found = everything(examined(tmp_path, base, data={"doctor_boxes": {"count": 0}}))
     assert list(found) == list(CHECKS)
     assert found["surgeries"].seen == "no example could be encoded, so that there is nothing to train a step on"
 
 
 def test_a_target_that_is_no_module(base: Path, tmp_path: Path) -> None:
-    one = patient(tmp_path, base, tuner={"target_modules": ["q_proj", "v_projj"]})
+    one = examined(tmp_path, base, tuner={"target_modules": ["q_proj", "v_projj"]})
     found = finding("target modules", one)
     assert (found.state, found.cure) == ("error", "write 'v_proj'")
     assert found.seen == "tuner.target_modules: 'v_projj' is no module of this model"
@@ -72,25 +72,25 @@ def test_a_target_that_is_no_module(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_hook_on_the_head_that_is_not_declared(base: Path, tmp_path: Path) -> None:
-    found = everything(patient(tmp_path, base, surgery={"doctor_rows": {"declared": False}}))
+    found = everything(examined(tmp_path, base, surgery={"doctor_rows": {"declared": False}}))
     assert (found["target modules"].state, found["surgeries"].state) == ("ok", "error")
     assert "something changes the output head that no surgery declares with head_offset" in found["surgeries"].seen
     assert found["optimizer groups"].seen == "needs the trainer, see above"
 
 
 def test_an_optimizer_that_forgets_a_parameter(base: Path, tmp_path: Path) -> None:
-    found = everything(patient(tmp_path, base, optimizer={"doctor_optimizer": {"fault": "forgets"}}))
+    found = everything(examined(tmp_path, base, optimizer={"doctor_optimizer": {"fault": "forgets"}}))
     assert found["optimizer groups"].state == "error"
     assert "is in 0 groups" in found["optimizer groups"].seen
 
 
 def test_a_group_that_does_not_move(base: Path, tmp_path: Path) -> None:
-    found = finding("optimizer groups", patient(tmp_path, base, optimizer={"doctor_optimizer": {"fault": "idle"}}))
+    found = finding("optimizer groups", examined(tmp_path, base, optimizer={"doctor_optimizer": {"fault": "idle"}}))
     assert (found.state, found.seen.startswith("idle would not move")) == ("warning", True)
 
 
 def test_a_parameter_of_a_surgery_without_gradient(base: Path, tmp_path: Path) -> None:
-    found = finding("gradients", patient(tmp_path, base, surgery={"doctor_rows": {"idle": True}}))
+    found = finding("gradients", examined(tmp_path, base, surgery={"doctor_rows": {"idle": True}}))
     assert (found.state, "1 trainable tensors got no gradient" in found.seen) == ("error", True)
     assert found.cure == "freeze them, or give the loss a way to them"
 
@@ -104,7 +104,7 @@ def test_a_forward_that_passes_over_the_head_in_training(
         return Qwen3VLCausalLMOutputWithPast(logits=functional.linear(hidden, self.lm_head.weight))
 
     monkeypatch.setattr(Qwen3VLForConditionalGeneration, "forward", fused)
-    found = everything(patient(tmp_path, base))
+    found = everything(examined(tmp_path, base))
     assert (found["training step"].state, found["output head"].state) == ("error", "not checked")
     assert found["training step"].seen == "the model called its output head 0 times in one forward instead of once"
     assert found["training step"].cure == "a setting computes the loss past the head (check [train.swift])"
@@ -123,6 +123,6 @@ def test_a_forward_that_passes_over_the_head_without_gradients(
         return output
 
     monkeypatch.setattr(Qwen3VLForConditionalGeneration, "forward", fused)
-    found = finding("output head", patient(tmp_path, base))
+    found = finding("output head", examined(tmp_path, base))
     assert (found.state, found.seen.startswith("the forward gives logits that differ")) == ("error", True)
     assert "Liger or its kin" in found.cure

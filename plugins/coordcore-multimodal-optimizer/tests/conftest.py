@@ -18,6 +18,8 @@ torch.set_num_threads(1)
 class Settings:
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    total_steps: int = 100
 
     def create(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from coordcore import BuildContext, Selected, kinds
-from coordcore.manifest import Manifest
+from coordcore import BuildContext
 from coordcore_multimodal_optimizer import MultimodalOptimizer, MultimodalOptimizerConfig, TagSettings, plugin
 
 [COMPONENT] = plugin.coordcore_optimizers()
@@ -20,11 +19,8 @@ from coordcore_multimodal_optimizer import MultimodalOptimizer, MultimodalOptimi
 
 def _problems(config: Any, *, freeze_vision: bool, freeze_aligner: bool) -> list[str]:
     tuner = SimpleNamespace(freeze_vision=freeze_vision, freeze_aligner=freeze_aligner)
-    one = Selected(
-        kind=kinds.OPTIMIZER, component=COMPONENT, config=config, distribution="coordcore-multimodal-optimizer"
-    )
-    run = Manifest(manifest=SimpleNamespace(tuner=tuner), selected=(one,))
-    return [str(problem) for problem in plugin.coordcore_check(run)]
+    run: Any = SimpleNamespace(tuner=tuner)
+    return [str(problem) for problem in COMPONENT.check(config, run)]
 
 
 def test_the_entry_point_names_the_module_of_the_hooks() -> None:
@@ -67,7 +63,3 @@ def test_a_learning_rate_for_a_frozen_part_is_a_problem() -> None:
 def test_learning_rates_for_parts_that_train_are_fine() -> None:
     config = MultimodalOptimizerConfig(vision_lr=1e-6, aligner_lr=1e-5, llm_lr=1e-4, offset_lr=1e-2)
     assert _problems(config, freeze_vision=False, freeze_aligner=False) == []
-
-
-def test_another_optimizer_is_left_alone() -> None:
-    assert _problems(SimpleNamespace(vision_lr=1.0), freeze_vision=True, freeze_aligner=True) == []

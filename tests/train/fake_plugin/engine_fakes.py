@@ -12,7 +12,17 @@ from typing import Any, Literal
 
 import attrs
 
-from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Example, Geometry, hookimpl, option
+from coordcore import (
+    COORD_SUPERVISION,
+    COORD_TOKENS,
+    BuildContext,
+    Component,
+    Example,
+    FunctionTerm,
+    Geometry,
+    hookimpl,
+    option,
+)
 from coordcore.errors import RunError
 from coordcore.protocols import EvaluationResult
 
@@ -65,6 +75,7 @@ class Boxes:
             images=images,
             geometries=tuple(geometries),
             source=f"{self.name}.jsonl:{index + 1}",
+            image_size=(32, 32) if index % 3 else None,
         )
 
 
@@ -107,7 +118,7 @@ class BinTerm:
 
     scope: Literal["coord"] = "coord"
     weights: Mapping[str, float] = {"ce": 1.0, "miss": 0.0}
-    full_lse = True
+    needs = frozenset({"full_lse"})
 
     def __call__(self, positions: Any) -> Mapping[str, Any]:
         from torch.nn import functional
@@ -123,7 +134,7 @@ class CornerTerm:
 
     scope: Literal["box"] = "box"
     weights: Mapping[str, float] = {"corners": 0.01}
-    full_lse = False
+    needs: frozenset[Any] = frozenset()
 
     def __init__(self, nan_from: int) -> None:
         self.nan_from = nan_from
@@ -138,16 +149,62 @@ class CornerTerm:
         return {"corners": loss * torch.nan if 0 < self.nan_from <= self.calls else loss}
 
 
+@attrs.frozen(kw_only=True)
+class WeighedConfig:
+    detached: bool = option(default=False, help="whether it is cut off the graph")
+
+
+def _by_example(targets: Any) -> Any:
+    import torch
+
+    return 1 / torch.bincount(targets.origin.example)[targets.origin.example]
+
+
+def _small(targets: Any) -> Any:
+    """Objects of less than 12 pixels' width; those of unknown size count half."""
+    import torch
+
+    width = targets.origin.object_size[:, 0]
+    return torch.where(width.isnan(), 0.5, (width < 12).float())
+
+
+def _weighed_terms(config: WeighedConfig) -> list[FunctionTerm]:
+    def bin_ce(positions: Any) -> Any:
+        from torch.nn import functional
+
+        loss = functional.cross_entropy(positions.logits, positions.bins, reduction="none")
+        return loss.detach() if config.detached else loss
+
+    def width_error(positions: Any) -> Any:
+        """In pixels where the image's size is known, else in bins."""
+        import torch
+
+        bins = positions.logits.softmax(-1) @ torch.arange(positions.logits.shape[-1], dtype=torch.float32)
+        width = positions.origin.image_size[:, 0]
+        return (bins[:, 2] - positions.values[:, 2]).abs() * torch.where(width.isnan(), 1.0, width / 999)
+
+    return [
+        FunctionTerm(fn=bin_ce, weigh=_by_example, schedule=lambda step, total: step / total, name="ramp"),
+        FunctionTerm(fn=width_error, scope="box", weight=0.01, weigh=_small, needs=frozenset({"origin"}), name="small"),
+    ]
+
+
 @hookimpl
 def coordcore_losses() -> Iterable[Component]:
     return [
+        Component(
+            name="fake_weighed",
+            config=WeighedConfig,
+            build=lambda config, _context: _weighed_terms(config),
+            summary="by example and by size, one of them by and by",
+        ),
         Component(
             name="fake_bins",
             config=BinsConfig,
             build=lambda config, _context: [BinTerm(), CornerTerm(config.nan_from)],
             summary="bins and corners",
             provides=lambda _config: [COORD_SUPERVISION],
-        )
+        ),
     ]
 
 
@@ -294,6 +351,12 @@ def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
     if os.environ.get("FAKE_FULL_DISK_AT") == str(step):
         # No file may grow beyond this: as near to a full disk as a process gets without a file system of its own.
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@hookimpl
+def coordcore_run_ended(error: BaseException | None) -> None:
+    if "FAKE_END" in os.environ:
+        raise ValueError(f"cannot say that it ended with {error}")
 
 
 # --- evaluation: counts what it was given -----------------------------------------------------------------------------

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coordcore.records.answers import Located, answer_text
     from coordcore_coord_tokens.annotate import annotate_coord_tokens
-    from coordcore_coord_tokens.answer import Located, answer_text
+    from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig
     from coordcore_coord_tokens.jsonl import CoordJsonl, JsonlSource
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig, CoordTemplateConfig
     from coordcore_coord_tokens.template import CoordTemplate, apply_coord_template_adapter
 
 __version__ = "0.1.0"
@@ -27,22 +27,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CoordJsonl": "jsonl",
-    "CoordJsonlConfig": "plugin",
-    "CoordTemplate": "template",
-    "CoordTemplateConfig": "plugin",
-    "JsonlSource": "jsonl",
-    "Located": "answer",
-    "annotate_coord_tokens": "annotate",
-    "answer_text": "answer",
-    "apply_coord_template_adapter": "template",
+    "CoordJsonl": "coordcore_coord_tokens.jsonl",
+    "CoordJsonlConfig": "coordcore_coord_tokens.plugin",
+    "CoordTemplate": "coordcore_coord_tokens.template",
+    "CoordTemplateConfig": "coordcore_coord_tokens.plugin",
+    "JsonlSource": "coordcore_coord_tokens.jsonl",
+    "Located": "coordcore.records.answers",
+    "annotate_coord_tokens": "coordcore_coord_tokens.annotate",
+    "answer_text": "coordcore.records.answers",
+    "apply_coord_template_adapter": "coordcore_coord_tokens.template",
 }
 
 
 def __getattr__(name: str) -> Any:
     # `coordcore check` imports the hooks alone; msgspec and the readers wait until a run needs them.
     if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordcore.coords import NUM_BINS
-from coordcore_coord_tokens.answer import TOKENS
-from coordcore_coord_tokens.records import check_text, geometry_of, parse_objects, read_bins
-
-_FRACTIONS = [k / (NUM_BINS - 1) for k in range(NUM_BINS)]
+from coordcore.coords import NUM_BINS, int_to_token
+from coordcore.records.annotations import Rules, read_annotation
+from coordcore.records.record import parse_objects
 
 
 def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,17 +23,15 @@ def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     objects = parse_objects(record)
     annotated = []
-    for index, (given, one) in enumerate(zip(record["objects"], objects, strict=True)):
-        path = f"objects[{index}]"
-        check_text(one.desc, f"{path}.desc")
-        kind, values = geometry_of(one, path)
-        bins = read_bins(kind, values, f"{path}.{kind}")
+    for index, (given, parsed) in enumerate(zip(record["objects"], objects, strict=True)):
+        item = read_annotation(parsed, f"objects[{index}]", Rules(space="bin"))
+        bins = [int(value) for value in item.values]
         annotated.append(
             {
                 **given,
-                "_coord_tokens": {kind: [TOKENS[k] for k in bins]},
-                "_coord_token_ints": {kind: list(bins)},
-                "_coord_token_norm": {kind: [_FRACTIONS[k] for k in bins]},
+                "_coord_tokens": {item.kind: [int_to_token(k) for k in bins]},
+                "_coord_token_ints": {item.kind: bins},
+                "_coord_token_norm": {item.kind: [k / (NUM_BINS - 1) for k in bins]},
             }
         )
     return {**record, "objects": annotated, "_coord_tokens_enabled": True}

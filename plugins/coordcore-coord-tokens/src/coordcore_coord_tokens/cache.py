@@ -16,10 +16,11 @@ import attrs
 import msgspec
 
 from coordcore.coords import Quantisation
+from coordcore.files import cache_folder
 from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 RULES = 1
 """Changes when a record that was right could now be wrong, or the other way round."""
@@ -59,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Cache:
-    """The files that belong to one file of records, in `$COORDCORE_CACHE/records` or `~/.cache/coordcore/records`.
+    """The files that belong to one file of records, in `records` of the cache folder.
 
     They can be deleted at any time. Where nothing can be written, nothing is kept.
     """
@@ -70,7 +71,7 @@ class Cache:
         self.settings = json.dumps([RULES, settings, root, quantisation.as_dict()], default=str)
         # Should two names ever have one checksum, their files take turns; each says what it belongs to.
         name = f"{path.name[:100]}-{_sum(f'{os.path.abspath(path)} {config.limit}')}"
-        folder = _folder()
+        folder = cache_folder() / "records"
         self.index = folder / f"{name}.index"
         self._outcome = folder / f"{name}-{_sum(self.settings)}.json"
         self._lock = folder / f"{name}.lock"
@@ -106,12 +107,6 @@ class Cache:
                 scratch.replace(self._outcome)
             finally:
                 scratch.unlink(missing_ok=True)
-
-
-def _folder() -> Path:
-    root = os.environ.get("COORDCORE_CACHE") or os.path.expanduser("~/.cache/coordcore")
-    # A user without a home has no cache either: nothing can be written below a device.
-    return Path(os.devnull if root.startswith("~") else root) / "records"
 
 
 def _sum(text: str) -> str:

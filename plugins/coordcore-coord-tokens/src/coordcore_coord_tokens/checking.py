@@ -12,13 +12,13 @@ import attrs
 
 from coordcore import Problem
 from coordcore.coords import Quantisation
+from coordcore.records.record import RecordError
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
 from coordcore_coord_tokens.folders import FOLDERS, ImageFolders
 from coordcore_coord_tokens.reader import Reader
-from coordcore_coord_tokens.records import RecordError
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 SHOWN_PROBLEMS = 20
 """Problems reported one by one for each file; the rest is counted."""

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
-from coordcore.coords import NUM_BINS
-from coordcore_coord_tokens.answer import TOKENS
-from coordcore_coord_tokens.records import LARGEST, Record, RecordObject
+from coordcore.coords import NUM_BINS, ints_to_tokens
+from coordcore.records.record import LARGEST, Record, RecordObject
+
+TOKENS = tuple(ints_to_tokens(range(NUM_BINS)))
+"""`TOKENS[k]` is the coord token of bin k."""
 
 BIN: Any = Annotated[int, msgspec.Meta(ge=0, le=NUM_BINS - 1)]
 TOKEN: Any = Literal[TOKENS]
@@ -39,15 +41,15 @@ class Form:
         """Decodes the records of this form alone."""
         box = _tuple[(self.coordinate,) * 4]
         if self.boxes_only:  # every further field takes time
-            one = _struct("PlainObject", [("desc", str), ("bbox_2d", box)])
+            plain = _struct("PlainObject", [("desc", str), ("bbox_2d", box)])
         else:
             poly = _annotated[_list[self.coordinate], msgspec.Meta(min_length=6)]
             fields: list[Any] = [("line", None, None)]
             for kind, shape in (("bbox_2d", box), ("poly", poly)):
                 fields.append((kind, shape | None if kind in self.geometry else None, None))
-            one = _struct("PlainObject", fields, RecordObject)
+            plain = _struct("PlainObject", fields, RecordObject)
         path = _annotated[str, msgspec.Meta(min_length=1)]
-        record = _struct("PlainRecord", [("images", _tuple[path]), ("objects", _list[one])], Record)
+        record = _struct("PlainRecord", [("images", _tuple[path]), ("objects", _list[plain])], Record)
         return msgspec.json.Decoder(record)
 
 

@@ -12,16 +12,16 @@ import attrs
 
 from coordcore import BuildContext, Example, InputError, Problem
 from coordcore.records.images import open_upright
+from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.files import shown
 from coordcore_coord_tokens.lines import Lines
 from coordcore_coord_tokens.reader import Reader
-from coordcore_coord_tokens.records import Record, RecordError
 from coordcore_coord_tokens.scan import Scan, scan
 
 if TYPE_CHECKING:
     from coordcore.coords import Quantisation
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,13 @@ class JsonlSource:
         ]
         if self.config.system is not None:
             messages.insert(0, {"role": "system", "content": self.config.system})
-        return Example(messages=messages, images=[image], geometries=answer.geometries, source=source)
+        return Example(
+            messages=messages,
+            images=[image],
+            geometries=answer.geometries,
+            source=source,
+            image_size=(record.width, record.height),
+        )
 
     def read(self, index: int) -> tuple[Record, Answer]:
         """A record and its answer, without the image. index: 0 .. len - 1."""
@@ -87,16 +93,16 @@ class CoordJsonl:
         """Index the files. Raises InputError with up to 20 problems of each file; logs what reading had to change."""
         paths = [path for path in (config.train, config.validation) if path is not None]
         scans = [scan(path, config, context.quantisation, rank=context.rank) for path in paths]
-        wrong = [str(problem) for one in scans for problem in one.problems]
+        wrong = [str(problem) for scanned in scans for problem in scanned.problems]
         if wrong:
             raise InputError("\n".join(wrong))
         reader = Reader(config, context.quantisation)
         sources = []
-        for path, one in zip(paths, scans, strict=True):
-            assert one.lines is not None
-            sources.append(JsonlSource(config=config, lines=one.lines, reader=reader, name=shown(path)))
+        for path, scanned in zip(paths, scans, strict=True):
+            assert scanned.lines is not None
+            sources.append(JsonlSource(config=config, lines=scanned.lines, reader=reader, name=shown(path)))
             if context.rank == 0:
-                _report(path, one)
+                _report(path, scanned)
         return cls(train_source=sources[0], validation_source=sources[1] if len(sources) == 2 else None)
 
     def train(self) -> JsonlSource:
@@ -111,8 +117,8 @@ def image_path(record: Record, path: Path, config: CoordJsonlConfig) -> Path:
     return (config.image_root or path.parent) / record.images[0]
 
 
-def _report(path: Path, one: Scan) -> None:
-    if one.widened:
-        _log.warning("%s: %d boxes narrower than one bin were widened by one bin", shown(path), one.widened)
-    if one.clipped:
-        _log.warning("%s: %d objects reaching over the image's edge were clipped", shown(path), one.clipped)
+def _report(path: Path, scanned: Scan) -> None:
+    if scanned.widened:
+        _log.warning("%s: %d boxes narrower than one bin were widened by one bin", shown(path), scanned.widened)
+    if scanned.clipped:
+        _log.warning("%s: %d objects reaching over the image's edge were clipped", shown(path), scanned.clipped)

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from json.encoder import encode_basestring as quote
 from math import floor, inf, nextafter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coordcore import Geometry
 from coordcore.coords import NUM_BINS, QUANTISATIONS, Quantisation
-from coordcore_coord_tokens.answer import BINS, TOKENS, Answer, reserved
-from coordcore_coord_tokens.forms import BIN, NOT_PLAIN, REAL, TOKEN, Form, forms
-from coordcore_coord_tokens.records import Record, RecordObject
+from coordcore.records.answers import COORDJSON, reserved
+from coordcore.records.answers.format import Coords
+from coordcore.records.record import Record, RecordObject
+from coordcore_coord_tokens.answer import Answer
+from coordcore_coord_tokens.forms import BIN, NOT_PLAIN, REAL, TOKEN, TOKENS, Form, forms
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 _LAST = NUM_BINS - 1
+_BINS = {token: k for k, token in enumerate(TOKENS)}
 _NUMBERS = tuple(map(str, range(NUM_BINS)))
 _REALS = tuple(map(float, range(NUM_BINS)))
 
@@ -29,6 +32,7 @@ _set_kind = Geometry.__dict__["kind"].__set__
 _set_values = Geometry.__dict__["values"].__set__
 
 _NOTHING_CHANGED = Answer("")
+_OPENING, _BETWEEN, _CLOSING = COORDJSON.opening, COORDJSON.between, COORDJSON.closing
 
 Draft = tuple[list[str], list[Geometry], list[tuple[int, int]]]
 """What an answer is made of, object by object: the text, the geometry, and (top, left) where these are to be sorted."""
@@ -57,6 +61,11 @@ class _Quick:
         self._top_left = config.object_order == "top_left"
         self._arranges = self._top_left or config.max_objects is not None
         self._written = TOKENS if config.coord_tokens else _NUMBERS
+        self._poly = _frame("poly", self._desc_first)
+        before, amid, after, between = _frame("bbox_2d", self._desc_first)
+        # A coordinate with what stands between it and the next: so a box is joined in one go.
+        led = tuple(text + between for text in self._written)
+        self._writing = before, amid, after, led, self._written, self._desc_first, self._top_left
         self._forms = forms(coordinates, config.geometry)
         # That of the last record: those of one file are mostly alike.
         self._form = self._forms[0]
@@ -74,12 +83,10 @@ class _Quick:
 
     def _add_polygon(self, draft: Draft, desc: str, bins: list[int], values: Sequence[float]) -> None:
         texts, geometries, corners = draft
-        places = ", ".join([self._written[k] for k in bins])
-        texts.append(
-            f'{{"desc": {quote(desc)}, "poly": [{places}]}}'
-            if self._desc_first
-            else f'{{"poly": [{places}], "desc": {quote(desc)}}}'
-        )
+        before, amid, after, between = self._poly
+        places = between.join([self._written[k] for k in bins])
+        fields = (quote(desc), amid, places) if self._desc_first else (places, amid, quote(desc))
+        texts.append("".join((before, *fields, after)))
         geometries.append(Geometry(kind="poly", values=tuple(values)))
         if self._top_left:
             corners.append((min(bins[1::2]), min(bins[::2])))
@@ -114,36 +121,35 @@ class QuickBins(_Quick):
             record = form.decoder.decode(line)
         except NOT_PLAIN:
             record, form = self._decode(line)
-        if record is None or (record.metadata is not None and not self._is_ours(record.metadata.get("quantisation"))):
+        if record is None or (record.metadata is not None and not self._is_plain(record.metadata)):
             return None
         boxes_only, tokens = form.boxes_only, form.tokens
-        written, desc_first, top_left = self._written, self._desc_first, self._top_left
+        before, amid, after, led, written, desc_first, top_left = self._writing
         draft: Draft = ([], [], [])
         texts, geometries, corners = draft
-        for one in record.objects:
-            desc = one.desc
+        for item in record.objects:
+            desc = item.desc
             if not desc.strip() or ("<" in desc and reserved(desc)):
                 return None
             if not boxes_only:
-                if not _one_geometry(one):
+                if not _one_geometry(item):
                     return None
-                if one.poly is not None:
+                if item.poly is not None:
                     if text:
-                        bins = [BINS[token] for token in one.poly] if tokens else one.poly
+                        bins = [_BINS[token] for token in item.poly] if tokens else item.poly
                         self._add_polygon(draft, desc, bins, [_REALS[k] for k in bins])
                     continue
-            x1, y1, x2, y2 = one.bbox_2d
+            x1, y1, x2, y2 = item.bbox_2d
             if tokens:
-                x1, y1, x2, y2 = BINS[x1], BINS[y1], BINS[x2], BINS[y2]
+                x1, y1, x2, y2 = _BINS[x1], _BINS[y1], _BINS[x2], _BINS[y2]
             if x1 > x2 or y1 > y2:
                 return None
             if not text:
                 continue
             texts.append(
-                f'{{"desc": {quote(desc)}, "bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}]}}'
+                f"{before}{quote(desc)}{amid}{led[x1]}{led[y1]}{led[x2]}{written[y2]}{after}"
                 if desc_first
-                else f'{{"bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}], '
-                f'"desc": {quote(desc)}}}'
+                else f"{before}{led[x1]}{led[y1]}{led[x2]}{written[y2]}{amid}{quote(desc)}{after}"
             )
             geometry = _new_geometry(Geometry)
             _set_kind(geometry, "bbox_2d")
@@ -156,13 +162,14 @@ class QuickBins(_Quick):
         if self._arranges:
             self._arrange(draft)
         said = tuple(geometries) if self._coord_tokens else ()
-        return record, Answer(f'{{"objects": [{", ".join(texts)}]}}', said)
+        return record, Answer(f"{_OPENING}{_BETWEEN.join(texts)}{_CLOSING}", said)
 
-    def _is_ours(self, declared: Any) -> bool:
+    def _is_plain(self, metadata: dict[str, Any]) -> bool:
         """Whether a declared quantisation is plainly this one; 1000.0 for 1000 is for the reference to refuse."""
-        spec = self._spec
-        return declared in self._names or (
-            declared == spec and all(type(declared[key]) is type(value) for key, value in spec.items())
+        declared, spec = metadata.get("quantisation"), self._spec
+        return "crowd" not in metadata and (
+            declared in self._names
+            or (declared == spec and all(type(declared[key]) is type(value) for key, value in spec.items()))
         )
 
 
@@ -190,8 +197,8 @@ class QuickReals(_Quick):
             record = form.decoder.decode(line)
         except NOT_PLAIN:
             record, form = self._decode(line)
-            if record is None:
-                return None
+        if record is None or (record.metadata is not None and "crowd" in record.metadata):
+            return None
         boxes_only = form.boxes_only
         width, height = (record.width * 1.0, record.height * 1.0) if self._pixels else (1.0, 1.0)
         scale, added = self._scale, self._added
@@ -200,42 +207,41 @@ class QuickReals(_Quick):
             thin_x, thin_y = 2.0 * width / scale, 2.0 * height / scale
         else:
             thin_x = thin_y = inf
-        written, desc_first, top_left = self._written, self._desc_first, self._top_left
+        before, amid, after, led, written, desc_first, top_left = self._writing
         draft: Draft = ([], [], [])
         texts, geometries, corners = draft
         widened = clipped = 0
-        for one in record.objects:
-            desc = one.desc
+        for item in record.objects:
+            desc = item.desc
             if not desc.strip() or ("<" in desc and reserved(desc)):
                 return None
             if not boxes_only:
-                if not _one_geometry(one):
+                if not _one_geometry(item):
                     return None
-                if one.poly is not None:
-                    xs, ys = one.poly[::2], one.poly[1::2]
+                if item.poly is not None:
+                    xs, ys = item.poly[::2], item.poly[1::2]
                     if min(xs) < 0.0 or max(xs) > width or min(ys) < 0.0 or max(ys) > height:
                         return None
                     if text:
-                        self._add_polygon(draft, desc, *self._encode(one.poly, width, height))
+                        self._add_polygon(draft, desc, *self._encode(item.poly, width, height))
                     continue
-            x1, y1, x2, y2 = one.bbox_2d
+            x1, y1, x2, y2 = item.bbox_2d
             if x2 - x1 >= thin_x and y2 - y1 >= thin_y and x1 >= 0.0 and y1 >= 0.0 and x2 <= width and y2 <= height:
                 if not text:
                     continue
                 u1, v1, u2, v2 = x1 * scale / width, y1 * scale / height, x2 * scale / width, y2 * scale / height
                 x1, y1, x2, y2 = floor(u1 + added), floor(v1 + added), floor(u2 + added), floor(v2 + added)
             else:
-                found = self._encode_box(one.bbox_2d, width, height)
+                found = self._encode_box(item.bbox_2d, width, height)
                 if found is None:
                     return None
                 (x1, y1, x2, y2), (u1, v1, u2, v2), cut, wider = found
                 clipped += cut
                 widened += wider
             texts.append(
-                f'{{"desc": {quote(desc)}, "bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}]}}'
+                f"{before}{quote(desc)}{amid}{led[x1]}{led[y1]}{led[x2]}{written[y2]}{after}"
                 if desc_first
-                else f'{{"bbox_2d": [{written[x1]}, {written[y1]}, {written[x2]}, {written[y2]}], '
-                f'"desc": {quote(desc)}}}'
+                else f"{before}{led[x1]}{led[y1]}{led[x2]}{written[y2]}{amid}{quote(desc)}{after}"
             )
             geometry = _new_geometry(Geometry)
             _set_kind(geometry, "bbox_2d")
@@ -248,7 +254,7 @@ class QuickReals(_Quick):
         if self._arranges:
             self._arrange(draft)
         said = tuple(geometries) if self._coord_tokens else ()
-        return record, Answer(f'{{"objects": [{", ".join(texts)}]}}', said, widened, clipped)
+        return record, Answer(f"{_OPENING}{_BETWEEN.join(texts)}{_CLOSING}", said, widened, clipped)
 
     def _encode_box(
         self, box: Sequence[float], width: float, height: float
@@ -289,12 +295,31 @@ class QuickReals(_Quick):
         return [min(k, _LAST) for k in bins], [min(max(unit, 0.0), float(_LAST)) for unit in units]
 
 
-def _one_geometry(one: RecordObject) -> bool:
+class _Frame(NamedTuple):
+    """The texts around an object's description and coordinates in an answer, and the one between coordinates."""
+
+    before: str
+    amid: str
+    after: str
+    between: str
+
+
+def _frame(kind: str, desc_first: bool) -> _Frame:
+    before, first, amid, second, after = COORDJSON.layout(kind, not desc_first)
+    coords = second if desc_first else first
+    assert isinstance(before, str)
+    assert isinstance(amid, str)
+    assert isinstance(after, str)
+    assert isinstance(coords, Coords)
+    return _Frame(before, amid, after, coords.between)
+
+
+def _one_geometry(item: RecordObject) -> bool:
     """Whether there is one geometry, with `poly_points` that are right."""
-    poly = one.poly
+    poly = item.poly
     if poly is None:
-        return one.bbox_2d is not None and one.poly_points is None
-    return one.bbox_2d is None and len(poly) % 2 == 0 and one.poly_points in (None, len(poly) // 2)
+        return item.bbox_2d is not None and item.poly_points is None
+    return item.bbox_2d is None and len(poly) % 2 == 0 and item.poly_points in (None, len(poly) // 2)
 
 
 def _part_inside(box: Sequence[float], width: float, height: float) -> tuple[float, ...] | None:

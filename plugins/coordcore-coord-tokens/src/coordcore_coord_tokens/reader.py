@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from coordcore import Geometry
 from coordcore.coords import Quantisation
-from coordcore_coord_tokens.answer import Answer, answer_text
+from coordcore.records.annotations import check_text
+from coordcore.records.answers import answer_text
+from coordcore.records.record import Record, RecordError, parse_record
+from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.locate import locate
 from coordcore_coord_tokens.quick import quick_reader
-from coordcore_coord_tokens.records import Record, RecordError, check_text, parse_record
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 
 class Reader:
@@ -54,8 +56,8 @@ def read_answer(record: Record, config: CoordJsonlConfig, quantisation: Quantisa
     placed = locate(record, config, quantisation)
     objects = list(placed.objects)
     if config.object_order == "top_left":
-        objects.sort(key=lambda one: one.top_left)
+        objects.sort(key=lambda located: located.top_left)
     objects = objects[: config.max_objects]
     text = answer_text(objects, coord_tokens=config.coord_tokens, geometry_first=config.field_order == "geometry_first")
-    geometries = [Geometry(kind=one.kind, values=one.values) for one in objects] if config.coord_tokens else []
+    geometries = [Geometry(kind=item.kind, values=item.values) for item in objects] if config.coord_tokens else []
     return Answer(text=text, geometries=tuple(geometries), widened=placed.widened, clipped=placed.clipped)

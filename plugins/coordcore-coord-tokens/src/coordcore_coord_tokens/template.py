@@ -47,7 +47,7 @@ def _check_whole(tokenizer: Any) -> None:
     vocab = CoordVocab.from_tokenizer(tokenizer)
     text = "[" + ", ".join(ints_to_tokens(range(NUM_BINS))) + "]"
     coord_ids = set(vocab.ids)
-    read = tuple(one for one in tokenizer(text, add_special_tokens=False)["input_ids"] if one in coord_ids)
+    read = tuple(token for token in tokenizer(text, add_special_tokens=False)["input_ids"] if token in coord_ids)
     if read != vocab.ids:
         raise InputError(
             f"the tokenizer reads {len(read)} of {NUM_BINS} coord tokens whole; "

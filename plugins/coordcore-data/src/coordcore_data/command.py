@@ -10,7 +10,7 @@ import typer
 
 from coordcore import InputError
 from coordcore.options import SpaceName
-from coordcore_data.convert import FORMATS
+from coordcore_data.convert.conversion import FORMATS
 
 command = typer.Typer(
     help="Convert annotation formats to records and back, and check records for wrong conventions.",
@@ -127,8 +127,8 @@ def convert(
     dropped and counted by reason; what was read is what was written, carried and dropped.
     """
     from coordcore.coords import quantisation as convention
-    from coordcore_data.convert import Conversion, parse_splits
-    from coordcore_data.convert import convert as run
+    from coordcore_data.convert.conversion import Conversion, parse_splits
+    from coordcore_data.convert.conversion import convert as run
     from coordcore_data.convert.core import Reading
 
     conversion = Conversion(
@@ -185,7 +185,7 @@ def check(
     """
     from coordcore.coords import quantisation as convention
     from coordcore.files import require_writable
-    from coordcore_data.check.report import check_sample
+    from coordcore_data.check.result import check_sample
     from coordcore_data.check.sample import collect
 
     if images is not None and not images.is_dir():

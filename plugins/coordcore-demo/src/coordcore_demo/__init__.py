@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from coordcore_demo.plugin import PROMPT, ShapesConfig
+from coordcore_demo.config import PROMPT, ShapesConfig
 
 if TYPE_CHECKING:
     from coordcore_demo.data import answer_text

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 import attrs
 
-from coordcore import Example, Geometry
-from coordcore.coords import Quantisation, encode_boxes, int_to_token
+from coordcore import Example
+from coordcore.coords import Quantisation
 from coordcore.protocols import ExampleSource
-from coordcore_demo.plugin import PROMPT, ShapesConfig
+from coordcore.records import answers
+from coordcore_demo.config import PROMPT, ShapesConfig
 from coordcore_demo.shapes import Split, draw
 
 
@@ -19,12 +19,8 @@ def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: b
 
     The bins are bare coord tokens, or plain numbers with `coord_tokens=False` (which makes it JSON).
     """
-    write = int_to_token if coord_tokens else str
-    members = [
-        f'{{"desc": {json.dumps(desc)}, "bbox_2d": [{", ".join(write(int(k)) for k in bins)}]}}'
-        for desc, bins in objects
-    ]
-    return f'{{"objects": [{", ".join(members)}]}}'
+    boxes = [answers.Located(desc=desc, kind="bbox_2d", bins=tuple(map(int, bins))) for desc, bins in objects]
+    return answers.answer_text(boxes, coord_tokens=coord_tokens)
 
 
 @attrs.frozen(kw_only=True)
@@ -51,18 +47,13 @@ class Pictures:
             min_objects=config.min_objects,
             max_objects=config.max_objects,
         )
-        boxes = encode_boxes([shape.box for shape in shapes], image.width, image.height, quantisation=self.quantisation)
-        answer = answer_text(
-            zip((shape.desc for shape in shapes), boxes.bins.tolist(), strict=True), coord_tokens=config.coord_tokens
-        )
-        written = boxes.values.tolist() if config.coord_tokens else []
-        return Example(
-            messages=(
-                {"role": "user", "content": f"<image>{PROMPT}"},
-                {"role": "assistant", "content": answer},
-            ),
-            images=(image,),
-            geometries=tuple(Geometry(kind="bbox_2d", values=tuple(values)) for values in written),
+        return Example.boxes(
+            [(shape.desc, shape.box) for shape in shapes],
+            image=image,
+            image_size=image.size,
+            prompt=PROMPT,
+            quantisation=self.quantisation,
+            coord_tokens=config.coord_tokens,
             source=f"shapes {self.split} picture {index} (seed {config.seed})",
         )
 

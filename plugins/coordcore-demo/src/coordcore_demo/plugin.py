@@ -1,48 +1,15 @@
-"""The data component `shapes` and its manifest keys. Torch-free."""
+"""The hook: the data component `shapes`. Torch-free."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import attrs
-from attrs.validators import ge, gt, le
-
-from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, hookimpl, option
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, hookimpl
+from coordcore_demo.config import ShapesConfig
 
 if TYPE_CHECKING:
     from coordcore_demo.data import Shapes
-
-PROMPT = "Find the shapes."
-"""The question of every example; the base checkpoint knows no other."""
-
-_COUNT = [ge(1), le(9)]
-
-
-@attrs.frozen(kw_only=True)
-class ShapesConfig:
-    """`[data.shapes]`: squares, rings and crosses, drawn when they are read.
-
-    Raises ValueError when min_objects > max_objects.
-    """
-
-    train_images: int = option(default=4000, validator=gt(0), help="training pictures")
-    validation_images: int = option(default=200, validator=ge(0), help="held-out pictures; 0 for no evaluation")
-    seed: int = option(default=0, validator=ge(0), help="another seed draws other pictures")
-    image_size: int = option(
-        default=64, validator=[ge(32), le(1024)], help="width and height in pixels; the tiny base was trained on 64"
-    )
-    min_objects: int = option(default=1, validator=_COUNT, help="fewest shapes on a picture")
-    max_objects: int = option(default=1, validator=_COUNT, help="most shapes on a picture")
-    coord_tokens: bool = option(
-        default=True, help="write coordinates as coord tokens; false writes the same bins as plain numbers"
-    )
-
-    def __attrs_post_init__(self) -> None:
-        if self.min_objects > self.max_objects:
-            raise ValueError(
-                f"min_objects is {self.min_objects}, more than max_objects, which is {self.max_objects}; set both"
-            )
 
 
 def _build(config: ShapesConfig, context: BuildContext) -> Shapes:

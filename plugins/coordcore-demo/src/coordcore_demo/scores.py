@@ -1,57 +1,17 @@
-"""Answers read back and held against the truth: what `coordcore_demo.verify` counts. Torch-free."""
+"""The figures of `coordcore_demo.verify`: answers, read and paired as everywhere in coordcore, held against the truth.
+
+Torch-free.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 
 import attrs
+import numpy as np
 
+from coordcore.records.geometry import overlaps
 from coordcore_demo.shapes import Shape
-
-Box = tuple[float, float, float, float]
-
-_COORD = re.compile(r"<\|coord_(\d{1,3})\|>")
-
-
-def parse(text: str) -> list[tuple[str, tuple[int, int, int, int]]] | None:
-    """The (description, bins of x1, y1, x2, y2) pairs of an answer in CoordJSON, or None when it is anything else.
-
-    Coordinates are coord tokens or plain integers, 0..999, with x1 < x2 and y1 < y2.
-    """
-    try:
-        answer = json.loads(_COORD.sub(r"\1", text))
-    except json.JSONDecodeError:
-        return None
-    objects = answer.get("objects") if isinstance(answer, dict) else None
-    if not isinstance(objects, list):
-        return None
-    found = []
-    for one in objects:
-        if not (isinstance(one, dict) and isinstance(one.get("desc"), str) and _is_box(one.get("bbox_2d"))):
-            return None
-        x1, y1, x2, y2 = one["bbox_2d"]
-        found.append((one["desc"], (x1, y1, x2, y2)))
-    return found
-
-
-def _is_box(box: object) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(type(k) is int and 0 <= k <= 999 for k in box)
-        and box[0] < box[2]
-        and box[1] < box[3]
-    )
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes that are not empty."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +41,7 @@ def score(truths: Sequence[Sequence[Shape]], answers: Sequence[Sequence[Shape] |
         raise ValueError("no pictures to score")
     pairs: list[tuple[float, bool]] = []
     for truth, answer in zip(truths, answers, strict=True):
-        pairs += _pair(truth, answer or ())
+        pairs += _pairs(truth, answer or ())
     shapes = sum(len(truth) for truth in truths)
     boxes = sum(len(answer or ()) for answer in answers)
     right = [overlap for overlap, same in pairs if same]
@@ -98,22 +58,16 @@ def score(truths: Sequence[Sequence[Shape]], answers: Sequence[Sequence[Shape] |
     )
 
 
-def _pair(truth: Sequence[Shape], answer: Sequence[Shape]) -> list[tuple[float, bool]]:
-    """(IoU, whether the descriptions agree) of each pair with an overlap."""
-    candidates = sorted(
-        (
-            (iou(shape.box, box.box), shape.desc == box.desc, row, column)
-            for row, shape in enumerate(truth)
-            for column, box in enumerate(answer)
-        ),
-        reverse=True,
-    )
-    rows: set[int] = set()
-    columns: set[int] = set()
+def _pairs(truth: Sequence[Shape], answer: Sequence[Shape]) -> list[tuple[float, bool]]:
+    """(IoU, whether the descriptions agree) of each pair with an overlap. Of equal IoUs, agreement comes first."""
+    rows, columns = np.indices((len(truth), len(answer))).reshape(2, -1)
+    shapes, boxes = (np.array([shape.box for shape in side]).reshape(-1, 4) for side in (truth, answer))
+    iou = overlaps(shapes[rows], np.zeros(len(rows), dtype=bool), boxes[columns])
+    same = np.array([truth[row].desc == answer[column].desc for row, column in zip(rows, columns, strict=True)])
     pairs = []
-    for overlap, same, row, column in candidates:
-        if overlap > 0 and row not in rows and column not in columns:
-            rows.add(row)
-            columns.add(column)
-            pairs.append((overlap, same))
+    order: list[int] = np.lexsort((~same, -iou)).tolist() if len(rows) else []
+    while order and iou[order[0]] > 0:
+        best = order[0]
+        pairs.append((float(iou[best]), bool(same[best])))
+        order = [k for k in order if rows[k] != rows[best] and columns[k] != columns[best]]
     return pairs

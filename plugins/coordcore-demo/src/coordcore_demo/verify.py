@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordcore.coords import DEFAULT_QUANTISATION, Quantisation
+from coordcore.coords import DEFAULT_QUANTISATION, Quantisation, int_to_token
 from coordcore.errors import InputError
-from coordcore_demo.plugin import PROMPT
-from coordcore_demo.scores import Scores, parse, score
+from coordcore.records.answers import parse_answer
+from coordcore_demo.config import PROMPT
+from coordcore_demo.scores import Scores, score
 from coordcore_demo.shapes import MAX_OBJECTS, Shape, draw
 from coordcore_train.checkpoint.folder import read_checkpoint_info
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH = 25
 TOKENS_PER_OBJECT = 40
+
+_PLAIN_BIN = re.compile(r"\b(?:0|[1-9]\d{0,2})(?=\s*[,\]])")
 
 
 def answers(folder: Path, images: Sequence[Image.Image], *, max_new_tokens: int) -> list[str]:
@@ -45,15 +49,15 @@ def answers(folder: Path, images: Sequence[Image.Image], *, max_new_tokens: int)
 
 
 def to_shapes(text: str, *, image_size: int, quantisation: Quantisation) -> list[Shape] | None:
-    """An answer's objects with their boxes in pixels, or None when it does not parse."""
-    found = parse(text)
-    if found is None:
+    """An answer's objects with their boxes in pixels, or None when a part of it is no box.
+
+    Plain numbers, in which the base answers, count as the coord tokens of the same bins.
+    """
+    answer = parse_answer(_PLAIN_BIN.sub(lambda match: int_to_token(int(match[0])), text))
+    if answer.unread or any(found.kind != "bbox_2d" for found in answer.objects):
         return None
-    shapes = []
-    for desc, bins in found:
-        x1, y1, x2, y2 = quantisation.decode(bins, image_size).tolist()
-        shapes.append(Shape(desc, (x1, y1, x2, y2)))
-    return shapes
+    boxes = [quantisation.decode(found.bins, image_size).tolist() for found in answer.objects]
+    return [Shape(found.desc, (x1, y1, x2, y2)) for found, (x1, y1, x2, y2) in zip(answer.objects, boxes, strict=True)]
 
 
 def verify(

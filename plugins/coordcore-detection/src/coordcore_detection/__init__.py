@@ -1,4 +1,4 @@
-"""Predict, evaluate, look, and prepare data: detection with coordinate tokens. Torch-free until a command needs it."""
+"""From a trained checkpoint to boxes: predict, evaluate, report. Torch-free until a model is asked."""
 
 from __future__ import annotations
 

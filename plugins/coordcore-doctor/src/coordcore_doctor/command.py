@@ -38,18 +38,15 @@ def command(
     loaded = load(manifest, overrides or ())
     from rich.console import Console
 
-    try:
-        from coordcore_doctor.examine import CHECKS, examine
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; pip install 'coordcore-detection[model]'") from error
-    from coordcore_doctor.patient import NotAvailableError, Patient
+    from coordcore_doctor.examine import CHECKS, examine
+    from coordcore_doctor.examined import ExaminedRun, NotAvailableError
     from coordcore_doctor.table import as_json, summary, table
 
     quiet_transformers()
     with tempfile.TemporaryDirectory(prefix="coordcore-doctor-") as folder:
-        patient = Patient(loaded, Path(folder), samples)
+        run = ExaminedRun(loaded, Path(folder), samples)
         with Console(stderr=True).status(f"{len(CHECKS)} checks"):
-            findings = list(examine(patient))
+            findings = list(examine(run))
         if json:
             from json import dumps
 
@@ -62,13 +59,13 @@ def command(
             from coordcore_doctor.draw import write_sheet
 
             try:
-                sample, vocab = patient.sample, patient.vocab
+                sample, vocab = run.sample, run.vocab
             except NotAvailableError as missing:
                 raise InputError(f"{draw}: not drawn: {missing}") from missing
             if vocab is None:
                 raise InputError(f"{draw}: not drawn: the run has no coord tokens")
-            count = write_sheet(draw, sample, vocab, patient.quantisation)
+            count = write_sheet(draw, sample, vocab, run.quantisation)
             typer.echo(f"{draw}: {count} images", err=json)
-    wrong = [one.name for one in findings if one.state == "error"]
+    wrong = [finding.name for finding in findings if finding.state == "error"]
     if wrong:
         raise InputError(f"{manifest}: {', '.join(dict.fromkeys(wrong))}: the run would fail or go wrong")

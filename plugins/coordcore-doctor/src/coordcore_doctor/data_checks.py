@@ -11,8 +11,8 @@ from coordcore import kinds
 from coordcore.coords import Quantisation, encode_boxes
 from coordcore.records.answers import parse_answer
 from coordcore.records.geometry import overlaps
+from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, not_applicable, ok, share, some, warning
-from coordcore_doctor.patient import Patient
 from coordcore_doctor.sample import Encoded, Floats
 
 NO_COORDS = "no example of the sample has coord tokens"
@@ -23,10 +23,10 @@ NEAR_LIMIT = 0.9
 """Share of max_length from which on a sample says that longer examples may come."""
 
 
-def check_data(patient: Patient, name: str) -> Iterator[Finding]:
+def check_data(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the data builder reads every example of the sample."""
-    sample = patient.sample
-    (data,) = patient.manifest.of(kinds.DATA)
+    sample = run.sample
+    (data,) = run.manifest.of(kinds.DATA)
     if sample.unread:
         seen = f"{share(len(sample.unread), sample.asked, 'examples')} cannot be read, the first: {sample.unread[0]}"
         yield error(name, seen, f"mend the records, or [{data.path}]")
@@ -34,9 +34,9 @@ def check_data(patient: Patient, name: str) -> Iterator[Finding]:
         yield ok(name, f"{sample.asked} examples looked at, {sample.total} to train on")
 
 
-def check_encoding(patient: Patient, name: str) -> Iterator[Finding]:
+def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the template encodes every example, and the labels read back are the answer that was given."""
-    sample, tokenizer = patient.sample, patient.rehearsal.template.tokenizer
+    sample, tokenizer = run.sample, run.rehearsal.encoder.tokenizer
     if sample.unencoded:
         count = share(len(sample.unencoded), len(sample.unencoded) + len(sample.rows), "examples")
         yield error(name, f"{count} cannot be encoded, the first: {sample.unencoded[0]}", "mend what it names")
@@ -56,17 +56,19 @@ def check_encoding(patient: Patient, name: str) -> Iterator[Finding]:
         yield ok(name, f"{len(sample.rows)} answers read back as they were given")
 
 
-def check_round_trip(patient: Patient, name: str) -> Iterator[Finding]:
+def check_round_trip(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether boxes read from the labels come as near to their source as the declared quantisation allows."""
-    vocab = patient.vocab
+    vocab = run.vocab
+    if vocab is None:
+        yield not_applicable(name, NO_COORDS)
+        return
     worst = ceiling = 1.0
     count, bad = 0, []
-    for row in _coord_rows(patient):
-        assert vocab is not None
+    for row in _coord_rows(run):
         source, written = row.boxes(vocab)
         if not len(source):
             continue
-        reached, possible = _overlap(source, written, patient.quantisation)
+        reached, possible = _overlap(source, written, run.quantisation)
         worst, ceiling = min(worst, float(reached.min())), min(ceiling, float(possible.min()))
         count += len(source)
         if (reached < possible - 1e-6).any():
@@ -74,11 +76,11 @@ def check_round_trip(patient: Patient, name: str) -> Iterator[Finding]:
     if not count:
         yield not_applicable(name, NO_COORDS)
     elif bad:
-        seen = f"boxes of {len(bad)} examples are off by more than {patient.quantisation} makes them"
+        seen = f"boxes of {len(bad)} examples are off by more than {run.quantisation} makes them"
         cure = "write them with the convention of [coords] quantisation"
         yield error(name, f"{seen}, worst IoU {worst:.3f}: {some(bad)}", cure)
     else:
-        best = f"as good as {patient.quantisation.name} can ({ceiling:.3f})"
+        best = f"as good as {run.quantisation.name} can ({ceiling:.3f})"
         yield ok(name, f"{count} boxes, worst IoU {worst:.3f}, {best}")
 
 
@@ -94,15 +96,15 @@ def _overlap(source: Floats, written: Floats, spec: Quantisation) -> tuple[Float
     return overlaps(pixels, none, spec.decode(written, _SIDE)), np.minimum(*best)
 
 
-def check_supervision(patient: Patient, name: str) -> Iterator[Finding]:
+def check_supervision(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether every coord token of an answer is a label, some loss charges it, and the end of the answer is learned."""
-    vocab, rows = patient.vocab, patient.sample.rows
-    end = patient.rehearsal.template.tokenizer.eos_token_id
+    vocab, rows = run.vocab, run.sample.rows
+    end = run.rehearsal.encoder.tokenizer.eos_token_id
     endless = [row for row in rows if end not in row.answer]
     if endless:
         seen = f"{share(len(endless), len(rows), 'answers')} have no end token among their labels"
         yield warning(name, f"{seen}: the model would not learn to stop", "look at the [template] adapter")
-    if vocab is None or not _coord_rows(patient):
+    if vocab is None or not _coord_rows(run):
         if not endless:
             yield not_applicable(name, NO_COORDS)
         return
@@ -116,16 +118,16 @@ def check_supervision(patient: Patient, name: str) -> Iterator[Finding]:
     if missing:
         yield error(name, f"{missing} of {total} coord tokens are no labels", "look at the [template] adapter")
         return
-    charging = [part for part in patient.rehearsal.plan.objective.parts if part.scope != "text" and part.weight > 0]
+    charging = [part for part in run.rehearsal.plan.objective.parts if part.scope != "text" and part.weight > 0]
     if not charging:
         yield error(name, "no loss with a weight above 0 sees coord positions", "give a part of [loss] that does one")
     elif not endless:
         yield ok(name, f"{total} coord tokens, charged by {some([part.name for part in charging])}")
 
 
-def check_answers(patient: Patient, name: str) -> Iterator[Finding]:
+def check_answers(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether `coordcore predict` can read the answers that are trained."""
-    rows = _coord_rows(patient)
+    rows = _coord_rows(run)
     if not rows:
         yield not_applicable(name, NO_COORDS)
         return
@@ -139,10 +141,10 @@ def check_answers(patient: Patient, name: str) -> Iterator[Finding]:
         yield ok(name, f"{len(rows)} answers are what coordcore predict reads")
 
 
-def check_lengths(patient: Patient, name: str) -> Iterator[Finding]:
+def check_lengths(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the examples fit `[train] max_length`: a longer one stops the run."""
-    limit = patient.manifest.train.max_length
-    lengths = [len(row.ids) for row in patient.sample.rows]
+    limit = run.manifest.train.max_length
+    lengths = [len(row.ids) for row in run.sample.rows]
     if not lengths:
         yield Finding(name=name, state="not checked", seen="no example could be encoded")
         return
@@ -152,14 +154,14 @@ def check_lengths(patient: Patient, name: str) -> Iterator[Finding]:
     if over:
         seen = f"{share(over, len(lengths), 'examples')} are too long and would stop the run: {text}"
         yield error(name, seen, f"set train.max_length = {room}, lower train.max_pixels, or shorten the answers")
-    elif max(lengths) > NEAR_LIMIT * limit and patient.sample.total > len(lengths):
+    elif max(lengths) > NEAR_LIMIT * limit and run.sample.total > len(lengths):
         yield warning(name, f"{text}: others may be longer", f"set train.max_length = {room}")
     else:
         yield ok(name, text)
 
 
-def _coord_rows(patient: Patient) -> list[Encoded]:
+def _coord_rows(run: ExaminedRun) -> list[Encoded]:
     """The rows whose answers hold coord tokens."""
-    if patient.vocab is None:
+    if run.vocab is None:
         return []
-    return [row for row in patient.sample.rows if row.example.geometries]
+    return [row for row in run.sample.rows if row.example.geometries]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from coordcore.errors import InputError, RunError
 from coordcore_doctor import data_checks, head_checks, image_checks, manifest_checks, model_checks, vocab_checks
+from coordcore_doctor.examined import ExaminedRun, NotAvailableError
 from coordcore_doctor.findings import Finding, error
-from coordcore_doctor.patient import NotAvailableError, Patient
 
-CHECKS: dict[str, Callable[[Patient, str], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[ExaminedRun, str], Iterator[Finding]]] = {
     "manifest": manifest_checks.check_manifest,
     "machine": manifest_checks.check_machine,
     "optimizer name": manifest_checks.check_optimizer_name,
@@ -39,11 +39,11 @@ CHECKS: dict[str, Callable[[Patient, str], Iterator[Finding]]] = {
 """Name in the table -> check. A check yields one finding or more."""
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def examine(run: ExaminedRun) -> Iterator[Finding]:
     """What every check finds. One that cannot be made is an error once, and "not checked" where others need it."""
     for name, check in CHECKS.items():
         try:
-            yield from check(patient, name)
+            yield from check(run, name)
         except NotAvailableError as missing:
             if missing.told:
                 yield Finding(name=name, state="not checked", seen=f"needs the {missing.what}, see above")

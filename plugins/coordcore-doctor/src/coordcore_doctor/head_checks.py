@@ -10,29 +10,29 @@ import torch
 from torch import Tensor
 
 from coordcore.errors import RunError
+from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, ok
-from coordcore_doctor.patient import Patient
 from coordcore_train.objective.in_forward import head_of
 
 ROUNDING = 1e-3
 """Of the largest logit. A path past the offsets is off by more than one."""
 
 
-def check_head(patient: Patient, name: str) -> Iterator[Finding]:
+def check_head(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether training, forward and generation all go through the output head and what surgeries add to it."""
-    assert patient.step is not None  # the trainer itself refuses a loss that was computed past the head
-    model: Any = patient.trainer.model
+    _ = run.step  # made here: the trainer itself refuses a loss that was computed past the head
+    model: Any = run.trainer.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     plain.eval()
-    _move_offsets(patient)
+    _move_offsets(run)
     cure = f"something replaces the forward of {type(plain).__name__} (Liger or its kin); take it out"
     for where, logits_of in (("the forward", _forward), ("generation", _generation)):
         with _watched(plain) as hidden:
-            logits = logits_of(plain, _ids(patient))
+            logits = logits_of(plain, _ids(run))
         if not hidden:
             yield error(name, f"{where} does not call the output head", cure)
             return
-        difference = _difference(plain, patient, hidden[0][:, -1], logits)
+        difference = _difference(plain, run, hidden[0][:, -1], logits)
         if not difference < ROUNDING:
             yield error(name, f"{where} gives logits that differ by {difference:.2g} from the output head's", cure)
             return
@@ -40,11 +40,11 @@ def check_head(patient: Patient, name: str) -> Iterator[Finding]:
 
 
 @torch.no_grad()
-def _move_offsets(patient: Patient) -> None:
+def _move_offsets(run: ExaminedRun) -> None:
     """Away from zero, where a path past them would show nothing. The copy is thrown away."""
     generator = torch.Generator().manual_seed(0)
-    for surgery in patient.rehearsal.plan.surgeries:
-        for parameters in surgery.parameters(patient.trainer.model).values():
+    for surgery in run.rehearsal.plan.surgeries:
+        for parameters in surgery.parameters(run.trainer.model).values():
             for parameter in parameters:
                 parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter))
 
@@ -85,18 +85,18 @@ def _watched(model: Any) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def _difference(model: Any, patient: Patient, hidden: Tensor, logits: Tensor) -> float:
+def _difference(model: Any, run: ExaminedRun, hidden: Tensor, logits: Tensor) -> float:
     """The largest difference from the head as the objective projects it, of its largest logit."""
     module = model.get_output_embeddings()
-    head = head_of(module, patient.trainer.model, module.forward, patient.rehearsal.plan.surgeries)
+    head = head_of(module, run.trainer.model, module.forward, run.rehearsal.plan.surgeries)
     ours = head.full(hidden.float())
     return float((ours - logits.float()).abs().max() / ours.abs().max())
 
 
-def _ids(patient: Patient) -> Tensor:
+def _ids(run: ExaminedRun) -> Tensor:
     """A short text with a few coord tokens: [1, T] int64."""
-    ids = patient.rehearsal.template.tokenizer("Where is it? ", add_special_tokens=False)["input_ids"]
-    coords = [] if patient.vocab is None else list(patient.vocab.ids[100:500:100])
+    ids = run.rehearsal.encoder.tokenizer("Where is it? ", add_special_tokens=False)["input_ids"]
+    coords = [] if run.vocab is None else list(run.vocab.ids[100:500:100])
     if not ids and not coords:
         raise RunError("the tokenizer makes no tokens of a plain question; is it the model's own?")
     return torch.tensor([[*ids, *coords]])

@@ -7,27 +7,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from coordcore.records.images import open_example_image
+from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, not_applicable, ok, share, warning
-from coordcore_doctor.patient import Patient
 from coordcore_doctor.sample import Encoded
 
 NO_IMAGES = "no example of the sample has an image"
 MANY_SMALL = 0.1
 """Share of boxes narrower than one visual token from which on it is worth a warning."""
 
-TRAINED_TOKENS = (4, 16384)
-"""Visual tokens of an image in training: qwen_vl_utils' IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM, by which ms-swift
-resizes. It does not read the sizes in the base's processor files; plain transformers and servers read nothing else.
-"""
 
-
-def check_images(patient: Patient, name: str) -> Iterator[Finding]:
+def check_images(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """What the processor makes of the images, and whether boxes are still larger than one visual token."""
-    rows = [row for row in patient.sample.rows if row.seen]
+    rows = [row for row in run.sample.rows if row.seen]
     if not rows:
         yield not_applicable(name, NO_IMAGES)
         return
-    processor = patient.rehearsal.template.processor.image_processor
+    processor = run.rehearsal.encoder.processor.image_processor
     token = processor.patch_size * processor.merge_size
     pairs = [(size, seen) for row in rows for size, seen in zip(row.sizes, row.seen, strict=True)]
     scales = [max(width, height) / max(seen) for (width, height), seen in pairs]
@@ -36,7 +31,7 @@ def check_images(patient: Patient, name: str) -> Iterator[Finding]:
     text = f"{len(pairs)} images, {smaller} reduced, {larger} enlarged"
     if smaller:
         text += f", most of all {width} x {height} to {seen[0]} x {seen[1]}"
-    small, count = _small_boxes(patient, rows, token)
+    small, count = _small_boxes(run, rows, token)
     if count and small > MANY_SMALL * count:
         lost = f"{share(small, count, 'boxes')} are narrower than one visual token ({token} pixels)"
         yield warning(name, f"{text}; {lost}", "raise train.max_pixels, or cut the images into tiles")
@@ -44,25 +39,25 @@ def check_images(patient: Patient, name: str) -> Iterator[Finding]:
         yield ok(name, text)
 
 
-def _small_boxes(patient: Patient, rows: list[Encoded], token: int) -> tuple[int, int]:
+def _small_boxes(run: ExaminedRun, rows: list[Encoded], token: int) -> tuple[int, int]:
     small = count = 0
-    if patient.vocab is None:
+    if run.vocab is None:
         return 0, 0
     for row in rows:
-        boxes, _ = row.boxes(patient.vocab)
-        sides = (boxes[:, 2:] - boxes[:, :2]) / patient.quantisation.decode_scale * np.array(row.seen[0])
+        boxes, _ = row.boxes(run.vocab)
+        sides = (boxes[:, 2:] - boxes[:, :2]) / run.quantisation.decode_scale * np.array(row.seen[0])
         small += int((sides < token).any(1).sum())
         count += len(boxes)
     return small, count
 
 
-def check_served(patient: Patient, name: str) -> Iterator[Finding]:
+def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether `coordcore predict` and servers, which resize by the processor's files, show images as large."""
-    rows = [row for row in patient.sample.rows if row.seen]
+    rows = [row for row in run.sample.rows if row.seen]
     if not rows:
         yield not_applicable(name, NO_IMAGES)
         return
-    processor, limit = patient.rehearsal.template.processor.image_processor, patient.manifest.train.max_pixels
+    processor, limit = run.rehearsal.encoder.processor.image_processor, run.manifest.train.max_pixels
     token = processor.patch_size * processor.merge_size
     shortest, longest = processor.size["shortest_edge"], processor.size["longest_edge"]
     size = {"shortest_edge": shortest, "longest_edge": min(longest, limit or longest)}  # as predict does
@@ -76,7 +71,7 @@ def check_served(patient: Patient, name: str) -> Iterator[Finding]:
         yield ok(name, f"{len(pairs)} images are as large for coordcore predict and servers as in training")
         return
     (trained, asked), *_ = differ
-    least, most = (count * token**2 for count in TRAINED_TOKENS)
+    least, most = (count * token**2 for count in run.rehearsal.encoder.image_tokens)
     sizes = f"{trained[0]} x {trained[1]} in training, {asked[0]} x {asked[1]} there"
     yield warning(
         name,

@@ -7,26 +7,26 @@ from difflib import get_close_matches
 
 from coordcore import kinds
 from coordcore.check import check as find_problems
+from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, not_applicable, ok, warning
-from coordcore_doctor.patient import Patient
 
 MANY_PASSES = 1000
 """Passes over the examples from which on a run is more likely a slip of the pen."""
 
 
-def check_manifest(patient: Patient, name: str) -> Iterator[Finding]:
+def check_manifest(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """What `coordcore check` reports."""
-    problems = find_problems(patient.loaded, patient.loaded.plugins)
+    problems = find_problems(run.loaded)
     yield from (error(name, str(problem)) for problem in problems)
     if not problems:
-        yield ok(name, f"{patient.loaded.file.name}: no problems found")
+        yield ok(name, f"{run.loaded.file.name}: no problems found")
 
 
-def check_machine(patient: Patient, name: str) -> Iterator[Finding]:
+def check_machine(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether this machine has what `[train] device` asks for."""
     import torch
 
-    device = patient.manifest.train.device
+    device = run.manifest.train.device
     if device != "cuda":
         yield ok(name, f'train.device = "{device}"')
     elif torch.cuda.is_available():
@@ -36,11 +36,11 @@ def check_machine(patient: Patient, name: str) -> Iterator[Finding]:
         yield warning(name, 'train.device = "cuda", and torch sees no GPU on this machine', cure)
 
 
-def check_optimizer_name(patient: Patient, name: str) -> Iterator[Finding]:
+def check_optimizer_name(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether transformers knows `[train] optim`."""
-    from coordcore_doctor.rehearsal import optimizer_names
+    from transformers.training_args import OptimizerNames
 
-    optim, known = patient.manifest.train.optim, optimizer_names()
+    optim, known = run.manifest.train.optim, [name.value for name in OptimizerNames]
     if optim in known:
         yield ok(name, f"{optim}")
         return
@@ -48,9 +48,9 @@ def check_optimizer_name(patient: Patient, name: str) -> Iterator[Finding]:
     yield error(name, f"train.optim = {optim!r}, which transformers does not know", f'set it to "{close[0]}"')
 
 
-def check_size(patient: Patient, name: str) -> Iterator[Finding]:
+def check_size(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the number of examples, `limit` and the length of the run belong together."""
-    manifest, total = patient.manifest, patient.sample.total
+    manifest, total = run.manifest, run.sample.total
     (data,) = manifest.of(kinds.DATA)
     limit = getattr(data.config, "limit", None)
     ranks = manifest.launch.nproc_per_node * manifest.launch.nnodes
@@ -65,35 +65,35 @@ def check_size(patient: Patient, name: str) -> Iterator[Finding]:
     elif total < together:
         seen = f"{total} examples are fewer than one step takes ({together})"
         yield warning(name, seen, f"{cure}, or lower train.batch_size or train.accumulation")
-    elif (passes := _passes(patient, together)) > MANY_PASSES:
+    elif (passes := _passes(run, together)) > MANY_PASSES:
         yield warning(name, f"each of {total} examples is seen {passes:.0f} times", f"{cure}, or lower train.steps")
     else:
         yield ok(name, f"{total} examples, {together} a step, {passes:.3g} passes")
 
 
-def _passes(patient: Patient, together: int) -> float:
-    train = patient.manifest.train
-    return train.epochs if train.steps is None else train.steps * together / patient.sample.total
+def _passes(run: ExaminedRun, together: int) -> float:
+    train = run.manifest.train
+    return train.epochs if train.steps is None else train.steps * together / run.sample.total
 
 
-def check_quantisation(patient: Patient, name: str) -> Iterator[Finding]:
+def check_quantisation(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the base says the same convention as the manifest; records that say another one cannot be read."""
     from coordcore.coords import require_same
     from coordcore.errors import InputError
     from coordcore_train.checkpoint.folder import read_checkpoint_info
 
-    ours = patient.quantisation
+    ours = run.quantisation
     try:
-        info = read_checkpoint_info(patient.base)
+        info = read_checkpoint_info(run.base)
         if info is not None:
             require_same(info.quantisation, ours, "the base", "the manifest")
     except InputError as problem:
         yield error(name, str(problem))
         return
-    if patient.vocab is None:
+    if run.vocab is None:
         yield not_applicable(name, "the run has no coord tokens")
-    elif info is not None and info.vocab.ids != patient.vocab.ids:
-        found = f"coordcore.json says ids {info.vocab!r}, the tokenizer {patient.vocab!r}"
+    elif info is not None and info.vocab.ids != run.vocab.ids:
+        found = f"coordcore.json says ids {info.vocab!r}, the tokenizer {run.vocab!r}"
         yield error(name, found, "expand the original base again; the files are not of one checkpoint")
     else:
         yield ok(name, f"{ours} in the manifest, {'the same' if info is not None else 'nothing'} in the base")

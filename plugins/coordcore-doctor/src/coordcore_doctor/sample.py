@@ -12,33 +12,20 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.records.example import Example
 from coordcore.records.images import open_example_image
+from coordcore_train.engine import EncodedRow
 
 if TYPE_CHECKING:
-    from coordcore_doctor.rehearsal import Rehearsal
+    from coordcore_train.engine import Encoder, Rehearsal
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-IGNORE = -100
-
 
 @attrs.frozen(kw_only=True, eq=False)
-class Encoded:
-    """One example as the model gets it.
-
-    ids, labels: [T]; a label is -100 where nothing is supervised. sizes, seen: (width, height) of each image in pixels,
-    as it is and behind the processor.
-    """
+class Encoded(EncodedRow):
+    """An example and its row. sizes: (width, height) of each image in pixels, as it is."""
 
     example: Example
-    ids: tuple[int, ...]
-    labels: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
-    seen: tuple[tuple[int, int], ...]
-
-    @property
-    def answer(self) -> list[int]:
-        """The supervised tokens."""
-        return [label for label in self.labels if label != IGNORE]
 
     def boxes(self, vocab: CoordVocab) -> tuple[Floats, Floats]:
         """[n, 4] twice, in bin units: each geometry's bounds as the builder gave it, and as the labels have it."""
@@ -77,7 +64,7 @@ class Sample:
 
 def draw_sample(rehearsal: Rehearsal, count: int) -> Sample:
     """Encode `count` training examples, and a quarter as many held-out ones, spread evenly over each."""
-    data, template = rehearsal.plan.data, rehearsal.template
+    data = rehearsal.plan.data
     train, validation = data.train(), data.validation()
     rows: list[Encoded] = []
     unread: list[str] = []
@@ -90,26 +77,16 @@ def draw_sample(rehearsal: Rehearsal, count: int) -> Sample:
                 unread.append(str(error))
                 continue
             try:
-                rows.append(_encode(example, template))
+                rows.append(_encode(example, rehearsal.encoder))
             except InputError as error:
                 unencoded.append(str(error))
     return Sample(rows=tuple(rows), unread=tuple(unread), unencoded=tuple(unencoded), total=len(train))
 
 
-def _encode(example: Example, template: Any) -> Encoded:
-    from coordcore_train.swift.template import to_row
-
-    encoded = template.encode(to_row(example))
-    grid = encoded.get("image_grid_thw")
-    patch = template.processor.image_processor.patch_size
-    seen = [] if grid is None else [(int(w) * patch, int(h) * patch) for _, h, w in grid.tolist()]
-    return Encoded(
-        example=example,
-        ids=tuple(encoded["input_ids"]),
-        labels=tuple(encoded["labels"]),
-        sizes=tuple(open_example_image(one).size for one in example.images),
-        seen=tuple(seen),
-    )
+def _encode(example: Example, encoder: Encoder) -> Encoded:
+    row = encoder.encode(example)
+    sizes = tuple(open_example_image(image).size for image in example.images)
+    return Encoded(**attrs.asdict(row, recurse=False), example=example, sizes=sizes)
 
 
 def _spread(length: int, count: int) -> Iterator[int]:

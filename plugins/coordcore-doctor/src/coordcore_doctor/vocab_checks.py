@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coordcore.coords import NUM_BINS, CoordVocab, ints_to_tokens
+from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, not_applicable, ok, some, warning
-from coordcore_doctor.patient import Patient
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,15 +29,15 @@ _ORDINARY = 4096
 _BLOCK = 4096
 
 
-def check_base(patient: Patient, name: str) -> Iterator[Finding]:
+def check_base(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the base can be found, and expanded where the manifest asks for it."""
-    base = patient.expanded
+    base = run.expanded
     yield ok(name, str(base))
 
 
-def check_tokens(patient: Patient, name: str) -> Iterator[Finding]:
+def check_tokens(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether every coord token is one ordinary token, in text and in what a server decodes."""
-    vocab, tokenizer = patient.vocab, patient.tokenizer
+    vocab, tokenizer = run.vocab, run.tokenizer
     if vocab is None:
         yield not_applicable(name, NO_TOKENS)
         return
@@ -57,16 +57,16 @@ def check_tokens(patient: Patient, name: str) -> Iterator[Finding]:
         yield ok(name, f"{NUM_BINS} ordinary tokens, whole in text")
 
 
-def check_ids(patient: Patient, name: str) -> Iterator[Finding]:
+def check_ids(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether every coord id has a row in each matrix and in the config."""
     from coordcore_train.checkpoint.folder import read_vocab_size
 
-    vocab = patient.vocab
+    vocab = run.vocab
     if vocab is None:
         yield not_applicable(name, NO_TOKENS)
         return
-    rows = {role: matrix.rows for role, matrix in patient.matrices.items()}
-    configured = read_vocab_size(patient.base)
+    rows = {role: matrix.rows for role, matrix in run.matrices.items()}
+    configured = read_vocab_size(run.base)
     if configured is not None:
         rows["config.json vocab_size"] = configured
     last = max(vocab.ids)
@@ -81,17 +81,17 @@ def check_ids(patient: Patient, name: str) -> Iterator[Finding]:
         yield ok(name, f"{vocab.ids[0]} .. {last} of {next(iter(rows.values()))} rows")
 
 
-def check_coord_rows(patient: Patient, name: str) -> Iterator[Finding]:
+def check_coord_rows(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether all 1000 rows of each matrix were written.
 
     `resize_token_embeddings` leaves the padding rows that coord tokens fall into as they were, and gives all rows that
     are new practically the same values.
     """
-    vocab = patient.vocab
+    vocab = run.vocab
     if vocab is None:
         yield not_applicable(name, NO_TOKENS)
         return
-    for role, matrix in patient.matrices.items():
+    for role, matrix in run.matrices.items():
         if max(vocab.ids) >= matrix.rows:
             yield Finding(name=name, state="not checked", seen=f"{role} does not have them all")
         else:
@@ -129,10 +129,10 @@ def _rows_finding(name: str, role: str, matrix: Matrix, vocab: CoordVocab) -> Fi
     return ok(name, f"{role}: {NUM_BINS} distinct rows, {distance.mean():.2g} standard deviations apart")
 
 
-def check_padding_rows(patient: Patient, name: str) -> Iterator[Finding]:
+def check_padding_rows(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether rows behind the last token could outdo those of tokens."""
-    last = max(patient.tokenizer.get_vocab().values())
-    for role, matrix in patient.matrices.items():
+    last = max(run.tokenizer.get_vocab().values())
+    for role, matrix in run.matrices.items():
         count = matrix.rows - last - 1
         if count <= 0:
             yield ok(name, f"{role}: every row has its token")
@@ -149,11 +149,11 @@ def check_padding_rows(patient: Patient, name: str) -> Iterator[Finding]:
             yield ok(name, f"{role}: {count} behind the last token, none much longer than a token's")
 
 
-def check_tie(patient: Patient, name: str) -> Iterator[Finding]:
+def check_tie(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether config and files agree that embedding and head are one matrix or two."""
     from coordcore_train.checkpoint.folder import read_json, text_config
 
-    config, matrices = read_json(patient.base / "config.json"), patient.matrices
+    config, matrices = read_json(run.base / "config.json"), run.matrices
     said = {
         where: part["tie_word_embeddings"]
         for where, part in (("config.json", config), ("its text_config", text_config(config)))

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from coordcore import FunctionTerm
-from coordcore.protocols import CoordPositions, Scope, TextPositions
+from coordcore.protocols import CoordPositions, Need, Scope, TextPositions
 from coordcore_soft_ce_w1.fused import RowLosses, row_losses
 
 if TYPE_CHECKING:
     from coordcore.protocols import LossTerm
-    from coordcore_soft_ce_w1.plugin import CoordSoftCEW1Config
+    from coordcore_soft_ce_w1.config import CoordSoftCEW1Config
 
 TOP = 5
 """The diagnostic `top5` asks whether the target is among this many most likely bins."""
@@ -38,14 +38,14 @@ class CoordTerm:
     scope: Scope = attrs.field(default="coord", init=False)
 
     @property
-    def full_lse(self) -> bool:
-        return self.config.gate_weight > 0
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"full_lse"} if self.config.gate_weight > 0 else ())
 
     @property
     def weights(self) -> Mapping[str, float]:
         config = self.config
         parts = {"ce": config.ce_weight, "soft_ce": config.soft_ce_weight, "w1": config.w1_weight}
-        if self.full_lse:
+        if self.config.gate_weight > 0:
             parts |= {"gate": config.gate_weight, "coord_mass": 0.0}
         return parts | {"mae": 0.0, "p_target": 0.0, "top5": 0.0}
 
@@ -59,9 +59,7 @@ class CoordTerm:
             "soft_ce": _graded(tempered.soft_ce, config.soft_ce_weight),
             "w1": _graded(tempered.w1, config.w1_weight),
         }
-        if self.full_lse:
-            if positions.full_lse is None:
-                raise ValueError("gate_weight > 0 needs positions.full_lse, got None; compute it where the term asks")
+        if config.gate_weight > 0:
             parts["gate"] = positions.full_lse - rows.lse
             parts["coord_mass"] = torch.exp(-parts["gate"].detach())
         return parts | _diagnostics(rows, bins)
@@ -97,5 +95,5 @@ def loss_terms(config: CoordSoftCEW1Config) -> list[LossTerm]:
     terms: list[LossTerm] = [CoordTerm(config=config)]
     if config.text_gate_weight > 0:
         weight = config.text_gate_weight
-        terms.append(FunctionTerm(fn=text_gate, scope="text", weight=weight, full_logits=False, name="text_gate"))
+        terms.append(FunctionTerm(fn=text_gate, scope="text", weight=weight, name="text_gate"))
     return terms

@@ -32,7 +32,7 @@ def run(
     from coordcore.check import load_and_check
 
     loaded = load_and_check(manifest, overrides)
-    from coordcore_train.run import run as run_loaded
+    from coordcore_train.run.session import run as run_loaded
 
     run_loaded(loaded, output=output, overwrite=overwrite)
 

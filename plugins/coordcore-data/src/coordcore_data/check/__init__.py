@@ -1,1 +1,1 @@
-"""What the numbers of a record file give away about their convention. Torch-free."""
+"""Records looked over for wrong conventions. `result` holds the one call, `suspicions` what is looked for."""

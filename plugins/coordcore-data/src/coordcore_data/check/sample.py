@@ -1,6 +1,7 @@
 """`coordcore data check`: what the numbers of a record file give away about their convention. Torch-free.
 
-The file may break every rule of the record format: lines and objects that cannot be read are counted and left out.
+The file is read leniently: what breaks a rule of the record format is counted and left out. What the numbers are is
+found out here, so any will do.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
-from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, is_coord_token, token_to_int
-from coordcore_data.convert.core import BoxOrder, Space, bounds
+from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.records.annotations import Rules, Space, read_annotations
+from coordcore.records.geometry import bounds
+from coordcore.records.record import LeftOut, RecordError, parse_record, record_lines
+from coordcore_data.convert.core import BoxOrder
 from coordcore_data.convert.progress import shown
 from coordcore_data.convert.sizes import FileSize, read_size
-from coordcore_data.convert.text import UnreadableError, json_lines, parse_json
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_HUGE = 1e12
+_ANY_NUMBERS = Rules(space=None, ordered=False, outside=None)
 _UPPER = np.array([False, False, True, True])
 
 
@@ -33,7 +36,7 @@ class Sample:
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
     files: path, width and height of each record. tokens: boxes written as coord tokens. repeated: boxes that occur
     again in the same record with the same description. declared: what `metadata.quantisation` says, with how often.
-    problems: what could not be read, with how often; examples: where first.
+    problems: what was left out, with how often; examples: the first of each.
     """
 
     path: Path
@@ -83,59 +86,42 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
     declared: dict[str, int] = {}
     problems: dict[str, int] = {}
     examples: dict[str, str] = {}
-
-    def problem(what: str, where: str) -> None:
-        problems[what] = problems.get(what, 0) + 1
-        examples.setdefault(what, where)
-
-    lines = json_lines(path)
+    lines = record_lines(path)
     for number, line in shown(lines, "reading") if progress else lines:
         if limit is not None and counts["records"] == limit:
             break
         counts["records"] += 1
+        left_out = LeftOut()
+        wrong: list[RecordError] = []
         try:
-            record = parse_json(line)
-        except UnreadableError as error:
-            problem(f"line: {error.reason}", f"line {number}: {error.detail}")
+            record = parse_record(line, left_out)
+            found = read_annotations(record, _ANY_NUMBERS, left_out)
+        except RecordError as error:
+            wrong.append(error)
+        for left in (*wrong, *left_out.objects, *left_out.parts):
+            problems[left.reason] = problems.get(left.reason, 0) + 1
+            examples.setdefault(left.reason, f"line {number}: {left}")
+        if wrong:
             continue
-        if not isinstance(record, dict):
-            problem("line: no JSON object", f"line {number}")
-            continue
-        width, height = _size(record.get("width")), _size(record.get("height"))
-        if not (width > 0 and height > 0):
-            problem("record without a width and height from 1 to 1,000,000", f"line {number}")
-        images = record.get("images")
-        name = images[0] if isinstance(images, list) and len(images) == 1 else None
-        if not isinstance(name, str):
-            problem("record without exactly one image path", f"line {number}")
-            name = ""
-        files.append((_printable(name), width, height))
-        metadata = record.get("metadata")
-        spec = metadata.get("quantisation") if isinstance(metadata, dict) else None
+        files.append((record.images[0], record.width, record.height))
+        spec = (record.metadata or {}).get("quantisation")
         if spec is not None:
-            key = _printable(str(spec.get("name") if isinstance(spec, dict) else spec))
-            declared[key] = declared.get(key, 0) + 1
-        objects = record.get("objects")
-        if not isinstance(objects, list):
-            problem("record without a list of objects", f"line {number}")
-            continue
-        counts["empty"] += not objects
+            name = str(spec.get("name") if isinstance(spec, dict) else spec)
+            declared[name] = declared.get(name, 0) + 1
+        counts["empty"] += not record.objects
         seen = set()
-        for index, one in enumerate(objects):
-            where = f"objects[{index}] on line {number}"
-            found = _geometry(one)
-            if isinstance(found, str):
-                problem(found, where)
+        for item in found:
+            if item.crowd:
                 continue
-            box, kind, token = found
-            counts["polygons"] += kind == "poly"
-            counts["tokens"] += token
-            labels.append(_printable(str(one.get("desc"))))
-            key_of = (labels[-1], *box)
-            counts["repeated"] += key_of in seen
-            seen.add(key_of)
+            box = item.values if item.kind == "bbox_2d" else bounds(item.values)
+            counts["polygons"] += item.kind == "poly"
+            counts["tokens"] += item.tokens
+            labels.append(item.desc)
+            key = (item.desc, *box)
+            counts["repeated"] += key in seen
+            seen.add(key)
             values.extend(box)
-            sizes.extend((width, height))
+            sizes.extend((record.width, record.height))
             owner.append(len(files) - 1)
     if not counts["records"]:
         raise InputError(f"{path}: holds no records")
@@ -151,39 +137,6 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         problems=problems,
         examples=examples,
     )
-
-
-def _printable(text: str) -> str:
-    """Without lone surrogates, which no terminal, file name or font takes."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _size(value: Any) -> float:
-    """A width or height that a record may have, else NaN."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number and 1 <= value <= 10**6 else float("nan")
-
-
-def _geometry(one: Any) -> tuple[tuple[float, ...], str, bool] | str:
-    """(box, kind, written as coord tokens), or what is wrong."""
-    if not isinstance(one, dict):
-        return "object is no JSON object"
-    kinds = [kind for kind in ("bbox_2d", "poly") if isinstance(one.get(kind), list)]
-    if len(kinds) != 1:
-        return "object without exactly one bbox_2d or poly"
-    given = one[kinds[0]]
-    token = bool(given) and all(isinstance(value, str) and is_coord_token(value) for value in given)
-    numbers = [token_to_int(value) for value in given] if token else given
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
-        return f"{kinds[0]} with something that is neither a number nor a coord token"
-    if not all(abs(value) < _HUGE for value in numbers):
-        return f"{kinds[0]} with NaN, infinity or a number beyond 1e12"
-    flat = [float(value) for value in numbers]
-    if kinds[0] == "bbox_2d":
-        return (tuple(flat), "bbox_2d", token) if len(flat) == 4 else f"bbox_2d of {len(flat)} numbers"
-    if len(flat) < 6 or len(flat) % 2:
-        return "poly of fewer than 3 points, or of an odd count of numbers"
-    return bounds(flat), "poly", token
 
 
 def in_order(boxes: Array, order: BoxOrder) -> Array:

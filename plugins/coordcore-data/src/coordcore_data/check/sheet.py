@@ -9,9 +9,10 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.coords import DEFAULT_QUANTISATION, Quantisation
+from coordcore.records.annotations import Space
 from coordcore.records.sheet import CELL, Cell, save_sheet
 from coordcore_data.check.sample import Array, Sample, in_order
-from coordcore_data.convert.core import BoxOrder, Space
+from coordcore_data.convert.core import BoxOrder
 
 
 def write_sheet(

@@ -8,8 +8,9 @@ from typing import get_args
 import attrs
 import numpy as np
 
+from coordcore.records.annotations import Space
 from coordcore_data.check.sample import Array, FileSizes, Sample, in_order, limits, valid
-from coordcore_data.convert.core import BoxOrder, Space
+from coordcore_data.convert.core import BoxOrder
 
 FEW = 10
 """Fewer boxes than this say nothing about a convention."""

@@ -13,9 +13,9 @@ import attrs
 import msgspec
 
 from coordcore.coords import Quantisation
+from coordcore.records.annotations import Space
 
 Box = tuple[float, float, float, float]
-Space = Literal["pixel", "norm1", "bin"]
 BoxOrder = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 """What four numbers are: two corners, corner and size, centre and size, or two corners with y first."""
 
@@ -189,12 +189,6 @@ def corners(values: tuple[float, ...] | list[float], order: BoxOrder) -> Box:
     if order == "yxyx":
         return b, a, d, c
     return a, b, c, d
-
-
-def bounds(points: list[float]) -> Box:
-    """The smallest box around x, y, x, y, ..."""
-    xs, ys = points[::2], points[1::2]
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _add(counts: dict[str, int], key: str, count: int = 1) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from coordcore_data.convert.core import Box, bounds
+from coordcore.records.geometry import bounds
+from coordcore_data.convert.core import Box
 
 Outside = Literal["clip", "drop", "error"]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, bounds
+from coordcore.records.geometry import bounds
+from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.text import UnreadableError, clean_path, find_files, parse_json, read_bytes, structure
 
 

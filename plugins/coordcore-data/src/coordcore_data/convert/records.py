@@ -1,12 +1,12 @@
 """Records of `[data.coord_jsonl]`, read leniently: from one space to another, back to COCO, or to mend them.
 
-Not carried: the caches of `annotate_coord_tokens`, `poly_points` (counted anew).
+What the data builder refuses is left out, and counted under its message. Not carried: keys that records do not have,
+the caches of `annotate_coord_tokens`, `poly_points` (counted anew).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +14,41 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore.coords import Quantisation, is_coord_token, quantisation, require_same, token_to_int
+from coordcore.records.annotations import Annotation, Rules, check_text, read_annotations, read_numbers
+from coordcore.records.record import (
+    Coordinates,
+    LeftOut,
+    Record,
+    RecordError,
+    check_declared,
+    crowd_regions,
+    parse_record,
+    record_lines,
+)
 from coordcore_data.convert.core import Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.place import CROWD, POINTS
-from coordcore_data.convert.text import UnreadableError, clean_path, json_lines, parse_json, structure
+from coordcore_data.convert.rules import CROWD, POINTS
+from coordcore_data.convert.text import UnreadableError, clean_path, structure
 
-_HUGE = 1e300
-_OURS = ("quantisation", "image_id", "difficult", CROWD, POINTS)
-
-
-class _Record(msgspec.Struct):
-    images: list[str]
-    width: int | float
-    height: int | float
-    objects: list[Any] = []
-    summary: str | None = None
-    metadata: dict[str, Any] | None = None
+_READ_METADATA = ("quantisation", "image_id", "difficult", CROWD, POINTS)
+"""Keys of `metadata` that are read here; any other is carried as it is."""
 
 
-class _Object(msgspec.Struct):
+class _Points(msgspec.Struct):
     desc: str
-    bbox_2d: list[int | float | str] | None = None
-    poly: list[int | float | str] | None = None
-    points: list[int | float | str] | None = None
+    points: Coordinates
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class _Numbers:
-    """How the numbers of a file are read: fractions of the image by bin for "bin", as they are otherwise."""
+    """How the numbers of a file are read. fractions: of the image, by bin, where they are bins; else empty."""
 
+    rules: Rules
     fractions: tuple[float, ...]
     order: BoxOrder
 
-    def read(self, values: list[int | float | str]) -> list[float] | str:
-        """The numbers, or what is wrong with them."""
-        if not self.fractions:
-            numbers = [value for value in values if not isinstance(value, str)]
-            if len(numbers) < len(values):
-                return "coordinate is text, but the space is not bin"
-            return [float(value) if abs(value) < _HUGE else math.inf for value in numbers]  # an int may be too large
-        found = []
-        for value in values:
-            if isinstance(value, str):
-                if not is_coord_token(value):
-                    return "coordinate is text, but no coord token"
-                value = token_to_int(value)
-            if value != value or value not in range(len(self.fractions)):
-                return f"bin that is no whole number from 0 to {len(self.fractions) - 1}"
-            found.append(self.fractions[int(value)])
-        return found
+    def real(self, values: tuple[float, ...]) -> list[float]:
+        """As pixels or fractions."""
+        return [self.fractions[int(k)] for k in values] if self.fractions else list(map(float, values))
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
@@ -75,76 +61,81 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
             raise InputError(f"{source}: bins mean something only under a convention: --from-quantisation NAME")
         bins = range(reading.quantisation.bins)
         fractions = tuple(reading.quantisation.decode(list(bins), 1).tolist())
-    return Found(images=_images(source, reading, _Numbers(fractions, reading.boxes or "xyxy"), account))
+    order = reading.boxes or "xyxy"
+    # Shapes over the edge of their image are for `place` to judge, under --outside.
+    rules = Rules(space=reading.space, ordered=order == "xyxy", outside=None)
+    how = _Numbers(rules=rules, fractions=fractions, order=order)
+    return Found(images=_images(source, reading, how, account))
 
 
 def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> Iterator[SourceImage]:
-    for number, line in json_lines(source):
+    for number, line in record_lines(source):
         account.images.read += 1
+        left_out = LeftOut()
         try:
-            record = structure(parse_json(line), _Record)
-        except UnreadableError as error:
-            account.drop_image(error.reason, f"line {number}", error.detail)
+            record = parse_record(line, left_out)
+            _check_declared(record, reading, f"{source}:{number}")
+            found = read_annotations(record, how.rules, left_out)
+        except RecordError as error:
+            account.drop_image(error.reason, f"line {number}: {error}")
             continue
         metadata = record.metadata or {}
-        given = [(one, "objects") for one in record.objects]
-        given += [(one, key) for key in (CROWD, POINTS) for one in _list(metadata.get(key))]
-        account.objects.read += len(given)
-        if len(record.images) != 1:
-            account.drop_image("record with several images, or none", f"line {number}", objects=len(given))
-            continue
-        if reading.quantisation is not None and metadata.get("quantisation") is not None:
-            _check_declared(metadata["quantisation"], reading.quantisation, f"{source}:{number}")
-        difficult = _list(metadata.get("difficult"))
-        shapes = []
-        for index, (one, place) in enumerate(given):
-            name = f"{place}[{index}] on line {number}"
-            shape = _shape(one, name, how, crowd=place == CROWD)
-            if isinstance(shape, str):
-                account.drop_object(shape, name)
-                continue
-            shape.difficult = place == "objects" and index in difficult
-            shapes.append(shape)
+        difficult, points = _list(metadata.get("difficult")), _list(metadata.get(POINTS))
+        shapes = [_shape(item, number, how) for item in found]
+        for item, shape in zip(found, shapes, strict=True):
+            shape.difficult = not item.crowd and item.index in difficult
+        shapes += _points(points, number, how, left_out)
+        account.objects.read += len(record.objects or ()) + len(crowd_regions(record)) + len(points)
+        for wrong in left_out.objects:
+            account.drop_object(wrong.reason, f"line {number}: {wrong}")
+        for needless in left_out.parts:
+            account.note(needless.reason, f"line {number}: {needless}")
         yield SourceImage(
             file=clean_path(record.images[0]),
             width=record.width,
             height=record.height,
             shapes=shapes,
             fractions=reading.space != "pixel",
-            lost=len(given) - len(shapes),
+            lost=len(left_out.objects),
             id=metadata.get("image_id"),
             summary=record.summary,
-            metadata={key: value for key, value in metadata.items() if key not in _OURS},
+            metadata={key: value for key, value in metadata.items() if key not in _READ_METADATA},
         )
 
 
-def _shape(given: Any, name: str, how: _Numbers, *, crowd: bool) -> Shape | str:
-    try:
-        one = structure(given, _Object)
-    except UnreadableError as error:
-        return f"object not readable: {error.reason}"
-    kinds = [kind for kind in ("bbox_2d", "poly", "points") if getattr(one, kind) is not None]
-    if len(kinds) != 1:
-        return "object without exactly one geometry"
-    kind = kinds[0]
-    values = how.read(getattr(one, kind))
-    if isinstance(values, str):
-        return values
-    if kind == "bbox_2d":
-        if len(values) != 4:
-            return "bbox_2d is not 4 numbers"
-        return Shape(label=one.desc, box=corners(values, how.order), crowd=crowd, name=name)
-    if not values or len(values) % 2:
-        return f"{kind} without pairs of numbers"
-    if kind == "points":
-        return Shape(label=one.desc, points=values, name=name)
-    return Shape(label=one.desc, poly=values, was="polygon", crowd=crowd, name=name)
+def _check_declared(record: Record, reading: Reading, where: str) -> None:
+    """A record of another convention stops the conversion: more likely than the record, the option is wrong."""
+    if reading.space == "bin" and reading.quantisation is not None:
+        try:
+            check_declared(record, reading.quantisation, "--from-quantisation")
+        except RecordError as error:
+            raise InputError(f"{where}: {error}") from error
+
+
+def _shape(item: Annotation, number: int, how: _Numbers) -> Shape:
+    values, name = how.real(item.values), f"{item.path} on line {number}"
+    if item.kind == "bbox_2d":
+        return Shape(label=item.desc, box=corners(values, how.order), crowd=item.crowd, name=name)
+    return Shape(label=item.desc, poly=values, was="polygon", crowd=item.crowd, name=name)
+
+
+def _points(given: list[Any], number: int, how: _Numbers, left_out: LeftOut) -> Iterator[Shape]:
+    """What stands under `metadata.points`, which is the converter's own and no part of the record format."""
+    for index, one in enumerate(given):
+        path = f"metadata.{POINTS}[{index}]"
+        try:
+            item: _Points = structure(one, _Points)
+            check_text(item.desc, f"{path}.desc")
+            if not item.points or len(item.points) % 2:
+                raise RecordError(f"{path}.points", "needs pairs x, y")
+            values, _ = read_numbers(item.points, f"{path}.points", how.rules)
+        except UnreadableError as error:
+            left_out.objects.append(RecordError(path, error.reason))
+        except RecordError as error:
+            left_out.objects.append(error)
+        else:
+            yield Shape(label=item.desc, points=how.real(values), name=f"{path} on line {number}")
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _check_declared(declared: str | Mapping[str, Any], ours: Quantisation, where: str) -> None:
-    theirs = quantisation(declared) if isinstance(declared, str) else Quantisation.from_dict(declared, source=where)
-    require_same(theirs, ours, where, "--from-quantisation")

@@ -15,17 +15,11 @@ import attrs
 import msgspec
 
 from coordcore import InputError
+from coordcore.records.answers import reserved
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-# What a record's `desc` may not hold (docs/reference/records.md): a control token of Qwen's vocabulary, a coord token,
-# a placeholder of ms-swift's templates, Qwen3's reasoning and tool markup.
-_RESERVED = re.compile(
-    r"<\|[^<>|]*\|>"
-    r"|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
-    r"|</?(?:think|tool_call|tool_response)>"
-)
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -59,7 +53,7 @@ def clean_label(raw: str | None) -> Label:
     text = " ".join("".join(" " if _is_control(letter) else letter for letter in raw).split())
     if not text:
         return Label("", "empty label")
-    if _RESERVED.search(text):
+    if reserved(text):
         return Label("", "label holds a control token of the model; rename the category")
     return Label(text, changed=text != raw)
 

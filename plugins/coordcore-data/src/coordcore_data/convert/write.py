@@ -17,9 +17,11 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.coords import Quantisation, encode_boxes
-from coordcore_data.convert.core import Account, Space, bounds
+from coordcore.records.annotations import Space
+from coordcore.records.geometry import bounds
+from coordcore_data.convert.core import Account
 from coordcore_data.convert.geometry import poly_area
-from coordcore_data.convert.place import CROWD, POINTS, PlacedImage, PlacedObject
+from coordcore_data.convert.rules import CROWD, POINTS, FinalImage, FinalObject
 
 Splits = tuple[tuple[str, float], ...]
 
@@ -41,7 +43,7 @@ def choose_split(key: str, splits: Splits) -> str:
 class Writer(Protocol):
     """Writes the images of one output file."""
 
-    def add(self, image: PlacedImage, path: str) -> None:
+    def add(self, image: FinalImage, path: str) -> None:
         """Take one image; it may be written later."""
 
     def finish(self) -> None:
@@ -72,13 +74,13 @@ class RecordWriter:
     space: Space
     quantisation: Quantisation | None
     account: Account
-    pending: list[tuple[PlacedImage, str]] = attrs.field(factory=list)
+    pending: list[tuple[FinalImage, str]] = attrs.field(factory=list)
     _declared: dict[str, Any] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._declared = self.quantisation.as_dict() if self.quantisation is not None else {}
 
-    def add(self, image: PlacedImage, path: str) -> None:
+    def add(self, image: FinalImage, path: str) -> None:
         self.pending.append((image, path))
         if len(self.pending) == _BATCH:
             self.finish()
@@ -93,7 +95,7 @@ class RecordWriter:
             self.file.write(b"\n")
         self.pending.clear()
 
-    def _record(self, image: PlacedImage, path: str, values: Iterator[Any]) -> _Record:
+    def _record(self, image: FinalImage, path: str, values: Iterator[Any]) -> _Record:
         objects = [_record_object(one, next(values)) for one in image.objects]
         self.account.objects.written += len(objects)
         metadata = dict(image.metadata)
@@ -109,7 +111,7 @@ class RecordWriter:
                 self.account.carry_objects(key, len(shapes))
         return _Record([path], image.width, image.height, objects, image.summary, metadata or None)
 
-    def _values(self, objects: Sequence[tuple[PlacedObject, PlacedImage]]) -> list[Any]:
+    def _values(self, objects: Sequence[tuple[FinalObject, FinalImage]]) -> list[Any]:
         """The coordinates of each in the file's space."""
         if self.space == "pixel":
             return [one.values for one, _ in objects]
@@ -138,7 +140,7 @@ def _fractions(values: Sequence[float], width: int, height: int) -> list[float]:
     return [value / (height if index % 2 else width) for index, value in enumerate(values)]
 
 
-def _record_object(one: PlacedObject, values: Any) -> _RecordObject:
+def _record_object(one: FinalObject, values: Any) -> _RecordObject:
     if one.kind == "poly":
         return _RecordObject(one.desc, None, values, len(values) // 2)
     return _RecordObject(one.desc, values)
@@ -156,9 +158,9 @@ class CocoWriter:
     categories: Mapping[str, int] | None
     labels: set[str]
     account: Account
-    held: list[tuple[PlacedImage, str]] = attrs.field(factory=list)
+    held: list[tuple[FinalImage, str]] = attrs.field(factory=list)
 
-    def add(self, image: PlacedImage, path: str) -> None:
+    def add(self, image: FinalImage, path: str) -> None:
         self.held.append((image, path))
         self.labels.update(one.desc for one in image.objects)
         self.labels.update(one.desc for one in image.crowd)
@@ -213,7 +215,7 @@ class CocoWriter:
                 yield _annotation(one, number, image_id, category, crowd)
 
 
-def _annotation(one: PlacedObject, number: int, image_id: int, category: int, crowd: int) -> dict[str, Any]:
+def _annotation(one: FinalObject, number: int, image_id: int, category: int, crowd: int) -> dict[str, Any]:
     x1, y1, x2, y2 = bounds(list(one.values)) if one.kind == "poly" else one.values
     annotation: dict[str, Any] = {
         "id": number,
@@ -283,7 +285,7 @@ class Outputs:
                 beside.unlink(missing_ok=True)
 
 
-def split_of(image: PlacedImage, splits: Splits | str | None, account: Account) -> tuple[str | None, bool]:
+def split_of(image: FinalImage, splits: Splits | str | None, account: Account) -> tuple[str | None, bool]:
     """The split an image goes to (None for a single file), and whether it goes anywhere.
 
     splits: shares by name, "source" for the source's own splits, or None for one file.

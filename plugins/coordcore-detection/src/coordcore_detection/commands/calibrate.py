@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from coordcore.options import OutsideName, Score, SpaceName
+from coordcore.options import SpaceName
+from coordcore_detection.commands.options import OutsideName, Score
 
 
 class Method(StrEnum):
@@ -37,7 +38,7 @@ def command(
     from coordcore.coords import Quantisation
     from coordcore.files import require_writable
     from coordcore_detection.evaluate import calibration
-    from coordcore_detection.evaluate.gather import Book
+    from coordcore_detection.evaluate.gather import Account
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.predict import prediction_files
 
@@ -47,11 +48,11 @@ def command(
     truth = truth_from_records(
         records, space=space.value, quantisation=quantisation, question="", outside=outside.value
     )
-    book = Book()
+    account = Account()
     fitted = calibration.fit_to_predictions(
-        truth, header, rows, method=method.value, score=score.value if score else header.score, iou=iou, book=book
+        truth, header, rows, method=method.value, score=score.value if score else header.score, iou=iou, account=account
     )
     calibration.write(fitted, output)
     typer.echo(f"{output}: {method} calibration of {fitted.score}, {fitted.right} of {fitted.boxes} boxes right")
-    for note in book.notes:
+    for note in account.notes:
         typer.echo(f"note: {note}")

@@ -48,8 +48,8 @@ def command(
 
     say(f"A  {a}: {first.checkpoint}")
     say(f"B  {b}: {second.checkpoint}")
-    for one in comparison.differences:
-        say(f"different contracts: {one}")
+    for difference in comparison.differences:
+        say(f"different contracts: {difference}")
     console.print(tables.comparison_table(comparison, everything=everything))
     say(f"{comparison.images} images in both, drawn anew {resamples} times; * = the interval leaves out 0")
     if comparison.only_a or comparison.only_b:

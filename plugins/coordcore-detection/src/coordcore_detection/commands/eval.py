@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from coordcore.options import OutsideName, SpaceName
+from coordcore.options import SpaceName
+from coordcore_detection.commands.options import OutsideName
 
 
 def command(
@@ -36,7 +37,7 @@ def command(
     from coordcore.coords import Quantisation
     from coordcore.files import require_writable
     from coordcore_detection.evaluate import distributions, results, tables
-    from coordcore_detection.evaluate.evaluate import evaluate
+    from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.predict import prediction_files
     from coordcore_detection.report.training import find_run

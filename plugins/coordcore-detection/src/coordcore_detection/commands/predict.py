@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordcore.options import OutsideName, Score, SpaceName
+from coordcore.options import SpaceName
+from coordcore_detection.commands.options import OutsideName, Score
 
 if TYPE_CHECKING:
     from coordcore_detection.predict.predictions import Row
@@ -82,6 +83,9 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Ask RUN_OR_CHECKPOINT about the images of RECORDS, and write a row of text, boxes and scores for each."""
+    from coordcore_detection.extra import require_train
+
+    require_train("predict")
     from coordcore_train.run.quiet import quiet, quiet_transformers
 
     quiet()
@@ -106,7 +110,7 @@ def command(
             calibration=fitted,
             constrained=constrained,
             ordered=ordered,
-            geometry=tuple(one.value for one in kinds),  # type: ignore[misc]
+            geometry=tuple(kind.value for kind in kinds),  # type: ignore[misc]
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             repeats=repeats,
@@ -116,13 +120,13 @@ def command(
         raise InputError(str(error)) from error
     import torch
 
-    from coordcore_detection.predict.predict import predict
+    from coordcore_detection.predict import asking
 
     quiet_transformers()
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device is Device.AUTO else device.value
     if question is None:
-        question, system = predict.question_of(model)
-    loaded = predict.load(model, where, quantisation=convention(quantisation) if quantisation else None)
+        question, system = asking.question_of(model)
+    loaded = asking.load(model, where, quantisation=convention(quantisation) if quantisation else None)
     truth = truth_from_records(
         records,
         space=space.value,
@@ -132,19 +136,19 @@ def command(
         system=system,
         outside=outside.value,
     )[:limit]
-    header = predict.header(model, loaded, settings, question, system)
+    header = asking.header(model, loaded, settings, question, system)
     if overwrite:
         output.unlink(missing_ok=True)
     rows = prediction_files.resume(output, header)
     known = {row.image for row in rows}
-    left = [one for one in truth if one.key not in known]
+    left = [image for image in truth if image.key not in known]
     if rows:
         typer.echo(f"{output}: holds {len(truth) - len(left)} of {len(truth)} images already", err=True)
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    answers = predict.predict(
+    answers = asking.predict(
         loaded.model,
         loaded.processor,
         left,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from coordcore_detection.evaluate.evaluate import Evaluated
+    from coordcore_detection.evaluate.evaluation import Evaluated
     from coordcore_detection.evaluate.results import Result
     from coordcore_detection.evaluate.truth import TruthImage
 
@@ -56,13 +56,16 @@ def command(
 
 
 def _held_out(run: Path) -> Sequence[TruthImage]:
-    """The images that the evaluator saw."""
+    """The images that the evaluator saw, from the run's data builder."""
+    from coordcore_detection.extra import require_train
+
+    require_train(f"{run}: the report of a run")
     from coordcore_train.run.quiet import quiet
 
     quiet()
     from coordcore import InputError
     from coordcore_detection.evaluate.truth_sources import truth_from_examples
-    from coordcore_train.run.prepare import load_run
+    from coordcore_train.run.plan import load_run
 
     plan = load_run(run)
     examples = plan.data.validation()
@@ -74,7 +77,7 @@ def _held_out(run: Path) -> Sequence[TruthImage]:
 def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file: Path) -> Evaluated:
     """The evaluation with its boxes. Raises InputError when the run's data is no longer what was evaluated."""
     from coordcore import InputError
-    from coordcore_detection.evaluate.evaluate import evaluate
+    from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.predict import prediction_files
 
     count = min(len(result.detail.images), len(truth))

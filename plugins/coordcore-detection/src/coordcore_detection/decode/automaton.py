@@ -1,13 +1,18 @@
-"""The answer format CoordJSON as a deterministic automaton over bytes and coordinate slots. Torch-free."""
+"""An answer format as a deterministic automaton over bytes and coordinate slots. Torch-free.
+
+What is written is said by `coordcore.records.answers.format`; here its pieces become states and steps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import attrs
 import numpy as np
+
+from coordcore.records.answers.format import COORDJSON, Coords, Format, Label
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -20,7 +25,7 @@ X1, Y1, X2, Y2, POLY_START, POLY = range(6)
 COORD = 256
 """Symbol of slot 0; below it are bytes."""
 
-_NEXT = COORD + 6  # the comma between two objects, kept apart from every other comma
+_NEXT = COORD + 6  # the first byte between two objects, kept apart from that byte anywhere else
 _SYMBOLS = _NEXT + 1
 
 
@@ -30,30 +35,35 @@ class Automaton:
 
     steps: [S, 256 + 6] int16, state and symbol (a byte, or COORD + slot) -> state, -1 where the format ends.
     last_steps: the same, but no object follows the one that is being written.
-    end: the state in which the answer is complete.
+    ends: the states in which the answer is complete.
     """
 
     steps: Array
     last_steps: Array
-    end: int
+    ends: tuple[int, ...]
 
 
 @lru_cache
-def answer_automaton(geometry: tuple[Geometry, ...] = get_args(Geometry), fields: Fields = "any") -> Automaton:
-    """The automaton of `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}, ...]}`.
+def answer_automaton(
+    geometry: tuple[str, ...] = tuple(COORDJSON.places), fields: Fields = "any", form: Format = COORDJSON
+) -> Automaton:
+    """The automaton of `form`, such as `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}, ...]}`.
 
-    Its spaces are those that `json.dumps` writes. geometry: the kinds an object may have. fields: the order of
-    description and geometry in an object. A description is a JSON string of at least one character and valid UTF-8; a
-    "bbox_2d" has 4 coordinates, a "poly" an even number of at least 6.
+    geometry: the kinds an object may have. fields: the order of description and geometry in an object. A description
+    has at least one character and is valid UTF-8; a "bbox_2d" has 4 coordinates, a "poly" an even number of at least 6.
     """
-    kinds = [_GEOMETRY[kind] for kind in dict.fromkeys(geometry)]
-    place = _either(*kinds)
-    description = _seq(_text('"desc": "'), _CHARACTER, _many(_CHARACTER), _text('"'))
-    orders = {"desc_first": (description, place), "geometry_first": (place, description)}
-    chosen = list(orders.values()) if fields == "any" else [orders[fields]]
-    one = _seq(_text("{"), _either(*(_seq(a, _text(", "), b) for a, b in chosen)), _text("}"))
-    several = _seq(one, _many(_seq(_symbol(_NEXT), _text(" "), one)))
-    return _deterministic(_seq(_text('{"objects": ['), _either(several, _text("")), _text("]}")))
+    orders = {"any": (False, True), "desc_first": (False,), "geometry_first": (True,)}[fields]
+    layouts = [form.layout(kind, first) for kind in geometry for first in orders]
+    written = _either(*(_seq(*map(_piece, layout)) for layout in layouts))
+    following = _seq(_symbol(_NEXT), _bytes_of(form.between.encode()[1:]), written)
+    several = _seq(written, _many(following))
+    return _deterministic(_seq(_text(form.opening), _either(several, _text("")), _text(form.closing)), form.between)
+
+
+def _piece(piece: str | Label | Coords) -> _Pattern:
+    if isinstance(piece, str):
+        return _text(piece)
+    return _description(piece) if isinstance(piece, Label) else _GEOMETRY[piece.kind](_text(piece.between))
 
 
 # --- patterns: each adds its edges behind a state and gives the state behind them -----------------------------------
@@ -98,7 +108,11 @@ def _seq(*patterns: _Pattern) -> _Pattern:
 
 
 def _text(text: str) -> _Pattern:
-    return _seq(*(_symbol(byte) for byte in text.encode()))
+    return _bytes_of(text.encode())
+
+
+def _bytes_of(data: bytes) -> _Pattern:
+    return _seq(*(_symbol(byte) for byte in data))
 
 
 def _either(*patterns: _Pattern) -> _Pattern:
@@ -124,8 +138,7 @@ def _many(pattern: _Pattern) -> _Pattern:
 # --- the pieces of the format ---------------------------------------------------------------------------------------
 
 _TAIL = _bytes((0x80, 0xBF))
-_UTF8 = (  # RFC 3629, section 4; the first line without the quotation mark, the backslash and control characters
-    _bytes((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7F)),
+_BEYOND_ASCII = (  # RFC 3629, section 4
     _seq(_bytes((0xC2, 0xDF)), _TAIL),
     _seq(_bytes((0xE0, 0xE0)), _bytes((0xA0, 0xBF)), _TAIL),
     _seq(_bytes((0xE1, 0xEC), (0xEE, 0xEF)), _TAIL, _TAIL),
@@ -146,29 +159,38 @@ _D = _of("dD")
 _CODE_UNIT = _either(_seq(_of("0123456789abcefABCEF"), _HEX, _HEX, _HEX), _seq(_D, _of("01234567"), _HEX, _HEX))
 _PAIR = _seq(_D, _of("89abAB"), _HEX, _HEX, _text("\\u"), _D, _of("cdefCDEF"), _HEX, _HEX)
 _ESCAPE = _seq(_text("\\"), _either(_of('"\\/bfnrt'), _seq(_text("u"), _either(_CODE_UNIT, _PAIR))))
-_CHARACTER = _either(*_UTF8, _ESCAPE)
 
 
-def _slots(*slots: int) -> _Pattern:
+def _description(label: Label) -> _Pattern:
+    """A JSON string in its quotes, or plain text; of one character at least."""
+    without = '"\\' if label.without is None else label.without
+    plain = [code for code in range(0x20, 0x80) if chr(code) not in without]
+    character = _either(_symbol(*plain), *_BEYOND_ASCII, *([_ESCAPE] if label.without is None else []))
+    quote = _text('"' if label.without is None else "")
+    return _seq(quote, character, _many(character), quote)
+
+
+def _slots(between: _Pattern, *slots: int) -> _Pattern:
     patterns = [_symbol(COORD + slot) for slot in slots]
-    return _seq(patterns[0], *(_seq(_text(", "), pattern) for pattern in patterns[1:]))
+    return _seq(patterns[0], *(_seq(between, pattern) for pattern in patterns[1:]))
 
 
-_COMMA = _text(", ")
-_POINT = _slots(POLY, POLY)
-_GEOMETRY: dict[Geometry, _Pattern] = {
-    "bbox_2d": _seq(_text('"bbox_2d": ['), _slots(X1, Y1, X2, Y2), _text("]")),
-    "poly": _seq(
-        *(_text('"poly": ['), _slots(POLY_START, POLY), _COMMA, _POINT, _COMMA, _POINT),
-        *(_many(_seq(_COMMA, _POINT)), _text("]")),
-    ),
-}
+def _box(between: _Pattern) -> _Pattern:
+    return _slots(between, X1, Y1, X2, Y2)
+
+
+def _poly(between: _Pattern) -> _Pattern:
+    point = _seq(between, _slots(between, POLY, POLY))
+    return _seq(_slots(between, POLY_START, POLY), point, point, _many(point))
+
+
+_GEOMETRY: dict[str, Callable[[_Pattern], _Pattern]] = {"bbox_2d": _box, "poly": _poly}
 
 
 # --- to a deterministic, minimal automaton --------------------------------------------------------------------------
 
 
-def _deterministic(pattern: _Pattern) -> Automaton:
+def _deterministic(pattern: _Pattern, between: str) -> Automaton:
     """The subset construction, then Moore's partition refinement."""
     edges = _Edges()
     final = pattern(edges, edges.state())
@@ -189,7 +211,7 @@ def _deterministic(pattern: _Pattern) -> Automaton:
                 waiting.append(found)
             row[symbol] = numbers[found]
         rows.append(row)
-    return _minimal(np.array(rows), np.array([final in subset for subset in waiting]))
+    return _minimal(np.array(rows), np.array([final in subset for subset in waiting]), between.encode()[0])
 
 
 def _closure(edges: _Edges, states: Sequence[int]) -> frozenset[int]:
@@ -202,7 +224,7 @@ def _closure(edges: _Edges, states: Sequence[int]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _minimal(table: Array, final: Array) -> Automaton:
+def _minimal(table: Array, final: Array, separator: int) -> Automaton:
     block = final.astype(np.int64)
     while True:
         # Index -1, no step, reads the appended -1.
@@ -217,6 +239,5 @@ def _minimal(table: Array, final: Array) -> Automaton:
     last_steps = steps[:, :_NEXT].copy()
     free = last_steps.copy()
     between = steps[:, _NEXT] >= 0
-    free[between, ord(",")] = steps[between, _NEXT]
-    (end,) = np.flatnonzero(final[first])
-    return Automaton(steps=free, last_steps=last_steps, end=int(end))
+    free[between, separator] = steps[between, _NEXT]
+    return Automaton(steps=free, last_steps=last_steps, ends=tuple(np.flatnonzero(final[first]).tolist()))

@@ -1,4 +1,4 @@
-"""Constrained decoding: which tokens may come next, for every row of a batch, so that each answer is CoordJSON.
+"""Constrained decoding: which tokens may come next, for every row of a batch, so that each answer is of the format.
 
 The automaton of the format reads bytes, a tokenizer writes several of them at once, so a token may span symbols of the
 format (`", "bbox_2d": [`) or be a part of a character. `compile_grammar` walks every token from every state, once; a
@@ -8,13 +8,14 @@ step of generation then reads whole rows of that table and never looks at single
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 
 from coordcore.coords import NUM_BINS, CoordVocab
 from coordcore.errors import InputError
+from coordcore.records.answers.format import COORDJSON, Format
 from coordcore_detection.decode.automaton import (
     COORD,
     POLY_START,
@@ -24,7 +25,6 @@ from coordcore_detection.decode.automaton import (
     Y2,
     Automaton,
     Fields,
-    Geometry,
     answer_automaton,
 )
 from coordcore_detection.decode.tokens import TokenBytes
@@ -69,8 +69,9 @@ def compile_grammar(
     *,
     size: int,
     end_tokens: Iterable[int],
-    geometry: tuple[Geometry, ...] = get_args(Geometry),
+    geometry: tuple[str, ...] = tuple(COORDJSON.places),
     fields: Fields = "any",
+    form: Format = COORDJSON,
 ) -> Grammar:
     """Walk every token from every state. About a second for 150,000 tokens.
 
@@ -78,7 +79,7 @@ def compile_grammar(
     last token may not stand anywhere, coord tokens only where a coordinate belongs.
     Raises InputError when the vocabulary cannot write the format.
     """
-    automaton = answer_automaton(geometry, fields)
+    automaton = answer_automaton(geometry, fields, form)
     words = _Words.of(tokens, size)
     done = len(automaton.steps)
     table = np.full((done + 1, size), -1, dtype=np.int16)
@@ -94,9 +95,13 @@ def compile_grammar(
         if not np.array_equal(last, table[state]):
             last_row[state] = done + 1 + len(extra)
             extra.append(last)
-    table[automaton.end, list(end_tokens)] = done
+    ends = list(automaton.ends)
+    for token in end_tokens:
+        table[ends, token] = done
+        for row in last_row[ends][last_row[ends] > done]:
+            extra[row - done - 1][token] = done
     table[done] = done
-    far = _distances(table[: done + 1], automaton.end)
+    far = _distances(table[: done + 1], ends)
     if far[0] == _FAR:
         raise InputError("the tokenizer lacks tokens that the answer format needs; ask for free decoding")
     rows = np.stack([*table, *extra])
@@ -136,13 +141,15 @@ class _Words:
 
 def _slots(automaton: Automaton) -> Array:
     takes = automaton.steps[:, COORD:] >= 0
+    if (takes.sum(1) > 1).any():
+        raise ValueError("the format is ambiguous: in one place, coordinates of two kinds may stand")
     return np.append(np.where(takes.any(1), takes.argmax(1), _NO_SLOT), _NO_SLOT)
 
 
-def _distances(table: Array, end: int) -> Array:
-    """[S] int16: the fewest tokens from each state to `end`, or to the state behind the end token."""
+def _distances(table: Array, ends: list[int]) -> Array:
+    """[S] int16: the fewest tokens from each state to one of `ends`, or to the state behind the end token."""
     far = np.full(len(table), _FAR, dtype=np.int16)
-    far[[end, len(table) - 1]] = 0
+    far[[*ends, len(table) - 1]] = 0
     follows = [np.flatnonzero(np.bincount(row[row >= 0], minlength=len(table))) for row in table]
     while True:
         nearer = far.copy()
@@ -208,9 +215,10 @@ class Constraint:
 
     def advance(self, tokens: Array) -> None:
         """tokens: [B], the ones that were chosen."""
-        slot = self.grammar.slot[self.state]
+        bins = self.grammar.bin_of[tokens]
+        # Where a coordinate may stand, another format may allow text as well.
+        slot = np.where(bins >= 0, self.grammar.slot[self.state], _NO_SLOT)
         if (slot != _NO_SLOT).any():
-            bins = self.grammar.bin_of[tokens]
             for axis, start in enumerate((X1, Y1)):
                 self._lower[axis] = np.where(slot == start, bins, self._lower[axis])
             self.objects += (slot == X1) | (slot == POLY_START)
@@ -251,5 +259,6 @@ class Constraint:
             if short:
                 limits.append(behind > self.remaining - 1)
             now = tables.far[rows][:, None]
-            limits.append(tables.rows(self.closing)[:, None] & (behind >= now) & (now > 0))
+            # A complete answer is closed by the end token, behind which nothing is left, and by no other.
+            limits.append(tables.rows(self.closing)[:, None] & (behind >= now.clamp(min=1)))
         return limits

@@ -1,1 +1,1 @@
-"""Predictions against the truth: matching, metrics, results."""
+"""Predictions against the truth: `evaluation` measures them, `compare` puts two results side by side. Torch-free."""

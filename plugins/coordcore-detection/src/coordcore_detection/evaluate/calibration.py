@@ -17,7 +17,7 @@ from coordcore_detection.predict.predictions import Header, Row
 from coordcore_detection.predict.scores import SCORES
 
 if TYPE_CHECKING:
-    from coordcore_detection.evaluate.gather import Book
+    from coordcore_detection.evaluate.gather import Account
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -116,24 +116,24 @@ def fit_to_predictions(
     method: Method,
     score: str,
     iou: float = 0.5,
-    book: Book | None = None,
+    account: Account | None = None,
 ) -> Calibration:
     """Fit the raw score `score` of predictions to ground truth of the same images, best a split held out from training.
 
     A box is right when it is paired with a true box of its label and their IoU is at least `iou`; boxes in crowd
-    regions and boxes without a score are left out. book: takes note of what did not fit. Raises InputError as `fit`
+    regions and boxes without a score are left out. account: takes note of what did not fit. Raises InputError as `fit`
     does, and when predictions and truth do not belong together.
     """
     from coordcore.coords import Quantisation
-    from coordcore_detection.evaluate.gather import Book, Truth, by_image
+    from coordcore_detection.evaluate.gather import Account, Truth, by_image
     from coordcore_detection.evaluate.matching import match
 
     if score not in SCORES:
         raise InputError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
     known = Truth(truth, Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation"))
     raw = [_with_raw(row, score) for row in rows]
-    book = Book() if book is None else book
-    predicted, scores = known.predicted(by_image(known, raw, book), book)
+    account = Account() if account is None else account
+    predicted, scores = known.predicted(by_image(known, raw, account), account)
     found = match(known.flat, known.crowd, predicted, scores, by_label=True)
     judged = (found.in_crowd < iou) & (scores >= 0)
     return fit(scores[judged], found.iou[judged] >= iou, method=method, name=score, iou=iou)

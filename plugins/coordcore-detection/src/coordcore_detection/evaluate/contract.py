@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from coordcore_detection.evaluate.matching import IOU_THRESHOLDS
+from coordcore_detection.evaluate.average_precision import DETECTIONS, RECALL_POINTS
+from coordcore_detection.evaluate.matching import AREAS, IOU_THRESHOLDS
 from coordcore_detection.evaluate.metrics import CALIBRATION_BINS
-from coordcore_detection.evaluate.metrics_ap import AREAS, DETECTIONS, RECALL_POINTS
 from coordcore_detection.predict.predictions import Header
 
 
@@ -32,7 +32,7 @@ def contract(header: Header, truth: Mapping[str, Any]) -> dict[str, Any]:
         "calibration_bins": CALIBRATION_BINS,
         "versions": {
             "predict": header.versions,
-            "eval": {name: version(name) for name in ("coordcore", "coordcore-detection", "faster-coco-eval", "numpy")},
+            "eval": {name: version(name) for name in ("coordcore", "coordcore-detection", "numpy")},
         },
     }
 

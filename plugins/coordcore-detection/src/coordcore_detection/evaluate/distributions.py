@@ -32,7 +32,7 @@ class Distribution:
 
 
 class Distributions:
-    """Keeps the first `limit` of what it is called with, as `predict.predict` calls its `watch`."""
+    """Keeps the first `limit` of what it is called with, as `asking.predict` calls its `watch`."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.kept: list[Distribution] = []

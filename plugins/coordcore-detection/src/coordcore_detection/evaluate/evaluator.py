@@ -14,7 +14,7 @@ from coordcore.coords import NUM_BINS
 
 if TYPE_CHECKING:
     from coordcore.protocols import Evaluation, EvaluationResult
-    from coordcore_detection.evaluate.evaluate import Evaluated
+    from coordcore_detection.evaluate.evaluation import Evaluated
     from coordcore_detection.evaluate.truth import TruthImage
     from coordcore_detection.predict.predictions import Header, Row
     from coordcore_detection.predict.settings import PredictSettings
@@ -49,7 +49,7 @@ class DetectionConfig:
     batch_size: int = option(default=25, validator=ge(1), help="images at a time")
 
     def settings(self) -> PredictSettings:
-        """The same for `coordcore_detection.predict.predict`."""
+        """The same for `coordcore_detection.predict.asking`."""
         from coordcore_detection.predict.settings import PredictSettings
 
         return PredictSettings(
@@ -71,7 +71,7 @@ class DetectionEvaluator:
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
-        from coordcore_detection.evaluate.evaluate import evaluate
+        from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
         truth = truth_from_examples(evaluation.examples, evaluation.quantisation)
@@ -91,11 +91,11 @@ class DetectionEvaluator:
         """Ask about the first `count` images and write predictions.jsonl, but for those that it holds already."""
         from coordcore_detection.evaluate import distributions
         from coordcore_detection.evaluate.truth_sources import example_key
-        from coordcore_detection.predict import predict, prediction_files
+        from coordcore_detection.predict import asking, prediction_files
 
         settings = self.config.settings()
-        loaded = predict.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
-        header = predict.header(evaluation.checkpoint, loaded, settings)
+        loaded = asking.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
+        header = asking.header(evaluation.checkpoint, loaded, settings)
         path = evaluation.output / PREDICTIONS
         try:
             rows = prediction_files.resume(path, header)
@@ -109,7 +109,7 @@ class DetectionEvaluator:
         evaluation.log(f"asks about {len(left)} images")
         watch = distributions.Distributions()
         with prediction_files.appending(path, header) as add:
-            for row in predict.predict(
+            for row in asking.predict(
                 loaded.model,
                 loaded.processor,
                 (truth[index] for index in left),  # drawn or decoded only now

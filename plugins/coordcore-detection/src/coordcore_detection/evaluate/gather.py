@@ -22,7 +22,7 @@ _NAMED = 3  # images, labels or reasons named in a note
 
 
 @attrs.define
-class Book:
+class Account:
     """What is worth telling the reader: counts by name, and a note for each that is not zero."""
 
     counts: dict[str, int] = attrs.field(factory=dict)
@@ -79,13 +79,13 @@ class Truth:
             "sha256": self.digest,
         }
 
-    def predicted(self, answers: Sequence[Row | None], book: Book) -> tuple[Flat, Floats]:
+    def predicted(self, answers: Sequence[Row | None], account: Account) -> tuple[Flat, Floats]:
         """The boxes of the answers, with finite scores. Labels that are new get ids after those of the truth."""
         given = [(index, box) for index, row in enumerate(answers) if row is not None for box in row.boxes]
         boxes = np.array([box.box for _, box in given], dtype=np.float64).reshape(-1, 4)
         broken = ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1))
         boxes[broken] = 0.0
-        book.count(
+        account.count(
             "broken_boxes",
             int(broken.sum()),
             f"{broken.sum()} predicted boxes are none (x2 < x1, y2 < y1, or no numbers): they overlap nothing",
@@ -93,13 +93,13 @@ class Truth:
         scores = np.array([box.score for _, box in given], dtype=np.float64)
         lacking = ~np.isfinite(scores)
         scores[lacking] = (scores[~lacking].min() if not lacking.all() else 0.0) - 1.0
-        book.count(
+        account.count(
             "unscored_boxes",
             int(lacking.sum()),
             f"{lacking.sum()} predicted boxes have no score (NaN): ranked last, and left out of the calibration error",
         )
         strange = ~lacking & ((scores < 0) | (scores > 1))
-        book.count(
+        account.count(
             "scores_outside_0_1",
             int(strange.sum()),
             f"{strange.sum()} scores lie outside 0..1: left out of the calibration error",
@@ -112,7 +112,7 @@ class Truth:
         return flat, scores
 
 
-def by_image(truth: Truth, rows: Iterable[Row], book: Book) -> list[Row | None]:
+def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | None]:
     """The row of each image of the truth."""
     answers: list[Row | None] = [None] * len(truth.keys)
     unknown: dict[str, None] = {}
@@ -143,15 +143,15 @@ def by_image(truth: Truth, rows: Iterable[Row], book: Book) -> list[Row | None]:
         ("missing_images", missing, "images have no prediction: counted as empty answers"),
         ("repeated_images", list(repeated), "images have several predictions: the last one counts"),
     ):
-        book.count(name, len(images), f"{len(images)} {note} ({some(images)})")
+        account.count(name, len(images), f"{len(images)} {note} ({some(images)})")
     unseen = [row.image for row in answers if row is not None and not was_seen(row)]
-    book.count(
+    account.count(
         "unopened_images",
         len(unseen),
         f"{len(unseen)} images could not be opened: counted as empty answers ({some(unseen)})",
     )
     unread = [part for row in answers if row is not None and was_seen(row) for part in row.unread]
-    book.count("unread_parts", len(unread), _reasons([part.reason for part in unread]))
+    account.count("unread_parts", len(unread), _reasons([part.reason for part in unread]))
     return answers
 
 

@@ -16,12 +16,17 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
-"""COCO's: .50, .55 ... .95. Bit i of a mask below speaks of threshold i."""
+"""COCO's: .50, .55 ... .95."""
 
 MAX_DETECTIONS = 100
 """COCO scores the best hundred boxes of an image and label."""
 
-_ALL = (1 << len(IOU_THRESHOLDS)) - 1
+AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
+"""COCO's size classes, by the area of the box: records hold no masks, whose area COCO's own annotations use."""
+
+_BITS = len(IOU_THRESHOLDS)
+_ALL_SIZES = (1 << _BITS) - 1
+_ALL = (1 << _BITS * (1 + len(AREAS))) - 1
 _PAIRS_AT_ONCE = 1_000_000
 
 
@@ -47,8 +52,11 @@ class Matches:
     pair, iou: the true box paired with it and their IoU, -1 and 0 without one. Pairs are made by falling IoU, each box
     in one pair at most: scores play no part, and the pairs at any IoU threshold are those whose IoU reaches it.
     in_crowd: the largest share of its area inside one crowd region; such a box is no mistake.
-    found, ignored: one bit for each of IOU_THRESHOLDS, by COCO's rule: boxes by falling score, each takes the best true
-    box that is still free, else a crowd region, and is then ignored. Boxes past MAX_DETECTIONS are ignored.
+    found, ignored: masks by COCO's rule: boxes by falling score, each takes the best true box that is still free, else
+    a crowd region or a true box of another size class, and is then ignored. Boxes past MAX_DETECTIONS are ignored, and
+    those of another size class that find nothing. Bit i speaks of threshold i whatever the size, bit 10 a + i of the
+    a-th of AREAS.
+    place: among the boxes of the image (and label) by falling score, from 0.
     """
 
     pair: Ints
@@ -56,12 +64,25 @@ class Matches:
     in_crowd: Floats
     found: Ints
     ignored: Ints
+    place: Ints
+
+    def of_all_sizes(self) -> tuple[Ints, Ints]:
+        """`found` and `ignored` without the bits of size classes."""
+        return self.found & _ALL_SIZES, self.ignored & _ALL_SIZES
 
 
-def bits(masks: Ints) -> Bools:
-    """[n] masks as [n, 10] booleans, one column for each of IOU_THRESHOLDS."""
-    flags: Bools = (masks[:, None] >> np.arange(len(IOU_THRESHOLDS))) & 1 == 1
+def bits(masks: Ints, area: int = 0) -> Bools:
+    """[n] masks as [n, 10] booleans, one column for each of IOU_THRESHOLDS. area: 0 for every size, else of AREAS."""
+    flags: Bools = (masks[:, None] >> np.arange(area * _BITS, (area + 1) * _BITS)) & 1 == 1
     return flags
+
+
+def in_areas(boxes: Floats) -> Bools:
+    """[1 + areas, n]: whether the boxes, [n, 4], are of every size, which they are, and of each of AREAS."""
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return np.stack(
+        [np.ones(len(boxes), dtype=bool), *((low <= area) & (area <= high) for low, high in AREAS.values())]
+    )
 
 
 def match(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool) -> Matches:
@@ -76,11 +97,20 @@ def match(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_labe
     pair, iou = _pair(at[~on_crowd], to[~on_crowd], overlap[~on_crowd], len(predicted), len(truth))
     rank = np.empty(len(predicted), dtype=np.int64)
     rank[np.argsort(-scores, kind="stable")] = np.arange(len(predicted))
-    late = _place_in_group(_groups(predicted, by_label), rank) >= MAX_DETECTIONS
+    place = _place_in_group(_groups(predicted, by_label), rank)
+    late = place >= MAX_DETECTIONS
     close = (overlap >= IOU_THRESHOLDS[0]) & ~late[at]
-    found, ignored = _coco(at[close], to[close], overlap[close], on_crowd[close], rank, len(truth))
+    found, ignored = _coco(at[close], to[close], overlap[close], rank, crowd, _area_masks(truth.boxes))
+    ignored |= ~found & (_ALL ^ _area_masks(predicted.boxes))
     ignored[late] = _ALL
-    return Matches(pair=pair, iou=iou, in_crowd=in_crowd, found=found, ignored=ignored)
+    return Matches(pair=pair, iou=iou, in_crowd=in_crowd, found=found, ignored=ignored, place=place)
+
+
+def _area_masks(boxes: Floats) -> Ints:
+    """[n]: all bits of the size classes that a box belongs to, and those of every size."""
+    bits_of = np.array([_ALL_SIZES << _BITS * area for area in range(1 + len(AREAS))], dtype=np.int64)
+    masks: Ints = bits_of @ in_areas(boxes)
+    return masks
 
 
 def candidates(truth: Flat, crowd: Bools, predicted: Flat, *, by_label: bool) -> tuple[Ints, Ints, Floats]:
@@ -144,23 +174,31 @@ def _pair(at: Ints, to: Ints, iou: Floats, predicted: int, truth: int) -> tuple[
     return pair, best
 
 
-def _coco(at: Ints, to: Ints, overlap: Floats, crowd: Bools, rank: Ints, truth: int) -> tuple[Ints, Ints]:
-    """Masks of thresholds at which each box finds a true one, or only a crowd region (cocoeval's evaluateImg)."""
-    found, ignored = np.zeros(len(rank), dtype=np.int64), np.zeros(len(rank), dtype=np.int64)
-    reached = (1 << np.searchsorted(IOU_THRESHOLDS, overlap, side="right")) - 1
-    wanting, free = [_ALL] * len(rank), [_ALL] * truth
-    # Of equal IoUs cocoeval takes the last one, and crowd regions only when there is nothing else.
-    order = np.lexsort((-to, -overlap, crowd, rank[at]))
-    for p, t, mask, is_crowd in _columns(at[order], to[order], reached[order], crowd[order]):
-        if is_crowd:
-            taken = wanting[p] & mask
+def _coco(at: Ints, to: Ints, overlap: Floats, rank: Ints, crowd: Bools, areas: Ints) -> tuple[Ints, Ints]:
+    """Masks of thresholds and sizes at which each box finds a true one, or only one that does not count.
+
+    As cocoeval's evaluateImg, for all sizes in one pass. crowd, areas: [m], of the true boxes.
+    """
+    reached = ((1 << np.searchsorted(IOU_THRESHOLDS, overlap, side="right")) - 1) * (_ALL // _ALL_SIZES)
+    counts = np.where(crowd, 0, areas)[to]
+    # Each pair twice: what counts is taken before what does not; of equal IoUs cocoeval takes the last one.
+    allowed = np.concatenate([reached & counts, reached & ~counts])
+    spare = np.repeat([False, True], len(at))
+    at, to, overlap = np.tile(at, 2), np.tile(to, 2), np.tile(overlap, 2)
+    order = np.lexsort((-to, -overlap, spare, rank[at]))
+    order = order[allowed[order] != 0]
+    wanting, free = [_ALL] * len(rank), [_ALL] * len(crowd)
+    found, ignored = [0] * len(rank), [0] * len(rank)
+    for p, t, mask, is_spare, is_crowd in _columns(*(column[order] for column in (at, to, allowed, spare, crowd[to]))):
+        taken = wanting[p] & mask & free[t]
+        wanting[p] ^= taken
+        if not is_crowd:  # a crowd region takes any number of boxes
+            free[t] ^= taken
+        if is_spare:
             ignored[p] |= taken
         else:
-            taken = wanting[p] & mask & free[t]
-            free[t] ^= taken
             found[p] |= taken
-        wanting[p] ^= taken
-    return found, ignored
+    return np.array(found, dtype=np.int64), np.array(ignored, dtype=np.int64)
 
 
 def _columns(*arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:

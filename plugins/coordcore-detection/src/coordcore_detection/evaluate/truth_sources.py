@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,17 +13,13 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.coords import Quantisation
+from coordcore.quantisation import Outside
+from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
+from coordcore.records.geometry import bounds
 from coordcore.records.images import open_example_image, open_upright
+from coordcore.records.record import RecordError, parse_objects, parse_record, record_lines
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.evaluate.truth_records import (
-    Outside,
-    Reading,
-    RecordObject,
-    Space,
-    corners,
-    parse,
-    read_objects,
-)
+from coordcore_detection.evaluate.truth_records import read_objects
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -56,7 +52,7 @@ def truth_from_records(
     """
     if space not in get_args(Space):
         raise InputError(f"space must be {', '.join(get_args(Space))}, got {space!r}")
-    reading = Reading(space=space, quantisation=quantisation, outside=outside)  # type: ignore[arg-type]
+    rules = Rules(space=space, outside=outside)  # type: ignore[arg-type]
     messages: list[dict[str, Any]] = [{"role": "user", "content": f"<image>{question}"}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
@@ -64,10 +60,10 @@ def truth_from_records(
     images: list[TruthImage] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in record_lines(path):
         try:
-            record = parse(line)
-            boxes, labels, crowd = read_objects(record, reading)
+            record = parse_record(line)
+            boxes, labels, crowd = read_objects(record, rules, quantisation)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -96,22 +92,7 @@ def truth_from_records(
     return images
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-
-
 # --- examples -------------------------------------------------------------------------------------------------------
-
-
-class _Answer(msgspec.Struct):
-    objects: list[RecordObject]
-
-
-_ANSWERS = msgspec.json.Decoder(_Answer)
 
 
 def truth_from_examples(examples: ExampleSource, quantisation: Quantisation) -> Sequence[TruthImage]:
@@ -158,18 +139,17 @@ def _from_example(example: Example, key: str, quantisation: Quantisation) -> Tru
     image = opener()
     size = np.array([image.width, image.height] * 2, dtype=np.float64)
     objects = _answer(example.messages[-1]["content"])
-    reading = Reading(space="bin", quantisation=quantisation, outside="error")
-    units = [corners(one, f"objects[{number}]", reading) for number, one in enumerate(objects)]
+    units = [bounds(item.values) for item in objects]
     if example.geometries:  # the answer holds coord tokens; what the builder says of them may be finer
         if len(example.geometries) != len(objects):
             raise InputError(f"has {len(example.geometries)} geometries, but its answer speaks of {len(objects)}")
-        units = [_bounds(one.values) for one in example.geometries]
+        units = [bounds(geometry.values) for geometry in example.geometries]
     array = np.array(units, dtype=np.float64).reshape(-1, 4)
     return TruthImage(
         key=key,
         width=image.width,
         height=image.height,
-        labels=tuple(one.desc for one in objects),
+        labels=tuple(item.desc for item in objects),
         boxes=quantisation.decode(array, size),
         crowd=np.zeros(len(objects), dtype=bool),
         open=opener,
@@ -179,12 +159,10 @@ def _from_example(example: Example, key: str, quantisation: Quantisation) -> Tru
     )
 
 
-def _answer(text: str) -> list[RecordObject]:
+def _answer(text: str) -> list[Annotation]:
+    """What an answer in CoordJSON says, with bins as coord tokens or as numbers; read as strictly as a record."""
     try:
-        return _ANSWERS.decode(_COORD.sub(r"\1", text).encode()).objects
-    except msgspec.DecodeError as error:
+        objects = parse_objects(msgspec.json.decode(_COORD.sub(r"\1", text)))
+    except (msgspec.DecodeError, RecordError) as error:
         raise InputError(f"the answer is no list of objects in CoordJSON ({error}): {text[:80]!r}") from error
-
-
-def _bounds(values: Sequence[float]) -> tuple[float, float, float, float]:
-    return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    return [read_annotation(item, f"objects[{index}]", Rules(space="bin")) for index, item in enumerate(objects)]

@@ -1,1 +1,1 @@
-"""From a checkpoint to predicted boxes."""
+"""A checkpoint asked about images: `asking` does it, and prediction files hold the answers."""

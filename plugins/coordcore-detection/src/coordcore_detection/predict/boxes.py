@@ -10,7 +10,7 @@ import numpy as np
 from coordcore.coords import Quantisation
 from coordcore.errors import RunError
 from coordcore.records.answers import AnswerObject, Unread, parse_answer
-from coordcore.records.geometry import overlaps
+from coordcore.records.geometry import bounds, overlaps
 from coordcore_detection.decode.decoding import Coords
 from coordcore_detection.decode.tokens import TokenBytes
 from coordcore_detection.evaluate.truth import TruthImage
@@ -49,10 +49,10 @@ def read_row(
     reader = _Reader(truth, log_probability, coordinate, coords, np.array(complete, dtype=np.int64))
     boxes: list[Box] = []
     unread = list(answer.unread)
-    for one in answer.objects:
-        box = reader.box(one, settings, quantisation)
+    for found in answer.objects:
+        box = reader.box(found, settings, quantisation)
         if box is None:
-            unread.append(Unread(at=f"{one.at}.{one.kind}", reason="coord tokens spelled out in other tokens"))
+            unread.append(Unread(at=f"{found.at}.{found.kind}", reason="coord tokens spelled out in other tokens"))
         else:
             boxes.append(box)
     _mark_duplicates(boxes)
@@ -82,15 +82,15 @@ class _Reader:
         self.start = np.concatenate([[0], complete[:-1]]) if len(complete) else complete
         self.stop = np.maximum(complete, self.start + 1)
 
-    def box(self, one: AnswerObject, settings: PredictSettings, quantisation: Quantisation) -> Box | None:
-        written = [self._tokens(span) for span in one.coord_spans]
+    def box(self, found: AnswerObject, settings: PredictSettings, quantisation: Quantisation) -> Box | None:
+        written = [self._tokens(span) for span in found.coord_spans]
         at = np.array([place for places in written for place in places if self.coordinate[place] >= 0], dtype=np.int64)
-        if len(at) != len(one.bins):
+        if len(at) != len(found.bins):
             return None
         rows = self.coordinate[at]
         scores = scores_of(
             Evidence(
-                description=self.log_probability[self._tokens(one.desc_span)],
+                description=self.log_probability[self._tokens(found.desc_span)],
                 coordinates=self.log_probability[at],
                 entropy=self.coords.entropy[rows],
                 log_mass=self.coords.log_mass[rows],
@@ -101,9 +101,9 @@ class _Reader:
         pick, values = _corners(self.coords.value[rows])
         pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
         return Box(
-            label=one.desc,
+            label=found.desc,
             box=_four(pixels, 6),
-            bins=_bounds(one.bins),
+            bins=bounds(found.bins),
             score=_short(settings.calibration.apply(score) if settings.calibration else score),
             scores={name: _short(value) for name, value in scores.items()},
             spread=_four(self.coords.spread[rows][pick], 3),
@@ -124,10 +124,6 @@ def _corners(values: Array) -> tuple[Array, Array]:
     x, y = values[::2], values[1::2]
     pick = np.array([2 * x.argmin(), 2 * y.argmin() + 1, 2 * x.argmax(), 2 * y.argmax() + 1])
     return pick, values[pick]
-
-
-def _bounds(bins: Sequence[int]) -> tuple[int, int, int, int]:
-    return min(bins[::2]), min(bins[1::2]), max(bins[::2]), max(bins[1::2])
 
 
 def _four(values: Array, digits: int) -> tuple[float, float, float, float]:

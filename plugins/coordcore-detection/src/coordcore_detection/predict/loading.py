@@ -145,16 +145,17 @@ def _is_live(folder: Path) -> bool:
 
 
 def _plan(run: Path) -> Plan:
-    from coordcore_train.run.prepare import load_run
+    from coordcore_train.run.plan import load_run
 
     return load_run(run)
 
 
 def _live(plan: Plan, checkpoint: Path) -> Any:
     """The model as it trained. The adapter's layers sit in the plain model, which `generate` knows how to drive."""
-    from coordcore_train.checkpoint.merge.in_memory import load_live
+    from coordcore.discovery import discover
+    from coordcore_train.engine import engine_of
 
-    model: Any = load_live(plan, checkpoint)
+    model: Any = engine_of(discover()).bind(plan, checkpoint)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -162,7 +163,7 @@ def _as_trained(processor: Any, run: Path, device: str) -> None:
     """Show images as large as training did; on a CPU, use as many threads."""
     import tomli
 
-    from coordcore_train.run.prepare import set_threads
+    from coordcore_train.run.launch import set_threads
 
     # Read as it is: a merged checkpoint can be asked without the plugins that the manifest names.
     train = tomli.loads(RunDir(run).manifest.read_text(encoding="utf-8")).get("train", {})

@@ -125,3 +125,8 @@ def png(figure: Figure) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
     return data.getvalue()
+
+
+def file_name(name: str) -> str:
+    """`name` with a hyphen for everything that a file name had better not hold."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)

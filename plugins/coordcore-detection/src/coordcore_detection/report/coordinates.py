@@ -10,7 +10,7 @@ import numpy as np
 
 from coordcore.coords import NUM_BINS, Quantisation
 from coordcore_detection.evaluate.distributions import Distribution
-from coordcore_detection.evaluate.evaluate import Evaluated
+from coordcore_detection.evaluate.evaluation import Evaluated
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.report import charts
 from coordcore_detection.report.page import Group, Picture, short

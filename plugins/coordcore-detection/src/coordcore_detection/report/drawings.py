@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coordcore import InputError
-from coordcore_detection.evaluate.evaluate import Evaluated
+from coordcore_detection.evaluate.evaluation import Evaluated
 from coordcore_detection.evaluate.matching import Floats, Ints
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.report.charts import ORANGE, SKY

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coordcore_detection.evaluate.evaluate import Evaluated
+from coordcore_detection.evaluate.evaluation import Evaluated
 from coordcore_detection.evaluate.matching import Bools, Floats, Ints
 from coordcore_detection.evaluate.results import Result
 from coordcore_detection.report import charts

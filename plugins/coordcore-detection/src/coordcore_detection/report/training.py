@@ -1,4 +1,4 @@
-"""What a run folder tells of its training: metrics over time, learning rates, the rows it moved. Torch-free."""
+"""What a run folder tells of its training: metrics over time, learning rates, what its losses train on. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,59 +6,87 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
-import numpy as np
 
-from coordcore import InputError
-from coordcore.coords import NUM_BINS
+from coordcore import kinds
+from coordcore.components import Selected
+from coordcore.errors import InputError, ManifestError
+from coordcore.manifest import load
 from coordcore_detection.report import charts
 from coordcore_detection.report.page import Picture
-from coordcore_train.checkpoint.tensorfile import Stored, read_bytes, tensors_in
-from coordcore_train.run.folder import RunDir
+
+# The files of a run folder, as its documentation names them: a report is written where coordcore-train is not, too.
+_MANIFEST, _METRICS = "manifest.resolved.toml", "metrics.jsonl"
 
 _CHECKPOINT_METRICS = ("AP", "AP50", "F1", "mean_iou")
 _FAR_APART = 20.0
 
 
+@attrs.frozen(kw_only=True)
+class SoftTarget:
+    """The Gaussian that a loss trains coord positions on. loss: its manifest path. sigma: in bins."""
+
+    loss: str
+    sigma: float
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Run:
-    """A run folder, read. name: from the manifest. text: the resolved manifest. metrics: the rows of metrics.jsonl."""
+    """A run folder, read.
+
+    name: from the manifest. text: the resolved manifest. metrics: the rows of metrics.jsonl. units: of each part of
+    the loss by its name in the metrics, "text_ce/ce". soft_target: None when no loss has one. Both are what the
+    components say of themselves: nothing where a plugin of the run is not installed.
+    """
 
     path: Path
     name: str
     text: str
-    manifest: Mapping[str, Any]
     metrics: Sequence[Mapping[str, float]]
+    units: Mapping[str, str]
+    soft_target: SoftTarget | None
 
-    @property
-    def sigma(self) -> tuple[str, float] | None:
-        """The loss that trains on a Gaussian soft target, as the manifest writes it, and its width in bins."""
-        for name, config in self.manifest.get("loss", {}).items():
-            if isinstance(config, Mapping) and isinstance(config.get("sigma"), float | int) and config["sigma"] > 0:
-                return f"loss.{name}", float(config["sigma"])
-        return None
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run folder."""
+    return (path / _MANIFEST).is_file()
 
 
 def find_run(path: Path) -> Path | None:
     """The run folder that `path` is or lies in, up to three folders down; None when it belongs to no run."""
     absolute = path.absolute()
-    return next((one for one in (absolute, *absolute.parents[:3]) if RunDir(one).manifest.is_file()), None)
+    return next((folder for folder in (absolute, *absolute.parents[:3]) if is_run(folder)), None)
 
 
 def read_run(path: Path) -> Run:
     """Raises InputError for a folder that holds no readable manifest."""
     import tomli
 
-    folder = RunDir(path)
+    file = path / _MANIFEST
     try:
-        text = folder.manifest.read_text(encoding="utf-8")
-        manifest = tomli.loads(text)
+        text = file.read_text(encoding="utf-8")
+        name = str(tomli.loads(text).get("name", path.name))
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
-        raise InputError(f"{folder.manifest}: cannot be read: {error}") from error
-    name = manifest.get("name", path.name)
-    return Run(path=path, name=str(name), text=text, manifest=manifest, metrics=list(_rows(folder.metrics)))
+        raise InputError(f"{file}: cannot be read: {error}") from error
+    losses = _losses(file)
+    targets = {loss.path: loss.component.soft_target(loss.config) for loss in losses}
+    return Run(
+        path=path,
+        name=name,
+        text=text,
+        metrics=list(_rows(path / _METRICS)),
+        units={f"{loss.component.name}/{part}": unit for loss in losses for part, unit in loss.component.units.items()},
+        soft_target=next((SoftTarget(loss=loss, sigma=sigma) for loss, sigma in targets.items() if sigma), None),
+    )
+
+
+def _losses(manifest: Path) -> tuple[Selected, ...]:
+    """The losses of a run; none when its plugins are not all installed here, which the report can do without."""
+    try:
+        return load(manifest).manifest.of(kinds.LOSS)
+    except ManifestError:
+        return ()
 
 
 def _rows(path: Path) -> Iterator[dict[str, float]]:
@@ -76,6 +104,11 @@ def _rows(path: Path) -> Iterator[dict[str, float]]:
 # --- metrics over time ----------------------------------------------------------------------------------------------
 
 
+def plots(run: Run) -> list[Picture]:
+    """Everything below."""
+    return [*loss_plots(run), *rate_plots(run), *checkpoint_plots(run)]
+
+
 def loss_plots(run: Run) -> list[Picture]:
     """The loss, each of its parts and diagnostics, and the gradient norm: in training, and on what was held out."""
     train = _columns([row for row in run.metrics if "loss" in row])
@@ -91,29 +124,17 @@ def loss_plots(run: Run) -> list[Picture]:
         section, _, part = name.partition("/")
         pictures.append(
             charts.lines(
-                f"training-{_file_name(name)}",
+                f"training-{charts.file_name(name)}",
                 series,
                 title=f"{part} of {section}" if part else _TITLES[name],
                 x="optimizer step",
-                y=_UNITS.get(part or name, part or name),
+                y=run.units.get(name, part) if part else "norm" if name == "grad_norm" else name,
             )
         )
     return pictures
 
 
 _TITLES = {"loss": "loss: the weighted sum of all parts", "grad_norm": "gradient norm before clipping"}
-_UNITS = {
-    "ce": "nats per token",
-    "soft_ce": "nats per token",
-    "gate": "nats per token",
-    "text_gate": "nats per token",
-    "w1": "share of the bin range",
-    "mae": "bins",
-    "coord_mass": "probability",
-    "p_target": "probability",
-    "top5": "share of coordinates",
-    "grad_norm": "norm",
-}
 
 
 def rate_plots(run: Run) -> list[Picture]:
@@ -176,55 +197,3 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[list[float]
                 steps.append(row["step"])
                 values.append(value)
     return found
-
-
-def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
-
-
-# --- offset rows ----------------------------------------------------------------------------------------------------
-
-
-def offset_plots(run: Run) -> list[Picture]:
-    """The norm of each coord token's offset in the last checkpoint, embedding and head apart where they differ."""
-    checkpoint = RunDir(run.path).last_checkpoint()
-    if checkpoint is None:
-        return []
-    tables = {stored.name.rpartition(".")[2]: _matrix(stored) for stored in _offsets(checkpoint)}
-    return [
-        charts.lines(
-            f"offset-norms-{_file_name(name)}",
-            [charts.Line(name="", x=range(NUM_BINS), y=np.linalg.norm(rows, axis=1).tolist())],
-            title=_TABLES.get(name, name) if len(tables) > 1 else "offset of each coord token",
-            x="bin k",
-            y="Euclidean norm of the row",
-            caption=f"{checkpoint.name}: {rows.shape[1]} numbers in each row",
-        )
-        for name, rows in tables.items()
-    ]
-
-
-_TABLES = {"embed_offset": "offset of each input row", "head_offset": "offset of each head row"}
-
-
-def _offsets(checkpoint: Path) -> Iterator[Stored]:
-    """The tensors that are one row for each bin and call themselves an offset."""
-    for file in sorted(checkpoint.glob("*.safetensors")):
-        for stored in tensors_in(file):
-            if len(stored.shape) == 2 and stored.shape[0] == NUM_BINS and "offset" in stored.name:
-                yield stored
-
-
-def _matrix(stored: Stored) -> np.ndarray[Any, np.dtype[np.float64]]:
-    data = bytearray(stored.size)
-    read_bytes(stored, memoryview(data))
-    if stored.dtype == "BF16":  # the upper half of a float32
-        numbers = (np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16).view(np.float32)
-    elif stored.dtype in _NUMPY:
-        numbers = np.frombuffer(data, dtype=_NUMPY[stored.dtype])
-    else:
-        raise InputError(f"{stored.file}: {stored.name} is of type {stored.dtype}; expected {', '.join(_NUMPY)}, BF16")
-    return numbers.reshape(stored.shape).astype(np.float64)
-
-
-_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}

@@ -1,4 +1,4 @@
-"""Finds the base checkpoint that `[model] base` names, importing neither its package nor transformers. Torch-free."""
+"""Finds the base checkpoint that `[model] base` names, and gives it coord tokens if the run says so. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import importlib.util
 import os
 from pathlib import Path
 
+from coordcore.components import COORD_TOKENS
+from coordcore.coords import MissingCoordTokensError
 from coordcore.errors import InputError
-from coordcore.manifest.sections import PACKAGE, is_hub_id
+from coordcore.manifest.sections import PACKAGE, Manifest, is_hub_id
+from coordcore.quantisation import quantisation, require_same
+from coordcore_train.checkpoint.folder import read_checkpoint_info, read_vocab
 
 
 def resolve_base(base: str, folder: Path | None = None) -> Path | None:
@@ -26,6 +30,47 @@ def resolve_base(base: str, folder: Path | None = None) -> Path | None:
     if is_hub_id(base):
         return _in_hub_cache(base)
     raise InputError(f"no such folder: {path}")
+
+
+def base_checkpoint(manifest: Manifest) -> Path:
+    """The folder of a run's base, with coord tokens: expanded into the cache when `[vocab]` asks and they are missing.
+
+    A hub id that is not in the local cache is downloaded. Raises InputError when there is no such base, when a
+    component needs coord tokens, the base has none and there is no `[vocab]` section, and for another convention.
+    """
+    base = resolve_base(manifest.model.base) or _from_hub(manifest.model.base)
+    spec = quantisation(manifest.coords.quantisation)
+    try:
+        read_vocab(base)
+    except MissingCoordTokensError:
+        if manifest.vocab is not None:
+            from coordcore_train.checkpoint.expand import cached_expansion
+
+            return cached_expansion(
+                base, initialiser=manifest.vocab.initialiser, seed=manifest.vocab.seed, quantisation=spec
+            )
+        if COORD_TOKENS in manifest.capabilities():
+            raise InputError(
+                f"model.base: {base} has no coord tokens; add a [vocab] section, or expand it with `coordcore expand`"
+            ) from None
+    info = read_checkpoint_info(base)
+    if info is not None:
+        require_same(info.quantisation, spec, str(base), "coords.quantisation")
+    return base
+
+
+def _from_hub(name: str) -> Path:
+    """A checkpoint of the hub, from the local cache when offline."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"model.base: {name!r} is no folder here, and could not be had from the hub "
+            f"({type(error).__name__}); download it first, or name a local folder"
+        ) from error
 
 
 def hub_cache() -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +12,7 @@ import torch
 
 from coordcore.coords import DEFAULT_QUANTISATION, NUM_BINS, CoordVocab, Quantisation, ints_to_tokens, is_coord_token
 from coordcore.errors import InputError
-from coordcore.files import whole_folder
+from coordcore.files import cache_folder, whole_folder
 from coordcore_train.checkpoint.folder import (
     copy_files,
     read_added_tokens,
@@ -85,12 +84,12 @@ def cached_expansion(
 ) -> Path:
     """The folder of `expand(base, ...)`, made once and found again by the content of `base` and the settings.
 
-    cache_dir: `$COORDCORE_CACHE`, else `~/.cache/coordcore/expanded`, when None. Several processes may ask at the
-    same time: each writes beside, the first to rename wins. Raises as `expand`.
+    cache_dir: `expanded` in the cache folder (`coordcore.files.cache_folder`) when None. Several processes may ask at
+    the same time: each writes beside, the first to rename wins. Raises as `expand`.
     """
     base = Path(base).resolve()
     if cache_dir is None:
-        cache_dir = Path(os.environ.get("COORDCORE_CACHE") or Path.home() / ".cache/coordcore/expanded")
+        cache_dir = cache_folder() / "expanded"
     key = _content_key(base, [initialiser, seed, quantisation.as_dict()])
     target = Path(cache_dir) / f"{base.name}-{key[:16]}"
     if not target.exists():

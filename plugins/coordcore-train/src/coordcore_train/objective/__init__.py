@@ -15,7 +15,7 @@ are the two ways a chunk of positions goes through them, and `streaming` is the 
 from coordcore_train.objective.heads import CallableHead, Head, LinearHead
 from coordcore_train.objective.in_forward import loss_in_forward
 from coordcore_train.objective.objective import Objective, ObjectiveOutput, Part
-from coordcore_train.objective.targets import IGNORE, SCOPES, count_targets, make_targets
+from coordcore_train.objective.targets import IGNORE, SCOPES, make_targets
 
 __all__ = [
     "IGNORE",
@@ -26,7 +26,6 @@ __all__ = [
     "Objective",
     "ObjectiveOutput",
     "Part",
-    "count_targets",
     "loss_in_forward",
     "make_targets",
 ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from coordcore.errors import RunError
-from coordcore.protocols import LossTerm, Scope
+from coordcore.protocols import LossTerm, NotRequestedError, Scope
 from coordcore_train.objective.heads import Head
 from coordcore_train.objective.streaming import Excluded, accumulating
 
@@ -22,10 +22,10 @@ Terms = Sequence[tuple[str, LossTerm]]
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What does not change from batch to batch.
+    """What holds for a whole batch.
 
-    scales: part name -> weight / count. ids: [K] int64 on the device. offset_bins: [k] the bins of the head's offset
-    rows, None when there are none or some are no coord rows.
+    scales: part name -> weight / denominator. ids: [K] int64 on the device. offset_bins: [k] the bins of the head's
+    offset rows, None when there are none or some are no coord rows.
     """
 
     terms: Terms
@@ -50,6 +50,12 @@ class Chunk:
         return cls(
             coord=slice(min(first, coord), min(end, coord)), text=slice(max(first - coord, 0), max(end - coord, 0))
         )
+
+    @property
+    def rows(self) -> dict[Scope, slice]:
+        """The chunk's place among all positions of a scope; "token" has the coord positions first."""
+        coord, text = self.coord, self.text
+        return {"coord": coord, "text": text, "token": slice(coord.start + text.start, coord.stop + text.stop)}
 
 
 def chunks(coord: int, text: int, rows: int) -> Iterator[Chunk]:
@@ -83,18 +89,23 @@ class Batch:
             self.gradients[0] = torch.zeros_like(hidden, dtype=dtype)
         self._part = {name: number for number, name in enumerate(settings.scales)}
 
-    def charge(self, terms: Terms, positions: Mapping[Scope, Any], inputs: Sequence[Tensor]) -> list[Tensor | None]:
-        """Add a chunk's losses to the sums; the gradients of its share of the loss by `inputs`, None where unused."""
+    def charge(
+        self,
+        terms: Terms,
+        positions: Mapping[Scope, Any],
+        rows: Mapping[Scope, slice],
+        inputs: Sequence[Tensor],
+    ) -> list[Tensor | None]:
+        """Add a chunk's losses to the sums; the gradients of its share of the loss by `inputs`, None where unused.
+
+        positions: what the terms see. rows: which of all positions of a scope these are.
+        """
         total = None
+        trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         for owner, term in terms:
-            seen = positions[term.scope]
-            losses = term(seen)
-            if set(losses) != set(term.weights):
-                raise RunError(
-                    f"loss.{owner}: the term's weights name the parts {sorted(term.weights)}, "
-                    f"but it returned {sorted(losses)}; make them the same"
-                )
-            count = len(seen.labels if term.scope in ("text", "token") else seen.bins)
+            losses = _called(owner, term, positions[term.scope])
+            chosen = rows[term.scope]
+            count = chosen.stop - chosen.start
             for name, values in losses.items():
                 if not isinstance(values, Tensor) or not values.is_floating_point():
                     got = str(values.dtype) if isinstance(values, Tensor) else type(values).__name__
@@ -105,10 +116,17 @@ class Batch:
                         f"got {tuple(values.shape)}; do not reduce it"
                     )
                 part = f"{owner}/{name}"
-                value = values.to(self.dtype).sum()
+                values = values.to(self.dtype)
+                weights = self.targets.get(weights_key(part))
+                value = (values if weights is None else values * weights[chosen]).sum()
                 self.sums[self._part[part]] += value.detach()
                 scale = self.settings.scales[part]
                 if scale:
+                    if trains and count and not values.requires_grad:
+                        raise RunError(
+                            f"loss.{owner}: part {name!r} has a weight but no gradient, so it would train nothing; "
+                            "compute it from the logits without detach() or no_grad(), or give it weight 0"
+                        )
                     self.loss += value.detach() * scale
                     total = value * scale if total is None else total + value * scale
         if total is None or not total.requires_grad:
@@ -138,3 +156,36 @@ class Batch:
         for place, tensor in enumerate(self.head.parameters, start=1):
             if self.wanted[place] and self.gradients[place] is None:
                 self.gradients[place] = torch.zeros_like(tensor)
+
+
+def weights_key(part: str) -> str:
+    """Where the targets hold the position weights of a part, if it has any."""
+    return f"weights/{part}"
+
+
+def _called(owner: str, term: LossTerm, seen: Any) -> Mapping[str, Tensor]:
+    """The parts of a term. Raises RunError for other parts than it named, and when it changed what others read too."""
+    versions = {name: tensor._version for name, tensor in _tensors(seen)}
+    try:
+        losses = term(seen)
+    except NotRequestedError as error:
+        raise RunError(f"loss.{owner}: {error}") from error
+    for name, tensor in _tensors(seen):
+        if tensor._version != versions.get(name, tensor._version):
+            raise RunError(
+                f"loss.{owner}: the term changed positions.{name} in place; other terms read it too: copy it"
+            )
+    if set(losses) != set(term.weights):
+        raise RunError(
+            f"loss.{owner}: the term's weights name the parts {sorted(term.weights)}, "
+            f"but it returned {sorted(losses)}; make them the same"
+        )
+    return losses
+
+
+def _tensors(seen: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of positions by name. Those made under inference_mode have no version, and no gradient to spoil."""
+    for field in attrs.fields(type(seen)):
+        value = getattr(seen, field.name)
+        if isinstance(value, Tensor) and not value.is_inference():
+            yield field.name.lstrip("_"), value

@@ -8,7 +8,7 @@ Shape legend: n positions of one chunk, V vocabulary rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from coordcore.errors import RunError
 from coordcore.protocols import BoxPositions, CoordPositions, Scope, TextPositions
 from coordcore_train.objective.chunks import Batch, Chunk, Terms
 from coordcore_train.objective.heads import CallableHead
+from coordcore_train.objective.targets import origin_of
 
 _ELEMENTS_CPU = 2**22  # of one [n, V] tensor; a chunk makes a handful of them
 _ELEMENTS_ACCELERATOR = 2**25
@@ -44,7 +45,7 @@ class Dense:
             end = min(first + self._rows(), coord + text)
             chunk = Chunk.between(first, end, coord)
             index = torch.cat([targets["coord_index"][chunk.coord], targets["text_index"][chunk.text]])
-            self._chunk(terms, index, partial(self._positions, chunk))
+            self._chunk(terms, index, chunk.rows, partial(self._positions, chunk))
             first = end
 
     def run_boxes(self, terms: Terms) -> None:
@@ -52,14 +53,20 @@ class Dense:
         targets, first = self.batch.targets, 0
         while first < len(targets["boxes"]):
             boxes = targets["boxes"][first : first + max(self._rows() // 4, 1)]
-            self._chunk(terms, targets["coord_index"][boxes.flatten()], partial(self._boxes, boxes))
+            index, rows = targets["coord_index"][boxes.flatten()], slice(first, first + len(boxes))
+            self._chunk(terms, index, {"box": rows}, partial(self._boxes, boxes))
             first += len(boxes)
 
     def _rows(self) -> int:
         return _FIRST if self.columns is None else max(self.elements // self.columns, 1)
 
-    def _chunk(self, terms: Terms, index: Tensor, view: Callable[[Tensor], dict[Scope, Any]]) -> None:
-        """Charge the positions `index` [n], which `view` presents to the terms from their logits [n, V]."""
+    def _chunk(
+        self, terms: Terms, index: Tensor, rows: Mapping[Scope, slice], view: Callable[[Tensor], dict[Scope, Any]]
+    ) -> None:
+        """Charge the positions `index` [n], which `view` presents to the terms from their logits [n, V].
+
+        rows: which of all positions of a scope these are.
+        """
         batch = self.batch
         hidden = batch.hidden[index].requires_grad_(batch.wanted[0])
         tensors = [hidden, *batch.head.parameters]
@@ -70,7 +77,7 @@ class Dense:
             if self.columns is None:
                 self.columns = logits.shape[1]
                 _check_leaves(logits, tensors)
-            gradients = batch.charge(terms, view(logits), [tensors[place] for place in places])
+            gradients = batch.charge(terms, view(logits), rows, [tensors[place] for place in places])
         for place, gradient in zip(places, gradients, strict=True):
             if place == 0:
                 batch.add_to_hidden(index, gradient)
@@ -82,7 +89,11 @@ class Dense:
         targets, ids = self.batch.targets, self.batch.settings.ids
         bins, labels = targets["bins"][chunk.coord], targets["text_labels"][chunk.text]
         on_coord, on_text = logits[: len(bins)], logits[len(bins) :]
-        positions: dict[Scope, Any] = {"text": TextPositions(logits=on_text, labels=labels, coord_ids=ids)}
+        positions: dict[Scope, Any] = {
+            "text": TextPositions(
+                logits=on_text, labels=labels, coord_ids=ids, origin=origin_of(targets, None, chunk.text)
+            )
+        }
         if len(ids):
             labels = torch.cat([ids[bins], labels])
             positions["coord"] = CoordPositions(
@@ -90,14 +101,24 @@ class Dense:
                 bins=bins,
                 values=targets["values"][chunk.coord],
                 full_lse=on_coord.logsumexp(-1),
+                origin=origin_of(targets, chunk.coord, None),
             )
-        positions["token"] = TextPositions(logits=logits, labels=labels, coord_ids=ids)
+        positions["token"] = TextPositions(
+            logits=logits, labels=labels, coord_ids=ids, origin=origin_of(targets, chunk.coord, chunk.text)
+        )
         return positions
 
     def _boxes(self, boxes: Tensor, logits: Tensor) -> dict[Scope, Any]:
         targets = self.batch.targets
         logits = logits[:, self.batch.settings.ids].view(*boxes.shape, -1)
-        return {"box": BoxPositions(logits=logits, bins=targets["bins"][boxes], values=targets["values"][boxes])}
+        return {
+            "box": BoxPositions(
+                logits=logits,
+                bins=targets["bins"][boxes],
+                values=targets["values"][boxes],
+                origin=origin_of(targets, boxes[:, 0], None),
+            )
+        }
 
 
 def _check_leaves(logits: Tensor, known: list[Tensor]) -> None:

@@ -65,13 +65,14 @@ def loss_in_forward(
     objective: Objective,
     targets: Mapping[str, Tensor],
     counts: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
     *,
     surgeries: Sequence[ModelSurgery] = (),
 ) -> Iterator[list[ObjectiveOutput]]:
     """Within this context `model(...)` returns the loss, [1, 1, 1], where it would return logits.
 
-    model: a transformers model, or one that PEFT wraps; not the DDP wrapper, whose module it is. targets, counts: as
-    for `Objective`. The list that is handed out receives one ObjectiveOutput per call of the head.
+    model: a transformers model, or one that PEFT wraps; not the DDP wrapper, whose module it is. targets, counts,
+    weights: as for `Objective`. The list that is handed out receives one ObjectiveOutput per call of the head.
 
     The head's `forward` is replaced on the instance, so the projection runs inside the model's own forward, and no
     [B, T, V] tensor is ever made. What a model does to its logits afterwards would be done to the loss: raises
@@ -84,7 +85,9 @@ def loss_in_forward(
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(hidden: Tensor) -> Tensor:
-        output: ObjectiveOutput = objective(hidden, head_of(module, model, project, surgeries), targets, counts)
+        output: ObjectiveOutput = objective(
+            hidden, head_of(module, model, project, surgeries), targets, counts, weights
+        )
         outputs.append(output)
         return output.loss.view(1, 1, 1)
 

@@ -1,7 +1,17 @@
-"""The objective: loss terms over one batch, checked once, charged chunk by chunk (`chunks`)."""
+"""The objective: loss terms over one batch, checked once, charged chunk by chunk (`chunks`).
+
+A training step, in order:
+
+1. Batch: each example is encoded by the run's template and aligned with its geometries (`swift/template`, `align`).
+2. Targets: beside the collator, labels become indices, bins and boxes (`targets`); the trainer sums the step's counts.
+3. Hidden states: the model's forward runs up to its output head, where `in_forward` has put the objective.
+4. Objective: in that forward, chunk by chunk, logits, the terms' losses, their sums over the counts, and gradients.
+5. Backward and step: the gradients kept in 4 go on into the model; clipping, optimizer, log (`swift/trainer`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,26 +21,37 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from coordcore.coords import CoordVocab
-from coordcore.errors import InputError
-from coordcore.protocols import HeadOffset, LossTerm, Scope, TextTerm
-from coordcore_train.objective.chunks import Batch, Settings
+from coordcore.errors import InputError, RunError
+from coordcore.protocols import HeadOffset, LossTerm, Need, Scope
+from coordcore_train.objective.chunks import Batch, Settings, weights_key
 from coordcore_train.objective.dense import Dense
 from coordcore_train.objective.heads import Head, LinearHead
 from coordcore_train.objective.streamed import Streamed
 from coordcore_train.objective.streaming import Excluded
-from coordcore_train.objective.targets import SCOPES, count_targets
+from coordcore_train.objective.targets import SCOPES, scope_counts, targets_of, without_origin
 
 _ROWS_CPU = 256
 _ROWS_ACCELERATOR = 512
+_NEEDS: Mapping[Scope, frozenset[Need]] = {
+    "coord": frozenset({"full_lse", "origin"}),
+    "text": frozenset({"logits", "origin"}),
+    "token": frozenset({"logits", "origin"}),
+    "box": frozenset({"origin"}),
+}
 
 
 @attrs.frozen(kw_only=True)
 class Part:
-    """One part of one term: what is logged and weighted under one name."""
+    """One part of one term: what is logged and weighted under one name.
+
+    weighed: whether its positions may count differently. scheduled: whether its weight follows the training.
+    """
 
     name: str
     scope: Scope
     weight: float
+    weighed: bool
+    scheduled: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -42,13 +63,15 @@ class ObjectiveOutput:
 
 
 class Objective:
-    """Loss terms over one batch: `loss = sum over parts of weight * (sum over positions) / count`.
+    """Loss terms over one batch: `loss = sum over parts of weight * (sum over positions) / denominator`.
+
+    A part's denominator is the number of its positions, or the sum of their weights where the term weighs them.
 
     `terms`: (component name, term) pairs. `parts` lists what they return, `<component>/<part>`.
     `chunk_rows`: positions projected at a time. `chunk_columns`: vocabulary rows at a time. By device when None. They
     bound the memory, [chunk_rows, chunk_columns] float32, and change no result but its rounding.
-    Raises InputError for two parts of one name, a term without parts, a coord or box term without a vocabulary, and
-    chunks of less than one.
+    Raises InputError for two parts of one name, a term without parts, a coord or box term without a vocabulary, needs
+    that its scope does not have, and chunks of less than one.
     """
 
     def __init__(
@@ -66,7 +89,8 @@ class Objective:
         self.vocab = vocab
         self.chunk_rows = chunk_rows
         self.chunk_columns = chunk_columns
-        self._ids = torch.empty(0, dtype=torch.int64) if vocab is None else vocab.ids_tensor()
+        self._cpu_ids = torch.empty(0, dtype=torch.int64) if vocab is None else vocab.ids_tensor()
+        self._ids = self._cpu_ids
         self._last_id = -1 if vocab is None else max(vocab.ids)
         self._excluded = Excluded(() if vocab is None else vocab.ids)
         self._offset_bins: tuple[Tensor, Tensor | None] | None = None
@@ -81,13 +105,29 @@ class Objective:
                     f"loss.{owner}: scope {term.scope!r} needs coord tokens, and the base checkpoint has none; "
                     "add a [vocab] section to expand it"
                 )
+            unknown = set(term.needs) - _NEEDS[term.scope]
+            if unknown:
+                raise InputError(
+                    f"loss.{owner}: a term of scope {term.scope!r} may need {', '.join(sorted(_NEEDS[term.scope]))}, "
+                    f"got {', '.join(sorted(map(repr, unknown)))}"
+                )
+            weighed, scheduled = _option(term, "position_weights"), _option(term, "weights_at")
             for name, weight in term.weights.items():
-                parts.append(Part(name=f"{owner}/{name}", scope=term.scope, weight=float(weight)))
+                parts.append(
+                    Part(
+                        name=f"{owner}/{name}",
+                        scope=term.scope,
+                        weight=float(weight),
+                        weighed=weighed is not None,
+                        scheduled=scheduled is not None,
+                    )
+                )
         names = [part.name for part in parts]
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"loss part {name!r} is returned by two terms; give one of them another name")
         self.parts = tuple(parts)
+        self._sees_origin = any("origin" in term.needs for _, term in self.terms)
 
     def __call__(
         self,
@@ -95,12 +135,14 @@ class Objective:
         head: Head,
         targets: Mapping[str, Tensor],
         counts: Sequence[float] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> ObjectiveOutput:
         """Project the supervised positions only, charge them, and take the gradients there and then.
 
-        hidden: [B, T, H] or [N, H]. targets: from `make_targets`, on the same device.
-        counts: positions per scope (SCOPES order) to divide by: global counts over micro-batches and ranks; this
-            batch's own when None. A scope without positions contributes zero.
+        hidden: [B, T, H] or [N, H]. targets: from `make_targets` (and `weigh`), on the same device.
+        counts: the denominator of each part: `count` summed over micro-batches and ranks; this batch's own when None. A
+            part without positions contributes zero.
+        weights: the weight of each part, from `weights_at`; those that the terms state when None.
 
         The loss can be differentiated once (no gradient of a gradient), repeatedly if the graph is retained. Takes
         part in the graph even without a single position, so that every rank has a backward pass.
@@ -108,17 +150,71 @@ class Objective:
         Raises InputError when hidden states, head, targets and vocabulary do not belong together.
         """
         self._require_matching(hidden, head, targets)
-        output: ObjectiveOutput = self._charge(hidden, head, targets, counts)
+        counts = self.count(targets) if counts is None else counts
+        weights = [part.weight for part in self.parts] if weights is None else weights
+        by_part = zip(self.parts, weights, counts, strict=True)
+        scales = {part.name: weight / (count if count > 0 else 1) for part, weight, count in by_part}
+        output: ObjectiveOutput = self._charge(hidden, head, targets, scales)
         return output
+
+    @property
+    def reads_origin(self) -> bool:
+        """Whether a term reads where positions come from, so that the targets must tell."""
+        return self._sees_origin or any(part.weighed for part in self.parts)
+
+    def weigh(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`targets` with the weights of the positions of every part whose term gives some. On the CPU, once per batch.
+
+        Where positions come from is left out unless a term reads that in its positions too.
+
+        Raises RunError, with the term's name, for weights that are not one finite number >= 0 per position.
+        """
+        weighed = dict(targets)
+        for owner, term in self.terms:
+            weigh = _option(term, "position_weights")
+            if weigh is None:
+                continue
+            seen = targets_of(term.scope, targets, self._cpu_ids)
+            given = {**dict.fromkeys(term.weights, torch.ones(len(seen.bins))), **weigh(seen)}
+            for name, weights in given.items():
+                _require_weights(owner, term, name, weights, len(seen.bins))
+                weighed[weights_key(f"{owner}/{name}")] = weights.float()
+        return weighed if self._sees_origin else without_origin(weighed)
+
+    def count(self, targets: Mapping[str, Tensor]) -> list[float]:
+        """The denominator of each part in this batch, in the order of `parts`: positions, or the sum of their weights.
+
+        targets: on the CPU where terms weigh positions; else only shapes are read.
+        """
+        counts = scope_counts(targets)
+        return [
+            float(targets[weights_key(part.name)].double().sum()) if part.weighed else float(counts[part.scope])
+            for part in self.parts
+        ]
+
+    def weights_at(self, step: int, total_steps: int) -> list[float]:
+        """The weight of each part, in the order of `parts`, when `step` of `total_steps` steps are done.
+
+        Raises RunError for a schedule that does not give one finite number >= 0 for each of its parts.
+        """
+        weights: list[float] = []
+        for owner, term in self.terms:
+            schedule = _option(term, "weights_at")
+            now: Mapping[str, float] = term.weights if schedule is None else schedule(step, total_steps)
+            if set(now) != set(term.weights) or not all(0 <= weight < math.inf for weight in now.values()):
+                raise RunError(
+                    f"loss.{owner}: weights_at({step}, {total_steps}) must give a finite weight >= 0 for each of "
+                    f"{', '.join(term.weights)}, got {dict(now)}"
+                )
+            weights += [float(now[name]) for name in term.weights]
+        return weights
 
     # A compiled model calls it as it is: it is made of chunks whose number is data.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _charge(
-        self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor], counts: Sequence[float] | None
+        self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor], scales: Mapping[str, float]
     ) -> ObjectiveOutput:
         hidden = hidden.reshape(-1, hidden.shape[-1])
-        divisor = dict(zip(SCOPES, count_targets(targets) if counts is None else counts, strict=True))
-        scales = {part.name: part.weight / max(divisor[part.scope], 1) for part in self.parts}
         with torch.inference_mode(False):  # kept for training, whatever this call is for
             self._ids = self._ids.to(hidden.device)  # copied once, not at every step
         tensors = [hidden, *head.parameters]
@@ -148,6 +244,10 @@ class Objective:
                 f"hidden states {tuple(hidden.shape)} and labels {tuple(grid)} are of different positions; "
                 "make the targets from the labels of the same, uncut batch"
             )
+        if any(part.weighed and weights_key(part.name) not in targets for part in self.parts):
+            raise InputError("a loss weighs positions; call `targets = objective.weigh(targets)` before they are moved")
+        if self._sees_origin and "coord_examples" not in targets:
+            raise InputError("a loss reads where positions come from; give make_targets `examples` or `sizes`")
         if self.vocab is None:
             if len(targets["coord_index"]):
                 raise InputError("the targets hold coord tokens, and the objective was made without a vocabulary")
@@ -207,4 +307,23 @@ def run(batch: Batch) -> None:
 
 
 def _reads_logits(term: LossTerm) -> bool:
-    return term.scope in ("text", "token") and not (isinstance(term, TextTerm) and not term.full_logits)
+    return "logits" in term.needs
+
+
+def _require_weights(owner: str, term: LossTerm, name: str, weights: Tensor, count: int) -> None:
+    """Raise RunError unless `weights` are the position weights of a part of `term`. Reads values: on the CPU."""
+    if name not in term.weights:
+        raise RunError(
+            f"loss.{owner}: position_weights names a part {name!r}; the term's parts are {', '.join(term.weights)}"
+        )
+    if weights.shape != (count,) or not bool(weights.isfinite().all()) or bool((weights < 0).any()):
+        raise RunError(
+            f"loss.{owner}: position_weights must give part {name!r} one finite number >= 0 per position, shape "
+            f"({count},), got shape {tuple(weights.shape)}, values {weights.flatten()[:8].tolist()}; sizes that are "
+            "unknown are NaN: say with torch.where what such a position weighs"
+        )
+
+
+def _option(term: LossTerm, name: str) -> Any:
+    """One of the two functions that a term may have, or None."""
+    return getattr(term, name, None)

@@ -17,11 +17,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from coordcore.errors import RunError
-from coordcore.protocols import BoxPositions, CoordPositions, Scope
+from coordcore.protocols import BoxPositions, CoordPositions, Origin, Scope, requested
 from coordcore_train.objective.chunks import Batch, Chunk, Terms, chunks
 from coordcore_train.objective.heads import LinearHead
-from coordcore_train.objective.streaming import Slopes, VocabularyStream
+from coordcore_train.objective.streaming import SavedGradients, VocabularyStream
+from coordcore_train.objective.targets import origin_of
 
 
 @attrs.frozen(kw_only=True)
@@ -35,10 +35,15 @@ class StreamedText:
     coord_lse: Tensor
     text_lse: Tensor
     lse: Tensor
+    _origin: Origin | None
 
     @property
     def logits(self) -> Tensor:
-        raise RunError("a text term that says full_logits = False read positions.logits; say full_logits = True")
+        return requested(None, "logits")  # type: ignore[no-any-return]
+
+    @property
+    def origin(self) -> Origin:
+        return requested(self._origin, "origin")  # type: ignore[no-any-return]
 
 
 class Streamed:
@@ -64,7 +69,7 @@ class Streamed:
         self.trains_weight = any(batch.wanted[1 : 2 if bias is None else 3])
         # The gradient of the coord rows, and of their bias in the last column.
         self.by_coord = self.coord_rows.new_zeros(len(settings.ids), self.coord_rows.shape[1] + 1)
-        self.slopes: list[Slopes] = []
+        self.saved: list[SavedGradients] = []
 
     def run(self, terms: Terms) -> None:
         """Terms of every scope but "box"."""
@@ -72,7 +77,7 @@ class Streamed:
         scopes = {term.scope for _, term in terms}
         coord = len(targets["coord_index"]) if scopes & {"coord", "token"} else 0
         text = len(targets["text_index"]) if scopes & {"text", "token"} else 0
-        if "token" in scopes or any(term.scope == "coord" and term.full_lse for _, term in terms):
+        if "token" in scopes or any("full_lse" in term.needs for _, term in terms):
             for chunk in chunks(coord, text, rows):
                 self._chunk(terms, chunk, stream=True)
             return
@@ -94,8 +99,9 @@ class Streamed:
                     logits=logits.view(*boxes.shape, -1),
                     bins=targets["bins"][boxes],
                     values=targets["values"][boxes],
+                    origin=origin_of(targets, boxes[:, 0], None),
                 )
-                (by_logits,) = self.batch.charge(terms, {"box": positions}, [logits])
+                (by_logits,) = self.batch.charge(terms, {"box": positions}, {"box": chunk.coord}, [logits])
             if by_logits is not None:
                 self._coord_gradients(by_logits, hidden)
                 self.batch.add_to_hidden(index, by_logits @ self.coord_rows)
@@ -104,7 +110,7 @@ class Streamed:
         """The gradients of the head's own tensors, once every chunk has been charged."""
         batch, offset = self.batch, self.head.offset
         if self.trains_weight:
-            by_weight, by_bias = self.stream.weight_gradient(batch.hidden, self.slopes, self.by_coord)
+            by_weight, by_bias = self.stream.weight_gradient(batch.hidden, self.saved, self.by_coord)
             batch.add(1, by_weight)
             if self.bias is not None:
                 batch.add(2, by_bias)
@@ -130,7 +136,9 @@ class Streamed:
         self._leaf(rest)
         with torch.set_grad_enabled(self.differentiates):
             positions = self._positions(chunk, on_coord, on_text, on_label, rest if stream else None)
-            by_coord, by_text, by_label, by_rest = batch.charge(terms, positions, [on_coord, on_text, on_label, rest])
+            by_coord, by_text, by_label, by_rest = batch.charge(
+                terms, positions, chunk.rows, [on_coord, on_text, on_label, rest]
+            )
         if by_coord is None and by_text is None and by_label is None and by_rest is None:
             return
         by_columns = torch.cat([_or_zeros(by_coord, on_coord), _or_zeros(by_text, on_text)])
@@ -138,7 +146,9 @@ class Streamed:
         if self.trains_head:
             self._coord_gradients(by_columns, hidden)
         if self.trains_weight and stream:
-            self.slopes.append(Slopes(index=index, lse=rest.detach(), by_lse=by_rest, labels=labels, by_label=by_label))
+            self.saved.append(
+                SavedGradients(index=index, lse=rest.detach(), by_lse=by_rest, labels=labels, by_label=by_label)
+            )
         if self.trains_hidden:
             gradient = by_columns @ self.coord_rows
             if mean is not None:
@@ -152,8 +162,9 @@ class Streamed:
         """What terms see. rest: [n] log-sum-exp over all columns but the coord tokens', None where no term asks."""
         targets, ids = self.batch.targets, self.batch.settings.ids
         bins, values = targets["bins"][chunk.coord], targets["values"][chunk.coord]
+        coord_origin = origin_of(targets, chunk.coord, None)
         if rest is None:
-            return {"coord": CoordPositions(logits=on_coord, bins=bins, values=values)}
+            return {"coord": CoordPositions(logits=on_coord, bins=bins, values=values, origin=coord_origin)}
         coord_lse = torch.cat([_logsumexp(on_coord), _logsumexp(on_text)])
         lse = torch.logaddexp(rest, coord_lse)
         coord, labels = len(bins), targets["text_labels"][chunk.text]
@@ -165,11 +176,14 @@ class Streamed:
             coord_lse=coord_lse[coord:],
             text_lse=rest[coord:],
             lse=lse[coord:],
+            origin=origin_of(targets, None, chunk.text),
         )
         if not len(ids):
             return {"text": text, "token": text}
         return {
-            "coord": CoordPositions(logits=on_coord, bins=bins, values=values, full_lse=lse[:coord]),
+            "coord": CoordPositions(
+                logits=on_coord, bins=bins, values=values, full_lse=lse[:coord], origin=coord_origin
+            ),
             "text": text,
             "token": StreamedText(
                 labels=torch.cat([ids[bins], labels]),
@@ -179,6 +193,7 @@ class Streamed:
                 coord_lse=coord_lse,
                 text_lse=rest,
                 lse=lse,
+                origin=origin_of(targets, chunk.coord, chunk.text),
             ),
         }
 

@@ -80,7 +80,7 @@ class Excluded:
 
 
 @attrs.frozen(kw_only=True)
-class Slopes:
+class SavedGradients:
     """What a chunk of n positions leaves to do for the gradient of the head's own weight.
 
     index: [n] int64, its positions in the hidden states. lse, by_lse: [n] the log-sum-exp and the loss's derivative by
@@ -140,7 +140,9 @@ class VocabularyStream:
         # Where every row is left out nothing was summed: a gradient of 0, not 0 / 0. NaN stays NaN.
         return lse, None if rows is None else rows.div_(total.clamp_(min=torch.finfo(dtype).tiny))
 
-    def weight_gradient(self, hidden: Tensor, slopes: Sequence[Slopes], excluded_rows: Tensor) -> tuple[Tensor, Tensor]:
+    def weight_gradient(
+        self, hidden: Tensor, saved: Sequence[SavedGradients], excluded_rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The gradients of weight [V, H] and bias [V], in the weight's dtype; in float32 for float16, which would lose
         small ones before the loss scale reaches them.
 
@@ -156,16 +158,16 @@ class VocabularyStream:
         for block in self.blocks(hidden.dtype):
             rows = hidden.new_zeros(block.weight.shape, dtype=dtype)
             column = hidden.new_zeros(len(block.weight), dtype=dtype)
-            for one in slopes:
-                selected = hidden[one.index]
+            for chunk in saved:
+                selected = hidden[chunk.index]
                 # The lowest number for a minus infinity, as in `logsumexp`: every row is left out there.
-                lse = one.lse.clamp(min=torch.finfo(dtype).min)[:, None]
-                by_logit = block.logits(selected).sub_(lse).exp_().mul_(one.by_lse[:, None])
-                place = one.labels - block.first
+                lse = chunk.lse.clamp(min=torch.finfo(dtype).min)[:, None]
+                by_logit = block.logits(selected).sub_(lse).exp_().mul_(chunk.by_lse[:, None])
+                place = chunk.labels - block.first
                 inside = (place >= 0) & (place < len(block.weight))
-                by_label = torch.where(inside, one.by_label, 0)
+                by_label = torch.where(inside, chunk.by_label, 0)
                 place = place.clamp_(0, len(block.weight) - 1)
-                by_logit[len(one.index) - len(place) :].scatter_add_(1, place[:, None], by_label[:, None])
+                by_logit[len(chunk.index) - len(place) :].scatter_add_(1, place[:, None], by_label[:, None])
                 add_product(rows, by_logit.T, selected)
                 column += by_logit.sum(0)
             rows.index_add_(0, block.excluded, excluded_rows[block.source, :-1])

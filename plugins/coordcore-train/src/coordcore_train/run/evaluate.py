@@ -19,8 +19,7 @@ from coordcore.manifest import Loaded
 from coordcore.protocols import Evaluation, EvaluationResult
 from coordcore_train.run import launch
 from coordcore_train.run.folder import RunDir
-from coordcore_train.run.plan import Plan
-from coordcore_train.run.prepare import load_run, on_cpu
+from coordcore_train.run.plan import Plan, load_run
 
 DONE = "metrics.json"
 Log = Callable[[str], None]
@@ -44,13 +43,13 @@ def evaluate(loaded: Loaded, folder: RunDir, console: Console) -> None:
 def _evaluated(plan: Plan, checkpoint: Path, step: str, log: Log) -> Iterator[tuple[str, EvaluationResult]]:
     """The results of a merged checkpoint by evaluator, but for those that lie in `eval/<name>/<step>` already."""
     missing = _missing(plan, step)
-    examples = plan.data.validation()
-    if examples is None or len(examples) == 0:
+    examples = plan.validation
+    if examples is None:
         log("skipped: the data builder holds no example out")
         return
-    for one, output in missing:
+    for evaluator, output in missing:
         output.mkdir(parents=True, exist_ok=True)
-        result: EvaluationResult = plan.build(one)(
+        result: EvaluationResult = plan.build(evaluator)(
             Evaluation(
                 checkpoint=checkpoint,
                 output=output,
@@ -58,18 +57,19 @@ def _evaluated(plan: Plan, checkpoint: Path, step: str, log: Log) -> Iterator[tu
                 examples=examples,
                 quantisation=plan.quantisation,
                 vocab=plan.vocab,
-                device="cpu" if on_cpu(plan.manifest) else "cuda",
+                device="cpu" if launch.on_cpu(plan.manifest) else "cuda",
                 log=log,
             )
         )
         write_whole(output / DONE, json.dumps(dict(result.metrics), indent=2) + "\n")
-        yield one.component.name, result
+        yield evaluator.component.name, result
 
 
 def _missing(plan: Plan, step: str) -> list[tuple[Selected, Path]]:
     """The evaluators that have no result of this step, with the folder for it."""
-    folders = [(one, plan.run_dir / "eval" / one.component.name / step) for one in plan.manifest.of(kinds.EVAL)]
-    return [(one, output) for one, output in folders if not (output / DONE).exists()]
+    selected = plan.manifest.of(kinds.EVAL)
+    folders = [plan.run_dir / "eval" / evaluator.component.name / step for evaluator in selected]
+    return [pair for pair in zip(selected, folders, strict=True) if not (pair[1] / DONE).exists()]
 
 
 class EvaluateCallback(TrainerCallback):  # type: ignore[misc]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -22,20 +20,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PARTIAL = ".partial"
 MERGED = "merged"
-SWIFT_PLUGIN = "swift_plugin.py"
-
-_PLUGIN_TEXT = '''"""Registers this run's model, template, loss, optimizer and trainer with ms-swift.
-
-Use it with the stock commands: `swift infer --adapters CHECKPOINT` finds it by itself (args.json names it),
-`swift sft --external_plugins THIS_FILE --model_type coordcore_qwen3_vl ...` trains with it.
-"""
-
-from pathlib import Path
-
-from coordcore_train.swift.register import register_run
-
-register_run(Path(__file__).resolve().parent)
-'''
+LOCK = ".lock"
 
 
 @attrs.frozen
@@ -65,10 +50,6 @@ class RunDir:
     def merged(self) -> Path:
         return self.path / MERGED
 
-    @property
-    def swift_plugin(self) -> Path:
-        return self.path / SWIFT_PLUGIN
-
     def state(self) -> Mapping[str, object]:
         """What is known of the run: its fingerprint, its base checkpoint, and whether training is done."""
         path = self.path / STATE
@@ -88,15 +69,17 @@ class RunDir:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process. Raises InputError when another one works on the same run."""
-        descriptor = os.open(self.path, os.O_RDONLY)
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / LOCK)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"output.dir: another process works on the run in {self.path}; wait for it") from error
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(f"output.dir: another process works on the run in {self.path}; wait for it") from error
+        try:
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
     def prepare(
         self, manifest_text: str, fingerprint: str, base: Path, *, layout: Mapping[str, object], overwrite: bool
@@ -115,7 +98,7 @@ class RunDir:
             with self.locked():
                 self.path.rename(old)
             shutil.rmtree(old)
-        elif self.path.is_dir() and any(not one.name.startswith(".") for one in self.path.iterdir()):
+        elif self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir()):
             cure = "name another folder with --output, or replace it with --overwrite"
             if not state:
                 raise InputError(f"output.dir: {self.path} exists and holds no coordcore run; name another folder")
@@ -143,7 +126,6 @@ class RunDir:
         self.write_state(fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False)
         self.checkpoints.mkdir(exist_ok=True)
         write_whole(self.manifest, manifest_text)
-        write_whole(self.swift_plugin, _PLUGIN_TEXT)
         return resumed
 
     def last_checkpoint(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""Several processes: torchrun started by coordcore itself, and the process group under any launcher."""
+"""Where a run computes: its device, threads and processes, whoever started them. Torch-free to import."""
 
 from __future__ import annotations
 
@@ -10,8 +10,33 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from coordcore.errors import RunError
-from coordcore.manifest.sections import Launch, Train
+from coordcore.errors import InputError, RunError
+from coordcore.manifest.sections import Launch, Manifest, Train
+
+
+def on_cpu(manifest: Manifest) -> bool:
+    """Whether the run is on the CPU."""
+    import torch
+
+    return manifest.train.device == "cpu" or not torch.cuda.is_available()
+
+
+def require_device(manifest: Manifest) -> None:
+    """Raise InputError when a GPU is asked for and there is none."""
+    import torch
+
+    if manifest.train.device == "cuda" and not torch.cuda.is_available():
+        raise InputError('train.device: "cuda", but torch sees no GPU; set "auto" or "cpu"')
+
+
+def set_threads(threads: int | None) -> None:
+    """CPU threads of this process; several ranks on one machine otherwise fight over its cores."""
+    if threads is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def under_launcher() -> bool:
@@ -31,13 +56,18 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first() -> bool:
+    """Whether this process is rank 0: the one that writes, logs and merges."""
+    return rank() == 0
+
+
 def wants_launch(launch: Launch) -> bool:
     """Whether the manifest asks for several processes and nobody has started them yet."""
     return launch.nproc_per_node * launch.nnodes > 1 and not under_launcher()
 
 
 def torchrun(run_dir: Path, launch: Launch, train: Train) -> None:
-    """Train the prepared run in `run_dir` under torchrun. Raises RunError when a rank fails."""
+    """Train the prepared run in `run_dir` under torchrun, by `worker`. Raises RunError when a rank fails."""
     port = launch.master_port or _free_port()
     command = [
         *(sys.executable, "-m", "torch.distributed.run"),

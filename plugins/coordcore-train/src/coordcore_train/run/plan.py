@@ -10,10 +10,15 @@ import attrs
 from coordcore import kinds
 from coordcore.assemble import Assembly
 from coordcore.components import BuildContext
-from coordcore.coords import CoordVocab, Quantisation
-from coordcore.manifest.sections import Manifest
-from coordcore.protocols import DataBuilder, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
+from coordcore.coords import CoordVocab, MissingCoordTokensError, Quantisation, quantisation
+from coordcore.errors import InputError
+from coordcore.manifest import Manifest, load
+from coordcore.protocols import DataBuilder, ExampleSource, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
+from coordcore_train.checkpoint.base import base_checkpoint
+from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective
+from coordcore_train.run.folder import RunDir
+from coordcore_train.run.launch import rank, world_size
 from coordcore_train.surgery.rows import as_model_surgery
 
 
@@ -39,6 +44,12 @@ class Plan(Assembly):
     def data(self) -> DataBuilder:
         """The data builder. Raises InputError for data that is not there or not right."""
         return self.one(kinds.DATA)  # type: ignore[no-any-return]
+
+    @cached_property
+    def validation(self) -> ExampleSource | None:
+        """The examples held out, None where there are none. Raises InputError as `data`."""
+        source = self.data.validation()
+        return source if source is not None and len(source) > 0 else None
 
     @cached_property
     def template(self) -> TemplateAdapter:
@@ -70,30 +81,38 @@ class Plan(Assembly):
         return [name for surgery in self.surgeries for name in surgery.modules_to_save]
 
 
-def assemble(
-    manifest: Manifest,
-    *,
-    run_dir: Path,
-    base: Path,
-    vocab: CoordVocab | None,
-    quantisation: Quantisation,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Plan:
-    """Build every component but the data builder and the evaluators, which are built at their first use.
+def plan_of(manifest: Manifest, run_dir: Path, base: Path) -> Plan:
+    """The plan of a prepared run, for this rank: every component is built but the data builder and the evaluators.
 
-    Raises InputError, with the section's path, for what a component refuses.
+    Those are built at their first use. Raises InputError, with the section's path, for what a component refuses.
     """
+    try:
+        vocab: CoordVocab | None = read_vocab(base)
+    except MissingCoordTokensError:
+        vocab = None
     context = BuildContext(
         run_dir=run_dir,
         seed=manifest.train.seed,
-        quantisation=quantisation,
+        quantisation=quantisation(manifest.coords.quantisation),
         vocab=vocab,
-        rank=rank,
-        world_size=world_size,
+        rank=rank(),
+        world_size=world_size(),
     )
     plan = Plan(manifest=manifest, context=context, base=base)
     for kind in (kinds.TEMPLATE, kinds.SURGERY, kinds.LOSS, kinds.OPTIMIZER):
         plan.all(kind)
     _ = plan.objective
     return plan
+
+
+def load_run(run_dir: Path) -> Plan:
+    """The plan of an existing run folder, from its resolved manifest. Raises InputError when it is none."""
+    folder = RunDir(run_dir)
+    state = folder.state()
+    if not folder.manifest.is_file() or "base" not in state:
+        raise InputError(f"{run_dir} is not a coordcore run folder: it has no {folder.manifest.name}")
+    manifest = load(folder.manifest).manifest
+    base = Path(str(state["base"]))
+    if not base.is_dir():  # the cache was emptied: the same expansion gives the same rows again
+        base = base_checkpoint(manifest)
+    return plan_of(manifest, run_dir, base)

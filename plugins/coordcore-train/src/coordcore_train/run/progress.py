@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from coordcore.plugins import Hooks
+from coordcore.lifecycle import Hooks
 from coordcore_train.run.folder import RunDir
 
 _SHOWN = ("loss", "eval_loss")

@@ -1,70 +1,144 @@
-"""`coordcore run`: prepare the folder, train in this process or under torchrun, merge."""
+"""`coordcore run` from its manifest to the merged checkpoint: prepare, train, merge, evaluate. Torch-free to import.
+
+1. `run` makes the run folder ready, once for all ranks (`_prepare`), and holds it.
+2. `train` builds the plan and hands it to the engine, in this process or, started by torchrun, in one for each rank.
+3. Rank 0 merges the last checkpoint, and calls the evaluators.
+4. The plugins that the run names are told how it ended.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from coordcore.manifest import Loaded, load
+from coordcore.errors import InputError, RunError
+from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
+from coordcore_train.checkpoint.base import base_checkpoint
+from coordcore_train.engine import engine_of
 from coordcore_train.run import launch
-from coordcore_train.run.evaluate import evaluate
-from coordcore_train.run.folder import RunDir
-from coordcore_train.run.prepare import (
-    on_cpu,
-    plan_of,
-    prepare,
-    require_visible,
-    run_folder,
-    set_threads,
-    wait_until_visible,
-)
-from coordcore_train.run.quiet import quiet_transformers
+from coordcore_train.run.folder import RunDir, checkpoint_step
+from coordcore_train.run.quiet import quiet, quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 
 def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) -> Path:
     """Run a manifest to its merged checkpoint, continuing an interrupted run; returns the run folder.
 
-    Raises InputError for wrong input, RunError when the run fails.
+    output: the run folder, instead of the manifest's. Raises InputError for wrong input, RunError when the run fails.
     """
-    folder = RunDir(run_folder(loaded, output))
-    set_threads(loaded.manifest.train.threads)
-    if launch.under_launcher():
-        _join(loaded)
-        resumed = _prepare_in_turn(loaded, folder, overwrite=overwrite)
-    elif loaded.manifest.launch.node_rank == 0:
-        resumed = prepare(loaded, folder, overwrite=overwrite)
-    else:
-        resumed = wait_until_visible(loaded.manifest, folder)
-    error: BaseException | None = None
+    quiet()
+    manifest = loaded.manifest
+    folder = RunDir(Path(output or manifest.output.dir or Path("runs") / manifest.name).absolute())
+    launch.set_threads(manifest.train.threads)
+    resumed = _prepare(loaded, folder, overwrite=overwrite)
     try:
-        with folder.locked() if launch.rank() == 0 and loaded.manifest.launch.node_rank == 0 else nullcontext():
-            _train_and_merge(loaded, folder, Console(), resumed=resumed)
-    except BaseException as caught:
-        error = caught
+        with folder.locked() if launch.is_first() and manifest.launch.node_rank == 0 else nullcontext():
+            _train_and_merge(loaded, folder, resumed=resumed)
+    except BaseException as error:
+        _tell_of_failure(loaded, folder, error)
         raise
-    finally:
-        if launch.rank() == 0:
-            loaded.hooks.run_ended(folder.path, error)
+    if launch.is_first():
+        loaded.hooks.run_ended(folder.path, None)
     return folder.path
 
 
-def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resumed: bool) -> None:
+def _tell_of_failure(loaded: Loaded, folder: RunDir, error: BaseException) -> None:
+    """Tell the plugins. One that fails at it is named, and must not stand in for what ended the run."""
+    if launch.is_first():
+        try:
+            loaded.hooks.run_ended(folder.path, error)
+        except RunError as fault:
+            error.add_note(str(fault))
+            Console(stderr=True).print(f"coordcore: {fault}", highlight=False, markup=False, soft_wrap=True)
+
+
+# --- the folder, ready for every rank -------------------------------------------------------------------------------
+
+
+def _prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
+    """Make the run folder ready for every rank and node; whether it continues an interrupted run, on rank 0."""
+    if launch.under_launcher():
+        launch.start_process_group(cpu=launch.on_cpu(loaded.manifest))
+        resumed = launch.is_first() and prepare(loaded, folder, overwrite=overwrite)
+        launch.barrier()
+        _require_visible(loaded.manifest, folder)
+        return resumed
+    if loaded.manifest.launch.node_rank == 0:
+        return prepare(loaded, folder, overwrite=overwrite)
+    return _wait_until_visible(loaded.manifest, folder)
+
+
+def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
+    """Find or make the base checkpoint and write the run folder; True when it continues an interrupted run."""
     manifest = loaded.manifest
+    launch.require_device(manifest)
+    base = base_checkpoint(manifest)
+    if overwrite:
+        _require_outside(folder, [base, loaded.file])
+    asked = manifest.launch.nproc_per_node * manifest.launch.nnodes
+    layout = {
+        "ranks": launch.world_size() if launch.under_launcher() else asked,
+        "deepspeed": manifest.launch.deepspeed,
+        "fsdp": manifest.launch.fsdp,
+    }
+    text = resolved(manifest, loaded.plugins)
+    return folder.prepare(text, fingerprint(manifest), base, layout=layout, overwrite=overwrite)
+
+
+def _require_outside(folder: RunDir, needed: list[Path]) -> None:
+    """Raise InputError when --overwrite would delete what the run starts from."""
+    for path in needed:
+        if path.resolve().is_relative_to(folder.path.resolve()):
+            raise InputError(
+                f"output.dir: {path} lies in {folder.path}, which --overwrite would delete; name another folder"
+            )
+
+
+def _require_visible(manifest: Manifest, folder: RunDir) -> None:
+    """Raise InputError unless this node sees the run folder that rank 0 prepared."""
+    if folder.state().get("fingerprint") != fingerprint(manifest):
+        raise InputError(
+            f"output.dir: {folder.path} on {socket.gethostname()} is not the folder that node 0 prepared; "
+            "put it on a file system that all nodes share"
+        )
+
+
+def _wait_until_visible(manifest: Manifest, folder: RunDir, *, seconds: float = 300.0) -> bool:
+    """Wait, on another node than 0, until node 0 has prepared the shared folder. Raises InputError when it does not."""
+    give_up = time.monotonic() + seconds
+    while folder.state().get("fingerprint") != fingerprint(manifest) or folder.state().get("done"):
+        if time.monotonic() > give_up:
+            _require_visible(manifest, folder)
+            raise InputError(f"output.dir: {folder.path} holds a finished run; start node 0 with --overwrite")
+        time.sleep(1.0)
+    return folder.last_checkpoint() is not None
+
+
+# --- training and what follows --------------------------------------------------------------------------------------
+
+
+def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
+    manifest, console = loaded.manifest, Console()
     started = time.monotonic()
-    if launch.rank() == 0:
-        _announce(console, loaded, folder, resumed)
+    if launch.is_first():
+        _announce(console, manifest, folder, resumed)
     if not folder.state().get("trained"):
         if launch.wants_launch(manifest.launch):
             launch.torchrun(folder.path, manifest.launch, manifest.train)
         else:
-            train_prepared(folder.path, loaded)
+            train(folder, loaded)
     launch.barrier()
     launch.stop_process_group()
-    if launch.rank() != 0 or manifest.launch.node_rank != 0:
+    if not launch.is_first() or manifest.launch.node_rank != 0:
         return
     folder.write_state(trained=True)
     if manifest.output.merge and not folder.merged.exists():
@@ -75,6 +149,8 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resume
         report = merge_run(folder.path, folder.merged, compare_logits=True)
         for line in report.checks:
             console.print(f"merge    {line}", highlight=False, markup=False, soft_wrap=True)
+    from coordcore_train.run.evaluate import evaluate
+
     evaluate(loaded, folder, console)
     folder.write_state(done=True)
     result = folder.merged if manifest.output.merge else folder.last_checkpoint()
@@ -82,44 +158,50 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, console: Console, *, resume
     console.print(f"done     {result}  ({seconds})", highlight=False, markup=False, soft_wrap=True)
 
 
-def _join(loaded: Loaded) -> None:
-    """Join the other ranks a launcher started."""
-    launch.start_process_group(cpu=on_cpu(loaded.manifest))
-
-
-def _prepare_in_turn(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
-    """Rank 0 prepares the folder, which every node must see."""
-    resumed = launch.rank() == 0 and prepare(loaded, folder, overwrite=overwrite)
-    launch.barrier()
-    require_visible(loaded.manifest, folder)
-    return resumed
-
-
-def _announce(console: Console, loaded: Loaded, folder: RunDir, resumed: bool) -> None:
+def _announce(console: Console, manifest: Manifest, folder: RunDir, resumed: bool) -> None:
     last = folder.last_checkpoint()
     where = f"continues from {last.name}" if resumed and last is not None else "starts again" if resumed else "new run"
-    console.print(f"run      {loaded.manifest.name}: {where}", highlight=False, markup=False)
+    console.print(f"run      {manifest.name}: {where}", highlight=False, markup=False)
     console.print(f"folder   {folder.path}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"base     {folder.state()['base']}", highlight=False, markup=False, soft_wrap=True)
 
 
-def train_prepared(run_dir: Path, loaded: Loaded | None = None) -> None:
-    """Train the run that lies prepared in `run_dir`, in this process, as one rank or the only one."""
-    folder = RunDir(run_dir)
-    loaded = load(folder.manifest) if loaded is None else loaded
+def train(folder: RunDir, loaded: Loaded) -> None:
+    """Train the run that lies prepared in `folder`, in this process, as one rank or the only one.
+
+    Continues from its last complete checkpoint. Raises InputError and RunError as the engine does.
+    """
     manifest = loaded.manifest
-    set_threads(manifest.train.threads)
+    launch.set_threads(manifest.train.threads)
     if not launch.under_launcher():
         os.environ.update(launch.one_gpu_per_rank(1))
-    _join(loaded)
-
-    from coordcore_train.swift.active import activate
-    from coordcore_train.swift.pipeline import train
-    from coordcore_train.swift.register import register
-
+    launch.start_process_group(cpu=launch.on_cpu(manifest))
     quiet_transformers()
-    base = Path(str(folder.state()["base"]))
-    plan = plan_of(manifest, run_dir, base)
-    register()
-    activate(plan)
-    train(plan, loaded.hooks, Console())
+
+    from coordcore_train.run.evaluate import EvaluateCallback
+    from coordcore_train.run.plan import plan_of
+    from coordcore_train.run.progress import ProgressCallback
+    from coordcore_train.surgery.saved import require_saved
+
+    plan = plan_of(manifest, folder.path, Path(str(folder.state()["base"])))
+    last = folder.last_checkpoint()
+    if last is not None:
+        require_saved(plan.modules_to_save, last)
+        if _is_last_step(last):
+            return
+    if launch.is_first():
+        folder.discard_after(0 if last is None else checkpoint_step(last))
+    progress = ProgressCallback(folder, loaded.hooks, Console(), evaluates=plan.validation is not None)
+    callbacks: list[TrainerCallback] = [progress]
+    if manifest.train.evaluate_checkpoints:
+        callbacks.append(EvaluateCallback(folder, progress.say, progress.write))
+    try:
+        engine_of(loaded.plugins).train(plan, resume=last, callbacks=callbacks)
+    finally:
+        progress.close()
+
+
+def _is_last_step(checkpoint: Path) -> bool:
+    """Whether training had come to its end here: the trainer would take one step more before it looks."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])

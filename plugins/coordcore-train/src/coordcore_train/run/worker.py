@@ -6,16 +6,18 @@ import sys
 from pathlib import Path
 
 from coordcore.errors import InputError, RunError
+from coordcore.manifest import load
+from coordcore_train.run.folder import RunDir
 from coordcore_train.run.quiet import quiet
+from coordcore_train.run.session import train
 
 
 def main() -> int:
     """Train the prepared run; exit 1 with a message, not a traceback, for what the user can mend."""
     quiet()
-    from coordcore_train.run.session import train_prepared
-
+    folder = RunDir(Path(sys.argv[1]))
     try:
-        train_prepared(Path(sys.argv[1]))
+        train(folder, load(folder.manifest))
     except (InputError, RunError) as error:
         print(f"coordcore: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,21 @@
-"""The run this process works on. ms-swift builds our classes by name, so they find their run here."""
+"""The run of this process, as a global: for the two classes that ms-swift builds from a name and nothing else.
+
+1. `loader.CoordQwen3VLLoader`: `--model_type coordcore_qwen3_vl` in training, `swift infer` and `swift export` alike;
+   ms-swift makes it from a model folder and its own settings, and the surgeries must be in what it loads.
+2. `template.CoordTemplate` (its property `plan`): `--template coordcore_qwen3_vl`, made from a processor. It is asked
+   every time and not kept, because ms-swift copies templates and sends them to data-loader processes.
+
+All others get the run from what they are given: the trainer from its template, the optimizer from its trainer, the
+pipeline as an argument. A run is made active by `pipeline.train`, `rehearse`, and, under ms-swift's own commands, by
+the run's swift_plugin.py.
+"""
 
 from __future__ import annotations
 
-from coordcore_train.run.plan import Plan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coordcore_train.run.plan import Plan
 
 _active: Plan | None = None
 

@@ -1,30 +1,73 @@
-"""Manifest to ms-swift arguments. Every default of ms-swift that would bite is set here."""
+"""THE table: which manifest key sets which ms-swift argument, and how. Torch-free; a new `[train]` key is a row."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from coordcore.errors import InputError
-from coordcore_train.run.folder import RunDir
-from coordcore_train.run.plan import Plan
-from coordcore_train.run.prepare import on_cpu
-from coordcore_train.swift.loader import MODEL_TYPE
-from coordcore_train.swift.optimizer import OPTIMIZER
-from coordcore_train.swift.template import TEMPLATE_TYPE
+from coordcore_train.swift.plugin_file import plugin_file
+
+if TYPE_CHECKING:
+    from coordcore_train.run.plan import Plan
+
+FAMILY = "qwen3_vl"
+"""The `model_type` in the `config.json` of the checkpoints that can be trained, and ms-swift's name for them."""
+
+MODEL_TYPE = TEMPLATE_TYPE = f"coordcore_{FAMILY}"
+OPTIMIZER = "coordcore"
+"""The names under which `register` puts our classes into ms-swift's registries."""
 
 
-def _fsdp(plan: Plan) -> str | None:
+@attrs.frozen(kw_only=True)
+class Setup:
+    """What a value may depend on besides its key. resume: the checkpoint to continue from."""
+
+    plan: Plan
+    has_validation: bool
+    resume: Path | None
+
+
+Convert = Callable[[Any, Setup], Any]
+
+
+def _same(value: Any, _setup: Setup) -> Any:
+    return value
+
+
+@attrs.frozen
+class Row:
+    """A manifest key and an ms-swift argument that `[train.swift]` must therefore leave alone.
+
+    convert: the key's value -> the argument's, None for an argument that says the same in another way and is not set.
+    """
+
+    key: str
+    argument: str
+    convert: Convert | None = _same
+
+
+def _use_cpu(_device: str, setup: Setup) -> bool:
+    from coordcore_train.run.launch import on_cpu
+
+    return on_cpu(setup.plan.manifest)
+
+
+def _fsdp(setting: str | None, setup: Setup) -> str | None:
     """ms-swift's FSDP settings as JSON text, changed so that checkpoints hold whole tensors.
 
     Its preset saves shards only, which neither a resume nor a merge can read.
     """
-    setting = plan.manifest.launch.fsdp
+    from coordcore_train.run.launch import on_cpu
+
     if setting is None:
         return None
-    if on_cpu(plan.manifest):
+    if on_cpu(setup.plan.manifest):
         raise InputError("launch.fsdp: needs GPUs; on CPU ranks it would be ignored. Leave it out")
     import swift
 
@@ -34,67 +77,90 @@ def _fsdp(plan: Plan) -> str | None:
     return json.dumps(settings)
 
 
-def swift_arguments(plan: Plan, *, has_validation: bool, resume: str | None) -> Any:
-    """The `SftArguments` of a run."""
-    from swift.arguments import SftArguments
+TABLE = (
+    Row("model.base", "model", lambda _, setup: str(setup.plan.base)),
+    Row("model.base", "model_revision", None),
+    Row("model.dtype", "torch_dtype"),
+    Row("model.attention", "attn_impl", lambda name, _: None if name == "auto" else name),
+    Row("tuner.type", "tuner_type"),
+    Row("tuner.rank", "lora_rank"),
+    Row("tuner.alpha", "lora_alpha"),
+    Row("tuner.dropout", "lora_dropout"),
+    Row("tuner.target_modules", "target_modules", lambda names, _: list(names)),
+    Row("tuner.freeze_vision", "freeze_vit"),
+    Row("tuner.freeze_aligner", "freeze_aligner"),
+    Row("train.steps", "max_steps", lambda steps, _: -1 if steps is None else steps),
+    Row("train.epochs", "num_train_epochs"),
+    Row("train.epochs", "max_epochs", None),
+    Row("train.batch_size", "per_device_train_batch_size"),
+    Row(
+        "train.eval_batch_size",
+        "per_device_eval_batch_size",
+        lambda size, setup: size or setup.plan.manifest.train.batch_size,
+    ),
+    Row("train.accumulation", "gradient_accumulation_steps"),
+    Row("train.learning_rate", "learning_rate"),
+    Row("train.schedule", "lr_scheduler_type"),
+    Row("train.warmup", "warmup_steps"),
+    Row("train.warmup", "warmup_ratio", None),
+    Row("train.weight_decay", "weight_decay"),
+    Row("train.betas", "adam_beta1", lambda betas, _: betas[0]),
+    Row("train.betas", "adam_beta2", lambda betas, _: betas[1]),
+    Row("train.max_grad_norm", "max_grad_norm"),
+    Row("train.optim", "optim"),
+    Row("train.max_length", "max_length"),
+    Row("train.max_pixels", "max_pixels"),
+    Row("train.gradient_checkpointing", "gradient_checkpointing"),
+    Row("train.seed", "seed"),
+    Row("train.seed", "data_seed"),
+    Row("train.workers", "dataloader_num_workers"),
+    Row("train.device", "use_cpu", _use_cpu),
+    Row("train.log_every", "logging_strategy", None),
+    Row("train.log_every", "logging_steps"),
+    Row("train.save_every", "save_strategy", lambda *_: "steps"),
+    # The trainer saves its last step in any case.
+    Row("train.save_every", "save_steps", lambda steps, _: steps or 10**9),
+    Row("train.keep", "save_total_limit"),
+    Row("train.eval_every", "eval_strategy", lambda steps, setup: "steps" if setup.has_validation and steps else "no"),
+    Row("train.eval_every", "eval_steps"),
+    Row("output.dir", "output_dir", lambda _, setup: str(_folder(setup).checkpoints)),
+    Row("launch.nproc_per_node", "local_rank", None),
+    Row("train.device", "ddp_backend", None),
+    Row("launch.deepspeed", "deepspeed"),
+    Row("launch.fsdp", "fsdp", _fsdp),
+    Row("launch.fsdp", "fsdp_config", None),
+)
 
-    manifest, run = plan.manifest, RunDir(plan.run_dir)
-    train, tuner = manifest.train, manifest.tuner
+OWNED: Mapping[str, str] = {row.argument: row.key for row in TABLE}
+"""ms-swift argument -> the manifest key that sets it."""
+
+
+def _folder(setup: Setup) -> Any:
+    from coordcore_train.run.folder import RunDir
+
+    return RunDir(setup.plan.run_dir)
+
+
+def _promises(setup: Setup) -> dict[str, Any]:
+    """What no manifest key sets: every default of ms-swift that would break a promise of ours."""
+
+    plan, run = setup.plan, _folder(setup)
+    manifest = plan.manifest
     values: dict[str, Any] = {
-        # what is trained
-        "model": str(plan.base),
         "model_type": MODEL_TYPE,
         "template": TEMPLATE_TYPE,
-        "torch_dtype": manifest.model.dtype,
-        "attn_impl": None if manifest.model.attention == "auto" else manifest.model.attention,
-        "tuner_type": tuner.type,
-        "lora_rank": tuner.rank,
-        "lora_alpha": tuner.alpha,
-        "lora_dropout": tuner.dropout,
-        "target_modules": list(tuner.target_modules),
-        "modules_to_save": plan.modules_to_save if tuner.type == "lora" else [],
-        "freeze_vit": tuner.freeze_vision,
-        "freeze_aligner": tuner.freeze_aligner,
-        # how
-        "max_steps": -1 if train.steps is None else train.steps,
-        "num_train_epochs": train.epochs,
-        "per_device_train_batch_size": train.batch_size,
-        "per_device_eval_batch_size": train.eval_batch_size or train.batch_size,
-        "gradient_accumulation_steps": train.accumulation,
-        "learning_rate": train.learning_rate,
-        "lr_scheduler_type": train.schedule,
-        "warmup_steps": train.warmup,
-        "weight_decay": train.weight_decay,
-        "adam_beta1": train.betas[0],
-        "adam_beta2": train.betas[1],
-        "max_grad_norm": train.max_grad_norm,
-        "optim": train.optim,
-        "max_length": train.max_length,
-        "max_pixels": train.max_pixels,
-        "gradient_checkpointing": train.gradient_checkpointing,
-        "seed": train.seed,
-        "data_seed": train.seed,
-        "dataloader_num_workers": train.workers,
-        "dataloader_persistent_workers": train.workers > 0,
-        "logging_steps": train.log_every,
+        "modules_to_save": plan.modules_to_save if manifest.tuner.type == "lora" else [],
+        "dataloader_persistent_workers": manifest.train.workers > 0,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": train.save_every or 10**9,  # the trainer saves its last step in any case
-        "save_total_limit": train.keep,
-        "eval_strategy": "steps" if has_validation and train.eval_every else "no",
-        "eval_steps": train.eval_every,
-        "use_cpu": on_cpu(manifest),
-        # promises of ours that a default of ms-swift would break
         "dataset": ["coordcore"],
-        "val_dataset": ["coordcore"] if has_validation else [],
+        "val_dataset": ["coordcore"] if setup.has_validation else [],
         "split_dataset_ratio": 0.0,
         "lazy_tokenize": True,
         "strict": True,
         "truncation_strategy": "raise",
         "optimizer": OPTIMIZER,
-        "external_plugins": [str(run.swift_plugin)],
-        "output_dir": str(run.checkpoints),
+        "external_plugins": [str(plugin_file(plan.run_dir))],
         "logging_dir": str(run.path / "logs"),
         "add_version": False,
         "create_checkpoint_symlink": False,
@@ -106,13 +172,29 @@ def swift_arguments(plan: Plan, *, has_validation: bool, resume: str | None) -> 
         "use_hf": True,
         "disable_tqdm": True,
         "remove_unused_columns": False,
-        "resume_from_checkpoint": resume,
-        "deepspeed": manifest.launch.deepspeed,
-        "fsdp": _fsdp(plan),
+        "resume_from_checkpoint": None if setup.resume is None else str(setup.resume),
     }
     if manifest.model.dtype != "float16":
         values["fp16"] = False
-    values.update(train.swift)
+    return values
+
+
+def argument_values(setup: Setup) -> dict[str, Any]:
+    """Every argument of a run: the table's, our promises, and what `[train.swift]` adds."""
+    manifest = setup.plan.manifest
+    values = {}
+    for row in TABLE:
+        if row.convert is not None:
+            section, _, key = row.key.partition(".")
+            values[row.argument] = row.convert(getattr(getattr(manifest, section), key), setup)
+    return {**values, **_promises(setup), **manifest.train.swift}
+
+
+def swift_arguments(plan: Plan, *, has_validation: bool, resume: Path | None) -> Any:
+    """The `SftArguments` of a run. Raises InputError for what ms-swift refuses."""
+    from swift.arguments import SftArguments
+
+    values = argument_values(Setup(plan=plan, has_validation=has_validation, resume=resume))
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         # ms-swift imports swift_plugin.py here, which must not leave a __pycache__ in the run folder.

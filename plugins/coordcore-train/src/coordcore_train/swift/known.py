@@ -1,4 +1,4 @@
-"""Which ms-swift arguments `[train.swift]` may hold: ours, those that break a promise, and the rest. Torch-free."""
+"""Which ms-swift arguments `[train.swift]` may not hold and why, and which there are at all. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,60 +9,11 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from coordcore.errors import InputError
-
-OWNED: Mapping[str, str] = {
-    "model": "model.base",
-    "model_revision": "model.base",
-    "torch_dtype": "model.dtype",
-    "attn_impl": "model.attention",
-    "tuner_type": "tuner.type",
-    "lora_rank": "tuner.rank",
-    "lora_alpha": "tuner.alpha",
-    "lora_dropout": "tuner.dropout",
-    "target_modules": "tuner.target_modules",
-    "freeze_vit": "tuner.freeze_vision",
-    "freeze_aligner": "tuner.freeze_aligner",
-    "max_steps": "train.steps",
-    "num_train_epochs": "train.epochs",
-    "max_epochs": "train.epochs",
-    "per_device_train_batch_size": "train.batch_size",
-    "per_device_eval_batch_size": "train.eval_batch_size",
-    "gradient_accumulation_steps": "train.accumulation",
-    "learning_rate": "train.learning_rate",
-    "lr_scheduler_type": "train.schedule",
-    "warmup_steps": "train.warmup",
-    "warmup_ratio": "train.warmup",
-    "weight_decay": "train.weight_decay",
-    "adam_beta1": "train.betas",
-    "adam_beta2": "train.betas",
-    "max_grad_norm": "train.max_grad_norm",
-    "optim": "train.optim",
-    "max_length": "train.max_length",
-    "max_pixels": "train.max_pixels",
-    "gradient_checkpointing": "train.gradient_checkpointing",
-    "seed": "train.seed",
-    "data_seed": "train.seed",
-    "dataloader_num_workers": "train.workers",
-    "use_cpu": "train.device",
-    "logging_strategy": "train.log_every",
-    "logging_steps": "train.log_every",
-    "save_strategy": "train.save_every",
-    "save_steps": "train.save_every",
-    "save_total_limit": "train.keep",
-    "eval_strategy": "train.eval_every",
-    "eval_steps": "train.eval_every",
-    "output_dir": "output.dir",
-    "local_rank": "launch.nproc_per_node",
-    "ddp_backend": "train.device",
-    "deepspeed": "launch.deepspeed",
-    "fsdp": "launch.fsdp",
-    "fsdp_config": "launch.fsdp",
-}
-"""ms-swift argument -> the manifest key that sets it."""
+from coordcore.files import cache_folder, write_whole
+from coordcore_train.swift.arguments import OWNED
 
 _LOGITS = "it computes its own loss from full logits, which coordcore's losses never make; name losses as [loss.<name>]"
 _DATA = "examples come from the data builder; set it up in [data.<name>]"
@@ -188,11 +139,10 @@ def installed_version() -> str | None:
 def known_arguments(version: str) -> Mapping[str, list[Any]]:
     """Every argument of ms-swift's `SftArguments` -> the forms its value may have ("int", "none", ["literal", x]).
 
-    Asked once in a process of its own, because it takes importing torch, and kept on disk for this version under
-    `$COORDCORE_CACHE`, else `~/.cache/coordcore`. Raises InputError when ms-swift cannot be imported.
+    Asked once in a process of its own, because it takes importing torch, and kept on disk for this version in the
+    cache folder. Raises InputError when ms-swift cannot be imported.
     """
-    cache = Path(os.environ.get("COORDCORE_CACHE") or Path.home() / ".cache" / "coordcore")
-    file = cache / f"swift-arguments-{version}.json"
+    file = cache_folder() / f"swift-arguments-{version}.json"
     if file.is_file():
         known: Mapping[str, list[Any]] = json.loads(file.read_text(encoding="utf-8"))
         return known
@@ -204,11 +154,9 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
         last = (answer.stderr.strip() or "no message").splitlines()[-1]
         raise InputError(f"ms-swift {version} is installed and cannot be imported: {last}")
     text = answer.stdout.strip().splitlines()[-1]
-    with suppress(OSError):  # a home that cannot be written to only costs the question again
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(file)
+    with suppress(OSError):  # a cache that cannot be written to only costs the question again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text)
     known = json.loads(text)
     return known
 

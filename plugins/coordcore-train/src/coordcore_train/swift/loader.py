@@ -10,8 +10,6 @@ from swift.model.models.qwen import Qwen3VLLoader
 from coordcore_train.surgery.saved import install
 from coordcore_train.swift.active import active_plan
 
-MODEL_TYPE = "coordcore_qwen3_vl"
-
 
 class CoordQwen3VLLoader(Qwen3VLLoader):  # type: ignore[misc]
     """Loads Qwen3-VL, checks the coord ids against it, and installs the surgeries of the active run."""

@@ -12,11 +12,8 @@ from torch import nn
 from transformers import Trainer as HfTrainer
 
 from coordcore.errors import RunError
-from coordcore.protocols import TaggedParameter
+from coordcore.protocols import RESERVED_TAGS, TaggedParameter
 from coordcore_train.run.plan import Plan
-from coordcore_train.swift.active import active_plan
-
-OPTIMIZER = "coordcore"
 
 
 @attrs.frozen(kw_only=True)
@@ -25,6 +22,8 @@ class Settings:
 
     learning_rate: float
     weight_decay: float
+    betas: tuple[float, float]
+    total_steps: int
     cls: type[torch.optim.Optimizer]
     kwargs: dict[str, Any]
 
@@ -37,10 +36,15 @@ class CoordOptimizer(OptimizerCallback):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         model = self.trainer.model if model is None else model
-        plan = active_plan()
+        plan: Plan = self.trainer.plan
         cls, kwargs = HfTrainer.get_optimizer_cls_and_kwargs(self.args, model)
         settings = Settings(
-            learning_rate=self.args.learning_rate, weight_decay=self.args.weight_decay, cls=cls, kwargs=kwargs
+            learning_rate=self.args.learning_rate,
+            weight_decay=self.args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            total_steps=self.trainer.state.max_steps,
+            cls=cls,
+            kwargs=kwargs,
         )
         parameters = tagged_parameters(model, plan)
         optimizer = plan.optimizer(parameters, settings)
@@ -56,6 +60,9 @@ def tagged_parameters(model: Any, plan: Plan) -> list[TaggedParameter]:
         for tag, parameters in surgery.parameters(model).items()
         for parameter in parameters
     }
+    taken = sorted(set(of_surgery.values()).intersection(RESERVED_TAGS))
+    if taken:
+        raise RunError(f"a surgery tags its parameters {', '.join(taken)}, as the model's own are; use another tag")
     arch = model.model_meta.model_arch
     decay = set(HfTrainer.get_decay_parameter_names(None, model))
 

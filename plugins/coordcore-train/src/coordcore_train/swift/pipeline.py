@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from swift.pipelines.train.sft import SwiftSft
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from coordcore.errors import InputError
-from coordcore.plugins import Hooks
 from coordcore.protocols import ExampleSource
-from coordcore_train.run.evaluate import EvaluateCallback
-from coordcore_train.run.folder import RunDir, checkpoint_step
 from coordcore_train.run.plan import Plan
-from coordcore_train.run.progress import ProgressCallback
-from coordcore_train.surgery.saved import require_saved
-from coordcore_train.swift.active import active_plan
 from coordcore_train.swift.arguments import swift_arguments
+from coordcore_train.swift.register import enter
 from coordcore_train.swift.template import to_row
 
 
@@ -45,20 +39,21 @@ class Rows(Dataset[dict[str, Any]]):
 
 
 class CoordSft(SwiftSft):  # type: ignore[misc]
-    """Feeds the active run's data builder to ms-swift."""
+    """Feeds a run's data builder to ms-swift. callbacks: told of the training, beside ms-swift's own silent ones."""
 
-    callbacks: Sequence[TrainerCallback]
+    def __init__(self, arguments: Any, plan: Plan, callbacks: Sequence[TrainerCallback] = ()) -> None:
+        self.plan = plan
+        self.callbacks = callbacks
+        super().__init__(arguments)
 
     def _get_dataset(self) -> tuple[Any, Any]:
-        data = active_plan().data
-        train, validation = data.train(), data.validation()
+        train, validation = self.plan.data.train(), self.plan.validation
         if len(train) == 0:
             raise InputError("the data builder gave no training example; look at the [data] section")
         batch = (
             self.args.per_device_eval_batch_size * self.args.global_world_size if self.args.global_world_size > 0 else 1
         )
-        has_validation = validation is not None and len(validation) > 0
-        return Rows(train), Rows(validation, batch) if has_validation and validation is not None else None
+        return Rows(train), None if validation is None else Rows(validation, batch)
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
         """ms-swift prints a sample here; the first batch is encoded in training anyway."""
@@ -72,32 +67,15 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         return super().train(trainer)
 
 
-def train(plan: Plan, hooks: Hooks, console: Console) -> None:
-    """Train the active run to its last step, from its last complete checkpoint if it has one."""
-    folder = RunDir(plan.run_dir)
-    last = folder.last_checkpoint()
-    if last is not None:
-        require_saved(plan.modules_to_save, last)
-        state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
-        if state["global_step"] >= state["max_steps"]:  # the trainer would take one step more before it looks
-            return
-    validation = plan.data.validation()
-    evaluates = validation is not None and len(validation) > 0
-    arguments = swift_arguments(plan, has_validation=evaluates, resume=None if last is None else str(last))
-    if arguments.rank in (-1, 0):
-        folder.discard_after(0 if last is None else checkpoint_step(last))
-    pipeline = CoordSft(arguments)
-    progress = ProgressCallback(folder, hooks, console, evaluates=evaluates)
-    pipeline.callbacks = [progress]
-    if plan.manifest.train.evaluate_checkpoints:
-        pipeline.callbacks = [progress, EvaluateCallback(folder, progress.say, progress.write)]
+def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallback]) -> None:
+    """Train a run to its last step. See `coordcore_train.engine.TrainingEngine.train`."""
+    enter(plan)
+    arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
     try:
-        pipeline.run()
+        CoordSft(arguments, plan, callbacks).run()
     except InputError as error:
         # A data-loader process sends its traceback as the message; what the user should read ends it.
         text = str(error)
         if not text.startswith("Caught InputError in DataLoader worker"):
             raise
         raise InputError(text.rpartition("InputError: ")[2].strip()) from error
-    finally:
-        progress.close()

@@ -1,23 +1,37 @@
-"""Puts a run's classes into ms-swift's own registries, so that its stock commands can use them. Idempotent."""
+"""Puts a run's classes into ms-swift's own registries, for its stock commands too. Torch-free to import."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from swift.model import ModelMeta, register_model
-from swift.optimizers import optimizers_map
-from swift.template import register_template
-from swift.template.templates.qwen import QwenTemplateMeta
-from swift.trainers import TrainerFactory
+from typing import TYPE_CHECKING
 
 from coordcore_train.swift.active import activate, is_active
-from coordcore_train.swift.loader import MODEL_TYPE, CoordQwen3VLLoader
-from coordcore_train.swift.optimizer import OPTIMIZER, CoordOptimizer
-from coordcore_train.swift.template import TEMPLATE_TYPE, CoordQwen3VLTemplate
+from coordcore_train.swift.arguments import FAMILY, MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
+from coordcore_train.swift.plugin_file import write_plugin_file
+
+if TYPE_CHECKING:
+    from coordcore_train.run.plan import Plan
+
+
+def enter(plan: Plan) -> None:
+    """Make `plan` the run that ms-swift works on in this process, and write its plugin file."""
+    register()
+    activate(plan)
+    write_plugin_file(plan.run_dir)
 
 
 def register() -> None:
-    """Register model, template, loss, optimizer and trainer under their coordcore names."""
+    """Register model, template, optimizer and trainer under their coordcore names. Idempotent."""
+    from swift.model import ModelMeta, register_model
+    from swift.optimizers import optimizers_map
+    from swift.template import register_template
+    from swift.template.templates.qwen import QwenTemplateMeta
+    from swift.trainers import TrainerFactory
+
+    from coordcore_train.swift.loader import CoordQwen3VLLoader
+    from coordcore_train.swift.optimizer import CoordOptimizer
+    from coordcore_train.swift.template import CoordQwen3VLTemplate
+
     register_template(
         QwenTemplateMeta(
             TEMPLATE_TYPE, template_cls=CoordQwen3VLTemplate, default_system=None, thinking_prefix="<think>\n"
@@ -31,7 +45,7 @@ def register() -> None:
             [],
             CoordQwen3VLLoader,
             template=TEMPLATE_TYPE,
-            model_arch="qwen3_vl",
+            model_arch=FAMILY,
             architectures=[],
             is_multimodal=True,
         ),
@@ -43,7 +57,7 @@ def register() -> None:
 
 def register_run(run_dir: Path) -> None:
     """Register, and make the run in `run_dir` the active one, from its resolved manifest. For swift_plugin.py."""
-    from coordcore_train.run.prepare import load_run
+    from coordcore_train.run.plan import load_run
 
     register()
     if not is_active(run_dir):

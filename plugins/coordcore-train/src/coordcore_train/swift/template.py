@@ -5,35 +5,52 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
+import numpy as np
 import torch
 from swift.template.base import MaxLengthError
 from swift.template.templates.qwen import Qwen3VLTemplate
 
-from coordcore.coords import CoordVocab
+from coordcore.coords import CoordVocab, Quantisation
 from coordcore.errors import InputError
 from coordcore.records.example import Example
 from coordcore_train.objective import IGNORE, make_targets
+from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
 from coordcore_train.swift.active import active_plan
 
-TEMPLATE_TYPE = "coordcore_qwen3_vl"
 _EXAMPLE = "coordcore_example"
+_PLACES = "coordcore_places"
+_SIZES = "coordcore_sizes"
 
 
-def to_row(example: Example, *, padding: bool = False) -> dict[str, Any]:
-    """The ms-swift row of an example. `padding` rows fill up the last evaluation batch and are not charged."""
+def plain_row(example: Example) -> dict[str, Any]:
+    """The row of an example that any ms-swift template takes."""
     images = [
         image if isinstance(image, str | bytes) or not hasattr(image, "__fspath__") else str(image)
         for image in example.images
     ]
-    row: dict[str, Any] = {"messages": [dict(message) for message in example.messages], _EXAMPLE: (example, padding)}
+    row: dict[str, Any] = {"messages": [dict(message) for message in example.messages]}
     if images:
         row["images"] = images
     return row
 
 
-class CoordTemplateMixin:
-    """Carries an example's real-valued targets to the loss, and names the example when encoding fails."""
+def to_row(example: Example, *, padding: bool = False) -> dict[str, Any]:
+    """The row for a run's template. `padding` rows fill up the last evaluation batch and are not charged."""
+    return {**plain_row(example), _EXAMPLE: (example, padding)}
+
+
+class CoordTemplate:
+    """Carries an example's real-valued targets to the loss, and names the example when encoding fails.
+
+    Goes before a model family's own template among the bases of a class.
+    """
+
+    @property
+    def plan(self) -> Plan:
+        """The run of this process."""
+        return active_plan()
 
     def init_processor(self: Any, processor: Any) -> None:
         fresh = processor is not None and not self._processor_inited
@@ -41,7 +58,7 @@ class CoordTemplateMixin:
         if fresh:
             for kind in ("image", "video"):
                 self.__dict__[f"{kind}_token_id"] = _media_token_id(self, kind)
-            active_plan().template.apply(self)
+            self.plan.template.apply(self)
 
     def encode(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         example, padding = None, False
@@ -64,28 +81,35 @@ class CoordTemplateMixin:
         if padding:
             encoded["labels"] = [IGNORE] * len(encoded["labels"])
         else:
-            values, corners = align(encoded["labels"], example, active_plan().vocab)
-            encoded["coord_values"], encoded["coord_corners"] = values, corners
+            encoded[_PLACES] = align(encoded["labels"], example, self.plan.vocab)
+            if self.plan.objective.reads_origin:
+                encoded[_SIZES] = sizes_of(example, encoded[_PLACES], self.plan.quantisation)
         return encoded
 
     def generate(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Bind the surgeries first: ms-swift's own inference wraps the model without asking anybody."""
         if not getattr(model, "coordcore_bound", False):
-            bind(model, active_plan())
+            bind(model, self.plan)
             model.coordcore_bound = True
         return super().generate(model, *args, **kwargs)  # type: ignore[misc]
 
     def _data_collator(self: Any, batch: list[dict[str, Any]], *, padding_to: int | None = None) -> dict[str, Any]:
-        extras = [(row.pop("coord_values", None), row.pop("coord_corners", None)) for row in batch]
+        places = [row.pop(_PLACES, None) for row in batch]
+        sizes = [row.pop(_SIZES, None) for row in batch]
         lengths = [len(row["input_ids"]) for row in batch]
         result: dict[str, Any] = super()._data_collator(batch, padding_to=padding_to)  # type: ignore[misc]
         if "labels" not in result:
             return result
         labels = result["labels"]
+        objective = self.plan.objective
         values = torch.full(labels.shape, torch.nan)
         corners = torch.full(labels.shape, -1, dtype=torch.int64)
+        origin: dict[str, torch.Tensor] = {}
+        if objective.reads_origin:
+            origin["examples"] = torch.full(labels.shape, -1, dtype=torch.int64)
+            origin["sizes"] = torch.full((*labels.shape, 4), torch.nan)
         start = 0
-        for row, ((row_values, row_corners), length) in enumerate(zip(extras, lengths, strict=True)):
+        for row, (row_places, row_sizes, length) in enumerate(zip(places, sizes, lengths, strict=True)):
             if self.padding_free:
                 where = (0, slice(start, start + length))
                 start += length
@@ -93,14 +117,17 @@ class CoordTemplateMixin:
                 where = (row, slice(labels.shape[1] - length, None))
             else:
                 where = (row, slice(0, length))
-            if row_values is not None:
-                values[where] = torch.tensor(row_values)
-                corners[where] = torch.tensor(row_corners)
-        result["targets"] = make_targets(labels, active_plan().vocab, values=values, corners=corners)
+            if row_places is not None:
+                values[where], corners[where] = torch.tensor(row_places.values), torch.tensor(row_places.corners)
+            if row_sizes is not None:
+                origin["examples"][where], origin["sizes"][where] = row, row_sizes
+        targets = make_targets(labels, self.plan.vocab, values=values, corners=corners, **origin)
+        result["targets"] = objective.weigh(targets)
+        result["counts"] = objective.count(result["targets"])
         return result
 
 
-class CoordQwen3VLTemplate(CoordTemplateMixin, Qwen3VLTemplate):  # type: ignore[misc]
+class CoordQwen3VLTemplate(CoordTemplate, Qwen3VLTemplate):  # type: ignore[misc]
     """Qwen3-VL's template for coordcore runs."""
 
 
@@ -126,32 +153,66 @@ def _media_token_id(template: Any, kind: str) -> int:
     return int(token_id)
 
 
-def align(labels: list[int], example: Example, vocab: CoordVocab | None) -> tuple[list[float], list[int]]:
-    """Real-valued targets and box corners, one per label, from the geometries of the example.
+@attrs.frozen
+class Places:
+    """What the labels of an example stand for, one entry per label.
+
+    values: the real-valued target in bin units, NaN where the label is no coord token of a geometry. corners: 0..3 in a
+    box, -1 elsewhere. geometries: which one of the example's, -1 for none.
+    """
+
+    values: list[float]
+    corners: list[int]
+    geometries: list[int]
+
+
+def align(labels: list[int], example: Example, vocab: CoordVocab | None) -> Places:
+    """Real-valued targets and box corners from the geometries of the example.
 
     Raises InputError when the answer's coord tokens are not those of the geometries.
     """
-    values = [float("nan")] * len(labels)
-    corners = [-1] * len(labels)
+    found = Places([float("nan")] * len(labels), [-1] * len(labels), [-1] * len(labels))
     bins = vocab.bins(torch.tensor(labels)).tolist() if vocab is not None else []
     places = [place for place, one in enumerate(bins) if one >= 0]
     wanted = [
-        (value, corner if geometry.kind == "bbox_2d" else -1)
-        for geometry in example.geometries
+        (value, corner if geometry.kind == "bbox_2d" else -1, number)
+        for number, geometry in enumerate(example.geometries)
         for corner, value in enumerate(geometry.values)
     ]
     if vocab is None or (not example.geometries and not places):
-        return values, corners
+        return found
     if len(places) != len(wanted):
         raise InputError(
             f"{_name(example)}: the encoded answer has {len(places)} coord tokens, its geometries have {len(wanted)} "
             "values; give one Geometry value per coord token, in the order of the text"
         )
-    for place, (value, corner) in zip(places, wanted, strict=True):
+    for place, (value, corner, number) in zip(places, wanted, strict=True):
         if abs(value - bins[place]) > 2.5:  # rounding, plus the bin a collapsed box is widened by
             raise InputError(
                 f"{_name(example)}: coord token {bins[place]} stands where the geometry has {value:.2f}; "
                 "give the values in bin units, in the order of the text"
             )
-        values[place], corners[place] = value, corner
-    return values, corners
+        found.values[place], found.corners[place], found.geometries[place] = value, corner, number
+    return found
+
+
+def sizes_of(example: Example, places: Places, quantisation: Quantisation) -> torch.Tensor:
+    """[T, 4] float32 per label: width and height in pixels of the example's image and of the object, NaN where unknown.
+
+    An object's size is that of the box around its geometry.
+    """
+    sizes = torch.full((len(places.values), 4), torch.nan)
+    if example.image_size is None:
+        return sizes
+    sizes[:, :2] = torch.tensor(example.image_size, dtype=torch.float32)
+    if example.geometries:
+        objects = []
+        for geometry in example.geometries:
+            pixels = quantisation.decode(
+                [*zip(geometry.values[::2], geometry.values[1::2], strict=True)], example.image_size
+            )
+            objects.append(pixels.max(0) - pixels.min(0))
+        numbers = torch.tensor(places.geometries)
+        inside = numbers >= 0
+        sizes[inside, 2:] = torch.tensor(np.array(objects), dtype=torch.float32)[numbers[inside]]
+    return sizes

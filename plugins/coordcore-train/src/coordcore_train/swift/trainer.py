@@ -11,35 +11,36 @@ from safetensors import SafetensorError
 from swift.trainers import Seq2SeqTrainer
 from torch import Tensor, nn
 
-from coordcore.errors import RunError
-from coordcore_train.objective import SCOPES, count_targets, loss_in_forward
+from coordcore.errors import InputError, RunError
+from coordcore_train.objective import loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
 from coordcore_train.surgery.bind import bind_for_training
-from coordcore_train.swift.active import active_plan
+from coordcore_train.swift.arguments import TEMPLATE_TYPE
+from coordcore_train.swift.template import CoordTemplate
 
 
 class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
-    """Trains the objective of the active run."""
+    """Trains the objective of the run that its template belongs to."""
 
-    def __init__(self, model: nn.Module, args: Any, *rest: Any, **kwargs: Any) -> None:
-        plan = active_plan()
+    def __init__(self, model: nn.Module, args: Any, *rest: Any, template: Any, **kwargs: Any) -> None:
+        if not isinstance(template, CoordTemplate):
+            raise InputError(f"--template {TEMPLATE_TYPE} is missing: the targets of the losses are made by it")
+        self.plan = template.plan
         wanted = world_size()
         if args.world_size != wanted:
             raise RunError(
                 f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would "
                 'train a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
             )
-        bind_for_training(model, plan, args.device)
-        super().__init__(model, args, *rest, **kwargs)
+        bind_for_training(model, self.plan, args.device)
+        super().__init__(model, args, *rest, template=template, **kwargs)
         self.checkpoints = Path(args.output_dir)
-        parts = len(plan.objective.parts)
-        # Per mode: sums per part and positions per scope, on the device until they are logged.
+        parts = len(self.plan.objective.parts)
+        # Per mode and part: sums and denominators, on the device until they are logged.
         self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
-        self.seen = {
-            mode: torch.zeros(len(SCOPES), dtype=torch.float64, device=args.device) for mode in ("train", "eval")
-        }
-        self.step_counts: list[float] = [0.0] * len(SCOPES)
+        self.seen = {mode: torch.zeros_like(sums) for mode, sums in self.sums.items()}
+        self.step_counts: list[float] = [0.0] * parts
         # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
         # or saved.
         self.pending: list[tuple[int, Tensor]] = []
@@ -47,38 +48,42 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     # --- the loss ---
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """Positions per scope over all micro-batches and ranks of this step: the divisors of the loss."""
-        counts = [count_targets(batch["targets"]) for batch in batch_samples]
-        total = torch.tensor([sum(column) for column in zip(*counts, strict=True)], dtype=torch.float64)
+        """The parts' denominators over all micro-batches and ranks of this step."""
+        total = torch.tensor([batch["counts"] for batch in batch_samples], dtype=torch.float64).sum(0)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total.to(device), reduction="sum").cpu()
         self.step_counts = total.tolist()
-        return total[SCOPES.index("token")]
+        return total.sum()  # transformers only asks whether anything was counted
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # DeepSpeed runs cast every float of a batch to the model's dtype; in bfloat16 bin 517.3 would become 516.
-        targets = inputs.pop("targets")
+        targets, counts = inputs.pop("targets"), inputs.pop("counts")
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        prepared["counts"] = counts
         prepared["targets"] = {key: tensor.to(self.args.device) for key, tensor in targets.items()}
         return prepared
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        targets = inputs.pop("targets")
+        targets, counts = inputs.pop("targets"), inputs.pop("counts")
         for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids", "logits_to_keep"):
             inputs.pop(unused, None)
-        plan, unwrapped = active_plan(), self.accelerator.unwrap_model(model)
-        with loss_in_forward(unwrapped, plan.objective, targets, self.step_counts, surgeries=plan.surgeries) as outputs:
+        plan, unwrapped = self.plan, self.accelerator.unwrap_model(model)
+        mode = "train" if self.model.training else "eval"
+        step = self.state.global_step, self.state.max_steps
+        weights = plan.objective.weights_at(*step) if mode == "train" else None
+        with loss_in_forward(
+            unwrapped, plan.objective, targets, self.step_counts, weights, surgeries=plan.surgeries
+        ) as outputs:
             result = model(**inputs)
         if len(outputs) != 1:
             raise RunError(
                 f"the model called its output head {len(outputs)} times in one forward instead of once; "
                 "a setting computes the loss past the head (check [train.swift])"
             )
-        mode = "train" if self.model.training else "eval"
         self.sums[mode] += outputs[0].sums
-        self.seen[mode] += torch.tensor(count_targets(targets), dtype=torch.float64).to(self.args.device)
+        self.seen[mode] += torch.tensor(counts, dtype=torch.float64).to(self.args.device)
         if mode == "train":
             sums = outputs[0].sums
             self.pending.append((self.state.global_step + 1, torch.cat([sums, sums.new_zeros(1)])))
@@ -94,20 +99,16 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     # --- metrics ---
 
     def _reduced(self, mode: str) -> dict[str, float]:
-        """Token-weighted means of every part since the last call, over all ranks."""
+        """The mean of every part over its positions, weighed as in the loss: since the last call, over all ranks."""
         state = torch.cat([self.sums[mode], self.seen[mode]])
         if self.args.world_size > 1:
             state = self.accelerator.reduce(state, reduction="sum")
         values = state.tolist()
         self.sums[mode].zero_()
         self.seen[mode].zero_()
-        parts = active_plan().objective.parts
-        seen = dict(zip(SCOPES, values[len(parts) :], strict=True))
-        return {
-            part.name: total / seen[part.scope]
-            for part, total in zip(parts, values[: len(parts)], strict=True)
-            if seen[part.scope]
-        }
+        parts = self.plan.objective.parts
+        by_part = zip(parts, values[: len(parts)], values[len(parts) :], strict=True)
+        return {part.name: total / seen for part, total, seen in by_part if seen}
 
     def check_finite(self) -> None:
         """Stop the run if a part or the gradient became NaN or infinite since the last look. The same on every rank."""
@@ -117,7 +118,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         bad = ~torch.stack([sums for _, sums in self.pending]).isfinite()
         self.pending.clear()
         # One row per step and part, so that ranks with different micro-batches still agree on the first bad step.
-        watched = [*(part.name for part in active_plan().objective.parts), "the gradient norm"]
+        watched = [*(part.name for part in self.plan.objective.parts), "the gradient norm"]
         first = torch.full((len(watched),), torch.inf, dtype=torch.float64)
         for step, row in zip(steps, bad.tolist(), strict=True):
             for part, is_bad in enumerate(row):
@@ -155,6 +156,13 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         if "loss" in logs:
             self.check_finite()
             logs.update(self._reduced("train"))
+            objective = self.plan.objective
+            if any(part.scheduled for part in objective.parts):
+                weights = objective.weights_at(
+                    self.state.global_step - 1, self.state.max_steps
+                )  # of the step just done
+                by_part = zip(objective.parts, weights, strict=True)
+                logs.update({f"weight/{part.name}": weight for part, weight in by_part if part.scheduled})
             for group in self.optimizer.param_groups:
                 if "name" in group:
                     logs[f"lr/{group['name']}"] = float(group["lr"])
@@ -170,7 +178,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
         means = self._reduced("eval")
-        weights = {part.name: part.weight for part in active_plan().objective.parts}
+        weights = {part.name: part.weight for part in self.plan.objective.parts}
         output.metrics.update({f"eval_{name}": value for name, value in means.items()})
         output.metrics["eval_loss"] = sum(weights[name] * value for name, value in means.items())
         return output

@@ -15,8 +15,7 @@ from coordcore_train.checkpoint.merge.in_memory import compare_logits as compare
 from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memory
 from coordcore_train.checkpoint.merge.streamed import Proof, merge_streamed
 from coordcore_train.run.folder import RunDir
-from coordcore_train.run.plan import Plan
-from coordcore_train.run.prepare import load_run
+from coordcore_train.run.plan import Plan, load_run
 from coordcore_train.run.quiet import quiet_transformers
 
 __all__ = ["MergeReport", "load_live", "merge_run"]

@@ -14,10 +14,8 @@ from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.swift import known as swift_arguments
-
-MODEL_TYPE = "qwen3_vl"
-"""The `model_type` in the `config.json` of the checkpoints that the engine can train."""
+from coordcore_train.swift import known
+from coordcore_train.swift.arguments import FAMILY
 
 
 def check(run: Manifest) -> Iterator[Problem]:
@@ -34,7 +32,7 @@ def notes(run: Manifest) -> Iterator[str]:
             yield f"model.base: {run.model.base} is not in the local hub cache; a run downloads it"
     except InputError:
         pass  # `check` reports it
-    if run.train.swift and swift_arguments.installed_version() is None:
+    if run.train.swift and known.installed_version() is None:
         yield "train.swift: ms-swift is not installed here, so its arguments were not checked"
 
 
@@ -59,8 +57,8 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
         if base is None:
             return
         model_type = read_json(base / "config.json").get("model_type")
-        if model_type != MODEL_TYPE:
-            yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {MODEL_TYPE!r}")
+        if model_type != FAMILY:
+            yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {FAMILY!r}")
             return
         yield from (Problem(path=path, message=message) for message in _weights(base))
         if needs_vocab:
@@ -104,29 +102,27 @@ def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:
 
 def _swift(manifest: Manifest) -> Iterator[Problem]:
     names = manifest.train.swift
-    refused = {
-        name: swift_arguments.refusal(name, value, attention=manifest.model.attention) for name, value in names.items()
-    }
+    refused = {name: known.refusal(name, value, attention=manifest.model.attention) for name, value in names.items()}
     rest: dict[str, Any] = {}
     for name, reason in refused.items():
         if reason is None:
             rest[name] = names[name]
         else:
             yield Problem(path=f"train.swift.{name}", message=reason)
-    version = swift_arguments.installed_version()
+    version = known.installed_version()
     if not rest or version is None:
         return
     try:
-        known = swift_arguments.known_arguments(version)
+        arguments = known.known_arguments(version)
     except InputError as error:
         yield Problem(path="train.swift", message=str(error))
         return
     for name, value in rest.items():
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
+        if name not in arguments:
+            close = get_close_matches(name, arguments, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             message = f"ms-swift {version} has no such argument{hint}"
-        elif expected := swift_arguments.type_problem(known[name], value):
+        elif expected := known.type_problem(arguments[name], value):
             message = f"must be {expected}, got {show(value)}"
         else:
             continue

@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.records.annotations import Space
 from coordcore_data.check.sample import (
     Array,
     FileSizes,
@@ -23,7 +24,7 @@ from coordcore_data.check.sample import (
     to_pixels,
 )
 from coordcore_data.check.suspicions import Suspicion, find, fits, guess_space, percent
-from coordcore_data.convert.core import BoxOrder, Space
+from coordcore_data.convert.core import BoxOrder
 
 _BARS = " ▁▂▃▄▅▆▇█"
 

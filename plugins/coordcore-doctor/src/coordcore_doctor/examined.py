@@ -1,4 +1,4 @@
-"""What the checks look at: each thing made when it is first needed, and never twice. Torch-free to import."""
+"""The run that the checks look at: each part is made when it is first needed, and never twice. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from coordcore.coords import CoordVocab, MissingCoordTokensError, Quantisation, quantisation
 from coordcore.errors import InputError, RunError
 from coordcore.manifest import Loaded
-from coordcore_train.checkpoint.base import resolve_base
+from coordcore_train.checkpoint.base import base_checkpoint, resolve_base
+from coordcore_train.engine import engine_of
 
 if TYPE_CHECKING:
-    from coordcore_doctor.rehearsal import Rehearsal, Step
+    from torch import nn
+
     from coordcore_doctor.sample import Sample
     from coordcore_train.checkpoint.weights import Matrix
+    from coordcore_train.engine import Rehearsal, RehearsedTrainer, Step
 
 T = TypeVar("T")
 
@@ -45,24 +48,24 @@ class _Prerequisite(Generic[T]):
         self.__doc__ = make.__doc__
 
     @overload
-    def __get__(self, patient: None, owner: type) -> _Prerequisite[T]: ...
+    def __get__(self, run: None, owner: type) -> _Prerequisite[T]: ...
 
     @overload
-    def __get__(self, patient: Patient, owner: type) -> T: ...
+    def __get__(self, run: ExaminedRun, owner: type) -> T: ...
 
-    def __get__(self, patient: Patient | None, owner: type) -> T | _Prerequisite[T]:
-        if patient is None:
+    def __get__(self, run: ExaminedRun | None, owner: type) -> T | _Prerequisite[T]:
+        if run is None:
             return self
-        if self._name not in patient.made:
-            patient.made[self._name] = self._try(patient)
-        made = patient.made[self._name]
+        if self._name not in run.made:
+            run.made[self._name] = self._try(run)
+        made = run.made[self._name]
         if isinstance(made, NotAvailableError):
             raise made
         return made  # type: ignore[no-any-return]
 
-    def _try(self, patient: Patient) -> T | NotAvailableError:
+    def _try(self, run: ExaminedRun) -> T | NotAvailableError:
         try:
-            return self._make(patient)
+            return self._make(run)
         except NotAvailableError as error:
             return error
         except (InputError, RunError) as error:
@@ -76,7 +79,7 @@ class _Prerequisite(Generic[T]):
             return NotAvailableError(self._what, f"{type(error).__name__}: {first}; COORDCORE_VERBOSE=1 shows where")
 
 
-class Patient:
+class ExaminedRun:
     """A run that has not started. folder: a temporary folder for what the checks write; nothing else is written to,
     but for the cache of expanded bases."""
 
@@ -95,8 +98,6 @@ class Patient:
     @prerequisite("base")
     def expanded(self) -> Path:
         """The folder of the base that `coordcore run` would train."""
-        from coordcore_train.run.prepare import base_checkpoint
-
         return base_checkpoint(self.manifest)
 
     @prerequisite("base")
@@ -128,7 +129,7 @@ class Patient:
         try:
             return CoordVocab.from_tokenizer(self.tokenizer)
         except MissingCoordTokensError:
-            if any(COORD_TOKENS in one.component.provides(one.config) for one in self.manifest.selected):
+            if COORD_TOKENS in self.manifest.capabilities():
                 raise
             return None
 
@@ -142,9 +143,7 @@ class Patient:
     @prerequisite("model and template")
     def rehearsal(self) -> Rehearsal:
         """The run as far as model and template, on a narrow copy of the base."""
-        from coordcore_doctor.rehearsal import rehearse
-
-        return rehearse(self.loaded, self.base, self.folder)
+        return engine_of(self.loaded.plugins).rehearse(self.loaded, self.base, self.folder)
 
     @prerequisite("sample of the data")
     def sample(self) -> Sample:
@@ -154,16 +153,16 @@ class Patient:
         return draw_sample(self.rehearsal, self.samples)
 
     @prerequisite("wrapped model")
-    def wrapped(self) -> Any:
+    def wrapped(self) -> nn.Module:
         """The narrow copy as the tuner wraps it."""
-        return self.rehearsal.wrapped()
+        return self.rehearsal.wrap()
 
     @prerequisite("trainer")
-    def trainer(self) -> Any:
+    def trainer(self) -> RehearsedTrainer:
         """The trainer, its model bound to the surgeries."""
         return self.rehearsal.trainer(self.wrapped, self.sample.shortest())
 
     @prerequisite("training step")
     def step(self) -> Step:
         """One training step of the narrow copy."""
-        return self.rehearsal.step(self.trainer)
+        return self.trainer.step()

@@ -11,11 +11,11 @@ import numpy as np
 from coordcore.coords import Quantisation
 from coordcore.records.geometry import overlaps
 from coordcore_detection.evaluate import metrics, results
+from coordcore_detection.evaluate.average_precision import AveragePrecision, average_precision
 from coordcore_detection.evaluate.contract import contract
-from coordcore_detection.evaluate.gather import Book, Truth, by_image, some, was_seen
+from coordcore_detection.evaluate.gather import Account, Truth, by_image, some, was_seen
 from coordcore_detection.evaluate.matching import Bools, Flat, Floats, Matches, match
 from coordcore_detection.evaluate.metrics import AGNOSTIC
-from coordcore_detection.evaluate.metrics_ap import AveragePrecision, average_precision
 from coordcore_detection.evaluate.results import Detail, Result
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Header, Row
@@ -49,25 +49,28 @@ def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -
     """
     quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
     known = Truth(truth, quantisation)
-    book = Book()
-    answers = by_image(known, rows, book)
-    predicted, scores = known.predicted(answers, book)
-    by_label, agnostic = (match(known.flat, known.crowd, predicted, scores, by_label=one) for one in (True, False))
-    ap = {one: average_precision(known.flat, known.crowd, predicted, scores, by_label=one) for one in (True, False)}
+    account = Account()
+    answers = by_image(known, rows, account)
+    predicted, scores = known.predicted(answers, account)
+    by_label, agnostic = (match(known.flat, known.crowd, predicted, scores, by_label=way) for way in (True, False))
+    ap = {
+        way: average_precision(known.flat, known.crowd, predicted, scores, matches, by_label=way)
+        for way, matches in ((True, by_label), (False, agnostic))
+    }
     detail = _detail(known, answers, predicted, scores, by_label, agnostic)
     sums = metrics.weighted(
         metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
         np.ones((1, len(known.keys))),
     )
-    _explain(known, predicted, quantisation, book)
+    _explain(known, predicted, quantisation, account)
     values = _ap_metrics(ap, _oracle(known)) | {name: value[0] for name, value in metrics.ratios(sums).items()}
     result = Result(
         evaluation=results.VERSION,
         checkpoint=header.checkpoint,
         contract=contract(header, known.description()),
         metrics={name: None if value is None or np.isnan(value) else float(value) for name, value in values.items()},
-        counts=book.counts | {"images": len(known.keys), "true_boxes": int((~known.crowd).sum())},
-        notes=book.notes,
+        counts=account.counts | {"images": len(known.keys), "true_boxes": int((~known.crowd).sum())},
+        notes=account.notes,
         labels=_label_table(known, predicted, ap[True]),
         calibration={
             name: metrics.calibration_table(sums[f"{prefix}calibration"][0])
@@ -88,30 +91,32 @@ def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -
     )
 
 
-def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, book: Book) -> None:
+def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, account: Account) -> None:
     """Notes on what the numbers cannot say."""
     real = ~truth.crowd
-    book.counts["predicted_boxes"] = len(predicted)
+    account.counts["predicted_boxes"] = len(predicted)
     without = len(truth.keys) - len(np.unique(truth.flat.image[real]))
-    book.counts["images_without_truth"] = without
+    account.counts["images_without_truth"] = without
     if not real.any():
-        book.notes.append("the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake")
+        account.notes.append(
+            "the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake"
+        )
     elif without:
-        book.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake")
+        account.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake")
     new = predicted.label >= truth.true_labels
     names = list(truth.labels)[truth.true_labels :]
-    book.count(
+    account.count(
         "boxes_of_unknown_labels",
         int(new.sum()),
         f"{new.sum()} predicted boxes have labels that no true box has ({some(names)}): AP by label leaves them out, "
         "as COCO's does; precision, F1 and the class-agnostic metrics count them",
     )
     flat = (truth.flat.boxes[real, 2:] <= truth.flat.boxes[real, :2]).any(1)
-    book.count(
+    account.count(
         "flat_true_boxes", int(flat.sum()), f"{flat.sum()} true boxes have no area: no prediction can match them"
     )
     if truth.in_bins and real.any():
-        book.notes.append(
+        account.notes.append(
             f"the ground truth holds bins of {quantisation}: what quantising cost is not in these records, "
             "and the ceiling is that of bins scored against themselves"
         )
@@ -167,7 +172,8 @@ def _oracle(truth: Truth) -> dict[bool, AveragePrecision]:
     real = ~truth.crowd
     best = Flat(image=truth.flat.image[real], label=truth.flat.label[real], boxes=truth.on_grid[real])
     scores = np.ones(len(best))
-    return {one: average_precision(truth.flat, truth.crowd, best, scores, by_label=one) for one in (True, False)}
+    sides = (truth.flat, truth.crowd, best, scores)
+    return {way: average_precision(*sides, match(*sides, by_label=way), by_label=way) for way in (True, False)}
 
 
 def _ap_metrics(ap: dict[bool, AveragePrecision], oracle: dict[bool, AveragePrecision]) -> dict[str, float | None]:

@@ -11,7 +11,8 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore_data.convert.core import Account, Box, Shape, SourceImage, bounds
+from coordcore.records.geometry import bounds
+from coordcore_data.convert.core import Account, Box, Shape, SourceImage
 from coordcore_data.convert.geometry import (
     NO_EXTENT,
     NO_OVERLAP,
@@ -29,7 +30,7 @@ CROWD, POINTS = "crowd", "points"
 """The kinds of object that travel under `metadata`, and the keys they have there."""
 
 
-class PlacedObject(msgspec.Struct, gc=False):
+class FinalObject(msgspec.Struct, gc=False):
     """kind: "bbox_2d", "poly" or "points". values: pixels of the upright image, inside it."""
 
     desc: str
@@ -37,15 +38,15 @@ class PlacedObject(msgspec.Struct, gc=False):
     values: tuple[float, ...] | list[float]
 
 
-class PlacedImage(msgspec.Struct, kw_only=True, gc=False):
+class FinalImage(msgspec.Struct, kw_only=True, gc=False):
     """One image ready to be written. difficult: which of `objects` VOC calls so."""
 
     file: str
     width: int
     height: int
-    objects: list[PlacedObject]
-    crowd: list[PlacedObject]
-    points: list[PlacedObject]
+    objects: list[FinalObject]
+    crowd: list[FinalObject]
+    points: list[FinalObject]
     difficult: list[int]
     id: Any
     split: str | None
@@ -54,7 +55,7 @@ class PlacedImage(msgspec.Struct, kw_only=True, gc=False):
 
 
 @attrs.frozen(kw_only=True)
-class Placing:
+class Rules:
     """How shapes become objects. images, check_sizes: the image files, and whether to compare their sizes."""
 
     geometry: Literal["box", "poly"] = "box"
@@ -64,25 +65,25 @@ class Placing:
     check_sizes: bool = False
 
 
-def place(images: Iterable[SourceImage], placing: Placing, account: Account) -> Iterable[PlacedImage]:
+def apply_rules(images: Iterable[SourceImage], rules: Rules, account: Account) -> Iterable[FinalImage]:
     """The images that are written, in order. Raises InputError for a shape over the edge when `outside` is "error"."""
     seen: set[str] = set()
     for image in images:
-        placed = _place_image(image, placing, account)
-        if placed is None:
+        final = _final_image(image, rules, account)
+        if final is None:
             continue
-        if placed.file in seen:
-            account.note("image file in several records", placed.file)
-        seen.add(placed.file)
-        yield placed
+        if final.file in seen:
+            account.note("image file in several records", final.file)
+        seen.add(final.file)
+        yield final
 
 
-def _place_image(image: SourceImage, placing: Placing, account: Account) -> PlacedImage | None:
+def _final_image(image: SourceImage, rules: Rules, account: Account) -> FinalImage | None:
     count = len(image.shapes)
     if not _is_text(image.file):
         account.drop_image("no file name, or one that is no valid Unicode", repr(image.file), objects=count)
         return None
-    size = find_size(image, placing.images, placing.check_sizes, account)
+    size = find_size(image, rules.images, rules.check_sizes, account)
     if isinstance(size, str):
         account.drop_image(size, image.file, objects=count)
         return None
@@ -95,7 +96,7 @@ def _place_image(image: SourceImage, placing: Placing, account: Account) -> Plac
     if not _can_be_written(extras):
         account.note("id, summary or metadata that JSON cannot hold: not carried", image.file)
         extras = None, None, {}
-    placed = PlacedImage(
+    final = FinalImage(
         file=image.file,
         width=size.width,
         height=size.height,
@@ -110,65 +111,65 @@ def _place_image(image: SourceImage, placing: Placing, account: Account) -> Plac
     )
     lost = image.lost > 0
     for shape in image.shapes:
-        lost |= not _place_shape(shape, placed, placing, account)
-    if lost and not (placed.objects or placed.crowd or placed.points):
+        lost |= not _add_shape(shape, final, rules, account)
+    if lost and not (final.objects or final.crowd or final.points):
         account.drop_image("all of its objects were dropped", image.file)
         return None
-    if not placed.objects:
+    if not final.objects:
         account.note("image without objects: an empty record" + (" but for crowd or points" if count else ""))
-    return placed
+    return final
 
 
-def _place_shape(shape: Shape, placed: PlacedImage, placing: Placing, account: Account) -> bool:
+def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> bool:
     """Put one shape where it belongs. False when it is dropped; either way it is counted."""
     label = clean_label(shape.label)
     if label.problem:
-        account.drop_object(label.problem, placed.file, shape.name, repr(shape.label))
+        account.drop_object(label.problem, final.file, shape.name, repr(shape.label))
         return False
     if label.changed:
         account.note("label with control characters or blanks that were cleaned", repr(shape.label))
     if shape.points is not None:
-        return _place_points(shape, label.text, placed, account)
-    if shape.crowd and placing.crowd == "drop":
-        account.drop_object("crowd", placed.file, shape.name)
+        return _add_points(shape, label.text, final, account)
+    if shape.crowd and rules.crowd == "drop":
+        account.drop_object("crowd", final.file, shape.name)
         return False
-    fitted = _fit(shape, placed, placing, account)
+    fitted = _fit(shape, final, rules, account)
     if fitted is None:
         return False
     fitted.desc = label.text
     if shape.crowd:
-        placed.crowd.append(fitted)
+        final.crowd.append(fitted)
         return True
     if shape.difficult:
-        placed.difficult.append(len(placed.objects))
-    placed.objects.append(fitted)
+        final.difficult.append(len(final.objects))
+    final.objects.append(fitted)
     return True
 
 
-def _place_points(shape: Shape, desc: str, placed: PlacedImage, account: Account) -> bool:
+def _add_points(shape: Shape, desc: str, final: FinalImage, account: Account) -> bool:
     points = shape.points or []
     if not all(map(math.isfinite, points)):
-        account.drop_object(NOT_FINITE, placed.file, shape.name)
+        account.drop_object(NOT_FINITE, final.file, shape.name)
         return False
     pairs = zip(points[::2], points[1::2], strict=True)
-    if not points or not all(0 <= x <= placed.width and 0 <= y <= placed.height for x, y in pairs):
-        account.drop_object(NO_OVERLAP, placed.file, shape.name)
+    if not points or not all(0 <= x <= final.width and 0 <= y <= final.height for x, y in pairs):
+        account.drop_object(NO_OVERLAP, final.file, shape.name)
         return False
-    placed.points.append(PlacedObject(desc, "points", points))
+    final.points.append(FinalObject(desc, "points", points))
     return True
 
 
-def _fit(shape: Shape, placed: PlacedImage, placing: Placing, account: Account) -> PlacedObject | None:
+def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> FinalObject | None:
     """The shape as a box or polygon inside its image, its `desc` still empty, or None when it is dropped."""
-    width, height = placed.width, placed.height
+    width, height = final.width, final.height
     values: Box | list[float] | None = None
-    if shape.poly is not None and placing.geometry == "poly":
+    if shape.poly is not None and rules.geometry == "poly":
         values, how = fit_poly(shape.poly, width, height)
         kind = "poly"
         if how in (TOO_FEW_POINTS, NO_EXTENT) and shape.box is not None:
-            account.note("degenerate polygon: its box is written", placed.file, shape.name)
+            account.note("degenerate polygon: its box is written", final.file, shape.name)
             shape.poly = None
-    if shape.poly is None or placing.geometry == "box":
+    if shape.poly is None or rules.geometry == "box":
         if shape.box is None and len(shape.poly or ()) < 6:
             values, how = None, TOO_FEW_POINTS
         else:
@@ -176,19 +177,19 @@ def _fit(shape: Shape, placed: PlacedImage, placing: Placing, account: Account) 
         kind = "bbox_2d"
         if shape.was and values is not None:
             account.note(f"{shape.was}: its enclosing box is written")
-    if values is not None and how and placing.outside != "clip":
-        if placing.outside == "error":
+    if values is not None and how and rules.outside != "clip":
+        if rules.outside == "error":
             raise InputError(
-                f"{placed.file}: {shape.name}: {list(shape.box or shape.poly or ())} {OVER_EDGE} ({width} x {height}); "
+                f"{final.file}: {shape.name}: {list(shape.box or shape.poly or ())} {OVER_EDGE} ({width} x {height}); "
                 "--outside clip cuts it there, --outside drop leaves it out"
             )
         values, how = None, OVER_EDGE
     if values is None:
-        account.drop_object(how, placed.file, shape.name, list(shape.box or shape.poly or ()))
+        account.drop_object(how, final.file, shape.name, list(shape.box or shape.poly or ()))
         return None
     if how:
-        account.note(how, placed.file, shape.name)
-    return PlacedObject("", kind, values)
+        account.note(how, final.file, shape.name)
+    return FinalObject("", kind, values)
 
 
 def _enclosing(poly: list[float]) -> Box:

@@ -1,4 +1,4 @@
-"""Reads answer text as boxes, and says of every box that it could not read why. Torch-free.
+"""Reads lists of objects in JSON as boxes, and says of every box that it could not read why.
 
 The format is CoordJSON, `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}]}`. Qwen's own list,
 `[{"bbox_2d": [...], "label": "..."}]`, a single object, and a list within prose or a code fence are read as well.
@@ -13,12 +13,14 @@ import attrs
 import msgspec
 
 from coordcore.coords import is_coord_token, token_to_int
+from coordcore.records.answers.format import COORDJSON, DESC
+from coordcore.records.geometry import misordered
 
 Span = tuple[int, int]
 
-_LABELS = ("desc", "label")
-_GEOMETRIES = ("bbox_2d", "poly")
-_OBJECT = re.compile(r'\{\s*"(?:desc|label|bbox_2d|poly)"\s*:')
+_LABELS = (DESC, "label")  # CoordJSON's, and Qwen's own
+_GEOMETRIES = tuple(COORDJSON.places)
+_OBJECT = re.compile(rf'\{{\s*"(?:{"|".join(_LABELS + _GEOMETRIES)})"\s*:')
 _LIST = re.compile(r'\{\s*"objects"\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$)')
 _TAIL = re.compile(r"[\s\]}]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
@@ -79,7 +81,7 @@ class _Lexeme:
     end: int
 
 
-def parse_answer(text: str) -> Answer:
+def parse_json(text: str) -> Answer:
     """Read an answer, whatever it is. The time it takes is linear in its length."""
     if not text.strip():
         return Answer(objects=(), unread=(Unread(at="", reason="empty answer"),))
@@ -87,7 +89,7 @@ def parse_answer(text: str) -> Answer:
     found = _LIST.search(text)
     alone = _OBJECT.search(text)
     if found is None and alone is None:
-        reason = f"no list of objects; the answer begins {_quote(text.lstrip())}"
+        reason = f"no list of objects; the answer begins {quoted(text.lstrip())}"
         return Answer(objects=(), unread=(Unread(at="", reason=reason),))
     in_list = found is not None and (alone is None or found.start() < alone.start())
     first = found if in_list else alone
@@ -101,7 +103,7 @@ def parse_answer(text: str) -> Answer:
 def _note(unread: list[Unread], at: str, text: str) -> None:
     text = _FENCE.sub("", text).strip()
     if text:
-        unread.append(Unread(at=at, reason=f"passed over {_quote(text)}"))
+        unread.append(Unread(at=at, reason=f"passed over {quoted(text)}"))
 
 
 def _objects(text: str, position: int, in_list: bool, unread: list[Unread]) -> tuple[list[AnswerObject], int]:
@@ -123,9 +125,9 @@ def _objects(text: str, position: int, in_list: bool, unread: list[Unread]) -> t
         index += 1
         try:
             if lexeme.text != "{":
-                raise _Unreadable("", f"an object belongs there, not {_quote(lexeme.text)}", lexeme.end)
-            one, position = _object(text, lexeme.end, at)
-            objects.append(one)
+                raise _Unreadable("", f"an object belongs there, not {quoted(lexeme.text)}", lexeme.end)
+            found, position = _object(text, lexeme.end, at)
+            objects.append(found)
         except _Unreadable as error:
             unread.append(Unread(at=at + error.at, reason=error.reason))
             again = _OBJECT.search(text, error.position)
@@ -154,7 +156,7 @@ def _object(text: str, position: int, at: str) -> tuple[AnswerObject, int]:
         if colon.kind == "end":
             raise _Unreadable(f".{name}", "cut off", colon.end)
         if colon.text != ":":
-            raise _Unreadable(f".{name}", f"a colon belongs there, not {_quote(colon.text)}", colon.start)
+            raise _Unreadable(f".{name}", f"a colon belongs there, not {quoted(colon.text)}", colon.start)
         value = _next(text, colon.end)
         if value.kind == "end" or (value.kind == "word" and value.text == '"'):
             raise _Unreadable(f".{name}", "cut off", len(text))
@@ -166,33 +168,33 @@ def _object(text: str, position: int, at: str) -> tuple[AnswerObject, int]:
         elif name in _LABELS and value.kind == "string":
             label, position = (_string(value), (value.start + 1, value.end - 1)), value.end
         elif value.kind == "mark":
-            raise _Unreadable(f".{name}", f"nested wrongly: {_quote(value.text)} where a value belongs", value.end)
+            raise _Unreadable(f".{name}", f"nested wrongly: {quoted(value.text)} where a value belongs", value.end)
         elif name in _LABELS:
-            raise _Unreadable(f".{name}", f"no text in quotes, but {_quote(value.text)}", value.end)
+            raise _Unreadable(f".{name}", f"no text in quotes, but {quoted(value.text)}", value.end)
         else:
             position = value.end
     if geometry is None:
-        raise _Unreadable("", "no geometry: neither bbox_2d nor poly", position + 1)
+        raise _Unreadable("", f"no geometry: neither {' nor '.join(_GEOMETRIES)}", position + 1)
     kind, items = geometry
     bins = _bins(kind, items, position)
     if label is None or not label[0]:
-        raise _Unreadable(".desc", "no description", position)
+        raise _Unreadable(f".{DESC}", "no description", position)
     coord_spans = tuple((item.start, item.end) for item in items)
-    one = AnswerObject(at=at, desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)
-    return one, key.end
+    found = AnswerObject(at=at, desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)
+    return found, key.end
 
 
 def _reject_word(lexeme: _Lexeme, what: str) -> None:
     if lexeme.text == '"':
         raise _Unreadable("", "cut off", lexeme.end)
-    raise _Unreadable("", f"{what}, not {_quote(lexeme.text)}", lexeme.start + 1)
+    raise _Unreadable("", f"{what}, not {quoted(lexeme.text)}", lexeme.start + 1)
 
 
 def _coordinates(text: str, kind: str, opening: _Lexeme) -> tuple[list[_Lexeme], int]:
     """What stands in the brackets, and the place behind them. Raises _Unreadable."""
     at = f".{kind}"
     if opening.text != "[":
-        raise _Unreadable(at, f"a list belongs there, not {_quote(opening.text)}", opening.end)
+        raise _Unreadable(at, f"a list belongs there, not {quoted(opening.text)}", opening.end)
     items: list[_Lexeme] = []
     position = opening.end
     while True:
@@ -204,7 +206,7 @@ def _coordinates(text: str, kind: str, opening: _Lexeme) -> tuple[list[_Lexeme],
             if item.text == "]":
                 return items, position
             if item.text in "[{}:":
-                raise _Unreadable(at, f"nested wrongly: {_quote(item.text)} within the coordinates", item.start)
+                raise _Unreadable(at, f"nested wrongly: {quoted(item.text)} within the coordinates", item.start)
             continue
         items.append(item)
 
@@ -217,9 +219,9 @@ def _bins(kind: str, items: list[_Lexeme], position: int) -> tuple[int, ...]:
     if kinds == {"number"} and len(wrong) == len(tokens):
         raise _Unreadable(at, f"plain numbers, beginning {wrong[0]}, where coord tokens belong", position)
     if kinds == {"coord"}:
-        raise _Unreadable(at, f"{_quote(wrong[0])} is no coord token", position)
+        raise _Unreadable(at, f"{quoted(wrong[0])} is no coord token", position)
     if wrong:
-        raise _Unreadable(at, f"{_quote(wrong[0])} where a coord token belongs", position)
+        raise _Unreadable(at, f"{quoted(wrong[0])} where a coord token belongs", position)
     bins = tuple(token_to_int(token) for token in tokens)
     if kind == "poly":
         if len(bins) < 6 or len(bins) % 2:
@@ -227,10 +229,8 @@ def _bins(kind: str, items: list[_Lexeme], position: int) -> tuple[int, ...]:
         return bins
     if len(bins) != 4:
         raise _Unreadable(at, f"{_count(items)}; a bbox_2d has 4", position)
-    x1, y1, x2, y2 = bins
-    for axis, low, high in (("x", x1, x2), ("y", y1, y2)):
-        if high < low:
-            raise _Unreadable(at, f"{axis}2 = {high} < {axis}1 = {low}", position)
+    if order := misordered(bins):
+        raise _Unreadable(at, order, position)
     return bins
 
 
@@ -246,7 +246,7 @@ def _string(lexeme: _Lexeme) -> str:
     try:
         value = str(json.loads(lexeme.text, strict=False))
     except ValueError as error:
-        raise _Unreadable("", f"a wrong escape in {_quote(lexeme.text)}", lexeme.end) from error
+        raise _Unreadable("", f"a wrong escape in {quoted(lexeme.text)}", lexeme.end) from error
     # Half of a surrogate pair can be written as an escape, but is no text that a file could hold.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -256,5 +256,6 @@ def _count(items: list[_Lexeme]) -> str:
     return f"{number} coordinate{'' if number == 1 else 's'}"
 
 
-def _quote(text: str) -> str:
+def quoted(text: str) -> str:
+    """The beginning of a text, for a reason."""
     return json.dumps(text if len(text) <= 40 else text[:39] + "…", ensure_ascii=False)

@@ -1,0 +1,200 @@
+"""What the objects of a record say: descriptions and geometries, their numbers checked in a declared space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import attrs
+import msgspec
+
+from coordcore.coords import NUM_BINS, is_coord_token, token_to_int
+from coordcore.quantisation import Outside
+from coordcore.records.answers.write import reserved
+from coordcore.records.geometry import KINDS, misordered
+from coordcore.records.record import (
+    LEFT_OUT,
+    Coordinates,
+    LeftOut,
+    Record,
+    RecordError,
+    RecordObject,
+    crowd_regions,
+    parse_object,
+)
+
+Space = Literal["bin", "pixel", "norm1"]
+"""What numbers are: bins 0..999 (or coord tokens), pixels of the upright image, or fractions of it."""
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What the numbers of a record must be.
+
+    space: None takes numbers of any, and coord tokens. ordered: the second corner of a box never lies before its first.
+    outside: of pixels and fractions outside the image, "error" takes none, "clip" those of a shape that overlaps it,
+    None all.
+    """
+
+    space: Space | None
+    ordered: bool = True
+    outside: Outside | None = "error"
+
+
+class Annotation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One object of a record, or one crowd region under its `metadata`, checked.
+
+    path: of its coordinates, "objects[2].bbox_2d". index: its place among the objects, 2. kind: "bbox_2d" (x1, y1,
+    x2, y2) or "poly" (x1, y1, x2, y2, ...). values: bins as integers, anything else as it is written.
+    tokens: written as coord tokens. outside: reaches over the edge of the image.
+    """
+
+    path: str
+    index: int
+    desc: str
+    kind: str
+    values: tuple[float, ...]
+    tokens: bool = False
+    outside: bool = False
+    crowd: bool = False
+
+
+def read_annotations(record: Record, rules: Rules, left_out: LeftOut | None = None) -> list[Annotation]:
+    """The objects of a record in order, then its crowd regions.
+
+    Raises RecordError for the first that is not right; `left_out` takes its error instead, and the others go on.
+    """
+    if record.objects is None:
+        raise RecordError("objects", "missing; write an empty list when the image holds none")
+    crowd = crowd_regions(record)
+    size = (record.width, record.height) if rules.space == "pixel" else (1, 1)
+    found = []
+    for index, given in enumerate([*record.objects, *crowd]):
+        if given is LEFT_OUT:
+            continue
+        number = index - len(record.objects)
+        path = f"objects[{index}]" if number < 0 else f"metadata.crowd[{number}]"
+        try:
+            item = given if isinstance(given, RecordObject) else parse_object(given, path, left_out)
+            found.append(read_annotation(item, path, rules, size, index=index, crowd=number >= 0))
+        except RecordError as error:
+            if left_out is None:
+                raise
+            left_out.objects.append(error)
+    return found
+
+
+def read_annotation(
+    item: RecordObject, path: str, rules: Rules, size: tuple[int, int] = (1, 1), *, index: int = 0, crowd: bool = False
+) -> Annotation:
+    """One object. path: "objects[2]". size: the largest x and y in pixels or fractions. Raises RecordError."""
+    check_text(item.desc, f"{path}.desc")
+    kind, written = _geometry(item, path)
+    path = f"{path}.{kind}"
+    values, tokens = read_numbers(written, path, rules)
+    if rules.ordered and kind == "bbox_2d" and (wrong := misordered(values)):
+        cure = "corners are x1, y1, x2, y2 (COCO writes x, y, w, h)"
+        raise RecordError(path, f"{wrong}: {cure}", reason=cure)
+    outside = rules.space in ("pixel", "norm1") and rules.outside is not None and _outside(values, path, rules, size)
+    return Annotation(
+        path=path, index=index, desc=item.desc, kind=kind, values=values, tokens=tokens, outside=outside, crowd=crowd
+    )
+
+
+def check_text(text: str, path: str) -> None:
+    """Raise RecordError unless `text` has content and a tokenizer reads all of it as text."""
+    if not text.strip():
+        raise RecordError(path, "empty; write what is there")
+    if found := reserved(text):
+        raise RecordError(
+            path, f"contains {found!r}, which the tokenizer or the template reads as a control token; reword it"
+        )
+
+
+def _geometry(item: RecordObject, path: str) -> tuple[str, Coordinates]:
+    """The kind and the coordinates of an object's one geometry, counted but not yet read."""
+    if item.line is not None:
+        raise RecordError(f"{path}.line", "lines are not supported; write a bbox_2d or a poly")
+    given = [(kind, values) for kind in KINDS if (values := getattr(item, kind)) is not None]
+    if len(given) != 1:
+        found = " and ".join(kind for kind, _ in given) if given else "none"
+        raise RecordError(path, f"needs exactly one geometry, bbox_2d or poly, got {found}")
+    kind, values = given[0]
+    where = f"{path}.{kind}"
+    if kind == "bbox_2d":
+        if len(values) != 4:
+            raise RecordError(where, f"needs 4 numbers (x1, y1, x2, y2), got {len(values)}")
+        if item.poly_points is not None:
+            raise RecordError(f"{path}.poly_points", "belongs to a poly; remove it from this bbox_2d")
+        return kind, values
+    points = len(values) // 2
+    if len(values) % 2:
+        raise RecordError(where, f"needs pairs x, y, got an odd count of {len(values)} numbers")
+    if points < 3:
+        raise RecordError(where, f"needs at least 3 points, got {points}")
+    if item.poly_points is not None and item.poly_points != points:
+        raise RecordError(
+            f"{path}.poly_points",
+            f"says {item.poly_points}, but poly holds {points} points",
+            reason="says another count than poly holds",
+        )
+    return kind, values
+
+
+def read_numbers(written: Coordinates, path: str, rules: Rules) -> tuple[tuple[float, ...], bool]:
+    """The numbers, and whether they were written as coord tokens. Raises RecordError; their order is not looked at."""
+    texts = [value for value in written if isinstance(value, str)]
+    if texts and rules.space in ("pixel", "norm1"):
+        rest = f'is text, but `space` is "{rules.space}"; write numbers, or set "bin"'
+        raise RecordError(path, f"{texts[0]!r} {rest}", reason=rest)
+    if texts and len(texts) < len(written):
+        raise RecordError(path, "mixes numbers and coord tokens; write one form throughout")
+    if texts:
+        return tuple([_bin_of(text, path) for text in texts]), True
+    numbers: Sequence[Any] = written
+    return tuple([_bin(value, path) for value in numbers] if rules.space == "bin" else numbers), False
+
+
+def _bin_of(text: str, path: str) -> int:
+    if is_coord_token(text):
+        return token_to_int(text)
+    rest = "is no coord token; write <|coord_0|> to <|coord_999|>"
+    if text == "<|coord_*|>":
+        rest = "is the wildcard, not a coordinate; write <|coord_0|> to <|coord_999|>"
+    raise RecordError(path, f"{text!r} {rest}", reason=rest)
+
+
+def _bin(value: float, path: str) -> int:
+    """The bin that a number is; 10.0 is 10."""
+    last = NUM_BINS - 1
+    if value % 1:
+        rest = "is not a whole number, as bins are; if these are pixels or fractions, set `space`"
+    elif value > last:
+        rest = (
+            f"> {last}: this looks like absolute pixels; convert to bins 0..{last} first "
+            '(`space = "pixel"` converts on reading)'
+        )
+    elif value < 0:
+        rest = f"< 0: bins are 0..{last}"
+    else:
+        return int(value)
+    raise RecordError(path, f"{value} {rest}", reason=rest)
+
+
+def _outside(values: Sequence[float], path: str, rules: Rules, size: tuple[int, int]) -> bool:
+    """Whether any of the numbers lies outside the image, where the rules allow that."""
+    outside = False
+    for axis, limit, along in (("x", size[0], values[::2]), ("y", size[1], values[1::2])):
+        low, high = min(along), max(along)
+        if low >= 0 and high <= limit:
+            continue
+        outside = True
+        if rules.outside == "error":
+            value = high if high > limit else low
+            cure = '`outside = "clip"` moves such corners to the edge'
+            if rules.space == "norm1" and value > limit:
+                cure = 'if these are pixels, set `space = "pixel"`'
+            raise RecordError(path, f"{axis} = {value:g} lies outside 0..{limit}; {cure}")
+        if (high <= 0 and low < 0) or (low >= limit and high > limit):
+            raise RecordError(path, f"{axis} = {low:g}..{high:g} does not overlap 0..{limit}; remove the object")
+    return outside

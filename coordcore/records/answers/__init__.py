@@ -1,0 +1,30 @@
+"""Answers: the text in which a model says what is in an image. Torch-free.
+
+`format` describes how an answer is written, piece by piece; writer (`write`), parser (`parse` and `pieces`) and the
+grammar of constrained decoding follow from that description, so a second format is one more of them.
+"""
+
+from __future__ import annotations
+
+from coordcore.records.answers.format import COORDJSON, Format
+from coordcore.records.answers.parse import Answer, AnswerObject, Unread, parse_json
+from coordcore.records.answers.pieces import parse_pieces
+from coordcore.records.answers.write import Located, answer_text, geometry_text, reserved
+
+__all__ = [
+    "COORDJSON",
+    "Answer",
+    "AnswerObject",
+    "Format",
+    "Located",
+    "Unread",
+    "answer_text",
+    "geometry_text",
+    "parse_answer",
+    "reserved",
+]
+
+
+def parse_answer(text: str, form: Format = COORDJSON) -> Answer:
+    """Read an answer, whatever it is. The time it takes is linear in its length."""
+    return parse_json(text) if form.json else parse_pieces(text, form)

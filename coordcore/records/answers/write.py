@@ -1,0 +1,89 @@
+"""The writer of answers, and the text that they must not contain."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from coordcore.coords import int_to_token
+from coordcore.errors import InputError
+from coordcore.records.answers.format import COORDJSON, Format, Label, Layout
+from coordcore.records.geometry import bounds
+
+# Text between <| and |> is a control token in Qwen's vocabulary (or a coord token); the second group is replaced by
+# ms-swift's templates (swift.template.Template.special_tokens), the third is Qwen3's reasoning and tool markup.
+_RESERVED = re.compile(
+    r"<\|[^<>|]*\|>"
+    r"|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
+    r"|</?(?:think|tool_call|tool_response)>"
+)
+
+
+@attrs.frozen(kw_only=True)
+class Located:
+    """One object of an answer.
+
+    kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...). bins: what the answer says, 0..999.
+    values: the same coordinates as real numbers in bin units, for `coordcore.Geometry`.
+    """
+
+    desc: str
+    kind: str
+    bins: tuple[int, ...]
+    values: tuple[float, ...] = ()
+
+    @property
+    def top_left(self) -> tuple[int, int]:
+        """(top, left) of the bounding box, in bins."""
+        left, top, _, _ = bounds(self.bins)
+        return top, left
+
+
+def reserved(text: str) -> str | None:
+    """The first piece of `text` that a tokenizer or template would not read as text, or None."""
+    found = _RESERVED.search(text) if "<" in text else None
+    return found.group() if found else None
+
+
+def answer_text(
+    objects: Iterable[Located], *, coord_tokens: bool = True, geometry_first: bool = False, form: Format = COORDJSON
+) -> str:
+    """CoordJSON: `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, <|coord_40|>, ...]}]}`.
+
+    Valid JSON but for the bare coord tokens; with `coord_tokens=False` they are plain numbers and it is JSON.
+    The text is a function of its arguments alone: ", " and ": " between items, letters outside ASCII as they are.
+    Raises InputError for a description that another format, `form`, cannot hold.
+    """
+    written = [
+        _write(form.layout(one.kind, geometry_first), one.bins, coord_tokens, desc=one.desc, name=form.name)
+        for one in objects
+    ]
+    return form.opening + form.between.join(written) + form.closing
+
+
+def geometry_text(kind: str, bins: Sequence[int]) -> str:
+    """The part of an object in CoordJSON that says where it is, `"bbox_2d": [<|coord_12|>, <|coord_40|>, ...]`."""
+    return _write(COORDJSON.places[kind], bins, True)
+
+
+def _write(layout: Layout, bins: Sequence[int], coord_tokens: bool, *, desc: str = "", name: str = "") -> str:
+    texts = []
+    for piece in layout:
+        if isinstance(piece, str):
+            texts.append(piece)
+        elif isinstance(piece, Label):
+            texts.append(_label(piece, desc, name))
+        else:
+            texts.append(piece.between.join(int_to_token(k) if coord_tokens else str(k) for k in bins))
+    return "".join(texts)
+
+
+def _label(label: Label, desc: str, name: str) -> str:
+    if label.without is None:
+        return json.dumps(desc, ensure_ascii=False)
+    if wrong := [letter for letter in desc if letter in label.without or letter < " "]:
+        raise InputError(f"description {desc!r}: the format {name} cannot hold {wrong[0]!r}; reword it")
+    return desc

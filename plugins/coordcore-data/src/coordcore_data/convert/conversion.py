@@ -1,0 +1,245 @@
+"""One annotation format to another: the call `convert`, and what it is told. Torch-free."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from coordcore import InputError, RunError
+from coordcore.coords import Quantisation
+from coordcore.records.annotations import Space
+from coordcore_data.convert.core import Account, Reader, Reading
+from coordcore_data.convert.geometry import Outside
+
+if TYPE_CHECKING:
+    from coordcore_data.convert.rules import Rules
+
+FORMATS = {
+    "coco": "COCO instances (JSON)",
+    "lvis": "LVIS (JSON)",
+    "voc": "Pascal VOC (folder of XML files)",
+    "yolo": "Ultralytics YOLO (data.yaml, or a folder of label files)",
+    "labelme": "LabelMe (folder of JSON files)",
+    "cvat": "CVAT for images 1.1 (XML)",
+    "odvg": "ODVG (JSONL)",
+    "refcoco": "referring expressions (JSON or JSONL rows, or REFER's refs as JSON)",
+    "swift": "ms-swift rows with objects (JSONL)",
+    "records": "coordcore's own records (JSONL)",
+}
+"""Name -> what it is. Each is a module beside this one with a function `read`."""
+
+
+@attrs.frozen(kw_only=True)
+class Conversion:
+    """What to convert, and how. `coordcore data convert --help` says what each option means.
+
+    space, quantisation: of the records that are written; COCO files are always in pixels. split: shares by name that
+    add up to 1, or "source". reading: what the reader has to be told.
+    """
+
+    source: Path
+    output: Path
+    source_format: str
+    to: Literal["records", "coco"] = "records"
+    space: Space | None = None
+    quantisation: Quantisation | None = None
+    geometry: Literal["box", "poly"] = "box"
+    crowd: Literal["carry", "drop"] = "carry"
+    outside: Outside = "clip"
+    split: tuple[tuple[str, float], ...] | Literal["source"] | None = None
+    image_prefix: str = ""
+    check_sizes: bool = False
+    categories: Path | None = None
+    overwrite: bool = False
+    reading: Reading = attrs.Factory(Reading)
+
+
+def convert(conversion: Conversion, *, progress: bool = False) -> Account:
+    """Convert, and return what became of every image and object; `<output>.account.json` holds the same.
+
+    Nothing is written unless everything is, and nothing is overwritten unless asked. progress: show a bar on stderr.
+    Raises InputError for a source that cannot be read as a whole; single images and objects that cannot be used are
+    dropped and counted.
+    """
+    from coordcore_data.convert.rules import Rules
+
+    _check(conversion)
+    account = Account()
+    reading = attrs.evolve(conversion.reading, polygons=conversion.geometry == "poly")
+    rules = Rules(
+        geometry=conversion.geometry,
+        crowd=conversion.crowd,
+        outside=conversion.outside,
+        images=reading.images,
+        check_sizes=conversion.check_sizes,
+    )
+    try:
+        with _without_collector():
+            _convert(conversion, reading, rules, account, progress)
+    except OSError as error:  # of the output: readers report their own
+        raise RunError(f"{conversion.output}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    return account
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """No search for reference cycles: there are none, and it would walk over every box again and again (a fifth of
+    the time for 860,000 boxes)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _convert(conversion: Conversion, reading: Reading, rules: Rules, account: Account, progress: bool) -> None:
+    from coordcore_data.convert.progress import shown
+    from coordcore_data.convert.rules import apply_rules
+    from coordcore_data.convert.write import Outputs, split_of
+
+    inputs = (conversion.source, conversion.categories, reading.classes, reading.instances)
+    with Outputs(conversion.output, conversion.overwrite, inputs) as outputs:
+        make = _writers(conversion, account)
+        # Before the long work, not after it.
+        for path in (*map(outputs.path, _known_splits(conversion)), outputs.account):
+            outputs.check(path)
+        found = reader(conversion.source_format)(conversion.source, reading, account)
+        writers = {split: make(outputs.open(outputs.path(split))) for split in _known_splits(conversion)}
+        counts = dict.fromkeys(writers, 0)
+        images = shown(found.images, "converting", found.total) if progress else found.images
+        for image in apply_rules(images, rules, account):
+            split, goes = split_of(image, conversion.split, account)
+            if not goes:
+                continue
+            if split not in writers:
+                writers[split], counts[split] = make(outputs.open(outputs.path(split))), 0
+            writers[split].add(image, _prefixed(conversion.image_prefix, image.file))
+            counts[split] += 1
+            account.images.written += 1
+        for writer in writers.values():
+            writer.finish()
+        if not (account.images.balanced and account.objects.balanced):
+            raise RunError(f"the account does not add up, which is a mistake of this converter: {account}")
+        if not account.images.written:
+            raise InputError("\n".join([f"{conversion.source}: no image is left to write", *account.lines()]))
+        written = {str(outputs.path(split)): count for split, count in counts.items()}
+        outputs.open(outputs.account).write(_account_file(conversion, account, written))
+
+
+def reader(source_format: str) -> Reader:
+    """The reader of a format. Raises InputError listing those there are."""
+    if source_format not in FORMATS:
+        raise InputError(f"unknown format {source_format!r}; available: {', '.join(FORMATS)}")
+    module = import_module(f"coordcore_data.convert.{'coco' if source_format == 'lvis' else source_format}")
+    read: Reader = module.read
+    return read
+
+
+def parse_splits(text: str | None) -> tuple[tuple[str, float], ...] | Literal["source"] | None:
+    """ "train=0.9,val=0.1" as names and shares, "source" as it is. Raises InputError."""
+    if text is None or text == "source":
+        return text  # type: ignore[return-value]
+    parts: list[tuple[str, float]] = []
+    for part in text.split(","):
+        name, _, share = part.strip().partition("=")
+        try:
+            parts.append((name, float(share)))
+        except ValueError:
+            raise InputError(f"--split {text}: {part!r} is not NAME=SHARE, such as train=0.9,val=0.1") from None
+    names = [name for name, _ in parts]
+    if not all(name.replace("_", "").replace("-", "").isalnum() for name in names) or len(set(names)) < len(names):
+        raise InputError(f"--split {text}: names must be different and made of letters, digits, - and _")
+    if not all(0 < share <= 1 for _, share in parts) or abs(sum(share for _, share in parts) - 1) > 1e-9:
+        raise InputError(f"--split {text}: shares must be > 0 and add up to 1")
+    return tuple(parts)
+
+
+_TAKES = {
+    "--from-space": ("refcoco", "records"),
+    "--from-quantisation": ("records",),
+    "--boxes": ("coco", "lvis", "odvg", "refcoco", "records"),
+    "--classes": ("yolo", "odvg"),
+    "--instances": ("refcoco",),
+}
+"""Option -> the formats that it says something about. In vain anywhere else, it would be a mistake in silence."""
+
+
+def _undeclared(reading: Reading) -> dict[str, object]:
+    return {
+        "--from-space": reading.space,
+        "--from-quantisation": reading.quantisation,
+        "--boxes": reading.boxes,
+        "--classes": reading.classes,
+        "--instances": reading.instances,
+    }
+
+
+def _check(conversion: Conversion) -> None:
+    for option, value in _undeclared(conversion.reading).items():
+        if value is not None and conversion.source_format not in _TAKES[option]:
+            takers = ", ".join(_TAKES[option])
+            raise InputError(f"{option} means nothing for {conversion.source_format}; it is for: {takers}")
+    if conversion.to == "coco" and conversion.space not in (None, "pixel"):
+        raise InputError("COCO files are in pixels; leave out --to-space, or write records")
+    if conversion.to == "records" and conversion.categories is not None:
+        raise InputError("--categories gives a written COCO file its ids; records have names only")
+    if conversion.to == "records" and conversion.space is None:
+        raise InputError("say what the written numbers shall be: --to-space pixel, norm1 or bin")
+    if (conversion.space == "bin") != (conversion.quantisation is not None):
+        raise InputError("bins need a convention, --quantisation NAME, and other spaces have none")
+    if conversion.check_sizes and conversion.reading.images is None and conversion.source_format != "yolo":
+        raise InputError("--check-sizes compares with the image files: say where they are, --images DIR")
+    if conversion.reading.images is not None and not conversion.reading.images.is_dir():
+        raise InputError(f"{conversion.reading.images}: no such folder")
+    given = conversion.reading.quantisation if conversion.reading.space == "bin" else None
+    if given is not None and conversion.quantisation is not None:
+        _check_requantisation(given, conversion.quantisation)
+
+
+def _check_requantisation(given: Quantisation, wanted: Quantisation) -> None:
+    on_border = given.decode_scale == wanted.encode_scale and given.decode_shift == 0
+    if on_border and wanted.rounding != "nearest":
+        raise InputError(
+            f"a bin of {given.name} lies just on the border of two bins of {wanted.name}, so that rounding "
+            "errors would decide; convert from pixels"
+        )
+
+
+def _known_splits(conversion: Conversion) -> list[str | None]:
+    if conversion.split is None:
+        return [None]
+    return [] if conversion.split == "source" else [name for name, _ in conversion.split]
+
+
+def _writers(conversion: Conversion, account: Account) -> Any:
+    """What makes the writer of one open file."""
+    from coordcore_data.convert.coco import read_categories
+    from coordcore_data.convert.write import CocoWriter, RecordWriter
+
+    if conversion.to == "coco":
+        categories = None if conversion.categories is None else read_categories(conversion.categories)
+        labels: set[str] = set()
+        return lambda file: CocoWriter(file, categories, labels, account)
+    space = conversion.space or "pixel"
+    return lambda file: RecordWriter(file, space, conversion.quantisation, account)
+
+
+def _prefixed(prefix: str, file: str) -> str:
+    return f"{prefix.rstrip('/')}/{file}" if prefix else file
+
+
+def _account_file(conversion: Conversion, account: Account, written: dict[str, int]) -> bytes:
+    import msgspec
+
+    told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
+    del reading["polygons"]  # `geometry` says so
+    content = {"conversion": told | {"reading": reading}, **account.as_dict(), "files": written}
+    return msgspec.json.format(msgspec.json.encode(content, enc_hook=str), indent=2) + b"\n"

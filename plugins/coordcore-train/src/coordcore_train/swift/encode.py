@@ -1,0 +1,56 @@
+"""Examples encoded by an ms-swift template. Imports ms-swift."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coordcore.protocols import TemplateAdapter
+from coordcore.records.example import Example
+from coordcore_train.engine import EncodedRow
+from coordcore_train.swift.arguments import FAMILY
+from coordcore_train.swift.template import plain_row
+
+
+@attrs.frozen
+class TemplateEncoder:
+    """An `Encoder` over a template. row: makes the ms-swift row that this template takes of an example."""
+
+    template: Any
+    row: Callable[[Example], dict[str, Any]]
+
+    @property
+    def image_tokens(self) -> tuple[int, int]:
+        # qwen_vl_utils' IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM: ms-swift resizes by them, and does not read the
+        # sizes in the base's processor files. Plain transformers and servers read nothing else.
+        return 4, 16384
+
+    @property
+    def processor(self) -> Any:
+        return self.template.processor
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.template.tokenizer
+
+    def encode(self, example: Example) -> EncodedRow:
+        encoded = self.template.encode(self.row(example))
+        grid = encoded.get("image_grid_thw")
+        patch = self.processor.image_processor.patch_size
+        seen = [] if grid is None else [(int(w) * patch, int(h) * patch) for _, h, w in grid.tolist()]
+        return EncodedRow(ids=tuple(encoded["input_ids"]), labels=tuple(encoded["labels"]), seen=tuple(seen))
+
+
+def stock_encoder(checkpoint: Path, adapters: Sequence[TemplateAdapter]) -> TemplateEncoder:
+    """A fresh template of ms-swift's own in training mode, changed by `adapters` one after the other."""
+    from swift.model import get_processor
+    from swift.template import get_template
+
+    template = get_template(get_processor(str(checkpoint), model_type=FAMILY, use_hf=True))
+    template.set_mode("train")
+    for adapter in adapters:
+        adapter.apply(template)
+    return TemplateEncoder(template, plain_row)
