@@ -19,10 +19,11 @@ from coordcore_train.objective import CallableHead, Objective, loss_in_forward, 
 from coordcore_train.surgery.rows import LiveRows, moved
 
 _TOKENS = 16
-_TOLERANCE = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (0.05, 0.25), torch.float16: (0.01, 0.05)}
-"""Largest relative difference of the loss, and of a gradient, that counts as rounding, by dtype of the head.
+_TOLERANCE = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (0.01, 0.1), torch.float16: (0.002, 0.02)}
+"""Largest relative difference of the loss, and of the gradients, that counts as rounding, by dtype of the head.
 
-The model rounds its logits to that dtype, the objective does not. What is looked for changes either by its half.
+The model rounds its logits to that dtype, the objective does not. Models of width 1024 whose logits are 10 to 30 show
+0.0003 and 0.02 in bfloat16, 0.00002 and 0.003 in float16, and 1e-6 in float32 (on an accelerator, TF32 gives 0.001).
 """
 
 
