@@ -324,5 +324,5 @@ def test_a_wrong_space_is_explained(folder: Path) -> None:
     assert shown.exit_code == 2
     assert shown.stderr == (
         "coordcore: val.jsonl:1: objects[0].bbox_2d: 1016 > 999: this looks like absolute pixels; "
-        "set the space to pixel\n"
+        'convert to bins 0..999 first (`space = "pixel"` converts on reading)\n'
     )
