@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from coordcore import kinds
-from coordcore.components import COORD_SUPERVISION, Component
+from coordcore.components import COORD_SUPERVISION
 from coordcore.errors import InputError, ManifestError, Problem, in_order
 from coordcore.guard import guarded
 from coordcore.manifest import Loaded, Manifest, load
@@ -30,13 +30,8 @@ def load_and_check(manifest: Path, overrides: Iterable[str] | None = None) -> Lo
 def check(loaded: Loaded) -> list[Problem]:
     """Everything wrong with a loaded manifest that its single sections do not show, in the order of the file."""
     run, plugins = loaded.manifest, loaded.plugins
-    problems = [
-        *loaded.missing,
-        *_capabilities(run, plugins),
-        *_claims(run),
-        *_evaluation(run),
-        *loaded.hooks.check(run),
-    ]
+    problems = [*loaded.missing, *_capabilities(run, plugins), *_claims(run), *_evaluation(run)]
+    problems += loaded.hooks.check(run)
     for engine in plugins.engines():
         problems += engine.check(run)
     return in_order(loaded.document.placed(problem) for problem in problems)
@@ -62,14 +57,12 @@ def _evaluation(run: Manifest) -> Iterator[Problem]:
         if not run.output.merge:
             message = "evaluates the merged checkpoint, and output.merge is false; leave one of them out"
             yield Problem(path=selected.path, message=message)
-    if run.train.evaluate_checkpoints:
-        path = "train.evaluate_checkpoints"
-        if not run.of(kinds.EVAL):
-            yield Problem(path=path, message="there is no [eval] section to call; add one, or leave this out")
-        if run.train.save_every is None:
-            yield Problem(
-                path=path, message="only the last checkpoint is saved, which is evaluated anyway; set train.save_every"
-            )
+    path = "train.evaluate_checkpoints"
+    if run.train.evaluate_checkpoints and not run.of(kinds.EVAL):
+        yield Problem(path=path, message="there is no [eval] section to call; add one, or leave this out")
+    if run.train.evaluate_checkpoints and run.train.save_every is None:
+        message = "only the last checkpoint is saved, which is evaluated anyway; set train.save_every"
+        yield Problem(path=path, message=message)
 
 
 # --- components -----------------------------------------------------------------------------------------------------
@@ -77,28 +70,26 @@ def _evaluation(run: Manifest) -> Iterator[Problem]:
 
 def _capabilities(run: Manifest, plugins: Plugins) -> Iterator[Problem]:
     provided = run.capabilities()
-    for one in run.selected:
-        for capability in one.component.requires(one.config):
+    for selected in run.selected:
+        for capability in selected.component.requires(selected.config):
             if capability not in provided:
                 why = _WHY.get(capability, f"it needs {capability!r}")
-                providers = ", ".join(f"[{path}]" for path in _providers(capability, plugins))
+                providers = ", ".join(_providers(capability, plugins))
                 cure = f"add {providers}" if providers else "install a plugin that does"
                 message = f"{why}, and no component of this run provides {capability!r}; {cure}"
-                yield Problem(path=one.path, message=message)
+                yield Problem(path=selected.path, message=message)
 
 
-def _providers(capability: str, plugins: Plugins) -> Iterator[str]:
-    """The components that provide a capability as they come, without settings."""
+def _providers(capability: str, plugins: Plugins) -> list[str]:
+    """The sections of the components that provide a capability as they come, without settings."""
+    providers = []
     for kind in plugins.kinds:
         for name in plugins.names(kind):
-            if capability in _provided_by_default(plugins.get(kind, name)):
-                yield f"{kind}.{name}"
-
-
-def _provided_by_default(component: Component) -> Iterable[str]:
-    with guarded():  # a stranger's: the run does not name it
-        return tuple(component.provides(component.config()))  # which fails where it has required keys
-    return ()
+            component = plugins.get(kind, name)
+            with guarded():  # a stranger's: the run does not name it
+                if capability in component.provides(component.config()):  # which fails where it has required keys
+                    providers.append(f"[{kind}.{name}]")
+    return providers
 
 
 def _claims(run: Manifest) -> Iterator[Problem]:

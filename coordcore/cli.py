@@ -73,16 +73,14 @@ def _plugin_command(name: str) -> Any:
 def _require_installed(name: str, plugins: Plugins) -> None:
     """Raise InputError for a command of the project that is not here: what to install, or what is wrong with it."""
     for owner in (owner for owner, names in _COMMANDS.items() if name in names):
+        for conflict in plugins.conflicts:
+            if (conflict.kind, conflict.name) == ("command", name):
+                raise InputError(f"`{name}` is {conflict.reason}")
+        for info in plugins.infos:
+            if info.distribution == owner and info.status != "ready":
+                raise InputError(f"`{name}` comes with {owner}, which is installed and {info.status}: {info.reason}")
         package = "coordcore[train]" if owner == "coordcore-train" else owner
-        answers = [
-            f"`{name}` is {one.reason}" for one in plugins.conflicts if (one.kind, one.name) == ("command", name)
-        ]
-        answers += [
-            f"`{name}` comes with {owner}, which is installed and {info.status}: {info.reason}"
-            for info in plugins.infos
-            if info.distribution == owner and info.status != "ready"
-        ]
-        raise InputError([*answers, f"`{name}` comes with {owner}; pip install '{package}'"][0])
+        raise InputError(f"`{name}` comes with {owner}; pip install '{package}'")
 
 
 app = typer.Typer(
@@ -100,11 +98,11 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except (InputError, RunError) as error:
+        message = f"coordcore: {error}"
         if isinstance(error, ManifestError):
             count = len(error.problems)
-            typer.echo(f"{error}\n{count} problem{'s' if count > 1 else ''} found", err=True)
-        else:
-            typer.echo(f"coordcore: {error}", err=True)
+            message = f"{error}\n{count} problem{'s' if count > 1 else ''} found"
+        typer.echo(message, err=True)
         raise typer.Exit(FAILED if isinstance(error, RunError) else WRONG_INPUT) from error
     except KeyboardInterrupt as error:
         typer.echo("coordcore: interrupted", err=True)
@@ -150,9 +148,8 @@ def plugins(json: AsJson = False) -> None:
     if sys.stdout.isatty():
         _print_table(("distribution", "version", "status", "components"), rows)
     else:
-        typer.echo(
-            "\n".join(f"{distribution} {version} {status}: {offer}" for distribution, version, status, offer in rows)
-        )
+        for distribution, version, status, offer in rows:
+            typer.echo(f"{distribution} {version} {status}: {offer}")
     for conflict in found.conflicts:
         typer.echo(f"conflict: {conflict}")
 

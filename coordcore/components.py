@@ -39,10 +39,9 @@ def option(
     user with the file, the line and the dotted path in front. `exists` is for `Path` fields: `coordcore check` then
     reports a missing file. Relative paths are relative to the manifest that holds them.
     """
-    metadata = {"help": help, "exists": exists}
     if factory is not None:
-        return attrs.field(factory=factory, validator=validator, metadata=metadata)
-    return attrs.field(default=default, validator=validator, metadata=metadata)
+        default = attrs.Factory(factory)
+    return attrs.field(default=default, validator=validator, metadata={"help": help, "exists": exists})
 
 
 @attrs.frozen(kw_only=True)
@@ -77,24 +76,18 @@ def no_problem(_config: Any, _run: Manifest) -> Iterable[Problem]:
 
 
 def _is_config_class(instance: Component, _attribute: Any, cls: Any) -> None:
+    cure = "declare it with @attrs.frozen(kw_only=True)"
     if not (isinstance(cls, type) and attrs.has(cls)):
-        raise TypeError(
-            f"component {instance.name!r}: config must be an attrs class, got {cls!r}; "
-            "declare it with @attrs.frozen(kw_only=True)"
-        )
-    positional = [field.name for field in attrs.fields(cls) if field.init and not field.kw_only]
-    if positional:
-        raise TypeError(
-            f"component {instance.name!r}: config class {cls.__name__} takes {', '.join(positional)} by position; "
-            "declare it with @attrs.frozen(kw_only=True)"
-        )
+        raise TypeError(f"component {instance.name!r}: config must be an attrs class, got {cls!r}; {cure}")
+    if positional := [field.name for field in attrs.fields(cls) if field.init and not field.kw_only]:
+        takes = f"config class {cls.__name__} takes {', '.join(positional)} by position"
+        raise TypeError(f"component {instance.name!r}: {takes}; {cure}")
 
 
 def _is_name(_instance: Any, _attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(
-            f"a name must be lower-case letters, digits and underscores, starting with a letter, got {name!r}"
-        )
+        rule = "lower-case letters, digits and underscores, starting with a letter"
+        raise ValueError(f"a name must be {rule}, got {name!r}")
 
 
 @attrs.frozen(kw_only=True)

@@ -137,11 +137,9 @@ class CoordVocab:
         if len(missing) == NUM_BINS:
             raise MissingCoordTokensError(f"{what} has no coord tokens; {_CURE}")
         if missing:
-            raise InputError(
-                f"{what} lacks {len(missing)} of the 1000 coord tokens (missing or mapped to the unknown token): "
-                f"{_some(ints_to_tokens(missing))}; {_CURE}, from a base that has none of them"
-            )
-        ids = tuple(known[k] for k in range(NUM_BINS))
+            lacks = f"{what} lacks {len(missing)} of the 1000 coord tokens (missing or mapped to the unknown token)"
+            raise InputError(f"{lacks}: {_some(ints_to_tokens(missing))}; {_CURE}, from a base that has none of them")
+        ids = [known[k] for k in range(NUM_BINS)]
         first = dict(zip(reversed(ids), reversed(range(NUM_BINS)), strict=True))
         shared = [f"{int_to_token(k)} = {int_to_token(first[i])} = {i}" for k, i in enumerate(ids) if first[i] != k]
         if shared:
@@ -149,10 +147,8 @@ class CoordVocab:
         for rows, where in ((embedding_rows, "rows of the embedding matrix"), (config_vocab_size, "config.vocab_size")):
             outside = [f"{int_to_token(k)} = {i}" for k, i in enumerate(ids) if rows is not None and not 0 <= i < rows]
             if outside:
-                raise InputError(
-                    f"{what} has coord token ids outside the {rows} {where}: {_some(outside)}; "
-                    f"tokenizer and weights do not belong together: {_CURE}, from the original base"
-                )
+                cure = f"tokenizer and weights do not belong together: {_CURE}, from the original base"
+                raise InputError(f"{what} has coord token ids outside the {rows} {where}: {_some(outside)}; {cure}")
         return cls(ids=ids)
 
     def ids_tensor(self, device: torch.device | str | None = None) -> Tensor:

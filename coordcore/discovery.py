@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from importlib import metadata
 from inspect import signature
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from coordcore import __version__, builtins, hookspecs
 from coordcore.components import Command, Component
+from coordcore.errors import did_you_mean
 from coordcore.guard import guarded
 from coordcore.kinds import KINDS, Kind
 from coordcore.plugins import CORE, PluginInfo, Plugins
@@ -45,7 +45,7 @@ def discover(
     Never raises for a plugin's fault: see `Plugins.infos`.
     """
     by_environment = os.environ.get("COORDCORE_BLOCK", "").split(",")
-    blocked = {canonicalize_name(name.strip()): "[plugins] block" for name in block}
+    blocked: dict[str, str] = {canonicalize_name(name.strip()): "[plugins] block" for name in block}
     blocked |= {canonicalize_name(name.strip()): "COORDCORE_BLOCK" for name in by_environment}
     loader = _Loader(kinds)
     found = _installed() if entry_points is None else entry_points
@@ -90,10 +90,8 @@ class _Loader:
         info = PluginInfo(distribution=distribution, version=version, entry_point=entry_point.name, status="ready")
         if distribution in blocked:
             return attrs.evolve(info, status="blocked", reason=f"named in {blocked[distribution]}")
-        try:
-            _require_this_interface(entry_point)
-        except _UnusableError as error:
-            return attrs.evolve(info, status="incompatible", reason=str(error))
+        if reason := _mismatch(entry_point):
+            return attrs.evolve(info, status="incompatible", reason=reason)
         # Whatever a stranger's module does while it is imported or asked, it must not stop a run that does not name it.
         with guarded() as watch:
             info = attrs.evolve(info, **self._offered(entry_point.load()))
@@ -107,7 +105,7 @@ class _Loader:
         if any(loaded is plugin for loaded in self.loaded):
             raise _UnusableError("another entry point names the same object")
         manager = pluggy.PluginManager("coordcore")
-        manager.add_hookspecs(self.hooks)
+        manager.add_hookspecs(self.hooks)  # type: ignore[arg-type]  # the stub wants a module; it only reads attributes
         _check_hooks(plugin, manager, vars(self.hooks))
         try:
             manager.register(plugin)
@@ -128,24 +126,21 @@ class _Loader:
         return {"components": components, "commands": commands, "engine": engine, "relay": manager.hook}
 
 
-def _require_this_interface(entry_point: metadata.EntryPoint) -> None:
-    """Raise _UnusableError unless the distribution says, in its own metadata, that it works with this coordcore."""
-    offered = f"coordcore {__version__} offers {hookspecs.GROUP}"
+def _mismatch(entry_point: metadata.EntryPoint) -> str:
+    """Why a distribution, by its own metadata, does not work with this coordcore; empty where it does."""
     if entry_point.group != hookspecs.GROUP:
-        raise _UnusableError(f"needs another interface, {entry_point.group}; {offered}")
-    named = False
+        return f"needs another interface, {entry_point.group}; coordcore {__version__} offers {hookspecs.GROUP}"
+    mismatch = 'does not say which coordcore it needs; its dependencies must name it: "coordcore>=0.1,<0.2"'
     for text in (entry_point.dist and entry_point.dist.requires) or ():
         try:
             needed = Requirement(text)
-        except InvalidRequirement as error:
-            raise _UnusableError(f"its metadata holds an invalid requirement: {text!r}") from error
+        except InvalidRequirement:
+            return f"its metadata holds an invalid requirement: {text!r}"
         if canonicalize_name(needed.name) == CORE and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
-            named = True
+            mismatch = ""
             if not needed.specifier.contains(__version__, prereleases=True):
-                raise _UnusableError(f"needs coordcore{needed.specifier}, this is {__version__}")
-    if not named:
-        cure = 'its dependencies must name it: "coordcore>=0.1,<0.2"'
-        raise _UnusableError(f"does not say which coordcore it needs; {cure}")
+                return f"needs coordcore{needed.specifier}, this is {__version__}"
+    return mismatch
 
 
 def _check_hooks(plugin: Any, manager: pluggy.PluginManager, hooks: Mapping[str, Any]) -> None:
@@ -154,9 +149,7 @@ def _check_hooks(plugin: Any, manager: pluggy.PluginManager, hooks: Mapping[str,
     for name, options in marked.items():
         hook = options["specname"] or name
         if hook not in hooks:
-            close = get_close_matches(hook, hooks, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(hooks))}"
-            raise _UnusableError(f"unknown hook {hook!r}; {hint}")
+            raise _UnusableError(f"unknown hook {hook!r}; {did_you_mean(hook, hooks)}")
         given = signature(hooks[hook]).parameters
         for taken in signature(getattr(plugin, name)).parameters.keys() - given.keys():
             known = f"it gives {', '.join(given) or 'no arguments'}"
@@ -173,9 +166,9 @@ def _components(kind: Kind, manager: pluggy.PluginManager) -> Iterator[Component
         try:
             attrs.resolve_types(component.config)
         except NameError as error:
+            what = f"config class {component.config.__name__} of {component.name!r}: {error}"
             cure = "its annotations must be importable at run time, not under TYPE_CHECKING"
-            name = component.config.__name__
-            raise _UnusableError(f"config class {name} of {component.name!r}: {error}; {cure}") from error
+            raise _UnusableError(f"{what}; {cure}") from error
         yield component
 
 
@@ -186,6 +179,6 @@ def _returned(hook: str, wanted: type[T], manager: pluggy.PluginManager) -> Iter
             raise _UnusableError(f"{hook} returned {offered!r}; it must return an iterable of {wanted.__name__}")
         for item in offered:
             if not isinstance(item, wanted):
-                what = f"{hook} returned {item!r} in its iterable"
-                raise _UnusableError(f"{what}; it must hold {wanted.__name__} objects")
+                must = f"it must hold {wanted.__name__} objects"
+                raise _UnusableError(f"{hook} returned {item!r} in its iterable; {must}")
             yield item

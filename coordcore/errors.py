@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
 
 import attrs
 
@@ -50,3 +52,12 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
         return file.startswith("--set "), file, problem.line or 0, problem.path
 
     return sorted(dict.fromkeys(problems), key=key)
+
+
+def did_you_mean(name: Any, names: Iterable[str], *, known: bool = True) -> str:
+    """The name that was meant, or else (if `known`) all of them: the end of a message about an unknown name."""
+    every = sorted(str(name) for name in names)
+    close = get_close_matches(name, every, n=1) if isinstance(name, str) else []
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return (f"known: {', '.join(every)}" if every else "there are none here") if known else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -27,10 +27,16 @@ hookspec = pluggy.HookspecMarker("coordcore")
 hookimpl = pluggy.HookimplMarker("coordcore")
 
 
+_OFFERING = """Offer {kind.plural}, selected by `[{kind}.<name>]` ({kind.amount}).
+
+Return components whose `build` gives a `coordcore.protocols.{kind.protocol}`.
+Called once, when plugins are loaded."""
+
+
 def hooks(kinds: Iterable[Kind] = KINDS) -> SimpleNamespace:
     """Every hook as a hook specification, by name: those that offer components of `kinds`, then the rest."""
-    offering = {kind.hook: _offering(kind) for kind in kinds}
-    return SimpleNamespace(**offering, **{function.__name__: function for function in _FIXED})
+    fixed = {name: function for name, function in globals().items() if hasattr(function, "coordcore_spec")}
+    return SimpleNamespace(**{kind.hook: _offering(kind) for kind in kinds}, **fixed)
 
 
 def _offering(kind: Kind) -> Callable[[], Iterable[Component]]:
@@ -40,11 +46,7 @@ def _offering(kind: Kind) -> Callable[[], Iterable[Component]]:
         pass
 
     hook.__name__ = hook.__qualname__ = kind.hook
-    hook.__doc__ = (
-        f"Offer {kind.plural}, selected by `[{kind}.<name>]` ({kind.amount}).\n\n"
-        f"Return components whose `build` gives a `coordcore.protocols.{kind.protocol}`.\n"
-        f"Called once, when plugins are loaded."
-    )
+    hook.__doc__ = _OFFERING.format(kind=kind)
     if kind.note:
         hook.__doc__ += f"\n\n{kind.note}"
     return hookspec(hook)
@@ -92,12 +94,3 @@ def coordcore_run_ended(run_dir: Path, error: BaseException | None) -> None:
     Only for a run that names the plugin, as `coordcore_check`; also called for a keyboard interrupt. Implementations
     must not assume that `run_dir / "merged"` exists.
     """
-
-
-_FIXED: tuple[Callable[..., Any], ...] = (
-    coordcore_commands,
-    coordcore_engine,
-    coordcore_check,
-    coordcore_step_ended,
-    coordcore_run_ended,
-)

@@ -54,29 +54,21 @@ class Hooks:
 
 def _asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:
     """The problems in the answers that `ask` gives. What the plugin does wrong meanwhile is a problem at `place`."""
+
+    def fault(what: str) -> Problem:
+        return Problem(
+            path=place, message=f"the check of plugin {distribution} {what}; tell its authors, or leave it out"
+        )
+
     problems: list[Problem] = []
     with guarded() as watch:
         for answer in ask():
-            problems += _problems(answer, place, distribution)
+            if isinstance(answer, str) or not isinstance(answer, Iterable | None):
+                problems.append(fault(f"returned {answer!r}, which is no iterable of Problem objects"))
+                continue
+            for item in () if answer is None else answer:
+                is_problem = isinstance(item, Problem)
+                problems.append(item if is_problem else fault(f"reported {item!r}, which is no Problem"))
     if watch.error is not None:
-        problems.append(_fault(place, distribution, f"raised {type(watch.error).__name__}: {watch.error}"))
+        problems.append(fault(f"raised {type(watch.error).__name__}: {watch.error}"))
     return problems
-
-
-def _problems(answer: Any, place: str, distribution: str) -> Iterator[Problem]:
-    """The problems in what a check returned, None being none; a problem with the plugin where it is anything else."""
-    if answer is None:
-        return
-    if isinstance(answer, str) or not isinstance(answer, Iterable):
-        yield _fault(place, distribution, f"returned {answer!r}, which is no iterable of Problem objects")
-        return
-    for item in answer:
-        yield (
-            item
-            if isinstance(item, Problem)
-            else _fault(place, distribution, f"reported {item!r}, which is no Problem")
-        )
-
-
-def _fault(place: str, distribution: str, what: str) -> Problem:
-    return Problem(path=place, message=f"the check of plugin {distribution} {what}; tell its authors, or leave it out")

@@ -79,10 +79,9 @@ class Plugins:
         """(kind or "command", name) -> everything that is offered under it, and by whom."""
         offers: dict[tuple[str, str], list[tuple[PluginInfo, Component | Command]]] = {}
         for info in self.infos:
-            for kind, component in info.components:
-                offers.setdefault((kind, component.name), []).append((info, component))
-            for command in info.commands:
-                offers.setdefault(("command", command.name), []).append((info, command))
+            named: Iterable[tuple[str, Component | Command]] = info.components
+            for kind, offer in (*named, *(("command", command) for command in info.commands)):
+                offers.setdefault((kind, offer.name), []).append((info, offer))
         return offers
 
     @property
@@ -121,9 +120,8 @@ class Plugins:
     def hooks(self, distributions: Iterable[str]) -> Hooks:
         """The lifecycle hooks of these distributions alone: a run reaches no plugin that it does not name."""
         wanted = {canonicalize_name(name) for name in distributions}
-        return Hooks(
-            [(info.distribution, info.relay) for info in self.infos if info.relay and info.distribution in wanted]
-        )
+        named = [info for info in self.infos if info.distribution in wanted]
+        return Hooks([(info.distribution, info.relay) for info in named if info.relay is not None])
 
     def engines(self) -> list[Engine]:
         """Every engine that is offered."""
@@ -134,9 +132,8 @@ class Plugins:
         """What trains. Raises InputError when no installed plugin offers one, or two do."""
         owners = [info.distribution for info in self.infos if info.engine is not None]
         if len(owners) > 1:
-            raise InputError(
-                f"{' and '.join(owners)} both offer an engine; uninstall one or list it in [plugins] block"
-            )
+            offering = f"{' and '.join(owners)} both offer an engine"
+            raise InputError(f"{offering}; uninstall one or list it in [plugins] block")
         if not owners:
             faults = [info for info in self.infos if info.distribution == ENGINE and info.status != "ready"]
             why = "".join(f" (plugin {ENGINE} is {info.status}: {info.reason})" for info in faults)

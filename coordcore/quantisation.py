@@ -12,6 +12,7 @@ from attrs.validators import ge, gt, in_, instance_of, matches_re
 from coordcore.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 NUM_BINS = 1000
@@ -62,20 +63,18 @@ class Quantisation:
         """
         import numpy as np
 
-        scaled = _inside(values, size, outside) * self.encode_scale / _sizes(size)
-        floor = np.floor(scaled)
+        pixels, sizes = _inside(values, size, outside)
+        if self.rounding == "outward" and upper is None:
+            why = f"quantisation {self.name} rounds boxes outward and cannot encode single points"
+            raise InputError(f"{why}; encode boxes, or choose a quantisation that rounds to nearest")
+        scaled = pixels * self.encode_scale / sizes
+        rounded = np.floor(scaled)
         if self.rounding == "nearest":
             # Not floor(scaled + 0.5): that addition itself rounds 0.49999999999999994 up to 1.
-            floor += scaled - floor >= 0.5
+            rounded += scaled - rounded >= 0.5
         elif self.rounding == "outward":
-            if upper is None:
-                raise InputError(
-                    f"quantisation {self.name} rounds boxes outward and cannot encode single points; "
-                    "encode boxes, or choose a quantisation that rounds to nearest"
-                )
-            floor = np.where(np.asarray(upper, dtype=bool), np.ceil(scaled), floor)
-        bins: NDArray[Any] = np.minimum(floor, self.bins - 1).astype(np.int64)
-        return bins
+            rounded = np.where(np.asarray(upper, dtype=bool), np.ceil(scaled), rounded)
+        return np.minimum(rounded, self.bins - 1).astype(np.int64)
 
     def decode(self, bins: ArrayLike, size: ArrayLike) -> NDArray[Any]:
         """The pixels of `bins` (any shape; real-valued ones too, such as an expected bin): float64.
@@ -84,13 +83,12 @@ class Quantisation:
         """
         array = _numbers(bins, "bins")
         last = self.bins - 1
-        bad = ~((array >= 0) & (array <= last))
+        bad = (array < 0) | (array > last)
         if bad.any():
             value = array[bad].flat[0]
             hint = f"{value:g} > {last}: this looks like absolute pixels" if value > last else f"got {value:g}"
             raise InputError(f"bins must lie in 0..{last}; {hint}")
-        pixels: NDArray[Any] = (array + self.decode_shift) * _sizes(size) / self.decode_scale
-        return pixels
+        return (array + self.decode_shift) * _sizes(size) / self.decode_scale
 
     def to_bin_units(self, values: ArrayLike, size: ArrayLike, *, outside: Outside = "error") -> NDArray[Any]:
         """The real-valued bin that decodes to each value, unrounded: float64 in 0 .. bins-1.
@@ -98,11 +96,8 @@ class Quantisation:
         For nearest_999 this is `x / size * 999`. Where a convention has no bin for a value (the last pixel of
         qwen_1000, the outer half bins of florence_1000) it is the nearest one there is. Errors as in `encode`.
         """
-        import numpy as np
-
-        units: NDArray[Any] = _inside(values, size, outside) * self.decode_scale / _sizes(size) - self.decode_shift
-        limited: NDArray[Any] = np.clip(units, 0.0, self.bins - 1.0)
-        return limited
+        pixels, sizes = _inside(values, size, outside)
+        return (pixels * self.decode_scale / sizes - self.decode_shift).clip(0.0, self.bins - 1.0)
 
     def as_dict(self) -> dict[str, Any]:
         """The whole spec as plain values, for record files, checkpoints and predictions."""
@@ -121,36 +116,27 @@ class Quantisation:
             spec = cls(**data)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: {error.args[0]}") from error
-        known = QUANTISATIONS.get(spec.name)
-        if known is not None:
-            require_same(spec, known, source, "this version of coordcore")
+        require_same(spec, QUANTISATIONS.get(spec.name, spec), source, "this version of coordcore")
         return spec
 
     def __str__(self) -> str:
         return f"{self.name} (version {self.version})"
 
 
-def _spec(name: str, encode_scale: int, rounding: Rounding, decode_scale: int, decode_shift: float = 0) -> Quantisation:
-    return Quantisation(
-        name=name,
-        encode_scale=float(encode_scale),
-        rounding=rounding,
-        decode_scale=float(decode_scale),
-        decode_shift=float(decode_shift),
-    )
-
+_ROWS: tuple[tuple[str, float, Rounding, float, float], ...] = (
+    # name, encode_scale, rounding, decode_scale, decode_shift
+    ("nearest_999", 999.0, "nearest", 999.0, 0.0),  # the default: exact at both edges, half a bin at most
+    ("qwen_1000", 1000.0, "nearest", 1000.0, 0.0),  # Qwen's text coordinates
+    ("florence_1000", 1000.0, "floor", 1000.0, 0.5),  # Florence-2: bin centres
+    ("outward_999", 999.0, "outward", 999.0, 0.0),
+    ("floor_999", 999.0, "floor", 999.0, 0.0),  # Rex-Omni, supervised stage
+    ("rex_reward", 999.0, "floor", 1000.0, 0.0),  # Rex-Omni, reward stage: not an inverse pair
+    ("mixed_999_1000", 999.0, "nearest", 1000.0, 0.0),  # encode one way, decode another: kept to measure the mistake
+)
 
 QUANTISATIONS: Mapping[str, Quantisation] = {
-    spec.name: spec
-    for spec in (
-        _spec("nearest_999", 999, "nearest", 999),  # the default: exact at both edges, half a bin at most
-        _spec("qwen_1000", 1000, "nearest", 1000),  # Qwen's text coordinates
-        _spec("florence_1000", 1000, "floor", 1000, 0.5),  # Florence-2: bin centres
-        _spec("outward_999", 999, "outward", 999),
-        _spec("floor_999", 999, "floor", 999),  # Rex-Omni, supervised stage
-        _spec("rex_reward", 999, "floor", 1000),  # Rex-Omni, reward stage: not an inverse pair
-        _spec("mixed_999_1000", 999, "nearest", 1000),  # encode one way, decode another: kept to measure the mistake
-    )
+    name: Quantisation(name=name, encode_scale=encode, rounding=rounding, decode_scale=decode, decode_shift=shift)
+    for name, encode, rounding, decode, shift in _ROWS
 }
 """Name -> convention."""
 
@@ -169,10 +155,8 @@ def require_same(a: Quantisation, b: Quantisation, what_a: str, what_b: str) -> 
     ours, theirs = a.as_dict(), b.as_dict()
     differ = [f"{key} {ours[key]} against {theirs[key]}" for key in ours if ours[key] != theirs[key]]
     if differ:
-        raise InputError(
-            f"{what_a} is quantised as {a}, {what_b} as {b}: {', '.join(differ)}; "
-            "use one convention throughout ([coords] quantisation), or write the data again from pixels"
-        )
+        cure = "use one convention throughout ([coords] quantisation), or write the data again from pixels"
+        raise InputError(f"{what_a} is quantised as {a}, {what_b} as {b}: {', '.join(differ)}; {cure}")
 
 
 def count_outside(values: ArrayLike, size: ArrayLike) -> int:
@@ -219,32 +203,32 @@ def encode_boxes(
     if array.ndim != 2 or array.shape[1] != 4:
         raise InputError(f"boxes must have shape [n, 4] (x1, y1, x2, y2 in pixels), got {list(array.shape)}")
     size = np.array([width, height] * 2, dtype=np.float64)
-    low, high = array[:, :2], array[:, 2:]
-    _reject_boxes(array, (high < low).any(1), "corners are not x1 <= x2, y1 <= y2; is this x, y, width, height?")
-    moved = ((array < 0) | (array > size)).any(1)
+    low, high, limit = array[:, :2], array[:, 2:], size[:2]
+    moved = (array < 0) | (array > size)
+    missed = (high <= 0) & (low < 0) | (low >= limit) & (high > limit)
+    _reject_boxes(array, high < low, "corners are not x1 <= x2, y1 <= y2; is this x, y, width, height?")
     if outside == "error":
         _reject_boxes(array, moved, f"lies outside the image of {width} x {height}; mend it or ask for clipping")
-    missed = ((high <= 0) & (low < 0) | (low >= size[:2]) & (high > size[:2])).any(1)
     _reject_boxes(array, missed, f"does not overlap the image of {width} x {height}; leave it out")
 
-    upper = np.array([False, False, True, True])
-    bins = quantisation.encode(array, size, outside=outside, upper=upper)
+    bins = quantisation.encode(array, size, outside=outside, upper=[False, False, True, True])
     values = quantisation.to_bin_units(array, size, outside=outside)
     flat = bins[:, 2:] <= bins[:, :2]
     at_end = flat & (bins[:, :2] >= quantisation.bins - 1)
-    step = np.concatenate([-at_end.astype(np.int64), (flat & ~at_end).astype(np.int64)], axis=1)
-    bins = bins + step
-    values = np.where(step != 0, bins.astype(np.float64), values)
-    return EncodedBoxes(bins=bins, values=values, widened=int(flat.any(1).sum()), clipped=int(moved.sum()))
+    step = np.hstack([-at_end.astype(np.int64), flat & ~at_end])
+    bins += step
+    values = np.where(step != 0, bins, values)
+    return EncodedBoxes(bins=bins, values=values, widened=int(flat.any(1).sum()), clipped=int(moved.any(1).sum()))
 
 
-def _reject_boxes(boxes: NDArray[Any], bad: Any, why: str) -> None:
+def _reject_boxes(boxes: NDArray[Any], bad: NDArray[Any], why: str) -> None:
+    """Raise InputError for the first box that is `bad` in any of its columns."""
     if bad.any():
-        index = int(bad.argmax())
+        index = int(bad.any(1).argmax())
         raise InputError(f"box {index} {boxes[index].tolist()}: {why}")
 
 
-def _numbers(values: ArrayLike, what: str) -> NDArray[Any]:
+def _numbers(values: ArrayLike, what: str) -> NDArray[np.float64]:
     import numpy as np
 
     try:
@@ -260,14 +244,15 @@ def _numbers(values: ArrayLike, what: str) -> NDArray[Any]:
     return array
 
 
-def _sizes(size: ArrayLike) -> NDArray[Any]:
+def _sizes(size: ArrayLike) -> NDArray[np.float64]:
     array = _numbers(size, "image size")
     if not (array > 0).all():
         raise InputError(f"image size must be > 0 pixels, got {array.min():g}")
     return array
 
 
-def _inside(values: ArrayLike, size: ArrayLike, outside: Outside) -> NDArray[Any]:
+def _inside(values: ArrayLike, size: ArrayLike, outside: Outside) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`values` within the image, and the sizes of their axes."""
     import numpy as np
 
     array, limit = _numbers(values, "values"), _sizes(size)
@@ -275,7 +260,6 @@ def _inside(values: ArrayLike, size: ArrayLike, outside: Outside) -> NDArray[Any
         raise InputError(f"outside must be 'error' or 'clip', got {outside!r}")
     bad = (array < 0) | (array > limit)
     if outside == "error" and bad.any():
-        value, edge = (np.broadcast_to(one, bad.shape)[bad].flat[0] for one in (array, limit))
+        value, edge = (np.broadcast_to(part, bad.shape)[bad].flat[0] for part in (array, limit))
         raise InputError(f"value {value:g} lies outside the image (0..{edge:g} pixels); mend it or ask for clipping")
-    clipped: NDArray[Any] = np.clip(array, 0.0, limit)
-    return clipped
+    return np.clip(array, 0.0, limit), limit

@@ -7,11 +7,9 @@ from typing import Any
 
 import attrs
 
-from coordcore.components import Selected
-from coordcore.errors import InputError
+from coordcore.errors import InputError, did_you_mean
 from coordcore.manifest.resolve import plain
 from coordcore.manifest.sections import Manifest
-from coordcore.manifest.structure import did_you_mean
 from coordcore.manifest.types import default, is_required, keys, type_name
 from coordcore.plugins import Plugins
 
@@ -29,8 +27,9 @@ class Section:
 def sections(plugins: Plugins) -> list[Section]:
     """Every section a manifest can have with these plugins: the core's own first."""
     found = [Section("", "keys above all sections", Manifest)]
-    for key, config in _tables("", Manifest):
-        found.append(Section(key, (config.__doc__ or "").split(": ", 1)[-1].split(".")[0], config))
+    for key, field in keys(Manifest).items():
+        if config := _config_class(field.type):
+            found.append(Section(key, (config.__doc__ or "").split(": ", 1)[-1].split(".")[0], config))
     for kind in plugins.kinds:
         for name in plugins.names(kind):
             component, distribution = plugins.get(kind, name), plugins.distribution(kind, name)
@@ -42,9 +41,9 @@ def sections(plugins: Plugins) -> list[Section]:
 def find(path: str, plugins: Plugins) -> list[Section]:
     """The section `path`, or all components of the kind `path`. Raises InputError for neither."""
     every = sections(plugins)
-    found = [one for one in every if path and (one.path == path or one.path.startswith(f"{path}."))]
+    found = [section for section in every if path and f"{section.path}.".startswith(f"{path}.")]
     if not found:
-        names = [one.path for one in every if one.path] + list(plugins.kinds)
+        names = [section.path for section in every if section.path] + list(plugins.kinds)
         raise InputError(f"there is no section {path!r}; {did_you_mean(path, names)}")
     return found
 
@@ -61,7 +60,8 @@ def overview(plugins: Plugins) -> str:
             if section.path.rpartition(".")[0] == of and section.path
         ]
 
-    lines = [f"before any section: extends, drop, {', '.join(_own_keys(Manifest))}", "", *listed("")]
+    own_keys = [key for key, field in keys(Manifest).items() if _config_class(field.type) is None]
+    lines = [f"before any section: extends, drop, {', '.join(own_keys)}", "", *listed("")]
     for kind in plugins.kinds:
         lines += ["", f"{kind.noun}: {kind.amount}", *listed(kind)]
     return "\n".join(lines)
@@ -70,24 +70,22 @@ def overview(plugins: Plugins) -> str:
 def text(section: Section) -> str:
     """A section as TOML with its defaults; keys without one are commented out."""
     owner = f" ({section.owner})" if section.owner else ""
-    lines = [f"# {section.summary}{owner}"] + ([f"[{section.path}]"] if section.path else [])
-    lines += _key_lines(section.config)
-    for path, config in _tables(section.path, section.config) if section.path else ():
-        lines += ["", f"[{path}]", *_key_lines(config)]
-    return "\n".join(lines)
+    return "\n".join([f"# {section.summary}{owner}", *_lines(section.path, as_json(section)["keys"])])
 
 
-def _key_lines(config: type[Any]) -> Iterator[str]:
-    for key, field in _own_keys(config).items():
-        words = f"{field.metadata.get('help', '')} ({type_name(field.type)})".strip()
-        yield f"# {words}"
-        value = attrs.NOTHING if is_required(field) else default(field)
-        if is_required(field):
-            yield f"# {key} = ... is required"
-        elif value is None or value is attrs.NOTHING:
-            yield f"# {key} = ... is absent by default"
-        else:
-            yield f"{key} = {_toml(plain(value))}"
+def _lines(path: str, described: list[dict[str, Any]]) -> Iterator[str]:
+    """A table of the manifest, and the tables inside it; of the keys above all tables only those that are no table."""
+    if path:
+        yield f"[{path}]"
+    for key in described:
+        if "keys" not in key and key["help"]:
+            yield f"# {key['help']} ({key['type']})"
+            absent = f"# {key['key']} = ... is {'required' if key['required'] else 'absent by default'}"
+            yield f"{key['key']} = {_toml(key['default'])}" if "default" in key else absent
+    for key in described:
+        if "keys" in key and path:
+            yield ""
+            yield from _lines(f"{path}.{key['key']}", key["keys"])
 
 
 def _toml(value: Any) -> str:
@@ -101,31 +99,15 @@ def _toml(value: Any) -> str:
     return tomli_w.dumps({"key": value}).removeprefix("key = ").rstrip()
 
 
-def _own_keys(config: type[Any]) -> dict[str, attrs.Attribute[Any]]:
-    """The keys that are no tables of their own."""
-    fields = keys(config).items()
-    return {key: field for key, field in fields if _config_class(field.type) is None and "help" in field.metadata}
-
-
-def _tables(path: str, config: type[Any]) -> Iterator[tuple[str, type[Any]]]:
-    """The tables inside a section, at any depth."""
-    for key, field in keys(config).items():
-        inner = _config_class(field.type)
-        if inner is not None and inner is not Selected:
-            here = f"{path}.{key}" if path else key
-            yield here, inner
-            yield from _tables(here, inner)
-
-
 def _config_class(wanted: Any) -> type[Any] | None:
     """The attrs class in a type such as `Vocab | None`."""
     members = getattr(wanted, "__args__", (wanted,))
-    return next((one for one in members if isinstance(one, type) and attrs.has(one)), None)
+    return next((member for member in members if isinstance(member, type) and attrs.has(member)), None)
 
 
 def as_json(section: Section) -> dict[str, Any]:
     """A section as plain values, for editors and scripts. `default` is left out where there is none."""
-    described = [_key_json(key, field) for key, field in keys(section.config).items() if key != "selected"]
+    described = [_key_json(key, field) for key, field in keys(section.config).items()]
     return {"section": section.path, "summary": section.summary, "owner": section.owner, "keys": described}
 
 
@@ -134,7 +116,7 @@ def _key_json(key: str, field: attrs.Attribute[Any]) -> dict[str, Any]:
     words = field.metadata.get("help", "")
     described = {"key": key, "type": type_name(field.type), "required": is_required(field), "help": words}
     if inner is not None:
-        described["keys"] = [_key_json(name, one) for name, one in keys(inner).items()]
-    elif not is_required(field) and default(field) not in (None, attrs.NOTHING):
+        described["keys"] = [_key_json(name, inside) for name, inside in keys(inner).items()]
+    elif default(field) not in (None, attrs.NOTHING):
         described["default"] = plain(default(field))
     return described

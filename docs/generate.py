@@ -18,7 +18,8 @@ from coordcore.discovery import discover
 from coordcore.kinds import KINDS
 from coordcore.manifest.resolve import WITHOUT_EFFECT, sections_without_effect
 from coordcore_train import commands as engine_commands
-from coordcore_train.swift import known as swift_arguments
+from coordcore_train.swift.arguments import OWNED
+from coordcore_train.swift.known import REFUSED
 
 FILES = [Path(__file__).parent / "reference" / name for name in ("manifest.md", "cli.md", "hooks.md")]
 
@@ -34,14 +35,14 @@ def sections(*paths: str) -> str:
 
 def owned() -> str:
     """ms-swift arguments that a manifest key sets."""
-    rows = [f"| `{name}` | `{key}` |" for name, key in swift_arguments.OWNED.items()]
+    rows = [f"| `{name}` | `{key}` |" for name, key in OWNED.items()]
     return "\n".join(["| ms-swift argument | manifest key |", "| --- | --- |", *rows])
 
 
 def refused() -> str:
     """ms-swift arguments that a run cannot have, by reason."""
     names: dict[str, list[str]] = {}
-    for name, reason in swift_arguments.REFUSED.items():
+    for name, reason in REFUSED.items():
         names.setdefault(reason.replace("<", "&lt;"), []).append(f"`{name}`")
     rows = [f"| {', '.join(group)} | {reason} |" for reason, group in names.items()]
     return "\n".join(["| ms-swift argument | why not |", "| --- | --- |", *rows])

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from coordcore.errors import ManifestError
 from coordcore.manifest.loading import Loaded, load
-from coordcore.manifest.read import Document, Origin
-from coordcore.manifest.resolve import as_document, fingerprint, resolved
-from coordcore.manifest.sections import MANIFEST_VERSION, Manifest
+from coordcore.manifest.resolve import fingerprint, resolved
+from coordcore.manifest.sections import Manifest
 
-__all__ = [
-    "MANIFEST_VERSION",
-    "Document",
-    "Loaded",
-    "Manifest",
-    "ManifestError",
-    "Origin",
-    "as_document",
-    "fingerprint",
-    "load",
-    "resolved",
-]
+__all__ = ["Loaded", "Manifest", "ManifestError", "fingerprint", "load", "resolved"]

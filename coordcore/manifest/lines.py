@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import count
+from typing import Any
 
 import tomli
 
 KeyPath = tuple[str | int, ...]
 """A path into a document: table keys are strings, places in an array are integers from 0."""
 
-_BLANK = re.compile(r"[ \t]*")
-_GAP = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_KEY_PART = re.compile(r"\"(?:\\.|[^\"\\])*\"|'[^']*'|[^\s\"'.=\]]+")
-_STRING = re.compile(
+_GAP = re.compile(r"(?:[\s,]|#[^\n]*)*")
+_NAME = r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_KEY = rf"(?P<key>[ \t]*{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*[ \t]*)"
+_HEADER = re.compile(rf"\[\[?{_KEY}\]\]?")
+_KEY_OF_PAIR = re.compile(rf"{_KEY}=[ \t]*")
+_VALUE = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2})'  # up to two quotes may touch the closing ones from inside
     r"|'''.*?'''(?:'{0,2})"
     r'|"(?:\\.|[^"\\])*"'
-    r"|'[^']*'",
+    r"|'[^']*'"
+    r"|[\[{]"
+    r"|[^,\]}\n#]+",
     re.DOTALL,
 )
-_SCALAR = re.compile(r"[^,\]}\n#]+")
 
 
 def locate(text: str) -> dict[KeyPath, int]:
@@ -31,123 +35,96 @@ def locate(text: str) -> dict[KeyPath, int]:
     A table stands where its header is; one that only its children imply stands where the first of them is.
     The work is left to tomli wherever it can be: this scanner relies on the document being valid.
     """
-    return _Scanner(text).scan()
+    scanner = _Scanner(text)
+    scanner.document()
+    return scanner.lines
 
 
 class _Scanner:
+    """Walks over a document. Each method begins at the first character of what it is named after, and ends behind it.
+
+    lines: what was found. newest: array of tables -> the index of the one that was opened last.
+    """
+
     def __init__(self, text: str) -> None:
         self.text = text
-        self.place = 0
+        self.place, self.line = 0, 1
         self.lines: dict[KeyPath, int] = {}
-        self.tables_in_array: dict[KeyPath, int] = {}
-        self._line_ends = [match.start() for match in re.finditer("\n", text)]
+        self.newest: dict[KeyPath, int] = {}
 
-    def scan(self) -> dict[KeyPath, int]:
+    def document(self) -> None:
         table: KeyPath = ()
-        self._skip(_GAP)
+        self.skip(_GAP)
         while self.place < len(self.text):
-            table = self._header() if self.text[self.place] == "[" else self._pair(table)
-            self._skip(_GAP)
-        return self.lines
+            if self.text[self.place] == "[":
+                table = self.table()
+            else:
+                self.pair(table)
+            self.skip(_GAP)
 
-    # Each method below starts at its own first character and ends just behind its last one.
-
-    def _header(self) -> KeyPath:
-        line = self._line()
-        is_array = self.text.startswith("[[", self.place)
-        self.place += 2 if is_array else 1
-        *parents, last = self._key()
-        self.place += 2 if is_array else 1
+    def table(self) -> KeyPath:
+        """The table that a header opens. A parent that is an array of tables means its newest one."""
+        header = self.skip(_HEADER)
+        *parents, last = key_path(header["key"]) or ()
         table: KeyPath = ()
         for name in parents:
-            table = self._newest((*table, name), line)
+            table = (*table, name)
+            self.lines.setdefault(table, self.line)
+            if table in self.newest:
+                table = (*table, self.newest[table])
         table = (*table, last)
-        if not is_array:
-            self.lines[table] = line
-            return table
-        self.lines.setdefault(table, line)
-        index = self.tables_in_array.get(table, -1) + 1
-        self.tables_in_array[table] = index
-        self.lines[*table, index] = line
-        return (*table, index)
-
-    def _newest(self, table: KeyPath, line: int) -> KeyPath:
-        """The table that a header means by a parent's name: in an array of tables it is the newest one."""
-        self.lines.setdefault(table, line)
-        index = self.tables_in_array.get(table)
-        return table if index is None else (*table, index)
-
-    def _pair(self, table: KeyPath) -> KeyPath:
-        """One `key = value`. Returns `table`, which the pair does not leave."""
-        line = self._line()
-        path = table
-        for name in self._key():
-            path = (*path, name)
-            self.lines.setdefault(path, line)
-        self.place += len("=")
-        self._skip(_BLANK)
-        self._value(path)
+        if header[0].startswith("[["):
+            self.lines.setdefault(table, self.line)
+            self.newest[table] = self.newest.get(table, -1) + 1
+            table = (*table, self.newest[table])
+        self.lines[table] = self.line
         return table
 
-    def _key(self) -> list[str]:
-        """A dotted key, and the blanks around it."""
-        names = []
-        while True:
-            self._skip(_BLANK)
-            names.append(_plain(self._skip(_KEY_PART)))
-            self._skip(_BLANK)
-            if self.text[self.place] != ".":
-                return names
-            self.place += 1
+    def pair(self, table: KeyPath) -> None:
+        for name in key_path(self.skip(_KEY_OF_PAIR)["key"]) or ():
+            table = (*table, name)
+            self.lines.setdefault(table, self.line)
+        self.value(table)
 
-    def _value(self, path: KeyPath) -> None:
-        first = self.text[self.place]
-        if first in "\"'":
-            self._skip(_STRING)
-        elif first == "[":
-            self._array(path)
-        elif first == "{":
-            self._inline_table(path)
-        else:
-            self._skip(_SCALAR)
+    def value(self, path: KeyPath) -> None:
+        value = self.skip(_VALUE)[0]
+        if value == "[":
+            for index in self.members():
+                self.lines[*path, index] = self.line
+                self.value((*path, index))
+        elif value == "{":
+            for _ in self.members():
+                self.pair(path)
 
-    def _array(self, path: KeyPath) -> None:
-        for index, _ in enumerate(self._members("]")):
-            self.lines[*path, index] = self._line()
-            self._value((*path, index))
-
-    def _inline_table(self, path: KeyPath) -> None:
-        for _ in self._members("}"):
-            self._pair(path)
-
-    def _members(self, closing: str) -> Iterator[None]:
-        """Stop at the start of each member of an array or inline table, then step over the closing bracket."""
-        self.place += 1
-        self._skip(_GAP)
-        while self.text[self.place] != closing:
-            yield
-            self._skip(_GAP)
-            if self.text[self.place] == ",":
+    def members(self) -> Iterator[int]:
+        """Stop at each member of an array or inline table, then step over the bracket that closes it."""
+        for index in count():
+            self.skip(_GAP)
+            if self.text[self.place] in "]}":
                 self.place += 1
-                self._skip(_GAP)
-        self.place += 1
+                return
+            yield index
 
-    def _skip(self, pattern: re.Pattern[str]) -> str:
+    def skip(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        """Step over what `pattern` matches here."""
         match = pattern.match(self.text, self.place)
-        assert match is not None, f"tomli accepted what {pattern.pattern!r} does not match at {self.place}"
+        assert match is not None, f"tomli accepted what {pattern.pattern!r} does not match, on line {self.line}"
         self.place = match.end()
-        return match.group()
-
-    def _line(self) -> int:
-        return bisect_right(self._line_ends, self.place - 1) + 1
+        self.line += match[0].count("\n")
+        return match
 
 
-def _plain(part: str) -> str:
-    """The key that one part of a dotted key stands for, escapes and quotes undone."""
-    if part[0] not in "\"'":
-        return part
-    (name,) = tomli.loads(f"{part} = 0")
-    return name
+def key_path(text: str) -> tuple[str, ...] | None:
+    """The names in a dotted TOML key, quotes and escapes undone, or None where `text` is no such key."""
+    try:
+        table: Any = tomli.loads(f"{text} = 0")
+    except tomli.TOMLDecodeError:
+        return None
+    names = []
+    while isinstance(table, dict) and len(table) == 1:
+        ((name, table),) = table.items()
+        names.append(name)
+    return tuple(names) if table == 0 and "\n" not in text else None
 
 
 def dotted(path: KeyPath) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,20 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from coordcore.components import Selected
 from coordcore.discovery import discover
-from coordcore.errors import ManifestError, Problem
+from coordcore.errors import ManifestError, Problem, did_you_mean
 from coordcore.kinds import KINDS, Kind
 from coordcore.lifecycle import Hooks
-from coordcore.manifest.lines import KeyPath
 from coordcore.manifest.read import Document, read
-from coordcore.manifest.sections import PACKAGE, Coords, Manifest, is_hub_id
+from coordcore.manifest.sections import PACKAGE, Manifest, is_hub_id
 from coordcore.manifest.sections import Plugins as PluginsSection
-from coordcore.manifest.structure import Structurer, did_you_mean
-from coordcore.manifest.types import keys, show
+from coordcore.manifest.structure import Structurer
+from coordcore.manifest.types import show
 from coordcore.plugins import Plugins
 from coordcore.quantisation import QUANTISATIONS
 
 _LAUNCH_WORDS = {
-    "deepspeed": {"zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"},
-    "fsdp": {"fsdp2"},
+    "deepspeed": ("zero0", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"),
+    "fsdp": ("fsdp2",),
 }
 
 
@@ -68,22 +67,29 @@ def load(file: Path | str, overrides: Iterable[str] = (), plugins: Plugins | Non
     structurer = Structurer(document)
     if plugins is None:
         plugins = discover(block=_blocked(document))
-    own = _own_sections(document, structurer, Path(file), kinds)
-    selected = _select(document, structurer, plugins)
-    problems = structurer.problems
-    problems += _requirements(document, own.get("requires"))
-    problems += _quantisation(document, own.get("coords"))
-    for path, config in _configs(own, selected):
-        structurer.look_for_files(path, config)
-    missing = structurer.missing + _anchor(document, own)
-    if problems:
-        raise ManifestError(problems + missing)
+    sections = {"name": Path(file).stem, "model": {}, **document.data}
+    sections.pop("resolved", None)
+    own = structurer.values(sections, Manifest, kinds)
+    selected = [chosen for kind in plugins.kinds for chosen in _select(kind, structurer, plugins)]
+    for index, requirement in enumerate(own.get("requires", ())):
+        if fault := _requirement_fault(requirement):
+            structurer.report(("requires", index), fault)
+    if "coords" in own and (name := own["coords"].quantisation) not in QUANTISATIONS:
+        hint = did_you_mean(name, QUANTISATIONS)
+        structurer.report(("coords", "quantisation"), f"unknown quantisation {name!r}; {hint}")
+    for section in own:
+        structurer.look_for_files((section,), own[section])
+    for chosen in selected:
+        structurer.look_for_files((chosen.kind, chosen.component.name), chosen.config)
+    _make_absolute(own, structurer)
+    if structurer.problems:
+        raise ManifestError(structurer.problems + structurer.missing)
     return Loaded(
         manifest=Manifest(**own, selected=tuple(selected)),
         file=Path(os.path.abspath(file)),
         document=document,
         plugins=plugins,
-        missing=tuple(missing),
+        missing=tuple(structurer.missing),
     )
 
 
@@ -94,113 +100,67 @@ def _blocked(document: Document) -> tuple[str, ...]:
     return () if found is attrs.NOTHING else found.block
 
 
-def _own_sections(document: Document, structurer: Structurer, file: Path, kinds: Iterable[Kind]) -> dict[str, Any]:
-    """The keys and sections that are the core's own, those that are right."""
-    fields = keys(Manifest)
-    del fields["selected"]
-    data = {"name": file.stem, "model": {}, **document.data}
-    for key in data.keys() - fields.keys() - set(kinds) - {"resolved"}:
-        what = "section" if isinstance(data[key], dict) else "key"
-        known = [*fields, *kinds]
-        structurer.problems.append(document.problem((key,), f"unknown {what}; {did_you_mean(key, known)}"))
-    found = {key: structurer.structure((key,), data[key], field.type) for key, field in fields.items() if key in data}
-    structurer.validate(Manifest, fields, found)
-    return {key: value for key, value in found.items() if value is not attrs.NOTHING}
-
-
 # --- components -----------------------------------------------------------------------------------------------------
 
 
-def _select(document: Document, structurer: Structurer, plugins: Plugins) -> list[Selected]:
-    selected = []
-    for kind in plugins.kinds:
-        sections = document.data.get(kind, {})
-        if not isinstance(sections, dict):
-            message = f"must be a table for each {kind.noun}, as in [{kind}.{_example(kind, plugins)}]; got "
-            structurer.problems.append(document.problem((kind,), message + show(sections)))
-            continue
-        if kind.default is not None and not sections:
-            sections = {kind.default: {}}
-        structurer.problems += _count_problems(document, kind, list(sections), plugins)
-        for name, section in sections.items():
-            one = _selected(document, structurer, plugins, kind, name, section)
-            if one is not None:
-                selected.append(one)
-    return selected
-
-
-def _example(kind: Kind, plugins: Plugins) -> str:
-    return next(iter(plugins.names(kind)), "name")
-
-
-def _count_problems(document: Document, kind: Kind, names: list[str], plugins: Plugins) -> list[Problem]:
-    noun = kind.noun
-    if not names and kind.required:
-        available = ", ".join(plugins.names(kind)) or f"none; {_not_ready(plugins) or 'install a plugin'}"
-        return [document.problem((kind,), f"the run needs a {noun}: add [{kind}.<name>]; available: {available}")]
-    if len(names) > 1 and kind.single:
-        path = max(((kind, name) for name in names), key=lambda one: document.origin(one).line or 0)
-        return [document.problem(path, f"a run has one {noun}, this names {' and '.join(names)}; keep one")]
-    return []
-
-
-def _selected(
-    document: Document, structurer: Structurer, plugins: Plugins, kind: Kind, name: str, section: Any
-) -> Selected | None:
-    path: KeyPath = (kind, name)
-    if not isinstance(section, dict):
-        example = f"[{kind}.{_example(kind, plugins)}]"
-        message = f"must be a table that names a {kind.noun}, as {example} does; got {show(section)}"
-        structurer.problems.append(document.problem(path, message))
-        return None
-    for conflict in plugins.conflicts:
-        if (conflict.kind, conflict.name) == (kind, name):
-            structurer.problems.append(document.problem(path, conflict.reason))
-            return None
-    if name not in plugins.names(kind):
-        structurer.problems.append(document.problem(path, _unknown(kind, name, plugins)))
-        return None
-    component = plugins.get(kind, name)
-    config = structurer.structure(path, section, component.config)
-    if config is attrs.NOTHING:
-        return None
-    return Selected(kind=kind, component=component, config=config, distribution=plugins.distribution(kind, name))
+def _select(kind: Kind, structurer: Structurer, plugins: Plugins) -> Iterator[Selected]:
+    """The components of one kind that the manifest names, those that are right."""
+    sections = structurer.document.data.get(kind, {})
+    available = plugins.names(kind)
+    example = f"[{kind}.{(available or ['name'])[0]}]"
+    if not isinstance(sections, dict):
+        structurer.report((kind,), f"must be a table for each {kind.noun}, as in {example}; got {show(sections)}")
+        return
+    if kind.default is not None and not sections:
+        sections = {kind.default: {}}
+    if kind.required and not sections:
+        offers = ", ".join(available) or f"none; {_not_ready(plugins) or 'install a plugin'}"
+        structurer.report((kind,), f"the run needs a {kind.noun}: add [{kind}.<name>]; available: {offers}")
+    if kind.single and len(sections) > 1:
+        last = max(sections, key=lambda name: structurer.document.origin((kind, name)).line or 0)
+        message = f"a run has one {kind.noun}, this names {' and '.join(sections)}; keep one"
+        structurer.report((kind, last), message)
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            message = f"must be a table that names a {kind.noun}, as {example} does; got {show(section)}"
+            structurer.report((kind, name), message)
+        elif name not in available:
+            structurer.report((kind, name), _unknown(kind, name, plugins))
+        else:
+            component = plugins.get(kind, name)
+            config = structurer.structure((kind, name), section, component.config)
+            if config is not attrs.NOTHING:
+                distribution = plugins.distribution(kind, name)
+                yield Selected(kind=kind, component=component, config=config, distribution=distribution)
 
 
 def _unknown(kind: Kind, name: str, plugins: Plugins) -> str:
+    """Why a manifest cannot name this component, for a message."""
+    for conflict in plugins.conflicts:
+        if (conflict.kind, conflict.name) == (kind, name):
+            return conflict.reason
     available = plugins.names(kind)
-    message = f"no plugin offers this {kind.noun}"
     hint = did_you_mean(name, available, known=False)
-    parts = [message, f"{hint} available: {', '.join(available) or 'none'}".lstrip(), _not_ready(plugins)]
-    return "; ".join(part for part in parts if part)
+    offers = f"{hint} available: {', '.join(available) or 'none'}".lstrip()
+    return "; ".join(filter(None, [f"no plugin offers this {kind.noun}", offers, _not_ready(plugins)]))
 
 
 def _not_ready(plugins: Plugins) -> str:
     """What is installed but could not be asked, for messages about something that nobody offers."""
-    parts = []
-    for info in plugins.infos:
-        if info.status == "blocked":
-            parts.append(f"plugin {info.distribution} is blocked")
-        elif info.status != "ready":
-            failed = "failed to load" if info.status == "failed" else "was not loaded"
-            parts.append(f"plugin {info.distribution} {failed}: {info.reason}")
+    words = {"failed": "failed to load", "incompatible": "was not loaded", "blocked": "is blocked"}
+    parts = [
+        f"plugin {info.distribution} {words[info.status]}" + (f": {info.reason}" if info.status != "blocked" else "")
+        for info in plugins.infos
+        if info.status != "ready"
+    ]
     return "; ".join([*parts, "see coordcore plugins"]) if parts else ""
 
 
 # --- what needs more than types -------------------------------------------------------------------------------------
 
 
-def _requirements(document: Document, requires: tuple[str, ...] | None) -> list[Problem]:
-    """`requires` against what is installed."""
-    problems = []
-    for index, text in enumerate(requires or ()):
-        message = _requirement_problem(text)
-        if message:
-            problems.append(document.problem(("requires", index), message))
-    return problems
-
-
-def _requirement_problem(text: str) -> str | None:
+def _requirement_fault(text: str) -> str | None:
+    """What is wrong with an entry of `requires`, given what is installed."""
     try:
         wanted = Requirement(text)
     except InvalidRequirement:
@@ -216,43 +176,18 @@ def _requirement_problem(text: str) -> str | None:
     return None
 
 
-def _quantisation(document: Document, coords: Coords | None) -> list[Problem]:
-    if coords is None or coords.quantisation in QUANTISATIONS:
-        return []
-    hint = did_you_mean(coords.quantisation, QUANTISATIONS)
-    return [document.problem(("coords", "quantisation"), f"unknown quantisation {coords.quantisation!r}; {hint}")]
-
-
-def _configs(own: dict[str, Any], selected: list[Selected]) -> list[tuple[KeyPath, Any]]:
-    sections: list[tuple[KeyPath, Any]] = [((key,), one) for key, one in own.items() if attrs.has(type(one))]
-    return sections + [((one.kind, one.component.name), one.config) for one in selected]
-
-
-def _anchor(document: Document, own: dict[str, Any]) -> list[Problem]:
-    """Make the keys that may be a file or a word absolute where they are a file. Returns the files not there."""
-    missing = []
+def _make_absolute(own: dict[str, Any], structurer: Structurer) -> None:
+    """Make the keys that hold a word or a file absolute where they hold a file."""
     if "model" in own:
-        path: KeyPath = ("model", "base")
-        own["model"] = attrs.evolve(own["model"], base=_anchored_base(own["model"].base, document.origin(path).folder))
+        base = own["model"].base
+        folder = structurer.document.origin(("model", "base")).absolute(base)
+        if not base.startswith(PACKAGE) and (folder.exists() or not is_hub_id(base)):
+            own["model"] = attrs.evolve(own["model"], base=str(folder))
     for key, words in _LAUNCH_WORDS.items():
-        value = getattr(own.get("launch"), key, None)
-        if value is not None and value not in words:
-            path = ("launch", key)
-            file = _absolute(value, document.origin(path).folder)
+        setting = getattr(own.get("launch"), key, None)
+        if setting is not None and setting not in words:
+            file = structurer.document.origin(("launch", key)).absolute(setting)
             own["launch"] = attrs.evolve(own["launch"], **{key: str(file)})
             if not file.is_file():
-                message = f"neither one of {', '.join(sorted(words))} nor a file: {file}"
-                missing.append(document.problem(path, message))
-    return missing
-
-
-def _anchored_base(base: str, folder: Path) -> str:
-    """A base that is, or can only be, a folder as an absolute path; a package's or a hub's as it stands."""
-    if base.startswith(PACKAGE):
-        return base
-    path = _absolute(base, folder)
-    return base if is_hub_id(base) and not path.exists() else str(path)
-
-
-def _absolute(text: str, folder: Path) -> Path:
-    return Path(os.path.normpath(folder / Path(text).expanduser()))
+                message = f"neither one of {', '.join(words)} nor a file: {file}"
+                structurer.missing.append(structurer.document.problem(("launch", key), message))

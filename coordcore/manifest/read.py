@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import attrs
 import tomli
 
-from coordcore.errors import Problem
+from coordcore.errors import Problem, did_you_mean
 from coordcore.kinds import KINDS, Kind
-from coordcore.manifest.lines import KeyPath, dotted, locate
+from coordcore.manifest.lines import KeyPath, dotted, key_path, locate
 from coordcore.manifest.sections import MANIFEST_VERSION
 from coordcore.manifest.types import show
 
@@ -32,6 +31,10 @@ class Origin:
     file: str
     line: int | None
     folder: Path
+
+    def absolute(self, text: str) -> Path:
+        """The file that a value from here names."""
+        return Path(os.path.normpath(self.folder / Path(text).expanduser()))
 
 
 @attrs.frozen(kw_only=True)
@@ -56,9 +59,9 @@ class Document:
         """`problem` with the file and line of its dotted path, unless it names a file itself."""
         if problem.file is not None:
             return problem
-        known = {dotted(path): path for path in self.origins}
-        inside = [text for text in known if text == problem.path or problem.path.startswith((f"{text}.", f"{text}["))]
-        origin = self.origins[known[max(inside, key=len, default="")]]
+        known = {dotted(path): origin for path, origin in self.origins.items()}
+        around = [path for path in known if f"{problem.path}.".startswith((f"{path}.", f"{path}["))]
+        origin = known[max(around, key=len, default="")]
         return attrs.evolve(problem, file=origin.file, line=origin.line)
 
 
@@ -68,69 +71,50 @@ def read(file: Path, overrides: Iterable[str], problems: list[Problem], kinds: I
     Appends to `problems`; the document is worth looking at only when nothing was appended.
     """
     reader = _Reader(problems, [kind for kind in kinds if kind.single])
-    document = reader.with_bases(file, ()) or _empty(file)
-    return merge(document, _read_overrides(overrides, document, problems), problems, reader.single)
-
-
-def _empty(file: Path) -> Document:
-    return Document(data={}, origins={(): Origin(_shown(file), None, _folder(file))})
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-def _shown(file: Path) -> str:
-    """The name messages use: as the user typed it, relative to the working directory when inside it."""
-    shown = os.path.normpath(file)
-    if os.path.isabs(shown) and Path(shown).is_relative_to(Path.cwd()):
-        return os.path.relpath(shown)
-    return shown
-
-
-def _folder(file: Path) -> Path:
-    return Path(os.path.abspath(file)).parent
+    document = reader.with_bases(file, ())
+    return reader.merge(document, reader.overrides(overrides, document.origin(())))
 
 
 @attrs.frozen
 class _Reader:
-    """Reads manifest files. problems: where what is wrong goes. single: the kinds of which a run has one component."""
+    """Reads layers of a manifest and lays them over each other.
+
+    problems: where what is wrong goes. single: the kinds of which a run has one component.
+    """
 
     problems: list[Problem]
     single: list[Kind]
 
-    def with_bases(self, file: Path, chain: tuple[Path, ...]) -> Document | None:
-        """`file` on top of its bases; None when it cannot be read. `chain` holds the files that led here."""
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def with_bases(self, file: Path, chain: tuple[Path, ...]) -> Document:
+        """`file` on top of its bases. `chain` holds the files that led here."""
         own = self.alone(file)
-        if own is None:
-            return None
-        base = _empty(file)
-        for path, name in _names(own, "extends", self.problems):
-            document = self._base(own, path, file.parent / Path(name).expanduser(), (*chain, file))
-            base = merge(base, document, self.problems, self.single) if document is not None else base
+        chain = (*chain, file)
+        below = Document(data={}, origins={(): own.origin(())})
+        for path, name in self.names(own, "extends"):
+            base = file.parent / Path(name).expanduser()
+            if base.resolve() in [earlier.resolve() for earlier in chain]:
+                circle = " -> ".join(_shown(file) for file in (*chain, base))
+                self.problems.append(own.problem(path, f"the files extend each other in a circle: {circle}"))
+            elif not base.exists():
+                self.problems.append(own.problem(path, f"no such file: {_shown(base)}"))
+            else:
+                below = self.merge(below, self.with_bases(base, chain))
         own.data.pop("extends", None)
         for of_that_file_alone in ("name", "resolved"):
-            base.data.pop(of_that_file_alone, None)
-        return merge(base, own, self.problems, self.single)
+            below.data.pop(of_that_file_alone, None)
+        return self.merge(below, own)
 
-    def _base(self, own: Document, path: KeyPath, parent: Path, chain: tuple[Path, ...]) -> Document | None:
-        """What the key at `path` of `own` extends."""
-        if parent.resolve() in [file.resolve() for file in chain]:
-            names = " -> ".join(_shown(file) for file in (*chain, parent))
-            self.problems.append(own.problem(path, f"the files extend each other in a circle: {names}"))
-        elif not parent.exists():
-            self.problems.append(own.problem(path, f"no such file: {_shown(parent)}"))
-        else:
-            return self.with_bases(parent, chain)
-        return None
-
-    def alone(self, file: Path) -> Document | None:
-        """The document in `file` by itself; None when it cannot be read."""
+    def alone(self, file: Path) -> Document:
+        """The document in `file` by itself; an empty one when it cannot be read."""
+        whole = Origin(_shown(file), None, Path(os.path.abspath(file)).parent)
+        empty = Document(data={}, origins={(): whole})
         line = None
         try:
             raw = file.read_bytes()
             text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
-            document = _empty(file)
-            document.data.update(tomli.loads(text))
+            data = tomli.loads(text)
         except OSError as error:
             message = f"cannot be read: {(error.strerror or str(error)).lower()}"
         except UnicodeDecodeError as error:
@@ -140,60 +124,88 @@ class _Reader:
             message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
             line = error.lineno
         else:
-            whole = document.origins[()]
-            origins = {path: attrs.evolve(whole, line=line) for path, line in locate(text).items()}
-            document = attrs.evolve(document, origins={(): whole, **origins})
-            return document if _is_our_version(document, self.problems) else None
-        self.problems.append(Problem(path="", message=message, file=_shown(file), line=line))
-        return None
+            origins = {path: Origin(whole.file, line, whole.folder) for path, line in locate(text).items()}
+            document = Document(data=data, origins={(): whole, **origins})
+            return document if self.is_our_version(document) else empty
+        self.problems.append(Problem(path="", message=message, file=whole.file, line=line))
+        return empty
+
+    def is_our_version(self, document: Document) -> bool:
+        version = document.data.get("manifest_version", MANIFEST_VERSION)
+        if type(version) is not int or version == MANIFEST_VERSION:
+            return True  # what is no integer is reported like any other value of a wrong type
+        cure = "update coordcore" if version > MANIFEST_VERSION else f"write {MANIFEST_VERSION}"
+        message = f"this coordcore reads version {MANIFEST_VERSION}, got {version}; {cure}"
+        self.problems.append(document.problem(("manifest_version",), message))
+        return False
+
+    def names(self, document: Document, key: str) -> Iterator[tuple[KeyPath, str]]:
+        """The strings under a top-level key that holds one string or an array of them, and where they stand."""
+        value = document.data.get(key, [])
+        places: Iterable[tuple[KeyPath, Any]] = [((key,), value)]
+        if isinstance(value, list):
+            places = (((key, index), item) for index, item in enumerate(value))
+        for path, name in places:
+            if isinstance(name, str) and name:
+                yield path, name
+            else:
+                message = f"must be a string or an array of strings, got {show(name)}"
+                self.problems.append(document.problem(path, message))
+
+    # --- overrides --------------------------------------------------------------------------------------------------
+
+    def overrides(self, overrides: Iterable[str], whole: Origin) -> Document:
+        """All `--set KEY=VALUE` as one document, a later one over an earlier one. `whole`: of the manifest below."""
+        data: Table = {}
+        origins: dict[KeyPath, Origin] = {}
+        for override in overrides:
+            origin = Origin(f"--set {override}", None, Path.cwd())
+            key, equals, text = override.partition("=")
+            path = key_path(key)
+            if not equals or path is None:
+                message = "must be KEY=VALUE, as in --set train.steps=10"
+                self.problems.append(Problem(path="", message=message, file=origin.file))
+            elif path[0] in ("extends", "manifest_version"):
+                self.problems.append(Problem(path=key, message="can only be set in a file", file=origin.file))
+            else:
+                value = _override_value(text)
+                for name in reversed(path):
+                    value = {name: value}
+                origins |= dict.fromkeys(_paths(value), origin)
+                _merge_tables(data, value)
+        return Document(data=data, origins={**origins, (): whole})
+
+    # --- merging ----------------------------------------------------------------------------------------------------
+
+    def merge(self, below: Document, above: Document) -> Document:
+        """`above` laid over `below`: tables merge key by key, anything else is replaced whole.
+
+        First what `above` drops is taken out of `below`. Of a kind in `single`, which allows one component, the one
+        named above replaces the one named below.
+        """
+        data, top = deepcopy(below.data), deepcopy(above.data)
+        for path, text in self.names(above, "drop"):
+            if not _remove(data, key_path(text)):
+                hint = did_you_mean(text, map(dotted, _paths(below.data)), known=False)
+                message = f"there is no {text!r} to drop below this manifest; {hint}".removesuffix("; ")
+                self.problems.append(above.problem(path, message))
+        top.pop("drop", None)
+        for kind in self.single:
+            chosen, earlier = top.get(kind), data.get(kind)
+            if chosen and isinstance(chosen, dict) and isinstance(earlier, dict):
+                data[kind] = {name: section for name, section in earlier.items() if name in chosen}
+        _merge_tables(data, top)
+        origins = {**below.origins, **above.origins}
+        present = set(_paths(data))
+        return Document(data=data, origins={path: origin for path, origin in origins.items() if path in present})
 
 
-def _is_our_version(document: Document, problems: list[Problem]) -> bool:
-    version = document.data.get("manifest_version", MANIFEST_VERSION)
-    if type(version) is not int or version == MANIFEST_VERSION:
-        return True  # what is no integer is reported like any other value of a wrong type
-    cure = "update coordcore" if version > MANIFEST_VERSION else f"write {MANIFEST_VERSION}"
-    message = f"this coordcore reads version {MANIFEST_VERSION}, got {version}; {cure}"
-    problems.append(document.problem(("manifest_version",), message))
-    return False
-
-
-def _names(document: Document, key: str, problems: list[Problem]) -> Iterator[tuple[KeyPath, str]]:
-    """The strings under a top-level key that holds one string or an array of them."""
-    value = document.data.get(key, [])
-    for path, name in [((key,), value)] if isinstance(value, str) else _indexed((key,), value):
-        if isinstance(name, str) and name:
-            yield path, name
-        else:
-            problems.append(document.problem(path, f"must be a string or an array of strings, got {show(name)}"))
-
-
-def _indexed(path: KeyPath, value: Any) -> list[tuple[KeyPath, Any]]:
-    return [((*path, index), one) for index, one in enumerate(value)] if isinstance(value, list) else [(path, value)]
-
-
-# --- overrides ------------------------------------------------------------------------------------------------------
-
-
-def _read_overrides(overrides: Iterable[str], below: Document, problems: list[Problem]) -> Document:
-    """All `--set KEY=VALUE` as one document, a later one over an earlier one."""
-    data: Table = {}
-    origins: dict[KeyPath, Origin] = {(): below.origins[()]}
-    for override in overrides:
-        origin = Origin(f"--set {override}", None, Path.cwd())
-        key, equals, text = override.partition("=")
-        path = key_path(key)
-        if not equals or path is None:
-            problems.append(Problem(path="", message="must be KEY=VALUE, as in --set train.steps=10", file=origin.file))
-        elif path[0] in ("extends", "manifest_version"):
-            problems.append(Problem(path=key, message="can only be set in a file", file=origin.file))
-        else:
-            value = _override_value(text)
-            for name in reversed(path):
-                value = {name: value}
-            origins |= dict.fromkeys(_paths(value), origin)
-            _merge_tables(data, value)
-    return Document(data=data, origins=origins)
+def _shown(file: Path) -> str:
+    """The name messages use: as the user typed it, relative to the working directory when inside it."""
+    shown = os.path.normpath(file)
+    if os.path.isabs(shown) and Path(shown).is_relative_to(Path.cwd()):
+        return os.path.relpath(shown)
+    return shown
 
 
 def _override_value(text: str) -> Any:
@@ -205,57 +217,12 @@ def _override_value(text: str) -> Any:
     return document["value"] if len(document) == 1 else text
 
 
-def key_path(text: str) -> tuple[str, ...] | None:
-    """The names in a dotted TOML key, or None where `text` is no such key."""
-    try:
-        table: Any = tomli.loads(f"{text} = 0")
-    except tomli.TOMLDecodeError:
-        return None
-    names = []
-    while isinstance(table, dict) and len(table) == 1:
-        ((name, table),) = table.items()
-        names.append(name)
-    return tuple(names) if table == 0 and "\n" not in text else None
-
-
 def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Every path inside `value`."""
-    if path:
-        yield path
-    items: Iterable[tuple[str | int, Any]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    for key, one in items:
-        yield from _paths(one, (*path, key))
-
-
-# --- merging --------------------------------------------------------------------------------------------------------
-
-
-def merge(below: Document, above: Document, problems: list[Problem], single: Iterable[str] = ()) -> Document:
-    """`above` laid over `below`: tables merge key by key, anything else is replaced whole.
-
-    First what `above` drops is taken out of `below`. Of a kind in `single`, which allows one component, the one named
-    above replaces the one named below.
-    """
-    data = deepcopy(below.data)
-    top = deepcopy(above.data)
-    for path, text in _names(above, "drop", problems):
-        if not _remove(data, key_path(text)):
-            close = get_close_matches(text, [dotted(one) for one in _paths(below.data)], n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            problems.append(above.problem(path, f"there is no {text!r} to drop below this manifest{hint}"))
-    top.pop("drop", None)
-    for kind in single:
-        chosen, earlier = top.get(kind), data.get(kind)
-        if chosen and isinstance(chosen, dict) and isinstance(earlier, dict):
-            data[kind] = {name: section for name, section in earlier.items() if name in chosen}
-    _merge_tables(data, top)
-    present = {(), *_paths(data)}
-    origins = {path: origin for path, origin in {**below.origins, **above.origins}.items() if path in present}
-    return Document(data=data, origins=origins)
+    """The path of a value and every path inside it."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from _paths(inner, (*path, key))
 
 
 def _merge_tables(below: Table, above: Table) -> None:
@@ -266,12 +233,11 @@ def _merge_tables(below: Table, above: Table) -> None:
             below[key] = value
 
 
-def _remove(data: Table, path: tuple[str, ...] | None) -> bool:
-    """Take the key at `path` out of `data`. False where there is none."""
-    table: Any = data
-    for name in (path or ())[:-1]:
-        table = table.get(name) if isinstance(table, dict) else None
-    if not path or not isinstance(table, dict) or path[-1] not in table:
+def _remove(table: Any, path: tuple[str, ...] | None) -> bool:
+    """Take the key at `path` out of `table`. False where there is none."""
+    if not path or not isinstance(table, dict) or path[0] not in table:
         return False
-    del table[path[-1]]
+    if path[1:]:
+        return _remove(table[path[0]], path[1:])
+    del table[path[0]]
     return True

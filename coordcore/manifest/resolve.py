@@ -20,14 +20,8 @@ Table = dict[str, Any]
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     "train": (
-        "log_every",
-        "save_every",
-        "eval_every",
-        "evaluate_checkpoints",
-        "eval_batch_size",
-        "keep",
-        "workers",
-        "threads",
+        *("log_every", "save_every", "eval_every", "evaluate_checkpoints", "eval_batch_size", "keep"),
+        *("workers", "threads"),
     ),
 }
 """Keys that change neither the weights nor their order of updates: a run may be continued with others."""
@@ -50,7 +44,7 @@ def resolved(manifest: Manifest, plugins: Plugins) -> str:
 
     from coordcore.quantisation import quantisation
 
-    owners = sorted({one.distribution for one in manifest.selected} - {CORE})
+    owners = sorted({selected.distribution for selected in manifest.selected} - {CORE})
     record = {
         "coordcore": __version__,
         "fingerprint": fingerprint(manifest),
@@ -80,28 +74,22 @@ def fingerprint(manifest: Manifest) -> str:
 
 def as_document(manifest: Manifest) -> Table:
     """The plain tables of a manifest. A key that is None is left out, as TOML has no null."""
-    document: Table = _table(attrs.evolve(manifest, selected=()))
-    del document["selected"]
-    for one in manifest.selected:
-        document.setdefault(str(one.kind), {})[one.component.name] = plain(one.config)
+    document: Table = plain(manifest)
+    for selected in manifest.selected:
+        document.setdefault(str(selected.kind), {})[selected.component.name] = plain(selected.config)
     return document
-
-
-def _table(config: Any) -> Table:
-    table = {key: getattr(config, field.name) for key, field in keys(type(config)).items()}
-    return {key: plain(value) for key, value in table.items() if value is not None}
 
 
 def plain(value: Any) -> Any:
     """A structured value as TOML can hold it."""
     if attrs.has(type(value)):
-        return _table(value)
+        value = {key: getattr(value, field.name) for key, field in keys(type(value)).items()}
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items() if one is not None}
+        return {key: plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(plain(one) for one in value)
+        return sorted(plain(item) for item in value)
     if isinstance(value, Enum):
         return value.value
     return str(value) if isinstance(value, Path) else value

@@ -23,6 +23,11 @@ def is_hub_id(base: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base) is not None
 
 
+def _count_or_none(help: str) -> Any:  # noqa: A002 - as in `option`
+    """A key that holds a number above 0, or is absent."""
+    return option(default=None, validator=optional(gt(0)), help=help)
+
+
 @attrs.frozen(kw_only=True)
 class Model:
     """`[model]`: what is trained."""
@@ -76,13 +81,11 @@ class Tuner:
 class Train:
     """`[train]`: how long and how."""
 
-    steps: int | None = option(default=None, validator=optional(gt(0)), help="optimizer steps; overrides epochs")
+    steps: int | None = _count_or_none("optimizer steps; overrides epochs")
     epochs: float = option(default=1.0, validator=gt(0), help="passes over the training examples")
     batch_size: int = option(default=1, validator=gt(0), help="examples per rank and micro-batch")
     accumulation: int = option(default=1, validator=gt(0), help="micro-batches per optimizer step")
-    eval_batch_size: int | None = option(
-        default=None, validator=optional(gt(0)), help="examples per rank in evaluation; batch_size when absent"
-    )
+    eval_batch_size: int | None = _count_or_none("examples per rank in evaluation; batch_size when absent")
     learning_rate: float = option(default=1e-4, validator=gt(0), help="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = option(default="cosine", help="learning-rate schedule")
     warmup: float = option(default=0.03, validator=[ge(0), lt(1)], help="share of the steps spent warming up")
@@ -93,23 +96,15 @@ class Train:
     max_grad_norm: float = option(default=1.0, validator=gt(0), help="gradient norm is clipped to this")
     optim: str = option(default="adamw_torch_fused", help="transformers' optimizer name")
     max_length: int = option(default=2048, validator=gt(0), help="tokens per example; a longer one stops the run")
-    max_pixels: int | None = option(
-        default=None, validator=optional(gt(0)), help="images are reduced to at most this many pixels"
-    )
+    max_pixels: int | None = _count_or_none("images are reduced to at most this many pixels")
     gradient_checkpointing: bool = option(default=False, help="trade time for memory")
     seed: int = option(default=42, validator=[ge(0), lt(2**32)], help="seed of weights, shuffling and dropout")
     workers: int = option(default=0, validator=ge(0), help="data-loader processes per rank")
-    threads: int | None = option(
-        default=None, validator=optional(gt(0)), help="CPU threads per rank; torch's own choice when absent"
-    )
+    threads: int | None = _count_or_none("CPU threads per rank; torch's own choice when absent")
     device: Literal["auto", "cpu", "cuda"] = option(default="auto", help="auto takes a GPU when there is one")
     log_every: int = option(default=10, validator=gt(0), help="steps between logged metrics")
-    save_every: int | None = option(
-        default=None, validator=optional(gt(0)), help="steps between checkpoints; only the last step when absent"
-    )
-    eval_every: int | None = option(
-        default=None, validator=optional(gt(0)), help="steps between evaluations; only at the end when absent"
-    )
+    save_every: int | None = _count_or_none("steps between checkpoints; only the last step when absent")
+    eval_every: int | None = _count_or_none("steps between evaluations; only at the end when absent")
     evaluate_checkpoints: bool = option(
         default=False, help="call the [eval] evaluators on every checkpoint when it is saved, and not only at the end"
     )
@@ -179,7 +174,7 @@ class Manifest:
     launch: Launch = attrs.field(factory=Launch)
     output: Output = attrs.field(factory=Output)
     plugins: Plugins = attrs.field(factory=Plugins)
-    selected: tuple[Selected, ...] = ()
+    selected: tuple[Selected, ...] = attrs.field(default=(), metadata={"key": False})
 
     def of(self, kind: str) -> tuple[Selected, ...]:
         """The selected components of one kind, in manifest order."""

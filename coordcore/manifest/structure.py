@@ -6,13 +6,11 @@ cattrs dispatches on the types; the hooks are ours, because its own turn "false"
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
 import attrs
@@ -20,23 +18,14 @@ import tomli
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
-from coordcore.errors import Problem
+from coordcore.errors import Problem, did_you_mean
+from coordcore.manifest import types
 from coordcore.manifest.lines import KeyPath
 from coordcore.manifest.read import Document
-from coordcore.manifest.types import (
-    ARRAYS,
-    choices,
-    default,
-    is_array,
-    is_required,
-    is_table,
-    is_union,
-    keys,
-    show,
-    type_name,
-)
+from coordcore.manifest.types import keys, show
 
-_SCALARS = (bool, int, float, str, Path)
+_SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,), Path: (str,)}
+"""The type of a key -> the types of the TOML values it takes. To Python True is an int; to a manifest it is not."""
 
 
 class _WrongValueError(Exception):
@@ -52,42 +41,34 @@ class Structurer:
     def __init__(self, document: Document) -> None:
         self.problems: list[Problem] = []
         self.missing: list[Problem] = []
-        self._document = document
+        self.document = document
         self._path: KeyPath = ()
         self._converter = Converter(detailed_validation=False)
         for scalar in _SCALARS:
             self._converter.register_structure_hook(scalar, self._scalar)
-        self._converter.register_structure_hook_func(lambda wanted: choices(wanted) is not None, self._choice)
-        self._converter.register_structure_hook_func(is_union, self._union)
-        self._converter.register_structure_hook_func(is_array, self._array)
-        self._converter.register_structure_hook_func(is_table, self._mapping)
+        self._converter.register_structure_hook_func(lambda wanted: types.choices(wanted) is not None, self._choice)
+        self._converter.register_structure_hook_func(types.is_union, self._union)
+        self._converter.register_structure_hook_func(types.is_array, self._array)
+        self._converter.register_structure_hook_func(types.is_table, self._mapping)
         self._converter.register_structure_hook_func(attrs.has, self._config)
 
     def structure(self, path: KeyPath, value: Any, wanted: Any) -> Any:
-        """`value`, which stands at `path`, as `wanted`; `attrs.NOTHING` when something was wrong with it."""
-        with self._at(path):
-            return self._value(value, wanted)
-
-    def _value(self, value: Any, wanted: Any) -> Any:
+        """`value`, which stands at `path` below the current one, as `wanted`; `attrs.NOTHING` when it is wrong."""
+        outside, self._path = self._path, (*self._path, *path)
         try:
             return self._converter.structure(value, wanted)
         except _WrongValueError as error:
             if str(error):
-                self._report(str(error))
+                self.report((), str(error))
         except StructureHandlerNotFoundError:
-            self._report(f"the plugin declares this key as {wanted!r}, which no manifest value can be")
-        return attrs.NOTHING
-
-    def _report(self, message: str) -> None:
-        self.problems.append(self._document.problem(self._path, message))
-
-    @contextmanager
-    def _at(self, path: KeyPath) -> Iterator[None]:
-        outside, self._path = self._path, (*self._path, *path)
-        try:
-            yield
+            self.report((), f"the plugin declares this key as {wanted!r}, which no manifest value can be")
         finally:
             self._path = outside
+        return attrs.NOTHING
+
+    def report(self, path: KeyPath, message: str) -> None:
+        """Add a problem with what stands at `path` below the current value."""
+        self.problems.append(self.document.problem((*self._path, *path), message))
 
     # --- tables -----------------------------------------------------------------------------------------------------
 
@@ -96,17 +77,7 @@ class Structurer:
         if not isinstance(table, dict):
             _refuse(table, cls)
         before = len(self.problems)
-        fields = keys(cls)
-        for key in table.keys() - fields.keys():
-            with self._at((key,)):
-                self._report(f"unknown key; {did_you_mean(key, fields)}")
-        values = {key: self.structure((key,), table[key], field.type) for key, field in fields.items() if key in table}
-        for key, field in fields.items():
-            if key not in table and is_required(field):
-                explained = f": {field.metadata['help']}" if field.metadata.get("help") else ""
-                with self._at((key,)):
-                    self._report(f"required key is missing{explained}")
-        self.validate(cls, fields, values)
+        values = self.values(table, cls)
         if len(self.problems) > before:
             raise _WrongValueError
         try:
@@ -114,71 +85,75 @@ class Structurer:
         except ValueError as error:  # of the class's own rules across keys
             raise _WrongValueError(str(error) or f"{cls.__name__} refuses these values") from error
 
-    def validate(self, cls: type[Any], fields: dict[str, attrs.Attribute[Any]], values: dict[str, Any]) -> None:
-        """Run the validator of every key given, so that each failure has its own line. attrs stops at the first."""
-        right = {key: value for key, value in values.items() if value is not attrs.NOTHING}
-        draft = object.__new__(cls)
-        complete = True
+    def values(self, table: dict[str, Any], cls: type[Any], sections: Iterable[str] = ()) -> dict[str, Any]:
+        """What `table` gives for the keys of `cls`, less what is wrong. `sections`: what else may stand there."""
+        fields = keys(cls)
+        known = [*fields, *sections]
+        for key in table.keys() - set(known):
+            what = "section" if sections and isinstance(table[key], dict) else "key"
+            self.report((key,), f"unknown {what}; {did_you_mean(key, known)}")
         for key, field in fields.items():
-            value = right.get(key, attrs.NOTHING) if key in values else default(field)
-            if value is attrs.NOTHING:
-                complete = False
-            else:
-                object.__setattr__(draft, field.name, value)
+            if key not in table and types.is_required(field):
+                self.report((key,), f"required key is missing: {field.metadata.get('help', '')}".removesuffix(": "))
+        given = {key: self.structure((key,), table[key], field.type) for key, field in fields.items() if key in table}
+        self._validate(cls, fields, given)
+        return {key: value for key, value in given.items() if value is not attrs.NOTHING}
+
+    def _validate(self, cls: type[Any], fields: dict[str, attrs.Attribute[Any]], given: dict[str, Any]) -> None:
+        """Run the validator of every key given, so that each failure has its own line. attrs stops at the first."""
+        every = {key: given[key] if key in given else types.default(field) for key, field in fields.items()}
+        right = {key: value for key, value in every.items() if value is not attrs.NOTHING}
+        draft = object.__new__(cls)
         for key, value in right.items():
+            object.__setattr__(draft, fields[key].name, value)
+        for key, value in given.items():
             field = fields[key]
-            if field.validator is None or field.converter is not None:
+            if value is attrs.NOTHING or field.validator is None or field.converter is not None:
                 continue  # with a converter only the class itself knows what the validator is to see
             try:
                 field.validator(draft, field, value)
             except (ValueError, TypeError) as error:
-                with self._at((key,)):
-                    self._report(_validator_message(error, field.name, value))
+                self.report((key,), _validator_message(error, field.name, value))
             except AttributeError:
                 # A validator that looks at a neighbour which is itself wrong, and reported, has nothing to say.
-                if complete:
+                if len(right) == len(fields):
                     raise
 
     def _mapping(self, table: Any, wanted: Any) -> dict[str, Any]:
         if not isinstance(table, dict):
             _refuse(table, wanted)
         _, inside = get_args(wanted) or (str, Any)
-        return self._all({key: self.structure((key,), value, inside) for key, value in table.items()})
-
-    def _all(self, found: dict[Any, Any]) -> dict[Any, Any]:
-        if any(value is attrs.NOTHING for value in found.values()):
-            raise _WrongValueError
-        return found
+        return _all_right({key: self.structure((key,), value, inside) for key, value in table.items()})
 
     # --- arrays and single values -----------------------------------------------------------------------------------
 
-    def _array(self, value: Any, wanted: Any) -> Any:
-        if not isinstance(value, list):
-            _refuse(value, wanted)
+    def _array(self, array: Any, wanted: Any) -> Any:
         origin, inside = get_origin(wanted) or wanted, get_args(wanted) or (Any, ...)
-        types = inside if origin is tuple and inside[-1] is not Ellipsis else inside[:1] * len(value)
-        if len(types) != len(value):
-            _refuse(value, wanted)
-        found = {index: self.structure((index,), one, types[index]) for index, one in enumerate(value)}
-        build: Any = ARRAYS[origin]
-        return build(self._all(found).values())
+        if not isinstance(array, list):
+            _refuse(array, wanted)
+        wanted_items = inside if origin is tuple and inside[-1] is not Ellipsis else inside[:1] * len(array)
+        if len(wanted_items) != len(array):
+            _refuse(array, wanted)
+        items = {index: self.structure((index,), item, wanted_items[index]) for index, item in enumerate(array)}
+        build: Any = types.ARRAYS[origin]
+        return build(_all_right(items).values())
 
     def _union(self, value: Any, wanted: Any) -> Any:
-        members = [one for one in get_args(wanted) if one is not type(None)]
+        members = [member for member in get_args(wanted) if member is not NoneType]
         if len(members) == 1:
             return self._converter.structure(value, members[0])
-        before, missing_before = len(self.problems), len(self.missing)
+        before = len(self.problems)
         # The type the value already has comes first, so that 3 stays an integer in `float | int`.
-        for member in sorted(members, key=lambda one: one is not type(value)):
-            result = self._value(value, member)
+        for member in sorted(members, key=lambda member: member is not type(value)):
+            result = self.structure((), value, member)
             if result is not attrs.NOTHING:
                 return result
-            del self.problems[before:], self.missing[missing_before:]
+            del self.problems[before:]
         _refuse(value, wanted)
 
     def _choice(self, value: Any, wanted: Any) -> Any:
-        allowed = choices(wanted) or []
-        if not any(type(one) is type(value) and one == value for one in allowed):
+        allowed = types.choices(wanted) or []
+        if not any(type(choice) is type(value) and choice == value for choice in allowed):
             _refuse(value, wanted)
         return wanted(value) if isinstance(wanted, type) else value
 
@@ -187,50 +162,42 @@ class Structurer:
             return self._choice(value, wanted)
         if wanted not in _SCALARS:
             raise StructureHandlerNotFoundError(f"no hook for {wanted!r}", wanted)
-        if not _fits(value, wanted):
+        if type(value) not in _SCALARS[wanted]:
             _refuse(value, wanted)
-        if wanted is float:
-            if not math.isfinite(value):
-                raise _WrongValueError(f"must be finite, got {value}")
-            return float(value)
-        return self._file(value) if wanted is Path else value
-
-    def _file(self, value: str) -> Path:
-        """An absolute path: relative ones start from the folder of the file that holds them."""
-        if not value:
+        if wanted is float and not math.isfinite(value):
+            raise _WrongValueError(f"must be finite, got {value}")
+        if wanted is Path and not value:
             raise _WrongValueError("must not be empty")
-        folder = self._document.origin(self._path).folder
-        return Path(os.path.normpath(folder / Path(value).expanduser()))
+        return self.document.origin(self._path).absolute(value) if wanted is Path else wanted(value)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def look_for_files(self, path: KeyPath, config: Any) -> None:
-        """Append to `missing` what the `exists` keys of a structured config name and is not there."""
-        for key, field in keys(type(config)).items():
-            value = getattr(config, field.name)
-            here = (*path, key)
-            if attrs.has(type(value)):
-                self.look_for_files(here, value)
-            elif field.metadata.get("exists"):
-                several = isinstance(value, Iterable) and not isinstance(value, str)
-                for place, one in [((*here, i), one) for i, one in enumerate(value)] if several else [(here, value)]:
-                    if isinstance(one, Path) and not one.exists():
-                        self.missing.append(self._document.problem(place, f"no such file: {one}"))
+    def look_for_files(self, path: KeyPath, value: Any, *, exists: bool = False) -> None:
+        """Append to `missing` what the `exists` keys inside a structured value name and is not there."""
+        if attrs.has(type(value)):
+            for key, field in keys(type(value)).items():
+                must_exist = bool(field.metadata.get("exists"))
+                self.look_for_files((*path, key), getattr(value, field.name), exists=must_exist)
+        elif exists and isinstance(value, list | tuple | set | frozenset):
+            for index, item in enumerate(value):
+                self.look_for_files((*path, index), item, exists=True)
+        elif exists and isinstance(value, Path) and not value.exists():
+            self.missing.append(self.document.problem(path, f"no such file: {value}"))
 
 
-def _fits(value: Any, wanted: type[Any]) -> bool:
-    if wanted is float:
-        return type(value) in (int, float)
-    return type(value) is (str if wanted is Path else wanted)
+def _all_right(found: dict[Any, Any]) -> dict[Any, Any]:
+    if any(value is attrs.NOTHING for value in found.values()):
+        raise _WrongValueError
+    return found
 
 
 def _refuse(value: Any, wanted: Any) -> NoReturn:
     cure = ""
-    if isinstance(value, str) and wanted in _SCALARS and _fits(_unquoted(value), wanted):
+    if isinstance(value, str) and wanted in _SCALARS and type(_unquoted(value)) in _SCALARS[wanted]:
         cure = "; write it without quotes"
     elif wanted in (str, Path) and isinstance(value, bool | int | float):
         cure = "; write it in quotes"
-    raise _WrongValueError(f"must be {type_name(wanted)}, got {show(value)}{cure}")
+    raise _WrongValueError(f"must be {types.type_name(wanted)}, got {show(value)}{cure}")
 
 
 def _unquoted(text: str) -> Any:
@@ -238,15 +205,6 @@ def _unquoted(text: str) -> Any:
         return tomli.loads(f"value = {text}")["value"]
     except tomli.TOMLDecodeError:
         return None
-
-
-def did_you_mean(name: Any, names: Iterable[str], *, known: bool = True) -> str:
-    """The name that was meant, or else (if `known`) all of them."""
-    every = sorted(str(one) for one in names)
-    close = get_close_matches(name, every, n=1) if isinstance(name, str) else []
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return (f"known: {', '.join(every)}" if every else "there are none here") if known else ""
 
 
 def _validator_message(error: Exception, name: str, value: Any) -> str:

@@ -58,16 +58,16 @@ def type_name(wanted: Any) -> str:
     """A type in the words of a message: "an integer", "one of 'lora', 'full'", "an array of strings"."""
     allowed = choices(wanted)
     if allowed is not None:
-        return "one of " + ", ".join(show(one) for one in allowed)
+        return "one of " + ", ".join(show(choice) for choice in allowed)
     if is_union(wanted):
-        return " or ".join(type_name(one) for one in get_args(wanted) if one is not type(None))
+        return " or ".join(type_name(member) for member in get_args(wanted) if member is not type(None))
     origin = get_origin(wanted) or wanted
     inside = get_args(wanted)
     if is_array(wanted):
         if not inside:
             return "an array"
         if origin is tuple and inside[-1] is not Ellipsis:
-            return f"an array of {len(inside)}: {', '.join(type_name(one) for one in inside)}"
+            return f"an array of {len(inside)}: {', '.join(type_name(item) for item in inside)}"
         return f"an array, each {type_name(inside[0])}"
     if is_table(wanted):
         return f"a table, each value {type_name(inside[1])}" if inside else "a table"
@@ -82,13 +82,14 @@ def show(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return "a table"
-    text = f"[{', '.join(show(one) for one in value)}]" if isinstance(value, list | tuple) else repr(value)
+    text = f"[{', '.join(show(item) for item in value)}]" if isinstance(value, list | tuple) else repr(value)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def keys(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     """Manifest key -> the field of an attrs class that it fills, annotations resolved to types."""
-    return {field.alias or field.name: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
+    fields = attrs.fields(attrs.resolve_types(cls))
+    return {field.alias or field.name: field for field in fields if field.init and field.metadata.get("key", True)}
 
 
 def is_required(field: attrs.Attribute[Any]) -> bool:
@@ -97,7 +98,7 @@ def is_required(field: attrs.Attribute[Any]) -> bool:
 
 
 def default(field: attrs.Attribute[Any]) -> Any:
-    """The default of a key that is not required. A factory that needs the instance gives `attrs.NOTHING`."""
+    """The default of a key; `attrs.NOTHING` for one that is required, and for a factory that needs the instance."""
     factory: Any = field.default
     if isinstance(factory, attrs.Factory):  # type: ignore[arg-type]  # the stub calls the class a function
         return attrs.NOTHING if factory.takes_self else factory.factory()

@@ -10,7 +10,6 @@ import attrs
 
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
-from coordcore.records.answers import Located, answer_text
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +65,8 @@ class Example:
         coord_tokens: False writes the same bins as plain numbers, and leaves `geometries` empty. Boxes that fall into
         one bin are widened as `encode_boxes` does. Raises InputError, with `source`, for a box that is not one.
         """
+        from coordcore.records.answers import Located, answer_text  # msgspec, which a plain import does without
+
         described = list(objects)
         try:
             encoded = encode_boxes([box for _, box in described], *image_size, quantisation=quantisation)

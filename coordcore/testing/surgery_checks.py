@@ -18,10 +18,6 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.protocols import ModelSurgery
 from coordcore.testing.building import build
-from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.run.quiet import quiet_transformers
-from coordcore_train.surgery.rows import LiveRows, as_model_surgery
-from coordcore_train.testing.tiny import tiny_qwen3vl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,12 +34,16 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 @functools.cache
 def tiny_base(*, tied: bool) -> Path:
     """A tiny checkpoint with coord tokens, written once per process and removed at its end."""
+    from coordcore_train.testing.tiny import tiny_qwen3vl
+
     return tiny_qwen3vl(Path(_folder().name) / ("tied" if tied else "untied"), tie_word_embeddings=tied)
 
 
 def load_plain(folder: Path) -> Any:
     """A checkpoint as plain transformers loads it, in eval mode."""
     from transformers import AutoModelForImageTextToText
+
+    from coordcore_train.run.quiet import quiet_transformers
 
     quiet_transformers()
     return AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -88,6 +88,8 @@ def subjects(component: Component, config: Any) -> Iterator[Subject]:
     """The surgery in a tied and in an untied model, installed and not yet wrapped."""
     import torch
 
+    from coordcore_train.checkpoint.folder import read_vocab
+
     for tied in (True, False):
         folder = tiny_base(tied=tied)
         vocab = read_vocab(folder)
@@ -103,6 +105,8 @@ def subjects(component: Component, config: Any) -> Iterator[Subject]:
 
 
 def _installed(component: Component, config: Any, vocab: CoordVocab, model: Any) -> ModelSurgery:
+    from coordcore_train.surgery.rows import as_model_surgery
+
     try:
         surgery = as_model_surgery(build(component, config, vocab=vocab))
         surgery.install(model, vocab)
@@ -170,6 +174,8 @@ def check_surgery_protocol(component: Component, config: Any = None) -> None:
 def check_surgery_starts_the_same(component: Component, config: Any = None) -> None:
     """Installed under other random seeds it starts with the same values: every rank, and a run that continues."""
     import torch
+
+    from coordcore_train.checkpoint.folder import read_vocab
 
     folder = tiny_base(tied=True)
     vocab, states = read_vocab(folder), []
@@ -265,6 +271,7 @@ def check_surgery_rows_are_pure(component: Component, config: Any = None) -> Non
     import torch
 
     from coordcore_train.surgery.hooks import live_module
+    from coordcore_train.surgery.rows import LiveRows
 
     for one in subjects(component, config):
         if not isinstance(one.surgery, LiveRows):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordcore.components import Component
 from coordcore.discovery import discover
 from coordcore.testing.building import build
 from coordcore.testing.plugin import TinyBoxes
 from coordcore.testing.surgery_checks import tiny_base
-from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.engine import EncodedRow, engine_of
-from coordcore_train.run.quiet import quiet
+
+if TYPE_CHECKING:
+    from coordcore_train.engine import EncodedRow
 
 
 def _encoded(component: Component, config: Any, *, times: int) -> tuple[EncodedRow, Any]:
     """The kit's example behind a fresh template, adapted `times` times, and the tokenizer."""
+    from coordcore_train.checkpoint.folder import read_vocab
+    from coordcore_train.engine import engine_of
+    from coordcore_train.run.quiet import quiet
+
     quiet()
     folder = tiny_base(tied=True)
     adapter = build(component, config, vocab=read_vocab(folder))

@@ -13,7 +13,6 @@ from typing import Any
 
 from coordcore import __version__
 from coordcore.hookspecs import GROUP
-from coordcore_train.run.folder import RunDir
 
 Named = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
 """Components of one kind: a name, several names, or name -> settings."""
@@ -121,5 +120,7 @@ def _sections(named: Named) -> dict[str, Mapping[str, Any]]:
 
 def logged(run: Path, key: str) -> list[float]:
     """One metric of a run, in the order in which it was logged: "loss", "my_loss/loss", "eval_loss" ..."""
+    from coordcore_train.run.folder import RunDir
+
     lines = RunDir(run).metrics.read_text(encoding="utf-8").splitlines()
     return [entry[key] for entry in map(json.loads, lines) if key in entry]

@@ -18,7 +18,8 @@ from measure import Case, Reach, Setting, Variant
 
 from coordcore import BuildContext
 from coordcore.coords import DEFAULT_QUANTISATION
-from coordcore_coord_tokens.plugin import CoordJsonlConfig, coordcore_data_builders
+from coordcore_coord_tokens.config import CoordJsonlConfig
+from coordcore_coord_tokens.plugin import coordcore_data_builders
 
 PEER = "json and plain Python"
 RECORDS = 20_000

@@ -15,6 +15,7 @@ from coordcore.coords import CoordVocab, ints_to_tokens
 from coordcore.manifest import Loaded, load
 from coordcore.quantisation import quantisation
 from coordcore_train.swift import known as swift_arguments
+from coordcore_train.swift.arguments import OWNED, TABLE
 
 PLAIN = '[model]\nbase = "base"\n[data.plain_text]\n[loss.text_ce]\n'
 BOXES = '[model]\nbase = "base"\n[data.boxes]\ntrain = "boxes.jsonl"\n[loss.fuzzy]\n'
@@ -290,14 +291,20 @@ def test_an_ms_swift_that_cannot_be_imported_is_reported(tmp_path: Path, monkeyp
 
 
 def test_no_argument_is_both_ours_and_refused() -> None:
-    assert swift_arguments.OWNED.keys() & swift_arguments.REFUSED.keys() == set()
+    assert OWNED.keys() & swift_arguments.REFUSED.keys() == set()
 
 
-def test_every_owner_is_a_key_of_the_manifest() -> None:
+def test_the_table_has_a_row_for_every_key_of_the_manifest_that_ms_swift_could_set() -> None:
     from coordcore.manifest.sections import Launch, Model, Output, Train, Tuner
     from coordcore.manifest.types import keys
 
     sections = {"model": Model, "tuner": Tuner, "train": Train, "launch": Launch, "output": Output}
     known = {f"{name}.{key}" for name, section in sections.items() for key in keys(section)}
+    ours = {"train.threads", "train.evaluate_checkpoints", "train.swift", "output.merge"}
+    processes = {f"launch.{key}" for key in ("nnodes", "node_rank", "master_addr", "master_port")}
 
-    assert set(swift_arguments.OWNED.values()) - known == set()
+    assert set(OWNED.values()) == known - ours - processes
+
+
+def test_an_argument_stands_in_one_row() -> None:
+    assert len(OWNED) == len(TABLE)

@@ -19,7 +19,7 @@ from coordcore import BuildContext, Geometry, InputError
 from coordcore.coords import DEFAULT_QUANTISATION, quantisation
 from coordcore.records.record import RecordError, parse_record
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
-from coordcore_coord_tokens.plugin import DENSE_PROMPT, SUMMARY_PROMPT
+from coordcore_coord_tokens.config import DENSE_PROMPT, SUMMARY_PROMPT
 from coordcore_coord_tokens.reader import read_answer
 
 Build = Callable[..., CoordJsonl]

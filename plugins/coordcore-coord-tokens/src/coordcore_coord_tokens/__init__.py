@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coordcore.records.answers import Located, answer_text
     from coordcore_coord_tokens.annotate import annotate_coord_tokens
+    from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig
     from coordcore_coord_tokens.jsonl import CoordJsonl, JsonlSource
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig, CoordTemplateConfig
     from coordcore_coord_tokens.template import CoordTemplate, apply_coord_template_adapter
 
 __version__ = "0.1.0"

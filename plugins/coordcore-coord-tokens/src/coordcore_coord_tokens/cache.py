@@ -20,7 +20,7 @@ from coordcore.files import cache_folder
 from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 RULES = 1
 """Changes when a record that was right could now be wrong, or the other way round."""

@@ -18,7 +18,7 @@ from coordcore_coord_tokens.folders import FOLDERS, ImageFolders
 from coordcore_coord_tokens.reader import Reader
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 SHOWN_PROBLEMS = 20
 """Problems reported one by one for each file; the rest is counted."""

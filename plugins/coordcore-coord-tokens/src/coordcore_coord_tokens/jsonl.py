@@ -21,7 +21,7 @@ from coordcore_coord_tokens.scan import Scan, scan
 
 if TYPE_CHECKING:
     from coordcore.coords import Quantisation
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 _log = logging.getLogger(__name__)
 

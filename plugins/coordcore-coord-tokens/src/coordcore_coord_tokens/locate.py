@@ -14,7 +14,7 @@ from coordcore.records.answers import Located
 from coordcore.records.record import Record, RecordError, check_declared
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 
 @attrs.frozen(kw_only=True)

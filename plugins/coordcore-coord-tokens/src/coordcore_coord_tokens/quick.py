@@ -16,7 +16,7 @@ from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.forms import BIN, NOT_PLAIN, REAL, TOKEN, TOKENS, Form, forms
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 _LAST = NUM_BINS - 1
 _BINS = {token: k for k, token in enumerate(TOKENS)}

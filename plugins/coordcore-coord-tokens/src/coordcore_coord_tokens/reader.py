@@ -14,7 +14,7 @@ from coordcore_coord_tokens.locate import locate
 from coordcore_coord_tokens.quick import quick_reader
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 
 class Reader:

@@ -21,7 +21,7 @@ from coordcore_coord_tokens.index import LONGEST, TooLongError, joined, line_end
 from coordcore_coord_tokens.lines import Lines
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.plugin import CoordJsonlConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
 
 PART = 1 << 20
 """Bytes of records that are checked at a time."""

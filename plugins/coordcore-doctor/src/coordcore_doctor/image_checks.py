@@ -15,11 +15,6 @@ NO_IMAGES = "no example of the sample has an image"
 MANY_SMALL = 0.1
 """Share of boxes narrower than one visual token from which on it is worth a warning."""
 
-TRAINED_TOKENS = (4, 16384)
-"""Visual tokens of an image in training: qwen_vl_utils' IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM, by which ms-swift
-resizes. It does not read the sizes in the base's processor files; plain transformers and servers read nothing else.
-"""
-
 
 def check_images(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """What the processor makes of the images, and whether boxes are still larger than one visual token."""
@@ -76,7 +71,7 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield ok(name, f"{len(pairs)} images are as large for coordcore predict and servers as in training")
         return
     (trained, asked), *_ = differ
-    least, most = (count * token**2 for count in TRAINED_TOKENS)
+    least, most = (count * token**2 for count in run.rehearsal.encoder.image_tokens)
     sizes = f"{trained[0]} x {trained[1]} in training, {asked[0]} x {asked[1]} there"
     yield warning(
         name,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from coordcore_multimodal_optimizer.config import MultimodalOptimizerConfig, TagSettings
 from coordcore_multimodal_optimizer.groups import MultimodalOptimizer, parameter_groups
-from coordcore_multimodal_optimizer.plugin import MultimodalOptimizerConfig, TagSettings
 
 __version__ = "0.1.0"
 

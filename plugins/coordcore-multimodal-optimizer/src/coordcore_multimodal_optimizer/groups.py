@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordcore import InputError
 from coordcore.protocols import OptimizerSettings, TaggedParameter
-from coordcore_multimodal_optimizer.plugin import NAME, STANDARD, MultimodalOptimizerConfig
+from coordcore_multimodal_optimizer.config import NAME, STANDARD, MultimodalOptimizerConfig
 
 if TYPE_CHECKING:
     import torch

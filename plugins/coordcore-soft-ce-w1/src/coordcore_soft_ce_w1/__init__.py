@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from coordcore_soft_ce_w1.plugin import CoordSoftCEW1Config
+from coordcore_soft_ce_w1.config import CoordSoftCEW1Config
 
 if TYPE_CHECKING:
     from coordcore_soft_ce_w1.functions import gaussian_soft_targets, soft_cross_entropy, wasserstein_1

@@ -17,7 +17,7 @@ from coordcore_soft_ce_w1.fused import RowLosses, row_losses
 
 if TYPE_CHECKING:
     from coordcore.protocols import LossTerm
-    from coordcore_soft_ce_w1.plugin import CoordSoftCEW1Config
+    from coordcore_soft_ce_w1.config import CoordSoftCEW1Config
 
 TOP = 5
 """The diagnostic `top5` asks whether the target is among this many most likely bins."""

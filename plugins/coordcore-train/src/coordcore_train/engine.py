@@ -47,7 +47,13 @@ class EncodedRow:
 
 
 class Encoder(Protocol):
-    """Encodes examples as training does. processor, tokenizer: transformers' own, of the checkpoint."""
+    """Encodes examples as training does. processor, tokenizer: transformers' own, of the checkpoint.
+
+    image_tokens: the fewest and the most visual tokens that training makes of an image.
+    """
+
+    @property
+    def image_tokens(self) -> tuple[int, int]: ...
 
     @property
     def processor(self) -> Any: ...

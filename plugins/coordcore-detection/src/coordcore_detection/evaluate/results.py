@@ -55,9 +55,9 @@ class Detail(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One evaluation.
 
-    evaluation: VERSION. checkpoint: what was asked. contract: see the module `contract`. metrics: by
-    name, null where the ground truth gives no value. counts: what was read, left out or repaired; notes say so in words.
-    labels: AP by label, most boxes first. calibration, curves: by "by_label" and "agnostic", as in
+    evaluation: VERSION. checkpoint: what was asked. contract: see `coordcore_detection.evaluate.contract`. metrics: by
+    name, null where the ground truth gives no value. counts: what was read, left out or repaired; notes say so in
+    words. labels: AP by label, most boxes first. calibration, curves: by "by_label" and "agnostic", as in
     `metrics.calibration_table` and `AveragePrecision.curve`.
     """
 

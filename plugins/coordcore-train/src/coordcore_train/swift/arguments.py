@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore.errors import InputError
+from coordcore_train.swift.plugin_file import plugin_file
 
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
 
-MODEL_TYPE = TEMPLATE_TYPE = "coordcore_qwen3_vl"
+FAMILY = "qwen3_vl"
+"""The `model_type` in the `config.json` of the checkpoints that can be trained, and ms-swift's name for them."""
+
+MODEL_TYPE = TEMPLATE_TYPE = f"coordcore_{FAMILY}"
 OPTIMIZER = "coordcore"
 """The names under which `register` puts our classes into ms-swift's registries."""
 
@@ -139,7 +143,6 @@ def _folder(setup: Setup) -> Any:
 
 def _promises(setup: Setup) -> dict[str, Any]:
     """What no manifest key sets: every default of ms-swift that would break a promise of ours."""
-    from coordcore_train.swift.register import plugin_file
 
     plan, run = setup.plan, _folder(setup)
     manifest = plan.manifest

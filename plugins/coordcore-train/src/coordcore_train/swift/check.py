@@ -15,9 +15,7 @@ from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.swift import known
-
-MODEL_TYPE = "qwen3_vl"
-"""The `model_type` in the `config.json` of the checkpoints that the engine can train."""
+from coordcore_train.swift.arguments import FAMILY
 
 
 def check(run: Manifest) -> Iterator[Problem]:
@@ -59,8 +57,8 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
         if base is None:
             return
         model_type = read_json(base / "config.json").get("model_type")
-        if model_type != MODEL_TYPE:
-            yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {MODEL_TYPE!r}")
+        if model_type != FAMILY:
+            yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {FAMILY!r}")
             return
         yield from (Problem(path=path, message=message) for message in _weights(base))
         if needs_vocab:

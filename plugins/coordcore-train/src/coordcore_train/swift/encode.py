@@ -11,6 +11,7 @@ import attrs
 from coordcore.protocols import TemplateAdapter
 from coordcore.records.example import Example
 from coordcore_train.engine import EncodedRow
+from coordcore_train.swift.arguments import FAMILY
 from coordcore_train.swift.template import plain_row
 
 
@@ -20,6 +21,12 @@ class TemplateEncoder:
 
     template: Any
     row: Callable[[Example], dict[str, Any]]
+
+    @property
+    def image_tokens(self) -> tuple[int, int]:
+        # qwen_vl_utils' IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM: ms-swift resizes by them, and does not read the
+        # sizes in the base's processor files. Plain transformers and servers read nothing else.
+        return 4, 16384
 
     @property
     def processor(self) -> Any:
@@ -42,7 +49,7 @@ def stock_encoder(checkpoint: Path, adapters: Sequence[TemplateAdapter]) -> Temp
     from swift.model import get_processor
     from swift.template import get_template
 
-    template = get_template(get_processor(str(checkpoint), model_type="qwen3_vl", use_hf=True))
+    template = get_template(get_processor(str(checkpoint), model_type=FAMILY, use_hf=True))
     template.set_mode("train")
     for adapter in adapters:
         adapter.apply(template)

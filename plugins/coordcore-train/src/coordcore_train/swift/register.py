@@ -5,37 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordcore.files import write_whole
 from coordcore_train.swift.active import activate, is_active
-from coordcore_train.swift.arguments import MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
+from coordcore_train.swift.arguments import FAMILY, MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
+from coordcore_train.swift.plugin_file import write_plugin_file
 
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
-
-_PLUGIN_TEXT = '''"""Registers this run's model, template, optimizer and trainer with ms-swift.
-
-Use it with the stock commands: `swift infer --adapters CHECKPOINT` finds it by itself (args.json names it),
-`swift sft --external_plugins THIS_FILE --model_type coordcore_qwen3_vl ...` trains with it.
-"""
-
-from pathlib import Path
-
-from coordcore_train.swift.register import register_run
-
-register_run(Path(__file__).resolve().parent)
-'''
-
-
-def plugin_file(run_dir: Path) -> Path:
-    """The run's plugin for ms-swift's own commands."""
-    return run_dir / "swift_plugin.py"
 
 
 def enter(plan: Plan) -> None:
     """Make `plan` the run that ms-swift works on in this process, and write its plugin file."""
     register()
     activate(plan)
-    write_whole(plugin_file(plan.run_dir), _PLUGIN_TEXT)
+    write_plugin_file(plan.run_dir)
 
 
 def register() -> None:
@@ -63,7 +45,7 @@ def register() -> None:
             [],
             CoordQwen3VLLoader,
             template=TEMPLATE_TYPE,
-            model_arch="qwen3_vl",
+            model_arch=FAMILY,
             architectures=[],
             is_multimodal=True,
         ),

@@ -17,6 +17,7 @@ from coordcore.records.example import Example
 from coordcore_train.objective import IGNORE, make_targets
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
+from coordcore_train.swift.active import active_plan
 
 _EXAMPLE = "coordcore_example"
 _PLACES = "coordcore_places"
@@ -49,7 +50,7 @@ class CoordTemplate:
     @property
     def plan(self) -> Plan:
         """The run of this process."""
-        return self.plan
+        return active_plan()
 
     def init_processor(self: Any, processor: Any) -> None:
         fresh = processor is not None and not self._processor_inited

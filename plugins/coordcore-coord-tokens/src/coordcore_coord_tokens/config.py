@@ -1,0 +1,100 @@
+"""The manifest keys of `[data.coord_jsonl]` and `[template.coord_template]`. Torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from attrs.validators import and_, gt, min_len, optional
+
+from coordcore import option
+
+DENSE_PROMPT = "Locate every object in the image. Answer in JSON: a list of objects with description and place."
+SUMMARY_PROMPT = "Summarise what the image shows in one sentence."
+
+
+def _is_plain_text(_instance: Any, _attribute: Any, text: str) -> None:
+    from coordcore.records.answers import reserved
+
+    found = reserved(text)
+    if found:
+        raise ValueError(
+            f"contains {found!r}, which the model's template reads as a control token; "
+            "write plain text (the image is put before the prompt by itself)"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class CoordJsonlConfig:
+    """`[data.coord_jsonl]`: one JSONL file of records, one image and one answer each."""
+
+    train: Path = option(exists=True, help="JSONL file of the training records")
+    validation: Path | None = option(default=None, exists=True, help="JSONL file of the held-out records")
+    image_root: Path | None = option(
+        default=None, exists=True, help="folder that image paths start from; each JSONL file's own folder when absent"
+    )
+    mode: Literal["dense", "summary"] = option(
+        default="dense", help="what the answer is: every object with its place, or the record's summary"
+    )
+    coord_tokens: bool = option(
+        default=True, help="write coordinates as coord tokens; false writes the same bins as plain numbers"
+    )
+    space: Literal["bin", "pixel", "norm1"] = option(
+        default="bin",
+        help="what the numbers in the file are: bins 0..999 (or coord tokens), pixels of the upright image, or 0..1",
+    )
+    outside: Literal["error", "clip"] = option(
+        default="error", help="a pixel or norm1 corner outside the image: report it, or move it to the edge (counted)"
+    )
+    geometry: tuple[Literal["bbox_2d", "poly"], ...] = option(
+        default=("bbox_2d", "poly"), validator=min_len(1), help="geometry kinds that may occur"
+    )
+    field_order: Literal["desc_first", "geometry_first"] = option(
+        default="desc_first", help="order of description and geometry within an object of the answer"
+    )
+    object_order: Literal["as_given", "top_left"] = option(
+        default="as_given", help="order of the objects in the answer; top_left sorts by top edge, then left edge"
+    )
+    max_objects: int | None = option(
+        default=None,
+        validator=optional(gt(0)),
+        help="longest answer, in objects; the rest is left out, so the model learns to stop there",
+    )
+    prompt: str | None = option(
+        default=None,
+        validator=optional(and_(min_len(1), _is_plain_text)),
+        help="the question; one per mode when absent",
+    )
+    system: str | None = option(
+        default=None,
+        validator=optional(and_(min_len(1), _is_plain_text)),
+        help="system message; the template's when absent",
+    )
+    limit: int | None = option(default=None, validator=optional(gt(0)), help="use only the first records of each file")
+    validate: bool = option(
+        default=True,
+        help="read every record and look for its image before training; false leaves that to the first use of each",
+    )
+
+    @property
+    def question(self) -> str:
+        """The prompt, or the mode's own."""
+        if self.prompt is not None:
+            return self.prompt
+        return DENSE_PROMPT if self.mode == "dense" else SUMMARY_PROMPT
+
+    @property
+    def emits_coord_tokens(self) -> bool:
+        """Whether answers hold coord tokens."""
+        return self.coord_tokens and self.mode == "dense"
+
+
+@attrs.frozen(kw_only=True)
+class CoordTemplateConfig:
+    """`[template.coord_template]`: the ms-swift template of the model family, made fit for coord tokens."""
+
+    coord_tokens: bool = option(default=True, help="verify that the tokenizer keeps every coord token whole")
+    skip_bbox_norm: bool = option(
+        default=True, help="with coord_tokens: leave boxes of ms-swift's own `objects` column unscaled, they are bins"
+    )
