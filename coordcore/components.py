@@ -13,8 +13,9 @@ from coordcore.errors import Problem
 from coordcore.kinds import Kind
 
 if TYPE_CHECKING:
-    from coordcore.coords import CoordVocab, Quantisation
+    from coordcore.coords import CoordVocab
     from coordcore.manifest.sections import Manifest
+    from coordcore.quantisation import Quantisation
 
 COORD_TOKENS = "coord-tokens"
 """Capability: the examples of this run contain coord tokens (said by a data builder)."""

@@ -1,4 +1,4 @@
-"""Coordinates as ordered bins, tokens and ids. Torch-free at import; the quantisation conventions are re-exported."""
+"""Coordinates as ordered bins, tokens and ids. Torch-free at import."""
 
 from __future__ import annotations
 
@@ -11,40 +11,11 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import attrs
 
 from coordcore.errors import InputError
-from coordcore.quantisation import (
-    DEFAULT_QUANTISATION,
-    NUM_BINS,
-    QUANTISATIONS,
-    EncodedBoxes,
-    Quantisation,
-    count_outside,
-    encode_boxes,
-    quantisation,
-    require_same,
-)
+from coordcore.quantisation import NUM_BINS
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-__all__ = [
-    "DEFAULT_QUANTISATION",
-    "NUM_BINS",
-    "QUANTISATIONS",
-    "CoordVocab",
-    "EncodedBoxes",
-    "MissingCoordTokensError",
-    "Quantisation",
-    "count_outside",
-    "encode_boxes",
-    "int_to_token",
-    "ints_to_tokens",
-    "is_coord_token",
-    "quantisation",
-    "require_same",
-    "token_to_int",
-    "tokens_to_ints",
-]
 
 _TOKEN = re.compile(r"<\|coord_(0|[1-9][0-9]{0,2})\|>")
 _CURE = "add the 1000 tokens with `coordcore expand BASE --output DIR`"

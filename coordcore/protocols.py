@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from coordcore.coords import CoordVocab, Quantisation
+    from coordcore.coords import CoordVocab
     from coordcore.errors import Problem
     from coordcore.manifest.sections import Manifest
+    from coordcore.quantisation import Quantisation
 
 Scope = Literal["coord", "text", "token", "box"]
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
-from coordcore.coords import NUM_BINS, is_coord_token, token_to_int
-from coordcore.quantisation import Outside
+from coordcore.coords import is_coord_token, token_to_int
+from coordcore.quantisation import NUM_BINS, Outside
 from coordcore.records.answers.write import reserved
 from coordcore.records.geometry import KINDS, misordered
 from coordcore.records.record import (

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import attrs
 import msgspec
 
-from coordcore.coords import Quantisation, quantisation, require_same
 from coordcore.errors import InputError
+from coordcore.quantisation import Quantisation, quantisation, require_same
 
 # JSON numbers have no upper bound; these keep every later conversion to a float exact.
 LARGEST = 2**53

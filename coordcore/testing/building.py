@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from coordcore.components import BuildContext, Component
-from coordcore.coords import DEFAULT_QUANTISATION, CoordVocab
+from coordcore.coords import CoordVocab
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore.testing.positions import make_vocab
 
 

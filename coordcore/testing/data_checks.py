@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordcore.components import COORD_TOKENS, Component
-from coordcore.coords import NUM_BINS, token_to_int
+from coordcore.coords import token_to_int
 from coordcore.protocols import ExampleSource
+from coordcore.quantisation import NUM_BINS
 from coordcore.records.example import Example
 from coordcore.testing.building import build, config_or_default
 

@@ -11,9 +11,9 @@ import attrs
 from attrs.validators import gt
 
 from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, option
-from coordcore.coords import DEFAULT_QUANTISATION, Quantisation, encode_boxes
 from coordcore.hookspecs import hookimpl
 from coordcore.protocols import ExampleSource
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
 from coordcore.records.answers import geometry_text
 from coordcore.records.example import Example, Geometry
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from coordcore.coords import NUM_BINS, CoordVocab
+from coordcore.coords import CoordVocab
 from coordcore.protocols import BoxPositions, CoordPositions, Need, Origin, Scope, Targets, TextPositions
+from coordcore.quantisation import NUM_BINS
 
 if TYPE_CHECKING:
     from torch import Tensor

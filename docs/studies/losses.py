@@ -87,7 +87,7 @@ def measure(run: Path, seed: int) -> dict[str, dict[str, float]]:
     """Reading of the coordinates -> metric -> value, from the boxes that the run's evaluation left."""
     import numpy as np
 
-    from coordcore.coords import Quantisation
+    from coordcore.quantisation import Quantisation
     from coordcore_demo.config import ShapesConfig
     from coordcore_demo.data import Pictures
     from coordcore_detection.evaluate.evaluation import evaluate

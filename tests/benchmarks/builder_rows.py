@@ -17,7 +17,7 @@ import builder_reference
 from measure import Case, Reach, Setting, Variant
 
 from coordcore import BuildContext
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens.config import CoordJsonlConfig
 from coordcore_coord_tokens.plugin import coordcore_data_builders
 

@@ -11,8 +11,9 @@ from measure import Setting
 from torch import Tensor, nn
 
 from coordcore import builtins
-from coordcore.coords import NUM_BINS, CoordVocab
+from coordcore.coords import CoordVocab
 from coordcore.protocols import HeadOffset
+from coordcore.quantisation import NUM_BINS
 from coordcore_soft_ce_w1 import CoordSoftCEW1Config, gaussian_soft_targets, soft_cross_entropy, wasserstein_1
 from coordcore_soft_ce_w1 import plugin as soft_ce_w1
 from coordcore_train.objective import LinearHead, Objective, make_targets

@@ -17,8 +17,8 @@ from measure import THREADS, Case, Reach, Sample, Setting, Variant
 from PIL import Image
 
 from coordcore import BuildContext, kinds
-from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.manifest import Loaded, load
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_train.run.quiet import quiet_transformers
 from coordcore_train.testing.tiny import tiny_qwen3vl
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordcore import Example, Geometry, InputError
-from coordcore.coords import Quantisation
-from coordcore.quantisation import quantisation
+from coordcore.quantisation import Quantisation, quantisation
 
 OBJECTS = [("red ring", (0.0, 10.0, 50.0, 60.4)), ("Käfer", (99.0, 0.0, 100.0, 200.0))]
 

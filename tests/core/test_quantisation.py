@@ -8,7 +8,8 @@ import attrs
 import numpy as np
 import pytest
 
-from coordcore.coords import (
+from coordcore.errors import InputError
+from coordcore.quantisation import (
     DEFAULT_QUANTISATION,
     QUANTISATIONS,
     Quantisation,
@@ -17,7 +18,6 @@ from coordcore.coords import (
     quantisation,
     require_same,
 )
-from coordcore.errors import InputError
 
 # --- conventions ----------------------------------------------------------------------------------------------------
 

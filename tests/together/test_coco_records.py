@@ -12,7 +12,7 @@ import pytest
 
 from coco import ANNOTATIONS, corners, write_coco_records
 from coordcore import BuildContext, Example
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/prepare-records.md"

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from coco import ANNOTATIONS, corners, write_coco_records
 from conftest import coordcore
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 
 MANIFEST = """
 name = "coco"

@@ -16,7 +16,8 @@ import attrs
 import pytest
 
 from coordcore import InputError
-from coordcore.coords import DEFAULT_QUANTISATION, ints_to_tokens
+from coordcore.coords import ints_to_tokens
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonlConfig
 from coordcore_coord_tokens.jsonl import record_problems
 from coordcore_data.check.sample import collect

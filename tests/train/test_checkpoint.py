@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from coordcore import __version__
-from coordcore.coords import CoordVocab, quantisation
+from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
 from coordcore.files import whole_folder
+from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.folder import (
     CheckpointInfo,
     copy_files,

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.errors import InputError, RunError
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.checkpoint.folder import read_checkpoint_info
 from coordcore_train.run.folder import RunDir

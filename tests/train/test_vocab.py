@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from coordcore.coords import CoordVocab, ints_to_tokens, quantisation
+from coordcore.coords import CoordVocab, ints_to_tokens
+from coordcore.quantisation import quantisation
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.checkpoint.expand import expand
 from coordcore_train.checkpoint.folder import read_checkpoint_info, read_vocab

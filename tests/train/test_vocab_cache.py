@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from coordcore.coords import quantisation
+from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.expand import cached_expansion
 from coordcore_train.checkpoint.folder import read_vocab
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from PIL import Image
 
 from coordcore import BuildContext
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"

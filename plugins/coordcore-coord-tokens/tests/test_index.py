@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordcore import BuildContext, InputError
-from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
 from coordcore_coord_tokens import index as index_module
 from coordcore_coord_tokens import scan as scan_module

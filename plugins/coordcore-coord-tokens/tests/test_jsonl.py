@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordcore import BuildContext, Geometry, InputError
-from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
 from coordcore.records.record import RecordError, parse_record
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
 from coordcore_coord_tokens.config import DENSE_PROMPT, SUMMARY_PROMPT

@@ -109,7 +109,7 @@ def test_checking_imports_nothing_heavy(write: Write, record: dict[str, Any], sp
     path = write(record)
     code = (
         "import sys; from pathlib import Path; from coordcore_coord_tokens import CoordJsonlConfig, jsonl, template; "
-        "from coordcore.coords import DEFAULT_QUANTISATION; "
+        "from coordcore.quantisation import DEFAULT_QUANTISATION; "
         f"config = CoordJsonlConfig(train=Path({str(path)!r}), space={space!r}); "
         "found = list(jsonl.record_problems(config, DEFAULT_QUANTISATION)); "
         "print(found, sorted({'torch', 'numpy', 'PIL', 'rich', 'swift', 'transformers'} & set(sys.modules)))"

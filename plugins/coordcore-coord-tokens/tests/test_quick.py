@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, ints_to_tokens, quantisation
+from coordcore.coords import ints_to_tokens
+from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, quantisation
 from coordcore.records.record import RecordError, parse_record
 from coordcore_coord_tokens import CoordJsonlConfig, annotate_coord_tokens
 from coordcore_coord_tokens.answer import Answer

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from coordcore import BuildContext, InputError
-from coordcore.coords import quantisation
+from coordcore.quantisation import quantisation
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig
 
 Build = Callable[..., CoordJsonl]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from coordcore import RunError
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
 from coordcore_coord_tokens import scan as scan_module
 from coordcore_coord_tokens.checking import Checked, total

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from coordcore.coords import quantisation
+from coordcore.quantisation import quantisation
 from coordcore_data.convert.conversion import Account, Conversion, convert
 from coordcore_data.convert.core import Reading
 

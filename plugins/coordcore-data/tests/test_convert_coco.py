@@ -10,7 +10,7 @@ import pytest
 from conversion_support import REAL_COCO, annotation, coco, read_lines, records_of, run, write_json
 
 from coordcore import InputError
-from coordcore.coords import QUANTISATIONS
+from coordcore.quantisation import QUANTISATIONS
 from coordcore_detection.evaluate.truth_sources import truth_from_records
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordcore import InputError, RunError
-from coordcore.coords import QUANTISATIONS, encode_boxes
+from coordcore.quantisation import QUANTISATIONS, encode_boxes
 from coordcore_data.convert.conversion import parse_splits
 from coordcore_data.convert.write import choose_split
 

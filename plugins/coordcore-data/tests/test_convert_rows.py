@@ -11,7 +11,8 @@ import pytest
 from conversion_support import coco, read_lines, records_of, run, write_image, write_json, write_lines
 
 from coordcore import InputError
-from coordcore.coords import QUANTISATIONS, ints_to_tokens
+from coordcore.coords import ints_to_tokens
+from coordcore.quantisation import QUANTISATIONS
 
 
 def odvg(**content: Any) -> dict[str, Any]:

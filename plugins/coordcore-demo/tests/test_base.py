@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-from coordcore.coords import DEFAULT_QUANTISATION, is_coord_token
+from coordcore.coords import is_coord_token
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_demo import ShapesConfig
 from coordcore_demo.data import Shapes
 from coordcore_demo.train_base import WORDS, encode, question

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
 from coordcore_demo import PROMPT, ShapesConfig, answer_text, draw
 from coordcore_demo.data import Shapes
 

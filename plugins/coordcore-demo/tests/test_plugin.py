@@ -11,8 +11,8 @@ import pytest
 
 import coordcore_demo
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext
-from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.hookspecs import GROUP
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_demo import ShapesConfig, plugin
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_demo.shapes import COLOURS, SHAPES, Shape, draw, layout
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
 from coordcore_demo import answer_text
 from coordcore_demo.shapes import Shape, draw
 from coordcore_demo.sheet import write_sheet

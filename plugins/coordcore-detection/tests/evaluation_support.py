@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_detection.evaluate.matching import Bools, Flat, Floats
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import VERSION, Box, Header, Row

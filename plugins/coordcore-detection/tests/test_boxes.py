@@ -11,7 +11,7 @@ import pytest
 import torch
 from prediction_support import END, FIRST_COORD, TOKENS, WORDS, coords, image
 
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_detection.decode.decoding import Coords
 from coordcore_detection.predict.boxes import read_row
 from coordcore_detection.predict.predictions import Row

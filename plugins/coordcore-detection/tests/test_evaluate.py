@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from coordcore import InputError
 from coordcore.cli import app
-from coordcore.coords import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore.records.answers import Unread
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.contract import differences

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from coordcore import BuildContext, Example, Geometry
-from coordcore.coords import DEFAULT_QUANTISATION, int_to_token
+from coordcore.coords import int_to_token
 from coordcore.protocols import Evaluation
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore.testing import parametrize_with_checks
 from coordcore_detection import plugin
 from coordcore_detection.decode.decoding import Coordinates

@@ -15,7 +15,7 @@ from prediction_support import checkpoint
 from safetensors.torch import load_file, save_file
 
 from coordcore import Example, InputError
-from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS
+from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS
 from coordcore_detection.predict import loading
 from coordcore_detection.predict.loading import load, question_of, weights_digest
 from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from evaluation_support import ANNOTATIONS, header, truth
 
-from coordcore.coords import quantisation
+from coordcore.quantisation import quantisation
 from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.oracle import quantised
 from coordcore_detection.evaluate.truth import TruthImage

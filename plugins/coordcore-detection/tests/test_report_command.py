@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from coordcore import Example
 from coordcore.cli import app
-from coordcore.coords import DEFAULT_QUANTISATION, encode_boxes, ints_to_tokens
+from coordcore.coords import ints_to_tokens
+from coordcore.quantisation import DEFAULT_QUANTISATION, encode_boxes
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.truth_sources import truth_from_examples

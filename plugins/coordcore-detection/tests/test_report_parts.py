@@ -16,10 +16,10 @@ from evaluation_support import header, row, truth
 from report_support import MANIFEST, evaluated, recorded, run_folder
 
 from coordcore import Component, InputError, hookimpl
-from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.discovery import discover
 from coordcore.hookspecs import GROUP
 from coordcore.manifest import load
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.report import coordinates, drawings, offsets, page, quality, training
 

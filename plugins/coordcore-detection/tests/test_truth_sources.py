@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from coordcore import Example, Geometry, InputError
-from coordcore.coords import DEFAULT_QUANTISATION, quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_sources import truth_from_examples, truth_from_records
 

@@ -19,7 +19,8 @@ from coordcore import (
     hookimpl,
     option,
 )
-from coordcore.coords import Quantisation, encode_boxes, ints_to_tokens, quantisation
+from coordcore.coords import ints_to_tokens
+from coordcore.quantisation import Quantisation, encode_boxes, quantisation
 
 # --- data -----------------------------------------------------------------------------------------------------------
 

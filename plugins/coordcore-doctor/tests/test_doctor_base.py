@@ -9,7 +9,8 @@ import pytest
 import torch
 from doctor_support import EMBEDDING, HEAD, change_json, change_weights, copied, doctor_plugin, examined, finding
 
-from coordcore.coords import CoordVocab, quantisation
+from coordcore.coords import CoordVocab
+from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info
 from coordcore_train.testing.tiny import tiny_qwen3vl
 

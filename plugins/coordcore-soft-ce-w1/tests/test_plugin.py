@@ -11,9 +11,9 @@ import pytest
 
 import coordcore_soft_ce_w1
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext
-from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.hookspecs import GROUP
 from coordcore.protocols import LossTerm
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_soft_ce_w1 import CoordSoftCEW1Config, plugin
 
 WEIGHTS = ("ce_weight", "soft_ce_weight", "w1_weight", "gate_weight", "text_gate_weight")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordcore.coords import NUM_BINS, int_to_token
+from coordcore.coords import int_to_token
+from coordcore.quantisation import NUM_BINS
 from coordcore.records.annotations import Rules, read_annotation
 from coordcore.records.record import parse_objects
 

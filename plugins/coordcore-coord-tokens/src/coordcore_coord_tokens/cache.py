@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from coordcore.coords import Quantisation
 from coordcore.files import cache_folder
+from coordcore.quantisation import Quantisation
 from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:

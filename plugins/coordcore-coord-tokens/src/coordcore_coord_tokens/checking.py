@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import Problem
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.record import RecordError
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
 from coordcore_coord_tokens.folders import FOLDERS, ImageFolders

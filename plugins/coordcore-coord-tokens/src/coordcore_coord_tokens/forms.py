@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
-from coordcore.coords import NUM_BINS, ints_to_tokens
+from coordcore.coords import ints_to_tokens
+from coordcore.quantisation import NUM_BINS
 from coordcore.records.record import LARGEST, Record, RecordObject
 
 TOKENS = tuple(ints_to_tokens(range(NUM_BINS)))

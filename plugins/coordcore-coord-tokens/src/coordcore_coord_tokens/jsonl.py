@@ -20,7 +20,7 @@ from coordcore_coord_tokens.reader import Reader
 from coordcore_coord_tokens.scan import Scan, scan
 
 if TYPE_CHECKING:
-    from coordcore.coords import Quantisation
+    from coordcore.quantisation import Quantisation
     from coordcore_coord_tokens.config import CoordJsonlConfig
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import InputError
-from coordcore.coords import Quantisation, encode_boxes
+from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Annotation, Rules, read_annotations
 from coordcore.records.answers import Located
 from coordcore.records.record import Record, RecordError, check_declared

@@ -63,7 +63,7 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
                 message="false, but data.coord_jsonl writes coord tokens; set both alike",
             )
         if config.validate:
-            from coordcore.coords import quantisation
+            from coordcore.quantisation import quantisation
             from coordcore_coord_tokens.jsonl import record_problems
 
             yield from record_problems(config, quantisation(run.coords.quantisation))

@@ -8,7 +8,7 @@ from math import floor, inf, nextafter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coordcore import Geometry
-from coordcore.coords import NUM_BINS, QUANTISATIONS, Quantisation
+from coordcore.quantisation import NUM_BINS, QUANTISATIONS, Quantisation
 from coordcore.records.answers import COORDJSON, reserved
 from coordcore.records.answers.format import Coords
 from coordcore.records.record import Record, RecordObject

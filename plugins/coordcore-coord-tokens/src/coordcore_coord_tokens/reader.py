@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordcore import Geometry
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import check_text
 from coordcore.records.answers import answer_text
 from coordcore.records.record import Record, RecordError, parse_record

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import Problem
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore_coord_tokens.bar import Bar
 from coordcore_coord_tokens.cache import Cache, Outcome
 from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Job, Part, problem, total

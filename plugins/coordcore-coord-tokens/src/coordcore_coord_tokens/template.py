@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 
 from coordcore import InputError
-from coordcore.coords import NUM_BINS, CoordVocab, ints_to_tokens
+from coordcore.coords import CoordVocab, ints_to_tokens
+from coordcore.quantisation import NUM_BINS
 
 
 @attrs.frozen(kw_only=True)

@@ -126,7 +126,7 @@ def convert(
     The account is printed and lies beside OUTPUT as NAME.account.json. Images and objects that cannot be used are
     dropped and counted by reason; what was read is what was written, carried and dropped.
     """
-    from coordcore.coords import quantisation as convention
+    from coordcore.quantisation import quantisation as convention
     from coordcore_data.convert.conversion import Conversion, parse_splits
     from coordcore_data.convert.conversion import convert as run
     from coordcore_data.convert.core import Reading
@@ -183,8 +183,8 @@ def check(
 
     With --images the sizes in the records are compared with the image files. Suspicions do not change the exit code.
     """
-    from coordcore.coords import quantisation as convention
     from coordcore.files import require_writable
+    from coordcore.quantisation import quantisation as convention
     from coordcore_data.check.result import check_sample
     from coordcore_data.check.sample import collect
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from coordcore import Example
-from coordcore.coords import Quantisation
 from coordcore.protocols import ExampleSource
+from coordcore.quantisation import Quantisation
 from coordcore.records import answers
 from coordcore_demo.config import PROMPT, ShapesConfig
 from coordcore_demo.shapes import Split, draw

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coordcore.coords import DEFAULT_QUANTISATION
 from coordcore.errors import InputError
 from coordcore.files import whole_folder
+from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_demo.config import PROMPT, ShapesConfig
 from coordcore_demo.data import Pictures
 from coordcore_train.testing.tiny import tiny_qwen3vl

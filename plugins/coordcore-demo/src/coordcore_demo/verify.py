@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordcore.coords import DEFAULT_QUANTISATION, Quantisation, int_to_token
+from coordcore.coords import int_to_token
 from coordcore.errors import InputError
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore.records.answers import parse_answer
 from coordcore_demo.config import PROMPT
 from coordcore_demo.scores import Scores, score

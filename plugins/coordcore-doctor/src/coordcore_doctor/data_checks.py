@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from coordcore import kinds
-from coordcore.coords import Quantisation, encode_boxes
+from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.answers import parse_answer
 from coordcore.records.geometry import overlaps
 from coordcore_doctor.examined import ExaminedRun

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from coordcore import InputError
-from coordcore.coords import CoordVocab, Quantisation
+from coordcore.coords import CoordVocab
+from coordcore.quantisation import Quantisation
 from coordcore.records.answers import parse_answer
 from coordcore.records.images import open_example_image
 from coordcore.records.sheet import Cell, save_sheet

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from coordcore.coords import CoordVocab, MissingCoordTokensError, Quantisation, quantisation
+from coordcore.coords import CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError, RunError
 from coordcore.manifest import Loaded
+from coordcore.quantisation import Quantisation, quantisation
 from coordcore_train.checkpoint.base import base_checkpoint, resolve_base
 from coordcore_train.engine import engine_of
 

@@ -78,8 +78,8 @@ def _passes(run: ExaminedRun, together: int) -> float:
 
 def check_quantisation(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the base says the same convention as the manifest; records that say another one cannot be read."""
-    from coordcore.coords import require_same
     from coordcore.errors import InputError
+    from coordcore.quantisation import require_same
     from coordcore_train.checkpoint.folder import read_checkpoint_info
 
     ours = run.quantisation

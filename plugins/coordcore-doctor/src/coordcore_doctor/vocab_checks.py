@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from coordcore.coords import NUM_BINS, CoordVocab, ints_to_tokens
+from coordcore.coords import CoordVocab, ints_to_tokens
+from coordcore.quantisation import NUM_BINS
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, not_applicable, ok, some, warning
 

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.records.annotations import Space
 from coordcore_data.check.sample import (
     Array,

@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
-from coordcore.coords import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.records.annotations import Rules, Space, read_annotations
 from coordcore.records.geometry import bounds
 from coordcore.records.record import LeftOut, RecordError, parse_record, record_lines

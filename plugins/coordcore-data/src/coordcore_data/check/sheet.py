@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
-from coordcore.coords import DEFAULT_QUANTISATION, Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore.records.annotations import Space
 from coordcore.records.sheet import CELL, Cell, save_sheet
 from coordcore_data.check.sample import Array, Sample, in_order

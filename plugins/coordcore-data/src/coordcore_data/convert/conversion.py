@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from coordcore import InputError, RunError
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore_data.convert.core import Account, Reader, Reading
 from coordcore_data.convert.geometry import Outside

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 
 Box = tuple[float, float, float, float]

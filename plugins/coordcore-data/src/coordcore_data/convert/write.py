@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore.coords import Quantisation, encode_boxes
+from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Space
 from coordcore.records.geometry import bounds
 from coordcore_data.convert.core import Account

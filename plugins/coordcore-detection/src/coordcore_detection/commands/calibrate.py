@@ -35,8 +35,8 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Fit the scores of PREDICTIONS to RECORDS, a split that the model was not trained on."""
-    from coordcore.coords import Quantisation
     from coordcore.files import require_writable
+    from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import calibration
     from coordcore_detection.evaluate.gather import Account
     from coordcore_detection.evaluate.truth_sources import truth_from_records

@@ -34,8 +34,8 @@ def command(
     """Measure PREDICTIONS against RECORDS: AP, AR, F1, IoU, calibration, and the ceiling of the quantisation."""
     from rich.console import Console
 
-    from coordcore.coords import Quantisation
     from coordcore.files import require_writable
+    from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import distributions, results, tables
     from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.truth_sources import truth_from_records

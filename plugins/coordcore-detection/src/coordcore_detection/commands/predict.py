@@ -90,8 +90,8 @@ def command(
 
     quiet()
     from coordcore import InputError
-    from coordcore.coords import quantisation as convention
     from coordcore.files import require_writable
+    from coordcore.quantisation import quantisation as convention
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.predict import prediction_files

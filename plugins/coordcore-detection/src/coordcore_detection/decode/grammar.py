@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from coordcore.coords import NUM_BINS, CoordVocab
+from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
+from coordcore.quantisation import NUM_BINS
 from coordcore.records.answers.format import COORDJSON, Format
 from coordcore_detection.decode.automaton import (
     COORD,

@@ -124,7 +124,7 @@ def fit_to_predictions(
     regions and boxes without a score are left out. account: takes note of what did not fit. Raises InputError as `fit`
     does, and when predictions and truth do not belong together.
     """
-    from coordcore.coords import Quantisation
+    from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate.gather import Account, Truth, by_image
     from coordcore_detection.evaluate.matching import match
 

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.geometry import overlaps
 from coordcore_detection.evaluate import metrics, results
 from coordcore_detection.evaluate.average_precision import AveragePrecision, average_precision

@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import ge, optional
 
 from coordcore import BuildContext, Component, InputError, option
-from coordcore.coords import NUM_BINS
+from coordcore.quantisation import NUM_BINS
 
 if TYPE_CHECKING:
     from coordcore.protocols import Evaluation, EvaluationResult

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore_detection.evaluate.matching import Flat, Floats
 from coordcore_detection.evaluate.oracle import quantised
 from coordcore_detection.evaluate.truth import TruthImage

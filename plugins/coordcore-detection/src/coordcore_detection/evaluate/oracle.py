@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coordcore.coords import Quantisation, encode_boxes
+from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore_detection.evaluate.matching import Floats
 from coordcore_detection.evaluate.truth import TruthImage
 
@@ -15,7 +15,7 @@ def quantised(image: TruthImage, quantisation: Quantisation) -> Floats:
     """[n, 4] pixels: the boxes of `image` as `quantisation` encodes and decodes them.
 
     Boxes that were read from bins are on the grid already and come back as they are. Corners outside the image are
-    moved to its edge; a box that does not overlap it raises InputError, as in `coordcore.coords.encode_boxes`.
+    moved to its edge; a box that does not overlap it raises InputError, as in `coordcore.quantisation.encode_boxes`.
     """
     if image.in_bins:
         return image.boxes

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.geometry import bounds
 from coordcore.records.record import Record, check_declared

@@ -12,8 +12,7 @@ import msgspec
 import numpy as np
 
 from coordcore import InputError
-from coordcore.coords import Quantisation
-from coordcore.quantisation import Outside
+from coordcore.quantisation import Outside, Quantisation
 from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
 from coordcore.records.geometry import bounds
 from coordcore.records.images import open_example_image, open_upright

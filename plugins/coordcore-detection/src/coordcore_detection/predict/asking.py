@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from coordcore.coords import CoordVocab, Quantisation
+from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
+from coordcore.quantisation import Quantisation
 from coordcore.records.answers import Unread
 from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar

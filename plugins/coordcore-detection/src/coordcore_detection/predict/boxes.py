@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coordcore.coords import Quantisation
 from coordcore.errors import RunError
+from coordcore.quantisation import Quantisation
 from coordcore.records.answers import AnswerObject, Unread, parse_answer
 from coordcore.records.geometry import bounds, overlaps
 from coordcore_detection.decode.decoding import Coords

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from coordcore.coords import DEFAULT_QUANTISATION, CoordVocab, Quantisation, require_same
+from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
 from coordcore_train.checkpoint.folder import read_checkpoint_info
 from coordcore_train.run.folder import RunDir
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from coordcore.coords import NUM_BINS, Quantisation
+from coordcore.quantisation import NUM_BINS, Quantisation
 from coordcore_detection.evaluate.distributions import Distribution
 from coordcore_detection.evaluate.evaluation import Evaluated
 from coordcore_detection.evaluate.truth import TruthImage

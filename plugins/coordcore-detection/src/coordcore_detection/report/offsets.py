@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coordcore import InputError
-from coordcore.coords import NUM_BINS
+from coordcore.quantisation import NUM_BINS
 from coordcore_detection.extra import has_train
 from coordcore_detection.report import charts
 from coordcore_detection.report.page import Picture

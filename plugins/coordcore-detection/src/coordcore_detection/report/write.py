@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coordcore import InputError
-from coordcore.coords import Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore_detection.evaluate import distributions, results, tables
 from coordcore_detection.evaluate.evaluation import Evaluated
 from coordcore_detection.evaluate.results import Result

@@ -10,9 +10,10 @@ from typing import Any, get_args
 import attrs
 import torch
 
-from coordcore.coords import DEFAULT_QUANTISATION, NUM_BINS, CoordVocab, Quantisation, ints_to_tokens, is_coord_token
+from coordcore.coords import CoordVocab, ints_to_tokens, is_coord_token
 from coordcore.errors import InputError
 from coordcore.files import cache_folder, whole_folder
+from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
 from coordcore_train.checkpoint.folder import (
     copy_files,
     read_added_tokens,

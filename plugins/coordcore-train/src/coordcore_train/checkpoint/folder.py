@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from coordcore.coords import NUM_BINS, CoordVocab, ints_to_tokens
+from coordcore.coords import CoordVocab, ints_to_tokens
 from coordcore.errors import InputError
-from coordcore.quantisation import Quantisation
+from coordcore.quantisation import NUM_BINS, Quantisation
 
 INFO_FILE = "coordcore.json"
 """The file in a checkpoint folder that says how its coord tokens are meant."""

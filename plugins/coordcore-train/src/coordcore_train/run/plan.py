@@ -10,10 +10,11 @@ import attrs
 from coordcore import kinds
 from coordcore.assemble import Assembly
 from coordcore.components import BuildContext
-from coordcore.coords import CoordVocab, MissingCoordTokensError, Quantisation, quantisation
+from coordcore.coords import CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError
 from coordcore.manifest import Manifest, load
 from coordcore.protocols import DataBuilder, ExampleSource, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
+from coordcore.quantisation import Quantisation, quantisation
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective

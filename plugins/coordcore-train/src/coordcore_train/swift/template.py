@@ -11,8 +11,9 @@ import torch
 from swift.template.base import MaxLengthError
 from swift.template.templates.qwen import Qwen3VLTemplate
 
-from coordcore.coords import CoordVocab, Quantisation
+from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
+from coordcore.quantisation import Quantisation
 from coordcore.records.example import Example
 from coordcore_train.objective import IGNORE, make_targets
 from coordcore_train.run.plan import Plan

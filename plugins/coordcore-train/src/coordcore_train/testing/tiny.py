@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordcore.coords import NUM_BINS, ints_to_tokens
+from coordcore.coords import ints_to_tokens
+from coordcore.quantisation import NUM_BINS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
