@@ -45,11 +45,14 @@ class Hooks:
         self._tell("coordcore_run_ended", run_dir=run_dir, error=error)
 
     def _tell(self, hook: str, **arguments: Any) -> None:
+        failures: list[tuple[str, Exception]] = []
         for distribution, relay in self._relays:
             try:
                 getattr(relay, hook)(**arguments)
-            except Exception as error:  # named and passed on, whatever it is
-                raise RunError(f"plugin {distribution}: {hook} raised {type(error).__name__}: {error}") from error
+            except Exception as error:  # the others are told all the same, then it is named and passed on
+                failures.append((distribution, error))
+        for distribution, error in failures:
+            raise RunError(f"plugin {distribution}: {hook} raised {type(error).__name__}: {error}") from error
 
 
 def _asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:

@@ -167,6 +167,22 @@ def test_what_a_hook_raises_stops_the_run_with_the_plugin_s_name() -> None:
         plugins.hooks(["tracker"]).step_ended(3, {})
 
 
+def test_a_hook_that_fails_keeps_nobody_else_from_hearing() -> None:
+    seen: list[int] = []
+
+    def fails(step: int) -> None:
+        raise OSError("no route to host")
+
+    plugins = found(
+        EntryPoint(distribution="a", plugin=module(coordcore_step_ended=hookimpl(fails))),
+        EntryPoint(distribution="b", plugin=module(coordcore_step_ended=hookimpl(lambda step: seen.append(step)))),
+    )
+
+    with pytest.raises(RunError, match="plugin a: "):
+        plugins.hooks(["a", "b"]).step_ended(3, {})
+    assert seen == [3]
+
+
 # --- what a plugin does while it is loaded ----------------------------------------------------------------------------
 
 
