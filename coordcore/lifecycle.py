@@ -51,8 +51,8 @@ class Hooks:
                 getattr(relay, hook)(**arguments)
             except Exception as error:  # the others are told all the same, then it is named and passed on
                 failures.append((distribution, error))
-        for distribution, error in failures:
-            raise RunError(f"plugin {distribution}: {hook} raised {type(error).__name__}: {error}") from error
+        for distribution, failure in failures:
+            raise RunError(f"plugin {distribution}: {hook} raised {type(failure).__name__}: {failure}") from failure
 
 
 def _asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:

@@ -124,7 +124,7 @@ def checks_for(kind: Kind | str) -> tuple[Check, ...]:
 def components_of(plugin: Any) -> list[tuple[Kind, Component]]:
     """What a plugin module's hooks offer, with the kind of each. Raises ValueError when it offers nothing."""
     manager = pluggy.PluginManager("coordcore")
-    manager.add_hookspecs(hookspecs.hooks())
+    manager.add_hookspecs(hookspecs.hooks())  # type: ignore[arg-type]  # as in coordcore.discovery
     manager.register(plugin)
     found = [
         (kind, component) for kind in KINDS for offered in getattr(manager.hook, kind.hook)() for component in offered

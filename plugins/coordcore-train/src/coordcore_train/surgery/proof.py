@@ -136,7 +136,8 @@ _RETURN = (
 
 
 def _measure(model: nn.Module, probe: _Probe, loss: Tensor) -> _Measured:
-    inputs = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    inputs: dict[str, Tensor] = dict(trained)
     if probe.hidden is not None:
         inputs[""] = probe.hidden
     if not inputs:  # nothing trains
