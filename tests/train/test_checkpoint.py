@@ -217,7 +217,7 @@ def test_keep_lets_the_first_of_two_writers_win(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    script = "import os, sys; from coordcore_train.checkpoint.folder import whole_folder\n"
+    script = "import os, sys; from coordcore.files import whole_folder\n"
     script += "with whole_folder(sys.argv[1]) as scratch: (scratch / 'file').write_text('half'); os._exit(9)"
     output = tmp_path / "output"
     killed = subprocess.run([sys.executable, "-c", script, str(output)], check=False)

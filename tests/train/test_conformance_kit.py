@@ -389,7 +389,7 @@ class Blind(PlainTemplate):
     ("check", "adapter", "message"),
     [
         (template_checks.check_template_encodes, Blind(), "the labels say ''"),
-        (template_checks.check_template_applies_twice, Piling(), "applied twice, the template gives other input_ids"),
+        (template_checks.check_template_applies_twice, Piling(), "applied twice, the template gives other ids"),
     ],
 )
 def test_a_broken_template_adapter_is_found(check: Callable[..., None], adapter: Any, message: str) -> None:
