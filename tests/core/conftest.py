@@ -16,3 +16,11 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COORDCORE_BLOCK", raising=False)
     monkeypatch.setenv("COORDCORE_CACHE", str(tmp_path / ".cache"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / ".hub"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how large the core is."""
+    from test_house import code_lines_of
+
+    sizes = ", ".join(f"{part} {code_lines_of(part)}" for part in ("the contract", "the floor"))
+    terminalreporter.write_line(f"lines of code in the core: {sizes}")
