@@ -1,6 +1,7 @@
-"""Builds the core and a stranger's plugin as wheels, installs them here, and runs the tests of both.
+"""Builds the core, the engine and a stranger's plugin as wheels, installs them here, and runs the tests of all.
 
-Run it with a Python that has pip, hatchling, pytest and coordcore's own requirements, and no other coordcore plugin:
+Run it with a Python that has pip, hatchling, pytest and coordcore's own requirements, and no other coordcore
+plugin:
 tox does (`tox -e thirdparty`). Nothing is fetched from the network.
 """
 
@@ -21,7 +22,7 @@ def main() -> int:
     """Build, install, test; pytest's exit code."""
     python = [sys.executable, "-m"]
     with tempfile.TemporaryDirectory() as folder:
-        for project in (ROOT, STRANGER):
+        for project in (ROOT, ROOT / "plugins/coordcore-train", STRANGER):
             subprocess.run([*python, "hatchling", "build", "-t", "wheel", "-d", folder], cwd=project, check=True)
         wheels = sorted(str(wheel) for wheel in Path(folder).glob("*.whl"))
         install = ["pip", "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall"]

@@ -1,4 +1,4 @@
-"""A stranger's loss beside the core, both from wheels: found, described, checked. It trains in its own tests."""
+"""A stranger's loss beside the core and the engine, all from wheels: found, described, checked. It trains in its own tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*arguments: str, cwd: Path, expect: int = 0) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["coordcore", "coordcore-huber"])
+@pytest.mark.parametrize("name", ["coordcore", "coordcore-train", "coordcore-huber"])
 def test_installed_from_a_wheel(name: str) -> None:
     text = metadata.distribution(name).read_text("direct_url.json")
     assert text is not None
@@ -37,10 +37,10 @@ def test_the_core_is_not_the_working_tree() -> None:
     assert Path(coordcore.__file__).is_relative_to(sys.prefix)
 
 
-def test_no_other_plugin_is_installed() -> None:
+def test_no_plugin_but_the_engine_is_installed() -> None:
     groups = {point.dist.name for point in metadata.entry_points(group="coordcore.v1") if point.dist}
     named = {dist.name for dist in metadata.distributions() if dist.name.startswith("coordcore-")}
-    assert groups | named == {"coordcore-huber"}
+    assert groups | named == {"coordcore-huber", "coordcore-train"}
 
 
 def test_plugins_lists_it(tmp_path: Path) -> None:
