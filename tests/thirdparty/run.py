@@ -1,7 +1,6 @@
 """Builds the core, the engine and a stranger's plugin as wheels, installs them here, and runs the tests of all.
 
-Run it with a Python that has pip, hatchling, pytest and coordcore's own requirements, and no other coordcore
-plugin:
+Run it with a Python that has pip, hatchling, pytest and coordcore's own requirements, and no other coordcore plugin:
 tox does (`tox -e thirdparty`). Nothing is fetched from the network.
 """
 

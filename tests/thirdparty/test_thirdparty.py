@@ -1,4 +1,4 @@
-"""A stranger's loss beside the core and the engine, all from wheels: found, described, checked. It trains in its own tests."""
+"""A stranger's loss beside the core and the engine, all from wheels: found, described, checked."""
 
 from __future__ import annotations
 

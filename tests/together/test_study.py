@@ -32,7 +32,7 @@ def test_a_manifest(tmp_path: Path, name: str) -> None:
     path = tmp_path / "study.toml"
     path.write_text(tomli_w.dumps(STUDY.manifest(STUDY.LOSSES[name], seed=1, steps=7)))
     loaded = load(path)
-    assert check(loaded, loaded.plugins) == []
+    assert check(loaded) == []
     used = {one.component.name: one.config for one in loaded.manifest.of(kinds.LOSS)}
     assert used["text_ce"].coord_positions == (name == STUDY.PLAIN)
     assert ("coord_soft_ce_w1" in used) == (name != STUDY.PLAIN)
