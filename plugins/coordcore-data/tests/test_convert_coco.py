@@ -10,8 +10,6 @@ import pytest
 from conversion_support import REAL_COCO, annotation, coco, read_lines, records_of, run, write_json
 
 from coordcore import InputError
-from coordcore.quantisation import QUANTISATIONS
-from coordcore_detection.evaluate.truth_sources import truth_from_records
 
 
 def converted(tmp_path: Path, content: Any, **options: Any) -> tuple[list[Any], Any]:
@@ -270,17 +268,6 @@ def test_a_file_without_annotations_gives_empty_records_and_says_so(tmp_path: Pa
 
 def key_of(one: dict[str, Any]) -> tuple[Any, ...]:
     return one["image_id"], one["category_id"], one["iscrowd"], *(round(value, 6) for value in one["bbox"])
-
-
-@pytest.mark.parametrize("space", ["pixel", "norm1", "bin"])
-def test_evaluation_reads_what_is_written(tmp_path: Path, space: str) -> None:
-    run(REAL_COCO, "coco", tmp_path / "records.jsonl", space=space)
-    truths = truth_from_records(
-        tmp_path / "records.jsonl", space=space, quantisation=QUANTISATIONS["nearest_999"], question="?"
-    )
-    given = {one["id"]: one for one in json.loads(REAL_COCO.read_text())["images"]}
-    assert [one.key for one in truths] == [one["file_name"] for one in given.values()]
-    assert (sum(len(one.boxes) for one in truths), sum(int(one.crowd.sum()) for one in truths)) == (839, 9)
 
 
 @pytest.mark.parametrize("space", ["pixel", "norm1"])
