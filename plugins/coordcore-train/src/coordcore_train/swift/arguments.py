@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore.errors import InputError
+from coordcore_train.swift.names import MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
 from coordcore_train.swift.plugin_file import plugin_file
 
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
-
-FAMILY = "qwen3_vl"
-"""The `model_type` in the `config.json` of the checkpoints that can be trained, and ms-swift's name for them."""
-
-MODEL_TYPE = TEMPLATE_TYPE = f"coordcore_{FAMILY}"
-OPTIMIZER = "coordcore"
-"""The names under which `register` puts our classes into ms-swift's registries."""
 
 
 @attrs.frozen(kw_only=True)

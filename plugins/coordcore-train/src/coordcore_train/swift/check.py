@@ -14,8 +14,7 @@ from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.swift import known
-from coordcore_train.swift.arguments import FAMILY
+from coordcore_train.swift.names import FAMILY
 
 
 def check(run: Manifest) -> Iterator[Problem]:
@@ -32,8 +31,11 @@ def notes(run: Manifest) -> Iterator[str]:
             yield f"model.base: {run.model.base} is not in the local hub cache; a run downloads it"
     except InputError:
         pass  # `check` reports it
-    if run.train.swift and known.installed_version() is None:
-        yield "train.swift: ms-swift is not installed here, so its arguments were not checked"
+    if run.train.swift:
+        from coordcore_train.swift import known
+
+        if known.installed_version() is None:
+            yield "train.swift: ms-swift is not installed here, so its arguments were not checked"
 
 
 def _precision(manifest: Manifest) -> Iterator[Problem]:
@@ -102,6 +104,10 @@ def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:
 
 def _swift(manifest: Manifest) -> Iterator[Problem]:
     names = manifest.train.swift
+    if not names:
+        return
+    from coordcore_train.swift import known  # two tables, which most runs do without
+
     refused = {name: known.refusal(name, value, attention=manifest.model.attention) for name, value in names.items()}
     rest: dict[str, Any] = {}
     for name, reason in refused.items():

@@ -11,7 +11,7 @@ import attrs
 from coordcore.protocols import TemplateAdapter
 from coordcore.records.example import Example
 from coordcore_train.engine import EncodedRow
-from coordcore_train.swift.arguments import FAMILY
+from coordcore_train.swift.names import FAMILY
 from coordcore_train.swift.template import plain_row
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordcore_train.swift.active import activate, is_active
-from coordcore_train.swift.arguments import FAMILY, MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
+from coordcore_train.swift.names import FAMILY, MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
 from coordcore_train.swift.plugin_file import write_plugin_file
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from coordcore_train.objective import loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
 from coordcore_train.surgery.bind import bind_for_training
-from coordcore_train.swift.arguments import TEMPLATE_TYPE
+from coordcore_train.swift.names import TEMPLATE_TYPE
 from coordcore_train.swift.template import CoordTemplate
 
 
