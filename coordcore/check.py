@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from coordcore import kinds
-from coordcore.components import COORD_SUPERVISION
+from coordcore.components import COORD_SUPERVISION, COORD_TOKENS
 from coordcore.errors import InputError, ManifestError, Problem, in_order
-from coordcore.guard import guarded
+from coordcore.guard import guarded, told
+from coordcore.lifecycle import asked
 from coordcore.manifest import Loaded, Manifest, load
 from coordcore.plugins import Plugins
 
@@ -32,8 +34,8 @@ def check(loaded: Loaded) -> list[Problem]:
     run, plugins = loaded.manifest, loaded.plugins
     problems = [*loaded.missing, *_capabilities(run, plugins), *_claims(run), *_evaluation(run)]
     problems += loaded.hooks.check(run)
-    for engine in plugins.engines():
-        problems += engine.check(run)
+    for distribution, engine in plugins.engines():
+        problems += asked(partial(map, engine.check, [run]), "", distribution)
     return in_order(loaded.document.placed(problem) for problem in problems)
 
 
@@ -46,10 +48,13 @@ def notes(loaded: Loaded) -> list[str]:
         for name in run.plugins.block
         if canonicalize_name(name) not in known
     ]
-    try:
+    with guarded() as watch:
         return [*plugins.engine.notes(run), *found]
-    except InputError as error:
-        return [f"the base checkpoint and [train.swift] were not checked: {error}", *found]
+    return [f"the base checkpoint and [train.swift] were not checked: {_reason(watch.error)}", *found]
+
+
+def _reason(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, InputError) or error is None else told(error)
 
 
 def _evaluation(run: Manifest) -> Iterator[Problem]:
@@ -71,7 +76,9 @@ def _evaluation(run: Manifest) -> Iterator[Problem]:
 def _capabilities(run: Manifest, plugins: Plugins) -> Iterator[Problem]:
     provided = run.capabilities()
     for selected in run.selected:
-        for capability in selected.component.requires(selected.config):
+        # Whoever emits coord tokens needs them supervised, whether or not its author has thought of it.
+        guard = [COORD_SUPERVISION] if COORD_TOKENS in selected.component.provides(selected.config) else []
+        for capability in dict.fromkeys([*selected.component.requires(selected.config), *guard]):
             if capability not in provided:
                 why = _WHY.get(capability, f"it needs {capability!r}")
                 providers = ", ".join(_providers(capability, plugins))

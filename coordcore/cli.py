@@ -13,9 +13,11 @@ from typer.core import TyperGroup
 
 from coordcore import __version__
 from coordcore.errors import InputError, ManifestError, RunError
+from coordcore.guard import guarded, told
 from coordcore.options import AsJson, ManifestFile, Overrides
 
 if TYPE_CHECKING:
+    from coordcore.components import Command
     from coordcore.plugins import PluginInfo, Plugins
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -61,13 +63,29 @@ def _plugin_command(name: str) -> Any:
     if command is None:
         _require_installed(name, plugins)
         return None
-    loaded = command.load()
-    if not isinstance(loaded, typer.Typer):
-        function, loaded = loaded, typer.Typer(**_STYLE)
-        loaded.command(name)(function)
-    found = typer.main.get_command(loaded)
+    found = None
+    with guarded() as watch:
+        loaded = command.load()
+        if not isinstance(loaded, typer.Typer):
+            function, loaded = loaded, typer.Typer(**_STYLE)
+            loaded.command(name)(function)
+        found = typer.main.get_command(loaded)
+    if found is None:  # --help goes on, and says it there, too
+        found = typer.main.get_command(_unusable(name, command, watch.error))
     found.name, found.short_help = name, command.summary
     return found
+
+
+def _unusable(name: str, command: Command, error: BaseException | None) -> typer.Typer:
+    """In place of a command that cannot be loaded: says why when it is called."""
+    app = typer.Typer(**_STYLE)
+    reason = "no reason" if error is None else told(error)
+
+    @app.command(name, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def fails() -> None:
+        raise RunError(f"the plugin's command `{name}` ({command.summary}) cannot be loaded: {reason}")
+
+    return app
 
 
 def _require_installed(name: str, plugins: Plugins) -> None:

@@ -85,6 +85,11 @@ def _is_config_class(instance: Component, _attribute: Any, cls: Any) -> None:
         raise TypeError(f"component {instance.name!r}: {takes}; {cure}")
 
 
+def _is_text(_instance: Any, attribute: Any, text: Any) -> None:
+    if not isinstance(text, str) or not text.isprintable():
+        raise ValueError(f"{attribute.name} must be one line of printable text, got {text!r}")
+
+
 def _is_name(_instance: Any, _attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         rule = "lower-case letters, digits and underscores, starting with a letter"
@@ -116,7 +121,7 @@ class Component:
     name: str = attrs.field(validator=_is_name)
     config: type[Any] = attrs.field(validator=_is_config_class)
     build: Callable[[Any, BuildContext], Any]
-    summary: str
+    summary: str = attrs.field(validator=_is_text)
     provides: Callable[[Any], Iterable[str]] = nothing
     requires: Callable[[Any], Iterable[str]] = nothing
     claims: Callable[[Any], Iterable[str]] = nothing
@@ -140,7 +145,7 @@ class Command:
 
     name: str = attrs.field(validator=_is_name)
     load: Callable[[], Any]
-    summary: str
+    summary: str = attrs.field(validator=_is_text)
 
 
 @attrs.frozen(kw_only=True)

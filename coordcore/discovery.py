@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from coordcore import __version__, builtins, hookspecs
 from coordcore.components import Command, Component
 from coordcore.errors import did_you_mean
-from coordcore.guard import guarded
+from coordcore.guard import guarded, told
 from coordcore.kinds import KINDS, Kind
 from coordcore.plugins import CORE, PluginInfo, Plugins
 
@@ -67,7 +67,8 @@ def _ours(entry_points: Iterable[metadata.EntryPoint]) -> list[metadata.EntryPoi
 
 
 def _distribution(entry_point: metadata.EntryPoint) -> str:
-    return canonicalize_name(entry_point.dist.name) if entry_point.dist else "(no distribution)"
+    name = entry_point.dist.name if entry_point.dist else None  # None, too, where its metadata is damaged
+    return canonicalize_name(name) if name else "(no distribution)"
 
 
 class _Loader:
@@ -96,8 +97,8 @@ class _Loader:
         with guarded() as watch:
             info = attrs.evolve(info, **self._offered(entry_point.load()))
         if watch.error is not None:
-            named = "" if isinstance(watch.error, _UnusableError) else f"{type(watch.error).__name__}: "
-            info = attrs.evolve(info, status="failed", reason=" ".join(f"{named}{watch.error}".split()))
+            text = " ".join(str(watch.error).split()) if isinstance(watch.error, _UnusableError) else told(watch.error)
+            info = attrs.evolve(info, status="failed", reason=text)
         return attrs.evolve(info, notes=watch.notes)
 
     def _offered(self, plugin: Any) -> dict[str, Any]:

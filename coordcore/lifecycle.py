@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from coordcore.errors import Problem, RunError
-from coordcore.guard import guarded
+from coordcore.guard import guarded, told
 
 if TYPE_CHECKING:
     from coordcore.manifest.sections import Manifest
@@ -31,10 +31,10 @@ class Hooks:
         for selected in run.selected:
             check = selected.component.check
             ask = partial(map, check, [selected.config], [run])
-            yield from _asked(ask, selected.path, selected.distribution)
+            yield from asked(ask, selected.path, selected.distribution)
         for distribution, relay in self._relays:
             own = [selected.path for selected in run.selected if selected.distribution == distribution]
-            yield from _asked(partial(relay.coordcore_check, run=run), own[0] if own else "requires", distribution)
+            yield from asked(partial(relay.coordcore_check, run=run), own[0] if own else "requires", distribution)
 
     def step_ended(self, step: int, metrics: Mapping[str, float]) -> None:
         """Tell the plugins that a step was logged. Raises RunError, with the plugin's name, for what one raises."""
@@ -52,10 +52,10 @@ class Hooks:
             except Exception as error:  # the others are told all the same, then it is named and passed on
                 failures.append((distribution, error))
         for distribution, failure in failures:
-            raise RunError(f"plugin {distribution}: {hook} raised {type(failure).__name__}: {failure}") from failure
+            raise RunError(f"plugin {distribution}: {hook} raised {told(failure)}") from failure
 
 
-def _asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:
+def asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:
     """The problems in the answers that `ask` gives. What the plugin does wrong meanwhile is a problem at `place`."""
 
     def fault(what: str) -> Problem:
@@ -73,5 +73,5 @@ def _asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> l
                 is_problem = isinstance(item, Problem)
                 problems.append(item if is_problem else fault(f"reported {item!r}, which is no Problem"))
     if watch.error is not None:
-        problems.append(fault(f"raised {type(watch.error).__name__}: {watch.error}"))
+        problems.append(fault(f"raised {told(watch.error)}"))
     return problems

@@ -123,9 +123,9 @@ class Plugins:
         named = [info for info in self.infos if info.distribution in wanted]
         return Hooks([(info.distribution, info.relay) for info in named if info.relay is not None])
 
-    def engines(self) -> list[Engine]:
-        """Every engine that is offered."""
-        return [info.engine for info in self.infos if info.engine is not None]
+    def engines(self) -> list[tuple[str, Engine]]:
+        """Every engine that is offered, behind its distribution."""
+        return [(info.distribution, info.engine) for info in self.infos if info.engine is not None]
 
     @property
     def engine(self) -> Engine:
@@ -138,4 +138,4 @@ class Plugins:
             faults = [info for info in self.infos if info.distribution == ENGINE and info.status != "ready"]
             why = "".join(f" (plugin {ENGINE} is {info.status}: {info.reason})" for info in faults)
             raise InputError(f"no engine is installed{why}; pip install 'coordcore[train]'")
-        return self.engines()[0]
+        return self.engines()[0][1]

@@ -58,7 +58,7 @@ class DataBuilder(Protocol):
 class TemplateAdapter(Protocol):
     """Built by a template component.
 
-    Provisional, like nothing else here: it gets the engine's own object, an ms-swift `Template`, because what adapters
+    Provisional: it gets the engine's own object, an ms-swift `Template`, because what adapters
     have to mend (fixed media ids, a second scaling of boxes) differs with the engine's version. An adapter must be
     ready for its attributes to change. What is not provisional: it is called once, before anything is encoded.
     """

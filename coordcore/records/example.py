@@ -65,9 +65,17 @@ class Example:
         coord_tokens: False writes the same bins as plain numbers, and leaves `geometries` empty. Boxes that fall into
         one bin are widened as `encode_boxes` does. Raises InputError, with `source`, for a box that is not one.
         """
-        from coordcore.records.answers import Located, answer_text  # msgspec, which a plain import does without
+        from coordcore.records.answers import (  # msgspec, which a plain import does without
+            Located,
+            answer_text,
+            reserved,
+        )
 
         described = list(objects)
+        for desc in [*(desc for desc, _ in described), prompt]:
+            if found := reserved(desc):
+                where = source or "an example without a source"
+                raise InputError(f"{where}: {desc!r} contains {found!r}, which is read as a control token; reword it")
         try:
             encoded = encode_boxes([box for _, box in described], *image_size, quantisation=quantisation)
         except InputError as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COORD = re.compile(r"<\|coord_\d+\|>")
 _ROLES = ("system", "user", "assistant")
-_CLOSE = 2.0  # bins: rounding, plus the bin a collapsed box is widened by; the engine's own limit
+_CLOSE = 2.0  # bins: rounding, plus the bin a collapsed box is widened by; a little stricter than the engine
 
 
 def _sources(component: Component, config: Any) -> list[ExampleSource]:

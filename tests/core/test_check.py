@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import EntryPoint, component, found, offering, usual
 
-from coordcore import COORD_SUPERVISION, Problem, hookimpl, kinds
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, Problem, hookimpl, kinds
 from coordcore.check import check, notes
 from coordcore.manifest import Loaded, Manifest, load
 from coordcore.plugins import Plugins
@@ -49,6 +49,16 @@ def test_coord_tokens_need_a_loss_that_supervises_them() -> None:
     assert problems(BOXES.replace("[loss.fuzzy]", "[loss.text_ce]")) == [
         "m.toml:3: data.boxes: coord tokens need a loss that supervises them, and no component of this run provides "
         "'coord-supervision'; add [loss.fuzzy]"
+    ]
+
+
+def test_coord_tokens_need_one_even_where_their_builder_forgot_to_say_so() -> None:
+    forgetful = component("b", provides=lambda _config: [COORD_TOKENS])
+    plugins = found(EntryPoint(plugin=offering(kinds.DATA, forgetful)))
+
+    assert problems('[model]\nbase = "base"\n[data.b]\n[loss.text_ce]\n', plugins=plugins) == [
+        "m.toml:3: data.b: coord tokens need a loss that supervises them, and no component of this run provides "
+        "'coord-supervision'; install a plugin that does"
     ]
 
 

@@ -380,6 +380,20 @@ def test_the_errors_of_a_plugin_s_command_have_exit_codes(
     assert (result.exit_code, result.stderr) == (code, f"coordcore: {error}\n")
 
 
+def test_a_command_that_cannot_be_loaded_breaks_no_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> Any:
+        raise ImportError("libcuda is missing")
+
+    install(monkeypatch, found(EntryPoint(plugin=commanding("count", load))))
+    result = invoke("count", "--all", "a")
+
+    assert "counts things" in invoke("--help").stdout
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "coordcore: the plugin's command `count` (counts things) cannot be loaded: ImportError: libcuda is missing\n",
+    )
+
+
 def test_commands_of_one_name_belong_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [EntryPoint(distribution=name, plugin=commanding("count", lambda: print("never"))) for name in ("a", "b")]
     install(monkeypatch, found(*both))

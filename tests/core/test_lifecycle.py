@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +198,47 @@ def test_what_a_plugin_prints_while_it_is_loaded_is_kept_from_json(capsys: pytes
     assert (info.status, info.notes) == ("ready", ("printed 'hello from strange', which was left out",))
 
 
+def test_what_goes_past_print_is_kept_from_json_too(capfd: pytest.CaptureFixture[str]) -> None:
+    def loud() -> ModuleType:
+        os.write(1, b"raw ")
+        subprocess.run([sys.executable, "-c", "print('child')"], check=True)
+        return offering(kinds.LOSS, component("x"))
+
+    (_, info) = found(EntryPoint(plugin=loud)).infos
+
+    assert (capfd.readouterr().out, info.notes) == ("", ("printed 'raw child', which was left out",))
+
+
+def test_an_exception_that_cannot_be_shown_is_told_all_the_same() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    def broken() -> ModuleType:
+        raise MuteError
+
+    (_, info) = found(EntryPoint(plugin=broken)).infos
+
+    assert (info.status, info.reason) == ("failed", "MuteError (which cannot be shown: RuntimeError)")
+
+
+def test_environment_and_arguments_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COORDCORE_BLOCK", "nobody")
+    argv, path = sys.argv[:], sys.path[:]
+
+    def restless() -> ModuleType:
+        os.environ["COORDCORE_BLOCK"] = "coordcore-train"
+        sys.argv[:], sys.path[:] = ["x"], []
+        sys.setrecursionlimit(120)
+        return offering(kinds.LOSS, component("x"))
+
+    limit = sys.getrecursionlimit()
+    (_, info) = found(EntryPoint(plugin=restless)).infos
+
+    assert (os.environ["COORDCORE_BLOCK"], sys.argv, sys.path, sys.getrecursionlimit()) == ("nobody", argv, path, limit)
+    assert info.notes == ("changed the environment, sys.argv or sys.path, which was undone",)
+
+
 def test_a_plugin_that_changes_the_folder_does_not_move_anybody(tmp_path: Path) -> None:
     def restless() -> ModuleType:
         os.chdir(tmp_path.parent)
@@ -236,6 +278,21 @@ def test_an_engine_without_a_check_is_none() -> None:
     (_, info) = found(EntryPoint(plugin=module(coordcore_engine=hookimpl(lambda: 3)))).infos
 
     assert (info.status, info.reason) == ("failed", "coordcore_engine returned 3, which has no check and no notes()")
+
+
+def test_an_engine_that_fails_at_its_check_is_a_problem_with_its_name() -> None:
+    class Engine:
+        def check(self, run: Manifest) -> list[Problem]:
+            raise ValueError("no such table")
+
+        notes = check
+
+    other = EntryPoint(distribution="other", plugin=offering(kinds.DATA, component("other")))
+    engine = EntryPoint(distribution="made-engine", plugin=module(coordcore_engine=hookimpl(lambda: Engine())))
+
+    assert problems(FOREIGN, found(other, engine)) == [
+        "m.toml: the check of plugin made-engine raised ValueError: no such table; tell its authors, or leave it out"
+    ]
 
 
 def test_two_engines_are_one_too_many() -> None:

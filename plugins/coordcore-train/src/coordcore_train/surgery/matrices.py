@@ -73,6 +73,10 @@ def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
 def require_fitting(name: str, role: Role, added: AddedRows, model: Any) -> None:
     """Raise InputError unless `added` are rows of the matrix `role` of `model`, with distinct ids, and zero."""
     where = f"{name}: the rows for {_NAMES[role]}"
+    if not isinstance(added, AddedRows):
+        raise InputError(
+            f"{where} must be coordcore.protocols.AddedRows(ids=..., rows=...), got {type(added).__name__}"
+        )
     weight = matrices_of(model).module(role).weight
     ids = added.ids.tolist()
     if not ids or len(set(ids)) < len(ids):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
-from coordcore.protocols import AddedRows, ModelFacts, ModelSurgery, RowSurgery
+from coordcore.protocols import RESERVED_TAGS, AddedRows, ModelFacts, ModelSurgery, RowSurgery
 from coordcore_train.surgery.arithmetic import add_to_weight, is_same
 from coordcore_train.surgery.hooks import bind_hooks, live_module, remove_hooks, rows_of
 from coordcore_train.surgery.matrices import Matrices, Role, matrices_of, require_fitting, untie, unwrapped
@@ -26,6 +26,8 @@ def as_model_surgery(built: object, *, seed: int = 0) -> ModelSurgery:
     Raises InputError for what is neither form.
     """
     if isinstance(built, RowSurgery):
+        if built.tag in RESERVED_TAGS:
+            raise InputError(f"the tag {built.tag!r} is a part of the model's own; give the surgery's another name")
         return LiveRows(built, seed=seed)
     if isinstance(built, ModelSurgery):
         return built
