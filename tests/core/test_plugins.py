@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 import pytest
-from fakes import EntryPoint, component, found, module, offering
+from fakes import Empty, EntryPoint, component, found, module, offering
 
-from coordcore import Problem, hookimpl, kinds
+from coordcore import Component, Problem, hookimpl, kinds
 from coordcore.discovery import discover
 from coordcore.plugins import Plugins
 
@@ -203,6 +203,11 @@ got 'Soft-CE'"""
     return offering(kinds.LOSS, component("Soft-CE"))
 
 
+def two_line_summary() -> ModuleType:
+    """ValueError: summary must be one line of printable text, got 'two\\nlines'"""
+    return offering(kinds.LOSS, Component(name="x", config=Empty, build=print, summary="two\nlines"))
+
+
 def missing_dependency() -> ModuleType:
     """ModuleNotFoundError: No module named 'not_installed_anywhere'"""
     import not_installed_anywhere  # noqa: F401
@@ -239,6 +244,7 @@ BROKEN = [
     failing_generator,
     name_twice,
     bad_name,
+    two_line_summary,
     missing_dependency,
     exit_on_import,
     type_for_checkers_only,
