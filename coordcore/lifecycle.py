@@ -45,11 +45,13 @@ class Hooks:
         self._tell("coordcore_run_ended", run_dir=run_dir, error=error)
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        failures: list[tuple[str, Exception]] = []
+        failures: list[tuple[str, BaseException]] = []
         for distribution, relay in self._relays:
             try:
                 getattr(relay, hook)(**arguments)
-            except Exception as error:  # the others are told all the same, then it is named and passed on
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a SystemExit, too: the others are told, then it is named and passed on
                 failures.append((distribution, error))
         for distribution, failure in failures:
             raise RunError(f"plugin {distribution}: {hook} raised {told(failure)}") from failure

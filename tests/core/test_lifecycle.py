@@ -168,6 +168,13 @@ def test_what_a_hook_raises_stops_the_run_with_the_plugin_s_name() -> None:
         plugins.hooks(["tracker"]).step_ended(3, {})
 
 
+def test_a_hook_cannot_end_a_run_as_if_it_were_done() -> None:
+    plugins = found(EntryPoint(distribution="a", plugin=module(coordcore_run_ended=hookimpl(lambda: sys.exit(0)))))
+
+    with pytest.raises(RunError, match=r"^plugin a: coordcore_run_ended raised SystemExit: 0$"):
+        plugins.hooks(["a"]).run_ended(Path("runs/x"), None)
+
+
 def test_a_hook_that_fails_keeps_nobody_else_from_hearing() -> None:
     seen: list[int] = []
 

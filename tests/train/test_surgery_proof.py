@@ -188,3 +188,25 @@ def test_rounding_is_no_difference(tmp_path: Path, dtype: str, tuner: str) -> No
         model = get_peft_model(model, LoraConfig(target_modules="all-linear", modules_to_save=["row_offset"]))
         surgery.rebind(model)
     assert prove(model, {"surgery.fake_rows": surgery}, vocab) is None
+
+
+def test_rows_that_training_alone_has_stop_the_run(coord_base: Path) -> None:
+    import attrs
+    from engine_fakes import FakeRows
+    from transformers import AutoModelForImageTextToText
+
+    from coordcore_train.checkpoint.folder import read_vocab
+    from coordcore_train.surgery.rows import LiveRows
+
+    class TwoFaced(FakeRows):  # type: ignore[misc]
+        def head_rows(self, module: Any) -> Any:
+            added = super().head_rows(module)
+            return attrs.evolve(added, rows=added.rows * (2 if module.training else 1))
+
+    vocab, surgery = read_vocab(coord_base), LiveRows(TwoFaced())
+    model = AutoModelForImageTextToText.from_pretrained(coord_base)
+    surgery.install(model, vocab)
+    with pytest.raises(
+        RunError, match=r"^surgery\.two_faced: the rows it adds to the head are others in training than"
+    ):
+        prove(model, {"surgery.two_faced": surgery}, vocab)

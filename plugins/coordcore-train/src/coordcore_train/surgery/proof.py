@@ -70,6 +70,7 @@ def prove(
     if weight.shape[0] == 0 or hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") or weight.is_meta:
         return "no rank holds the whole output head (ZeRO-3, FSDP)"
     _require_gradients(model, surgeries)
+    _require_same_rows_served(model, surgeries)
     [text_ce] = [component for component in builtins.coordcore_losses() if component.name == "text_ce"]
     term = text_ce.build(text_ce.config(coord_positions=True), None)  # type: ignore[arg-type]
     objective = Objective([("proof", term)], vocab)
@@ -85,6 +86,30 @@ def prove(
         reference = _measure(model, probe, loss)
     _compare(through, reference, model, surgeries)
     return None if is_there else f"the model is not on {device} yet; its output head alone was compared"
+
+
+@torch.no_grad()
+def _require_same_rows_served(model: nn.Module, surgeries: Mapping[str, ModelSurgery]) -> None:
+    """Raise RunError for rows that are others in training than when the model is served, as with dropout in them."""
+    for path, surgery in surgeries.items():
+        if not isinstance(surgery, LiveRows):
+            continue
+        with moved(_parameters(surgery, model)), _training(model):
+            trained = _rows(surgery, model)
+            model.eval()
+            served = _rows(surgery, model)
+        for role, rows in trained.items():
+            if role not in served or not torch.equal(served[role], rows):
+                raise RunError(
+                    f"{path}: the rows it adds to the {role} are others in training than in eval mode, so that another "
+                    "model would be trained than is served; compute them alike in both"
+                )
+
+
+def _rows(surgery: LiveRows, model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the rows that a surgery adds to each matrix, as the model stands."""
+    added = {"head": surgery.head_offset(model), "embedding": surgery.embedding_offset(model)}
+    return {role: rows.rows.detach().clone() for role, rows in added.items() if rows is not None}
 
 
 def _require_gradients(model: nn.Module, surgeries: Mapping[str, ModelSurgery]) -> None:
