@@ -41,7 +41,8 @@ def test_a_clipped_convex_polygon_keeps_the_area_inside(
     inside = clip_poly(poly, 100, 80)
     assert all(0 <= x <= 100 for x in inside[::2])
     assert all(0 <= y <= 80 for y in inside[1::2])
-    assert (poly_area(inside) if inside else 0.0) == pytest.approx(area_by_rows(poly, 100, 80), abs=0.3)
+    # The first and the last row may be half beside the polygon, which is up to 100 wide there.
+    assert (poly_area(inside) if inside else 0.0) == pytest.approx(area_by_rows(poly, 100, 80), abs=100 / 64)
 
 
 def area_by_rows(poly: list[float], width: float, height: float, step: float = 1 / 64) -> float:

@@ -293,7 +293,11 @@ def test_any_coco_file_gives_valid_records_and_an_account_that_adds_up(
         "geometry": data.draw(st.sampled_from(["box", "poly"])),
         "outside": data.draw(st.sampled_from(["clip", "drop"])),
     }
-    records, account = records_of(source, "coco", tmp_path, **options)
+    try:
+        records, account = records_of(source, "coco", tmp_path, **options)
+    except InputError as error:
+        assert "no annotation finds an image" in str(error) or "no image is left to write" in str(error)
+        return
     assert account.objects.read == len(annotations)
     assert account.objects.written == sum(len(one["objects"]) for one in records)
     for one in records:

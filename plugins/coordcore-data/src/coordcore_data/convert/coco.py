@@ -173,14 +173,13 @@ def _each(items: list[Any], kind: type[T], account: Account, what: str) -> list[
         try:
             found.append(decode(item) if isinstance(item, msgspec.Raw) else structure(item, kind))
             continue
-        except (msgspec.DecodeError, UnreadableError):
-            pass  # numbers written as text may be what is wrong
-        reason, where = "", f"{what}s[{index}]"
-        try:
+        except (msgspec.DecodeError, UnreadableError) as error:
+            reason, where = f"{what} not readable: {_reason(error)}", f"{what}s[{index}]"
+        try:  # numbers written as text may be what is wrong
             found.append(structure(_with_numbers(_parsed(item), ("width", "height"), account, where), kind))
             continue
-        except UnreadableError as error:
-            reason = f"{what} not readable: {error.reason}"
+        except UnreadableError:
+            pass  # it was not
         if what == "image":
             account.images.read += 1
             account.drop_image(reason, where)
@@ -195,28 +194,32 @@ def _annotations(items: list[Any], polygons: bool, lost: dict[Id | None, int], a
     decode = msgspec.json.Decoder(kind).decode
     found: list[Any] = []
     for index, item in enumerate(items):
+        reason, where = "", f"annotations[{index}]"
         try:
             if isinstance(item, msgspec.Raw):
                 one = decode(item)
                 if polygons or one.bbox is not None:
                     found.append(one)
                     continue
-        except msgspec.DecodeError:
-            pass  # numbers written as text or an empty bbox may be what is wrong
-        where = f"annotations[{index}]"
+        except msgspec.DecodeError as error:
+            reason = _reason(error)
         given: Any = None
-        try:
+        try:  # numbers written as text or an empty bbox may be what is wrong
             given = _with_numbers(_parsed(item), ("iscrowd",), account, where)
             if isinstance(given, dict) and given.get("bbox") in ([], ""):
                 given = given | {"bbox": None}
             found.append(structure(given, LooseAnnotation))
         except UnreadableError as error:
             account.objects.read += 1
-            account.drop_object(f"annotation not readable: {error.reason}", where)
+            account.drop_object(f"annotation not readable: {reason or error.reason}", where)
             image_id = given.get("image_id") if isinstance(given, dict) else None
             owner = image_id if type(image_id) in (int, float, str) else None
             lost[owner] = lost.get(owner, 0) + 1
     return found
+
+
+def _reason(error: msgspec.DecodeError | UnreadableError) -> str:
+    return error.reason if isinstance(error, UnreadableError) else reword(error)
 
 
 def _parsed(item: Any) -> Any:
