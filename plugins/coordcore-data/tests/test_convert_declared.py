@@ -1,4 +1,4 @@
-"""An empty record says that nothing is there: written only where the source says so, for every reason an object is lost."""
+"""An empty record says that nothing is there: it is written only where the source says so."""
 
 from __future__ import annotations
 

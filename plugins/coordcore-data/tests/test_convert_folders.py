@@ -57,7 +57,9 @@ def test_a_yolo_image_whose_label_file_may_have_another_name_is_not_called_empty
     write_text(source.parent / "labels" / "train" / "c.txt", "")
     records, account = records_of(source, "yolo", tmp_path)
     assert [one["images"] for one in records] == [["images/train/a.png"], ["images/train/c.png"]]
-    reason = "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
+    reason = (
+        "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
+    )
     assert account.images.dropped == {reason: 1, "image file missing": 1}
 
 

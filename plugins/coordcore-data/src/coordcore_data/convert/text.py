@@ -129,7 +129,7 @@ def load_whole(path: Path) -> Any:
 
 
 def count_of(data: bytes, key: str) -> int:
-    """How many items the list under `key` of a JSON object has that is of no other use, for the account; 0 if unknown."""
+    """How many items the list under `key` has, of a JSON object of no other use, for the account; 0 if unknown."""
     try:
         found = parse_json(data.decode("utf-8", "replace").encode())
     except UnreadableError:

@@ -3,8 +3,8 @@
 The source is a `data.yaml` or CVAT's `obj.data` with its folders, a folder that holds one of them, or a folder of label
 files beside `--image-root DIR`. An empty label file is YOLO's background image, and so is an image without one, as
 Ultralytics documents; but not where a label file of its folder finds no image, or there is no label file at all.
-Four points are how YOLO writes rotated boxes; they become a polygon like any other. `kpt_shape` in `data.yaml` says that
-`class cx cy w h` is followed by keypoints. Sizes come from the image files, since the format has none.
+Four points are how YOLO writes rotated boxes; they become a polygon like any other. `kpt_shape` in `data.yaml` says
+that `class cx cy w h` is followed by keypoints. Sizes come from the image files, since the format has none.
 Not carried: keypoints, lines with a confidence (six numbers: predictions).
 """
 
@@ -21,7 +21,9 @@ from coordcore_data.convert.text import UnreadableError, load_whole, numbers, re
 from coordcore_data.convert.yolo_sets import Pair, from_folder, from_obj_data, from_yaml, read_yaml
 
 _NO_FILES = "no label file, nor one for any other image of its folder or list: the labels are elsewhere"
-_NOT_JOINED = "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
+_NOT_JOINED = (
+    "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
+)
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:

@@ -39,7 +39,9 @@ def from_folder(source: Path, images: Path | None) -> list[Pair]:
     if images is None and (source / "images").is_dir() and (source / "labels").is_dir():
         images, source = source / "images", source / "labels"
     if images is None:
-        raise InputError(f"{source}: YOLO labels are fractions of the image: say where the images are, --image-root DIR")
+        raise InputError(
+            f"{source}: YOLO labels are fractions of the image: say where the images are, --image-root DIR"
+        )
     files = _image_files(images)
     if not files:
         raise InputError(f"{images}: holds no images")
@@ -60,7 +62,9 @@ def _orphans(folder: Path, known: set[Path], place: Path, split: str | None = No
     lone = [
         path
         for path in files_below(folder)
-        if path.suffix.lower() == ".txt" and path not in known and path.name not in ("classes.txt", "train.txt", "valid.txt")
+        if path.suffix.lower() == ".txt"
+        and path not in known
+        and path.name not in ("classes.txt", "train.txt", "valid.txt")
     ]
     stems = [path.with_suffix("") for path in lone]
     return [Pair(stem, path, _name(stem, folder), place, split) for stem, path in zip(stems, lone, strict=True)]
@@ -126,7 +130,7 @@ def _roots(source: Path, path: str) -> list[Path]:
 
 
 def _resolve(place: str, roots: list[Path]) -> Path | None:
-    """The folder or list that a path means: below one of the roots, or without the "../" in front as Ultralytics does."""
+    """The folder or list that a path means: below one of the roots, or, as Ultralytics does, without "../" in front."""
     bare = place.replace("\\", "/")
     while bare.startswith("../"):
         bare = bare.removeprefix("../")
@@ -143,8 +147,7 @@ def _of_place(place: Path, roots: list[Path], split: str) -> list[Pair]:
     images = _image_files(place) if place.is_dir() else list(_listed(place, roots))
     labels = [_labels_of(image) for image in images]
     pairs = [
-        Pair(image, path, _name(image, roots[0]), place, split)
-        for image, path in zip(images, labels, strict=True)
+        Pair(image, path, _name(image, roots[0]), place, split) for image, path in zip(images, labels, strict=True)
     ]
     folder = _labels_of(place / "x").parent
     if place.is_dir() and folder != place and folder.is_dir():
