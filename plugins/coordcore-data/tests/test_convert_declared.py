@@ -163,6 +163,22 @@ def test_a_yolo_image_whose_lines_are_all_wrong_is_no_record(tmp_path: Path) -> 
     assert account.images.dropped == {LOST: 2}
 
 
+@pytest.mark.parametrize("around", ["<objects>{}</objects>", "{}"])
+def test_voc_objects_that_stand_elsewhere_are_read_and_no_image_is_called_empty(tmp_path: Path, around: str) -> None:
+    box = "<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>40</xmax><ymax>60</ymax></bndbox>"
+    for name, inside in {
+        "a": f"<object><name>cat</name>{box}</object>",
+        "b": f"<Object>{box}</Object>",
+        "c": "",
+    }.items():
+        size = "<size><width>100</width><height>80</height></size>"
+        text = f"<annotation><filename>{name}.jpg</filename>{size}{around.format(inside)}</annotation>"
+        write_text(tmp_path / "voc" / f"{name}.xml", text)
+    records, account = records_of(tmp_path / "voc", "voc", tmp_path)
+    assert [(one["images"], len(one["objects"])) for one in records] == [(["a.jpg"], 1), (["c.jpg"], 0)]
+    assert account.images.dropped == {LOST: 1}
+
+
 def test_records_of_crowds_alone_do_not_become_empty_ones(tmp_path: Path) -> None:
     rows = [{"images": [f"{n}.jpg"], "width": 100, "height": 80, "objects": []} for n in range(4)]
     rows[1]["metadata"] = {"crowd": [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}]}

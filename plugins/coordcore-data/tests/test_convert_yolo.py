@@ -175,3 +175,18 @@ def test_labels_of_another_encoding_are_counted(tmp_path: Path) -> None:
     source = write_text(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
     _, account = records_of(source, "yolo", tmp_path)
     assert account.objects.dropped == {"image dropped: not UTF-8": 2}
+
+
+@pytest.mark.parametrize("line", ["0,0.25,0.5,0.3,0.5", "0, 0.25, 0.5, 0.3, 0.5", "0\t0.25 0.5  0.3 0.5"])
+def test_numbers_may_have_commas_or_blanks_between_them(tmp_path: Path, line: str) -> None:
+    data_set(tmp_path, ".", line=line)
+    source = write_text(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
+    records, _ = records_of(source, "yolo", tmp_path)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx(BOX)
+
+
+def test_a_decimal_comma_makes_no_polygon(tmp_path: Path) -> None:
+    data_set(tmp_path, ".", line=f"{LINE}0 0,25 0,5 0,3 0,5\n")
+    source = write_text(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
+    _, account = records_of(source, "yolo", tmp_path)
+    assert account.objects.dropped == {"not `class cx cy w h` or a polygon": 1}

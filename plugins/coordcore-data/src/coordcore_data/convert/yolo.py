@@ -163,7 +163,9 @@ def _undeclared(pairs: list[Pair]) -> dict[Path, str]:
 
 def _shape(line: str, name: str, names: Mapping[str, str], keypoints: int | None) -> Shape | str:
     """The shape of a line, or why there is none."""
-    parts = numbers(line)
+    # Between numbers a comma may stand; inside of one, "0,5", it is another country's point.
+    apart = line.split() if len(line.split()) > 1 else line.split(",")
+    parts = numbers(" ".join(apart)) if not any("," in part.rstrip(",") for part in apart) else None
     if parts is None or len(parts) < 5:
         return "not `class cx cy w h` or a polygon"
     if keypoints is not None:
