@@ -102,9 +102,14 @@ def test_predictions_of_other_images_altogether_are_an_error() -> None:
         result([truth("a", [CAT])], [row("x", []), row("y", [])])
 
 
-def test_the_last_of_several_predictions_counts() -> None:
-    found = result([truth("a", [CAT])], [row("a", []), row("a", [CAT])])
-    assert (found.metrics["recall_50"], found.counts["repeated_images"]) == (1.0, 1)
+def test_a_prediction_that_is_there_twice_counts_once() -> None:
+    found = result([truth("a", [CAT])], [row("a", [CAT], [math.nan]), row("a", [CAT], [math.nan])])
+    assert (found.metrics["precision_50"], found.counts["repeated_images"]) == (1.0, 1)
+
+
+def test_two_predictions_of_one_image_are_an_error() -> None:
+    with pytest.raises(InputError, match="a: has two predictions that differ"):
+        result([truth("a", [CAT])], [row("a", []), row("a", [CAT])])
 
 
 def test_another_image_size_is_an_error() -> None:

@@ -46,6 +46,9 @@ class DetectionConfig:
     constrained: bool = option(default=True, help="allow only tokens that write the answer format")
     max_new_tokens: int = option(default=2048, validator=ge(1), help="tokens of an answer")
     max_objects: int = option(default=100, validator=ge(1), help="objects of an answer")
+    max_detections: int = option(
+        default=100, validator=ge(1), help="how many boxes of an image and label AP looks at, those of highest score"
+    )
     batch_size: int = option(default=25, validator=ge(1), help="images at a time")
 
     def settings(self) -> PredictSettings:
@@ -77,8 +80,10 @@ class DetectionEvaluator:
         truth = truth_from_examples(evaluation.examples, evaluation.quantisation)
         count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
         header, rows = self._predicted(evaluation, truth, count)
-        evaluated = evaluate((truth[index] for index in range(count)), header, rows)
-        for note in evaluated.result.notes:
+        evaluated = evaluate(
+            (truth[index] for index in range(count)), header, rows, max_detections=self.config.max_detections
+        )
+        for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
         metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
         return EvaluationResult(

@@ -10,8 +10,27 @@ import numpy as np
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.geometry import bounds
-from coordcore.records.record import Record, check_declared
-from coordcore_detection.evaluate.truth import Boxes
+from coordcore.records.record import Record, RecordError, check_declared
+from coordcore_detection.evaluate.truth import Boxes, Id
+
+
+def image_id(record: Record) -> Id | None:
+    """The source's own id of the image, as `coordcore data convert` keeps it; None for anything but number and text."""
+    found = (record.metadata or {}).get("image_id")
+    return found if isinstance(found, int | float | str) else None
+
+
+def known_labels(record: Record, key: str) -> tuple[str, ...]:
+    """The labels under a key of the metadata: `absent_categories` and `incomplete_categories` of an LVIS file.
+
+    Raises coordcore.records.record.RecordError unless they are a list of texts.
+    """
+    found = (record.metadata or {}).get(key)
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise RecordError(f"metadata.{key}", f"must be a list of labels, got {found!r:.80}")
+    return tuple(found)
 
 
 def read_objects(

@@ -18,7 +18,7 @@ from coordcore.records.geometry import bounds
 from coordcore.records.images import open_example_image, open_upright
 from coordcore.records.record import RecordError, parse_objects, parse_record, record_lines
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.evaluate.truth_records import read_objects
+from coordcore_detection.evaluate.truth_records import image_id, known_labels, read_objects
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -80,6 +80,9 @@ def truth_from_records(
                 messages=tuple(messages),
                 path=root / name,
                 in_bins=space == "bin",
+                id=image_id(record),
+                absent=known_labels(record, "absent_categories"),
+                incomplete=known_labels(record, "incomplete_categories"),
             )
         )
     if problems:
@@ -123,12 +126,12 @@ class _Examples(Sequence[TruthImage]):
         number = range(len(self))[index]
         example = self._examples[number]
         try:
-            return _from_example(example, example_key(number), self._quantisation)
+            return _from_example(example, number, self._quantisation)
         except InputError as error:
             raise InputError(f"{example.source or f'example {number}'}: {error}") from error
 
 
-def _from_example(example: Example, key: str, quantisation: Quantisation) -> TruthImage:
+def _from_example(example: Example, number: int, quantisation: Quantisation) -> TruthImage:
     if len(example.images) != 1:
         raise InputError(f"has {len(example.images)} images; boxes refer to one image")
     if not example.messages or example.messages[-1]["role"] != "assistant":
@@ -145,12 +148,13 @@ def _from_example(example: Example, key: str, quantisation: Quantisation) -> Tru
         units = [bounds(geometry.values) for geometry in example.geometries]
     array = np.array(units, dtype=np.float64).reshape(-1, 4)
     return TruthImage(
-        key=key,
+        key=example_key(number),
         width=image.width,
         height=image.height,
         labels=tuple(item.desc for item in objects),
         boxes=quantisation.decode(array, size),
         crowd=np.zeros(len(objects), dtype=bool),
+        id=number,
         open=opener,
         messages=tuple(dict(message) for message in example.messages[:-1]),
         path=Path(source) if isinstance(source, str | Path) else None,
