@@ -183,9 +183,10 @@ def test_a_killed_evaluation_ends_with_the_files_of_a_whole_one(
         yield from itertools.islice(ask(*given, **more), rows)
         raise _KilledError
 
-    with monkeypatch.context() as patch, pytest.raises(_KilledError):
+    with monkeypatch.context() as patch:
         patch.setattr(asking, "predict", killed)
-        evaluator()(evaluation)
+        with pytest.raises(_KilledError):
+            evaluator()(evaluation)
     evaluator()(evaluation)
     assert content(evaluation.output) == whole
 

@@ -80,10 +80,7 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
     details = [restricted(one.detail, [key for key in one.detail.images if key in known]) for one in (a, b)]
     whole = [_whole(*pair) for pair in zip((a, b), details, strict=True)]
     drawn = _draw(details, resamples, seed)
-    lines = [
-        _line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name])
-        for name in drawn[0]
-    ]
+    lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in drawn[0]]
     if len(known) == len(a.detail.images) == len(b.detail.images):
         fixed = [name for name in a.metrics if name in b.metrics and name not in drawn[0]]
         lines += [_line(name, a.metrics[name], b.metrics[name]) for name in fixed]

@@ -61,7 +61,7 @@ class Distributions:
             self._is_new = True
 
     def save(self) -> None:
-        """Write what is kept, unless it lies in the file. Before the rows are: a row without it is never asked again."""
+        """Write what is new, before the rows are written: a row that is there is not asked again."""
         if self._is_new:
             write(self.kept, self._path)
             self._is_new = False

@@ -72,7 +72,9 @@ def evaluate(
         np.ones((1, len(known.keys))),
     )
     _explain(known, predicted, quantisation, max_detections, account)
-    values = _ap_metrics(ap, _oracle(known, max_detections)) | {name: value[0] for name, value in metrics.ratios(sums).items()}
+    values = _ap_metrics(ap, _oracle(known, max_detections)) | {
+        name: value[0] for name, value in metrics.ratios(sums).items()
+    }
     result = Result(
         evaluation=results.VERSION,
         checkpoint=header.checkpoint,
@@ -102,9 +104,7 @@ def evaluate(
     )
 
 
-def _explain(
-    truth: Truth, predicted: Flat, quantisation: Quantisation, max_detections: int, account: Account
-) -> None:
+def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, max_detections: int, account: Account) -> None:
     """Notes on what the numbers cannot say."""
     real = ~truth.crowd
     account.counts["predicted_boxes"] = len(predicted)

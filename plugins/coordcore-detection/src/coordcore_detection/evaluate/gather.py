@@ -114,7 +114,9 @@ class Truth:
         account.count(
             "unscored_boxes",
             int(lacking.sum()),
-            f"{lacking.sum()} predicted boxes have no score (NaN): ranked last, and left out of the calibration error",
+            f"{lacking.sum()} predicted boxes have no score (NaN): ranked last, and left out of the calibration error"
+            if not lacking.all()
+            else f"none of the {lacking.sum()} predicted boxes has a score: all rank alike in AP",
         )
         strange = ~lacking & ((scores < 0) | (scores > 1))
         account.count(

@@ -53,7 +53,8 @@ class Matches:
     in one pair at most: scores play no part, and the pairs at any IoU threshold are those whose IoU reaches it.
     in_crowd: the largest share of its area inside one crowd region; such a box is no mistake.
     found, ignored: masks by COCO's rule: boxes by falling score, each takes the best true box that is still free, else
-    a crowd region or a true box of another size class, and is then ignored. Boxes past `limit` are ignored, and those of another size class that find nothing. Bit i speaks of threshold i whatever the size, bit 10 a + i of the
+    a crowd region or a true box of another size class, and is then ignored. Boxes past `limit` are ignored, and
+    those of another size class that find nothing. Bit i speaks of threshold i whatever the size, bit 10 a + i of the
     a-th of AREAS.
     place: among the boxes of the image (and label) by falling score, from 0. limit: of boxes of an image (and label).
     """

@@ -57,8 +57,8 @@ class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     evaluation: VERSION. checkpoint: what was asked. contract: see `coordcore_detection.evaluate.contract`. metrics: by
     name, null where the ground truth gives no value. counts: what was read, left out or repaired; notes say so in
-    words. caveats: what distorts AP, to be said beside it. labels: AP by label, most boxes first. calibration, curves: by "by_label" and "agnostic", as in
-    `metrics.calibration_table` and `AveragePrecision.curve`.
+    words. caveats: what distorts AP, to be said beside it. labels: AP by label, most boxes first.
+    calibration, curves: by "by_label" and "agnostic", as in `metrics.calibration_table` and `AveragePrecision.curve`.
     """
 
     evaluation: int

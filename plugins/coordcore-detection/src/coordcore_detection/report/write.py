@@ -45,8 +45,8 @@ def write_report(
     """Write `report.html` and the folder `report` with its plots as PNG files into `output`; returns the page.
 
     evaluated, truth: the boxes behind `result` and the images as they were given to the evaluation; None leaves out
-    errors and pictures. recorded: a file of `distributions`. run_dir: the run that was evaluated, for what it tells of its
-    training. A section that has nothing to show says so. A report that is there already is replaced.
+    errors and pictures. recorded: a file of `distributions`. run_dir: the run that was evaluated, for what it tells of
+    its training. A section that has nothing to show says so. A report that is there already is replaced.
     Raises InputError when a file cannot be read or written.
     """
     run = training.read_run(run_dir) if run_dir is not None and training.is_run(run_dir) else None
