@@ -165,7 +165,7 @@ def test_an_answer_that_was_cut_off_or_failed_is_counted() -> None:
             "answers.jsonl:1: is a detection of COCO's",
         ),
         ([record("a.png")], "answers.jsonl:1: is a record, not an answer; give the answers first"),
-        ([3], "is no prediction file"),
+        ([3], "answers.jsonl:1: is no header of a prediction file"),
         (b'{"image": "a.png"', "answers.jsonl:1: is not JSON ("),
         (b"[]", "answers.jsonl: holds no answers"),
         (b"", "is no prediction file"),

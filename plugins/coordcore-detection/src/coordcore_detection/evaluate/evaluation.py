@@ -71,6 +71,7 @@ def evaluate(
         metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
         np.ones((1, len(known.keys))),
     )
+    distorted = caveats(known, predicted, by_label, account)
     _explain(known, predicted, quantisation, max_detections, account)
     values = _ap_metrics(ap, _oracle(known, max_detections)) | {
         name: value[0] for name, value in metrics.ratios(sums).items()
@@ -82,7 +83,7 @@ def evaluate(
         metrics={name: None if value is None or np.isnan(value) else float(value) for name, value in values.items()},
         counts=account.counts | {"images": len(known.keys), "true_boxes": int((~known.crowd).sum())},
         notes=account.notes,
-        caveats=caveats(known, predicted, by_label, account),
+        caveats=distorted,
         labels=_label_table(known, predicted, ap[True]),
         calibration={
             name: metrics.calibration_table(sums[f"{prefix}calibration"][0])

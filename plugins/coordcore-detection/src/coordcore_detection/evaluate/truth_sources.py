@@ -63,6 +63,7 @@ def truth_from_records(
         try:
             record = parse_record(line)
             boxes, labels, crowd = read_objects(record, rules, quantisation)
+            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -81,8 +82,8 @@ def truth_from_records(
                 path=root / name,
                 in_bins=space == "bin",
                 id=image_id(record),
-                absent=known_labels(record, "absent_categories"),
-                incomplete=known_labels(record, "incomplete_categories"),
+                absent=absent,
+                incomplete=incomplete,
             )
         )
     if problems:
