@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import attrs
 import msgspec
 import numpy as np
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 20
 """Problems of a file that are reported one by one; the rest is counted."""
 
+_FEDERATED = re.compile(rb'"metadata".*"(?:absent|incomplete)_categories"')
 _COORD = re.compile(r"<\|coord_(0|[1-9][0-9]{0,2})\|>")
 
 
@@ -117,6 +119,7 @@ class _Examples(Sequence[TruthImage]):
     def __init__(self, examples: ExampleSource, quantisation: Quantisation) -> None:
         self._examples = examples
         self._quantisation = quantisation
+        self._federated: dict[str, dict[int, bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -127,9 +130,25 @@ class _Examples(Sequence[TruthImage]):
         number = range(len(self))[index]
         example = self._examples[number]
         try:
-            return _from_example(example, number, self._quantisation)
+            image = _from_example(example, number, self._quantisation)
+            line = self._federated_line(example.source)
+            if line is None:
+                return image
+            record = parse_record(line)
+            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
+            return attrs.evolve(image, absent=absent, incomplete=incomplete)
         except InputError as error:
             raise InputError(f"{example.source or f'example {number}'}: {error}") from error
+
+    def _federated_line(self, source: str) -> bytes | None:
+        """The record that an example was made of, "val.jsonl:17", if it says what LVIS's do: an example does not."""
+        path, _, number = source.rpartition(":")
+        if not number.isdecimal() or not path.endswith(".jsonl"):
+            return None
+        if path not in self._federated:
+            lines = record_lines(Path(path)) if Path(path).is_file() else iter(())
+            self._federated[path] = {place: line for place, line in lines if _FEDERATED.search(line)}
+        return self._federated[path].get(int(number))
 
 
 def _from_example(example: Example, number: int, quantisation: Quantisation) -> TruthImage:
