@@ -10,13 +10,17 @@ from torch import nn
 from coordcore import kinds
 from coordcore.errors import RunError
 from coordcore.protocols import ModelSurgery
+from coordcore_train.objective.proof import prove_term
+from coordcore_train.run.built import of_plugin
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.proof import prove
 from coordcore_train.surgery.rows import LiveRows
 
+_STEPS = 1000  # of a run that counts epochs, for a look at weights that follow the steps
+
 
 def bind_for_training(model: nn.Module, plan: Plan, device: torch.device) -> None:
-    """`bind`, then set what the surgeries want trainable, and prove the model against the objective.
+    """`bind`, then set what the surgeries want trainable; prove the losses, and the model against the objective.
 
     device: where the model will train, which it may not have reached yet.
     Raises RunError. Warns where the proof is not whole.
@@ -28,6 +32,7 @@ def bind_for_training(model: nn.Module, plan: Plan, device: torch.device) -> Non
             stuck = [parameter for parameter in parameters if not parameter.requires_grad]
             if stuck:
                 raise RunError(f"{path}: {len(stuck)} parameters that it calls {tag!r} would not train; check [tuner]")
+    prove_losses(model, plan, device)
     reason = prove(model, named_surgeries(plan), plan.vocab, device=device)
     if reason is not None and plan.context.rank == 0:
         logging.getLogger(__name__).warning("the model was not proven against the objective: %s", reason)
@@ -41,6 +46,17 @@ def bind(model: nn.Module, plan: Plan) -> None:
             surgery.verify(model)
         except RuntimeError as error:
             raise RunError(f"{path} is not live: {error}") from error
+
+
+def prove_losses(model: nn.Module, plan: Plan, device: torch.device) -> None:
+    """Prove every loss term of the run on a sample. Raises RunError, with the section and its plugin."""
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    steps = plan.manifest.train.steps or _STEPS
+    for selected, terms in plan.terms:
+        with of_plugin(selected):
+            for term in terms:
+                name, size = selected.component.name, config.vocab_size
+                prove_term(name, term, plan.vocab, vocabulary_size=size, steps=steps, device=device)
 
 
 def named_surgeries(plan: Plan) -> dict[str, ModelSurgery]:
