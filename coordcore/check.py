@@ -34,6 +34,8 @@ def check(loaded: Loaded) -> list[Problem]:
     run, plugins = loaded.manifest, loaded.plugins
     problems = [*loaded.missing, *_capabilities(run, plugins), *_claims(run), *_evaluation(run)]
     problems += loaded.hooks.check(run)
+    if reason := plugins.engine_conflict:
+        problems.append(Problem(path="plugins.block", message=reason))
     for distribution, engine in plugins.engines():
         problems += asked(partial(map, engine.check, [run]), "", distribution, run)
     return in_order(loaded.document.placed(problem) for problem in problems)

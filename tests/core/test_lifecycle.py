@@ -212,7 +212,9 @@ class Crosses:
         raise LookupError("no table")
 
 
-@pytest.mark.parametrize(("config", "told"), [(LooksUp, "KeyError: 2"), (Exits, "SystemExit: 2"), (Crosses, "LookupError: no table")])
+@pytest.mark.parametrize(
+    ("config", "told"), [(LooksUp, "KeyError: 2"), (Exits, "SystemExit: 2"), (Crosses, "LookupError: no table")]
+)
 def test_a_validator_or_converter_that_raises_is_a_problem_of_its_section(
     config: type[Any], told: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -411,3 +413,20 @@ def test_two_engines_are_one_too_many() -> None:
         ValueError, match=r"^a and b both offer an engine; uninstall one or list it in \[plugins\] block$"
     ):
         _ = found(*entry_points).engine
+
+
+def test_two_engines_are_a_problem_of_every_manifest() -> None:
+    class Engine:
+        def check(self, run: Manifest) -> list[Problem]:
+            return []
+
+        notes = check
+
+    other = EntryPoint(distribution="other", plugin=offering(kinds.DATA, component("other")))
+    engines = [
+        EntryPoint(distribution=name, plugin=module(coordcore_engine=hookimpl(lambda: Engine()))) for name in ("a", "b")
+    ]
+
+    assert problems(FOREIGN, found(other, *engines)) == [
+        "m.toml: plugins.block: a and b both offer an engine; uninstall one or list it in [plugins] block"
+    ]

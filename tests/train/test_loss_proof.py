@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -42,8 +40,11 @@ def whole(seen: Any) -> Tensor:
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_right_term_passes_and_leaves_the_random_state_alone(scope: Scope) -> None:
     before = torch.random.get_rng_state()
-    prove(FunctionTerm(fn=plain, scope=scope, weigh=lambda targets: (targets.origin.object_size[:, 0] < 12).float())
-          if scope in ("coord", "box") else FunctionTerm(fn=plain, scope=scope))
+    prove(
+        FunctionTerm(fn=plain, scope=scope, weigh=lambda targets: (targets.origin.object_size[:, 0] < 12).float())
+        if scope in ("coord", "box")
+        else FunctionTerm(fn=plain, scope=scope)
+    )
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -190,13 +191,22 @@ STATED: dict[str, tuple[Any, str]] = {
     "no term": (3, r"a term must be a LossTerm, got 3 \(it has no scope, no weights"),
     "a class": (Loose, r"a term must be a LossTerm, got the class Loose \(call it\)"),
     "a list as scope": (Loose(scope=["coord"]), r"scope must be one of .*, got \['coord'\]"),
-    "a string as needs": (Loose(needs="full_lse"), r"needs must be a set of names \(full_lse, origin\), got 'full_lse'"),
+    "a string as needs": (
+        Loose(needs="full_lse"),
+        r"needs must be a set of names \(full_lse, origin\), got 'full_lse'",
+    ),
     "None as needs": (Loose(needs=None), r"needs must be a set of names .*, got None"),
     "unknown needs": (Loose(needs={"lse"}), r"a term of scope 'coord' may need full_lse, origin, got 'lse'"),
     "odd needs": (Loose(needs=[3]), r"a term of scope 'coord' may need full_lse, origin, got 3"),
     "weights in a list": (Loose(weights=["loss"]), r"weights must be a mapping of part to weight, got \['loss'\]"),
-    "a weight in words": (Loose(weights={"loss": "much"}), r"the weight of part 'loss' must be a finite number >= 0, got"),
-    "a weight below 0": (Loose(weights={"loss": -1}), r"the weight of part 'loss' must be a finite number >= 0, got -1"),
+    "a weight in words": (
+        Loose(weights={"loss": "much"}),
+        r"the weight of part 'loss' must be a finite number >= 0, got",
+    ),
+    "a weight below 0": (
+        Loose(weights={"loss": -1}),
+        r"the weight of part 'loss' must be a finite number >= 0, got -1",
+    ),
     "no function": (Loose(position_weights=[1.0]), r"position_weights must be a function or None, got \[1\.0\]"),
 }
 
@@ -210,8 +220,14 @@ def test_what_a_term_states_wrongly_is_refused(term: Any, message: str) -> None:
 RETURNED: dict[str, tuple[Loose, str]] = {
     "None": (Loose(call=lambda seen: None), "the term must return a mapping of part to .* losses, got NoneType"),
     "a tensor": (Loose(call=plain), "the term must return a mapping of part to .* losses, got Tensor"),
-    "other parts": (Loose(call=lambda seen: {3: plain(seen)}), r"weights name the parts \['loss'\], but it returned \['3'\]"),
-    "weights of None": (Loose(position_weights=lambda targets: None), "position_weights must return a mapping .* got None"),
+    "other parts": (
+        Loose(call=lambda seen: {3: plain(seen)}),
+        r"weights name the parts \['loss'\], but it returned \['3'\]",
+    ),
+    "weights of None": (
+        Loose(position_weights=lambda targets: None),
+        "position_weights must return a mapping .* got None",
+    ),
     "weights in a list": (
         Loose(position_weights=lambda targets: {"loss": [1.0]}),
         r"position_weights must give part 'loss' one finite number .* as a tensor; got \[1\.0\]",

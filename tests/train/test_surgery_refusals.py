@@ -44,16 +44,34 @@ def model_of(base: Path) -> Any:
 
 WHERE = "row_offset: the rows for the output head"
 GIVEN: dict[str, tuple[Callable[[AddedRows], Any], str]] = {
-    "int32 ids": (lambda added: attrs.evolve(added, ids=added.ids.int()), r"ids must be int64, got torch\.int32; make it"),
-    "float64 ids": (lambda added: attrs.evolve(added, ids=added.ids.double()), r"ids must be int64, got torch\.float64"),
+    "int32 ids": (
+        lambda added: attrs.evolve(added, ids=added.ids.int()),
+        r"ids must be int64, got torch\.int32; make it",
+    ),
+    "float64 ids": (
+        lambda added: attrs.evolve(added, ids=added.ids.double()),
+        r"ids must be int64, got torch\.float64",
+    ),
     "bool ids": (lambda added: attrs.evolve(added, ids=added.ids > 3), r"ids must be int64, got torch\.bool"),
     "ids in a list": (lambda added: attrs.evolve(added, ids=added.ids.tolist()), "ids must be a tensor, got list"),
-    "ids in a table": (lambda added: attrs.evolve(added, ids=added.ids[None]), r"ids must have one dimension, .* \(1, 1000\)"),
+    "ids in a table": (
+        lambda added: attrs.evolve(added, ids=added.ids[None]),
+        r"ids must have one dimension, .* \(1, 1000\)",
+    ),
     "rows in a list": (lambda added: attrs.evolve(added, rows=[1.0]), "rows must be a tensor, got list"),
-    "rows of integers": (lambda added: attrs.evolve(added, rows=added.rows.long()), r"rows must be floating-point, got"),
-    "rows elsewhere": (lambda added: attrs.evolve(added, rows=added.rows.to("meta")), "rows are on meta, the matrix on cpu"),
+    "rows of integers": (
+        lambda added: attrs.evolve(added, rows=added.rows.long()),
+        r"rows must be floating-point, got",
+    ),
+    "rows elsewhere": (
+        lambda added: attrs.evolve(added, rows=added.rows.to("meta")),
+        "rows are on meta, the matrix on cpu",
+    ),
     "too few rows": (lambda added: attrs.evolve(added, rows=added.rows[1:]), "a row for each id"),
-    "a pair": (lambda added: (added.ids, added.rows), r"must be coordcore\.protocols\.AddedRows\(ids=\.\.\., .* got tuple"),
+    "a pair": (
+        lambda added: (added.ids, added.rows),
+        r"must be coordcore\.protocols\.AddedRows\(ids=\.\.\., .* got tuple",
+    ),
 }
 
 
@@ -73,7 +91,9 @@ def test_rows_that_cannot_be_had_are_told(coord_base: Path) -> None:
 @pytest.mark.parametrize("made", [None, torch.ones(2), {"rows": 1}, nn.Linear])
 def test_what_is_no_module_is_refused(made: Any, coord_base: Path) -> None:
     surgery = type("NoModule", (FakeRows,), {"module": lambda self, facts: made})()
-    with pytest.raises(InputError, match=rf"^row_offset: module must give a torch\.nn\.Module, got {type(made).__name__}$"):
+    with pytest.raises(
+        InputError, match=rf"^row_offset: module must give a torch\.nn\.Module, got {type(made).__name__}$"
+    ):
         LiveRows(surgery).install(model_of(coord_base), read_vocab(coord_base))
 
 
@@ -108,7 +128,9 @@ def with_builds(manifest: Manifest, kind: kinds.Kind, *builds: Callable[[Any, An
     """The manifest with a component of `kind` for each of `builds`, of the distribution "strange"."""
     [first, *_] = manifest.of(kind)
     components = [
-        attrs.evolve(first, distribution="strange", component=attrs.evolve(first.component, name=f"mine_{i}", build=build))
+        attrs.evolve(
+            first, distribution="strange", component=attrs.evolve(first.component, name=f"mine_{i}", build=build)
+        )
         for i, build in enumerate(builds)
     ]
     others = [selected for selected in manifest.selected if selected.kind != kind]
@@ -120,7 +142,9 @@ def manifest_of(folder: Path, base: Path) -> Manifest:
 
 
 def test_what_cannot_be_installed_is_told_with_section_and_plugin(coord_base: Path, tmp_path: Path) -> None:
-    run = with_builds(manifest_of(tmp_path, coord_base), kinds.SURGERY, lambda _config, _context: FakeRows(name="model"))
+    run = with_builds(
+        manifest_of(tmp_path, coord_base), kinds.SURGERY, lambda _config, _context: FakeRows(name="model")
+    )
     model = model_of(coord_base)
 
     class Processor:
@@ -174,7 +198,9 @@ def test_a_data_builder_is_looked_at_too(coord_base: Path, tmp_path: Path) -> No
 
 def test_what_a_build_raises_is_told(coord_base: Path, tmp_path: Path) -> None:
     run = with_builds(manifest_of(tmp_path, coord_base), kinds.LOSS, lambda _config, _context: {}["x"])
-    with pytest.raises(RunError, match=r"^loss\.mine_0: build of plugin strange raised KeyError: 'x'; tell its authors$"):
+    with pytest.raises(
+        RunError, match=r"^loss\.mine_0: build of plugin strange raised KeyError: 'x'; tell its authors$"
+    ):
         plan_of(run, tmp_path, coord_base)
 
 

@@ -197,7 +197,7 @@ def _require_positions(
     if parts:
         raise RunError(
             f"loss.{owner}: position_weights gives {parts[0].name.removeprefix(f'{owner}/')!r} the weight 0 at every "
-            f"position of a sample (objects of {_SIDES[0]} to {_SIDES[-1]} pixels in images of known and unknown size), "
+            f"position of a sample (objects of {_SIDES[0]} to {_SIDES[-1]} pixels, in images of any size), "
             "so it would train nothing; weigh some position, or give the part weight 0"
         )
 
@@ -213,7 +213,7 @@ def _words(vocab: CoordVocab | None, size: int) -> Tensor:
 
 def _sample(words: Tensor, vocab: CoordVocab | None) -> dict[str, Tensor]:
     """The targets of three examples: words, and boxes between them where there are coord tokens."""
-    rows = []
+    rows, ids = [], () if vocab is None else vocab.ids
     for image, some in zip(_IMAGES, words.tensor_split(len(_IMAGES)), strict=True):
         width, height = image if image[0] == image[0] else _IMAGES[1]
         objects = [(side, min(side, height)) for side in (_SIDES if image is _IMAGES[0] else _SIDES[2:9:5])]
@@ -224,7 +224,7 @@ def _sample(words: Tensor, vocab: CoordVocab | None) -> dict[str, Tensor]:
             known = (wide, high) if image[0] == image[0] else (torch.nan, torch.nan)
             for corner, share in enumerate(corners):
                 value = min(share * 999, 999.0)
-                columns.append((vocab.ids[round(value)], value, corner, *known))
+                columns.append((ids[round(value)], value, corner, *known))
         rows.append((image, columns))
     length = 1 + max(len(columns) for _, columns in rows)
     labels, corners_ = torch.full((len(rows), length), -100), torch.full((len(rows), length), -1)

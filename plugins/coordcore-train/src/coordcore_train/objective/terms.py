@@ -80,7 +80,9 @@ def position_weights(owner: str, term: LossTerm, seen: Targets) -> dict[str, Ten
     count = len(seen.bins)
     for name, weights in given.items():
         _require_weights(owner, term, name, weights, count)
-    return {name: weights.float() for name, weights in {**dict.fromkeys(term.weights, torch.ones(count)), **given}.items()}
+    return {
+        name: weights.float() for name, weights in {**dict.fromkeys(term.weights, torch.ones(count)), **given}.items()
+    }
 
 
 def _require_weights(owner: str, term: LossTerm, name: Any, weights: Any, count: int) -> None:
@@ -89,7 +91,9 @@ def _require_weights(owner: str, term: LossTerm, name: Any, weights: Any, count:
         raise RunError(
             f"loss.{owner}: position_weights names a part {name!r}; the term's parts are {', '.join(term.weights)}"
         )
-    must = f"loss.{owner}: position_weights must give part {name!r} one finite number >= 0 per position, shape ({count},)"
+    must = (
+        f"loss.{owner}: position_weights must give part {name!r} one finite number >= 0 per position, shape ({count},)"
+    )
     if not isinstance(weights, Tensor) or weights.is_complex():
         raise RunError(f"{must}, as a tensor; got {weights!r}")
     if weights.shape != (count,) or not bool(weights.isfinite().all()) or bool((weights < 0).any()):

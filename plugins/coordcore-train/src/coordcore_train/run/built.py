@@ -52,7 +52,8 @@ def _fault(kind: Kind, built: Any) -> str:
     for item in built if several else [built]:
         lacking = [_lacking(getattr(protocols, form), item) for form in forms if hasattr(protocols, form)]
         if lacking and all(lacking):
-            return f"returned {' '.join(show(item).split())}, which is no {' and no '.join(forms)}: it has no {', no '.join(lacking[0])}"
+            what = " ".join(show(item).split())
+            return f"returned {what}, which is no {' and no '.join(forms)}: it has no {', no '.join(lacking[0])}"
     return ""
 
 

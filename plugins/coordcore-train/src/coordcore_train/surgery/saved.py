@@ -19,8 +19,8 @@ from coordcore_train.run.plan import Plan
 def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
     """Install the surgeries into a freshly loaded model, and load what `folder` saved of them.
 
-    Raises InputError when the coord ids do not fit the embedding matrix or `config.vocab_size`; InputError and RunError,
-    with the section and its plugin, when a surgery cannot be installed.
+    Raises InputError when the coord ids do not fit the embedding matrix or `config.vocab_size`; InputError and
+    RunError, with the section and its plugin, when a surgery cannot be installed.
     """
     if plan.vocab is not None:
         rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
