@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coordcore.errors import InputError, RunError
 from coordcore.manifest import load
+from coordcore_train.run import launch
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.quiet import quiet
 from coordcore_train.run.session import train
@@ -21,6 +22,9 @@ def main() -> int:
     except (InputError, RunError) as error:
         print(f"coordcore: {error}", file=sys.stderr)
         return 1
+    # gloo's threads abort a process that ends while they still hold the tensors of the last exchange.
+    launch.barrier()
+    launch.stop_process_group()
     return 0
 
 
