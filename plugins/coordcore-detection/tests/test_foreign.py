@@ -55,6 +55,7 @@ def batch(content: str | None, **more: Any) -> dict[str, Any]:
         {"image": "a.png", "response": f"```json\n{QWEN}\n```"},
         {"image": "a.png", "answer": QWEN},
         {"image": "a.png", "text": f"Here: {QWEN}"},
+        {"image": "a.png", "text": f"<think>Is it {QWEN.replace('100', '300')}?</think>{QWEN}"},
         {"image": "a.png", "predict": QWEN, "label": "x"},
         {"image": "a.png", "answer": "what should be said", "response": QWEN},
         {"images": ["a.png"], "prediction": json.loads(QWEN)},
@@ -63,6 +64,7 @@ def batch(content: str | None, **more: Any) -> dict[str, Any]:
         {"file_name": "a.png", "output": [QWEN]},
         {"id": "a.png", "choices": [{"text": QWEN}]},
         batch(QWEN),
+        {"image": "a.png", "answer": '[{"bbox_2d": ["100", "100", "500", "500"], "label": "helmet"}]'},
         {"image": "./a.png", "response": QWEN.replace("100", "100.0")},
         {"image": "/data/val/a.png", "response": QWEN},
         {"image": "C:\\data\\a.png", "response": QWEN},
@@ -196,6 +198,16 @@ def test_a_name_that_two_images_have_is_refused() -> None:
 def test_ids_are_joined_as_text(given: Any, known: Any) -> None:
     found = measured([{"image_id": given, "answer": TOKENS}], truth=[record("猫/ß.png", image_id=known)])
     assert found["metrics"]["AP50"] == 1.0
+
+
+def test_accents_are_the_same_however_they_are_written() -> None:
+    found = measured([{"image": "/x/e\u0301.png", "answer": TOKENS}], truth=[record("\u00e9.png")])
+    assert found["metrics"]["AP50"] == 1.0
+
+
+def test_an_answer_without_boxes_is_shown_as_it_is() -> None:
+    found = measured([{"image": "a.png", "answer": "none in [1, 2, 3, 4]"}], "--numbers", "pixel")
+    assert 'the answer begins "none in [1, 2, 3, 4]"' in found["notes"][0]
 
 
 def test_an_array_and_a_packed_file_are_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -80,8 +81,9 @@ def _text(number: Id) -> str:
 
 
 def _parts(path: str) -> Parts:
-    found = [part for part in path.removeprefix("file://").replace("\\", "/").split("/") if part not in ("", ".")]
-    return tuple(found) or (path,)
+    """The folders and the file of a path, in whatever form its accents are written."""
+    plain = unicodedata.normalize("NFC", path.removeprefix("file://").replace("\\", "/"))
+    return tuple(part for part in plain.split("/") if part not in ("", ".")) or (path,)
 
 
 def _stem(name: str) -> str:

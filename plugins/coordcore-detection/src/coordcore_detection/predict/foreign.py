@@ -24,7 +24,12 @@ NUMBERS = ("pixel", "norm1", *QUANTISATIONS)
 """What numbers in answers can be: pixels of the upright image, fractions of it, or by a quantisation's name."""
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_LIST = re.compile(rf"\[\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{3,}}\s*\]")
+_THOUGHT = "</think>"
+"""Before it stand drafts of the answer."""
+
+_ITEM = rf'\s*"?{_NUMBER}"?\s*'
+_LIST = re.compile(rf"(?<=[:\[])(\s*\[){_ITEM}(?:,{_ITEM}){{3,}}\]")
+"""Four numbers or more as the value of a key, or in a list that is one."""
 
 
 def header(path: Path, numbers: str | None) -> Header:
@@ -74,7 +79,7 @@ def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | N
 def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[list[Box], list[Unread]]:
     if given.text is None:
         return [], [Unread(at="", reason=given.missing)]
-    text, values = _with_tokens(given.text)
+    text, values = _with_tokens(given.text.rpartition(_THOUGHT)[2])
     answer = parse_answer(text)
     unread = list(answer.unread)
     boxes: list[Box] = []
@@ -107,7 +112,7 @@ def _with_tokens(text: str) -> tuple[str, dict[int, float]]:
         written = [float(one) for one in re.findall(_NUMBER, found[0])]
         if len(written) > NUM_BINS or not all(map(math.isfinite, written)):
             continue
-        parts.append(text[end : found.start()] + "[")
+        parts.append(text[end : found.start()] + found[1])
         length += len(parts[-1])
         for index, value in enumerate(written):
             values[length] = value
