@@ -78,6 +78,14 @@ def clean_path(raw: str) -> str:
     return path
 
 
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, also of a path that no system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL or half a character in it
+        return False
+
+
 def read_bytes(path: Path) -> bytes:
     """What a file holds, unpacked if it is a gzip file. Raises UnreadableError."""
     try:
@@ -113,6 +121,18 @@ def structure(data: Any, kind: Any) -> Any:
         raise UnreadableError(reword(error)) from error
     except UnicodeEncodeError as error:
         raise UnreadableError("text that is no valid Unicode") from error
+
+
+def loose_structure(data: Any, kind: Any) -> Any:
+    """As `structure`, but numbers may be written as text."""
+    try:
+        return structure(data, kind)
+    except UnreadableError:
+        try:
+            return msgspec.convert(data, kind, strict=False)
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            pass  # the stricter error says more
+        raise
 
 
 def reword(error: msgspec.MsgspecError) -> str:
