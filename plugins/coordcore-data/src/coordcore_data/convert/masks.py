@@ -7,7 +7,7 @@ sixth bit for "more follows"; from the fourth run on, less the run two before (c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from coordcore_data.convert.core import Box
 
@@ -37,7 +37,7 @@ def mask_box(mask: dict[str, Any]) -> Box | None:
     return (min(columns), min(rows), max(columns) + 1, max(rows) + 1) if columns else None
 
 
-def _are_whole(values: Any) -> bool:
+def _are_whole(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 

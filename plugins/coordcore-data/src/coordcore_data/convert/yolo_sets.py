@@ -98,11 +98,11 @@ def read_yaml(source: Path) -> dict[str, Any]:
 def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[Pair]:
     """The images of all splits; a split without any is said. Raises InputError when there is no image at all."""
     roots = _roots(source, content.get("path") or "")
-    aliases = {"val": ("val", "validation", "valid")}
     pairs: list[Pair] = []
     missing: list[str] = []
     for split in ("train", "val", "test"):
-        places = next((content[key] for key in aliases.get(split, (split,)) if content.get(key)), [])
+        names = ("val", "validation", "valid") if split == "val" else (split,)
+        places: Any = next((content[name] for name in names if content.get(name)), [])
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str):
                 raise InputError(f"{source}: {split}: needs a folder or a list of them")
