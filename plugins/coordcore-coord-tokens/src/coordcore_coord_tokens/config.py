@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import and_, gt, min_len, optional
+from attrs.validators import and_, gt, le, min_len, optional
 
 from coordcore import option
 
@@ -58,7 +58,7 @@ class CoordJsonlConfig:
     )
     max_objects: int | None = option(
         default=None,
-        validator=optional(gt(0)),
+        validator=optional(and_(gt(0), le(10**9))),
         help="longest answer, in objects; the rest is left out, so the model learns to stop there",
     )
     prompt: str | None = option(
@@ -71,7 +71,9 @@ class CoordJsonlConfig:
         validator=optional(and_(min_len(1), _is_plain_text)),
         help="system message; the template's when absent",
     )
-    limit: int | None = option(default=None, validator=optional(gt(0)), help="use only the first records of each file")
+    limit: int | None = option(
+        default=None, validator=optional(and_(gt(0), le(10**12))), help="use only the first records of each file"
+    )
     validate: bool = option(
         default=True,
         help="read every record and look for its image before training; false leaves that to the first use of each",
