@@ -49,24 +49,39 @@ def test_two_ranks_say_wrong_input_once(tmp_path: Path, capfd: pytest.CaptureFix
     assert "Traceback" not in capfd.readouterr().err
 
 
-RANKS = """
-import sys, time
-print("up", flush=True)
-time.sleep(100)
+INTERRUPTED = """
+import subprocess, sys
+from pathlib import Path
+from coordcore.manifest.sections import Launch, Train
+from coordcore_train.run import launch
+
+started = subprocess.Popen
+
+def popen(command, **settings):
+    made = started([*command[:command.index("coordcore_train.run.worker") - 1], sys.argv[1]], **settings)
+    print("started", flush=True)
+    return made
+
+subprocess.Popen = popen
+try:
+    launch.torchrun(Path("x"), Launch(nproc_per_node=2), Train())
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
-def test_an_interrupt_leaves_no_traceback(tmp_path: Path) -> None:
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        RANKS.replace("import sys", "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)\nimport sys")
-    )
-    command = [sys.executable, "-m", "coordcore_train.run.torchrun", "--nproc_per_node=2", "--standalone", str(script)]
+@pytest.mark.parametrize("moment", ["started", "up"])
+def test_an_interrupt_from_the_terminal_leaves_no_traceback(tmp_path: Path, moment: str) -> None:
+    """Ctrl-C reaches every process of the group, whichever of them are starting just then."""
+    ranks = tmp_path / "ranks.py"
+    ranks.write_text('import time\nprint("up", flush=True)\ntime.sleep(100)\n')
+    command = [sys.executable, "-c", INTERRUPTED, str(ranks)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
+        while process.stdout.readline() != f"{moment}\n":
+            assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate()
 

@@ -21,7 +21,7 @@ def test_a_rank_leaves_the_group_before_it_ends(monkeypatch: pytest.MonkeyPatch,
         dist.all_reduce(torch.ones(1))
 
     monkeypatch.setattr(sys, "argv", ["worker", str(tmp_path)])
-    monkeypatch.setattr("coordcore.manifest.load", lambda manifest: None)
-    monkeypatch.setattr("coordcore_train.run.session.train", train)
+    monkeypatch.setattr(worker, "load", lambda manifest: None)
+    monkeypatch.setattr(worker, "train", train)
 
     assert (worker.main(), dist.is_initialized()) == (0, False)

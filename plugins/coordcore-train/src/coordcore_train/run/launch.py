@@ -97,14 +97,20 @@ def torchrun(run_dir: Path, launch: Launch, train: Train) -> None:
 
 def _watched(command: list[str], environment: dict[str, str]) -> int:
     """The exit code of torchrun, to which the signals that this process gets are passed on."""
-    process = subprocess.Popen(command, env=environment)
+    # Ctrl-C goes to every process of a terminal, and Python prints a traceback even while it starts: only this one
+    # listens, and ends the others. What is blocked here is blocked in all that is started from here.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process = subprocess.Popen(command, env=environment)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     # A scheduler ends a job with SIGTERM: pass it on, or the ranks would live on without us.
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         return process.wait()
     except BaseException:
         # torchrun forwards the signal to its ranks and waits for them.
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
         raise
 

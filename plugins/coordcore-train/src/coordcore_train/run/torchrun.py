@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 
 _LOGGERS = ("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher")
@@ -15,12 +14,11 @@ _LOGGERS = ("torch.distributed.elastic", "torch.distributed.run", "torch.distrib
 
 def main() -> int:
     """Start and watch the ranks of this node. Exit 1 when one fails, 128 + the signal when this process gets one."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # until torch's handlers stand there is nothing to end but this process
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
+
+    from coordcore_train.run import failures
 
     if not os.environ.get("COORDCORE_VERBOSE"):
         for name in _LOGGERS:
@@ -31,7 +29,7 @@ def main() -> int:
         return 128 + error.sigval
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
-            if failure.exitcode < 0:  # it could not say anything itself
+            if failure.exitcode < 0 and not failures.others():  # it could not say anything itself
                 print(f"coordcore: rank {rank} was ended by {failure.signal_name()}", file=sys.stderr)
         return 1
     return 0

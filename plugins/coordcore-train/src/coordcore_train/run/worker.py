@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
+
+from coordcore.errors import InputError, RunError
+from coordcore.manifest import load
+from coordcore_train.run import failures, launch
+from coordcore_train.run.folder import RunDir
+from coordcore_train.run.quiet import quiet
+from coordcore_train.run.session import train
 
 
 def main() -> int:
     """Train the prepared run; for what the user can read: leave it to the process that started torchrun, and exit 1."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever started the ranks says that they were interrupted
-    from coordcore.errors import InputError, RunError
-    from coordcore.manifest import load
-    from coordcore_train.run import failures, launch
-    from coordcore_train.run.folder import RunDir
-    from coordcore_train.run.quiet import quiet
-    from coordcore_train.run.session import train
-
     quiet()
     folder = RunDir(Path(sys.argv[1]))
     try:

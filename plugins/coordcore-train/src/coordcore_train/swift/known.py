@@ -165,7 +165,7 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
 
 
 def optimizer_names() -> list[str]:
-    """The names that `optim` of transformers takes, read from its source: importing takes seconds. Empty where unknown."""
+    """What transformers takes for `optim`, from its source: importing it takes seconds. Empty where unknown."""
     spec = find_spec("transformers")
     file = Path(spec.origin).with_name("training_args.py") if spec is not None and spec.origin else None
     if file is None or not file.is_file():
