@@ -11,6 +11,7 @@ from coordcore.errors import InputError
 from coordcore.protocols import AddedRows
 
 Role = Literal["embedding", "head"]
+ROLES: tuple[Role, ...] = ("embedding", "head")
 
 _NAMES = {"embedding": "the input embedding", "head": "the output head"}
 
