@@ -1,4 +1,4 @@
-"""Several PEFT adapters, each with offsets of its own: the offsets go with the adapter's other weights, or it is said."""
+"""Several PEFT adapters, each with offsets of its own, which go with the adapter's other weights."""
 
 from __future__ import annotations
 

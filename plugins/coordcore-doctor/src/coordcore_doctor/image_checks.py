@@ -85,6 +85,6 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
     yield warning(
         name,
         f"{share(len(differ), len(pairs), 'images')} have another size for coordcore predict and servers: {sizes}",
-        f"serve the merged model (output.merge = true), or set size to {json.dumps(trained_size)} in the image processor "
-        "of the base (preprocessor_config.json, or processor_config.json), as ms-swift trains",
+        f"serve the merged model (output.merge = true), or set size to {json.dumps(trained_size)} in the image "
+        "processor of the base (preprocessor_config.json, or processor_config.json), as ms-swift trains",
     )

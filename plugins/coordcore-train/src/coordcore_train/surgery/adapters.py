@@ -38,7 +38,7 @@ def copies_by_sample(wrapper: Any) -> list[tuple[list[int], nn.Module]] | None:
             return [
                 (
                     [sample for sample, other in enumerate(names) if other == name],
-                    copies[name] if name in copies else wrapper.original_module,
+                    copies[name] if name in copies else wrapper.original_module,  # noqa: SIM401 - no mapping
                 )
                 for name in dict.fromkeys(names)
             ]
