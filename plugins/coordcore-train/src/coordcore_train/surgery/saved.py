@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore_train.run.plan import Plan
+from coordcore_train.surgery.saving import guard_saving
 
 _WEIGHTS = ("*.safetensors", "adapter_model*.bin", "pytorch_model*.bin")
 """Files of weights, as transformers and PEFT name them."""
@@ -35,6 +36,8 @@ def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
             )
     for surgery in plan.surgeries:
         surgery.install(model, plan.vocab)
+        for name in surgery.modules_to_save:
+            guard_saving(model, name)
     load_saved_modules(model, plan.modules_to_save, folder)
 
 

@@ -33,7 +33,7 @@ _AS_IT_IS = "_coordcore_saves_as_it_is"
 
 
 def guard_saving(base: Any, name: str) -> None:
-    """Guard what is saved of the transformers model `base`, in which the surgery `name` is installed. Idempotent."""
+    """Guard what is saved of the transformers model `base`, in which a surgery's module `name` is. Idempotent."""
     names = base.__dict__.setdefault(INSTALLED, [])
     if name not in names:
         names.append(name)
@@ -155,6 +155,15 @@ class _SaveMerged:
         if _AS_IT_IS in model.__dict__:
             return save(model, save_directory, *args, **kwargs)
         names = ", ".join(model.__dict__[INSTALLED])
+        surgeries = surgeries_in(model)
+        others = {name for name in model.__dict__[INSTALLED] if name in model._modules} - {
+            one.name for one in surgeries
+        }
+        if others:
+            raise RuntimeError(
+                f"{save_directory}: {', '.join(sorted(others))} is still in the model, and whoever loads the weights would "
+                "not have it; call the surgery's merge(model), or write the model with coordcore merge RUN --output DIR"
+            )
         if kwargs.get("state_dict") is not None:
             raise RuntimeError(
                 f"{save_directory}: these weights were gathered without the rows of {names}, and whoever loads them "
@@ -165,7 +174,7 @@ class _SaveMerged:
                 f"{save_directory}: embedding or head is offloaded, so that the rows of {names} cannot be added; load "
                 "the model whole (device_map='cpu') and save again"
             )
-        with _merged(model, surgeries_in(model)):
+        with _merged(model, surgeries):
             return save(model, save_directory, *args, **kwargs)
 
 
@@ -190,7 +199,9 @@ def _save_adapter(
         if adapter not in with_rows:
             method(model, save_directory, safe_serialization, [adapter], **kwargs)
             continue
-        guarded = {"state_dict": _guarded(model, kwargs.get("state_dict")), "save_embedding_layers": True}
+        guarded: dict[str, Any] = {}
+        if surgeries_in(model):  # those of the free form say nothing of rows
+            guarded = {"state_dict": _guarded(model, kwargs.get("state_dict")), "save_embedding_layers": True}
         method(model, save_directory, safe_serialization, [adapter], **{**kwargs, **guarded})
         folder = Path(save_directory) if adapter == "default" else Path(save_directory) / adapter
         if kwargs.get("is_main_process", True):
