@@ -161,8 +161,8 @@ class _SaveMerged:
         }
         if others:
             raise RuntimeError(
-                f"{save_directory}: {', '.join(sorted(others))} is still in the model, and whoever loads the weights would "
-                "not have it; call the surgery's merge(model), or write the model with coordcore merge RUN --output DIR"
+                f"{save_directory}: {', '.join(sorted(others))} is still in the model, and whoever loads the weights "
+                "would not have it; call the surgery's merge(model) first, or use coordcore merge RUN --output DIR"
             )
         if kwargs.get("state_dict") is not None:
             raise RuntimeError(
@@ -190,7 +190,8 @@ def _save_adapter(
     **kwargs: Any,
 ) -> None:
     """Save a `PeftModel` so that no loader can drop the rows and go on."""
-    wrappers = wrappers_in(model.get_base_model())
+    base = model.get_base_model()
+    wrappers = wrappers_in(base)
     if not wrappers:
         method(model, save_directory, safe_serialization, selected_adapters, **kwargs)
         return
@@ -200,7 +201,7 @@ def _save_adapter(
             method(model, save_directory, safe_serialization, [adapter], **kwargs)
             continue
         guarded: dict[str, Any] = {}
-        if surgeries_in(model):  # those of the free form say nothing of rows
+        if surgeries_in(base):  # those of the free form say nothing of rows
             guarded = {"state_dict": _guarded(model, kwargs.get("state_dict")), "save_embedding_layers": True}
         method(model, save_directory, safe_serialization, [adapter], **{**kwargs, **guarded})
         folder = Path(save_directory) if adapter == "default" else Path(save_directory) / adapter
