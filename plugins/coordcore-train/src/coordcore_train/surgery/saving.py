@@ -233,14 +233,13 @@ def _path(base: nn.Module, wanted: nn.Module) -> str:
 
 
 def _ids(base: Any) -> Tensor:
-    """The ids of the rows of every surgery, for the embedding and for the head."""
-    return torch.cat(
-        [
-            added.ids.cpu()
-            for surgery in surgeries_in(base)
-            for added in rows_by_role(surgery, live_module(base, surgery.name)).values()
-        ]
-    )
+    """The ids of the rows of every surgery, for the embedding and for the head; none of those of the free form."""
+    ids = [
+        added.ids.cpu()
+        for surgery in surgeries_in(base)
+        for added in rows_by_role(surgery, live_module(base, surgery.name)).values()
+    ]
+    return torch.cat(ids) if ids else torch.empty(0, dtype=torch.int64)
 
 
 def _load(base: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
@@ -254,7 +253,7 @@ def _load(base: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
         return
     if state[key].dtype == torch.int64:
         saved, live = state.pop(key), _ids(base)
-        if not torch.equal(saved.cpu(), live):
+        if len(live) and not torch.equal(saved.cpu(), live):
             raise InputError(
                 f"the adapter's rows belong to the token ids {_span(saved)}, the model's to {_span(live)}; load the "
                 "adapter onto the base it was trained on"
