@@ -89,7 +89,7 @@ def merge_rows(model: nn.Module, surgery: RowSurgery) -> None:
 
 def _require_unwrapped(base: Any, surgery: RowSurgery) -> nn.Module:
     module = live_module(base, surgery.name)
-    if base._modules[surgery.name] is not module:
+    if hasattr(base._modules[surgery.name], "original_module"):
         raise RuntimeError(
             f"{surgery.name} is still wrapped by PEFT; call merge_and_unload() and merge the model it returns"
         )
@@ -229,7 +229,8 @@ def is_guard(dtype: str) -> bool:
 
 
 def _path(base: nn.Module, wanted: nn.Module) -> str:
-    return next(path for path, module in base.named_modules() if module is wanted)
+    found: str = next(path for path, module in base.named_modules() if module is wanted)
+    return found
 
 
 def _ids(base: Any) -> Tensor:
