@@ -13,6 +13,7 @@ import attrs
 
 from coordcore.errors import InputError
 from coordcore.files import write_whole
+from coordcore_train.checkpoint.image_size import ImageTokens
 from coordcore_train.run.content import Content, changed
 
 MANIFEST = "manifest.resolved.toml"
@@ -66,6 +67,11 @@ class RunDir:
     def write_state(self, **changes: object) -> None:
         """Update `state.json`, whole or not at all."""
         write_whole(self.path / STATE, json.dumps({**self.state(), **changes}, indent=2) + "\n")
+
+    def image_tokens(self) -> ImageTokens:
+        """The limits to which training brought images; the usual ones where the run has not written them down."""
+        found = self.state().get("image_tokens")
+        return ImageTokens(**found) if isinstance(found, dict) else ImageTokens()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
