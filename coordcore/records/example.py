@@ -11,7 +11,6 @@ import attrs
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
 
-
 _WITHOUT_SOURCE = "an example without a source"
 
 
