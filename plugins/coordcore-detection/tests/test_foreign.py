@@ -302,3 +302,10 @@ def test_long_names_are_cut_in_notes_and_refusals() -> None:
 def test_what_is_no_json_is_not_taken_for_predictions(content: bytes) -> None:
     assert "is no" in (told := run(content, "--numbers", "pixel").stderr)
     assert "says itself" not in told
+
+
+def test_objects_with_a_text_are_no_completions() -> None:
+    found = measured(
+        [{"image": "a.png", "answer": [{"bbox_2d": TRUE, "label": "helmet", "text": "PPE"}]}], "--numbers", "pixel"
+    )
+    assert found["metrics"]["AP50"] == 1.0

@@ -22,6 +22,8 @@ ANSWERS = ("response", "predict", "prediction", "generated_text", "outputs", "ou
 IMAGES = ("image", "images", "image_path", "img_path", "path", "file_name", "filename")
 IDS = ("image_id", "id", "custom_id", "question_id")
 
+_GEOMETRIES = ("bbox_2d", "bbox", "box_2d", "poly")
+
 _PREDICTIONS = b'{"predictions":'
 
 
@@ -164,7 +166,9 @@ def _joined(content: Any) -> Any:
 
 def _is_sample(value: Any) -> bool:
     """Whether something is one of several answers that a model was asked for, and no object of an answer."""
-    return isinstance(value, str) or (isinstance(value, dict) and ("text" in value or "message" in value))
+    if isinstance(value, dict):
+        return ("text" in value or "message" in value) and not any(key in value for key in _GEOMETRIES)
+    return isinstance(value, str)
 
 
 def _sample(value: Any) -> tuple[Any, bool]:
