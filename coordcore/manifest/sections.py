@@ -184,7 +184,7 @@ class Manifest:
         """Capability -> the dotted paths of the selected components that provide it."""
         found: dict[str, tuple[str, ...]] = {}
         for selected in self.selected:
-            for capability in selected.component.provides(selected.config):
+            for capability in selected.provides:
                 found[capability] = (*found.get(capability, ()), selected.path)
         return found
 

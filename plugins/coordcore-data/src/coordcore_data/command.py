@@ -223,7 +223,8 @@ def check(
 ) -> None:
     """Look for wrong conventions in RECORDS: statistics, one line per suspicion, and boxes drawn on the images.
 
-    With --image-root the sizes in the records are compared with the image files. Suspicions do not change the exit code.
+    With --image-root the sizes in the records are compared with the image files. Suspicions do not change the exit
+    code.
     """
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention

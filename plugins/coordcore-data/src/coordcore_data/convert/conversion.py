@@ -244,7 +244,7 @@ def _known_splits(conversion: Conversion) -> list[str | None]:
 
 def _writers(conversion: Conversion, account: Account) -> Any:
     """What makes the writer of one open file."""
-    from coordcore_data.convert.coco import read_categories
+    from coordcore_data.convert.coco_file import read_categories
     from coordcore_data.convert.write import CocoWriter, RecordWriter
 
     if conversion.to == "coco":

@@ -40,7 +40,7 @@ class _Bounded(io.RawIOBase):
     def __init__(self, path: Path, limit: int) -> None:
         self._path = path
         self._left = limit
-        self._file = gzip.open(path)
+        self._file = gzip.open(path)  # noqa: SIM115 - closed with this
 
     def readable(self) -> bool:
         return True

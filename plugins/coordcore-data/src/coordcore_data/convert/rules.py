@@ -85,9 +85,7 @@ def apply_rules(images: Iterable[SourceImage], rules: Rules, account: Account) -
         yield final
 
 
-def _final_image(
-    image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account
-) -> FinalImage | None:
+def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account) -> FinalImage | None:
     count = len(image.shapes)
     if not _is_text(image.file):
         account.drop_image("no file name, or one that is no valid Unicode", repr(image.file), objects=count)

@@ -9,7 +9,9 @@ import attrs
 
 from coordcore_data.convert.core import Account, SourceImage
 
-IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+)
 """Of the names of image files, in lower case."""
 
 _ORIENTATION = 0x0112  # EXIF tag

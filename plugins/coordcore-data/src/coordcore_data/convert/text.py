@@ -129,7 +129,7 @@ def load_whole(path: Path) -> Any:
 
 
 def count_of(data: bytes, key: str) -> int:
-    """How many items the list under `key` of a JSON object has that is of no other use, for the account; 0 if unknown."""
+    """How many items the list under `key` has, of a JSON object of no other use, for the account; 0 if unknown."""
     try:
         found = parse_json(data.decode("utf-8", "replace").encode())
     except UnreadableError:
@@ -140,12 +140,17 @@ def count_of(data: bytes, key: str) -> int:
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number, line) of a JSONL file without its blank lines. Raises InputError when it cannot be opened."""
+    for number, line in all_lines(path):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if text.strip():
+            yield number, text
+
+
+def all_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of a file, unpacked if it is a gzip file. Raises InputError when it cannot be opened."""
     try:
         with open_source(path) as file:
-            for number, line in enumerate(file, 1):
-                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                if text.strip():
-                    yield number, text
+            yield from enumerate(file, 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 

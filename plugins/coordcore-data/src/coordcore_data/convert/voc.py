@@ -43,7 +43,7 @@ def _starts_at_zero(path: Path) -> bool:
         root = parse_xml(data) if _FIRST.search(data) else None
     except UnreadableError:
         return False
-    corners = [] if root is None else root.iterfind("object/bndbox")
+    corners = [] if root is None else root.iterfind(".//object/bndbox")
     values = [_number(one, key) for one in corners for key in ("xmin", "ymin")]
     return any(value is not None and 0 <= value < 0.5 for value in values)
 
@@ -56,7 +56,7 @@ def _images(files: list[Path], folder: Path, origin: int, account: Account) -> I
         except UnreadableError as error:
             account.drop_image(error.reason, path, error.detail)
             continue
-        objects = root.findall("object")
+        objects = [one for one in root.iter() if str(one.tag).lower() == "object"]  # some tools put them into a list
         account.objects.read += len(objects)
         if root.tag != "annotation":
             account.drop_image("XML without a VOC annotation", path, f"<{root.tag}>", objects=len(objects))

@@ -3,8 +3,8 @@
 The source is a `data.yaml` or CVAT's `obj.data` with its folders, a folder that holds one of them, or a folder of label
 files beside `--image-root DIR`. An empty label file is YOLO's background image, and so is an image without one, as
 Ultralytics documents; but not where a label file of its folder finds no image, or there is no label file at all.
-Four points are how YOLO writes rotated boxes; they become a polygon like any other. `kpt_shape` in `data.yaml` says that
-`class cx cy w h` is followed by keypoints. Sizes come from the image files, since the format has none.
+Four points are how YOLO writes rotated boxes; they become a polygon like any other. `kpt_shape` in `data.yaml` says
+that `class cx cy w h` is followed by keypoints. Sizes come from the image files, since the format has none.
 Not carried: keypoints, lines with a confidence (six numbers: predictions).
 """
 
@@ -20,8 +20,10 @@ from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceIm
 from coordcore_data.convert.text import UnreadableError, load_whole, numbers, read_bytes
 from coordcore_data.convert.yolo_sets import Pair, from_folder, from_obj_data, from_yaml, read_yaml
 
-_NO_FILES = "no label file, nor one for any other image of its folder: the labels are elsewhere"
-_NOT_JOINED = "no label file, while label files of its folder find no image; write an empty one if nothing is there"
+_NO_FILES = "no label file, nor one for any other image of its folder or list: the labels are elsewhere"
+_NOT_JOINED = (
+    "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
+)
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
@@ -31,8 +33,8 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
         source = _description(source) or source
     keypoints = None
     if source.is_dir():
-        names = given or read_classes(_classes_near(source))
         pairs = from_folder(source, reading.images)
+        names = given or read_classes(_classes_near(source))
     elif source.suffix == ".data":
         pairs, listed = from_obj_data(source, reading.images, account)
         names = given or read_classes(listed)
@@ -121,7 +123,7 @@ def _images(
                 account.drop_image(reason, pair.labels, detail, objects=count)
                 continue
             lines = [line for line in text.splitlines() if line.strip()]
-        elif not undeclared.get(pair.labels.parent):
+        elif not undeclared.get(pair.place):
             account.note("image without a label file: an empty record", pair.name)
         account.objects.read += len(lines)
         shapes = []
@@ -141,27 +143,29 @@ def _images(
             fractions=True,
             path=pair.image,
             lost=len(lines) - len(shapes),
-            undeclared="" if there else undeclared.get(pair.labels.parent, ""),
+            undeclared="" if there else undeclared.get(pair.place, ""),
             split=pair.split,
         )
 
 
 def _undeclared(pairs: list[Pair]) -> dict[Path, str]:
-    """Label folder -> why its images without a label file are not said to be empty."""
+    """Folder or list -> why its images without a label file are not said to be empty."""
     files: dict[Path, int] = defaultdict(int)
     lone: dict[Path, int] = defaultdict(int)
     for pair in pairs:
         there = pair.labels.is_file()
-        files[pair.labels.parent] += there
-        lone[pair.labels.parent] += there and not pair.image.is_file()
+        files[pair.place] += there
+        lone[pair.place] += there and not pair.image.is_file()
     return {
-        folder: _NOT_JOINED if lone[folder] else _NO_FILES for folder, count in files.items() if lone[folder] or not count
+        place: _NOT_JOINED if lone[place] else _NO_FILES for place, count in files.items() if lone[place] or not count
     }
 
 
 def _shape(line: str, name: str, names: Mapping[str, str], keypoints: int | None) -> Shape | str:
     """The shape of a line, or why there is none."""
-    parts = numbers(line)
+    # Between numbers a comma may stand; inside of one, "0,5", it is another country's point.
+    apart = line.split() if len(line.split()) > 1 else line.split(",")
+    parts = numbers(" ".join(apart)) if not any("," in part.rstrip(",") for part in apart) else None
     if parts is None or len(parts) < 5:
         return "not `class cx cy w h` or a polygon"
     if keypoints is not None:

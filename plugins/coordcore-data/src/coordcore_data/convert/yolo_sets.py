@@ -16,12 +16,16 @@ from coordcore_data.convert.text import UnreadableError, files_below, read_bytes
 
 @attrs.frozen
 class Pair:
-    """An image file and where its labels would be. name: the image's path in the record."""
+    """An image file and where its labels would be.
+
+    name: the image's path in the record. place: the folder or list that the image is from.
+    """
 
     image: Path
     labels: Path
     name: str
-    split: str | None
+    place: Path
+    split: str | None = None
 
 
 # --- folders --------------------------------------------------------------------------------------------------------
@@ -35,31 +39,35 @@ def from_folder(source: Path, images: Path | None) -> list[Pair]:
     if images is None and (source / "images").is_dir() and (source / "labels").is_dir():
         images, source = source / "images", source / "labels"
     if images is None:
-        raise InputError(f"{source}: YOLO labels are fractions of the image: say where the images are, --image-root DIR")
+        raise InputError(
+            f"{source}: YOLO labels are fractions of the image: say where the images are, --image-root DIR"
+        )
     files = _image_files(images)
     if not files:
         raise InputError(f"{images}: holds no images")
     relative = [path.relative_to(images) for path in files]
     pairs = [
-        Pair(path, (source / name).with_suffix(".txt"), name.as_posix(), None)
+        Pair(path, (source / name).with_suffix(".txt"), name.as_posix(), images)
         for path, name in zip(files, relative, strict=True)
     ]
-    return pairs + _orphans(source, {pair.labels for pair in pairs}, source, None)
+    return pairs + _orphans(source, {pair.labels for pair in pairs}, images)
 
 
 def _image_files(folder: Path) -> list[Path]:
     return [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def _orphans(folder: Path, known: set[Path], root: Path, split: str | None) -> list[Pair]:
+def _orphans(folder: Path, known: set[Path], place: Path, split: str | None = None) -> list[Pair]:
     """Label files whose image is missing, as pairs of which only the label file is there."""
     lone = [
         path
         for path in files_below(folder)
-        if path.suffix == ".txt" and path not in known and path.name not in ("classes.txt", "train.txt", "valid.txt")
+        if path.suffix.lower() == ".txt"
+        and path not in known
+        and path.name not in ("classes.txt", "train.txt", "valid.txt")
     ]
     stems = [path.with_suffix("") for path in lone]
-    return [Pair(stem, path, _name(stem, root), split) for stem, path in zip(stems, lone, strict=True)]
+    return [Pair(stem, path, _name(stem, folder), place, split) for stem, path in zip(stems, lone, strict=True)]
 
 
 def _name(path: Path, root: Path) -> str:
@@ -122,7 +130,7 @@ def _roots(source: Path, path: str) -> list[Path]:
 
 
 def _resolve(place: str, roots: list[Path]) -> Path | None:
-    """The folder or list that a path means: below one of the roots, or without the "../" in front as Ultralytics does."""
+    """The folder or list that a path means: below one of the roots, or, as Ultralytics does, without "../" in front."""
     bare = place.replace("\\", "/")
     while bare.startswith("../"):
         bare = bare.removeprefix("../")
@@ -139,12 +147,11 @@ def _of_place(place: Path, roots: list[Path], split: str) -> list[Pair]:
     images = _image_files(place) if place.is_dir() else list(_listed(place, roots))
     labels = [_labels_of(image) for image in images]
     pairs = [
-        Pair(image, path, _name(image, roots[0] if image.is_relative_to(roots[0]) else place.parent), split)
-        for image, path in zip(images, labels, strict=True)
+        Pair(image, path, _name(image, roots[0]), place, split) for image, path in zip(images, labels, strict=True)
     ]
     folder = _labels_of(place / "x").parent
     if place.is_dir() and folder != place and folder.is_dir():
-        pairs += _orphans(folder, set(labels), folder, split)
+        pairs += _orphans(folder, set(labels), place, split)
     return pairs
 
 
@@ -204,7 +211,7 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
             if images is not None and image.is_relative_to(images):
                 name = _name(image, images)
                 labels = source.parent / Path(name).with_suffix(".txt")
-            pairs.append(Pair(image, labels, name, key))
+            pairs.append(Pair(image, labels, name, file, key))
     if not pairs:
         raise InputError(f"{source}: names no images")
     return pairs, names
