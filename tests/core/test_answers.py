@@ -67,7 +67,7 @@ def test_spans_are_places_in_the_text() -> None:
         f'[{{"category": "a", "box_2d": {BOX}}}]',
         f"[{{'bbox_2d': {BOX}, 'label': 'a'}}]",
         f'[{{"bbox_2d": {BOX[:-1]},], "label": "a",}},],',
-        f'[{{"label": "a", "attributes": {{"colour": ["red", {{"x": 1}}]}}, "id": null, "ok": true, "bbox_2d": {BOX}}}]',
+        f'[{{"label": "a", "attributes": {{"colour": ["red", {{"x": 1}}]}}, "id": null, "bbox_2d": {BOX}}}]',
         f'[{{"label": "a", "name": "b", "category": 3, "bbox_2d": {BOX}}}]',
         f'[{{"label": "a", "bbox_2d": [{BOX}]}}]',
         f'[{{"label": "a", "bbox_2d": [({CORNERS})]}}]',

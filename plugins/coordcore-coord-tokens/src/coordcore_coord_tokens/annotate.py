@@ -16,7 +16,8 @@ def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
 
     Each object gains `_coord_tokens` (`{"bbox_2d": ["<|coord_12|>", ...]}`), `_coord_token_ints` (the bins, 0..999) and
     `_coord_token_norm` (bin / 999); the record gains `_coord_tokens_enabled = True`. The names are CoordExp's. Older
-    annotations are replaced, keys of other names kept. `record` and its objects are not changed; geometry may be integers 0..999 or coord tokens.
+    annotations are replaced, keys of other names kept. `record` and its objects are not changed; geometry may be
+    integers 0..999 or coord tokens.
     Only `objects` is read: images and sizes are the data builder's business.
 
     Raises coordcore.InputError with the path in front ("objects[2].bbox_2d: ...") for anything the record format does
