@@ -133,25 +133,21 @@ class Quantisation:
         return f"{self.name} (version {self.version})"
 
 
-_ROWS: tuple[tuple[str, float, Rounding, float, float], ...] = (
-    # name, encode_scale, rounding, decode_scale, decode_shift
-    ("nearest_999", 999.0, "nearest", 999.0, 0.0),  # the default: exact at both edges, half a bin at most
-    ("qwen_1000", 1000.0, "nearest", 1000.0, 0.0),  # Qwen's text coordinates
-    ("florence_1000", 1000.0, "floor", 1000.0, 0.5),  # Florence-2: bin centres
-    ("outward_999", 999.0, "outward", 999.0, 0.0),
-    ("floor_999", 999.0, "floor", 999.0, 0.0),  # Rex-Omni, supervised stage
-    ("rex_reward", 999.0, "floor", 1000.0, 0.0),  # Rex-Omni, reward stage: not an inverse pair
-    ("mixed_999_1000", 999.0, "nearest", 1000.0, 0.0),  # encode one way, decode another: kept to measure the mistake
+_ROWS: tuple[tuple[str, float, Rounding, float, float, float], ...] = (
+    # name, encode_scale, rounding, decode_scale, decode_shift, inset
+    ("nearest_999", 999.0, "nearest", 999.0, 0.0, 0.0),  # the default: exact at both edges, half a bin at most
+    ("qwen_1000", 1000.0, "nearest", 1000.0, 0.0, 0.0),  # Qwen's text coordinates
+    ("florence_1000", 1000.0, "floor", 1000.0, 0.5, 0.0),  # Florence-2: bin centres
+    ("outward_999", 999.0, "outward", 999.0, 0.0, 0.0),
+    ("floor_999", 999.0, "floor", 999.0, 0.0, 0.0),  # Rex-Omni, supervised stage
+    ("rex_reward", 999.0, "floor", 1000.0, 0.0, 0.0),  # Rex-Omni, reward stage: not an inverse pair
+    ("mixed_999_1000", 999.0, "nearest", 1000.0, 0.0, 0.0),  # encode one way, decode another: to measure the mistake
+    ("coordexp_999", 999.0, "outward", 999.0, 0.0, 1.0),  # CoordExp's published files: from pixel 0 to the last one
 )
 
 QUANTISATIONS: Mapping[str, Quantisation] = {
-    name: Quantisation(name=name, encode_scale=encode, rounding=rounding, decode_scale=decode, decode_shift=shift)
-    for name, encode, rounding, decode, shift in _ROWS
-} | {
-    # CoordExp's published files: its bins count from the first pixel's index to the last one's.
-    "coordexp_999": Quantisation(
-        name="coordexp_999", encode_scale=999.0, rounding="outward", decode_scale=999.0, decode_shift=0.0, inset=1.0
-    )
+    name: Quantisation(name=name, encode_scale=up, rounding=to, decode_scale=down, decode_shift=shift, inset=inset)
+    for name, up, to, down, shift, inset in _ROWS
 }
 """Name -> convention."""
 

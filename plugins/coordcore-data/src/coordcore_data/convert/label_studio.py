@@ -202,8 +202,8 @@ def _size(result: Mapping[str, Any]) -> tuple[float, float] | None:
     return (size.original_width, size.original_height) if size.original_width and size.original_height else None
 
 
-def _shape(result: Mapping[str, Any], label: str | None, name: str, width: float | None, height: float | None) -> Shape:
-    """A region in pixels, or in fractions when the size is not known. Raises UnreadableError."""
+def _shape(result: Mapping[str, Any], name: str, width: float | None, height: float | None) -> Shape:
+    """A region without its label, in pixels, or in fractions when the size is not known. Raises UnreadableError."""
     value: _Value = structure(result.get("value"), _Value)
     kind = str(result.get("type", "")).removesuffix("labels") or ("polygon" if value.points else "rectangle")
     if kind == "":
