@@ -90,15 +90,20 @@ def _images(tasks: Iterable[tuple[str, Any]], account: Account) -> Iterator[Sour
                 image, regions = _minimal(given)
             else:
                 image, regions = _image_of(task.data or {}), _regions(task)
-            count = sum(map(_is_shape, regions))
+            count = sum(max(len(_labels(one)), 1) for one in regions if _is_shape(one))
             if not image:
                 raise UnreadableError("task without the path of one image")
-            account.objects.read += sum(max(len(_labels(one)), 1) for one in regions if _is_shape(one))
-            count = 0
-            yield _image(image, regions, where, task.id, account)
+            if regions and not count:
+                raise UnreadableError(
+                    "annotation without a region, but with choices or texts: what is where is not said"
+                )
+            found = _image(image, regions, where, task.id, account)
         except UnreadableError as error:
             account.objects.read += count
             account.drop_image(error.reason, where, error.detail, objects=count)
+            continue
+        account.objects.read += count
+        yield found
 
 
 def _regions(task: _Task) -> list[dict[str, Any]]:
@@ -144,7 +149,9 @@ def _image_of(data: Mapping[str, Any]) -> str:
 
 def _path(url: str) -> str:
     """The path of an image as its folder holds it: without Label Studio's own places in front."""
-    parts = urlsplit(url)
+    parts = urlsplit(url.replace("\\", "/"))
+    if len(parts.scheme) == 1:  # a drive of Windows
+        return clean_path(url)
     local = parse_qs(parts.query).get("d")  # /data/local-files/?d=folder/a.jpg
     path = local[0] if local else unquote(parts.path) if parts.scheme or url.startswith("/data/") else url
     return clean_path(path).removeprefix("/data/upload/").removeprefix("/data/").lstrip("/" if parts.scheme else "")
@@ -169,7 +176,6 @@ def _image(image: str, regions: list[dict[str, Any]], where: str, task_id: Any, 
         except UnreadableError as error:
             account.drop_object(error.reason, name, error.detail, count=max(len(labels), 1))
             lost += 1
-    others = [one for one in regions if not _is_shape(one)]
     return SourceImage(
         file=image,
         width=width,
@@ -177,9 +183,6 @@ def _image(image: str, regions: list[dict[str, Any]], where: str, task_id: Any, 
         shapes=shapes,
         fractions=size is None,
         lost=lost,
-        undeclared="annotation without a region, but with choices or texts: what is where is not said"
-        if others
-        else "",
         id=task_id if isinstance(task_id, int) else None,
     )
 
