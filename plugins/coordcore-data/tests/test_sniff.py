@@ -122,4 +122,4 @@ def test_every_reader_says_so(tmp_path: Path, content: Any, source_format: str, 
 def test_a_source_of_the_right_kind_is_not_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run(write_json(tmp_path / "a.json", {"images": 3, "annotations": []}), "coco", tmp_path / "out.jsonl")
-    assert "this is" not in str(caught.value)
+    assert "looks like" not in str(caught.value)

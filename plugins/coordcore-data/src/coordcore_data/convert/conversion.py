@@ -264,5 +264,8 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
 
     told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
     del reading["polygons"], reading["partial"]  # `geometry` and `purpose` say so
+    for part in (told, reading):
+        if part["quantisation"] is not None:
+            part["quantisation"] = part["quantisation"].as_dict()
     content = {"conversion": told | {"reading": reading}, **account.as_dict(), "files": written}
     return msgspec.json.format(msgspec.json.encode(content, enc_hook=str), indent=2) + b"\n"

@@ -139,7 +139,7 @@ def named(source: Path, source_format: str) -> Iterator[None]:
         seen = sniff(source)
         if seen is None or source_format in seen.formats:
             raise
-        raise InputError(f"{error}\n{source}: this is {seen}") from error
+        raise InputError(f"{error}\n{source}: looks like {seen}") from error
 
 
 def sniff(path: Path) -> Seen | None:
