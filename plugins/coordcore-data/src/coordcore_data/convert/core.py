@@ -199,7 +199,7 @@ class Account:
         for reason, count in sorted(reasons.items(), key=lambda one: (-one[1], one[0])):
             shown = self.examples.get(reason, [])
             example = f" (e.g. {_short(shown[0])})" if shown else ""
-            lines.append(f"  {count:>{width}}  {reason}{example}")
+            lines.append(f"  {count:>{width}}  {printable(reason)}{example}")
         return lines
 
 
@@ -227,7 +227,12 @@ def _add(counts: dict[str, int], key: str, count: int = 1) -> None:
     counts[key] = counts.get(key, 0) + count
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal would take for a command."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def _short(text: str, limit: int = 100) -> str:
     """One line of printable text."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    plain = printable(text)
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"
