@@ -57,7 +57,7 @@ class _Scale:
         if self.space == "norm1":
             return np.asarray(boxes * size)
         if self.space == "bin":
-            return np.asarray((boxes + self.spec.decode_shift) * size / self.spec.decode_scale)
+            return np.asarray((boxes + self.spec.decode_shift) * (size - self.spec.inset) / self.spec.decode_scale)
         return boxes
 
 

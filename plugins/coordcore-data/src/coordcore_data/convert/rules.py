@@ -99,7 +99,7 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
         _sort(image.shapes, account)
     stored = (size.height, size.width) if size.orientation >= 5 else (size.width, size.height)
     if image.fractions:
-        _move(image.shapes, lambda points: _scaled(points, *stored))
+        _move(image.shapes, lambda points: _scaled(points, *(side - image.inset for side in stored)))
     if size.orientation != 1:
         _move(image.shapes, lambda points: turn(points, *stored, size.orientation))
     extras = image.id, image.summary, image.metadata

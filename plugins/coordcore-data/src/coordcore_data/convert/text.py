@@ -6,8 +6,8 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -181,6 +181,22 @@ def all_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield from enumerate(file, 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(where, what gives the row or raises UnreadableError) of a file of JSON lines or of one JSON array.
+
+    Raises InputError when it cannot be opened.
+    """
+    if path.suffix.lower() == ".json":
+        try:
+            content = parse_json(read_bytes(path))
+        except UnreadableError:
+            content = None  # JSON lines under another name
+        if isinstance(content, list):
+            yield from ((f"row {index}", partial(lambda row: row, row)) for index, row in enumerate(content))
+            return
+    yield from ((f"line {number}", partial(parse_json, line)) for number, line in json_lines(path))
 
 
 def parse_xml(data: bytes) -> Element:
