@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pool  # noqa: E402
 from known import known  # noqa: E402
 
-KINDS = ("manifests", "records", "importers", "answers", "predictions", "checkpoints")
+KINDS = ("manifests", "records", "importers", "answers", "predictions", "checkpoints", "special", "surroundings")
 
 
 def main() -> int:
     """0 when every case kept to the rules."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", help="one of " + ", ".join(KINDS) + "; importers.coco, ... for one format")
-    parser.add_argument("--count", type=int, default=100, help="how many cases")
+    parser.add_argument("--count", type=int, help="how many cases; 100 when absent, all of special and surroundings")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="run this case alone and show it")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
@@ -42,11 +42,12 @@ def main() -> int:
     kind.warm()
     case = partial(kind.case, part) if part else kind.case
     keep = given.keep or Path(tempfile.mkdtemp(prefix=f"faults-{given.kind}-"))
-    seeds = range(given.first, given.first + given.count) if given.seed is None else [given.seed]
+    count = given.count or getattr(kind, "COUNT", 100)
+    seeds = range(given.first, given.first + count) if given.seed is None else [given.seed]
     bad: dict[str, list[pool.Outcome]] = defaultdict(list)
     excused: dict[str, int] = defaultdict(int)
     cases = 0
-    for outcome in pool.run(case, seeds, keep, jobs=given.jobs):
+    for outcome in pool.run(case, seeds, keep, jobs=given.jobs, hang=getattr(kind, "HANG", pool.HANG)):
         cases += 1
         found = []
         for breach in outcome.breaches:

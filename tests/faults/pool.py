@@ -40,10 +40,12 @@ Case = Callable[[int, Path], list[str]]
 """Works on the case of a seed in an empty folder, in a forked process; gives its breaches, and leaves a NOTE there."""
 
 
-def run(case: Case, seeds: Iterable[int], folder: Path, *, jobs: int) -> Iterator[Outcome]:
+def run(
+    case: Case, seeds: Iterable[int], folder: Path, *, jobs: int, hang: float = HANG
+) -> Iterator[Outcome]:
     """The outcomes of the cases with these seeds, as they end. `folder`/SEED is a case's own, and stays.
 
-    A case that overruns is run a second time, alone in its slot, before it counts as hanging.
+    hang: seconds after which a command of this kind hangs. A case that overruns is run a second time, alone in its slot, before it counts as hanging.
     """
     waiting = iter(seeds)
     alive: dict[int, _Child] = {}
@@ -52,9 +54,9 @@ def run(case: Case, seeds: Iterable[int], folder: Path, *, jobs: int) -> Iterato
     while more or again or alive:
         while len(alive) < jobs and (again or more):
             if again:
-                child = _start(case, again.pop(), folder, retry=True)
+                child = _start(case, again.pop(), folder, hang * 2, retry=True)
             elif (seed := next(waiting, None)) is not None:
-                child = _start(case, seed, folder)
+                child = _start(case, seed, folder, hang)
             else:
                 more = False
                 break
@@ -86,7 +88,7 @@ class _Child:
     status: int = 0
 
 
-def _start(case: Case, seed: int, folder: Path, *, retry: bool = False) -> _Child:
+def _start(case: Case, seed: int, folder: Path, seconds: float, *, retry: bool = False) -> _Child:
     own = folder / (f"{seed}-again" if retry else str(seed))
     own.mkdir(parents=True)
     sys.stdout.flush()
@@ -94,7 +96,7 @@ def _start(case: Case, seed: int, folder: Path, *, retry: bool = False) -> _Chil
     pid = os.fork()
     if pid == 0:
         _in_child(case, seed, own)
-    deadline = time.monotonic() + HANG * load_factor() * (2 if retry else 1)
+    deadline = time.monotonic() + seconds * load_factor()
     return _Child(
         seed=seed, pid=pid, descriptor=os.pidfd_open(pid), folder=own, deadline=deadline, retry=retry
     )
@@ -152,7 +154,7 @@ def _outcome(child: _Child) -> Outcome | None:
     kept = child.folder / NOTE
     note = kept.read_text() if kept.exists() else ""
     if child.overran:
-        breach = f"hangs: not done after {HANG:.0f} s of a quiet machine"
+        breach = "hangs"
     elif os.WIFSIGNALED(child.status):
         breach = f"the process died of {signal.Signals(os.WTERMSIG(child.status)).name}"
     else:
