@@ -34,8 +34,10 @@ def check(loaded: Loaded) -> list[Problem]:
     run, plugins = loaded.manifest, loaded.plugins
     problems = [*loaded.missing, *_capabilities(run, plugins), *_claims(run), *_evaluation(run)]
     problems += loaded.hooks.check(run)
+    if reason := plugins.engine_conflict:
+        problems.append(Problem(path="plugins.block", message=reason))
     for distribution, engine in plugins.engines():
-        problems += asked(partial(map, engine.check, [run]), "", distribution)
+        problems += asked(partial(map, engine.check, [run]), "", distribution, run)
     return in_order(loaded.document.placed(problem) for problem in problems)
 
 
@@ -77,8 +79,8 @@ def _capabilities(run: Manifest, plugins: Plugins) -> Iterator[Problem]:
     provided = run.capabilities()
     for selected in run.selected:
         # Whoever emits coord tokens needs them supervised, whether or not its author has thought of it.
-        guard = [COORD_SUPERVISION] if COORD_TOKENS in selected.component.provides(selected.config) else []
-        for capability in dict.fromkeys([*selected.component.requires(selected.config), *guard]):
+        guard = [COORD_SUPERVISION] if COORD_TOKENS in selected.provides else []
+        for capability in dict.fromkeys([*selected.requires, *guard]):
             if capability not in provided:
                 why = _WHY.get(capability, f"it needs {capability!r}")
                 providers = ", ".join(_providers(capability, plugins))
@@ -100,7 +102,7 @@ def _providers(capability: str, plugins: Plugins) -> list[str]:
 
 
 def _claims(run: Manifest) -> Iterator[Problem]:
-    claims = [(one, module) for one in run.of(kinds.SURGERY) for module in one.component.claims(one.config)]
+    claims = [(one, module) for one in run.of(kinds.SURGERY) for module in one.claims]
     for (first, claimed), (second, module) in combinations(claims, 2):
         names_agree = f".{claimed}".endswith(f".{module}") or f".{module}".endswith(f".{claimed}")
         if first is not second and names_agree:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -15,20 +16,13 @@ from coordcore import __version__
 from coordcore.errors import InputError, ManifestError, RunError
 from coordcore.guard import guarded, told
 from coordcore.options import AsJson, ManifestFile, Overrides
+from coordcore.plugins import COMMANDS
 
 if TYPE_CHECKING:
     from coordcore.components import Command
     from coordcore.plugins import PluginInfo, Plugins
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-
-_COMMANDS = {
-    "coordcore-train": ("run", "expand", "merge"),
-    "coordcore-detection": ("predict", "calibrate", "eval", "compare", "report"),
-    "coordcore-data": ("data",),
-    "coordcore-doctor": ("doctor",),
-}
-"""The project's other distributions and the commands that each adds, to say what to install for one."""
 
 _STYLE: Any = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": "markdown"}
 """Of every command: typer's own markup would take "[model]" for a tag, and show nothing."""
@@ -90,7 +84,7 @@ def _unusable(name: str, command: Command, error: BaseException | None) -> typer
 
 def _require_installed(name: str, plugins: Plugins) -> None:
     """Raise InputError for a command of the project that is not here: what to install, or what is wrong with it."""
-    for owner in (owner for owner, names in _COMMANDS.items() if name in names):
+    for owner in (owner for owner, names in COMMANDS.items() if name in names):
         for conflict in plugins.conflicts:
             if (conflict.kind, conflict.name) == ("command", name):
                 raise InputError(f"`{name}` is {conflict.reason}")
@@ -232,4 +226,9 @@ def schema(
 
 def main() -> None:
     """The console entry. Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
-    app()
+    try:
+        app()
+    finally:  # what plugins print as Python ends must not stand behind `--json`
+        sys.stdout.flush()
+        with suppress(OSError):
+            os.dup2(2, 1)

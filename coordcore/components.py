@@ -90,6 +90,19 @@ def _is_text(_instance: Any, attribute: Any, text: Any) -> None:
         raise ValueError(f"{attribute.name} must be one line of printable text, got {text!r}")
 
 
+def _is_units(_instance: Any, _attribute: Any, units: Any) -> None:
+    if not isinstance(units, Mapping):
+        raise TypeError(f"units must be a mapping of part to unit, got {units!r}")
+    for part, unit in units.items():
+        _is_text(None, attrs.fields(Component).units, part)
+        _is_text(None, attrs.fields(Component).units, unit)
+
+
+def _is_function(_instance: Any, attribute: Any, function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"{attribute.name} must be a function, got {function!r}")
+
+
 def _is_name(_instance: Any, _attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         rule = "lower-case letters, digits and underscores, starting with a letter"
@@ -115,19 +128,20 @@ class Component:
     soft_target: of a loss that trains coord positions on a Gaussian around the target, its standard deviation in bins,
         from the config; None for any other. For plots of what the model weighed beside what it was trained on.
 
-    Raises ValueError for a bad name, TypeError for a config that is not a keyword-only attrs class.
+    Raises ValueError for a bad name or text, TypeError for a config that is not a keyword-only attrs class, for what
+    is no function and for units that are no mapping.
     """
 
     name: str = attrs.field(validator=_is_name)
     config: type[Any] = attrs.field(validator=_is_config_class)
-    build: Callable[[Any, BuildContext], Any]
+    build: Callable[[Any, BuildContext], Any] = attrs.field(validator=_is_function)
     summary: str = attrs.field(validator=_is_text)
-    provides: Callable[[Any], Iterable[str]] = nothing
-    requires: Callable[[Any], Iterable[str]] = nothing
-    claims: Callable[[Any], Iterable[str]] = nothing
-    check: Callable[[Any, Manifest], Iterable[Problem]] = no_problem
-    units: Mapping[str, str] = attrs.field(factory=dict)
-    soft_target: Callable[[Any], float | None] = no_soft_target
+    provides: Callable[[Any], Iterable[str]] = attrs.field(default=nothing, validator=_is_function)
+    requires: Callable[[Any], Iterable[str]] = attrs.field(default=nothing, validator=_is_function)
+    claims: Callable[[Any], Iterable[str]] = attrs.field(default=nothing, validator=_is_function)
+    check: Callable[[Any, Manifest], Iterable[Problem]] = attrs.field(default=no_problem, validator=_is_function)
+    units: Mapping[str, str] = attrs.field(factory=dict, validator=_is_units)
+    soft_target: Callable[[Any], float | None] = attrs.field(default=no_soft_target, validator=_is_function)
 
 
 @attrs.frozen(kw_only=True)
@@ -150,12 +164,30 @@ class Command:
 
 @attrs.frozen(kw_only=True)
 class Selected:
-    """A component the manifest names, with its structured config and the distribution that offers it."""
+    """A component the manifest names, with its structured config and the distribution that offers it.
+
+    provides, requires, claims: what the component's functions of these names said of the config.
+    """
 
     kind: Kind
     component: Component
     config: Any
     distribution: str
+    provides: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+
+    @classmethod
+    def asked(cls, kind: Kind, component: Component, config: Any, distribution: str) -> Selected:
+        """What the component says of `config`, asked once. Raises TypeError, or what the component raises."""
+        said = {}
+        for question in ("provides", "requires", "claims"):
+            answer = getattr(component, question)(config)
+            listed = isinstance(answer, Iterable) and not isinstance(answer, str)
+            said[question] = tuple(answer) if listed else ()
+            if not listed or not all(isinstance(item, str) for item in said[question]):
+                raise TypeError(f"{question} must return an iterable of strings, got {answer!r}")
+        return cls(kind=kind, component=component, config=config, distribution=distribution, **said)
 
     @property
     def path(self) -> str:

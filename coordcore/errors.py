@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
 import attrs
 
+# Control characters but for the line break, what turns the direction of text, and halves of surrogate pairs.
+_UNSAFE = re.compile("[\x00-\t\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` as a terminal and a log may hold it: what would steer them, or cannot be encoded, is escaped."""
+    return _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, or its beginning and its length where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most * 3 // 4]}... ({len(text)} characters)"
+
 
 class InputError(ValueError):
     """The user's input is wrong: the text is the whole message (path, value seen, cure). Exit code 2."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class RunError(RuntimeError):
     """The run failed for a reason the user should read (not the input): the text is the whole message. Exit code 1."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +53,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        return ": ".join(part for part in (where, self.path, self.message) if part)
+        parts = shortened(where, 1_000), shortened(self.path, 200), shortened(self.message, 4_000)
+        return printable(": ".join(part for part in parts if part))
 
 
 class ManifestError(InputError):

@@ -35,6 +35,8 @@ class Kind(str):
     note: str = ""
 
     def __new__(cls, section: str, **columns: Any) -> Kind:
+        if unknown := columns.keys() - cls.__annotations__.keys():
+            raise TypeError(f"the table of kinds has no column {', '.join(sorted(unknown))}")
         kind = super().__new__(cls, section)
         vars(kind).update({"plural": f"{columns['noun']}s", **columns})
         return kind

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pluggy
 
 from coordcore.errors import Problem, RunError
@@ -31,10 +32,11 @@ class Hooks:
         for selected in run.selected:
             check = selected.component.check
             ask = partial(map, check, [selected.config], [run])
-            yield from asked(ask, selected.path, selected.distribution)
+            yield from asked(ask, selected.path, selected.distribution, run)
         for distribution, relay in self._relays:
             own = [selected.path for selected in run.selected if selected.distribution == distribution]
-            yield from asked(partial(relay.coordcore_check, run=run), own[0] if own else "requires", distribution)
+            ask = partial(relay.coordcore_check, run=run)
+            yield from asked(ask, own[0] if own else "requires", distribution, run)
 
     def step_ended(self, step: int, metrics: Mapping[str, float]) -> None:
         """Tell the plugins that a step was logged. Raises RunError, with the plugin's name, for what one raises."""
@@ -57,8 +59,12 @@ class Hooks:
             raise RunError(f"plugin {distribution}: {hook} raised {told(failure)}") from failure
 
 
-def asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> list[Problem]:
-    """The problems in the answers that `ask` gives. What the plugin does wrong meanwhile is a problem at `place`."""
+def asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str, run: Manifest) -> list[Problem]:
+    """The problems in the answers that `ask` gives. What the plugin does wrong meanwhile is a problem at `place`.
+
+    Where it blames the section of another plugin, that says who speaks.
+    """
+    foreign = tuple(f"{selected.path}." for selected in run.selected if selected.distribution != distribution)
 
     def fault(what: str) -> Problem:
         return Problem(
@@ -72,8 +78,11 @@ def asked(ask: Callable[[], Iterable[Any]], place: str, distribution: str) -> li
                 problems.append(fault(f"returned {answer!r}, which is no iterable of Problem objects"))
                 continue
             for item in () if answer is None else answer:
-                is_problem = isinstance(item, Problem)
-                problems.append(item if is_problem else fault(f"reported {item!r}, which is no Problem"))
+                if not isinstance(item, Problem):
+                    item = fault(f"reported {item!r}, which is no Problem")
+                elif place and f"{item.path}.".startswith(foreign):
+                    item = attrs.evolve(item, message=f"{item.message} (says plugin {distribution})")
+                problems.append(item)
     if watch.error is not None:
         problems.append(fault(f"raised {told(watch.error)}"))
     return problems

@@ -26,6 +26,14 @@ CORE = "coordcore"
 ENGINE = "coordcore-train"
 """The distribution that brings the engine."""
 
+COMMANDS = {
+    ENGINE: ("run", "expand", "merge"),
+    "coordcore-detection": ("predict", "calibrate", "eval", "compare", "report"),
+    "coordcore-data": ("data",),
+    "coordcore-doctor": ("doctor",),
+}
+"""The project's other distributions and the commands of each, which no other takes away from it."""
+
 
 @attrs.frozen(kw_only=True)
 class PluginInfo:
@@ -61,6 +69,9 @@ class Conflict:
     @property
     def reason(self) -> str:
         """Who offers it, and the cure."""
+        if own := [owner for owner in self.distributions if self.name in COMMANDS.get(owner, ())]:
+            others = " and ".join(one for one in self.distributions if one != own[0])
+            return f"{own[0]}'s own; that of {others} is left out; uninstall it or list it in COORDCORE_BLOCK"
         return f"offered by {' and '.join(self.distributions)}; uninstall one or list it in [plugins] block"
 
     def __str__(self) -> str:
@@ -95,7 +106,12 @@ class Plugins:
 
     def _only(self, kind: str) -> dict[str, tuple[PluginInfo, Component | Command]]:
         """What one distribution alone offers in a kind, by name."""
-        return {name: found[0] for (own, name), found in self._offers.items() if own == kind and len(found) == 1}
+        only = {}
+        for name, found in ((name, found) for (own, name), found in self._offers.items() if own == kind):
+            first_party = [one for one in found if kind == "command" and name in COMMANDS.get(one[0].distribution, ())]
+            if len(first_party or found) == 1:
+                only[name] = (first_party or found)[0]
+        return only
 
     def names(self, kind: Kind) -> list[str]:
         """The names a manifest can use in one kind, sorted."""
@@ -128,12 +144,18 @@ class Plugins:
         return [(info.distribution, info.engine) for info in self.infos if info.engine is not None]
 
     @property
+    def engine_conflict(self) -> str:
+        """Why no run can be trained where several distributions offer an engine, empty where they do not."""
+        owners = [distribution for distribution, _ in self.engines()]
+        offering = f"{' and '.join(owners)} both offer an engine; uninstall one or list it in [plugins] block"
+        return offering if len(owners) > 1 else ""
+
+    @property
     def engine(self) -> Engine:
         """What trains. Raises InputError when no installed plugin offers one, or two do."""
-        owners = [info.distribution for info in self.infos if info.engine is not None]
-        if len(owners) > 1:
-            offering = f"{' and '.join(owners)} both offer an engine"
-            raise InputError(f"{offering}; uninstall one or list it in [plugins] block")
+        owners = [distribution for distribution, _ in self.engines()]
+        if reason := self.engine_conflict:
+            raise InputError(reason)
         if not owners:
             faults = [info for info in self.infos if info.distribution == ENGINE and info.status != "ready"]
             why = "".join(f" (plugin {ENGINE} is {info.status}: {info.reason})" for info in faults)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
 from coordcore.errors import InputError, did_you_mean
+from coordcore.guard import guarded, told
 from coordcore.manifest.resolve import plain
 from coordcore.manifest.sections import Manifest
 from coordcore.manifest.types import default, is_required, keys, type_name
@@ -80,7 +82,8 @@ def _lines(path: str, described: list[dict[str, Any]]) -> Iterator[str]:
     for key in described:
         if "keys" not in key and key["help"]:
             yield f"# {key['help']} ({key['type']})"
-            absent = f"# {key['key']} = ... is {'required' if key['required'] else 'absent by default'}"
+            state = "required" if key["required"] else "absent by default"
+            absent = f"# {key['key']} = ...: {key['fault']}" if "fault" in key else f"# {key['key']} = ... is {state}"
             yield f"{key['key']} = {_toml(key['default'])}" if "default" in key else absent
     for key in described:
         if "keys" in key and path:
@@ -117,6 +120,11 @@ def _key_json(key: str, field: attrs.Attribute[Any]) -> dict[str, Any]:
     described = {"key": key, "type": type_name(field.type), "required": is_required(field), "help": words}
     if inner is not None:
         described["keys"] = [_key_json(name, inside) for name, inside in keys(inner).items()]
-    elif default(field) not in (None, attrs.NOTHING):
-        described["default"] = plain(default(field))
+        return described
+    with guarded() as watch:
+        if (value := default(field)) is not None and value is not attrs.NOTHING:
+            json.dumps(plain(value), allow_nan=False)
+            described["default"] = plain(value)
+    if watch.error is not None:
+        described["fault"] = f"its default cannot be shown: {told(watch.error)}"
     return described

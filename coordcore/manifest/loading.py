@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from coordcore.components import Selected
 from coordcore.discovery import discover
 from coordcore.errors import ManifestError, Problem, did_you_mean
+from coordcore.guard import guarded, told
 from coordcore.kinds import KINDS, Kind
 from coordcore.lifecycle import Hooks
 from coordcore.manifest.read import Document, read
@@ -127,11 +128,15 @@ def _select(kind: Kind, structurer: Structurer, plugins: Plugins) -> Iterator[Se
         elif name not in available:
             structurer.report((kind, name), _unknown(kind, name, plugins))
         else:
-            component = plugins.get(kind, name)
-            config = structurer.structure((kind, name), section, component.config)
-            if config is not attrs.NOTHING:
-                distribution = plugins.distribution(kind, name)
-                yield Selected(kind=kind, component=component, config=config, distribution=distribution)
+            component, distribution = plugins.get(kind, name), plugins.distribution(kind, name)
+            with guarded() as watch:  # validators, converters and what the component says are the plugin's own code
+                config = structurer.structure((kind, name), section, component.config)
+                chosen = None if config is attrs.NOTHING else Selected.asked(kind, component, config, distribution)
+            if watch.error is not None:
+                fault = f"plugin {distribution} cannot take this section: {told(watch.error)}"
+                structurer.report((kind, name), f"{fault}; tell its authors, or leave it out")
+            elif chosen is not None:
+                yield chosen
 
 
 def _unknown(kind: Kind, name: str, plugins: Plugins) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -11,13 +13,22 @@ from typing import Any
 import attrs
 import tomli
 
-from coordcore.errors import Problem, did_you_mean
+from coordcore.errors import Problem, did_you_mean, shortened
 from coordcore.kinds import KINDS, Kind
 from coordcore.manifest.lines import KeyPath, dotted, key_path, locate
 from coordcore.manifest.sections import MANIFEST_VERSION
 from coordcore.manifest.types import show
 
 Table = dict[str, Any]
+
+_LEVELS = 50
+"""Tables and arrays inside each other; what reads a manifest calls itself for each level."""
+
+_LONG_KEY = re.compile(rf"^[ \t\[]*(?:[\w\"'-]+[ \t]*\.[ \t]*){{{_LEVELS}}}", re.MULTILINE)
+_TOO_DEEP = f"more than {_LEVELS} tables or arrays inside each other; write it flatter"
+
+_CHAIN = 32
+"""Files that extend each other."""
 
 
 @attrs.frozen
@@ -94,7 +105,11 @@ class _Reader:
         below = Document(data={}, origins={(): own.origin(())})
         for path, name in self.names(own, "extends"):
             base = file.parent / Path(name).expanduser()
-            if base.resolve() in [earlier.resolve() for earlier in chain]:
+            if len(chain) >= _CHAIN:
+                self.problems.append(
+                    own.problem(path, f"more than {_CHAIN} files extend each other; put some into one")
+                )
+            elif base.resolve() in [earlier.resolve() for earlier in chain]:
                 circle = " -> ".join(_shown(file) for file in (*chain, base))
                 self.problems.append(own.problem(path, f"the files extend each other in a circle: {circle}"))
             elif not base.exists():
@@ -114,7 +129,7 @@ class _Reader:
         try:
             raw = file.read_bytes()
             text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
-            data = tomli.loads(text)
+            data, lines = _parsed(text)
         except OSError as error:
             message = f"cannot be read: {(error.strerror or str(error)).lower()}"
         except UnicodeDecodeError as error:
@@ -123,8 +138,13 @@ class _Reader:
         except tomli.TOMLDecodeError as error:
             message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
             line = error.lineno
+        except ValueError as error:  # Python's, about integers
+            message = f"a number has too many digits: {error}"
+        except RecursionError:
+            message, rows = _TOO_DEEP, text.splitlines()
+            line = bisect_left(range(1, len(rows)), True, key=lambda n: _is_too_deep("\n".join(rows[:n]))) + 1
         else:
-            origins = {path: Origin(whole.file, line, whole.folder) for path, line in locate(text).items()}
+            origins = {path: Origin(whole.file, line, whole.folder) for path, line in lines.items()}
             document = Document(data=data, origins={(): whole, **origins})
             return document if self.is_our_version(document) else empty
         self.problems.append(Problem(path="", message=message, file=whole.file, line=line))
@@ -159,11 +179,12 @@ class _Reader:
         data: Table = {}
         origins: dict[KeyPath, Origin] = {}
         for override in overrides:
-            origin = Origin(f"--set {override}", None, Path.cwd())
+            origin = Origin(f"--set {shortened(override, 200)}", None, Path.cwd())
             key, equals, text = override.partition("=")
-            path = key_path(key)
+            too_deep = _is_too_deep(f"{key}={text}") or _is_too_deep(f"{key}=0")
+            path = None if too_deep else key_path(key)
             if not equals or path is None:
-                message = "must be KEY=VALUE, as in --set train.steps=10"
+                message = _TOO_DEEP if too_deep else "must be KEY=VALUE, as in --set train.steps=10"
                 self.problems.append(Problem(path="", message=message, file=origin.file))
             elif path[0] in ("extends", "manifest_version"):
                 self.problems.append(Problem(path=key, message="can only be set in a file", file=origin.file))
@@ -208,11 +229,31 @@ def _shown(file: Path) -> str:
     return shown
 
 
+def _parsed(text: str) -> tuple[Table, dict[KeyPath, int]]:
+    """The tables of a document, and the line of each key. Raises ValueError, RecursionError for too many levels."""
+    if _LONG_KEY.search(text):  # before tomli, which takes 30 ms for each of them
+        raise RecursionError
+    data, lines = tomli.loads(text), locate(text)
+    if max(map(len, lines), default=0) > _LEVELS:
+        raise RecursionError
+    return data, lines
+
+
+def _is_too_deep(text: str) -> bool:
+    try:
+        _parsed(text)
+    except ValueError:
+        return False
+    except RecursionError:
+        return True
+    return False
+
+
 def _override_value(text: str) -> Any:
     """`text` as a TOML value, or as it stands where it is none."""
     try:
         document = tomli.loads(f"value = {text}")
-    except tomli.TOMLDecodeError:
+    except ValueError:  # TOML's, or Python's about a number of thousands of digits
         return text
     return document["value"] if len(document) == 1 else text
 

@@ -23,9 +23,29 @@ def is_hub_id(base: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base) is not None
 
 
-def _count_or_none(help: str) -> Any:  # noqa: A002 - as in `option`
+_MANY = 10**9
+"""More steps, tokens or pixels than that are a slip of the keyboard, and overflow what reads them."""
+
+
+def _up_to(most: float) -> Any:
+    """A number above 0."""
+    return and_(gt(0), le(most))
+
+
+def _count_or_none(help: str, most: int = _MANY) -> Any:  # noqa: A002 - as in `option`
     """A key that holds a number above 0, or is absent."""
-    return option(default=None, validator=optional(gt(0)), help=help)
+    return option(default=None, validator=optional(_up_to(most)), help=help)
+
+
+def _is_text(_instance: Any, attribute: attrs.Attribute[Any], text: str) -> None:
+    if not text.isprintable():
+        raise ValueError(f"{attribute.name} must not hold control characters")
+
+
+def _is_address(_instance: Any, _attribute: Any, address: str) -> None:
+    """A host name or an IP address."""
+    if not re.fullmatch(r"[A-Za-z0-9](?:[\w.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+(?:%\w+)?", address):
+        raise ValueError("must be a host name or an IP address")
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +53,7 @@ class Model:
     """`[model]`: what is trained."""
 
     base: str = option(
-        validator=min_len(1),
+        validator=[min_len(1), _is_text],
         help="checkpoint folder (relative to this file), 'package:NAME/FOLDER' for one shipped in an installed "
         "package, or a hub id",
     )
@@ -50,7 +70,7 @@ class Vocab:
     initialiser: Literal["mean", "digits", "smooth"] = option(
         default="digits", help="how the 1000 new rows start; see coordcore expand --help"
     )
-    seed: int = option(default=0, validator=ge(0), help="seed of the initialiser's small noise")
+    seed: int = option(default=0, validator=[ge(0), lt(2**32)], help="seed of the initialiser's small noise")
 
 
 @attrs.frozen(kw_only=True)
@@ -67,11 +87,13 @@ class Tuner:
     """`[tuner]`: which parameters of the base are trained."""
 
     type: Literal["lora", "full"] = option(default="lora", help="LoRA adapters, or the language model's own weights")
-    rank: int = option(default=16, validator=gt(0), help="LoRA rank")
-    alpha: float = option(default=32.0, validator=gt(0), help="LoRA alpha")
-    dropout: float = option(default=0.0, validator=[ge(0), le(1)], help="LoRA dropout")
+    rank: int = option(default=16, validator=_up_to(2**16), help="LoRA rank")
+    alpha: float = option(default=32.0, validator=_up_to(1e6), help="LoRA alpha")
+    dropout: float = option(default=0.0, validator=[ge(0), lt(1)], help="LoRA dropout")
     target_modules: tuple[str, ...] = option(
-        default=("all-linear",), validator=min_len(1), help="modules LoRA adapts; all-linear for every linear layer"
+        default=("all-linear",),
+        validator=[min_len(1), deep_iterable(_is_text)],
+        help="modules LoRA adapts; all-linear for every linear layer",
     )
     freeze_vision: bool = option(default=True, help="keep the vision tower as it is")
     freeze_aligner: bool = option(default=True, help="keep the vision-to-language projector as it is")
@@ -82,33 +104,35 @@ class Train:
     """`[train]`: how long and how."""
 
     steps: int | None = _count_or_none("optimizer steps; overrides epochs")
-    epochs: float = option(default=1.0, validator=gt(0), help="passes over the training examples")
-    batch_size: int = option(default=1, validator=gt(0), help="examples per rank and micro-batch")
-    accumulation: int = option(default=1, validator=gt(0), help="micro-batches per optimizer step")
-    eval_batch_size: int | None = _count_or_none("examples per rank in evaluation; batch_size when absent")
-    learning_rate: float = option(default=1e-4, validator=gt(0), help="peak learning rate")
+    epochs: float = option(default=1.0, validator=_up_to(1e6), help="passes over the training examples")
+    batch_size: int = option(default=1, validator=_up_to(2**16), help="examples per rank and micro-batch")
+    accumulation: int = option(default=1, validator=_up_to(2**20), help="micro-batches per optimizer step")
+    eval_batch_size: int | None = _count_or_none("examples per rank in evaluation; batch_size when absent", 2**16)
+    learning_rate: float = option(default=1e-4, validator=[ge(1e-12), le(100)], help="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = option(default="cosine", help="learning-rate schedule")
     warmup: float = option(default=0.03, validator=[ge(0), lt(1)], help="share of the steps spent warming up")
-    weight_decay: float = option(default=0.0, validator=ge(0), help="decoupled weight decay on matrices")
+    weight_decay: float = option(default=0.0, validator=[ge(0), le(100)], help="decoupled weight decay on matrices")
     betas: tuple[float, float] = option(
         default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1))), help="Adam's betas"
     )
-    max_grad_norm: float = option(default=1.0, validator=gt(0), help="gradient norm is clipped to this")
-    optim: str = option(default="adamw_torch_fused", help="transformers' optimizer name")
-    max_length: int = option(default=2048, validator=gt(0), help="tokens per example; a longer one stops the run")
+    max_grad_norm: float = option(default=1.0, validator=[ge(1e-9), le(1e9)], help="gradient norm is clipped to this")
+    optim: str = option(default="adamw_torch_fused", validator=_is_text, help="transformers' optimizer name")
+    max_length: int = option(
+        default=2048, validator=_up_to(_MANY), help="tokens per example; a longer one stops the run"
+    )
     max_pixels: int | None = _count_or_none("images are reduced to at most this many pixels")
     gradient_checkpointing: bool = option(default=False, help="trade time for memory")
     seed: int = option(default=42, validator=[ge(0), lt(2**32)], help="seed of weights, shuffling and dropout")
-    workers: int = option(default=0, validator=ge(0), help="data-loader processes per rank")
-    threads: int | None = _count_or_none("CPU threads per rank; torch's own choice when absent")
+    workers: int = option(default=0, validator=[ge(0), le(1024)], help="data-loader processes per rank")
+    threads: int | None = _count_or_none("CPU threads per rank; torch's own choice when absent", 4096)
     device: Literal["auto", "cpu", "cuda"] = option(default="auto", help="auto takes a GPU when there is one")
-    log_every: int = option(default=10, validator=gt(0), help="steps between logged metrics")
+    log_every: int = option(default=10, validator=_up_to(_MANY), help="steps between logged metrics")
     save_every: int | None = _count_or_none("steps between checkpoints; only the last step when absent")
     eval_every: int | None = _count_or_none("steps between evaluations; only at the end when absent")
     evaluate_checkpoints: bool = option(
         default=False, help="call the [eval] evaluators on every checkpoint when it is saved, and not only at the end"
     )
-    keep: int | None = option(default=2, validator=optional(gt(0)), help="checkpoints kept; the newest ones")
+    keep: int | None = option(default=2, validator=optional(_up_to(_MANY)), help="checkpoints kept; the newest ones")
     swift: dict[str, Any] = option(factory=dict, help="any other ms-swift argument, passed through by its own name")
 
 
@@ -116,10 +140,10 @@ class Train:
 class Launch:
     """`[launch]`: several processes. `coordcore run` starts torchrun itself unless it already runs under one."""
 
-    nproc_per_node: int = option(default=1, validator=gt(0), help="processes (GPUs) on this node")
-    nnodes: int = option(default=1, validator=gt(0), help="nodes")
+    nproc_per_node: int = option(default=1, validator=_up_to(1024), help="processes (GPUs) on this node")
+    nnodes: int = option(default=1, validator=_up_to(2**16), help="nodes")
     node_rank: int = option(default=0, validator=ge(0), help="rank of this node, 0 .. nnodes-1")
-    master_addr: str = option(default="127.0.0.1", validator=min_len(1), help="address of node 0")
+    master_addr: str = option(default="127.0.0.1", validator=_is_address, help="address of node 0")
     master_port: int | None = option(
         default=None, validator=optional(in_(range(1, 65536))), help="port on node 0; a free one when absent"
     )
@@ -155,7 +179,7 @@ class Plugins:
 
 
 def _is_folder_name(_instance: Manifest, _attribute: Any, name: str) -> None:
-    if not name or name.startswith(".") or set(name) & set("/\\\n"):
+    if not name.isprintable() or not name or name[0] in ".-" or set(name) & set("/\\") or len(name.encode()) > 200:
         raise ValueError("must be usable as a folder name")
 
 
@@ -184,7 +208,7 @@ class Manifest:
         """Capability -> the dotted paths of the selected components that provide it."""
         found: dict[str, tuple[str, ...]] = {}
         for selected in self.selected:
-            for capability in selected.component.provides(selected.config):
+            for capability in selected.provides:
                 found[capability] = (*found.get(capability, ()), selected.path)
         return found
 

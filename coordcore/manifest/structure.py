@@ -18,7 +18,7 @@ import tomli
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
-from coordcore.errors import Problem, did_you_mean
+from coordcore.errors import Problem, did_you_mean, shortened
 from coordcore.manifest import types
 from coordcore.manifest.lines import KeyPath
 from coordcore.manifest.read import Document
@@ -164,6 +164,8 @@ class Structurer:
             raise StructureHandlerNotFoundError(f"no hook for {wanted!r}", wanted)
         if type(value) not in _SCALARS[wanted]:
             _refuse(value, wanted)
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise _WrongValueError(f"must be an integer of 64 bits, as TOML's are, got {show(value)}")
         if wanted is float and not math.isfinite(value):
             raise _WrongValueError(f"must be finite, got {value}")
         if wanted is Path and not value:
@@ -203,7 +205,7 @@ def _refuse(value: Any, wanted: Any) -> NoReturn:
 def _unquoted(text: str) -> Any:
     try:
         return tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -217,4 +219,4 @@ def _validator_message(error: Exception, name: str, value: Any) -> str:
     message = message.removeprefix(f"'{name}' ").removeprefix(f"{name} ").removeprefix(f"{name}: ")
     for ending in (r"(must be [<>]=? \S+): (.+)", r"(.+) \(got (.+)\)", r"(.+) \((.+) doesn't\)"):
         message = re.sub(f"^{ending}$", r"\1, got \2", message)
-    return message if "got " in message else f"{message}, got {show(value)}"
+    return shortened(message, 400) if "got " in message else f"{message}, got {show(value)}"

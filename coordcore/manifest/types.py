@@ -10,6 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 
+from coordcore.errors import shortened
+
 _SCALARS: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
@@ -82,8 +84,10 @@ def show(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return "a table"
+    if type(value) is int and value.bit_length() > 10_000:  # Python refuses to write such a number out
+        return f"an integer of {value.bit_length()} bits"
     text = f"[{', '.join(show(item) for item in value)}]" if isinstance(value, list | tuple) else repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+    return shortened(text, 80)
 
 
 def keys(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:

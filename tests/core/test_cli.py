@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 import tomli
 import typer
@@ -18,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import coordcore.cli
 import coordcore.plugins
-from coordcore import Command, InputError, __version__, hookimpl, kinds
+from coordcore import Command, InputError, __version__, hookimpl, kinds, option
 from coordcore.cli import app
 from coordcore.errors import RunError
 from coordcore.plugins import Plugins
@@ -415,3 +416,55 @@ def test_coordcore_s_own_commands_are_known() -> None:
     from coordcore.builtins import COMMANDS
 
     assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == COMMANDS
+
+
+def unbuildable() -> Any:
+    raise LookupError("no table")
+
+
+@attrs.frozen(kw_only=True)
+class OddDefaults:
+    right: int = option(default=3, help="fine")
+    raising: tuple[str, ...] = option(factory=unbuildable, help="raises")
+    unwritable: Any = option(default=object, help="no JSON")
+    unbounded: float = option(default=float("inf"), help="no JSON either")
+
+
+def test_a_default_that_cannot_be_shown_leaves_the_schema_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = EntryPoint(distribution="made-odd", plugin=offering(kinds.LOSS, component("odd", OddDefaults)))
+    monkeypatch.setattr("coordcore.cli._discovered", lambda: usual(odd))
+
+    every = {section["section"]: section for section in json.loads(invoke("schema", "--json").stdout)}
+    keys = {key["key"]: key for key in every["loss.odd"]["keys"]}
+
+    assert (every["loss.odd"]["owner"], "train" in every) == ("made-odd 1.0", True)
+    assert keys["right"]["default"] == 3
+    assert keys["raising"]["fault"] == "its default cannot be shown: LookupError: no table"
+    assert keys["unwritable"]["fault"].startswith("its default cannot be shown: TypeError: ")
+    assert keys["unbounded"]["fault"].startswith("its default cannot be shown: ValueError: ")
+    assert "# raising = ... is its default cannot" not in invoke("schema", "loss.odd").stdout
+
+
+def test_what_a_plugin_prints_as_python_ends_is_kept_from_json(tmp_path: Path) -> None:
+    info = tmp_path / "site/made_loud-1.0.dist-info"
+    info.mkdir(parents=True)
+    info.joinpath("METADATA").write_text(
+        "Metadata-Version: 2.1\nName: made-loud\nVersion: 1.0\nRequires-Dist: coordcore\n"
+    )
+    info.joinpath("entry_points.txt").write_text("[coordcore.v1]\nx = made_loud\n")
+    (tmp_path / "site/made_loud.py").write_text(
+        "import atexit\nimport coordcore\natexit.register(print, 'bye')\n"
+        "@coordcore.hookimpl\ndef coordcore_commands():\n    return []\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "coordcore", "plugins", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )
+
+    assert [one["status"] for one in json.loads(result.stdout)["plugins"] if one["distribution"] == "made-loud"] == [
+        "ready"
+    ]
+    assert "bye" in result.stderr

@@ -92,3 +92,8 @@ def test_hooks_are_named_after_several_of_a_kind() -> None:
 
 def test_only_evaluators_leave_the_weights_alone() -> None:
     assert [kind for kind in KINDS if not kind.changes_weights] == [kinds.EVAL]
+
+
+def test_a_column_that_the_table_has_not_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^the table of kinds has no column colour, size$"):
+        Kind("probe", noun="probe", protocol="Probe", how_many="any", size=3, colour="red")

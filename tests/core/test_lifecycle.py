@@ -10,11 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 from fakes import EntryPoint, component, found, module, offering
 
-from coordcore import Problem, RunError, hookimpl, kinds
+from coordcore import Problem, RunError, hookimpl, kinds, option
 from coordcore.check import check
+from coordcore.errors import ManifestError
 from coordcore.manifest import Manifest, load
 from coordcore.plugins import Plugins
 
@@ -106,6 +108,18 @@ def test_nobody_blames_a_run_that_does_not_name_it() -> None:
     assert problems(FOREIGN, beside(with_hooks(coordcore_check=blame))) == []
 
 
+def test_who_blames_the_section_of_another_plugin_is_named() -> None:
+    blame = [Problem(path="loss.text_ce", message="too heavy"), Problem(path="data.mine", message="too light")]
+    plugin = offering(kinds.DATA, component("mine", check=lambda _config, _run: blame))
+    spoken = "m.toml:4: loss.text_ce: too heavy (says plugin strange)"
+
+    assert problems(NAMED, beside(plugin)) == ["m.toml:3: data.mine: too light", spoken]
+    assert problems(NAMED, beside(with_hooks(coordcore_check=lambda run: blame))) == [
+        "m.toml:3: data.mine: too light",
+        spoken,
+    ]
+
+
 def test_a_plugin_of_hooks_alone_is_named_in_requires(monkeypatch: pytest.MonkeyPatch) -> None:
     def coordcore_check(run: Manifest) -> list[Problem]:
         return [Problem(path="train.steps", message="set it")]
@@ -129,6 +143,88 @@ def test_capabilities_that_raise_do_not_break_a_foreign_run() -> None:
         "m.toml:3: data.other: it needs 'depth-maps', and no component of this run provides 'depth-maps'; "
         "install a plugin that does"
     ]
+
+
+QUESTIONS = ("provides", "requires", "claims")
+
+
+def exits_at(config: Any) -> Any:
+    """SystemExit: 3"""
+    sys.exit(3)
+
+
+def looks_up(config: Any) -> Any:
+    """KeyError: 'x'"""
+    raise KeyError("x")
+
+
+def none_at_all(config: Any) -> Any:
+    """TypeError: {question} must return an iterable of strings, got None"""
+    return None
+
+
+def one_string(config: Any) -> Any:
+    """TypeError: {question} must return an iterable of strings, got 'coord-tokens'"""
+    return "coord-tokens"
+
+
+def numbers(config: Any) -> Any:
+    """TypeError: {question} must return an iterable of strings, got [3]"""
+    return [3]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("broken", [exits_at, looks_up, none_at_all, one_string, numbers])
+def test_what_a_component_says_wrongly_is_a_problem_of_its_section(question: str, broken: Any) -> None:
+    offered: Any = component("mine", **{question: broken})
+
+    with pytest.raises(ManifestError) as raised:
+        problems(NAMED, beside(offering(kinds.DATA, offered)))
+    fault = f"plugin strange cannot take this section: {broken.__doc__.format(question=question)}"
+    assert str(raised.value) == f"m.toml:3: data.mine: {fault}; tell its authors, or leave it out"
+    assert problems(FOREIGN, beside(offering(kinds.DATA, offered))) == []
+
+
+def no_such_key(_instance: Any, _attribute: Any, value: Any) -> None:
+    raise KeyError(value)
+
+
+def exits_when_asked(value: Any) -> Any:
+    print("bye")
+    sys.exit(str(value))
+
+
+@attrs.frozen(kw_only=True)
+class LooksUp:
+    size: int = option(default=1, validator=no_such_key, help="")
+
+
+@attrs.frozen(kw_only=True)
+class Exits:
+    size: int = attrs.field(default=1, converter=exits_when_asked)
+
+
+@attrs.frozen(kw_only=True)
+class Crosses:
+    size: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        raise LookupError("no table")
+
+
+@pytest.mark.parametrize(
+    ("config", "told"), [(LooksUp, "KeyError: 2"), (Exits, "SystemExit: 2"), (Crosses, "LookupError: no table")]
+)
+def test_a_validator_or_converter_that_raises_is_a_problem_of_its_section(
+    config: type[Any], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugins = beside(offering(kinds.DATA, component("mine", config)))
+
+    with pytest.raises(ManifestError) as raised:
+        problems(NAMED.replace("[data.mine]", "[data.mine]\nsize = 2"), plugins)
+    fault = f"plugin strange cannot take this section: {told}; tell its authors, or leave it out"
+    assert str(raised.value) == f"m.toml:3: data.mine: {fault}"
+    assert capfd.readouterr().out == ""
 
 
 # --- the life of a run ------------------------------------------------------------------------------------------------
@@ -317,3 +413,20 @@ def test_two_engines_are_one_too_many() -> None:
         ValueError, match=r"^a and b both offer an engine; uninstall one or list it in \[plugins\] block$"
     ):
         _ = found(*entry_points).engine
+
+
+def test_two_engines_are_a_problem_of_every_manifest() -> None:
+    class Engine:
+        def check(self, run: Manifest) -> list[Problem]:
+            return []
+
+        notes = check
+
+    other = EntryPoint(distribution="other", plugin=offering(kinds.DATA, component("other")))
+    engines = [
+        EntryPoint(distribution=name, plugin=module(coordcore_engine=hookimpl(lambda: Engine()))) for name in ("a", "b")
+    ]
+
+    assert problems(FOREIGN, found(other, *engines)) == [
+        "m.toml: plugins.block: a and b both offer an engine; uninstall one or list it in [plugins] block"
+    ]

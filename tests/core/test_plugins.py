@@ -12,7 +12,7 @@ import attrs
 import pytest
 from fakes import Empty, EntryPoint, component, found, module, offering
 
-from coordcore import Component, Problem, hookimpl, kinds
+from coordcore import Command, Component, Problem, hookimpl, kinds
 from coordcore.discovery import discover
 from coordcore.plugins import Plugins
 
@@ -322,3 +322,36 @@ def test_an_installed_distribution_is_found_on_the_path(tmp_path: Path, monkeypa
     plugins = discover()
 
     assert "stranger-loss 3.0 ready: loss.huber" in lines(plugins)
+
+
+RESERVED = [("run", "coordcore-train"), ("eval", "coordcore-detection"), ("data", "coordcore-data")]
+
+
+@pytest.mark.parametrize(("name", "owner"), RESERVED)
+def test_nobody_takes_a_command_from_the_project(name: str, owner: str) -> None:
+    own, foreign = (Command(name=name, load=lambda: print, summary=summary) for summary in ("own", "foreign"))
+    plugins = found(
+        EntryPoint(distribution="a-strange", plugin=module(coordcore_commands=hookimpl(lambda: [foreign]))),
+        EntryPoint(distribution=owner, plugin=module(coordcore_commands=hookimpl(lambda: [own]))),
+    )
+
+    assert plugins.commands() == {name: own}
+    assert [str(conflict) for conflict in plugins.conflicts] == [
+        f"command.{name} is {owner}'s own; that of a-strange is left out; uninstall it or list it in COORDCORE_BLOCK"
+    ]
+
+
+WRONG_MEMBERS: list[tuple[dict[str, Any], str]] = [
+    ({"units": "px"}, "units must be a mapping of part to unit, got 'px'"),
+    ({"units": {"w1": 3}}, "units must be one line of printable text, got 3"),
+    ({"units": {"w1": "two\nlines"}}, "units must be one line of printable text"),
+    ({"soft_target": 2.0}, r"soft_target must be a function, got 2\.0"),
+    ({"provides": ["coord-tokens"]}, "provides must be a function, got"),
+    ({"check": None}, "check must be a function, got None"),
+]
+
+
+@pytest.mark.parametrize(("members", "message"), WRONG_MEMBERS)
+def test_what_a_component_states_wrongly_is_refused(members: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        component("x", **members)

@@ -22,7 +22,7 @@ from coordcore_coord_tokens.files import Stamp
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import CoordJsonlConfig
 
-RULES = 1
+RULES = 2
 """Changes when a record that was right could now be wrong, or the other way round."""
 
 # Settings that make no record right or wrong.
@@ -43,7 +43,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """That the records of a file were right, and their images there.
 
     settings: by which they were. widened, clipped: as in `Answer`, over the whole file. folders: the state of the
-    images' folders at that time.
+    images' folders at that time. bad: as in `Checked`.
     """
 
     stamp: Stamp
@@ -51,6 +51,7 @@ class Outcome(msgspec.Struct, frozen=True):
     widened: int
     clipped: int
     folders: dict[str, Stamp]
+    bad: tuple[tuple[int, str], ...] = ()
 
     def holds(self, stamp: Stamp) -> bool:
         """Whether the file, now in the state `stamp`, has not changed since, and no image has come or gone."""
@@ -67,6 +68,7 @@ class Cache:
 
     def __init__(self, path: Path, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
         settings = attrs.asdict(config, filter=lambda field, _: field.name not in _HARMLESS)
+        settings["decodes"] = config.decodes
         root = os.path.abspath(config.image_root or path.parent)
         self.settings = json.dumps([RULES, settings, root, quantisation.as_dict()], default=str)
         # Should two names ever have one checksum, their files take turns; each says what it belongs to.

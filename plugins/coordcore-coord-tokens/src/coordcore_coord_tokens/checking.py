@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from coordcore import Problem
+from coordcore import InputError, Problem
 from coordcore.quantisation import Quantisation
-from coordcore.records.record import RecordError
+from coordcore.records.images import open_upright
+from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
 from coordcore_coord_tokens.folders import FOLDERS, ImageFolders
 from coordcore_coord_tokens.reader import Reader
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import CoordJsonlConfig
+
+MOST_PIXELS = 2 * (1024**3 // 4 // 3)
+"""Pillow takes an image of more pixels for an attack (`Image.MAX_IMAGE_PIXELS`, twice), and opens none."""
 
 SHOWN_PROBLEMS = 20
 """Problems reported one by one for each file; the rest is counted."""
@@ -38,9 +43,11 @@ class Checked:
     """What was found in some lines.
 
     wrong: records with a problem. problems: those of the first of them, at most one more than is shown.
-    widened, clipped: as in `Answer`. folders: as `ImageFolders.take_stamps`.
+    widened, clipped: as in `Answer`. folders: as `ImageFolders.take_stamps`. bad: the records that are left out for
+    their image, with the reason.
     """
 
+    bad: tuple[tuple[int, str], ...] = ()
     wrong: int
     problems: tuple[Problem, ...]
     widened: int
@@ -66,6 +73,7 @@ class Checker:
         self._reader = Reader(job.config, job.quantisation)
         self._root = job.config.image_root or job.path.parent
         self._images = ImageFolders(str(self._root))
+        self._config = job.config
         self._descriptor, stamp = open_regular(job.path)
         if not stamp.same_content(job.stamp):
             raise has_changed(job.path)
@@ -76,12 +84,27 @@ class Checker:
         check, has = self._reader.check, self._images.has
         problems: list[Problem] = []
         wrong = widened = clipped = 0
+        bad: list[tuple[int, str]] = []
+        decodes, skips, aspect = (
+            self._config.decodes,
+            self._config.on_bad_image == "skip",
+            self._config.max_aspect or inf,
+        )
         for number, line in enumerate(io.BytesIO(data), start=part.first):
             try:
                 record, answer = check(line)
-                image = record.images[0]
-                if not has(image):
-                    raise RecordError("images[0]", f"no image file at {self._root / image}")
+                image, width, height = record.images[0], record.width, record.height
+                try:
+                    if width > aspect * height or height > aspect * width or width * height > MOST_PIXELS:
+                        raise _odd_size(record, aspect)
+                    if not has(image):
+                        raise RecordError("images[0]", f"no image file at {self._root / image}")
+                    if decodes:
+                        _decode(self._root / image, record)
+                except RecordError as error:
+                    if not skips:
+                        raise
+                    bad.append((number, str(error)))
             except RecordError as error:
                 wrong += 1
                 if wrong <= SHOWN_PROBLEMS + 1:
@@ -90,19 +113,44 @@ class Checker:
                 widened += answer.widened
                 clipped += answer.clipped
         return Checked(
-            wrong=wrong, problems=tuple(problems), widened=widened, clipped=clipped, folders=self._images.take_stamps()
+            bad=tuple(bad),
+            wrong=wrong,
+            problems=tuple(problems),
+            widened=widened,
+            clipped=clipped,
+            folders=self._images.take_stamps(),
         )
 
     def close(self) -> None:
         os.close(self._descriptor)
 
 
+def _odd_size(record: Record, aspect: float) -> RecordError:
+    width, height = record.width, record.height
+    if width * height > MOST_PIXELS:
+        return RecordError("width", f"{width} x {height} are more than the {MOST_PIXELS} pixels that Pillow opens")
+    return RecordError(
+        "width",
+        f"{width} x {height} is {max(width, height) / min(width, height):.4g} times as long one way as the other; "
+        f"the image processor takes up to {aspect:g} (`max_aspect`): cut the image, or leave it out",
+    )
+
+
+def _decode(path: Path, record: Record) -> None:
+    try:
+        open_upright(path, width=record.width, height=record.height)
+    except InputError as error:
+        raise RecordError("images[0]", str(error)) from error
+
+
 def total(parts: Iterable[Checked]) -> Checked:
     """What was found in all parts together, which come in the order of the file."""
     problems: list[Problem] = []
+    bad: list[tuple[int, str]] = []
     folders: dict[str, Stamp | None] | None = {}
     wrong = widened = clipped = 0
     for part in parts:
+        bad.extend(part.bad)
         wrong += part.wrong
         widened += part.widened
         clipped += part.clipped
@@ -115,7 +163,9 @@ def total(parts: Iterable[Checked]) -> Checked:
             folders[folder] = stamp if folders.get(folder, stamp) == stamp else None
         if len(folders) > FOLDERS:
             folders = None
-    return Checked(wrong=wrong, problems=tuple(problems), widened=widened, clipped=clipped, folders=folders)
+    return Checked(
+        bad=tuple(bad), wrong=wrong, problems=tuple(problems), widened=widened, clipped=clipped, folders=folders
+    )
 
 
 def problem(path: Path, message: str, line: int | None = None, place: str = "") -> Problem:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import and_, gt, min_len, optional
+from attrs.validators import and_, ge, gt, le, min_len, optional
 
 from coordcore import option
 
@@ -58,7 +58,7 @@ class CoordJsonlConfig:
     )
     max_objects: int | None = option(
         default=None,
-        validator=optional(gt(0)),
+        validator=optional(and_(gt(0), le(10**9))),
         help="longest answer, in objects; the rest is left out, so the model learns to stop there",
     )
     prompt: str | None = option(
@@ -71,10 +71,24 @@ class CoordJsonlConfig:
         validator=optional(and_(min_len(1), _is_plain_text)),
         help="system message; the template's when absent",
     )
-    limit: int | None = option(default=None, validator=optional(gt(0)), help="use only the first records of each file")
-    validate: bool = option(
+    limit: int | None = option(
+        default=None, validator=optional(and_(gt(0), le(10**12))), help="use only the first records of each file"
+    )
+    validate: bool | Literal["images"] = option(
         default=True,
-        help="read every record and look for its image before training; false leaves that to the first use of each",
+        help="read every record and look for its image before training; 'images' decodes every image, too; false "
+        "leaves all of it to the first use of each",
+    )
+    on_bad_image: Literal["stop", "skip"] = option(
+        default="stop",
+        help="an image that is missing, cannot be decoded or is of another size than its record says: stop, or decode "
+        "every image before training, leave out the records of bad ones, and say how many",
+    )
+    max_aspect: float | None = option(
+        default=200.0,
+        validator=optional(and_(ge(1), le(10**6))),
+        help="most that an image may be longer in one direction than in the other; processors of Qwen's models stop at "
+        "images beyond 200",
     )
 
     @property
@@ -83,6 +97,11 @@ class CoordJsonlConfig:
         if self.prompt is not None:
             return self.prompt
         return DENSE_PROMPT if self.mode == "dense" else SUMMARY_PROMPT
+
+    @property
+    def decodes(self) -> bool:
+        """Whether every image is decoded before training."""
+        return self.validate == "images" or self.on_bad_image == "skip"
 
     @property
     def emits_coord_tokens(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from coordcore_coord_tokens.files import shown
 from coordcore_coord_tokens.lines import Lines
 from coordcore_coord_tokens.reader import Reader
 from coordcore_coord_tokens.scan import Scan, scan
+from coordcore_coord_tokens.skipping import Bad, agreed, left_out_line
 
 if TYPE_CHECKING:
     from coordcore.quantisation import Quantisation
@@ -30,12 +32,17 @@ def record_problems(config: CoordJsonlConfig, quantisation: Quantisation) -> Ite
     """What is wrong with the records of a run, for `coordcore check`, which reports missing files itself."""
     for path in (config.train, config.validation):
         if path is not None and path.exists():
-            yield from scan(path, config, quantisation, rank=int(os.environ.get("RANK", "0"))).problems
+            found = scan(path, config, quantisation, rank=int(os.environ.get("RANK", "0")))
+            if found.bad:
+                _log.warning("%s", left_out_line(path, found.bad))
+            yield from found.problems
 
 
 @attrs.frozen(kw_only=True)
 class JsonlSource:
     """The examples of one JSONL file. Holds where its lines start, and reads one of them at each access.
+
+    gaps: for each line that is left out for its image, the number of examples before it.
 
     It can be pickled, and shared with forked processes. Raises InputError ("train.jsonl:17: objects[2].bbox_2d: ...")
     for a record or image that is not right, and when the file has changed.
@@ -45,12 +52,14 @@ class JsonlSource:
     lines: Lines = attrs.field(repr=False)
     reader: Reader = attrs.field(repr=False)
     name: str
+    gaps: tuple[int, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.lines) - len(self.gaps)
 
     def __getitem__(self, index: int, /) -> Example:
         index = range(len(self))[index]  # negative indices, and IndexError past the end
+        index += bisect_right(self.gaps, index)
         record, answer = self.read(index)
         source = f"{self.name}:{index + 1}"
         path = image_path(record, self.lines.path, self.config)
@@ -73,7 +82,7 @@ class JsonlSource:
         )
 
     def read(self, index: int) -> tuple[Record, Answer]:
-        """A record and its answer, without the image. index: 0 .. len - 1."""
+        """The record on a line and its answer, without the image. index: of the line, from 0."""
         try:
             return self.reader.read(self.lines.read(index))
         except RecordError as error:
@@ -100,9 +109,11 @@ class CoordJsonl:
         sources = []
         for path, scanned in zip(paths, scans, strict=True):
             assert scanned.lines is not None
-            sources.append(JsonlSource(config=config, lines=scanned.lines, reader=reader, name=shown(path)))
+            bad = agreed(scanned.lines, scanned.bad, config, context) if config.on_bad_image == "skip" else ()
+            gaps = tuple(number - 1 - before for before, (number, _) in enumerate(bad))
+            sources.append(JsonlSource(config=config, lines=scanned.lines, reader=reader, name=shown(path), gaps=gaps))
             if context.rank == 0:
-                _report(path, scanned)
+                _report(path, scanned, bad)
         return cls(train_source=sources[0], validation_source=sources[1] if len(sources) == 2 else None)
 
     def train(self) -> JsonlSource:
@@ -117,7 +128,9 @@ def image_path(record: Record, path: Path, config: CoordJsonlConfig) -> Path:
     return (config.image_root or path.parent) / record.images[0]
 
 
-def _report(path: Path, scanned: Scan) -> None:
+def _report(path: Path, scanned: Scan, bad: Bad) -> None:
+    if bad:
+        _log.warning("%s", left_out_line(path, bad))
     if scanned.widened:
         _log.warning("%s: %d boxes narrower than one bin were widened by one bin", shown(path), scanned.widened)
     if scanned.clipped:

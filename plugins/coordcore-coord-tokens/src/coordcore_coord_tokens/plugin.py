@@ -62,7 +62,7 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
                 path="template.coord_template.coord_tokens",
                 message="false, but data.coord_jsonl writes coord tokens; set both alike",
             )
-        if config.validate:
+        if config.validate or config.decodes:
             from coordcore.quantisation import quantisation
             from coordcore_coord_tokens.jsonl import record_problems
 

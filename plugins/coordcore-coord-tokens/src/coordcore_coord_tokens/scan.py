@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PART = 1 << 20
 """Bytes of records that are checked at a time."""
 
+DECODING = 256
+"""How much longer a record takes whose image is decoded."""
+
 PROCESSES = 8
 SHARE = 1 << 26
 """Bytes that are worth a process of their own; it takes about as long to start as a quarter of them to check."""
@@ -35,24 +38,26 @@ SHARE = 1 << 26
 class Scan:
     """What was found. lines: None where there are problems, of which there are `SHOWN_PROBLEMS` and one at most.
 
-    widened, clipped: boxes changed on reading, as `Answer` counts them; 0 when the records were not looked at.
+    widened, clipped: boxes changed on reading, as `Answer` counts them; 0 when the records were not looked at. bad: as
+    in `Checked`.
     """
 
     lines: Lines | None = None
     problems: tuple[Problem, ...] = ()
     widened: int = 0
     clipped: int = 0
+    bad: tuple[tuple[int, str], ...] = ()
 
 
 def scan(path: Path, config: CoordJsonlConfig, quantisation: Quantisation, *, rank: int = 0) -> Scan:
-    """Index `path`; with `config.validate` also read every record and look for its image (which is not decoded).
+    """Index `path`; with `config.validate` also read every record and look for its image (decoded if that is asked).
 
     Neither is done again while file, settings and image folders stay as they are. Several processes may scan one file:
     the first does the work and the others wait for it. The records are looked at on rank 0 alone, which ends all ranks
     if need be. Raises InputError when the file changes meanwhile.
     """
     if rank != 0:
-        config = attrs.evolve(config, validate=False)
+        config = attrs.evolve(config, validate=False, on_bad_image="stop")
     try:
         descriptor, stamp = open_regular(path)
         try:
@@ -78,16 +83,21 @@ def scan(path: Path, config: CoordJsonlConfig, quantisation: Quantisation, *, ra
 
 def _known(job: Job, cache: Cache) -> Scan | None:
     """What was found the last time, if it still holds."""
-    widened = clipped = 0
-    if job.config.validate:
+    found: dict[str, Any] = {}
+    if _looks(job.config):
         outcome = cache.outcome()
         if outcome is None or not outcome.holds(job.stamp):
             return None
-        widened, clipped = outcome.widened, outcome.clipped
+        found = {"widened": outcome.widened, "clipped": outcome.clipped, "bad": outcome.bad}
     offsets = load_index(cache.index, job.stamp)
     if offsets is None:
         return None
-    return Scan(lines=Lines(job.path, job.stamp, offsets, cache.index), widened=widened, clipped=clipped)
+    return Scan(lines=Lines(job.path, job.stamp, offsets, cache.index), **found)
+
+
+def _looks(config: CoordJsonlConfig) -> bool:
+    """Whether the records are looked at."""
+    return bool(config.validate) or config.decodes
 
 
 def _scan(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Scan:
@@ -95,13 +105,15 @@ def _scan(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Scan:
     lines = _indexed(job, cache, descriptor, show=show)
     if len(lines) == 0:
         return Scan(problems=(problem(job.path, "holds no records"),))
-    found = _checked(job, lines.offsets, show=show) if job.config.validate else total(())
+    found = _checked(job, lines.offsets, show=show) if _looks(job.config) else total(())
     if not Stamp.of(os.fstat(descriptor)).same_content(job.stamp):
         raise has_changed(job.path)
     if found.wrong:
         return Scan(problems=_shown(job.path, found))
     folders = {folder: stamp for folder, stamp in (found.folders or {}).items() if stamp is not None}
-    if job.config.validate and at_rest and folders == found.folders:
+    if len(found.bad) == len(lines):
+        return Scan(problems=(problem(job.path, f"every record has a bad image; the first: {found.bad[0][1]}"),))
+    if _looks(job.config) and at_rest and folders == found.folders:
         cache.keep(
             Outcome(
                 stamp=job.stamp,
@@ -109,9 +121,10 @@ def _scan(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Scan:
                 widened=found.widened,
                 clipped=found.clipped,
                 folders=folders,
+                bad=found.bad,
             )
         )
-    return Scan(lines=lines, widened=found.widened, clipped=found.clipped)
+    return Scan(lines=lines, widened=found.widened, clipped=found.clipped, bad=found.bad)
 
 
 def _indexed(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Lines:
@@ -129,8 +142,9 @@ def _indexed(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Lines:
 
 
 def _checked(job: Job, offsets: Sequence[int], *, show: bool) -> Checked:
-    parts = list(_parts(offsets))
-    count = processes_for(offsets[-1])
+    weight = DECODING if job.config.decodes else 1
+    parts = list(_parts(offsets, PART // weight))
+    count = processes_for(offsets[-1] * weight)
     with Bar(f"check {shown(job.path)}", offsets[-1], shown=show) as bar:
 
         def counted(found: Iterator[Checked]) -> Iterator[Checked]:
@@ -155,11 +169,11 @@ def processes_for(size: int) -> int:
     return max(1, min(cores, PROCESSES, size // SHARE))
 
 
-def _parts(offsets: Sequence[int]) -> Iterator[Part]:
-    """The lines in parts of about the same bytes, of one line at least."""
+def _parts(offsets: Sequence[int], size: int) -> Iterator[Part]:
+    """The lines in parts of about `size` bytes, of one line at least."""
     first, last = 0, len(offsets) - 1
     while first < last:
-        after = max(first + 1, bisect_right(offsets, offsets[first] + PART) - 1)
+        after = max(first + 1, bisect_right(offsets, offsets[first] + size) - 1)
         yield Part(first=first + 1, start=offsets[first], end=offsets[after])
         first = after
 

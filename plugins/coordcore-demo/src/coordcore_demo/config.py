@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from attrs.validators import ge, gt, le
+from attrs.validators import ge, gt, le, lt
 
 from coordcore import option
 
@@ -11,6 +11,7 @@ PROMPT = "Find the shapes."
 """The question of every example; the base checkpoint knows no other."""
 
 _COUNT = [ge(1), le(9)]
+_MOST = 10**9
 
 
 @attrs.frozen(kw_only=True)
@@ -20,9 +21,11 @@ class ShapesConfig:
     Raises ValueError when min_objects > max_objects.
     """
 
-    train_images: int = option(default=4000, validator=gt(0), help="training pictures")
-    validation_images: int = option(default=200, validator=ge(0), help="held-out pictures; 0 for no evaluation")
-    seed: int = option(default=0, validator=ge(0), help="another seed draws other pictures")
+    train_images: int = option(default=4000, validator=[gt(0), le(_MOST)], help="training pictures")
+    validation_images: int = option(
+        default=200, validator=[ge(0), le(_MOST)], help="held-out pictures; 0 for no evaluation"
+    )
+    seed: int = option(default=0, validator=[ge(0), lt(2**32)], help="another seed draws other pictures")
     image_size: int = option(
         default=64, validator=[ge(32), le(1024)], help="width and height in pixels; the tiny base was trained on 64"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from attrs.validators import ge, gt, optional
+from attrs.validators import and_, ge, gt, le, optional
 
 from coordcore import option
 from coordcore.protocols import RESERVED_TAGS
@@ -15,17 +15,21 @@ NAME = "multimodal_coord_offset"
 STANDARD = (*RESERVED_TAGS, "offset")
 """The tags with keys of their own, in the order of their groups."""
 
+# The bounds of [train].
+_RATE = and_(gt(0), le(100))
+_DECAY = and_(ge(0), le(100))
+
 
 def _lr(part: str) -> Any:
     return option(
-        default=None, validator=optional(gt(0)), help=f"peak learning rate of {part}; train.learning_rate when absent"
+        default=None, validator=optional(_RATE), help=f"peak learning rate of {part}; train.learning_rate when absent"
     )
 
 
 def _weight_decay(part: str) -> Any:
     return option(
         default=None,
-        validator=optional(ge(0)),
+        validator=optional(_DECAY),
         help=f"weight decay on the matrices of {part}; train.weight_decay when absent",
     )
 
@@ -56,7 +60,7 @@ class MultimodalOptimizerConfig:
     aligner_weight_decay: float | None = _weight_decay("the vision-to-language projector")
     llm_weight_decay: float | None = _weight_decay("the language model")
     # Offsets are matrices, so train.weight_decay would pull every row back to where it started.
-    offset_weight_decay: float = option(default=0.0, validator=ge(0), help="weight decay on the coord offsets")
+    offset_weight_decay: float = option(default=0.0, validator=_DECAY, help="weight decay on the coord offsets")
     tags: dict[str, TagSettings] = option(
         factory=dict,
         validator=_are_no_standard_tags,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
-from attrs.validators import ge, gt, lt, optional
+from attrs.validators import and_, ge, gt, le, optional
 
 from coordcore import option
 
-_WEIGHT = [ge(0), lt(math.inf)]
-_POSITIVE = [gt(0), lt(math.inf)]
+_WEIGHT = [ge(0), le(1e6)]
+
+_WIDTH = [gt(0), le(1e4)]
+"""Ten times the range of the bins is as good as even."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,14 +37,16 @@ class CoordSoftCEW1Config:
     text_gate_weight: float = option(
         default=0.0, validator=_WEIGHT, help="weight of -log(1 - coord mass) on supervised text positions"
     )
-    sigma: float = option(default=2.0, validator=_POSITIVE, help="standard deviation of the Gaussian target, in bins")
+    sigma: float = option(default=2.0, validator=_WIDTH, help="standard deviation of the Gaussian target, in bins")
     truncate: int | None = option(
         default=None,
-        validator=optional(ge(0)),
+        validator=optional(and_(ge(0), le(10**6))),
         help="the Gaussian target is 0 beyond this many bins; the whole range when absent",
     )
     temperature: float = option(
-        default=1.0, validator=_POSITIVE, help="divides the logits of soft_ce and w1; ce and the gates do not use it"
+        default=1.0,
+        validator=[ge(1e-4), le(1e4)],
+        help="divides the logits of soft_ce and w1; ce and the gates do not use it",
     )
 
     def __attrs_post_init__(self) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from coordcore.errors import RunError
-from coordcore.protocols import LossTerm, NotRequestedError, Scope
+from coordcore.protocols import LossTerm, Scope
 from coordcore_train.objective.heads import Head
 from coordcore_train.objective.streaming import Excluded, accumulating
+from coordcore_train.objective.terms import losses_of
 
 Terms = Sequence[tuple[str, LossTerm]]
 
@@ -103,7 +104,7 @@ class Batch:
         total = None
         trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         for owner, term in terms:
-            losses = _called(owner, term, positions[term.scope])
+            losses = losses_of(owner, term, positions[term.scope])
             chosen = rows[term.scope]
             count = chosen.stop - chosen.start
             for name, values in losses.items():
@@ -161,31 +162,3 @@ class Batch:
 def weights_key(part: str) -> str:
     """Where the targets hold the position weights of a part, if it has any."""
     return f"weights/{part}"
-
-
-def _called(owner: str, term: LossTerm, seen: Any) -> Mapping[str, Tensor]:
-    """The parts of a term. Raises RunError for other parts than it named, and when it changed what others read too."""
-    versions = {name: tensor._version for name, tensor in _tensors(seen)}
-    try:
-        losses = term(seen)
-    except NotRequestedError as error:
-        raise RunError(f"loss.{owner}: {error}") from error
-    for name, tensor in _tensors(seen):
-        if tensor._version != versions.get(name, tensor._version):
-            raise RunError(
-                f"loss.{owner}: the term changed positions.{name} in place; other terms read it too: copy it"
-            )
-    if set(losses) != set(term.weights):
-        raise RunError(
-            f"loss.{owner}: the term's weights name the parts {sorted(term.weights)}, "
-            f"but it returned {sorted(losses)}; make them the same"
-        )
-    return losses
-
-
-def _tensors(seen: Any) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of positions by name. Those made under inference_mode have no version, and no gradient to spoil."""
-    for field in attrs.fields(type(seen)):
-        value = getattr(seen, field.name)
-        if isinstance(value, Tensor) and not value.is_inference():
-            yield field.name.lstrip("_"), value

@@ -11,7 +11,6 @@ A training step, in order:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,23 +20,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from coordcore.coords import CoordVocab
-from coordcore.errors import InputError, RunError
-from coordcore.protocols import HeadOffset, LossTerm, Need, Scope
+from coordcore.errors import InputError
+from coordcore.protocols import AddedRows, LossTerm, Scope
 from coordcore_train.objective.chunks import Batch, Settings, weights_key
 from coordcore_train.objective.dense import Dense
 from coordcore_train.objective.heads import Head, LinearHead
 from coordcore_train.objective.streamed import Streamed
 from coordcore_train.objective.streaming import Excluded
-from coordcore_train.objective.targets import SCOPES, scope_counts, targets_of, without_origin
+from coordcore_train.objective.targets import scope_counts, targets_of, without_origin
+from coordcore_train.objective.terms import option_of, position_weights, require_term, weights_at
 
 _ROWS_CPU = 256
 _ROWS_ACCELERATOR = 512
-_NEEDS: Mapping[Scope, frozenset[Need]] = {
-    "coord": frozenset({"full_lse", "origin"}),
-    "text": frozenset({"logits", "origin"}),
-    "token": frozenset({"logits", "origin"}),
-    "box": frozenset({"origin"}),
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -96,22 +90,8 @@ class Objective:
         self._offset_bins: tuple[Tensor, Tensor | None] | None = None
         parts: list[Part] = []
         for owner, term in self.terms:
-            if term.scope not in SCOPES:
-                raise InputError(f"loss.{owner}: scope must be one of {', '.join(SCOPES)}, got {term.scope!r}")
-            if not term.weights:
-                raise InputError(f"loss.{owner}: a term must name at least one part in its weights, got none")
-            if vocab is None and term.scope in ("coord", "box"):
-                raise InputError(
-                    f"loss.{owner}: scope {term.scope!r} needs coord tokens, and the base checkpoint has none; "
-                    "add a [vocab] section to expand it"
-                )
-            unknown = set(term.needs) - _NEEDS[term.scope]
-            if unknown:
-                raise InputError(
-                    f"loss.{owner}: a term of scope {term.scope!r} may need {', '.join(sorted(_NEEDS[term.scope]))}, "
-                    f"got {', '.join(sorted(map(repr, unknown)))}"
-                )
-            weighed, scheduled = _option(term, "position_weights"), _option(term, "weights_at")
+            require_term(owner, term, has_coord_tokens=vocab is not None)
+            weighed, scheduled = option_of(term, "position_weights"), option_of(term, "weights_at")
             for name, weight in term.weights.items():
                 parts.append(
                     Part(
@@ -171,14 +151,10 @@ class Objective:
         """
         weighed = dict(targets)
         for owner, term in self.terms:
-            weigh = _option(term, "position_weights")
-            if weigh is None:
-                continue
-            seen = targets_of(term.scope, targets, self._cpu_ids)
-            given = {**dict.fromkeys(term.weights, torch.ones(len(seen.bins))), **weigh(seen)}
-            for name, weights in given.items():
-                _require_weights(owner, term, name, weights, len(seen.bins))
-                weighed[weights_key(f"{owner}/{name}")] = weights.float()
+            if option_of(term, "position_weights") is not None:
+                seen = targets_of(term.scope, targets, self._cpu_ids)
+                for name, weights in position_weights(owner, term, seen).items():
+                    weighed[weights_key(f"{owner}/{name}")] = weights
         return weighed if self._sees_origin else without_origin(weighed)
 
     def count(self, targets: Mapping[str, Tensor]) -> list[float]:
@@ -197,17 +173,7 @@ class Objective:
 
         Raises RunError for a schedule that does not give one finite number >= 0 for each of its parts.
         """
-        weights: list[float] = []
-        for owner, term in self.terms:
-            schedule = _option(term, "weights_at")
-            now: Mapping[str, float] = term.weights if schedule is None else schedule(step, total_steps)
-            if set(now) != set(term.weights) or not all(0 <= weight < math.inf for weight in now.values()):
-                raise RunError(
-                    f"loss.{owner}: weights_at({step}, {total_steps}) must give a finite weight >= 0 for each of "
-                    f"{', '.join(term.weights)}, got {dict(now)}"
-                )
-            weights += [float(now[name]) for name in term.weights]
-        return weights
+        return [weight for owner, term in self.terms for weight in weights_at(owner, term, step, total_steps)]
 
     # A compiled model calls it as it is: it is made of chunks whose number is data.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -257,7 +223,7 @@ class Objective:
                 "expand the checkpoint with `coordcore expand`"
             )
 
-    def _bins_of(self, offset: HeadOffset | None) -> Tensor | None:
+    def _bins_of(self, offset: AddedRows | None) -> Tensor | None:
         """The bins of an offset's ids, None where one of them is no coord token. Read from the device once."""
         if offset is None or self.vocab is None:
             return None
@@ -308,22 +274,3 @@ def run(batch: Batch) -> None:
 
 def _reads_logits(term: LossTerm) -> bool:
     return "logits" in term.needs
-
-
-def _require_weights(owner: str, term: LossTerm, name: str, weights: Tensor, count: int) -> None:
-    """Raise RunError unless `weights` are the position weights of a part of `term`. Reads values: on the CPU."""
-    if name not in term.weights:
-        raise RunError(
-            f"loss.{owner}: position_weights names a part {name!r}; the term's parts are {', '.join(term.weights)}"
-        )
-    if weights.shape != (count,) or not bool(weights.isfinite().all()) or bool((weights < 0).any()):
-        raise RunError(
-            f"loss.{owner}: position_weights must give part {name!r} one finite number >= 0 per position, shape "
-            f"({count},), got shape {tuple(weights.shape)}, values {weights.flatten()[:8].tolist()}; sizes that are "
-            "unknown are NaN: say with torch.where what such a position weighs"
-        )
-
-
-def _option(term: LossTerm, name: str) -> Any:
-    """One of the two functions that a term may have, or None."""
-    return getattr(term, name, None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from coordcore import kinds
 from coordcore.assemble import Assembly
-from coordcore.components import BuildContext
+from coordcore.components import BuildContext, Selected
 from coordcore.coords import CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError
 from coordcore.manifest import Manifest, load
@@ -18,6 +19,7 @@ from coordcore.quantisation import Quantisation, quantisation
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective
+from coordcore_train.run.built import built, of_plugin
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.launch import rank, world_size
 from coordcore_train.surgery.rows import as_model_surgery
@@ -41,6 +43,10 @@ class Plan(Assembly):
     def quantisation(self) -> Quantisation:
         return self.context.quantisation
 
+    def build(self, selected: Selected) -> Any:
+        """What a component builds. Raises InputError and RunError, with the section's path, as `run.built` says."""
+        return built(selected, super().build)
+
     @cached_property
     def data(self) -> DataBuilder:
         """The data builder. Raises InputError for data that is not there or not right."""
@@ -59,22 +65,34 @@ class Plan(Assembly):
     @cached_property
     def surgeries(self) -> tuple[ModelSurgery, ...]:
         """The surgeries in manifest order, each in the form that the engine calls."""
-        return tuple(as_model_surgery(built, seed=self.context.seed) for built in self.all(kinds.SURGERY))
+        surgeries = []
+        for selected in self.manifest.of(kinds.SURGERY):
+            form = self.build(selected)
+            with of_plugin(selected, path=f"{selected.path}: "):
+                surgeries.append(as_model_surgery(form, seed=self.context.seed))
+        return tuple(surgeries)
 
     @cached_property
     def optimizer(self) -> OptimizerFactory:
         return self.one(kinds.OPTIMIZER)  # type: ignore[no-any-return]
 
     @cached_property
+    def terms(self) -> list[tuple[Selected, list[LossTerm]]]:
+        """The terms of every [loss] section. Raises InputError, with the plugin's name, for what is no right term."""
+        found: list[tuple[Selected, list[LossTerm]]] = []
+        for selected in self.manifest.of(kinds.LOSS):
+            offered = self.build(selected)
+            terms = list(offered) if isinstance(offered, list | tuple) else [offered]
+            with of_plugin(selected):
+                Objective([(selected.component.name, term) for term in terms], self.vocab)
+            found.append((selected, terms))
+        return found
+
+    @cached_property
     def objective(self) -> Objective:
         """The loss terms of every [loss] section. Raises InputError for terms that do not fit together."""
-        terms: list[tuple[str, LossTerm]] = []
-        for selected in self.manifest.of(kinds.LOSS):
-            built = self.build(selected)
-            terms += [
-                (selected.component.name, term) for term in (built if isinstance(built, list | tuple) else [built])
-            ]
-        return Objective(terms, self.vocab)
+        named = [(selected.component.name, term) for selected, terms in self.terms for term in terms]
+        return Objective(named, self.vocab)
 
     @property
     def modules_to_save(self) -> list[str]:

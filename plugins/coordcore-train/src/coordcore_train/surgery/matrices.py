@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from coordcore.errors import InputError
@@ -77,7 +78,15 @@ def require_fitting(name: str, role: Role, added: AddedRows, model: Any) -> None
         raise InputError(
             f"{where} must be coordcore.protocols.AddedRows(ids=..., rows=...), got {type(added).__name__}"
         )
+    for what, tensor, kind in (("ids", added.ids, "int64"), ("rows", added.rows, "floating-point")):
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{where}: {what} must be a tensor, got {type(tensor).__name__}")
+        if not (tensor.dtype == torch.int64 if what == "ids" else tensor.is_floating_point()):
+            cure = "make it with .long()" if what == "ids" else "best float32"
+            raise InputError(f"{where}: {what} must be {kind}, got {tensor.dtype}; {cure}")
     weight = matrices_of(model).module(role).weight
+    if added.ids.dim() != 1:
+        raise InputError(f"{where}: ids must have one dimension, an id for each row, got {tuple(added.ids.shape)}")
     ids = added.ids.tolist()
     if not ids or len(set(ids)) < len(ids):
         raise InputError(f"{where} must have distinct ids, got {len(ids)} of which {len(set(ids))} distinct")
@@ -92,6 +101,12 @@ def require_fitting(name: str, role: Role, added: AddedRows, model: Any) -> None
         raise InputError(
             f"{where} have shape {tuple(added.rows.shape)}, expected {(len(ids), weight.shape[1])}: a row for each id"
         )
+    for what, tensor in (("ids", added.ids), ("rows", added.rows)):
+        if tensor.device != weight.device:
+            raise InputError(
+                f"{where}: {what} are on {tensor.device}, the matrix on {weight.device}; make them from the module's "
+                "parameters and buffers (register_buffer), which move with it"
+            )
     largest = float(added.rows.detach().abs().max())
     if largest != 0:
         raise InputError(

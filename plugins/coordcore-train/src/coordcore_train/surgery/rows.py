@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import attrs
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
+from coordcore.guard import told
 from coordcore.protocols import RESERVED_TAGS, AddedRows, ModelFacts, ModelSurgery, RowSurgery
 from coordcore_train.surgery.arithmetic import add_to_weight, is_same
 from coordcore_train.surgery.hooks import bind_hooks, live_module, remove_hooks, rows_of
@@ -26,8 +29,7 @@ def as_model_surgery(built: object, *, seed: int = 0) -> ModelSurgery:
     Raises InputError for what is neither form.
     """
     if isinstance(built, RowSurgery):
-        if built.tag in RESERVED_TAGS:
-            raise InputError(f"the tag {built.tag!r} is a part of the model's own; give the surgery's another name")
+        _require_names(built)
         return LiveRows(built, seed=seed)
     if isinstance(built, ModelSurgery):
         return built
@@ -35,6 +37,23 @@ def as_model_surgery(built: object, *, seed: int = 0) -> ModelSurgery:
         f"build gave a {type(built).__name__}, which is neither a coordcore.protocols.RowSurgery nor a ModelSurgery; "
         "see docs/how-to/write-a-surgery.md"
     )
+
+
+def _require_names(surgery: RowSurgery) -> None:
+    name = surgery.name
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(
+            f"the surgery's name must be a Python name, which the model holds its module under; got {name!r}"
+        )
+    require_tag(surgery.tag)
+
+
+def require_tag(tag: object) -> None:
+    """Raise InputError for a tag that names no parameters of a surgery's own."""
+    if not isinstance(tag, str) or not tag:
+        raise InputError(f"the tag must name the surgery's parameters, as in 'offset'; got {tag!r}")
+    if tag in RESERVED_TAGS:
+        raise InputError(f"the tag {tag!r} is a part of the model's own; give the surgery's another name")
 
 
 @attrs.define(eq=False)
@@ -67,7 +86,7 @@ class LiveRows:
         )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            module = self.surgery.module(facts)
+            module = self._own("module", self.surgery.module, facts)
         self.add(model, module)
 
     def add(self, model: nn.Module, module: nn.Module) -> None:
@@ -83,9 +102,21 @@ class LiveRows:
                 f"then wrap with modules_to_save=[{self.name!r}]"
             )
         if hasattr(model, self.name):
-            raise RuntimeError(f"{type(model).__name__} already has a {self.name}; install it once per loaded model")
+            raise RuntimeError(
+                f"{type(model).__name__} already has a {self.name}; install it once per loaded model, and where the "
+                "name is one of the model's own, give the surgery another"
+            )
+        # PEFT's `modules_to_save` means every module whose name ends so.
+        if clash := next((path for path, _ in model.named_modules() if path.endswith(self.name)), None):
+            raise RuntimeError(
+                f"{type(model).__name__} has a module {clash}, which PEFT would train and save under the name "
+                f"{self.name} too; give the surgery another"
+            )
+        if not isinstance(module, nn.Module):
+            raise InputError(f"{self.name}: module must give a torch.nn.Module, got {type(module).__name__}")
         module.to(matrices_of(model).embedding.weight.device)
-        found = self._rows(module)
+        given = {role: self._own(f"{role}_rows", partial(rows_of, self.surgery), module, role) for role in _ROLES}
+        found = {role: added for role, added in given.items() if added is not None}
         if not found:
             raise InputError(
                 f"{self.name} adds rows to neither embedding nor head; give some from one of its functions"
@@ -96,6 +127,15 @@ class LiveRows:
         self._dtypes = {name: parameter.dtype for name, parameter in module.named_parameters()}
         self.freeze(model)
         self.rebind(model)
+
+    def _own(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function of the surgery gives. Raises InputError, with both names, for what it raises."""
+        try:
+            return function(*arguments)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{self.name}: {what} raised {told(error)}") from error
 
     def freeze(self, model: nn.Module) -> None:
         """Freeze the matrices that rows are added to."""

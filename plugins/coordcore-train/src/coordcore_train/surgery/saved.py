@@ -9,15 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coordcore import kinds
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
+from coordcore_train.run.built import of_plugin
 from coordcore_train.run.plan import Plan
 
 
 def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
     """Install the surgeries into a freshly loaded model, and load what `folder` saved of them.
 
-    Raises InputError when the coord ids do not fit the embedding matrix or `config.vocab_size`.
+    Raises InputError when the coord ids do not fit the embedding matrix or `config.vocab_size`; InputError and
+    RunError, with the section and its plugin, when a surgery cannot be installed.
     """
     if plan.vocab is not None:
         rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
@@ -28,8 +31,14 @@ def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
                 f"{folder}: its coord tokens are ids {found.ids[0]}..{found.ids[-1]}, "
                 f"the run's base has {plan.vocab.ids[0]}..{plan.vocab.ids[-1]}; use the run's own checkpoint"
             )
-    for surgery in plan.surgeries:
-        surgery.install(model, plan.vocab)
+    for selected, surgery in zip(plan.manifest.of(kinds.SURGERY), plan.surgeries, strict=True):
+        with of_plugin(selected, path=f"{selected.path}: "):
+            try:
+                surgery.install(model, plan.vocab)
+            except (InputError, RunError):
+                raise
+            except RuntimeError as error:
+                raise RunError(str(error)) from error
     load_saved_modules(model, plan.modules_to_save, folder)
 
 
