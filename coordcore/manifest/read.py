@@ -14,6 +14,7 @@ import attrs
 import tomli
 
 from coordcore.errors import Problem, did_you_mean, shortened
+from coordcore.files import require_regular
 from coordcore.kinds import KINDS, Kind
 from coordcore.manifest.lines import KeyPath, dotted, key_path, locate
 from coordcore.manifest.sections import MANIFEST_VERSION
@@ -26,6 +27,9 @@ _LEVELS = 50
 
 _LONG_KEY = re.compile(rf"^[ \t\[]*(?:[\w\"'-]+[ \t]*\.[ \t]*){{{_LEVELS}}}", re.MULTILINE)
 _TOO_DEEP = f"more than {_LEVELS} tables or arrays inside each other; write it flatter"
+
+_LARGEST = 2**24
+"""Bytes of a file."""
 
 _CHAIN = 32
 """Files that extend each other."""
@@ -44,8 +48,8 @@ class Origin:
     folder: Path
 
     def absolute(self, text: str) -> Path:
-        """The file that a value from here names."""
-        return Path(os.path.normpath(self.folder / Path(text).expanduser()))
+        """The file that a value from here names; it need not be there. Raises ValueError for what no file can be."""
+        return Path(os.path.normpath(_path(self.folder, text)))
 
 
 @attrs.frozen(kw_only=True)
@@ -104,16 +108,22 @@ class _Reader:
         chain = (*chain, file)
         below = Document(data={}, origins={(): own.origin(())})
         for path, name in self.names(own, "extends"):
-            base = file.parent / Path(name).expanduser()
+            try:
+                base = _path(file.parent, name)
+            except ValueError as error:
+                self.problems.append(own.problem(path, str(error)))
+                continue
             if len(chain) >= _CHAIN:
                 self.problems.append(
                     own.problem(path, f"more than {_CHAIN} files extend each other; put some into one")
                 )
+            elif not base.exists():
+                self.problems.append(own.problem(path, f"no such file: {_shown(base)}"))
+            elif fault := _fault(base):
+                self.problems.append(own.problem(path, f"{_shown(base)}: cannot be read: {fault}"))
             elif base.resolve() in [earlier.resolve() for earlier in chain]:
                 circle = " -> ".join(_shown(file) for file in (*chain, base))
                 self.problems.append(own.problem(path, f"the files extend each other in a circle: {circle}"))
-            elif not base.exists():
-                self.problems.append(own.problem(path, f"no such file: {_shown(base)}"))
             else:
                 below = self.merge(below, self.with_bases(base, chain))
         own.data.pop("extends", None)
@@ -127,6 +137,7 @@ class _Reader:
         empty = Document(data={}, origins={(): whole})
         line = None
         try:
+            require_regular(file, _LARGEST)
             raw = file.read_bytes()
             text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
             data, lines = _parsed(text)
@@ -179,7 +190,7 @@ class _Reader:
         data: Table = {}
         origins: dict[KeyPath, Origin] = {}
         for override in overrides:
-            origin = Origin(f"--set {shortened(override, 200)}", None, Path.cwd())
+            origin = Origin(f"--set {shortened(override, 200)}".replace("\n", "\\n"), None, Path.cwd())
             key, equals, text = override.partition("=")
             too_deep = _is_too_deep(f"{key}={text}") or _is_too_deep(f"{key}=0")
             path = None if too_deep else key_path(key)
@@ -219,6 +230,31 @@ class _Reader:
         origins = {**below.origins, **above.origins}
         present = set(_paths(data))
         return Document(data=data, origins={path: origin for path, origin in origins.items() if path in present})
+
+
+def _path(folder: Path, text: str) -> Path:
+    """The file that `text` names, from `folder`. Raises ValueError where no file can have that path."""
+    try:
+        path = folder / Path(text).expanduser()
+        os.lstat(path)
+    except RuntimeError as error:
+        raise ValueError(f"{text.partition('/')[0]}: there is no such home folder; write the path out") from error
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ValueError(f"{shortened(text, 80)}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise ValueError(f"{shortened(text, 80)!r} is no path: {error}") from error
+    return path
+
+
+def _fault(file: Path) -> str:
+    """Why a file cannot be read, "" where it may well be."""
+    try:
+        require_regular(file, _LARGEST)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return ""
 
 
 def _shown(file: Path) -> str:

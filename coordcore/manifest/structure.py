@@ -170,7 +170,12 @@ class Structurer:
             raise _WrongValueError(f"must be finite, got {value}")
         if wanted is Path and not value:
             raise _WrongValueError("must not be empty")
-        return self.document.origin(self._path).absolute(value) if wanted is Path else wanted(value)
+        if wanted is not Path:
+            return wanted(value)
+        try:
+            return self.document.origin(self._path).absolute(value)
+        except ValueError as error:
+            raise _WrongValueError(str(error)) from error
 
     # --- files ------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 from pool import NOTE
 
-LONGEST = 1500
+LONGEST = 5500
 """Characters of the longest line of a message, beyond the paths in it: values are echoed cut."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -73,7 +73,7 @@ def breaches(ended: Ended, *, codes: Iterable[int] = (0, 1, 2), outputs: Iterabl
     for text in (ended.err, ended.out):
         if _TRACE in text:
             found.append(f"traceback: {_raised(text)}")
-    if ended.code not in codes:
+    if ended.code not in codes and not found:
         found.append(f"exit code {ended.code}")
     if ended.code and not ended.err.strip():
         found.append(f"exit code {ended.code} without a word on stderr")

@@ -65,7 +65,7 @@ def main() -> int:
             _show(keep / str(outcome.seed), outcome)
     for signature, outcomes in sorted(bad.items(), key=lambda item: -len(item[1])):
         least = min(outcomes, key=lambda outcome: (outcome.note.count(";"), len(outcome.note)))
-        print(f"{len(outcomes):5} x {signature}\n        {least.note!a}")
+        print(f"{len(outcomes):5} x {signature!a}\n        {least.note[:400]!a}")
         print(f"        python tests/faults/fuzz.py {given.kind} --seed {least.seed}    # {keep / str(least.seed)}")
     for reason, count in excused.items():
         print(f"{count:5} x known: {reason}")
@@ -76,7 +76,7 @@ def main() -> int:
 
 def _signature(breach: str) -> str:
     """What equal breaches have in common."""
-    return re.sub(r"\d+", "N", re.sub(r" in '.*", "", breach, flags=re.DOTALL))[:160]
+    return re.sub(r"\d+", "N", re.sub(r" in '.*|: '.*", "", breach, flags=re.DOTALL))[:160]
 
 
 def _show(folder: Path, outcome: pool.Outcome) -> None:

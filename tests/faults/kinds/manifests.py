@@ -63,7 +63,7 @@ ABOVE: dict[str, Any] = {
 
 SETS = ("train.steps=10", "model.dtype=float32", 'drop=["vocab"]', "loss.text_ce.weight=2", "train.betas=[0.9,0.95]")
 
-_PLACE = re.compile(r"(?:\S.*?\.toml(?::\d+)?|--set .*?|[^:]*\.jsonl(?::\d+)?): ", re.DOTALL)
+_PLACE = re.compile(r"(?:--set [^\n]*|[^:\n]+(?::\d+)?): ")
 
 
 def warm() -> None:

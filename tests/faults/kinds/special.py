@@ -53,6 +53,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("predict", "X", "r.jsonl", "--output", "p2.jsonl"),
 )
 
+HANG = 2.0
 COMBINATIONS = tuple(itertools.product(COMMANDS, TARGETS))
 COUNT = len(COMBINATIONS)
 
