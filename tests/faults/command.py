@@ -106,8 +106,11 @@ def _state(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def _redirect(out: Path, err: Path) -> None:
     """Standard streams of the process, for good: input is empty, output goes into files."""
-    for descriptor, path, flags in ((0, Path(os.devnull), os.O_RDONLY), (1, out, os.O_CREAT | os.O_WRONLY),
-                                    (2, err, os.O_CREAT | os.O_WRONLY)):
+    for descriptor, path, flags in (
+        (0, Path(os.devnull), os.O_RDONLY),
+        (1, out, os.O_CREAT | os.O_WRONLY),
+        (2, err, os.O_CREAT | os.O_WRONLY),
+    ):
         opened = os.open(path, flags, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)

@@ -6,31 +6,13 @@ import os
 import sys
 from pathlib import Path
 
-import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "train")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-
-@attrs.frozen(kw_only=True)
-class Amounts:
-    """How many cases of each kind. files: for each importer."""
-
-    manifests: int
-    records: int
-    files: int
-    answers: int
-    predictions: int
-    checkpoints: int
-    kills: int
-
-
-SMALL = Amounts(manifests=150, records=100, files=20, answers=200, predictions=60, checkpoints=6, kills=2)
-LONG = Amounts(
-    manifests=10_000, records=2_000, files=500, answers=5_000, predictions=1_000, checkpoints=200, kills=20
-)
+from amounts import LONG, SMALL, Amounts  # noqa: E402 - found by the line above
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

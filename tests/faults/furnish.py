@@ -9,12 +9,18 @@ from pathlib import Path
 RECORDS = (
     {"images": ["a.png"], "width": 64, "height": 48, "objects": [{"desc": "red circle", "bbox_2d": [4, 5, 30, 40]}]},
     {
-        "images": ["b.png"], "width": 48, "height": 64,
-        "objects": [{"desc": "cat", "poly": [1, 2, 40, 2, 40, 60], "poly_points": 3}, {"desc": "é 'x'", "bbox_2d": [0, 0, 48, 64]}],
-        "summary": "two things", "metadata": {"image_id": 7, "x": [1, {"y": None}]},
+        "images": ["b.png"],
+        "width": 48,
+        "height": 64,
+        "objects": [
+            {"desc": "cat", "poly": [1, 2, 40, 2, 40, 60], "poly_points": 3},
+            {"desc": "é 'x'", "bbox_2d": [0, 0, 48, 64]},
+        ],
+        "summary": "two things",
+        "metadata": {"image_id": 7, "x": [1, {"y": None}]},
     },
     {"images": ["a.png"], "width": 64, "height": 48, "objects": []},
-)  # fmt: skip
+)
 
 
 def work_folder(folder: Path) -> Path:

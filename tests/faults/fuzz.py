@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import pool  # noqa: E402
-from known import known  # noqa: E402
+import pool
+from known import known
 
 KINDS = ("manifests", "records", "importers", "answers", "predictions", "checkpoints", "special", "surroundings")
 

@@ -48,13 +48,28 @@ PATHS: tuple[Any, ...] = (
 CONTAINERS: tuple[Any, ...] = (
     [], {}, [[]], [None], [{}], {"": 0}, {"a": {"b": {"c": 1}}}, [1, 2, 3], [0.1, 0.2, 0.7, 0.9], [5, 5, 1, 1],
     [1] * 5, ["a", 1], None, True, False, [["x"]], {"x": []}, [True, False, True, False], ["1", "2", "3", "4"],
-    Raw("[" * 60 + "]" * 60), Raw("[" * 500 + "]" * 500), Raw("[" * 5000 + "]" * 5000), Raw('{"a":' * 600 + "1" + "}" * 600),
+    Raw("[" * 60 + "]" * 60), Raw("[" * 500 + "]" * 500), Raw("[" * 5000 + "]" * 5000),
+    Raw('{"a":' * 600 + "1" + "}" * 600),
     Raw("{a={b=1}}"), Raw("[1,,2]"), Raw("1979-05-27T07:32:00Z"), Raw("07:32:00"), Raw("[\n1,\n# c\n2\n]"),
 )  # fmt: skip
 
 _PATH_KEYS = frozenset(
-    ("base", "train", "validation", "image_root", "dir", "deepspeed", "fsdp", "extends", "images", "image", "filename")
-    + ("file_name", "imagePath", "path", "checkpoint")
+    [
+        "base",
+        "train",
+        "validation",
+        "image_root",
+        "dir",
+        "deepspeed",
+        "fsdp",
+        "extends",
+        "images",
+        "image",
+        "filename",
+        "file_name",
+        "imagePath",
+        "path",
+    ]
 )
 
 KEYS = ("", "x", "desc", "bbox", "id", " ", "a.b", CONTROL, "\u202e", "Images", "__class__", "k" * 5000, "\x00", "é")
@@ -132,9 +147,13 @@ class Mutator:
             return rng.choice((-value, value * 1e6, value + 0.5, value - 1, value * 1000, float(value), str(value)))
         if isinstance(value, str):
             cut = rng.randint(0, len(value))
-            return rng.choice((value[:cut], value + value, value.upper(), value[:cut] + CONTROL + value[cut:], f" {value}"))
+            return rng.choice(
+                (value[:cut], value + value, value.upper(), value[:cut] + CONTROL + value[cut:], f" {value}")
+            )
         if isinstance(value, list):
-            return rng.choice((value[::-1], value[:-1], value * 2, {str(index): one for index, one in enumerate(value)}))
+            return rng.choice(
+                (value[::-1], value[:-1], value * 2, {str(index): one for index, one in enumerate(value)})
+            )
         if isinstance(value, dict):
             return rng.choice((list(value.values()), dict(reversed(value.items())), {}))
         return "null"

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
 import attrs
 
 HANG = 5.0
@@ -40,12 +41,11 @@ Case = Callable[[int, Path], list[str]]
 """Works on the case of a seed in an empty folder, in a forked process; gives its breaches, and leaves a NOTE there."""
 
 
-def run(
-    case: Case, seeds: Iterable[int], folder: Path, *, jobs: int, hang: float = HANG
-) -> Iterator[Outcome]:
+def run(case: Case, seeds: Iterable[int], folder: Path, *, jobs: int, hang: float = HANG) -> Iterator[Outcome]:
     """The outcomes of the cases with these seeds, as they end. `folder`/SEED is a case's own, and stays.
 
-    hang: seconds after which a command of this kind hangs. A case that overruns is run a second time, alone in its slot, before it counts as hanging.
+    hang: seconds after which a command of this kind hangs. A case that overruns is run a second time, with twice the
+    time, before it counts.
     """
     waiting = iter(seeds)
     alive: dict[int, _Child] = {}
@@ -97,9 +97,7 @@ def _start(case: Case, seed: int, folder: Path, seconds: float, *, retry: bool =
     if pid == 0:
         _in_child(case, seed, own)
     deadline = time.monotonic() + seconds * load_factor()
-    return _Child(
-        seed=seed, pid=pid, descriptor=os.pidfd_open(pid), folder=own, deadline=deadline, retry=retry
-    )
+    return _Child(seed=seed, pid=pid, descriptor=os.pidfd_open(pid), folder=own, deadline=deadline, retry=retry)
 
 
 def _in_child(case: Case, seed: int, folder: Path) -> None:

@@ -57,11 +57,11 @@ NAME = "run"
 
 def load() -> None:
     """Import what a run does, before the first fork."""
-    import coordcore_detection.predict.loading
-    import coordcore_train.run.session
-    import coordcore_train.swift.pipeline  # noqa: F401
     import swift.arguments  # noqa: F401
     import transformers.models.qwen3_vl  # noqa: F401
+
+    import coordcore_train.run.session
+    import coordcore_train.swift.pipeline  # noqa: F401
 
 
 @attrs.define
@@ -172,7 +172,8 @@ def made(folder: Path) -> dict[str, bytes]:
     run = folder / NAME
     patterns = (
         "checkpoints/checkpoint-*/*.safetensors", "checkpoints/checkpoint-*/optimizer.pt", "metrics.jsonl",
-        "checkpoints/checkpoint-*/scheduler.pt", "merged/*.safetensors", "eval/*/predictions.jsonl", "eval/*/metrics.json",
+        "checkpoints/checkpoint-*/scheduler.pt", "merged/*.safetensors", "eval/*/predictions.jsonl",
+        "eval/*/metrics.json",
     )  # fmt: skip
     found = {str(path.relative_to(run)): path for pattern in patterns for path in sorted(run.glob(pattern))}
     return {name: _without_place(path.read_bytes(), folder) for name, path in found.items()}
@@ -184,7 +185,7 @@ def _without_place(data: bytes, folder: Path) -> bytes:
 
 
 def require_equal(folder: Path, whole: Path) -> None:
-    """What an interrupted run made is, byte for byte, what the uninterrupted one in `whole` made, and nothing is left."""
+    """What an interrupted run made is, byte for byte, what the uninterrupted one made. Nothing else is left."""
     expected, actual = made(whole), made(folder)
     assert sorted(actual) == sorted(expected), f"{sorted(actual)} instead of {sorted(expected)}"
     differ = [name for name in expected if actual[name] != expected[name]]

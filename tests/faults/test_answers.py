@@ -7,16 +7,18 @@ import time
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from mutate import BYTES, STRINGS, Raw
 
 from coordcore.coords import ints_to_tokens
-from coordcore.records.answers import Answer, answer_text, parse_answer
-from mutate import BYTES, STRINGS, Raw
+from coordcore.records.answers import Answer, parse_answer
 
 FRAGMENTS = [
     '{"objects": [', "]}", "{", "}", "[", "]", ",", ", ", ":", '"', '"desc": "cat"', '"desc": ', '"label": "é \\" x"',
-    '"bbox_2d": [', '"poly": [', "<|coord_0|>, <|coord_1|>, <|coord_20|>, <|coord_999|>", "<|coord_5|>", "<|coord_1000|>",
-    "<|coord_-1|>", "<|coord_007|>", "<|coord_", "|>", "12, 40, 300, 412", "0.5", "-1", "1e9", "```json\n", "```", "<think>",
-    "</think>", "Here: ", "null", "true", "\\u00e9", "\\ud800", "\\", "'", "\n", "\t", "\x1b[2J", "\x00", "\u2028", "\ud800",
+    '"bbox_2d": [', '"poly": [', "<|coord_0|>, <|coord_1|>, <|coord_20|>, <|coord_999|>",
+    "<|coord_5|>", "<|coord_1000|>",
+    "<|coord_-1|>", "<|coord_007|>", "<|coord_", "|>", "12, 40, 300, 412", "0.5", "-1", "1e9", "```json\n",
+    "```", "<think>",
+    "</think>", "Here: ", "null", "true", "\\u00e9", "\\ud800", "\\", "'", "\n", "\t", "\x1b[2J", "\x00", "\u2028",
     '"point_2d": [', "<|box_start|>(1,2),(3,4)<|box_end|>", "<|object_ref_start|>cat<|object_ref_end|>", "(", ")", " ",
 ]  # fmt: skip
 FRAGMENTS += [one.text if isinstance(one, Raw) else one for one in STRINGS]
@@ -24,7 +26,9 @@ FRAGMENTS += [one.decode("utf-8", "replace") for one in BYTES if len(one) < 3000
 
 texts = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=5), max_size=30).map("".join)
 
-boxes = st.tuples(*[st.integers(0, 999)] * 4).map(lambda four: (*map(min, four[:2], four[2:]), *map(max, four[:2], four[2:])))
+boxes = st.tuples(*[st.integers(0, 999)] * 4).map(
+    lambda four: (*map(min, four[:2], four[2:]), *map(max, four[:2], four[2:]))
+)
 
 
 @st.composite
@@ -32,7 +36,7 @@ def written(draw: st.DrawFn) -> str:
     """An answer as it is written, with a piece of it replaced."""
     count = draw(st.integers(0, 4))
     objects = [
-        '{"desc": "thing %d", "bbox_2d": [%s]}' % (index, ", ".join(ints_to_tokens(draw(boxes)))) for index in range(count)
+        f'{{"desc": "thing {index}", "bbox_2d": [{", ".join(ints_to_tokens(draw(boxes)))}]}}' for index in range(count)
     ]
     text = f'{{"objects": [{", ".join(objects)}]}}'
     start = draw(st.integers(0, len(text)))

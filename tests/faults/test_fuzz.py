@@ -1,4 +1,4 @@
-"""Thousands of spoilt inputs, and every kind of path and surroundings: each ends with a message, or with a right result.
+"""Thousands of spoilt inputs, all kinds of paths and surroundings: each ends with a message, or a right result.
 
 The cases run in a process of their own for each kind; `fuzz.py` says how to run one of them again.
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Amounts
+from amounts import Amounts
 
 FORMATS = ("coco", "lvis", "voc", "yolo", "labelme", "cvat", "odvg", "refcoco", "swift", "records")
 
@@ -54,8 +54,8 @@ def test_surroundings(tmp_path: Path) -> None:
 
 
 def test_every_importer_is_fuzzed() -> None:
-    from coordcore_data.convert.conversion import FORMATS as known
-
     from kinds.importers import SOURCES
 
-    assert sorted(FORMATS) == sorted(known) == sorted(SOURCES)
+    from coordcore_data.convert import conversion
+
+    assert sorted(FORMATS) == sorted(conversion.FORMATS) == sorted(SOURCES)

@@ -11,7 +11,7 @@ from random import Random
 import attrs
 import pytest
 import runs
-from conftest import Amounts
+from amounts import Amounts
 
 TWO = ("--set", "launch.nproc_per_node=2")
 
@@ -145,4 +145,6 @@ def test_of_two_runs_in_one_folder_the_second_writes_nothing(whole: Whole, tmp_p
 
 def _written(folder: Path) -> dict[str, bytes]:
     run = folder / runs.NAME
-    return {name: (run / name).read_bytes() for name in ("state.json", "manifest.resolved.toml") if (run / name).exists()}
+    return {
+        name: (run / name).read_bytes() for name in ("state.json", "manifest.resolved.toml") if (run / name).exists()
+    }

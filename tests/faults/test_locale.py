@@ -23,7 +23,12 @@ def work(tmp_path: Path) -> Path:
     from coordcore.quantisation import DEFAULT_QUANTISATION
 
     work = work_folder(tmp_path)
-    record = {"images": ["ü.png"], "width": 64, "height": 48, "objects": [{"desc": "ein Öhr 🎈", "bbox_2d": [1, 2, 3, 40]}]}
+    record = {
+        "images": ["ü.png"],
+        "width": 64,
+        "height": 48,
+        "objects": [{"desc": "ein Öhr 🎈", "bbox_2d": [1, 2, 3, 40]}],
+    }
     (work / "ü.png").write_bytes((work / "a.png").read_bytes())
     (work / "ä.jsonl").write_text(_utf8(as_lines([*RECORDS, record])), encoding="utf-8")
     (work / "ö.json").write_bytes(json_bytes(importers.COCO).replace(b"dog", "Hündchen".encode()))

@@ -31,7 +31,9 @@ def _table(table: dict[str, Any], path: tuple[str, ...], lines: list[str], rng: 
         if value and rng.random() < 0.1 and not any(isinstance(one, dict) for one in value.values()):
             header = ".".join(map(_key, path))
             if not path:
-                lines[:0] = [f"{_key(key)}.{_key(name)} = {_value(one)}" for name, one in value.items() if one is not None]
+                lines[:0] = [
+                    f"{_key(key)}.{_key(name)} = {_value(one)}" for name, one in value.items() if one is not None
+                ]
                 continue
             lines.append(f"[{header}.{_key(key)}]")
         else:
@@ -44,12 +46,8 @@ def _key(key: str) -> str:
 
 
 def _string(text: str) -> str:
-    """A basic string. JSON's escapes are TOML's but for DEL, which must be escaped, and surrogates, which there are not."""
-    return json.dumps(text, ensure_ascii=True).replace("\x7f", "\\u007f") if text.isascii() else _unicode(text)
-
-
-def _unicode(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A basic string: JSON's, but DEL must be escaped, and a lone surrogate cannot be."""
+    return json.dumps(text, ensure_ascii=text.isascii()).replace("\x7f", "\\u007f")
 
 
 def _value(value: Any) -> str:

@@ -42,60 +42,124 @@ COCO: dict[str, Any] = {
     ],
     "annotations": [
         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 5, 20, 30], "area": 600, "iscrowd": 0},
-        {"id": 2, "image_id": 2, "category_id": 2, "bbox": [1.5, 2, 20, 30], "segmentation": [[1.5, 2, 21.5, 2, 21.5, 32]]},
-        {"id": 3, "image_id": 2, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1, "segmentation": {"counts": "x", "size": [64, 48]}},
+        {
+            "id": 2,
+            "image_id": 2,
+            "category_id": 2,
+            "bbox": [1.5, 2, 20, 30],
+            "segmentation": [[1.5, 2, 21.5, 2, 21.5, 32]],
+        },
+        {
+            "id": 3,
+            "image_id": 2,
+            "category_id": 1,
+            "bbox": [0, 0, 9, 9],
+            "iscrowd": 1,
+            "segmentation": {"counts": "x", "size": [64, 48]},
+        },
     ],
     "categories": [{"id": 1, "name": "cat", "synset": "cat.n.01"}, {"id": 2, "name": "dog", "supercategory": "animal"}],
-}  # fmt: skip
+}
 
 LABELME: dict[str, Any] = {
-    "version": "5.2.1", "flags": {}, "imagePath": "..\\images\\a.png", "imageData": None, "imageHeight": 48, "imageWidth": 64,
+    "version": "5.2.1",
+    "flags": {},
+    "imagePath": "..\\images\\a.png",
+    "imageData": None,
+    "imageHeight": 48,
+    "imageWidth": 64,
     "shapes": [
         {"label": "cat", "points": [[4, 5], [30, 40]], "shape_type": "rectangle", "group_id": None, "flags": {}},
         {"label": "dog", "points": [[1, 1], [20.5, 3], [7, 40]], "shape_type": "polygon"},
         {"label": "eye", "points": [[9, 9]], "shape_type": "point"},
         {"label": "ball", "points": [[20, 20], [25, 20]], "shape_type": "circle"},
     ],
-}  # fmt: skip
+}
 
 ODVG: list[Any] = [
-    {"filename": "a.png", "width": 64, "height": 48, "detection": {"instances": [
-        {"bbox": [4, 5, 30, 40], "label": 0, "category": "cat"}, {"bbox": [1, 2, 3.5, 4], "label": 1, "category": "dog"}]}},
-    {"filename": "b.png", "width": 48, "height": 64, "grounding": {"caption": "two cats and a dog", "regions": [
-        {"phrase": "two cats", "bbox": [[1, 2, 30, 40], [5, 6, 17, 18]]}, {"phrase": ["a dog"], "bbox": [9, 10, 11, 12]}]}},
-]  # fmt: skip
+    {
+        "filename": "a.png",
+        "width": 64,
+        "height": 48,
+        "detection": {
+            "instances": [
+                {"bbox": [4, 5, 30, 40], "label": 0, "category": "cat"},
+                {"bbox": [1, 2, 3.5, 4], "label": 1, "category": "dog"},
+            ]
+        },
+    },
+    {
+        "filename": "b.png",
+        "width": 48,
+        "height": 64,
+        "grounding": {
+            "caption": "two cats and a dog",
+            "regions": [
+                {"phrase": "two cats", "bbox": [[1, 2, 30, 40], [5, 6, 17, 18]]},
+                {"phrase": ["a dog"], "bbox": [9, 10, 11, 12]},
+            ],
+        },
+    },
+]
 
 REF_ROWS: list[Any] = [
     {"image": "a.png", "expression": "left cat", "bbox": [4, 5, 20, 30], "width": 64, "height": 48, "split": "train"},
-    {"image": "a.png", "sentence": ["right cat", "the other"], "bbox": [1, 2, 20, 30], "width": 64, "height": 48, "split": "train"},
-]  # fmt: skip
+    {
+        "image": "a.png",
+        "sentence": ["right cat", "the other"],
+        "bbox": [1, 2, 20, 30],
+        "width": 64,
+        "height": 48,
+        "split": "train",
+    },
+]
 
 REFS: list[Any] = [
-    {"ann_id": 1, "image_id": 1, "split": "train", "sentences": [{"sent": "left cat", "raw": "Left cat"}, {"raw": "x"}]},
+    {
+        "ann_id": 1,
+        "image_id": 1,
+        "split": "train",
+        "sentences": [{"sent": "left cat", "raw": "Left cat"}, {"raw": "x"}],
+    },
     {"ann_id": 2, "image_id": 2, "split": "val", "sentences": ["a dog"]},
 ]
 
 SWIFT: list[Any] = [
-    {"messages": [{"role": "user", "content": "<image>Find <ref-object>"}, {"role": "assistant", "content": "<bbox><bbox>"}],
-     "images": ["a.png"], "objects": {"ref": ["cat", "dog"], "bbox": [[4, 5, 30, 40], [1, 2, 9, 9.5]], "bbox_type": "real"}},
-    {"messages": [{"role": "user", "content": "<image>Find"}, {"role": "assistant", "content": "<ref-object><bbox>"}],
-     "images": [{"path": "b.png"}], "objects": {"ref": ["cat"], "bbox": [[0.1, 0.2, 0.5, 0.5]], "bbox_type": "norm1", "image_id": [0]}},
-]  # fmt: skip
+    {
+        "messages": [
+            {"role": "user", "content": "<image>Find <ref-object>"},
+            {"role": "assistant", "content": "<bbox><bbox>"},
+        ],
+        "images": ["a.png"],
+        "objects": {"ref": ["cat", "dog"], "bbox": [[4, 5, 30, 40], [1, 2, 9, 9.5]], "bbox_type": "real"},
+    },
+    {
+        "messages": [
+            {"role": "user", "content": "<image>Find"},
+            {"role": "assistant", "content": "<ref-object><bbox>"},
+        ],
+        "images": [{"path": "b.png"}],
+        "objects": {"ref": ["cat"], "bbox": [[0.1, 0.2, 0.5, 0.5]], "bbox_type": "norm1", "image_id": [0]},
+    },
+]
 
 VOC = (
     "<annotation><folder>f</folder><filename>a.png</filename><size><width>64</width><height>48</height><depth>3</depth></size>"
     "<object><name>cat</name><difficult>1</difficult><bndbox><xmin>4</xmin><ymin>5</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
     "</object><object><name>dog</name><pose>x</pose><bndbox><ymin>1</ymin><xmin>2</xmin><xmax>9</xmax><ymax>8</ymax></bndbox>"
     "<part><name>head</name><bndbox><xmin>4</xmin><ymin>5</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></part></object></annotation>"
-)  # fmt: skip
+)
 
 CVAT = (
-    '<annotations><version>1.1</version><meta><task/></meta><image id="3" name="d\\a.png" width="64" height="48" subset="Train">'
-    '<box label="cat" xtl="4" ytl="5" xbr="30" ybr="40" occluded="0" rotation="30"><attribute name="a">b</attribute></box>'
+    '<annotations><version>1.1</version><meta><task/></meta><image id="3" name="d\\a.png" width="64" '
+    'height="48" subset="Train">'
+    '<box label="cat" xtl="4" ytl="5" xbr="30" ybr="40" occluded="0" rotation="30">'
+    '<attribute name="a">b</attribute></box>'
     '<polygon label="roof" points="0.5,1;20,1;20,30"/><points label="eye" points="5,6;7,8"/><tag label="night"/>'
-    '<ellipse label="egg" cx="20" cy="20" rx="5" ry="10" rotation="30"/><mask label="fog" rle="3, 4" left="5" top="6" width="10" height="20"/>'
+    '<ellipse label="egg" cx="20" cy="20" rx="5" ry="10" rotation="30"/>'
+    '<mask label="fog" rle="3, 4" left="5" top="6" width="10" height="20"/>'
     '<polyline label="p" points="1,2;3,4"/></image><image id="4" name="b.png" width="48" height="64"/></annotations>'
-)  # fmt: skip
+)
 
 YAML = "path: .\ntrain: images/train\nval: [images/val, list.txt]\nnc: 2\nnames:\n  0: cat\n  1: 'a, dog'\n"
 LABELS = "0 0.5 0.5 0.25 0.5\n1 0.1 0.25 0.4 0.25 0.1 0.75\n\n1 0.9 0.9 0.1 0.1\n"
@@ -131,7 +195,11 @@ def case(name: str, seed: int, folder: Path) -> list[str]:
         path = rng.choice([path for path in sorted(files) if not path.endswith(".png")])
         (work / path).write_bytes(mutator.bytes((work / path).read_bytes(), next(iter(files.values()))))
     output, options = _options(rng, name)
-    ended = invoke(["data", "convert", arguments[0], output, "--from", name, *arguments[1:], *options], folder, "; ".join(mutator.notes))
+    ended = invoke(
+        ["data", "convert", arguments[0], output, "--from", name, *arguments[1:], *options],
+        folder,
+        "; ".join(mutator.notes),
+    )
     made = [output.replace(".", f".{part}.", 1) for part in ("account", "train", "val", "test", "Train")]
     made = [output, *made, output.rpartition(".")[0] + ".account.json"]
     found = breaches(ended, outputs=made) + _unplaced(ended, work)
@@ -226,8 +294,14 @@ def _labelme(spoil: Spoil) -> tuple[Files, list[str]]:
 
 
 def _odvg(spoil: Spoil) -> tuple[Files, list[str]]:
-    names = spoil.mutator.tree({"0": "cat", "1": "dog"}) if spoil.mutator.rng.random() < 0.2 else {"0": "cat", "1": "dog"}
-    return {"in.jsonl": as_lines(_rows(spoil(ODVG))), "map.json": json_bytes(names)}, ["in.jsonl", "--classes", "map.json"]
+    names = (
+        spoil.mutator.tree({"0": "cat", "1": "dog"}) if spoil.mutator.rng.random() < 0.2 else {"0": "cat", "1": "dog"}
+    )
+    return {"in.jsonl": as_lines(_rows(spoil(ODVG))), "map.json": json_bytes(names)}, [
+        "in.jsonl",
+        "--classes",
+        "map.json",
+    ]
 
 
 def _refcoco(spoil: Spoil) -> tuple[Files, list[str]]:
@@ -266,10 +340,15 @@ def _yolo(spoil: Spoil) -> tuple[Files, list[str]]:
         else:
             labels = spoil.mutator.bytes(labels, yaml)
     files = {
-        "data.yaml": yaml, "list.txt": b"./images/val/b.png\nimages/train/a.png\n", "classes.txt": b"cat\ndog\n",
-        "images/train/a.png": png((64, 48)), "images/val/b.png": png((48, 64)),
-        "labels/train/a.txt": labels, "labels/val/b.txt": LABELS.encode(), "labels/val/lone.txt": LABELS.encode(),
-    }  # fmt: skip
+        "data.yaml": yaml,
+        "list.txt": b"./images/val/b.png\nimages/train/a.png\n",
+        "classes.txt": b"cat\ndog\n",
+        "images/train/a.png": png((64, 48)),
+        "images/val/b.png": png((48, 64)),
+        "labels/train/a.txt": labels,
+        "labels/val/b.txt": LABELS.encode(),
+        "labels/val/lone.txt": LABELS.encode(),
+    }
     return files, ["data.yaml"]
 
 
@@ -313,12 +392,25 @@ def _spoil_xml(text: str, spoil: Spoil) -> bytes:
 def _with_head(data: bytes, rng: Random) -> bytes:
     bomb = b'<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
     outside = b'<!DOCTYPE a SYSTEM "file:///etc/passwd">'
-    heads = (b"",) * 12 + (b'<?xml version="1.0" encoding="klingon"?>', b'<?xml version="1.0" encoding="utf-16"?>', bomb, outside)
+    heads = (b"",) * 12 + (
+        b'<?xml version="1.0" encoding="klingon"?>',
+        b'<?xml version="1.0" encoding="utf-16"?>',
+        bomb,
+        outside,
+    )
     return rng.choice(heads) + data
 
 
 SOURCES: dict[str, Callable[[Spoil], tuple[Files, list[str]]]] = {
-    "coco": _coco, "lvis": _coco, "voc": _voc, "yolo": _yolo, "labelme": _labelme, "cvat": _cvat, "odvg": _odvg,
-    "refcoco": _refcoco, "swift": _swift, "records": _records,
-}  # fmt: skip
+    "coco": _coco,
+    "lvis": _coco,
+    "voc": _voc,
+    "yolo": _yolo,
+    "labelme": _labelme,
+    "cvat": _cvat,
+    "odvg": _odvg,
+    "refcoco": _refcoco,
+    "swift": _swift,
+    "records": _records,
+}
 """Every format of `coordcore_data.convert.conversion.FORMATS`."""

@@ -73,10 +73,16 @@ def warm() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         manifest = Path(folder, "m.toml")
         manifest.write_text(as_toml(SHAPES, Random(0)))
-        try:
-            app(args=["check", str(manifest)])
-        except SystemExit as ended:
-            assert not ended.code, "the manifest without a mistake is not right"
+        require_done(app, ["check", str(manifest)])
+
+
+def require_done(app: Any, arguments: list[str]) -> None:
+    """Run a command whose input is right. Raises RuntimeError when it is refused."""
+    try:
+        app(args=arguments)
+    except SystemExit as ended:
+        if ended.code:
+            raise RuntimeError(f"the input without a mistake is refused: {arguments}") from ended
 
 
 def case(seed: int, folder: Path) -> list[str]:
@@ -118,12 +124,15 @@ def _as_table(tree: Any) -> dict[str, Any]:
 
 def _override(rng: Random, mutator: Mutator) -> str:
     key = rng.choice(("train.steps", "model.base", "data.coord_jsonl.train", "loss", "", "extends", "name", "a.b" * 300,
-                      "train.swift.x", "output.dir", "a" + ".b" * 900, CONTROL.replace("\0", ""), "drop", '"a', "train"))  # fmt: skip
+                      "train.swift.x", "output.dir",
+                      "a" + ".b" * 900, CONTROL.replace("\0", ""), "drop", '"a', "train"))  # fmt: skip
     value = mutator.value()
     text = getattr(value, "text", None) or str(value)
     mutator.notes.append(f"--set {key[:30]}"[:60])
     # The system passes no NUL in an argument, and no argument of more than 128 KiB.
-    return f"{key}{rng.choice(('=', '=', '=', ''))}{text}".replace("\0", "")[:100_000].encode("utf-8", "ignore").decode()
+    return (
+        f"{key}{rng.choice(('=', '=', '=', ''))}{text}".replace("\0", "")[:100_000].encode("utf-8", "ignore").decode()
+    )
 
 
 def _unplaced(ended: Ended) -> list[str]:

@@ -11,23 +11,58 @@ from typing import Any
 
 from command import Ended, breaches, invoke
 from furnish import RECORDS, work_folder
-from mutate import Mutator, Raw, as_lines
+from mutate import Mutator, as_lines
+
+from kinds.manifests import require_done
 
 QUANTISATION: dict[str, Any] = {}
 
 HEADER: dict[str, Any] = {
-    "predictions": 1, "checkpoint": "runs/x/merged", "quantisation": QUANTISATION,
-    "decoding": {"coordinates": "argmax", "constrained": True}, "score": "min", "weights": "abc", "versions": {"torch": "2"},
-}  # fmt: skip
+    "predictions": 1,
+    "checkpoint": "runs/x/merged",
+    "quantisation": QUANTISATION,
+    "decoding": {"coordinates": "argmax", "constrained": True},
+    "score": "min",
+    "weights": "abc",
+    "versions": {"torch": "2"},
+}
 
 ROWS: list[Any] = [
     HEADER,
-    {"image": "a.png", "width": 64, "height": 48, "text": "{}", "boxes": [
-        {"label": "red circle", "box": [4, 5, 31, 40], "bins": [62, 104, 484, 833], "score": 0.9, "scores": {"min": 0.9, "mean": 0.95}},
-        {"label": "cat", "box": [1, 1, 9, 9], "bins": [1, 2, 3, 4], "score": 0.2, "scores": {"min": 0.2, "mean": 0.3}, "duplicate": True,
-         "spread": [0.1, 0.2, 3, 4]}]},
-    {"image": "b.png", "width": 48, "height": 64, "text": "x", "boxes": [], "unread": [{"at": "", "reason": "empty answer"}], "stopped": "length"},
-]  # fmt: skip
+    {
+        "image": "a.png",
+        "width": 64,
+        "height": 48,
+        "text": "{}",
+        "boxes": [
+            {
+                "label": "red circle",
+                "box": [4, 5, 31, 40],
+                "bins": [62, 104, 484, 833],
+                "score": 0.9,
+                "scores": {"min": 0.9, "mean": 0.95},
+            },
+            {
+                "label": "cat",
+                "box": [1, 1, 9, 9],
+                "bins": [1, 2, 3, 4],
+                "score": 0.2,
+                "scores": {"min": 0.2, "mean": 0.3},
+                "duplicate": True,
+                "spread": [0.1, 0.2, 3, 4],
+            },
+        ],
+    },
+    {
+        "image": "b.png",
+        "width": 48,
+        "height": 64,
+        "text": "x",
+        "boxes": [],
+        "unread": [{"at": "", "reason": "empty answer"}],
+        "stopped": "length",
+    },
+]
 
 
 def warm() -> None:
@@ -39,11 +74,8 @@ def warm() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         (Path(folder) / "p.jsonl").write_bytes(as_lines(ROWS))
         (Path(folder) / "r.jsonl").write_bytes(as_lines(list(RECORDS[:2])))
-        try:
-            arguments = ["eval", f"{folder}/p.jsonl", f"{folder}/r.jsonl", "--space", "pixel", "--output", f"{folder}/e.json"]
-            app(args=arguments)
-        except SystemExit as ended:
-            assert not ended.code, "the predictions without a mistake are not right"
+        files = f"{folder}/p.jsonl", f"{folder}/r.jsonl"
+        require_done(app, ["eval", *files, "--space", "pixel", "--output", f"{folder}/e.json"])
         EVALUATION.append((Path(folder) / "e.json").read_bytes())
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from command import Ended, breaches, invoke
 from furnish import RECORDS, work_folder
-from kinds import importers, manifests, predictions
 from mutate import Mutator, as_lines
 from toml import as_toml
+
+from kinds import importers, manifests, predictions
 
 
 def warm() -> None:
@@ -42,7 +43,10 @@ def case(seed: int, folder: Path) -> list[str]:
 
 
 def _check(work: Path, rng: Random) -> list[str]:
-    manifest = {**manifests.RECORD_FILE, "data": {"coord_jsonl": {"train": "r.jsonl", "space": rng.choice(("pixel", "norm1", "bin"))}}}
+    manifest = {
+        **manifests.RECORD_FILE,
+        "data": {"coord_jsonl": {"train": "r.jsonl", "space": rng.choice(("pixel", "norm1", "bin"))}},
+    }
     (work / "m.toml").write_text(as_toml(manifest, Random(0)))
     return ["check", "m.toml"]
 

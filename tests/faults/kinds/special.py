@@ -14,9 +14,10 @@ from typing import Any
 
 from command import breaches, invoke
 from furnish import RECORDS, work_folder
-from kinds import importers, manifests, predictions
 from mutate import as_lines, json_bytes
 from toml import as_toml
+
+from kinds import importers, manifests, predictions
 
 TARGETS = (
     "fifo", "folder", "/dev/zero", "/dev/stdin", "endless", "loop", "loop/x", "empty", "missing", "a.png/x", "y" * 300,
@@ -63,9 +64,6 @@ def warm() -> None:
     manifests.warm()
     importers.warm()
     predictions.warm()
-    import coordcore_train.run.session
-    import coordcore_train.checkpoint.expand
-    import coordcore_train.checkpoint.merge.run  # noqa: F401
 
 
 def case(seed: int, folder: Path) -> list[str]:
@@ -79,7 +77,9 @@ def case(seed: int, folder: Path) -> list[str]:
     (work / "odvg.jsonl").write_bytes(as_lines(importers.ODVG))
     (work / "image.jsonl").write_bytes(as_lines([{**RECORDS[0], "images": [target]}]))
     _write(work / "above.toml", {"extends": target, **manifests.ABOVE, "drop": []} | {"extends": target})
-    _write(work / "data.toml", {**manifests.SHAPES, "data": {"coord_jsonl": {"train": target, "validation": "r.jsonl"}}})
+    _write(
+        work / "data.toml", {**manifests.SHAPES, "data": {"coord_jsonl": {"train": target, "validation": "r.jsonl"}}}
+    )
     _write(work / "base.toml", {**manifests.SHAPES, "model": {"base": target}})
     # A socket can only be made at a short path, which a temporary folder need not have.
     with socket.socket(socket.AF_UNIX) as listening:

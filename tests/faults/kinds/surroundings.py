@@ -15,9 +15,10 @@ from random import Random
 
 from command import breaches, invoke
 from furnish import RECORDS, work_folder
-from kinds import checkpoints, importers, manifests, predictions
 from mutate import as_lines, json_bytes
 from toml import as_toml
+
+from kinds import checkpoints, importers, manifests, predictions
 
 HANG = 40.0
 
@@ -29,7 +30,18 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("plugins",),
     ("schema", "train"),
     ("doctor", "m.toml"),
-    ("run", "cont.toml", "--output", "new", "--set", 'drop=["eval"]', "--set", "train.steps=1", "--set", "output.merge=false"),
+    (
+        "run",
+        "cont.toml",
+        "--output",
+        "new",
+        "--set",
+        'drop=["eval"]',
+        "--set",
+        "train.steps=1",
+        "--set",
+        "output.merge=false",
+    ),
     _CONTINUE,
     ("expand", "base", "--output", "out"),
     ("merge", "run", "--output", "out"),
