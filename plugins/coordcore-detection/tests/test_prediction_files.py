@@ -129,7 +129,7 @@ def test_a_whole_file_replaces_the_old_one(path: Path) -> None:
         (msgspec.json.encode(header()).decode() + '\n{"ima', "the last line is cut off"),
         ("\xff\n", "predictions.jsonl:1: is no header"),
         (
-            '{"decoding": ' + "[" * 100_000 + "\n",
+            '{"decoding": {"a": ' + "[" * 100_000 + "\n",
             r"predictions.jsonl:1: is no header of a prediction file \(nested too deep",
         ),
         ('{"' + "k" * 100_000 + '": 1}\n', r"^.{0,700}$"),
