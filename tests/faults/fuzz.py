@@ -51,7 +51,7 @@ def main() -> int:
         cases += 1
         found = []
         for breach in outcome.breaches:
-            reason = None if given.all else known(given.kind, breach)
+            reason = None if given.all else known(given.kind, breach, outcome.note)
             if reason is None:
                 found.append(breach)
             else:
