@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -15,6 +17,8 @@ from pool import NOTE
 
 LONGEST = 5500
 """Characters of the longest line of a message, beyond the paths in it: values are echoed cut."""
+
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of fcntl.h
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FRAME = re.compile(r'File "([^"]+)", line \d+, in (\S+)')
@@ -37,13 +41,16 @@ def invoke(arguments: list[str], folder: Path, note: str = "") -> Ended:
 
     note: what is special about it, kept for the case that it never comes back.
     """
-    (folder / NOTE).write_text(f"{shlex.join(arguments)[:300]}: {note}", encoding="utf-8", errors="backslashreplace")
+    with suppress(OSError):  # where the disk is full
+        (folder / NOTE).write_text(
+            f"{shlex.join(arguments)[:300]}: {note}", encoding="utf-8", errors="backslashreplace"
+        )
     from coordcore.cli import app
 
     work = folder / "work"
     os.chdir(work)
     before = _state(work)
-    _redirect(folder / "stdout", folder / "stderr")
+    out, err = _redirect()
     try:
         app(args=arguments, prog_name="coordcore")
         code = 0
@@ -57,8 +64,8 @@ def invoke(arguments: list[str], folder: Path, note: str = "") -> Ended:
     after = _state(work)
     return Ended(
         code=code,
-        out=_text(folder / "stdout"),
-        err=_text(folder / "stderr"),
+        out=_text(out, folder / "stdout"),
+        err=_text(err, folder / "stderr"),
         new=tuple(sorted(after.keys() - before.keys())),
         changed=tuple(sorted(name for name in before if after.get(name) != before[name])),
     )
@@ -104,25 +111,38 @@ def _state(folder: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _redirect(out: Path, err: Path) -> None:
-    """Standard streams of the process, for good: input is empty, output goes into files."""
-    for descriptor, path, flags in (
-        (0, Path(os.devnull), os.O_RDONLY),
-        (1, out, os.O_CREAT | os.O_WRONLY),
-        (2, err, os.O_CREAT | os.O_WRONLY),
-    ):
-        opened = os.open(path, flags, 0o600)
-        os.dup2(opened, descriptor)
-        os.close(opened)
+def _redirect() -> tuple[int, int]:
+    """Standard streams of the process, for good: input is empty, output goes into pipes that hold a megabyte.
+
+    Not into files: the disk may be full, as far as a case is concerned.
+    """
+    ends = []
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    for descriptor in (1, 2):
+        reading, writing = os.pipe()
+        fcntl.fcntl(reading, _SET_PIPE_SIZE, 1 << 20)
+        os.set_blocking(reading, False)
+        os.dup2(writing, descriptor)
+        os.close(writing)
+        ends.append(reading)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.__stderr__ = open(  # noqa: SIM115
         2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
     )
+    return ends[0], ends[1]
 
 
-def _text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", "backslashreplace")
+def _text(end: int, kept: Path) -> str:
+    """What was printed, kept in a file for a person where there is room."""
+    data = b""
+    with suppress(BlockingIOError):
+        while part := os.read(end, 1 << 20):
+            data += part
+    with suppress(OSError):
+        kept.write_bytes(data)
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _raised(text: str) -> str:
