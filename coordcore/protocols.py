@@ -86,10 +86,6 @@ class AddedRows:
     rows: Tensor
 
 
-HeadOffset = AddedRows
-"""What `ModelSurgery.head_offset` gives."""
-
-
 @attrs.frozen(kw_only=True)
 class ModelFacts:
     """What a row surgery makes its module from.

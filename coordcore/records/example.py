@@ -11,6 +11,8 @@ import attrs
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
 
+_WITHOUT_SOURCE = "an example without a source"
+
 
 @attrs.frozen(kw_only=True)
 class Geometry:
@@ -47,6 +49,11 @@ class Example:
     source: str = ""
     image_size: tuple[int, int] | None = None
 
+    @property
+    def where(self) -> str:
+        """What messages call it: its source, or that it has none."""
+        return self.source or _WITHOUT_SOURCE
+
     @classmethod
     def boxes(
         cls,
@@ -71,15 +78,15 @@ class Example:
             reserved,
         )
 
+        where = source or _WITHOUT_SOURCE
         described = list(objects)
         for desc in [*(desc for desc, _ in described), prompt]:
             if found := reserved(desc):
-                where = source or "an example without a source"
                 raise InputError(f"{where}: {desc!r} contains {found!r}, which is read as a control token; reword it")
         try:
             encoded = encode_boxes([box for _, box in described], *image_size, quantisation=quantisation)
         except InputError as error:
-            raise InputError(f"{source or 'an example without a source'}: {error}") from error
+            raise InputError(f"{where}: {error}") from error
         boxes = zip((desc for desc, _ in described), encoded.bins.tolist(), strict=True)
         located = [Located(desc=desc, kind="bbox_2d", bins=tuple(bins)) for desc, bins in boxes]
         answer = answer_text(located, coord_tokens=coord_tokens)

@@ -24,6 +24,39 @@ def bounds(points: Sequence[Number]) -> tuple[Number, Number, Number, Number]:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def bounds_inside(poly: Sequence[float], width: float, height: float) -> tuple[float, float, float, float] | None:
+    """x1, y1, x2, y2 of the box around the part of a polygon that lies within 0..width, 0..height; None without one.
+
+    That part is limited by corners of the polygon, by corners of the image, and where an edge of the one crosses one
+    of the other. The box of the whole polygon, cut, would be larger: a slanted side leaves the image where it likes.
+    """
+    ends = list(zip(poly[::2], poly[1::2], strict=True))
+    edges = list(zip(ends, ends[1:] + ends[:1], strict=True))
+    found = [(x, y) for x, y in ends if 0 <= x <= width and 0 <= y <= height]
+    for (x1, y1), (x2, y2) in edges:
+        for limit in (0.0, width):
+            if (x1 < limit) != (x2 < limit) and 0 <= (y := y1 + (limit - x1) / (x2 - x1) * (y2 - y1)) <= height:
+                found.append((limit, y))
+        for limit in (0.0, height):
+            if (y1 < limit) != (y2 < limit) and 0 <= (x := x1 + (limit - y1) / (y2 - y1) * (x2 - x1)) <= width:
+                found.append((x, limit))
+    found += [corner for corner in ((0.0, 0.0), (width, 0.0), (0.0, height), (width, height)) if _winds(edges, *corner)]
+    if not found:
+        return None
+    x1, y1, x2, y2 = bounds([value for point in found for value in point])
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _winds(edges: Sequence[tuple[tuple[float, float], tuple[float, float]]], x: float, y: float) -> int:
+    """How often the edges of a polygon turn around x, y: 0 outside of it (Sunday 2001)."""
+    turns = 0
+    for (x1, y1), (x2, y2) in edges:
+        if (y1 <= y) != (y2 <= y):
+            side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)
+            turns += (side > 0) - (side < 0) if (side > 0) == (y1 <= y) else 0
+    return turns
+
+
 def misordered(box: Sequence[float]) -> str:
     """ "x2 = 100 < x1 = 300" for a box whose second corner lies before its first, "" for any other."""
     x1, y1, x2, y2 = box

@@ -7,7 +7,7 @@ from typing import Any
 
 from coordcore.components import BuildContext, Component
 from coordcore.coords import CoordVocab
-from coordcore.quantisation import DEFAULT_QUANTISATION
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore.testing.positions import make_vocab
 
 
@@ -29,9 +29,16 @@ def config_or_default(component: Component, config: Any) -> Any:
     return config
 
 
-def build(component: Component, config: Any, *, vocab: CoordVocab | None = None, run_dir: Path = Path("run")) -> Any:
+def build(
+    component: Component,
+    config: Any,
+    *,
+    vocab: CoordVocab | None = None,
+    run_dir: Path = Path("run"),
+    quantisation: Quantisation = DEFAULT_QUANTISATION,
+) -> Any:
     """What the component builds from `config` (its defaults when None), as for one rank of a run with seed 0."""
     context = BuildContext(
-        run_dir=run_dir, seed=0, quantisation=DEFAULT_QUANTISATION, vocab=make_vocab() if vocab is None else vocab
+        run_dir=run_dir, seed=0, quantisation=quantisation, vocab=make_vocab() if vocab is None else vocab
     )
     return component.build(config_or_default(component, config), context)

@@ -21,6 +21,7 @@ from coordcore.components import Component
 from coordcore.discovery import discover
 from coordcore.kinds import KINDS, Kind
 from coordcore.testing.building import build, config_or_default
+from coordcore.testing.missing import needs_train
 
 Check = Callable[..., None]
 
@@ -118,7 +119,7 @@ def checks_for(kind: Kind | str) -> tuple[Check, ...]:
     """Every check of one kind of component: those that hold for all kinds first. Raises KeyError for no kind."""
     row = {str(one): one for one in KINDS}[kind] if not isinstance(kind, Kind) else kind
     of_kind: tuple[Check, ...] = import_module(f"coordcore.testing.{row}_checks").CHECKS if row.kit else ()
-    return COMMON + of_kind
+    return tuple(needs_train()(check) for check in COMMON + of_kind)
 
 
 def components_of(plugin: Any) -> list[tuple[Kind, Component]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coordcore.testing.missing import needs_train
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@needs_train()
 def assert_close_to_scale(
     actual: Tensor,
     expected: Tensor,

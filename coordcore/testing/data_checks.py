@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from coordcore.components import COORD_TOKENS, Component
 from coordcore.coords import token_to_int
+from coordcore.errors import InputError
 from coordcore.protocols import ExampleSource
-from coordcore.quantisation import NUM_BINS
+from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
 from coordcore.records.example import Example
 from coordcore.testing.building import build, config_or_default
 
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
 _COORD = re.compile(r"<\|coord_\d+\|>")
 _ROLES = ("system", "user", "assistant")
 _CLOSE = 2.0  # bins: rounding, plus the bin a collapsed box is widened by; a little stricter than the engine
+_COARSE = Quantisation(name="coarse", encode_scale=500, rounding="nearest", decode_scale=500, decode_shift=0)
+"""So far from the default that a bin of one is none of the other."""
 
 
-def _sources(component: Component, config: Any) -> list[ExampleSource]:
-    builder = build(component, config)
+def _sources(
+    component: Component, config: Any, quantisation: Quantisation = DEFAULT_QUANTISATION
+) -> list[ExampleSource]:
+    builder = build(component, config, quantisation=quantisation)
     return [source for source in (builder.train(), builder.validation()) if source is not None]
 
 
-def _examples(component: Component, config: Any) -> Iterator[tuple[str, Example]]:
+def _examples(
+    component: Component, config: Any, quantisation: Quantisation = DEFAULT_QUANTISATION
+) -> Iterator[tuple[str, Example]]:
     """Some examples, each with a name for messages."""
-    for source in _sources(component, config):
+    for source in _sources(component, config, quantisation):
         for index in sorted({*range(min(len(source), 4)), len(source) - 1} - {-1}):
             example = source[index]
             assert isinstance(example, Example), f"example {index} must be a coordcore.Example, got {example!r}"
@@ -112,14 +119,27 @@ def check_data_images_open(component: Component, config: Any = None) -> None:
 def check_data_geometries(component: Component, config: Any = None) -> None:
     """The geometries are those of the answer's coord tokens: as many values, in the same order, in bin units."""
     for name, example in _examples(component, config):
-        tokens = _tokens(example)
-        values = [value for geometry in example.geometries for value in geometry.values]
-        assert len(values) == len(tokens), (
-            f"{name}: {len(tokens)} coord tokens in the answer, {len(values)} values in the geometries; give one each"
-        )
-        for token, value in zip(tokens, values, strict=True):
-            assert 0 <= value <= NUM_BINS - 1, f"{name}: {value} is no bin unit (0..{NUM_BINS - 1})"
-            assert abs(value - token) <= _CLOSE, f"{name}: <|coord_{token}|> stands where the geometry has {value:.2f}"
+        _agree(name, example)
+
+
+def _agree(name: str, example: Example) -> None:
+    tokens = _tokens(example)
+    values = [value for geometry in example.geometries for value in geometry.values]
+    assert len(values) == len(tokens), (
+        f"{name}: {len(tokens)} coord tokens in the answer, {len(values)} values in the geometries; give one each"
+    )
+    for token, value in zip(tokens, values, strict=True):
+        assert 0 <= value <= NUM_BINS - 1, f"{name}: {value} is no bin unit (0..{NUM_BINS - 1})"
+        assert abs(value - token) <= _CLOSE, f"{name}: <|coord_{token}|> stands where the geometry has {value:.2f}"
+
+
+def check_data_quantisation(component: Component, config: Any = None) -> None:
+    """In a run of another quantisation answers and geometries agree as well, unless it refuses that quantisation."""
+    try:
+        for name, example in _examples(component, config, _COARSE):
+            _agree(f"{name}, in a run of another quantisation (use context.quantisation for both)", example)
+    except InputError:  # its data hold bins, which are right only under the convention they were made with
+        return
 
 
 def check_data_boxes(component: Component, config: Any = None) -> None:
@@ -153,6 +173,7 @@ CHECKS = (
     check_data_messages,
     check_data_images_open,
     check_data_geometries,
+    check_data_quantisation,
     check_data_boxes,
     check_data_capabilities,
 )

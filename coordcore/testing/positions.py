@@ -10,6 +10,7 @@ import attrs
 from coordcore.coords import CoordVocab
 from coordcore.protocols import BoxPositions, CoordPositions, Need, Origin, Scope, Targets, TextPositions
 from coordcore.quantisation import NUM_BINS
+from coordcore.testing.missing import needs_train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,7 @@ def make_vocab() -> CoordVocab:
     return CoordVocab(ids=tuple(range(FIRST_COORD_ID, FIRST_COORD_ID + NUM_BINS)))
 
 
+@needs_train()
 def make_logits(scope: Scope, count: int, *, scale: float = 3.0, seed: int = 0) -> Tensor:
     """What a model says: normal with standard deviation `scale`, float32, asking for a gradient.
 
@@ -39,6 +41,7 @@ def make_logits(scope: Scope, count: int, *, scale: float = 3.0, seed: int = 0) 
     return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
 
 
+@needs_train()
 def make_positions(
     scope: Scope, count: int, *, needs: Set[Need] = frozenset(), logits: Tensor | None = None, seed: int = 0
 ) -> Positions:
@@ -78,6 +81,7 @@ def make_positions(
     )
 
 
+@needs_train()
 def make_origin(count: int, *, has_objects: bool) -> Origin:
     """Three positions of each example; images of 640 x 480 but for the second example's, objects of 40 x 20 pixels."""
     import torch
@@ -91,6 +95,7 @@ def make_origin(count: int, *, has_objects: bool) -> Origin:
     )
 
 
+@needs_train()
 def make_targets_of(scope: Scope, count: int) -> Targets:
     """What `position_weights` of a term gets, for `count` positions as `make_positions` makes them."""
     import torch
@@ -130,6 +135,7 @@ def _near(bins: Tensor, generator: Any) -> Tensor:
     return (bins + jitter).clamp(0, NUM_BINS - 1)
 
 
+@needs_train()
 def select(positions: Any, index: Tensor) -> Any:
     """The positions at `index`, in its order."""
     import torch

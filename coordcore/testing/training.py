@@ -13,6 +13,7 @@ from typing import Any
 
 from coordcore import __version__
 from coordcore.hookspecs import GROUP
+from coordcore.testing.missing import needs_train
 
 Named = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
 """Components of one kind: a name, several names, or name -> settings."""
@@ -41,6 +42,7 @@ def kit_plugin() -> Iterator[None]:
             importlib.invalidate_caches()
 
 
+@needs_train()
 def train_briefly(
     folder: Path,
     *,

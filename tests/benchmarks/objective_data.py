@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coordcore import builtins
 from coordcore.coords import CoordVocab
-from coordcore.protocols import HeadOffset
+from coordcore.protocols import AddedRows
 from coordcore.quantisation import NUM_BINS
 from coordcore_soft_ce_w1 import CoordSoftCEW1Config, gaussian_soft_targets, soft_cross_entropy, wasserstein_1
 from coordcore_soft_ce_w1 import plugin as soft_ce_w1
@@ -84,7 +84,7 @@ def objective(batch: Batch, *, gate: bool = True, **options: Any) -> Objective:
 
 
 def ours(batch: Batch, compute: Objective) -> Tensor:
-    return compute(batch.hidden, LinearHead(batch.head, HeadOffset(ids=batch.ids, rows=batch.rows)), batch.targets).loss
+    return compute(batch.hidden, LinearHead(batch.head, AddedRows(ids=batch.ids, rows=batch.rows)), batch.targets).loss
 
 
 def logits_of(batch: Batch, hidden: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,10 @@ def test_one_that_does_is_seen(tmp_path: Path, statement: str, count: int) -> No
     file.write_text(statement)
 
     assert len(working(file)) == count
+
+
+def test_the_kit_does_not_run_without_its_assertions() -> None:
+    script = "import coordcore.testing"
+    done = subprocess.run([sys.executable, "-O", "-c", script], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, "which python -O (PYTHONOPTIMIZE) takes out" in done.stderr) == (1, True)

@@ -62,3 +62,10 @@ def test_a_collapsed_box_is_widened_in_the_text_and_the_geometry() -> None:
 def test_a_box_outside_the_image_names_the_example() -> None:
     with pytest.raises(InputError, match=r"^a\.jsonl:3: box 0 .* lies outside the image of 100 x 200"):
         boxes(("red ring", (0.0, 0.0, 101.0, 20.0)), source="a.jsonl:3")
+
+
+def test_messages_call_it_by_its_source() -> None:
+    assert [Example(messages=(), source=source).where for source in ("a.jsonl:3", "")] == [
+        "a.jsonl:3",
+        "an example without a source",
+    ]

@@ -15,6 +15,7 @@ import torch
 from coordcore import (
     COORD_SUPERVISION,
     COORD_TOKENS,
+    BuildContext,
     Component,
     Example,
     FunctionTerm,
@@ -25,6 +26,7 @@ from coordcore import (
 )
 from coordcore.builtins import AdamW, PlainTemplate
 from coordcore.errors import RunError
+from coordcore.quantisation import DEFAULT_QUANTISATION, require_same
 from coordcore.testing import checks as common
 from coordcore.testing import (
     checks_for,
@@ -285,6 +287,25 @@ def flipped(example: Example) -> Example:
 def test_a_broken_data_builder_is_found(check: Callable[..., None], change: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check(component(lambda: Changed(change=change)))
+
+
+def test_geometries_of_the_default_beside_answers_of_the_run_are_found() -> None:
+    def build(config: Config, context: BuildContext) -> Changed:
+        default = TinyBoxes(count=1)[0].geometries
+        return Changed(count=1, quantisation=context.quantisation, change=evolve(geometries=default))
+
+    mine = attrs.evolve(component(lambda: None), build=build)
+    data_checks.check_data_geometries(mine)
+    with pytest.raises(AssertionError, match=r"stands where the geometry has .*"):
+        data_checks.check_data_quantisation(mine)
+
+
+def test_a_builder_may_refuse_a_quantisation() -> None:
+    def build(config: Config, context: BuildContext) -> Changed:
+        require_same(context.quantisation, DEFAULT_QUANTISATION, "the run", "boxes.jsonl")
+        return Changed(count=1, change=lambda example: example)
+
+    data_checks.check_data_quantisation(attrs.evolve(component(lambda: None), build=build))
 
 
 def test_an_image_that_cannot_be_read_is_found(tmp_path: Any) -> None:

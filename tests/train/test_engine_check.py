@@ -308,3 +308,50 @@ def test_the_table_has_a_row_for_every_key_of_the_manifest_that_ms_swift_could_s
 
 def test_an_argument_stands_in_one_row() -> None:
     assert len(OWNED) == len(TABLE)
+
+
+# --- names that nobody knows ----------------------------------------------------------------------------------------
+
+
+def with_modules(*names: str) -> None:
+    """Give the base weights of these modules."""
+    header = {
+        f"{name}.weight": {"dtype": "F32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4]}
+        for n, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    Path("base/model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4 * len(names)))
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        ('["q_proj", "k_projj"]', {1: "k_projj"}),
+        ('["all-linear", "nothing"]', {1: "nothing"}),
+        ('["self_attn.q_proj", "mlp.q_proj"]', {1: "mlp.q_proj"}),
+        ('["model.language_model.layers.0.self_attn.q_proj", "lm_head"]', {}),
+        ('["all-linear"]', {}),
+    ],
+)
+def test_target_modules_that_are_no_modules_of_the_base(names: str, wrong: dict[int, str]) -> None:
+    with_modules("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj")
+
+    found = problems(f"{PLAIN}[tuner]\ntarget_modules = {names}\n")
+
+    assert [one.partition("; ")[0] for one in found] == [
+        f"m.toml:6: tuner.target_modules[{index}]: no module of {{cwd}}/base is called {name!r}"
+        for index, name in wrong.items()
+    ]
+
+
+def test_an_optimizer_that_transformers_does_not_know() -> None:
+    assert problems(f'{PLAIN}[train]\noptim = "adamw_torc"\n') == [
+        "m.toml:6: train.optim: transformers knows no optimizer 'adamw_torc'; did you mean 'adamw_torch'?"
+    ]
+
+
+def test_the_names_read_from_transformers_source_are_its_own() -> None:
+    from transformers.training_args import OptimizerNames
+
+    assert swift_arguments.optimizer_names() == [name.value for name in OptimizerNames]
+    assert problems(f'{PLAIN}[train]\noptim = "adafactor"\n') == []

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
-from coordcore.protocols import HeadOffset
+from coordcore.protocols import AddedRows
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train import objective as module_under_test
 from coordcore_train.checkpoint.folder import read_vocab
@@ -110,12 +110,12 @@ def linear(*, bias: bool = False) -> nn.Linear:
         return nn.Linear(HIDDEN, SIZE, bias=bias)
 
 
-def offset(ids: Tensor = IDS) -> HeadOffset:
+def offset(ids: Tensor = IDS) -> AddedRows:
     rows = 0.1 * torch.randn(len(ids), HIDDEN, generator=torch.Generator().manual_seed(4))
-    return HeadOffset(ids=ids, rows=nn.Parameter(rows))
+    return AddedRows(ids=ids, rows=nn.Parameter(rows))
 
 
-def reference(batch: Batch, head: nn.Linear, added: HeadOffset | None = None) -> dict[str, tuple[Tensor, int]]:
+def reference(batch: Batch, head: nn.Linear, added: AddedRows | None = None) -> dict[str, tuple[Tensor, int]]:
     """Part name -> (sum, count), position by position in float64, from the whole [B, T, V] logits."""
     logits = batch.hidden.double() @ head.weight.double().T
     if head.bias is not None:
@@ -172,9 +172,7 @@ def rounding(sums: Mapping[str, tuple[Tensor, int]]) -> float:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("added", [None, offset(), offset(IDS.flip(0)), offset(IDS[100:300])])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_sums_loss_and_gradients_are_those_of_the_reference(
-    bias: bool, added: HeadOffset | None, wrapped: bool
-) -> None:
+def test_sums_loss_and_gradients_are_those_of_the_reference(bias: bool, added: AddedRows | None, wrapped: bool) -> None:
     one, head = batch(), linear(bias=bias)
     hidden = one.hidden.clone().requires_grad_()
     expected = reference(attrs.evolve(one, hidden=hidden), head, added)

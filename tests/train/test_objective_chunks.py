@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import RunError
-from coordcore.protocols import HeadOffset
+from coordcore.protocols import AddedRows
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.objective import CallableHead, LinearHead, Objective, make_targets
 
@@ -75,7 +75,7 @@ class Case:
     hidden: Tensor
     targets: dict[str, Tensor]
     head: nn.Linear
-    offset: HeadOffset | None
+    offset: AddedRows | None
 
     @property
     def trained(self) -> list[Tensor]:
@@ -88,7 +88,7 @@ class Case:
         head.requires_grad_(self.head.weight.requires_grad)
         offset = None
         if self.offset is not None:
-            offset = HeadOffset(ids=self.offset.ids, rows=nn.Parameter(self.offset.rows.detach().to(dtype)))
+            offset = AddedRows(ids=self.offset.ids, rows=nn.Parameter(self.offset.rows.detach().to(dtype)))
         return Case(self.hidden.detach().to(dtype).requires_grad_(), self.targets, head, offset)
 
 
@@ -118,7 +118,7 @@ def make(
         head = nn.Linear(HIDDEN, SIZE, bias=bias).requires_grad_(trains_head)
         head.weight.data.mul_(scale)
         rows = None if offset_ids is None else nn.Parameter(0.1 * torch.randn(len(offset_ids), HIDDEN))
-    offset = None if rows is None else HeadOffset(ids=offset_ids, rows=rows)
+    offset = None if rows is None else AddedRows(ids=offset_ids, rows=rows)
     targets = make_targets(labels, VOCAB, values=values, corners=corners)
     return Case(hidden.requires_grad_(), targets, head, offset)
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from coordcore.builtins import FunctionTerm
 from coordcore.coords import CoordVocab
-from coordcore.protocols import HeadOffset
+from coordcore.protocols import AddedRows
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective, loss_in_forward, make_targets
@@ -46,8 +46,8 @@ class Rows(nn.Module):
         self.rows = nn.Parameter(torch.full((len(vocab.ids), hidden), 0.01))
         self.ids = vocab.ids_tensor()
 
-    def head_offset(self, model: nn.Module) -> HeadOffset:
-        return HeadOffset(ids=self.ids, rows=self.rows)
+    def head_offset(self, model: nn.Module) -> AddedRows:
+        return AddedRows(ids=self.ids, rows=self.rows)
 
 
 def load(base: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, CoordVocab]:

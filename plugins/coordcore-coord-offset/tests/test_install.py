@@ -142,6 +142,65 @@ def test_a_quantised_embedding_is_refused(load: Load, coord_ids: list[int]) -> N
         install_coord_offset_adapter(model, coord_ids)
 
 
+def test_a_scaling_embedding_is_refused_for_its_scale() -> None:
+    # As Gemma 3 has it, in whose class the scale is what it multiplies with.
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    config = Gemma3TextConfig(
+        vocab_size=96,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    with pytest.raises(
+        InputError, match=r"multiplies what it looks up \(embed_scale\).* whose embedding does not scale$"
+    ):
+        install_coord_offset_adapter(Gemma3ForCausalLM(config), [60, 61])
+
+
+@pytest.mark.parametrize("family", ["T5", "Bart"])
+def test_encoder_decoders_are_refused(family: str) -> None:
+    import transformers
+
+    sizes: dict[str, Any] = {"vocab_size": 96, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+    if family == "T5":
+        sizes = {"vocab_size": 96, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    config = getattr(transformers, f"{family}Config")(**sizes)
+    model = getattr(transformers, f"{family}ForConditionalGeneration")(config)
+    before = list(model.state_dict())
+    with pytest.raises(InputError, match=rf"{family}ForConditionalGeneration is an encoder-decoder: .* decoder-only"):
+        install_coord_offset_adapter(model, [60, 61])
+    assert list(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("method", ["get_input_embeddings", "get_output_embeddings"])
+def test_a_model_that_names_no_matrix_is_refused(load: Load, coord_ids: list[int], method: str) -> None:
+    model = load()
+    setattr(model, method, lambda: None)
+    with pytest.raises(InputError, match=rf"{method}\(\) is None: .*AutoModelForImageTextToText"):
+        install_coord_offset_adapter(model, coord_ids)
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+            self.config = model.config
+
+    bare = Module()
+    if method == "get_output_embeddings":
+        bare.get_input_embeddings = load().get_input_embeddings
+    with pytest.raises(InputError, match=rf"Module does not say which module is .* \({method}\(\) is missing\)"):
+        install_coord_offset_adapter(bare, coord_ids)
+
+
+def test_a_model_without_a_head_is_refused(load: Load, coord_ids: list[int]) -> None:
+    with pytest.raises(InputError, match=r"get_output_embeddings\(\) is None: it has no output head"):
+        install_coord_offset_adapter(load().model, coord_ids)
+
+
 def test_integer_weights_are_refused(load: Load, coord_ids: list[int]) -> None:
     model = load(tied=False)
     weight = torch.zeros(96, 16, dtype=torch.int8)

@@ -110,7 +110,9 @@ def test_installing_after_loading_is_found(
     randomise(model)
     model.save_pretrained(tmp_path)
     base = load()
-    PeftModel.from_pretrained(base, tmp_path)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        PeftModel.from_pretrained(base, tmp_path)
+    base = load()
     install_coord_offset_adapter(base, coord_ids)
     with pytest.raises(InputError, match="embed_offset was not loaded; install coord_offset_adapter before loading"):
         check_saved_offsets(tmp_path, base)

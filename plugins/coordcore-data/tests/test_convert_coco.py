@@ -115,8 +115,8 @@ NAN, INFINITE = float("nan"), float("inf")
         ({"bbox": [10, 20, INFINITE, 40]}, "a coordinate is NaN or infinite"),
         ({"bbox": [100, 20, 30, 40]}, "lies outside the image"),
         ({"bbox": [10, 20, 30]}, "annotation not readable: bbox: expected array of length 4"),
-        ({"bbox": [10, "20", 30, 40]}, "annotation not readable: bbox[...]: expected float, got str"),
-        ({"bbox": None}, "no bbox; --geometry poly reads polygons"),
+        ({"bbox": [10, "left", 30, 40]}, "annotation not readable: bbox[...]: expected float, got str"),
+        ({"bbox": None}, "neither a bbox nor a polygon"),
         ({"category_id": 9}, "unknown category id"),
         ({"image_id": 9}, "annotation of an image that is not listed"),
         ({"category_id": None}, "annotation not readable: category_id: expected int | float | str, got null"),
@@ -134,7 +134,7 @@ def test_each_bad_annotation_has_its_reason(tmp_path: Path, changes: dict[str, A
         ({"width": -100}, "width and height must be whole numbers from 1 to 1,000,000"),
         ({"width": 100.5}, "width and height must be whole numbers from 1 to 1,000,000"),
         ({"width": None}, "width and height must be whole numbers from 1 to 1,000,000"),
-        ({"width": 0, "height": 0}, "no size in the source; --images DIR reads it from the files"),
+        ({"width": 0, "height": 0}, "no size in the source; --image-root DIR reads it from the files"),
         ({"file_name": "\ud800.jpg"}, "no file name, or one that is no valid Unicode"),
         ({"file_name": None}, "no file name, or one that is no valid Unicode"),
         ({"id": None}, "image not readable: id: expected int | float | str, got null"),
@@ -255,12 +255,11 @@ def test_byte_order_marks_are_read(tmp_path: Path, encoding: str) -> None:
     assert len(records[0]["objects"]) == 1
 
 
-def test_a_file_without_annotations_gives_empty_records_and_says_so(tmp_path: Path) -> None:
+def test_a_file_without_annotations_says_nothing_of_its_images(tmp_path: Path) -> None:
     content = coco([])
     del content["annotations"]
-    records, account = converted(tmp_path, content)
-    assert records[0]["objects"] == []
-    assert account.notes["the file has no 'annotations': every record is empty"] == 1
+    with pytest.raises(InputError, match="the file has no list 'annotations': nothing says what is on its images"):
+        converted(tmp_path, content)
 
 
 # --- there and back -------------------------------------------------------------------------------------------------
@@ -306,10 +305,19 @@ def test_categories_of_a_written_file_are_numbered_by_name(tmp_path: Path) -> No
 
 
 def test_a_label_that_the_given_categories_lack_is_counted(tmp_path: Path) -> None:
-    given = write_json(tmp_path / "categories.json", {"categories": [{"id": 3, "name": "dog"}]})
-    source = write_json(tmp_path / "a.json", coco([annotation()]))
+    given = write_json(tmp_path / "categories.json", {"categories": [{"id": 1, "name": "cat"}]})
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (7, 8, 9)]
+    shown = [annotation(), annotation(id=2, category_id=2), annotation(id=3, category_id=2, image_id=8)]
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    source = write_json(tmp_path / "a.json", coco(shown, images, categories))
     account = run(source, "coco", tmp_path / "b.json", to="coco", categories=given)
-    assert account.objects.dropped == {"label is not among the given categories": 1}
+    reason = "none of its labels is among the given categories"
+    assert account.objects.dropped == {
+        "label is not among the given categories": 1,
+        f"image dropped: {reason}": 1,
+    }
+    assert account.images.dropped == {reason: 1}
+    assert [one["id"] for one in json.loads((tmp_path / "b.json").read_text())["images"]] == [7, 9]
 
 
 def test_a_polygon_comes_back_with_its_area(tmp_path: Path) -> None:

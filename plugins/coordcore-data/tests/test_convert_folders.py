@@ -38,9 +38,29 @@ def test_yolo_polygons(tmp_path: Path) -> None:
 
 
 def test_a_yolo_image_without_labels_is_an_empty_record(tmp_path: Path) -> None:
-    records, account = records_of(yolo(tmp_path, None), "yolo", tmp_path)
-    assert records[0]["objects"] == []
+    write_image(tmp_path / "set" / "images" / "train" / "b.png", 100, 80)
+    records, account = records_of(yolo(tmp_path, "0 0.5 0.5 0.1 0.1\n"), "yolo", tmp_path)
+    assert [len(one["objects"]) for one in records] == [1, 0]
     assert account.notes["image without a label file: an empty record"] == 1
+
+
+def test_yolo_images_whose_labels_are_elsewhere_are_not_called_empty(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no label file, nor one for any other image of its folder or list"):
+        records_of(yolo(tmp_path, None), "yolo", tmp_path)
+
+
+def test_a_yolo_image_whose_label_file_may_have_another_name_is_not_called_empty(tmp_path: Path) -> None:
+    source = yolo(tmp_path, "0 0.5 0.5 0.1 0.1\n")
+    write_image(tmp_path / "set" / "images" / "train" / "b.png", 100, 80)
+    write_image(tmp_path / "set" / "images" / "train" / "c.png", 100, 80)
+    write_text(source.parent / "labels" / "train" / "b_1.txt", "0 0.5 0.5 0.1 0.1\n")
+    write_text(source.parent / "labels" / "train" / "c.txt", "")
+    records, account = records_of(source, "yolo", tmp_path)
+    assert [one["images"] for one in records] == [["images/train/a.png"], ["images/train/c.png"]]
+    reason = (
+        "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
+    )
+    assert account.images.dropped == {reason: 1, "image file missing": 1}
 
 
 def test_a_yolo_label_file_without_its_image_is_counted(tmp_path: Path) -> None:
@@ -110,7 +130,7 @@ def test_a_bad_data_yaml_is_an_error(tmp_path: Path, yaml: str, message: str) ->
 
 def test_yolo_labels_without_images_say_what_is_needed(tmp_path: Path) -> None:
     write_text(tmp_path / "labels" / "a.txt", "0 0.5 0.5 1 1")
-    with pytest.raises(InputError, match="say where the images are, --images DIR"):
+    with pytest.raises(InputError, match="say where the images are, --image-root DIR"):
         run(tmp_path / "labels", "yolo", tmp_path / "out.jsonl")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
-from coordcore.records.geometry import bounds
+from coordcore.records.geometry import bounds, bounds_inside
 from coordcore_data.convert.geometry import clip_poly, fit_box, poly_area, rotated
 from coordcore_data.convert.sizes import turn
 
@@ -41,7 +41,8 @@ def test_a_clipped_convex_polygon_keeps_the_area_inside(
     inside = clip_poly(poly, 100, 80)
     assert all(0 <= x <= 100 for x in inside[::2])
     assert all(0 <= y <= 80 for y in inside[1::2])
-    assert (poly_area(inside) if inside else 0.0) == pytest.approx(area_by_rows(poly, 100, 80), abs=0.3)
+    # The first and the last row may be half beside the polygon, which is up to 100 wide there.
+    assert (poly_area(inside) if inside else 0.0) == pytest.approx(area_by_rows(poly, 100, 80), abs=100 / 64)
 
 
 def area_by_rows(poly: list[float], width: float, height: float, step: float = 1 / 64) -> float:
@@ -59,6 +60,120 @@ def area_by_rows(poly: list[float], width: float, height: float, step: float = 1
 def test_a_triangle_over_two_edges() -> None:
     assert bounds(clip_poly([-10, -10, 30, -10, -10, 30], 100, 80)) == (0, 0, 20, 20)
     assert poly_area(clip_poly([-10, -10, 30, -10, -10, 30], 100, 80)) == 200
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.floats(-50, 150)] * 2), st.floats(1, 80), st.integers(3, 9), st.floats(0, 7))
+def test_the_box_of_what_is_inside_is_that_of_the_cut_polygon_where_it_is_convex(
+    centre: tuple[float, float], radius: float, count: int, start: float
+) -> None:
+    angles = [start + 2 * math.pi * k / count for k in range(count)]
+    poly = [value for a in angles for value in (centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a))]
+    cut = clip_poly(poly, 100, 80)
+    found = bounds_inside(poly, 100, 80)
+    if found is None:
+        assert not cut or poly_area(cut) == pytest.approx(0, abs=1e-6)
+    else:
+        assert found == pytest.approx(bounds(cut))
+
+
+@pytest.mark.parametrize(
+    ("poly", "box"),
+    [
+        ([-10, 20, 10, 20, 10, 30, -10, 30], (0, 20, 10, 30)),
+        # Beside the image it goes round the corner and back: what is inside ends at y = 40 all the same.
+        ([10, 40, 10, 60, -20, 60, -20, -20, 30, -20, 30, -10, -10, -10, -10, 40], (0, 40, 10, 60)),
+        ([-10, -10, 110, -10, 110, 90, -10, 90], (0, 0, 100, 80)),
+        ([-10, 40, 50, -90, 110, 40, 50, 170], (0, 0, 100, 80)),
+        ([-10, -10, -5, -10, -5, 90], None),
+        ([100, 10, 130, 10, 130, 20], None),  # touches the edge and has nothing inside
+    ],
+)
+def test_the_box_of_what_is_inside_a_picture(poly: list[float], box: Any) -> None:
+    assert bounds_inside(poly, 100, 80) == box
+    assert bounds_inside([value for k in range(len(poly) - 2, -1, -2) for value in poly[k : k + 2]], 100, 80) == box
+
+
+SAIL = [-60, 50, -20, 10, 20, 50, -20, 90]
+"""A square on its corner, most of which is left of the image: the box around what is inside is 0, 30, 20, 70."""
+
+
+def sources_of_the_sail(tmp_path: Path) -> dict[str, Path]:
+    """The sail as each format writes it, on an image of 100 x 100."""
+    points = list(zip(SAIL[::2], SAIL[1::2], strict=True))
+    image = {"id": 7, "file_name": "a.png", "width": 100, "height": 100}
+    write_image(tmp_path / "images" / "a.png", 100, 100)
+    write_text(tmp_path / "labels" / "a.txt", "0 " + " ".join(str(value / 100) for value in SAIL))
+    half = 40 / math.sqrt(2)
+    corners = f'xtl="{-20 - half}" ytl="{50 - half}" xbr="{-20 + half}" ybr="{50 + half}" rotation="45"'
+    cvat = '<annotations><image id="1" name="a.png" width="100" height="100">{}</image></annotations>'
+    labelme = {"imagePath": "a.png", "imageWidth": 100, "imageHeight": 100}
+    row = {"images": ["a.png"], "width": 100, "height": 100, "objects": [{"desc": "sail", "poly": SAIL}]}
+    found = {
+        "coco": write_json(tmp_path / "a.json", coco([annotation(bbox=None, segmentation=[SAIL])], [image])),
+        "coco flat": write_json(tmp_path / "b.json", coco([annotation(bbox=[], segmentation=SAIL)], [image])),
+        "yolo": write_text(tmp_path / "data.yaml", "train: images\nnames: [sail]\n"),
+        "cvat polygon": write_text(
+            tmp_path / "a.xml",
+            cvat.format(f'<polygon label="sail" points="{";".join(f"{x},{y}" for x, y in points)}"/>'),
+        ),
+        "cvat box": write_text(tmp_path / "b.xml", cvat.format(f'<box label="sail" {corners}/>')),
+        "records": write_lines(tmp_path / "a.jsonl", row),
+    }
+    for kind in ("polygon", "rotation", "rectangle", None):
+        shapes = [{"label": "sail", "points": points, "shape_type": kind}]
+        found[f"labelme {kind}"] = write_json(tmp_path / f"lm-{kind}" / "a.json", labelme | {"shapes": shapes})
+    return found
+
+
+@pytest.mark.parametrize("geometry", ["box", "poly"])
+def test_a_shape_is_cut_before_it_is_enclosed_in_every_format(tmp_path: Path, geometry: str) -> None:
+    for name, source in sources_of_the_sail(tmp_path).items():
+        source = source.parent if name.startswith("labelme") else source
+        options = {"from_space": "pixel"} if name == "records" else {}
+        records, _ = records_of(source, name.split()[0], tmp_path, geometry=geometry, **options)
+        found = records[0]["objects"][0]
+        box = found["bbox_2d"] if "bbox_2d" in found else bounds(found["poly"])
+        assert box == pytest.approx((0, 30, 20, 70)), name
+
+
+def test_a_shape_of_several_polygons_is_cut_piece_by_piece(tmp_path: Path) -> None:
+    image = {"id": 7, "file_name": "a.png", "width": 100, "height": 100}
+    parts = [SAIL, [80, 80, 90, 80, 80, 95], [200, 0, 300, 0, 300, 9]]
+    source = write_json(tmp_path / "a.json", coco([annotation(bbox=None, segmentation=parts)], [image]))
+    records, _ = records_of(source, "coco", tmp_path)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([0, 30, 90, 95])
+
+
+def test_a_shape_that_only_its_box_brings_into_the_image_is_outside(tmp_path: Path) -> None:
+    beside = [-30, 20, 20, -30, -30, -30]  # cuts the corner off, 5 pixels away from it
+    source = write_json(tmp_path / "a.json", coco([annotation(), annotation(id=2, bbox=None, segmentation=[beside])]))
+    for geometry in ("box", "poly"):
+        _, account = records_of(source, "coco", tmp_path, geometry=geometry)
+        assert account.objects.dropped == {"lies outside the image": 1}
+
+
+@pytest.mark.parametrize("turned", [0, 30, 90])
+def test_an_ellipse_over_the_edge_is_cut_before_it_is_enclosed(tmp_path: Path, turned: int) -> None:
+    shape = f'<ellipse label="egg" cx="-10" cy="50" rx="30" ry="20" rotation="{turned}"/>'
+    text = f'<annotations><image id="1" name="a.png" width="100" height="100">{shape}</image></annotations>'
+    records, _ = records_of(write_text(tmp_path / "a.xml", text), "cvat", tmp_path)
+    turn_by = math.radians(turned)
+    inside = []
+    for step in range(36000):
+        x, y = 30 * math.cos(math.radians(step / 100)), 20 * math.sin(math.radians(step / 100))
+        across, down = x * math.cos(turn_by) - y * math.sin(turn_by), x * math.sin(turn_by) + y * math.cos(turn_by)
+        if across >= 10:
+            inside.append((across - 10, 50 + down))
+    ends = [min(y for _, y in inside), max(x for x, _ in inside), max(y for _, y in inside)]
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([0, *ends], abs=0.01)
+
+
+def test_a_circle_over_the_edge_is_cut_before_it_is_enclosed(tmp_path: Path) -> None:
+    shape = {"label": "ball", "points": [[-30, 40], [20, 40]], "shape_type": "circle"}
+    content = {"imagePath": "a.png", "imageWidth": 100, "imageHeight": 80, "shapes": [shape]}
+    records, _ = records_of(write_json(tmp_path / "lm" / "a.json", content), "labelme", tmp_path)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([0, 0, 20, 80], abs=0.01)
 
 
 @pytest.mark.parametrize("degrees", [0, 37, 90, 180, 270, -45, 765])

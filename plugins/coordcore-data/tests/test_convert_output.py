@@ -286,8 +286,11 @@ _NAMES = st.sampled_from(["cat", "", "a\nb", "<|im_end|>", "\ud800", "🐈"]) | 
 def test_any_coco_file_gives_valid_records_and_an_account_that_adds_up(
     tmp_path: Path, annotations: list[Any], names: list[str], data: Any
 ) -> None:
-    images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (7, 8)]
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (7, 8, 10)]
+    names.append("cat")
     categories = [{"id": n, "name": name} for n, name in enumerate(names)]
+    # One image has an object, so that the file as a whole is good.
+    annotations.append({"image_id": 10, "category_id": len(names) - 1, "bbox": [1, 2, 3, 4]})
     source = write_json(tmp_path / "a.json", coco(annotations, [*images, {**images[0], "id": 1}], categories))
     options = {
         "geometry": data.draw(st.sampled_from(["box", "poly"])),

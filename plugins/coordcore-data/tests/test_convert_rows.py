@@ -203,7 +203,7 @@ def test_swift_boxes_in_pixels_and_fractions(tmp_path: Path, kind: dict[str, str
 
 
 def test_swift_rows_of_several_images_become_several_records(tmp_path: Path) -> None:
-    objects = {"ref": ["cat", "dog"], "bbox": [[1, 2, 3, 4], [5, 6]], "image_id": [1]}
+    objects = {"ref": ["cat", "dog", "hen"], "bbox": [[1, 2, 3, 4], [5, 6], [7, 8, 9, 10]], "image_id": [1]}
     records, _ = from_swift(tmp_path, {"images": ["a.png", {"path": "b.png"}], "objects": objects})
     assert [one["images"] for one in records] == [["a.png"], ["b.png"]]
     assert records[0]["metadata"] == {"points": [{"desc": "dog", "points": [5, 6]}]}

@@ -178,9 +178,14 @@ def test_each_bad_cvat_shape_has_its_reason(tmp_path: Path, shape: str, reason: 
     assert account.objects.dropped == {reason: 1}
 
 
-def test_an_image_with_only_a_tag_is_empty(tmp_path: Path) -> None:
-    records, _ = from_cvat(tmp_path, '<tag label="night"/>')
-    assert records[0]["objects"] == []
+def test_a_tag_does_not_say_that_nothing_is_there(tmp_path: Path) -> None:
+    tags = "".join(
+        f'<image id="{n}" name="{n}.jpg" width="100" height="80">{inside}</image>'
+        for n, inside in enumerate(['<tag label="cat"/>', BOX, ""])
+    )
+    records, account = records_of(cvat(tmp_path, tags), "cvat", tmp_path)
+    assert [(one["images"], len(one["objects"])) for one in records] == [(["1.jpg"], 1), (["2.jpg"], 0)]
+    assert account.images.dropped == {"all of its objects were dropped": 1}
 
 
 @pytest.mark.parametrize(

@@ -251,10 +251,24 @@ def test_a_file_without_records_is_an_error(tmp_path: Path) -> None:
         checked_rows(tmp_path)
 
 
-def test_records_without_boxes_are_no_problem(tmp_path: Path) -> None:
-    checked = checked_rows(tmp_path, record(), space=None)
-    assert (checked.boxes, checked.empty, checked.suspicions) == (0, 1, [])
-    assert checked.lines()[0].endswith("1 records (1 empty), 0 boxes")
+def test_records_without_any_box_are_suspicious(tmp_path: Path) -> None:
+    checked = checked_rows(tmp_path, record(), record() | {"images": ["b.png"]}, space=None)
+    assert (checked.boxes, checked.empty, kinds(checked)) == (0, 2, ["no box"])
+    assert checked.lines()[0].endswith("2 records (2 empty, 100 %), 0 boxes")
+    assert checked.suspicions[0].text.startswith("not one of 2 records has a box")
+
+
+def test_the_share_of_empty_records_is_told(tmp_path: Path) -> None:
+    checked = checked_rows(tmp_path, record(), record([1, 2, 3, 4]), record([1, 2, 3, 4]), space=None)
+    assert "no box" not in kinds(checked)
+    assert checked.lines()[0].endswith("3 records (1 empty, 33 %), 2 boxes")
+
+
+def test_a_record_with_crowd_or_points_alone_is_no_statement_for_training(tmp_path: Path) -> None:
+    crowd = record() | {"metadata": {"crowd": [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}]}}
+    points = record() | {"metadata": {"points": [{"desc": "cat", "points": [1, 2]}]}}
+    checked = checked_rows(tmp_path, record([1, 2, 3, 4]), crowd, points, record(), space=None)
+    assert next(one.text for one in checked.suspicions if one.kind == "unsaid").startswith("2 records (50 %) have")
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,13 @@ def recording() -> Any:
     return SimpleNamespace(coordinate=coordinate, bins=torch.tensor(BINS), logits=logits)
 
 
-def row(*bins: int) -> Row:
+def row(*bins: int, image: str = "a.jpg") -> Row:
     boxes = [Box(label="cat", box=(0, 0, 1, 1), bins=bins, score=0.5)] if bins else []  # type: ignore[arg-type]
-    return Row(image="a.jpg", width=9, height=9, text="", boxes=boxes)
+    return Row(image=image, width=9, height=9, text="", boxes=boxes)
 
 
-def test_the_four_distributions_of_the_first_box_are_kept() -> None:
-    watch = Distributions()
+def test_the_four_distributions_of_the_first_box_are_kept(tmp_path: Path) -> None:
+    watch = Distributions(tmp_path / "kept.npz", ["a.jpg"])
     watch(row(500, 600, 700, 800), recording(), 1)
     (kept,) = watch.kept
     assert (kept.image, kept.bins) == ("a.jpg", (500, 600, 700, 800))
@@ -42,17 +42,31 @@ def test_the_four_distributions_of_the_first_box_are_kept() -> None:
 
 
 @pytest.mark.parametrize("bins", [(), (10, 20, 30, 41)], ids=["no box", "bounds of a polygon"])
-def test_what_is_no_box_is_left_out(bins: tuple[int, ...]) -> None:
-    watch = Distributions()
+def test_what_is_no_box_is_left_out(tmp_path: Path, bins: tuple[int, ...]) -> None:
+    watch = Distributions(tmp_path / "kept.npz", ["a.jpg"])
     watch(row(*bins), recording(), 0)
     assert watch.kept == []
 
 
-def test_only_so_many_are_kept() -> None:
-    watch = Distributions(limit=2)
-    for _ in range(3):
-        watch(row(10, 20, 30, 40), recording(), 0)
-    assert len(watch.kept) == 2
+@pytest.mark.parametrize("order", ["abcd", "dcba", "cadb"])
+def test_the_first_images_are_kept_whichever_comes_first(tmp_path: Path, order: str) -> None:
+    watch = Distributions(tmp_path / "kept.npz", list("abcd"), limit=2)
+    for image in order:
+        watch(row(10, 20, 30, 40, image=image), recording(), 0)
+    assert [one.image for one in watch.kept] == ["a", "b"]
+
+
+def test_what_an_earlier_call_kept_stays_but_for_what_is_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "kept.npz"
+    first = Distributions(path, list("abc"))
+    for image in "abc":
+        first(row(10, 20, 30, 40, image=image), recording(), 0)
+    first.save()
+    again = Distributions(path, list("abc"), done={"a", "c"})
+    again(row(500, 600, 700, 800, image="b"), recording(), 1)
+    again.save()
+    kept = distributions.read(path)
+    assert [(one.image, one.bins[0]) for one in kept] == [("a", 10), ("b", 500), ("c", 10)]
 
 
 def test_distributions_are_read_as_they_were_written(tmp_path: Path) -> None:

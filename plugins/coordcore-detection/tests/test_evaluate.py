@@ -16,7 +16,8 @@ from coordcore import InputError
 from coordcore.cli import app
 from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore.records.answers import Unread
-from coordcore_detection.evaluate import results
+from coordcore_detection.evaluate import results, tables
+from coordcore_detection.evaluate.compare import compare
 from coordcore_detection.evaluate.contract import differences
 from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.truth import TruthImage
@@ -102,9 +103,14 @@ def test_predictions_of_other_images_altogether_are_an_error() -> None:
         result([truth("a", [CAT])], [row("x", []), row("y", [])])
 
 
-def test_the_last_of_several_predictions_counts() -> None:
-    found = result([truth("a", [CAT])], [row("a", []), row("a", [CAT])])
-    assert (found.metrics["recall_50"], found.counts["repeated_images"]) == (1.0, 1)
+def test_a_prediction_that_is_there_twice_counts_once() -> None:
+    found = result([truth("a", [CAT])], [row("a", [CAT], [math.nan]), row("a", [CAT], [math.nan])])
+    assert (found.metrics["precision_50"], found.counts["repeated_images"]) == (1.0, 1)
+
+
+def test_two_predictions_of_one_image_are_an_error() -> None:
+    with pytest.raises(InputError, match="a: has two predictions that differ"):
+        result([truth("a", [CAT])], [row("a", []), row("a", [CAT])])
 
 
 def test_another_image_size_is_an_error() -> None:
@@ -325,4 +331,83 @@ def test_a_wrong_space_is_explained(folder: Path) -> None:
     assert shown.stderr == (
         "coordcore: val.jsonl:1: objects[0].bbox_2d: 1016 > 999: this looks like absolute pixels; "
         'convert to bins 0..999 first (`space = "pixel"` converts on reading)\n'
+    )
+
+
+# --- what distorts AP -----------------------------------------------------------------------------------------------
+
+
+def test_images_of_more_boxes_than_ap_looks_at_are_told() -> None:
+    many = [("cat", (float(n % 10 * 10), float(n // 10 * 8), n % 10 * 10 + 9.0, n // 10 * 8 + 7.0)) for n in range(120)]
+    image, answer = truth("a", many), row("a", many)
+    short = evaluate([image], header(), [answer]).result
+    assert (short.metrics["AR100"], short.counts["images_of_many_boxes"]) == (pytest.approx(100 / 120), 1)
+    assert any(
+        note.startswith("1 images have more than 100 true boxes, up to 120 ('a')") and "--max-detections 120" in note
+        for note in short.notes
+    )
+    whole = evaluate([image], header(), [answer], max_detections=120).result
+    assert (whole.metrics["AR120"], whole.metrics["oracle_AP50"], whole.counts["images_of_many_boxes"]) == (1.0, 1.0, 0)
+    assert list(differences(short.contract, whole.contract)) == ["max_detections: [1, 10, 100] against [1, 10, 120]"]
+
+
+def federated() -> results.Result:
+    """A cat that is found; a cat and a dog where nobody looked for dogs; a cat where not all cats are marked."""
+    lacking = attrs.evolve(truth("a", [CAT]), absent=("bird",))
+    partly = attrs.evolve(truth("b", [CAT]), absent=("dog",), incomplete=("cat",))
+    rows = [row("a", [CAT, DOG]), row("b", [CAT, ("cat", FAR), DOG])]
+    return result([lacking, partly, truth("c", [DOG])], rows)
+
+
+def test_federated_truth_stands_beside_ap() -> None:
+    found = federated()
+    (caveat,) = found.caveats
+    assert caveat.startswith("2 of 3 images say which labels are absent or incomplete in them, as LVIS's do")
+    assert (found.counts["federated_images"], found.counts["unjudged_boxes"]) == (2, 2)
+    assert result([truth("a", [CAT])], [row("a", [DOG])]).caveats == []
+
+
+def test_federated_truth_is_part_of_the_contract() -> None:
+    plain = truth("a", [CAT])
+    digests = {
+        result([one], []).contract["truth"]["sha256"]
+        for one in (plain, attrs.evolve(plain, absent=("dog",)), attrs.evolve(plain, incomplete=("dog",)))
+    }
+    assert len(digests) == 3
+
+
+def test_tables_and_comparisons_mark_the_distorted_ap() -> None:
+    found = federated()
+    names = [name for name, _ in tables.metric_rows(found)]
+    assert ("AP (!)" in names, "AP50 (!)" in names, "F1" in names, "AR100" in names) == (True, True, True, True)
+    assert compare(found, found, resamples=2).caveats == tuple(found.caveats)
+
+
+def test_the_command_says_what_distorts_ap(folder: Path) -> None:
+    record = json.loads((folder / "val.jsonl").read_text())
+    record["metadata"] = {"absent_categories": ["dog"], "incomplete_categories": ["cat"]}
+    (folder / "val.jsonl").write_text(json.dumps(record) + "\n")
+    shown = run("--output", "a.json", "--report", "report")
+    assert shown.exit_code == 0, shown.output
+    sentence = "1 of 1 images say which labels are absent or incomplete in them"
+    lines = [line.split()[:2] for line in shown.output.splitlines()]
+    assert (["AP50", "(!)"] in lines, f"\n(!) {sentence}" in shown.output) == (True, True)
+    assert sentence in json.loads(run("--json").output)["caveats"][0]
+    page = (folder / "report" / "report.html").read_text()
+    assert (page.count(f"(!) {sentence}"), "<dt>AP (!)</dt>" in page, '<th scope="col">AP50 (!)</th>' in page) == (
+        1,
+        True,
+        True,
+    )
+    both = CliRunner().invoke(app, ["compare", "a.json", "a.json", "--resamples", "2"])
+    assert (f"(!) {sentence}" in both.output, "AP50 (!)" in both.output) == (True, True)
+
+
+def test_metadata_that_holds_no_labels_is_told(folder: Path) -> None:
+    record = json.loads((folder / "val.jsonl").read_text()) | {"metadata": {"absent_categories": [3]}}
+    (folder / "val.jsonl").write_text(json.dumps(record) + "\n")
+    shown = run()
+    assert (shown.exit_code, shown.stderr) == (
+        2,
+        "coordcore: val.jsonl:1: metadata.absent_categories: must be a list of labels, got [3]\n",
     )

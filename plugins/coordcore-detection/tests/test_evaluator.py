@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +13,7 @@ import attrs
 import pytest
 from PIL import Image
 
-from coordcore import BuildContext, Example, Geometry
+from coordcore import BuildContext, Example, Geometry, InputError
 from coordcore.coords import int_to_token
 from coordcore.protocols import Evaluation
 from coordcore.quantisation import DEFAULT_QUANTISATION
@@ -156,6 +158,66 @@ def test_an_interrupted_evaluation_is_continued(evaluation: Evaluation, asked: l
     asked.clear()
     assert evaluator()(evaluation).metrics == whole.metrics
     assert asked == ["example-2", "example-3"]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(folder)): one.read_bytes() for one in sorted(folder.rglob("*")) if one.is_file()}
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3])
+def test_a_killed_evaluation_ends_with_the_files_of_a_whole_one(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    evaluator()(evaluation)
+    whole = content(evaluation.output)
+    assert "predictions.distributions.npz" in whole
+    shutil.rmtree(evaluation.output)
+    evaluation.output.mkdir()
+    ask = asking.predict
+
+    def killed(*given: Any, **more: Any) -> Iterator[Any]:
+        yield from itertools.islice(ask(*given, **more), rows)
+        raise _KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asking, "predict", killed)
+        with pytest.raises(_KilledError):
+            evaluator()(evaluation)
+    evaluator()(evaluation)
+    assert content(evaluation.output) == whole
+
+
+def test_an_image_that_could_not_be_opened_is_asked_again_in_its_place(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator()(evaluation)
+    whole = content(evaluation.output)
+    shutil.rmtree(evaluation.output)
+    evaluation.output.mkdir()
+    ask = asking.predict
+
+    def broken() -> Any:
+        raise InputError("gone")
+
+    def without_the_first(model: Any, processor: Any, images: Iterable[Any], *rest: Any, **more: Any) -> Any:
+        seen = (attrs.evolve(one, open=broken) if one.key == "example-0" else one for one in images)
+        return ask(model, processor, seen, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asking, "predict", without_the_first)
+        evaluator()(evaluation)
+    assert content(evaluation.output) != whole
+    evaluator()(evaluation)
+    assert content(evaluation.output) == whole
+
+
+def test_more_boxes_of_an_image_can_be_looked_at(evaluation: Evaluation) -> None:
+    evaluator(max_detections=300)(evaluation)
+    assert results.read(evaluation.output).contract["max_detections"] == [1, 10, 300]
 
 
 def test_predictions_of_other_settings_are_made_anew(evaluation: Evaluation, asked: list[str]) -> None:

@@ -260,3 +260,23 @@ def test_deep_images_are_refused_for_rgb_would_turn_them_white(tmp_path: Path, m
     (image,) = read(tmp_path, RECORD | {"width": 3, "height": 1})
     with pytest.raises(InputError, match="more than 8 bits a channel; convert it to 8 bits first"):
         image.open()
+
+
+def test_examples_have_what_lvis_says_of_their_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    metadata = {"absent_categories": ["dog"], "incomplete_categories": ["cat"]}
+    lines = [RECORD, RECORD | {"metadata": metadata}]
+    Path("val.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = [example(source=source) for source in ("val.jsonl:1", "val.jsonl:2", "gone.jsonl:2", "x:y")]
+    found = truth_from_examples(made, DEFAULT_QUANTISATION)
+    assert [(one.absent, one.incomplete) for one in found] == [((), ()), (("dog",), ("cat",)), ((), ()), ((), ())]
+    assert [one.id for one in found] == [0, 1, 2, 3]
+
+
+def test_records_have_ids_and_what_lvis_says(tmp_path: Path) -> None:
+    metadata = {"absent_categories": ["dog"], "incomplete_categories": ["cat"], "image_id": 7}
+    first, second, third = read(
+        tmp_path, RECORD | {"metadata": metadata}, RECORD | {"metadata": {"image_id": [1]}}, RECORD
+    )
+    assert (first.id, first.absent, first.incomplete) == (7, ("dog",), ("cat",))
+    assert [(one.id, one.absent) for one in (second, third)] == [(None, ()), (None, ())]

@@ -214,10 +214,10 @@ class Rows:
         """Nothing to see: the core compares the head itself."""
 
     def head_offset(self, model: Any) -> Any:
-        from coordcore.protocols import HeadOffset
+        from coordcore.protocols import AddedRows
 
         table = self.live(model)
-        return HeadOffset(ids=table.ids, rows=table.rows) if self.config.declared else None
+        return AddedRows(ids=table.ids, rows=table.rows) if self.config.declared else None
 
     def parameters(self, model: Any) -> Mapping[str, Sequence[Any]]:
         return {"rows": list(self.live(model).parameters())}

@@ -134,20 +134,31 @@ def test_boxes_that_shrink_below_a_visual_token(base: Path, tmp_path: Path) -> N
     assert found.cure.startswith("raise train.max_pixels")
 
 
+UNMERGED = {"output": {"merge": False}}
+
+
+def test_a_merged_model_is_asked_with_images_as_large(base: Path, tmp_path: Path) -> None:
+    sections = {"data": {"doctor_boxes": {"width": 640, "height": 320}}, "output": {"merge": True}}
+    found = look("served sizes", tmp_path, base, **sections)
+    assert (found.state, found.seen.startswith("8 images are as large")) == ("ok", True)
+
+
 def test_images_that_are_smaller_when_the_model_is_asked(base: Path, tmp_path: Path) -> None:
-    found = look("served sizes", tmp_path, base, data={"doctor_boxes": {"width": 640, "height": 320}})
+    found = look("served sizes", tmp_path, base, data={"doctor_boxes": {"width": 640, "height": 320}}, **UNMERGED)
     assert found.state == "warning"
     assert found.seen == (
         "8 of 8 images have another size for coordcore predict and servers: 640 x 320 in training, 80 x 32 there"
     )
-    assert found.cure.startswith('set size to {"shortest_edge": 1024, "longest_edge": 4194304}')
+    assert found.cure.startswith(
+        'serve the merged model (output.merge = true), or set size to {"shortest_edge": 1024, "longest_edge": 4194304}'
+    )
 
 
 def test_the_cure_for_images_of_two_sizes(base: Path, tmp_path: Path) -> None:
     mended = copied(base, tmp_path)
     size = {"shortest_edge": 1024, "longest_edge": 4194304}
     change_json(mended / "processor_config.json", lambda data: data["image_processor"].update(size=size))
-    found = look("served sizes", tmp_path, mended, data={"doctor_boxes": {"width": 640, "height": 320}})
+    found = look("served sizes", tmp_path, mended, data={"doctor_boxes": {"width": 640, "height": 320}}, **UNMERGED)
     assert (found.state, found.seen.startswith("8 images are as large")) == ("ok", True)
 
 

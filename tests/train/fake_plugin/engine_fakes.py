@@ -138,7 +138,7 @@ class CornerTerm:
 
     def __init__(self, nan_from: int) -> None:
         self.nan_from = nan_from
-        self.calls = 0
+        self.calls = -1  # the first is the proof at the start of the run
 
     def __call__(self, positions: Any) -> Mapping[str, Any]:
         import torch
@@ -303,10 +303,10 @@ class FreeRows:
             raise RuntimeError("the rows are not bound; call rebind")
 
     def head_offset(self, model: Any) -> Any:
-        from coordcore.protocols import HeadOffset
+        from coordcore.protocols import AddedRows
 
         table = self.live(model)
-        return HeadOffset(ids=table.ids, rows=_head_rows(table)) if self.config.declared else None
+        return AddedRows(ids=table.ids, rows=_head_rows(table)) if self.config.declared else None
 
     def parameters(self, model: Any) -> Mapping[str, Sequence[Any]]:
         return {"rows": list(self.live(model).parameters())}

@@ -60,7 +60,31 @@ class Edge(StrEnum):
     ERROR = "error"
 
 
-ImageFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that image paths start from.")]
+class Purpose(StrEnum):
+    """What the records are for."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
+class Reversed(StrEnum):
+    """What becomes of a box whose second corner lies before its first."""
+
+    DROP = "drop"
+    SORT = "sort"
+
+
+class Origin(StrEnum):
+    """What a source calls the first pixel."""
+
+    ZERO = "0"
+    ONE = "1"
+
+
+ImageRoot = Annotated[
+    Path | None, typer.Option("--image-root", metavar="DIR", help="Folder that image paths start from.")
+]
+FormerImages = Annotated[Path | None, typer.Option("--images", hidden=True, help="As --image-root.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 
 _FORMATS = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
@@ -82,9 +106,15 @@ def convert(
         Geometry, typer.Option(help="Write polygons and rotated boxes as their enclosing box, or as polygons.")
     ] = Geometry.BOX,
     crowd: Annotated[Crowd, typer.Option(help="Carry crowd regions under metadata, or leave them out.")] = Crowd.CARRY,
+    purpose: Annotated[
+        Purpose, typer.Option(help="Leave out images that have crowd regions only, or keep them for evaluation.")
+    ] = Purpose.TRAINING,
     outside: Annotated[
         Edge, typer.Option(help="A shape over the image's edge: cut it there, leave it out, or stop.")
     ] = Edge.CLIP,
+    reversed_corners: Annotated[
+        Reversed, typer.Option("--reversed", help="A box whose second corner lies before its first.")
+    ] = Reversed.DROP,
     split: Annotated[
         str | None,
         typer.Option(
@@ -93,10 +123,14 @@ def convert(
             "`source` takes the source's own splits.",
         ),
     ] = None,
-    images: ImageFolder = None,
+    image_root: ImageRoot = None,
+    images: FormerImages = None,
     check_sizes: Annotated[
         bool, typer.Option("--check-sizes", help="Compare sizes with the image files, and apply EXIF orientations.")
     ] = False,
+    strip_prefix: Annotated[
+        str, typer.Option(metavar="PATH", help="Take off the front of the source's image paths.")
+    ] = "",
     image_prefix: Annotated[
         str, typer.Option(metavar="PATH", help="Put before every image path that is written.")
     ] = "",
@@ -109,6 +143,9 @@ def convert(
     boxes: Annotated[
         Boxes | None,
         typer.Option(help="Order of a box in the source, where its format does not say or the file breaks it."),
+    ] = None,
+    origin: Annotated[
+        Origin | None, typer.Option(help="What VOC files call the first pixel; 1 unless a corner at 0 shows otherwise.")
     ] = None,
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON by number.")
@@ -140,18 +177,22 @@ def convert(
         quantisation=convention(quantisation) if to_space is SpaceName.BIN else None,
         geometry=geometry.value,
         crowd=crowd.value,
+        purpose=purpose.value,
         outside=outside.value,
+        reversed_corners=reversed_corners.value,
         split=parse_splits(split),
+        strip_prefix=strip_prefix,
         image_prefix=image_prefix,
         check_sizes=check_sizes,
         categories=categories,
         overwrite=overwrite,
         reading=Reading(
-            images=images,
+            images=image_root or images,
             classes=classes,
             instances=instances,
             space=from_space.value if from_space else None,
             boxes=boxes.value if boxes else None,
+            origin=int(origin) if origin else None,  # type: ignore[arg-type]
             quantisation=convention(from_quantisation) if from_quantisation else None,
         ),
     )
@@ -170,7 +211,8 @@ def check(
     quantisation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Convention of the bins; the records' own when absent.")
     ] = None,
-    images: ImageFolder = None,
+    image_root: ImageRoot = None,
+    images: FormerImages = None,
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw boxes and labels on some of the images.")
     ] = None,
@@ -181,26 +223,28 @@ def check(
 ) -> None:
     """Look for wrong conventions in RECORDS: statistics, one line per suspicion, and boxes drawn on the images.
 
-    With --images the sizes in the records are compared with the image files. Suspicions do not change the exit code.
+    With --image-root the sizes in the records are compared with the image files. Suspicions do not change the exit
+    code.
     """
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
     from coordcore_data.check.result import check_sample
     from coordcore_data.check.sample import collect
 
-    if images is not None and not images.is_dir():
-        raise InputError(f"{images}: no such folder")
+    root = image_root or images
+    if root is not None and not root.is_dir():
+        raise InputError(f"{root}: no such folder")
     require_writable(sheet, records, overwrite=overwrite)
     sample = collect(records, limit, progress=True)
     spec = convention(quantisation) if quantisation else None
     checked = check_sample(
-        sample, space=space.value if space else None, order=boxes.value, quantisation=spec, images=images
+        sample, space=space.value if space else None, order=boxes.value, quantisation=spec, images=root
     )
     drawn = 0
     if sheet is not None:
         from coordcore_data.check.sheet import write_sheet
 
-        folder = images or records.parent
+        folder = root or records.parent
         drawn = write_sheet(
             sheet, sample, folder, space=checked.space, order=checked.order, quantisation=spec, count=count
         )

@@ -44,7 +44,7 @@ def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
     for row in sample.rows:
         written = str(row.example.messages[-1]["content"])
         if written.strip() not in tokenizer.decode(row.answer, skip_special_tokens=True):
-            changed.append(row.example.source or "an example without a source")
+            changed.append(row.example.where)
     if changed:
         seen = (
             f"{share(len(changed), len(sample.rows), 'answers')} read back differ from what was given: {some(changed)}"
@@ -72,7 +72,7 @@ def check_round_trip(run: ExaminedRun, name: str) -> Iterator[Finding]:
         worst, ceiling = min(worst, float(reached.min())), min(ceiling, float(possible.min()))
         count += len(source)
         if (reached < possible - 1e-6).any():
-            bad.append(row.example.source or "an example without a source")
+            bad.append(row.example.where)
     if not count:
         yield not_applicable(name, NO_COORDS)
     elif bad:

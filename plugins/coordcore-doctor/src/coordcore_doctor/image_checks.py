@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ from coordcore.records.images import open_example_image
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, not_applicable, ok, share, warning
 from coordcore_doctor.sample import Encoded
+from coordcore_train.checkpoint.image_size import ImageTokens
 
 NO_IMAGES = "no example of the sample has an image"
 MANY_SMALL = 0.1
@@ -52,15 +54,23 @@ def _small_boxes(run: ExaminedRun, rows: list[Encoded], token: int) -> tuple[int
 
 
 def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
-    """Whether `coordcore predict` and servers, which resize by the processor's files, show images as large."""
+    """Whether `coordcore predict` and servers, which resize by the processor's files, show images as large.
+
+    A merged folder's files say what training did; what is served unmerged goes by the base's.
+    """
     rows = [row for row in run.sample.rows if row.seen]
     if not rows:
         yield not_applicable(name, NO_IMAGES)
         return
     processor, limit = run.rehearsal.encoder.processor.image_processor, run.manifest.train.max_pixels
+    least, most = run.rehearsal.encoder.image_tokens
     token = processor.patch_size * processor.merge_size
-    shortest, longest = processor.size["shortest_edge"], processor.size["longest_edge"]
-    size = {"shortest_edge": shortest, "longest_edge": min(longest, limit or longest)}  # as predict does
+    trained_size = ImageTokens(least=least, most=most).size(token, limit)
+    if run.manifest.output.merge:
+        size = trained_size
+    else:
+        shortest, longest = processor.size["shortest_edge"], processor.size["longest_edge"]
+        size = {"shortest_edge": shortest, "longest_edge": min(longest, limit or longest)}  # as predict does
     pairs = []
     for row in rows:
         for one, seen in zip(row.example.images, row.seen, strict=True):
@@ -71,11 +81,10 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield ok(name, f"{len(pairs)} images are as large for coordcore predict and servers as in training")
         return
     (trained, asked), *_ = differ
-    least, most = (count * token**2 for count in run.rehearsal.encoder.image_tokens)
     sizes = f"{trained[0]} x {trained[1]} in training, {asked[0]} x {asked[1]} there"
     yield warning(
         name,
         f"{share(len(differ), len(pairs), 'images')} have another size for coordcore predict and servers: {sizes}",
-        f'set size to {{"shortest_edge": {least}, "longest_edge": {limit or most}}} in the image processor of the base '
-        "(preprocessor_config.json, or processor_config.json), as ms-swift trains",
+        f"serve the merged model (output.merge = true), or set size to {json.dumps(trained_size)} in the image "
+        "processor of the base (preprocessor_config.json, or processor_config.json), as ms-swift trains",
     )

@@ -79,8 +79,9 @@ class Checked:
 
     def lines(self) -> list[str]:
         """For the terminal; the suspicions come last, so that they are read."""
+        share = f", {percent(self.empty / self.records)}" if self.empty else ""
         lines = [
-            f"{self.path}: {self.records} records ({self.empty} empty), {self.boxes} boxes"
+            f"{self.path}: {self.records} records ({self.empty} empty{share}), {self.boxes} boxes"
             + (f", {self.polygons} of them around polygons" if self.polygons else ""),
             f"space   {self.space}" + (f" (not declared: {self.guessed})" if self.guessed else ""),
         ]

@@ -18,7 +18,7 @@ from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisa
 from coordcore.records.annotations import Rules, Space, read_annotations
 from coordcore.records.geometry import bounds
 from coordcore.records.record import LeftOut, RecordError, parse_record, record_lines
-from coordcore_data.convert.core import BoxOrder
+from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
 from coordcore_data.convert.progress import shown
 from coordcore_data.convert.sizes import FileSize, read_size
 
@@ -34,7 +34,8 @@ class Sample:
 
     boxes: [n, 4] float64, coord tokens as their bins, polygons as their enclosing boxes. sizes: [n, 2] width and height
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
-    files: path, width and height of each record. tokens: boxes written as coord tokens. repeated: boxes that occur
+    files: path, width and height of each record. empty: records without objects; unsaid: those among them that have
+    crowd regions or points under `metadata`. tokens: boxes written as coord tokens. repeated: boxes that occur
     again in the same record with the same description. declared: what `metadata.quantisation` says, with how often.
     problems: what was left out, with how often; examples: the first of each.
     """
@@ -42,6 +43,7 @@ class Sample:
     path: Path
     records: int
     empty: int
+    unsaid: int
     polygons: int
     tokens: int
     repeated: int
@@ -80,7 +82,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
     progress: show a bar on stderr.
     """
     values, sizes, owner = array("d"), array("d"), array("q")
-    counts = {"records": 0, "empty": 0, "polygons": 0, "tokens": 0, "repeated": 0}
+    counts = {"records": 0, "empty": 0, "unsaid": 0, "polygons": 0, "tokens": 0, "repeated": 0}
     labels: list[str] = []
     files: list[tuple[str, float, float]] = []
     declared: dict[str, int] = {}
@@ -104,11 +106,13 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         if wrong:
             continue
         files.append((record.images[0], record.width, record.height))
-        spec = (record.metadata or {}).get("quantisation")
+        metadata = record.metadata or {}
+        spec = metadata.get("quantisation")
         if spec is not None:
             name = str(spec.get("name") if isinstance(spec, dict) else spec)
             declared[name] = declared.get(name, 0) + 1
         counts["empty"] += not record.objects
+        counts["unsaid"] += not record.objects and bool(metadata.get(CROWD) or metadata.get(POINTS))
         seen = set()
         for item in found:
             if item.crowd:

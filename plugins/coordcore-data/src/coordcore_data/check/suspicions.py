@@ -77,7 +77,7 @@ def _slack(limit: Array) -> Array:
 
 def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None, declared: bool) -> list[Suspicion]:
     """Every suspicion, under the space and order that are declared or assumed; the gravest kinds first."""
-    found: list[Suspicion | None] = []
+    found: list[Suspicion | None] = [_no_box(sample), _unsaid(sample)]
     if len(sample.boxes) >= FEW:
         scale = _scale(sample, space) if declared or space == "bin" else None
         found.append(scale)
@@ -89,6 +89,24 @@ def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None,
     found += [_flat(sample, order), _repeated(sample), _twice(sample), _conventions(sample)]
     found += [*_files(files), *_broken(sample)]
     return [one for one in found if one is not None]
+
+
+def _no_box(sample: Sample) -> Suspicion | None:
+    if len(sample.boxes):
+        return None
+    text = f"not one of {sample.records} records has a box: a run learns that nothing is there, whatever the image"
+    return Suspicion(kind="no box", share=1.0, text=f"{text}; were the objects lost on the way?")
+
+
+def _unsaid(sample: Sample) -> Suspicion | None:
+    if not sample.unsaid:
+        return None
+    share = sample.unsaid / sample.records
+    text = (
+        f"{sample.unsaid} records ({percent(share)}) have crowd regions or points under metadata and no object: "
+        "evaluation knows what not to count, training learns that nothing is there; leave them out of training"
+    )
+    return Suspicion(kind="unsaid", share=share, text=text)
 
 
 def _scale(sample: Sample, space: Space) -> Suspicion | None:

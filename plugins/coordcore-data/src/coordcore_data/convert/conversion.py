@@ -14,7 +14,7 @@ import attrs
 from coordcore import InputError, RunError
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
-from coordcore_data.convert.core import Account, Reader, Reading
+from coordcore_data.convert.core import Account, Purpose, Reader, Reading
 from coordcore_data.convert.geometry import Outside
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ FORMATS = {
 class Conversion:
     """What to convert, and how. `coordcore data convert --help` says what each option means.
 
-    space, quantisation: of the records that are written; COCO files are always in pixels. split: shares by name that
-    add up to 1, or "source". reading: what the reader has to be told.
+    space, quantisation: of the records that are written; COCO files are always in pixels. purpose: of the records; COCO
+    files hold crowds among their annotations. split: shares by name that add up to 1, or "source". strip_prefix,
+    image_prefix: a folder taken off every image path, and one put before. reading: what the reader has to be told.
     """
 
     source: Path
@@ -51,8 +52,11 @@ class Conversion:
     quantisation: Quantisation | None = None
     geometry: Literal["box", "poly"] = "box"
     crowd: Literal["carry", "drop"] = "carry"
+    purpose: Purpose = "training"
     outside: Outside = "clip"
+    reversed_corners: Literal["drop", "sort"] = "drop"
     split: tuple[tuple[str, float], ...] | Literal["source"] | None = None
+    strip_prefix: str = ""
     image_prefix: str = ""
     check_sizes: bool = False
     categories: Path | None = None
@@ -71,11 +75,19 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
 
     _check(conversion)
     account = Account()
-    reading = attrs.evolve(conversion.reading, polygons=conversion.geometry == "poly")
+    to_records = conversion.to == "records"
+    reading = attrs.evolve(
+        conversion.reading,
+        polygons=conversion.geometry == "poly",
+        partial=to_records and conversion.purpose == "evaluation",
+    )
     rules = Rules(
         geometry=conversion.geometry,
         crowd=conversion.crowd,
         outside=conversion.outside,
+        purpose=conversion.purpose if to_records else "evaluation",
+        reversed_corners=conversion.reversed_corners,
+        strip=conversion.strip_prefix,
         images=reading.images,
         check_sizes=conversion.check_sizes,
     )
@@ -101,36 +113,42 @@ def _without_collector() -> Iterator[None]:
 
 
 def _convert(conversion: Conversion, reading: Reading, rules: Rules, account: Account, progress: bool) -> None:
+    from coordcore_data.convert.packed import unpacked
     from coordcore_data.convert.progress import shown
     from coordcore_data.convert.rules import apply_rules
     from coordcore_data.convert.write import Outputs, split_of
 
     inputs = (conversion.source, conversion.categories, reading.classes, reading.instances)
-    with Outputs(conversion.output, conversion.overwrite, inputs) as outputs:
+    with (
+        Outputs(conversion.output, conversion.overwrite, inputs) as outputs,
+        unpacked(conversion.source, conversion.source_format) as source,
+    ):
         make = _writers(conversion, account)
         # Before the long work, not after it.
         for path in (*map(outputs.path, _known_splits(conversion)), outputs.account):
             outputs.check(path)
-        found = reader(conversion.source_format)(conversion.source, reading, account)
+        found = reader(conversion.source_format)(source, reading, account)
         writers = {split: make(outputs.open(outputs.path(split))) for split in _known_splits(conversion)}
-        counts = dict.fromkeys(writers, 0)
         images = shown(found.images, "converting", found.total) if progress else found.images
         for image in apply_rules(images, rules, account):
             split, goes = split_of(image, conversion.split, account)
             if not goes:
                 continue
             if split not in writers:
-                writers[split], counts[split] = make(outputs.open(outputs.path(split))), 0
+                writers[split] = make(outputs.open(outputs.path(split)))
             writers[split].add(image, _prefixed(conversion.image_prefix, image.file))
-            counts[split] += 1
-            account.images.written += 1
         for writer in writers.values():
             writer.finish()
+        if source != conversion.source:
+            account.note("read from an archive: image paths are those inside it, unpack it for training")
+            account.rename(str(source), str(conversion.source))
         if not (account.images.balanced and account.objects.balanced):
             raise RunError(f"the account does not add up, which is a mistake of this converter: {account}")
         if not account.images.written:
             raise InputError("\n".join([f"{conversion.source}: no image is left to write", *account.lines()]))
-        written = {str(outputs.path(split)): count for split, count in counts.items()}
+        if account.objects.read and not (account.objects.written or account.objects.carried):
+            account.note("not one object could be used: every record says that nothing is there")
+        written = {str(outputs.path(split)): writer.images for split, writer in writers.items()}
         outputs.open(outputs.account).write(_account_file(conversion, account, written))
 
 
@@ -168,6 +186,7 @@ _TAKES = {
     "--boxes": ("coco", "lvis", "odvg", "refcoco", "records"),
     "--classes": ("yolo", "odvg"),
     "--instances": ("refcoco",),
+    "--origin": ("voc",),
 }
 """Option -> the formats that it says something about. In vain anywhere else, it would be a mistake in silence."""
 
@@ -179,6 +198,7 @@ def _undeclared(reading: Reading) -> dict[str, object]:
         "--boxes": reading.boxes,
         "--classes": reading.classes,
         "--instances": reading.instances,
+        "--origin": reading.origin,
     }
 
 
@@ -196,7 +216,7 @@ def _check(conversion: Conversion) -> None:
     if (conversion.space == "bin") != (conversion.quantisation is not None):
         raise InputError("bins need a convention, --quantisation NAME, and other spaces have none")
     if conversion.check_sizes and conversion.reading.images is None and conversion.source_format != "yolo":
-        raise InputError("--check-sizes compares with the image files: say where they are, --images DIR")
+        raise InputError("--check-sizes compares with the image files: say where they are, --image-root DIR")
     if conversion.reading.images is not None and not conversion.reading.images.is_dir():
         raise InputError(f"{conversion.reading.images}: no such folder")
     given = conversion.reading.quantisation if conversion.reading.space == "bin" else None
@@ -221,7 +241,7 @@ def _known_splits(conversion: Conversion) -> list[str | None]:
 
 def _writers(conversion: Conversion, account: Account) -> Any:
     """What makes the writer of one open file."""
-    from coordcore_data.convert.coco import read_categories
+    from coordcore_data.convert.coco_file import read_categories
     from coordcore_data.convert.write import CocoWriter, RecordWriter
 
     if conversion.to == "coco":
@@ -240,6 +260,6 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
     import msgspec
 
     told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
-    del reading["polygons"]  # `geometry` says so
+    del reading["polygons"], reading["partial"]  # `geometry` and `purpose` say so
     content = {"conversion": told | {"reading": reading}, **account.as_dict(), "files": written}
     return msgspec.json.format(msgspec.json.encode(content, enc_hook=str), indent=2) + b"\n"

@@ -19,14 +19,23 @@ Box = tuple[float, float, float, float]
 BoxOrder = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 """What four numbers are: two corners, corner and size, centre and size, or two corners with y first."""
 
+Purpose = Literal["training", "evaluation"]
+"""What records are for. Of an image that has crowd regions only, evaluation knows what not to count; training would
+learn that nothing is there."""
+
+CROWD, POINTS = "crowd", "points"
+"""The kinds of object that travel under `metadata`, and the keys they have there."""
+
 EXAMPLES = 3
 
 
 class Shape(msgspec.Struct, kw_only=True, gc=False):
     """One annotated shape, in pixels of the image as it was annotated (or in fractions of it: SourceImage.fractions).
 
-    box: x1, y1, x2, y2. poly: x1, y1, x2, y2, ... of one polygon. points: x, y, ... that enclose nothing. At least one
-    of them is there, a shape with points has nothing else, and x and y come in pairs; anything else may be wrong.
+    box: x1, y1, x2, y2. poly: x1, y1, x2, y2, ... of one polygon. points: x, y, ... that enclose nothing. outlines:
+    polygons that are never written, but by which the shape is cut at the edge of its image: an ellipse's beside its
+    box, or several in place of a box. At least one of the four is there, a shape with points has nothing else, and x
+    and y come in pairs; anything else may be wrong.
     crowd: a region of several objects. difficult: VOC's mark. was: what the source held when that is no box ("polygon",
     "rotated box"), for the account. name: what messages call it ("annotation 17").
     """
@@ -35,6 +44,7 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     box: Box | None = None
     poly: list[float] | None = None
     points: list[float] | None = None
+    outlines: list[list[float]] | None = None
     crowd: bool = False
     difficult: bool = False
     was: str = ""
@@ -44,19 +54,26 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
 class SourceImage(msgspec.Struct, kw_only=True, gc=False):
     """One image and its shapes, as a reader found them.
 
-    file: its path as the source writes it, with forward slashes. width, height: as the source states them, None when
-    it does not. fractions: the shapes are in fractions of the image. path: the file itself, where the reader
-    knows it. lost: how many of its objects the reader has dropped. id, split: the source's own. summary, metadata: for
-    the record.
+    file: its path as the source writes it, with forward slashes. stem: another name without suffix that the file may
+    have, as its annotation file has it. width, height: as the source states them, None when it does not. fractions: the
+    shapes are in fractions of the image. path: the file itself, where the reader knows it. id, split: the source's own.
+    summary, metadata: for the record.
+
+    An image without shapes becomes a record that says "nothing is there" only where the source says so. lost: how many
+    of its objects the reader has dropped (`Account.drop_object`, each under its reason), those among them that may be
+    this image's or another's. undeclared: why the source does not say that an image without objects is empty, as the
+    reason under which it is dropped; "" where it does.
     """
 
     file: str
     width: float | None
     height: float | None
     shapes: list[Shape]
+    stem: str = ""
     fractions: bool = False
     path: Path | None = None
     lost: int = 0
+    undeclared: str = ""
     id: Any = None
     split: str | None = None
     summary: str | None = None
@@ -68,8 +85,9 @@ class Reading:
     """How a source is read.
 
     images: folder of the image files. classes: file with the class names. instances: COCO file that REFER's refs point
-    into. space, boxes, quantisation: what the numbers are, where the format does not say. polygons: whether polygons
-    are wanted, so that they need not be read otherwise.
+    into. space, boxes, quantisation: what the numbers are, where the format does not say. origin: what VOC calls the
+    first pixel, None to find out. polygons: whether polygons are wanted, so that they need not be read otherwise.
+    partial: whether images are wanted on which only some categories were looked for.
     """
 
     images: Path | None = None
@@ -78,7 +96,9 @@ class Reading:
     space: Space | None = None
     boxes: BoxOrder | None = None
     quantisation: Quantisation | None = None
+    origin: Literal[0, 1] | None = None
     polygons: bool = False
+    partial: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -115,12 +135,14 @@ class Account:
 
     def drop_image(self, reason: str, *where: Any, objects: int = 0) -> None:
         """Count an image as dropped, with the objects that go with it. where: joined by spaces when it is shown."""
+        reason = _text(reason)
         _add(self.images.dropped, reason)
         if objects:
             _add(self.objects.dropped, f"image dropped: {reason}", objects)
         self._example(reason, where)
 
     def drop_object(self, reason: str, *where: Any, count: int = 1) -> None:
+        reason = _text(reason)
         _add(self.objects.dropped, reason, count)
         self._example(reason, where)
 
@@ -130,14 +152,18 @@ class Account:
 
     def note(self, what: str, *where: Any, count: int = 1) -> None:
         """Count something that was changed or is worth knowing, and drops nothing."""
+        what = _text(what)
         _add(self.notes, what, count)
         self._example(what, where)
 
     def _example(self, reason: str, where: tuple[Any, ...]) -> None:
         known = self.examples.setdefault(reason, [])
         if where and len(known) < EXAMPLES:
-            # What a broken file calls itself must still fit into a UTF-8 account.
-            known.append(" ".join(map(str, where)).encode("utf-8", "replace").decode())
+            known.append(_text(" ".join(map(str, where))))
+
+    def rename(self, written: str, shown: str) -> None:
+        """Say `shown` for the path `written` in the examples."""
+        self.examples = {key: [one.replace(written, shown) for one in found] for key, found in self.examples.items()}
 
     def as_dict(self) -> dict[str, Any]:
         return {key: value for key, value in attrs.asdict(self).items() if key != "examples"} | {
@@ -189,6 +215,11 @@ def corners(values: tuple[float, ...] | list[float], order: BoxOrder) -> Box:
     if order == "yxyx":
         return b, a, d, c
     return a, b, c, d
+
+
+def _text(given: str) -> str:
+    """`given` as it fits into a UTF-8 account, whatever a broken file calls itself or its parts."""
+    return given if given.isascii() else given.encode("utf-8", "replace").decode()
 
 
 def _add(counts: dict[str, int], key: str, count: int = 1) -> None:

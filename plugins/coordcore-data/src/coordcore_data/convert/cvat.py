@@ -2,7 +2,7 @@
 
 Rotation is in degrees, clockwise as one sees it, about the centre of the box (CVAT's own convention). A rotated box
 becomes the polygon of its four corners, from the unrotated box's top left onwards, or its enclosing box.
-Points go under `metadata.points`; ellipses and masks become their enclosing boxes.
+Points go under `metadata.points`; ellipses (turned as boxes are) and masks become their enclosing boxes.
 Not carried: polylines, cuboids, skeletons and tags (dropped), attributes, occluded, z_order, groups, tracks.
 """
 
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordcore import InputError
+from coordcore.records.geometry import misordered
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
-from coordcore_data.convert.geometry import rotated
+from coordcore_data.convert.geometry import NEGATIVE, ellipse, rotated
+from coordcore_data.convert.packed import open_source
 from coordcore_data.convert.text import clean_path, numbers, xml_errors, xml_problem
 
 if TYPE_CHECKING:
@@ -36,16 +38,17 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
 
     root: Element | None = None
     try:
-        for event, element in ElementTree.iterparse(str(source), events=("start", "end")):
-            if root is None:
-                root = element
-                if root.tag != "annotations":
-                    raise InputError(f"{source}: <{root.tag}> is not CVAT's <annotations>")
-            if event == "end" and element.tag == "track":
-                raise InputError(f'{source}: holds tracks of a video; export it as "CVAT for images 1.1"')
-            if event == "end" and element.tag == "image":
-                yield _image(element, account)
-                root.clear()  # what is done would pile up under the root
+        with open_source(source) as file:
+            for event, element in ElementTree.iterparse(file, events=("start", "end")):
+                if root is None:
+                    root = element
+                    if root.tag != "annotations":
+                        raise InputError(f"{source}: <{root.tag}> is not CVAT's <annotations>")
+                if event == "end" and element.tag == "track":
+                    raise InputError(f'{source}: holds tracks of a video; export it as "CVAT for images 1.1"')
+                if event == "end" and element.tag == "image":
+                    yield _image(element, account)
+                    root.clear()  # what is done would pile up under the root
     except InputError:
         raise
     except xml_errors() as error:
@@ -72,8 +75,8 @@ def _image(element: Element, account: Account) -> SourceImage:
         width=_number(element, "width"),
         height=_number(element, "height"),
         shapes=shapes,
-        # A tag says something of the whole image: an image that has only tags is empty.
-        lost=len([one for one in element if one.tag != "tag"]) - len(shapes),
+        # A tag counts too: it says of the whole image that something is there.
+        lost=len(element) - len(shapes),
         id=int(identity) if identity.isdecimal() and identity.isascii() else None,
         split=element.get("subset"),
     )
@@ -94,12 +97,15 @@ def _shape(one: Element, name: str) -> Shape | str:
     box, angle = _box(one), _number(one, "rotation", 0.0)
     if box is None or angle is None or not math.isfinite(angle):
         return f"{one.tag} without its numbers"
-    if not angle:
+    if one.tag == "ellipse" and box[0] < box[2] and box[1] < box[3]:
+        around, points = ellipse(box, angle)
+        return Shape(label=label, box=around, outlines=[points], was="ellipse", name=name)
+    if not angle or one.tag != "box":
         return Shape(label=label, box=box, was="" if one.tag == "box" else one.tag, name=name)
-    if one.tag == "ellipse":
-        return Shape(label=label, box=_around_ellipse(box, angle), was="ellipse", name=name)
+    if misordered(box):
+        return NEGATIVE  # turned, its corners would look right
     if not (box[0] < box[2] and box[1] < box[3]):
-        return Shape(label=label, box=box, name=name)  # turned, its corners would look right
+        return Shape(label=label, box=box, name=name)
     return Shape(label=label, poly=rotated(box, angle), was="rotated box", name=name)
 
 
@@ -112,15 +118,6 @@ def _box(one: Element) -> Box | None:
     if one.tag == "ellipse":
         return a - c, b - d, a + c, b + d
     return (a, b, a + c, b + d) if one.tag == "mask" else (a, b, c, d)
-
-
-def _around_ellipse(box: Box, degrees: float) -> Box:
-    """The box around the ellipse inscribed in `box`, turned about its centre."""
-    cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    rx, ry = (box[2] - box[0]) / 2, (box[3] - box[1]) / 2
-    sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    across, down = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
-    return cx - across, cy - down, cx + across, cy + down
 
 
 def _points(one: Element) -> list[float] | None:

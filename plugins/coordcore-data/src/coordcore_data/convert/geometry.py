@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
-from coordcore.records.geometry import bounds
+from coordcore.records.geometry import bounds, bounds_inside
 from coordcore_data.convert.core import Box
 
 Outside = Literal["clip", "drop", "error"]
@@ -21,6 +22,8 @@ TOO_FEW_POINTS = "polygon of fewer than 3 points"
 
 _ROUNDING = 1e-6
 """Pixels. x + width in floating point may pass the edge by less than this; that is no clipping."""
+
+_CIRCLE = [(math.cos(step * math.tau / 360), math.sin(step * math.tau / 360)) for step in range(360)]
 
 
 def fit_box(box: Box, width: float, height: float) -> tuple[Box | None, str]:
@@ -56,11 +59,33 @@ def fit_poly(poly: list[float], width: float, height: float) -> tuple[list[float
         return poly, ""
     if box[2] <= 0 or box[3] <= 0 or box[0] >= width or box[1] >= height:
         return None, NO_OVERLAP
+    if bounds_inside(poly, width, height) is None:
+        return None, NO_OVERLAP
     how = _how_far(box, width, height)
     cut = clip_poly(poly, width, height) if how else poly
     edges = (width, height) * (len(cut) // 2)
     inside = [min(max(value, 0.0), edge) for value, edge in zip(cut, edges, strict=True)]  # but for rounding it is
     return (inside, how) if len(inside) >= 6 else (None, NO_OVERLAP)
+
+
+def fit_outlines(
+    outlines: Sequence[Sequence[float]], width: float, height: float, box: Box | None = None
+) -> tuple[Box | None, str]:
+    """As `fit_box`, for the box around polygons: they are cut first, and what is left of them is enclosed.
+
+    box: what encloses them when nothing is cut, where that is known better than from their points.
+    """
+    flat = [value for one in outlines for value in one]
+    if not all(map(math.isfinite, flat)):
+        return None, NOT_FINITE
+    if not outlines or any(len(one) < 6 or len(one) % 2 for one in outlines):
+        return None, TOO_FEW_POINTS
+    whole = box or bounds(flat)
+    fitted, how = fit_box(whole, width, height)
+    if fitted is None or fitted == whole:
+        return fitted, how
+    parts = [part for one in outlines if (part := bounds_inside(one, width, height)) is not None]
+    return (bounds([value for part in parts for value in part]), how) if parts else (None, NO_OVERLAP)
 
 
 def _how_far(box: Box, width: float, height: float) -> str:
@@ -101,6 +126,21 @@ def rotated(box: Box, degrees: float) -> list[float]:
         dx, dy = x - cx, y - cy
         corners += [cx + dx * cos - dy * sin, cy + dx * sin + dy * cos]
     return corners
+
+
+def ellipse(box: Box, degrees: float) -> tuple[Box, list[float]]:
+    """The ellipse inscribed in `box` and turned as `rotated` turns: the box around it, and points along it.
+
+    Sides between the points lie inside the curve by at most 4e-5 of its radius.
+    """
+    cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    rx, ry = (box[2] - box[0]) / 2, (box[3] - box[1]) / 2
+    sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    across, down = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
+    points: list[float] = []
+    for x, y in _CIRCLE:
+        points += (cx + rx * x * cos - ry * y * sin, cy + rx * x * sin + ry * y * cos)
+    return (cx - across, cy - down, cx + across, cy + down), points
 
 
 def poly_area(poly: list[float]) -> float:

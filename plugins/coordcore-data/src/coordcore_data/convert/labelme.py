@@ -1,7 +1,8 @@
 """LabelMe: one JSON file per image, shapes in pixels.
 
 Rectangles become boxes whichever corners they were drawn from, polygons and rotated rectangles ("rotation", four
-corners) polygons, circles their enclosing boxes, points go under `metadata.points`.
+corners) polygons, circles their enclosing boxes, points go under `metadata.points`. Sizes that a file does not state
+come from the image, which lies where the file says, seen from the file's own folder, or in `--image-root`.
 Not carried: lines and line strips (dropped), masks (their boxes are), group ids, flags, descriptions, the image data
 in the file.
 """
@@ -17,7 +18,17 @@ import msgspec
 
 from coordcore.records.geometry import bounds
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
-from coordcore_data.convert.text import UnreadableError, clean_path, find_files, parse_json, read_bytes, structure
+from coordcore_data.convert.geometry import ellipse
+from coordcore_data.convert.paths import is_absolute
+from coordcore_data.convert.text import (
+    UnreadableError,
+    clean_path,
+    count_of,
+    find_files,
+    parse_json,
+    read_bytes,
+    structure,
+)
 
 
 class _File(msgspec.Struct):
@@ -31,22 +42,28 @@ class _Shape(msgspec.Struct):
     points: list[tuple[float, float]]
     label: str | int | None = None
     shape_type: str | None = "polygon"
+    difficult: bool | None = None
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
     """Raises InputError when there are no JSON files."""
     files = find_files(source, ".json")
     root = source if source.is_dir() else source.parent
-    return Found(images=_images(files, root, account), total=len(files))
+    return Found(images=_images(files, root, reading.images is None, account), total=len(files))
 
 
-def _images(files: list[Path], root: Path, account: Account) -> Iterator[SourceImage]:
+def _images(files: list[Path], root: Path, beside: bool, account: Account) -> Iterator[SourceImage]:
+    """beside: the images are where the files say, not in a folder of their own."""
     for path in files:
         account.images.read += 1
+        data = b""
         try:
-            content = structure(parse_json(read_bytes(path)), _File)
+            data = read_bytes(path)
+            content = structure(parse_json(data), _File)
         except UnreadableError as error:
-            account.drop_image(error.reason, path, error.detail)
+            count = count_of(data, "shapes")
+            account.objects.read += count
+            account.drop_image(error.reason, path, error.detail, objects=count)
             continue
         account.objects.read += len(content.shapes)
         shapes = [
@@ -54,8 +71,11 @@ def _images(files: list[Path], root: Path, account: Account) -> Iterator[SourceI
             for index, one in enumerate(content.shapes)
             if (shape := _shape(one, path, index, account)) is not None
         ]
+        image = path.parent / clean_path(content.imagePath)
         yield SourceImage(
             file=_image_path(path, root, content.imagePath),
+            stem=path.relative_to(root).with_suffix("").as_posix(),
+            path=image if beside else None,
             width=content.imageWidth,
             height=content.imageHeight,
             shapes=shapes,
@@ -65,6 +85,8 @@ def _images(files: list[Path], root: Path, account: Account) -> Iterator[SourceI
 
 def _image_path(path: Path, root: Path, image: str) -> str:
     """The image's path from the folder that is converted; LabelMe writes it from the JSON file's own."""
+    if is_absolute(clean_path(image)):
+        return clean_path(image)
     parts: list[str] = []
     for part in [*path.parent.relative_to(root).parts, *clean_path(image).split("/")]:
         if part == ".." and parts and parts[-1] != "..":
@@ -88,19 +110,23 @@ def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None
     if wanted is not None and len(one.points) not in wanted:
         account.drop_object(f"{kind} of {len(one.points)} points", name)
         return None
+    difficult = bool(one.difficult)
     if kind in ("rectangle", "mask"):
         was = "mask" if kind == "mask" else ""
-        return Shape(label=label, box=_around(flat), was=was, name=name)
+        corners = [flat] if len(one.points) == 4 else None  # which may be turned
+        return Shape(label=label, box=_around(flat), outlines=corners, difficult=difficult, was=was, name=name)
     if kind == "circle":
         (cx, cy), (x, y) = one.points
         radius = math.hypot(x - cx, y - cy)
-        return Shape(label=label, box=(cx - radius, cy - radius, cx + radius, cy + radius), was=kind, name=name)
-    if kind in ("polygon", "rotation"):
-        was = "polygon" if kind == "polygon" else "rotated box"
-        return Shape(label=label, poly=flat, was=was, name=name)
+        around, points = ellipse((cx - radius, cy - radius, cx + radius, cy + radius), 0.0)
+        return Shape(label=label, box=around, outlines=[points], difficult=difficult, was=kind, name=name)
+    if kind in ("polygon", "rotation", "quadrilateral"):
+        was = "rotated box" if kind == "rotation" else "polygon"
+        return Shape(label=label, poly=flat, difficult=difficult, was=was, name=name)
     if kind in ("point", "points"):
         return Shape(label=label, points=flat, name=name)
-    account.drop_object(f"{kind}: records have no such geometry", name)
+    known = kind.isidentifier() and len(kind) < 20
+    account.drop_object(f"{kind}: records have no such geometry" if known else "shape_type that is no name", name)
     return None
 
 

@@ -23,11 +23,9 @@ from coordcore.records.record import (
     check_declared,
     crowd_regions,
     parse_record,
-    record_lines,
 )
-from coordcore_data.convert.core import Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.rules import CROWD, POINTS
-from coordcore_data.convert.text import UnreadableError, clean_path, structure
+from coordcore_data.convert.core import CROWD, POINTS, Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.text import UnreadableError, all_lines, clean_path, count_of, structure
 
 _READ_METADATA = ("quantisation", "image_id", "difficult", CROWD, POINTS)
 """Keys of `metadata` that are read here; any other is carried as it is."""
@@ -69,7 +67,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
 
 
 def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> Iterator[SourceImage]:
-    for number, line in record_lines(source):
+    for number, line in all_lines(source):
         account.images.read += 1
         left_out = LeftOut()
         try:
@@ -77,7 +75,9 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             _check_declared(record, reading, f"{source}:{number}")
             found = read_annotations(record, how.rules, left_out)
         except RecordError as error:
-            account.drop_image(error.reason, f"line {number}: {error}")
+            count = count_of(line, "objects")
+            account.objects.read += count
+            account.drop_image(error.reason, f"line {number}: {error}", objects=count)
             continue
         metadata = record.metadata or {}
         difficult, points = _list(metadata.get("difficult")), _list(metadata.get(POINTS))

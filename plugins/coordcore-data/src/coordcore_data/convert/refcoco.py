@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from coordcore import InputError
-from coordcore_data.convert.coco import Id, repeated_ids
+from coordcore_data.convert.coco import repeated_ids
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.ids import Id
 from coordcore_data.convert.text import UnreadableError, clean_path, json_lines, load_whole, parse_json, structure
 
 _IMAGE_KEYS = ("image", "img_path", "image_path", "file_name", "filename")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +11,8 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore.records.geometry import bounds
-from coordcore_data.convert.core import Account, Box, Shape, SourceImage
+from coordcore.records.geometry import bounds, misordered
+from coordcore_data.convert.core import Account, Box, Purpose, Shape, SourceImage
 from coordcore_data.convert.geometry import (
     NO_EXTENT,
     NO_OVERLAP,
@@ -21,13 +21,12 @@ from coordcore_data.convert.geometry import (
     TOO_FEW_POINTS,
     Outside,
     fit_box,
+    fit_outlines,
     fit_poly,
 )
+from coordcore_data.convert.paths import FOUND, NOT_FOUND, ImageFolder, is_absolute, strip_prefix
 from coordcore_data.convert.sizes import find_size, turn
 from coordcore_data.convert.text import clean_label
-
-CROWD, POINTS = "crowd", "points"
-"""The kinds of object that travel under `metadata`, and the keys they have there."""
 
 
 class FinalObject(msgspec.Struct, gc=False):
@@ -56,11 +55,18 @@ class FinalImage(msgspec.Struct, kw_only=True, gc=False):
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """How shapes become objects. images, check_sizes: the image files, and whether to compare their sizes."""
+    """How shapes become objects.
+
+    reversed_corners: what becomes of a box whose second corner lies before its first. strip: a folder that is taken off
+    image paths. images, check_sizes: the image files, and whether to compare their sizes.
+    """
 
     geometry: Literal["box", "poly"] = "box"
     crowd: Literal["carry", "drop"] = "carry"
     outside: Outside = "clip"
+    purpose: Purpose = "training"
+    reversed_corners: Literal["drop", "sort"] = "drop"
+    strip: str = ""
     images: Path | None = None
     check_sizes: bool = False
 
@@ -68,8 +74,9 @@ class Rules:
 def apply_rules(images: Iterable[SourceImage], rules: Rules, account: Account) -> Iterable[FinalImage]:
     """The images that are written, in order. Raises InputError for a shape over the edge when `outside` is "error"."""
     seen: set[str] = set()
+    folder = ImageFolder(rules.images) if rules.images is not None else None
     for image in images:
-        final = _final_image(image, rules, account)
+        final = _final_image(image, rules, folder, account)
         if final is None:
             continue
         if final.file in seen:
@@ -78,20 +85,23 @@ def apply_rules(images: Iterable[SourceImage], rules: Rules, account: Account) -
         yield final
 
 
-def _final_image(image: SourceImage, rules: Rules, account: Account) -> FinalImage | None:
+def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account) -> FinalImage | None:
     count = len(image.shapes)
     if not _is_text(image.file):
         account.drop_image("no file name, or one that is no valid Unicode", repr(image.file), objects=count)
         return None
-    size = find_size(image, rules.images, rules.check_sizes, account)
+    guessed = _find_file(image, rules, folder, account)
+    size = find_size(image, rules.images, rules.check_sizes or guessed, account)
     if isinstance(size, str):
         account.drop_image(size, image.file, objects=count)
         return None
+    if rules.reversed_corners == "sort":
+        _sort(image.shapes, account)
     stored = (size.height, size.width) if size.orientation >= 5 else (size.width, size.height)
     if image.fractions:
-        _scale(image.shapes, *stored)
+        _move(image.shapes, lambda points: _scaled(points, *stored))
     if size.orientation != 1:
-        _turn(image.shapes, *stored, size.orientation)
+        _move(image.shapes, lambda points: turn(points, *stored, size.orientation))
     extras = image.id, image.summary, image.metadata
     if not _can_be_written(extras):
         account.note("id, summary or metadata that JSON cannot hold: not carried", image.file)
@@ -112,12 +122,46 @@ def _final_image(image: SourceImage, rules: Rules, account: Account) -> FinalIma
     lost = image.lost > 0
     for shape in image.shapes:
         lost |= not _add_shape(shape, final, rules, account)
-    if lost and not (final.objects or final.crowd or final.points):
-        account.drop_image("all of its objects were dropped", image.file)
+    reason = _why_left_out(final, image.undeclared, lost, rules.purpose)
+    if reason:
+        account.drop_image(reason, image.file, objects=len(final.crowd) + len(final.points))
         return None
     if not final.objects:
-        account.note("image without objects: an empty record" + (" but for crowd or points" if count else ""))
+        account.note("image with crowd regions only" if final.crowd else "image without objects: an empty record")
     return final
+
+
+def _why_left_out(final: FinalImage, undeclared: str, lost: bool, purpose: Purpose) -> str:
+    """Why an image without objects is no record, "" for any other. An empty record says that nothing is there."""
+    if final.objects:
+        return ""
+    if final.crowd:
+        return "" if purpose == "evaluation" else "only crowd regions; --purpose evaluation keeps the image"
+    if final.points:
+        return "only points: a record without a box would say that nothing is there"
+    return "all of its objects were dropped" if lost else undeclared
+
+
+def _find_file(image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account) -> bool:
+    """Let `image.file` name a file of the folder. Whether that is a guess, which the size must confirm."""
+    if rules.strip:
+        stripped = strip_prefix(image.file, rules.strip)
+        if stripped:
+            image.file = stripped
+        else:
+            account.note("image path that does not start with what --strip-prefix says", image.file)
+    there = folder is None or image.path is not None or folder.has(image.file)
+    if folder is not None and not (there and ".." not in image.file.split("/")):
+        found = folder.find(image.file, image.stem)
+        if found is not None and _is_text(found):
+            account.note(FOUND, image.file, "->", found)
+            image.file = found
+            return True
+        if not there:
+            account.note(NOT_FOUND, image.file)
+    if is_absolute(image.file):
+        account.note("absolute image path: --strip-prefix takes off what other machines do not have", image.file)
+    return False
 
 
 def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> bool:
@@ -170,11 +214,13 @@ def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> Fin
             account.note("degenerate polygon: its box is written", final.file, shape.name)
             shape.poly = None
     if shape.poly is None or rules.geometry == "box":
-        if shape.box is None and len(shape.poly or ()) < 6:
-            values, how = None, TOO_FEW_POINTS
-        else:
-            values, how = fit_box(shape.box or _enclosing(shape.poly or []), width, height)
         kind = "bbox_2d"
+        if shape.outlines is not None:
+            values, how = fit_outlines(shape.outlines, width, height, shape.box)
+        elif shape.box is not None:
+            values, how = fit_box(shape.box, width, height)
+        else:
+            values, how = fit_outlines([shape.poly or []], width, height)
         if shape.was and values is not None:
             account.note(f"{shape.was}: its enclosing box is written")
     if values is not None and how and rules.outside != "clip":
@@ -190,11 +236,6 @@ def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> Fin
     if how:
         account.note(how, final.file, shape.name)
     return FinalObject("", kind, values)
-
-
-def _enclosing(poly: list[float]) -> Box:
-    # min and max would lose a NaN.
-    return bounds(poly) if poly and all(map(math.isfinite, poly)) else (math.nan,) * 4
 
 
 def _can_be_written(extras: Any) -> bool:
@@ -213,24 +254,28 @@ def _is_text(path: str) -> bool:
     return bool(path) and "\0" not in path
 
 
-def _scale(shapes: list[Shape], width: float, height: float) -> None:
+def _sort(shapes: list[Shape], account: Account) -> None:
     for shape in shapes:
-        if shape.box is not None:
+        if shape.box is not None and misordered(shape.box):
             x1, y1, x2, y2 = shape.box
-            shape.box = (x1 * width, y1 * height, x2 * width, y2 * height)
-        for key in ("poly", "points"):
-            values = getattr(shape, key)
-            if values is not None:
-                edges = (width, height) * (len(values) // 2)
-                setattr(shape, key, [value * edge for value, edge in zip(values, edges, strict=True)])
+            shape.box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+            account.note("corners in reverse order: sorted", shape.name)
 
 
-def _turn(shapes: list[Shape], width: float, height: float, orientation: int) -> None:
+def _scaled(points: list[float], width: float, height: float) -> list[float]:
+    edges = (width, height) * (len(points) // 2)
+    return [value * edge for value, edge in zip(points, edges, strict=True)]
+
+
+def _move(shapes: list[Shape], to: Callable[[list[float]], list[float]]) -> None:
+    """Every point of the shapes to where `to` says."""
     for shape in shapes:
         # A box with its corners in the wrong order, or with NaN in it, must stay one.
         if shape.box is not None and shape.box[0] <= shape.box[2] and shape.box[1] <= shape.box[3]:
-            shape.box = bounds(turn(list(shape.box), width, height, orientation))
-        for key in ("poly", "points"):
-            values = getattr(shape, key)
-            if values is not None:
-                setattr(shape, key, turn(values, width, height, orientation))
+            shape.box = bounds(to(list(shape.box)))
+        if shape.poly is not None:
+            shape.poly = to(shape.poly)
+        if shape.points is not None:
+            shape.points = to(shape.points)
+        if shape.outlines is not None:
+            shape.outlines = [to(one) for one in shape.outlines]

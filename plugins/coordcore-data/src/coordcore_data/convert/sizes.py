@@ -9,6 +9,11 @@ import attrs
 
 from coordcore_data.convert.core import Account, SourceImage
 
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+)
+"""Of the names of image files, in lower case."""
+
 _ORIENTATION = 0x0112  # EXIF tag
 _MAX = 10**6  # the largest width or height of a record
 
@@ -79,7 +84,7 @@ def find_size(image: SourceImage, folder: Path | None, check: bool, account: Acc
     if stated is not None and not check:
         return Sized(width=stated[0], height=stated[1])
     if path is None:
-        return "no size in the source; --images DIR reads it from the files"
+        return "no size in the source; --image-root DIR reads it from the files"
     size = read_size(path)
     if isinstance(size, str):
         return size

@@ -16,6 +16,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.records.answers import reserved
+from coordcore_data.convert.packed import open_source
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -70,9 +71,10 @@ def clean_path(raw: str) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises UnreadableError."""
+    """What a file holds, unpacked if it is a gzip file. Raises UnreadableError."""
     try:
-        return path.read_bytes()
+        with open_source(path) as file:
+            return file.read()
     except OSError as error:
         raise UnreadableError("cannot be opened", (error.strerror or str(error)).lower()) from error
 
@@ -126,14 +128,29 @@ def load_whole(path: Path) -> Any:
         raise InputError(f"{path}: {error}") from error
 
 
+def count_of(data: bytes, key: str) -> int:
+    """How many items the list under `key` has, of a JSON object of no other use, for the account; 0 if unknown."""
+    try:
+        found = parse_json(data.decode("utf-8", "replace").encode())
+    except UnreadableError:
+        return 0
+    items = found.get(key) if isinstance(found, dict) else None
+    return len(items) if isinstance(items, list) else 0
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number, line) of a JSONL file without its blank lines. Raises InputError when it cannot be opened."""
+    for number, line in all_lines(path):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if text.strip():
+            yield number, text
+
+
+def all_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of a file, unpacked if it is a gzip file. Raises InputError when it cannot be opened."""
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                if text.strip():
-                    yield number, text
+        with open_source(path) as file:
+            yield from enumerate(file, 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 

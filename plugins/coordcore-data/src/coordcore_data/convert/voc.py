@@ -1,12 +1,15 @@
 """Pascal VOC: one XML file per image, boxes in pixels, 1-based with the last pixel included.
 
-A box from xmin to xmax covers the pixels xmin..xmax of 1..width; on pixel edges that is xmin - 1 .. xmax.
+A box from xmin to xmax covers the pixels xmin..xmax of 1..width; on pixel edges that is xmin - 1 .. xmax. Many tools
+write this form with positions that start at 0, and with xmax = width for the right edge: corners on pixel edges as they
+are. A corner at 0 proves that for the whole source, since the first pixel of VOC is 1; `--origin` says it.
 Not carried: pose, truncated, occluded, actions, parts of objects, segmentation masks. Rotated boxes (`robndbox`) are
 dropped: their files do not declare the convention of the angle.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +20,35 @@ from coordcore_data.convert.text import UnreadableError, clean_path, find_files,
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_FIRST = re.compile(rb"[xy]min>\s*0*(?:0|\.)")
+"""A corner that may be at 0, so that most files need not be parsed to see it."""
+
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
-    """Raises InputError when there are no XML files."""
+    """Raises InputError when there are no XML files. reading.origin: None to find out."""
     files = find_files(source, ".xml")
-    return Found(images=_images(files, account), total=len(files))
+    root = source if source.is_dir() else source.parent
+    origin = reading.origin
+    if origin is None:
+        proof = next((path for path in files if _starts_at_zero(path)), None)
+        origin = 1 if proof is None else 0
+        if proof is not None:
+            account.note("origin 0: a corner at 0 shows it, VOC's first pixel is 1; --origin 1 says otherwise", proof)
+    return Found(images=_images(files, root, origin, account), total=len(files))
 
 
-def _images(files: list[Path], account: Account) -> Iterator[SourceImage]:
+def _starts_at_zero(path: Path) -> bool:
+    try:
+        data = read_bytes(path)
+        root = parse_xml(data) if _FIRST.search(data) else None
+    except UnreadableError:
+        return False
+    corners = [] if root is None else root.iterfind(".//object/bndbox")
+    values = [_number(one, key) for one in corners for key in ("xmin", "ymin")]
+    return any(value is not None and 0 <= value < 0.5 for value in values)
+
+
+def _images(files: list[Path], folder: Path, origin: int, account: Account) -> Iterator[SourceImage]:
     for path in files:
         account.images.read += 1
         try:
@@ -32,14 +56,16 @@ def _images(files: list[Path], account: Account) -> Iterator[SourceImage]:
         except UnreadableError as error:
             account.drop_image(error.reason, path, error.detail)
             continue
-        objects = root.findall("object")
+        objects = [one for one in root.iter() if str(one.tag).lower() == "object"]  # some tools put them into a list
         account.objects.read += len(objects)
         if root.tag != "annotation":
             account.drop_image("XML without a VOC annotation", path, f"<{root.tag}>", objects=len(objects))
             continue
-        shapes = [shape for index, one in enumerate(objects) if (shape := _shape(one, path, index, account))]
+        shapes = [shape for index, one in enumerate(objects) if (shape := _shape(one, path, index, origin, account))]
+        stem = path.relative_to(folder).with_suffix("").as_posix()
         yield SourceImage(
             file=clean_path(_text(root, "filename") or ""),
+            stem=stem,
             width=_number(root, "size/width"),
             height=_number(root, "size/height"),
             shapes=shapes,
@@ -47,7 +73,7 @@ def _images(files: list[Path], account: Account) -> Iterator[SourceImage]:
         )
 
 
-def _shape(one: Element, path: Path, index: int, account: Account) -> Shape | None:
+def _shape(one: Element, path: Path, index: int, origin: int, account: Account) -> Shape | None:
     name = f"object {index} of {path.name}"
     if one.find("bndbox") is None:
         rotated = "robndbox: a rotated box of an undeclared angle convention"
@@ -58,10 +84,14 @@ def _shape(one: Element, path: Path, index: int, account: Account) -> Shape | No
         account.drop_object("bndbox without four numbers", name)
         return None
     x1, y1, x2, y2 = (value for value in values if value is not None)
+    if origin:
+        # The first pixel of the two that are included, also where it is written second.
+        x1, x2 = (x1, x2 - 1) if x2 < x1 else (x1 - 1, x2)
+        y1, y2 = (y1, y2 - 1) if y2 < y1 else (y1 - 1, y2)
     if one.find("part") is not None:
         account.note("parts of an object: not carried", name)
     difficult = (_text(one, "difficult") or "0") not in ("0", "false", "False")
-    return Shape(label=_text(one, "name"), box=(x1 - 1, y1 - 1, x2, y2), difficult=difficult, name=name)
+    return Shape(label=_text(one, "name"), box=(x1, y1, x2, y2), difficult=difficult, name=name)
 
 
 def _text(element: Element, path: str) -> str | None:

@@ -19,9 +19,9 @@ from coordcore import InputError
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Space
 from coordcore.records.geometry import bounds
-from coordcore_data.convert.core import Account
+from coordcore_data.convert.core import CROWD, POINTS, Account
 from coordcore_data.convert.geometry import poly_area
-from coordcore_data.convert.rules import CROWD, POINTS, FinalImage, FinalObject
+from coordcore_data.convert.rules import FinalImage, FinalObject
 
 Splits = tuple[tuple[str, float], ...]
 
@@ -42,6 +42,9 @@ def choose_split(key: str, splits: Splits) -> str:
 
 class Writer(Protocol):
     """Writes the images of one output file."""
+
+    images: int
+    """How many are written."""
 
     def add(self, image: FinalImage, path: str) -> None:
         """Take one image; it may be written later."""
@@ -75,6 +78,7 @@ class RecordWriter:
     quantisation: Quantisation | None
     account: Account
     pending: list[tuple[FinalImage, str]] = attrs.field(factory=list)
+    images: int = 0
     _declared: dict[str, Any] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,6 +97,8 @@ class RecordWriter:
         for image, path in self.pending:
             self.file.write(encode(self._record(image, path, values)))
             self.file.write(b"\n")
+        self.images += len(self.pending)
+        self.account.images.written += len(self.pending)
         self.pending.clear()
 
     def _record(self, image: FinalImage, path: str, values: Iterator[Any]) -> _Record:
@@ -159,6 +165,7 @@ class CocoWriter:
     labels: set[str]
     account: Account
     held: list[tuple[FinalImage, str]] = attrs.field(factory=list)
+    images: int = 0
 
     def add(self, image: FinalImage, path: str) -> None:
         self.held.append((image, path))
@@ -169,6 +176,10 @@ class CocoWriter:
         categories = self.categories
         if categories is None:
             categories = {name: number for number, name in enumerate(sorted(self.labels), 1)}
+        else:
+            self.held = [one for one in self.held if self._keeps_objects(*one, categories)]
+        self.images = len(self.held)
+        self.account.images.written += self.images
         ids = self._image_ids()
         encode = msgspec.json.Encoder().encode
         images = (
@@ -181,6 +192,15 @@ class CocoWriter:
         self._write_all(map(encode, self._annotations(ids, categories)))
         listed = [{"id": number, "name": name} for name, number in categories.items()]
         self.file.write(b'],\n"categories": ' + encode(listed) + b"}\n")
+
+    def _keeps_objects(self, image: FinalImage, path: str, categories: Mapping[str, int]) -> bool:
+        """Whether the image still says what is there, once the objects without a category are gone."""
+        held = [*image.objects, *image.crowd]
+        if not held or any(one.desc in categories for one in held):
+            return True
+        reason = "none of its labels is among the given categories"
+        self.account.drop_image(reason, path, objects=len(held) + len(image.points))
+        return False
 
     def _write_all(self, items: Iterable[bytes]) -> None:
         separator = b"\n"

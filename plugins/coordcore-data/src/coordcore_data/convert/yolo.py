@@ -1,45 +1,66 @@
 """Ultralytics YOLO: one text file per image, `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...` in fractions.
 
-The source is a `data.yaml` with its folders, or a folder of label files beside `--images DIR`. An image without a label
-file, or with an empty one, is an empty record: that is YOLO's background image. Four points are how YOLO writes rotated
-boxes; they become a polygon like any other. Sizes come from the image files, since the format has none.
+The source is a `data.yaml` or CVAT's `obj.data` with its folders, a folder that holds one of them, or a folder of label
+files beside `--image-root DIR`. An empty label file is YOLO's background image, and so is an image without one, as
+Ultralytics documents; but not where a label file of its folder finds no image, or there is no label file at all.
+Four points are how YOLO writes rotated boxes; they become a polygon like any other. `kpt_shape` in `data.yaml` says
+that `class cx cy w h` is followed by keypoints. Sizes come from the image files, since the format has none.
 Not carried: keypoints, lines with a confidence (six numbers: predictions).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-import msgspec
-
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.text import UnreadableError, files_below, load_whole, numbers, read_bytes
+from coordcore_data.convert.text import UnreadableError, load_whole, numbers, read_bytes
+from coordcore_data.convert.yolo_sets import Pair, from_folder, from_obj_data, from_yaml, read_yaml
 
-IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-
-
-@attrs.frozen
-class _Pair:
-    """An image file and where its labels would be. name: the image's path in the record."""
-
-    image: Path
-    labels: Path
-    name: str
-    split: str | None
+_NO_FILES = "no label file, nor one for any other image of its folder or list: the labels are elsewhere"
+_NOT_JOINED = (
+    "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
+)
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
     """Raises InputError without class names or images."""
     given = read_classes(reading.classes) if reading.classes is not None else None
     if source.is_dir():
-        pairs, names = _from_folder(source, reading, given)
+        source = _description(source) or source
+    keypoints = None
+    if source.is_dir():
+        pairs = from_folder(source, reading.images)
+        names = given or read_classes(_classes_near(source))
+    elif source.suffix == ".data":
+        pairs, listed = from_obj_data(source, reading.images, account)
+        names = given or read_classes(listed)
     else:
-        pairs, names = _from_yaml(source, given)
-    return Found(images=_images(pairs, names, account), total=len(pairs))
+        content = read_yaml(source)
+        names = given or _names(content.get("names"), source)
+        keypoints = _keypoints(content.get("kpt_shape"), source)
+        pairs = from_yaml(source, content, account)
+    return Found(images=_images(pairs, names, keypoints, account), total=len(pairs))
+
+
+def _description(folder: Path) -> Path | None:
+    """The one data.yaml or obj.data that a folder, or the only folder in it, holds."""
+    for pattern in ("data.y*ml", "dataset.y*ml", "obj.data", "*/data.y*ml", "*/obj.data"):
+        found = list(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _classes_near(folder: Path) -> Path:
+    for place in (folder, folder.parent):
+        for name in ("classes.txt", "obj.names", "_darknet.labels"):
+            if (place / name).is_file():
+                return place / name
+    raise InputError(f"{folder}: has no classes.txt; give the class names with --classes FILE, or a data.yaml")
 
 
 def read_classes(path: Path) -> dict[str, str]:
@@ -70,126 +91,50 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, (str, int, float))
 
 
-def _from_folder(source: Path, reading: Reading, names: dict[str, str] | None) -> tuple[list[_Pair], dict[str, str]]:
-    if reading.images is None:
-        raise InputError(f"{source}: YOLO labels are fractions of the image: say where the images are, --images DIR")
-    if names is None:
-        near = [path for path in (source / "classes.txt", source.parent / "classes.txt") if path.is_file()]
-        if not near:
-            raise InputError(f"{source}: has no classes.txt; give the class names with --classes FILE, or a data.yaml")
-        names = read_classes(near[0])
-    images = _image_files(reading.images)
-    relative = [path.relative_to(reading.images) for path in images]
-    pairs = [
-        _Pair(path, (source / name).with_suffix(".txt"), name.as_posix(), None)
-        for path, name in zip(images, relative, strict=True)
-    ]
-    return pairs + _orphans(source, {pair.labels for pair in pairs}), names
+def _keypoints(given: Any, path: Path) -> int | None:
+    """How many numbers the keypoints of a line are, None for a set without keypoints."""
+    if given is None:
+        return None
+    if isinstance(given, list) and len(given) == 2 and all(isinstance(one, str) and one.isdecimal() for one in given):
+        count, values = map(int, given)
+        if count and values in (2, 3):
+            return count * values
+    raise InputError(f"{path}: kpt_shape: {given!r} is not [number of keypoints, 2 or 3]")
 
 
-def _orphans(folder: Path, known: set[Path]) -> list[_Pair]:
-    """Label files whose image is missing, as pairs of which only the label file is there."""
-    lone = [
-        path
-        for path in files_below(folder)
-        if path.suffix == ".txt" and path not in known and path.name != "classes.txt"
-    ]
-    stems = [path.with_suffix("") for path in lone]
-    return [
-        _Pair(stem, path, stem.relative_to(folder).as_posix(), None) for stem, path in zip(stems, lone, strict=True)
-    ]
-
-
-def _from_yaml(source: Path, given: dict[str, str] | None) -> tuple[list[_Pair], dict[str, str]]:
-    try:
-        content = msgspec.yaml.decode(read_bytes(source))
-    except UnreadableError as error:
-        raise InputError(f"{source}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{source}: is no data.yaml: expected keys such as path, train, val, names")
-    names = given if given is not None else _names(content.get("names"), source)
-    path = content.get("path")
-    root = source.parent / path if isinstance(path, str) else source.parent
-    if not root.is_dir():
-        root = source.parent  # Ultralytics looks for `path` in a folder of its own; it is often wrong elsewhere
-    pairs = []
-    for split in ("train", "val", "test"):
-        places = content.get(split) or []
-        for place in places if isinstance(places, list) else [places]:
-            if not isinstance(place, str):
-                raise InputError(f"{source}: {split}: needs a folder or a list of them")
-            pairs += _of_place(root / place, root, split, source)
-    if not pairs:
-        raise InputError(f"{source}: names no images: train, val and test are empty")
-    return pairs, names
-
-
-def _of_place(place: Path, root: Path, split: str, source: Path) -> list[_Pair]:
-    """The images of one folder or list of `data.yaml`."""
-    if place.is_dir():
-        images = _image_files(place)
-    elif place.is_file() and place.suffix == ".txt":
-        lines = place.read_bytes().decode("utf-8", "replace").splitlines()
-        # Entries that start with "./" are relative to the list, others to where training starts: the root.
-        images = [(place.parent if line.startswith("./") else root) / line.strip() for line in lines if line.strip()]
-    else:
-        raise InputError(f"{source}: {split}: no folder or list of images at {place}")
-    pairs = []
-    known: set[Path] = set()
-    for image in images:
-        labels = _labels_of(image)
-        known.add(labels)
-        name = image.relative_to(root) if image.is_relative_to(root) else image
-        pairs.append(_Pair(image, labels, name.as_posix(), split))
-    folder = _labels_of(place / "x").parent
-    if place.is_dir() and folder != place and folder.is_dir():
-        pairs += [attrs.evolve(one, split=split) for one in _orphans(folder, known)]
-    return pairs
-
-
-def _labels_of(image: Path) -> Path:
-    """Ultralytics' rule: the last folder `images` becomes `labels`, the suffix .txt."""
-    parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
-
-
-def _image_files(folder: Path) -> list[Path]:
-    found = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise InputError(f"{folder}: holds no images")
-    return found
-
-
-def _images(pairs: list[_Pair], names: Mapping[str, str], account: Account) -> Iterator[SourceImage]:
+def _images(
+    pairs: list[Pair], names: Mapping[str, str], keypoints: int | None, account: Account
+) -> Iterator[SourceImage]:
+    undeclared = _undeclared(pairs)
     for pair in pairs:
         account.images.read += 1
         lines: list[str] = []
-        if pair.labels.is_file():
+        there = pair.labels.is_file()
+        if there:
+            data = b""
             try:
-                text = read_bytes(pair.labels).decode("utf-8-sig")
-            except UnreadableError as error:
-                account.drop_image(error.reason, pair.labels, error.detail)
-                continue
-            except UnicodeDecodeError:
-                account.drop_image("not UTF-8", pair.labels)
+                data = read_bytes(pair.labels)
+                text = data.decode("utf-8-sig")
+            except (UnreadableError, UnicodeDecodeError) as error:
+                count = sum(1 for line in data.splitlines() if line.strip())
+                account.objects.read += count
+                detail = error.detail if isinstance(error, UnreadableError) else ""
+                reason = error.reason if isinstance(error, UnreadableError) else "not UTF-8"
+                account.drop_image(reason, pair.labels, detail, objects=count)
                 continue
             lines = [line for line in text.splitlines() if line.strip()]
-        else:
+        elif not undeclared.get(pair.place):
             account.note("image without a label file: an empty record", pair.name)
         account.objects.read += len(lines)
         shapes = []
         for number, line in enumerate(lines, 1):
-            shape = _shape(line, f"{pair.labels.name}:{number}", names)
+            shape = _shape(line, f"{pair.labels.name}:{number}", names, keypoints)
             if isinstance(shape, str):
                 account.drop_object(shape, f"{pair.labels.name}:{number}", repr(line))
             else:
                 shapes.append(shape)
+        if keypoints and shapes:
+            account.note("keypoints: not carried, the box is", pair.name, count=len(shapes))
         yield SourceImage(
             file=pair.name,
             width=None,
@@ -198,20 +143,40 @@ def _images(pairs: list[_Pair], names: Mapping[str, str], account: Account) -> I
             fractions=True,
             path=pair.image,
             lost=len(lines) - len(shapes),
+            undeclared="" if there else undeclared.get(pair.place, ""),
             split=pair.split,
         )
 
 
-def _shape(line: str, name: str, names: Mapping[str, str]) -> Shape | str:
+def _undeclared(pairs: list[Pair]) -> dict[Path, str]:
+    """Folder or list -> why its images without a label file are not said to be empty."""
+    files: dict[Path, int] = defaultdict(int)
+    lone: dict[Path, int] = defaultdict(int)
+    for pair in pairs:
+        there = pair.labels.is_file()
+        files[pair.place] += there
+        lone[pair.place] += there and not pair.image.is_file()
+    return {
+        place: _NOT_JOINED if lone[place] else _NO_FILES for place, count in files.items() if lone[place] or not count
+    }
+
+
+def _shape(line: str, name: str, names: Mapping[str, str], keypoints: int | None) -> Shape | str:
     """The shape of a line, or why there is none."""
-    parts = numbers(line)
+    # Between numbers a comma may stand; inside of one, "0,5", it is another country's point.
+    apart = line.split() if len(line.split()) > 1 else line.split(",")
+    parts = numbers(" ".join(apart)) if not any("," in part.rstrip(",") for part in apart) else None
     if parts is None or len(parts) < 5:
         return "not `class cx cy w h` or a polygon"
-    if len(parts) == 6:
+    if keypoints is not None:
+        if len(parts) != 5 + keypoints:
+            return f"not the 5 + {keypoints} numbers of a line that kpt_shape in data.yaml says"
+        parts = parts[:5]
+    elif len(parts) == 6:
         return "six numbers: a prediction with its confidence, no label"
-    if len(parts) % 2 == 0:
+    elif len(parts) % 2 == 0:
         return "polygon with an odd count of numbers"
-    label = names.get(f"{parts[0]:g}")
+    label = names.get(str(int(parts[0]))) if parts[0].is_integer() else None
     if label is None:
         return "class without a name"
     values = parts[1:]

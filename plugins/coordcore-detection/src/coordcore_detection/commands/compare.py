@@ -51,6 +51,8 @@ def command(
     for difference in comparison.differences:
         say(f"different contracts: {difference}")
     console.print(tables.comparison_table(comparison, everything=everything))
+    for caveat in comparison.caveats:
+        say(f"{tables.CAVEAT} {caveat}")
     say(f"{comparison.images} images in both, drawn anew {resamples} times; * = the interval leaves out 0")
     if comparison.only_a or comparison.only_b:
         say(f"left out: {comparison.only_a} images that only A has, {comparison.only_b} that only B has")

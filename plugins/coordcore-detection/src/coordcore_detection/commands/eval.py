@@ -12,7 +12,9 @@ from coordcore_detection.commands.options import OutsideName
 
 
 def command(
-    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="What `coordcore predict` wrote.")],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="What `coordcore predict` or another tool wrote.")
+    ],
     records: Annotated[Path, typer.Argument(metavar="RECORDS", help="The record file that was predicted.")],
     space: Annotated[SpaceName, typer.Option(help="What the numbers of RECORDS are.")] = SpaceName.BIN,
     outside: Annotated[
@@ -21,6 +23,11 @@ def command(
     image_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where image paths begin, for the pictures of the report.")
     ] = None,
+    numbers: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What numbers in another tool's answers are: qwen_1000, pixel, norm1 ..."),
+    ] = None,
+    max_detections: Annotated[int, typer.Option(min=1, help="How many boxes of an image and label AP looks at.")] = 100,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
@@ -31,32 +38,49 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE or the report if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure PREDICTIONS against RECORDS: AP, AR, F1, IoU, calibration, and the ceiling of the quantisation."""
+    """Measure PREDICTIONS against RECORDS: AP, AR, F1, IoU, calibration, and the ceiling of the quantisation.
+
+    PREDICTIONS may be answers of vLLM, `swift infer` or a script: lines of JSON with the image's path and the answer.
+    """
     from rich.console import Console
 
+    from coordcore import InputError
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import distributions, results, tables
     from coordcore_detection.evaluate.evaluation import evaluate
+    from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
-    from coordcore_detection.predict import prediction_files
+    from coordcore_detection.predict import answer_files, foreign, prediction_files
     from coordcore_detection.report.training import find_run
     from coordcore_detection.report.write import require_free, write_report
 
     require_writable(output, predictions, records, overwrite=overwrite)
     if report is not None:
         require_free(report, overwrite=overwrite)
-    header, rows = prediction_files.read(predictions)
+    if numbers is not None and numbers not in foreign.NUMBERS:
+        raise InputError(f"--numbers: {numbers!r} is none of {', '.join(foreign.NUMBERS)}")
+    data = answer_files.read_bytes(predictions)
+    is_foreign = answer_files.is_foreign(data)
+    if is_foreign:
+        answers = answer_files.read(predictions, data)
+        header = foreign.header(predictions, numbers)
+    elif numbers is not None:
+        raise InputError(f"--numbers: is for answers of other tools; {predictions} says itself what its numbers are")
+    else:
+        header, rows = prediction_files.parse(predictions, data)
     quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
     truth = truth_from_records(
         records,
         space=space.value,
-        quantisation=quantisation,
+        quantisation=declared(records) if is_foreign else quantisation,
         question="",
         outside=outside.value,
         image_root=image_root,
     )
-    evaluated = evaluate(truth[:limit], header, rows)
+    if is_foreign:
+        rows = foreign.rows(answers, truth, numbers)
+    evaluated = evaluate(truth[:limit], header, rows, max_detections=max_detections)
     result = evaluated.result
     if output is not None:
         results.write(result, output)
@@ -83,5 +107,7 @@ def command(
     )
     console.print(tables.evaluation_table(result))
     console.print(tables.rates(result), markup=False, soft_wrap=True)
+    for caveat in result.caveats:
+        console.print(f"{tables.CAVEAT} {caveat}", markup=False, soft_wrap=True)
     for note in result.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -81,7 +81,11 @@ def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file:
     from coordcore_detection.predict import prediction_files
 
     count = min(len(result.detail.images), len(truth))
-    evaluated = evaluate((truth[index] for index in range(count)), *prediction_files.read(predictions))
+    evaluated = evaluate(
+        (truth[index] for index in range(count)),
+        *prediction_files.read(predictions),
+        max_detections=result.contract["max_detections"][-1],
+    )
     if evaluated.result.contract["truth"] != result.contract["truth"]:
         raise InputError(
             f"{file}: was measured on other examples than its run holds out now; evaluate again, "

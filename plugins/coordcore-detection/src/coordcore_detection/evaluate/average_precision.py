@@ -16,7 +16,6 @@ import numpy as np
 from coordcore_detection.evaluate.matching import (
     AREAS,
     IOU_THRESHOLDS,
-    MAX_DETECTIONS,
     Bools,
     Flat,
     Floats,
@@ -26,7 +25,6 @@ from coordcore_detection.evaluate.matching import (
     in_areas,
 )
 
-DETECTIONS = (1, 10, MAX_DETECTIONS)
 RECALL_POINTS = 101
 THRESHOLD_AT = {"50": 0, "75": 5, "95": len(IOU_THRESHOLDS) - 1}
 """IoU, in percent, of the metrics at one threshold and of the curves -> its place in IOU_THRESHOLDS."""
@@ -38,7 +36,8 @@ _NONE: Ints = np.zeros(0, dtype=np.int64)
 class AveragePrecision:
     """AP and AR, each as COCO defines it.
 
-    metrics: AP, AP50, AP75, AP95, AP_small ..., AR1, AR10, AR100, AR_small ...; None where no true box counts.
+    metrics: AP, AP50, AP75, AP95, AP_small ..., AR1, AR10, AR100 (of `Matches.limit`), AR_small ...; None where no true
+        box counts.
     by_label: label id -> (AP, AP50), for every label with a true box.
     curve: IoU ("50", "75", "95") -> precision at 101 recalls from 0 to 1, the mean over labels.
     """
@@ -46,6 +45,11 @@ class AveragePrecision:
     metrics: dict[str, float | None]
     by_label: dict[int, tuple[float, float]]
     curve: dict[str, list[float]]
+
+
+def detection_limits(limit: int) -> tuple[int, ...]:
+    """The numbers of boxes of an image and label at which recall is told: COCO's 1, 10 and 100 for a limit of 100."""
+    return *(one for one in (1, 10) if one < limit), limit
 
 
 def average_precision(
@@ -62,7 +66,8 @@ def average_precision(
     within = in_areas(truth.boxes)
     # AP of each threshold and area, AR of each threshold and area or limit of detections, by label; NaN without truth.
     ap = np.full((len(truths), len(IOU_THRESHOLDS), 1 + len(AREAS)), np.nan)
-    ar, ar_first = np.full_like(ap, np.nan), np.full((len(truths), len(IOU_THRESHOLDS), len(DETECTIONS)), np.nan)
+    limits = detection_limits(matches.limit)
+    ar, ar_first = np.full_like(ap, np.nan), np.full((len(limits), len(truths), len(IOU_THRESHOLDS)), np.nan)
     curve = np.zeros((len(truths), len(THRESHOLD_AT), RECALL_POINTS))
     for k, (name, true) in enumerate(truths.items()):
         mine = boxes.get(name, _NONE)
@@ -73,24 +78,24 @@ def average_precision(
                 ap[k, :, area] = label_ap(weight, np.array([positives]), found, ignored)[:, 0]
                 ar[k, :, area] = found.sum(0) / positives
         found, ignored = (bits(masks[mine]) for masks in (matches.found, matches.ignored))
-        for number, limit in enumerate(DETECTIONS):
-            ar_first[k, :, number] = found[matches.place[mine] < limit].sum(0) / len(true)
+        for number, limit in enumerate(limits):
+            ar_first[number, k] = found[matches.place[mine] < limit].sum(0) / len(true)
         for number, t in enumerate(THRESHOLD_AT.values()):
             curve[k, number] = _curve(weight, len(true), found[:, t], ignored[:, t])
     return AveragePrecision(
-        metrics=_summary(ap, ar, ar_first),
+        metrics=_summary(ap, ar, dict(zip(limits, ar_first, strict=True))),
         by_label={name: (float(ap[k, :, 0].mean()), float(ap[k, 0, 0])) for k, name in enumerate(truths)},
         curve={name: curve[:, n].mean(0).tolist() for n, name in enumerate(THRESHOLD_AT) if truths},
     )
 
 
-def _summary(ap: Floats, ar: Floats, ar_first: Floats) -> dict[str, float | None]:
-    """AP and AR by name, from [labels, T, areas] and [labels, T, limits]. Area 0 holds every size."""
+def _summary(ap: Floats, ar: Floats, ar_first: dict[int, Floats]) -> dict[str, float | None]:
+    """AP and AR by name, from [labels, T, areas] and, by limit, [labels, T]. Area 0 holds every size."""
     return {
         "AP": _mean(ap[..., 0]),
         **{f"AP{percent}": _mean(ap[:, t, 0]) for percent, t in THRESHOLD_AT.items()},
         **{f"AP_{name}": _mean(ap[..., area]) for area, name in enumerate(AREAS, start=1)},
-        **{f"AR{limit}": _mean(ar_first[..., number]) for number, limit in enumerate(DETECTIONS)},
+        **{f"AR{limit}": _mean(cells) for limit, cells in ar_first.items()},
         **{f"AR_{name}": _mean(ar[..., area]) for area, name in enumerate(AREAS, start=1)},
     }
 

@@ -42,10 +42,14 @@ class Line:
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """differences: of the two contracts, none unless they were overruled. images: that both have."""
+    """differences: of the two contracts, none unless they were overruled. images: that both have.
+
+    caveats: what distorts AP in either.
+    """
 
     lines: tuple[Line, ...]
     differences: tuple[str, ...]
+    caveats: tuple[str, ...]
     images: int
     only_a: int
     only_b: int
@@ -67,33 +71,37 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
             f"the two evaluations stand under different contracts, so their numbers do not compare:\n{listed}\n"
             "evaluate both in one way, or compare them all the same with --force"
         )
-    common = [
-        key for key, known in zip(a.detail.images, np.isin(a.detail.images, b.detail.images), strict=True) if known
-    ]
-    if not common:
+    known = {*a.detail.images} & {*b.detail.images}
+    if not known:
         raise InputError(
             f"no image is in both: the first begins with {a.detail.images[0]!r}, the second with {b.detail.images[0]!r}"
         )
-    details = [restricted(one.detail, common) for one in (a, b)]
-    whole = [resampling.resampled(one, np.ones((1, len(common)))) for one in details]
+    # Each in its own order: that is the one which decides between equal scores.
+    details = [restricted(one.detail, [key for key in one.detail.images if key in known]) for one in (a, b)]
+    whole = [_whole(*pair) for pair in zip((a, b), details, strict=True)]
     drawn = _draw(details, resamples, seed)
-    lines = [
-        _line(name, _number(whole[0][name][0]), _number(whole[1][name][0]), drawn[0][name], drawn[1][name])
-        for name in whole[0]
-    ]
-    same = len(common) == len(a.detail.images) == len(b.detail.images)
-    if same:
-        fixed = [name for name in a.metrics if name in b.metrics and name not in whole[0]]
+    lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in drawn[0]]
+    if len(known) == len(a.detail.images) == len(b.detail.images):
+        fixed = [name for name in a.metrics if name in b.metrics and name not in drawn[0]]
         lines += [_line(name, a.metrics[name], b.metrics[name]) for name in fixed]
     return Comparison(
         lines=tuple(lines),
         differences=found,
-        images=len(common),
-        only_a=len(a.detail.images) - len(common),
-        only_b=len(b.detail.images) - len(common),
+        caveats=tuple(dict.fromkeys([*a.caveats, *b.caveats])),
+        images=len(known),
+        only_a=len(a.detail.images) - len(known),
+        only_b=len(b.detail.images) - len(known),
         resamples=resamples,
         seed=seed,
     )
+
+
+def _whole(result: Result, detail: Detail) -> dict[str, float | None]:
+    """The metrics of a result on the images of `detail`; those that it holds itself when these are all."""
+    if len(detail.images) == len(result.detail.images):
+        return result.metrics
+    values = resampling.resampled(detail, np.ones((1, len(detail.images))))
+    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in values.items()}
 
 
 def restricted(detail: Detail, images: Sequence[str]) -> Detail:
@@ -143,12 +151,14 @@ def _draw(details: Sequence[Detail], resamples: int, seed: int) -> list[dict[str
     """Metric -> [resamples], for each of the details on the same images drawn with replacement."""
     rng = np.random.default_rng(seed)
     count = len(details[0].images)
+    place = {key: index for index, key in enumerate(details[0].images)}
+    columns = [[place[key] for key in detail.images] for detail in details]
     parts: list[list[dict[str, Floats]]] = [[] for _ in details]
     for begin in range(0, resamples, _AT_ONCE):
         drawn = min(_AT_ONCE, resamples - begin)
         weights = rng.multinomial(count, np.full(count, 1 / count), size=drawn).astype(np.float64)
-        for part, detail in zip(parts, details, strict=True):
-            part.append(resampling.resampled(detail, weights))
+        for part, detail, column in zip(parts, details, columns, strict=True):
+            part.append(resampling.resampled(detail, weights[:, column]))
     return [{name: np.concatenate([one[name] for one in part]) for name in part[0]} for part in parts]
 
 
@@ -176,7 +186,3 @@ def _interval(values: Floats) -> tuple[float, float] | None:
         return None
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return low, high
-
-
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from coordcore_detection.evaluate.average_precision import DETECTIONS, RECALL_POINTS
+from coordcore_detection.evaluate.average_precision import RECALL_POINTS, detection_limits
 from coordcore_detection.evaluate.matching import AREAS, IOU_THRESHOLDS
 from coordcore_detection.evaluate.metrics import CALIBRATION_BINS
 from coordcore_detection.predict.predictions import Header
 
 
-def contract(header: Header, truth: Mapping[str, Any]) -> dict[str, Any]:
+def contract(header: Header, truth: Mapping[str, Any], max_detections: int) -> dict[str, Any]:
     """What the metrics of predictions with this header, on ground truth described by `truth`, depend on.
+
+    max_detections: how many boxes of an image and label count for AP.
 
     The checkpoint is not part of it, nor are the fitted numbers of a calibration: those are what a comparison compares.
     """
@@ -25,7 +27,8 @@ def contract(header: Header, truth: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": header.calibration and header.calibration.get("method"),
         "iou_thresholds": [round(one, 2) for one in IOU_THRESHOLDS.tolist()],
         "recall_points": RECALL_POINTS,
-        "max_detections": list(DETECTIONS),
+        "max_detections": list(detection_limits(max_detections)),
+        "equal_scores": "in the order of the images (truth.image_order), then of the answer",
         "areas": {name: list(bounds) for name, bounds in AREAS.items()},
         "area_of": "box",
         "labels": "equal text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +33,22 @@ class Distribution:
 
 
 class Distributions:
-    """Keeps the first `limit` of what it is called with, as `asking.predict` calls its `watch`."""
+    """Keeps the first `limit` answers in the order of `keys`, as `asking.predict` calls its `watch`, in a file.
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.kept: list[Distribution] = []
+    done: the keys whose distributions an earlier call may have left in the file; what else is there is dropped.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str], done: Container[str] = (), limit: int = LIMIT) -> None:
+        self.kept = [one for one in read(path) if one.image in done]
+        self._path = path
+        self._place = {key: index for index, key in enumerate(keys)}
         self._limit = limit
+        self._is_new = False
 
     def __call__(self, row: Row, recording: Recording, index: int) -> None:
         """Look at answer `index` of a batch. One that begins with a polygon, or with what is no box, is left out."""
-        if len(self.kept) >= self._limit or not row.boxes:
+        last = self._place[self.kept[-1].image] if len(self.kept) == self._limit else len(self._place)
+        if self._place[row.image] > last or not row.boxes:
             return
         at = recording.coordinate[index]
         at = at[at >= 0][:4].tolist()
@@ -48,6 +56,15 @@ class Distributions:
         if tuple(recording.bins[at].tolist()) == tuple(bins):
             probabilities = recording.logits[at].double().softmax(-1).float().cpu().numpy()
             self.kept.append(Distribution(image=row.image, bins=bins, probabilities=probabilities))
+            self.kept.sort(key=lambda one: self._place[one.image])
+            del self.kept[self._limit :]
+            self._is_new = True
+
+    def save(self) -> None:
+        """Write what is new, before the rows are written: a row that is there is not asked again."""
+        if self._is_new:
+            write(self.kept, self._path)
+            self._is_new = False
 
 
 def beside(predictions: Path) -> Path:

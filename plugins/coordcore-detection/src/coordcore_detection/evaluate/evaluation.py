@@ -14,7 +14,7 @@ from coordcore_detection.evaluate import metrics, results
 from coordcore_detection.evaluate.average_precision import AveragePrecision, average_precision
 from coordcore_detection.evaluate.contract import contract
 from coordcore_detection.evaluate.gather import Account, Truth, by_image, some, was_seen
-from coordcore_detection.evaluate.matching import Bools, Flat, Floats, Matches, match
+from coordcore_detection.evaluate.matching import MAX_DETECTIONS, Bools, Flat, Floats, Matches, match
 from coordcore_detection.evaluate.metrics import AGNOSTIC
 from coordcore_detection.evaluate.results import Detail, Result
 from coordcore_detection.evaluate.truth import TruthImage
@@ -25,11 +25,13 @@ from coordcore_detection.predict.predictions import Header, Row
 class Evaluated:
     """A result with the boxes it was computed from, crowd regions included.
 
-    labels: by id. crowd: [m] of the true boxes. scores: [n] of the predicted ones, finite. by_label, agnostic: [n]
-    matches; their `pair` is an index into `truth`.
+    place: of each image of the result, where it stood in the ground truth that was given. labels: by id. crowd: [m] of
+    the true boxes. scores: [n] of the predicted ones, finite. by_label, agnostic: [n] matches; their `pair` is an index
+    into `truth`.
     """
 
     result: Result
+    place: tuple[int, ...]
     labels: tuple[str, ...]
     truth: Flat
     crowd: Bools
@@ -39,20 +41,27 @@ class Evaluated:
     agnostic: Matches
 
 
-def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -> Evaluated:
+def evaluate(
+    truth: Iterable[TruthImage], header: Header, rows: Iterable[Row], *, max_detections: int = MAX_DETECTIONS
+) -> Evaluated:
     """Measure `rows`, predictions under `header`, against `truth`, whose labels must be the same text to be the same.
 
-    Counted and said in the result's notes: images without a prediction (as empty answers), predictions of images that
-    the ground truth does not have (left out), several rows for one image (the last one counts), boxes without a score
-    (ranked last, left out of the calibration), boxes that are none, such as x2 < x1 (they overlap nothing).
-    Raises InputError when there is no image, none of the predicted ones is known, or a size differs.
+    max_detections: how many boxes of an image (and label) AP and AR look at, those of highest score.
+    The order of `truth` and of `rows` changes nothing. Counted and said in the result's notes: images without a
+    prediction (as empty answers), predictions of images that the ground truth does not have (left out), one row several
+    times (it counts once), boxes without a score (ranked last, left out of the calibration), boxes that are none, such
+    as x2 < x1 (they overlap nothing), images with more true boxes than AP looks at.
+    Raises InputError when there is no image, none of the predicted ones is known, a size differs, or an image has two
+    rows that differ.
     """
     quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
     known = Truth(truth, quantisation)
     account = Account()
     answers = by_image(known, rows, account)
     predicted, scores = known.predicted(answers, account)
-    by_label, agnostic = (match(known.flat, known.crowd, predicted, scores, by_label=way) for way in (True, False))
+    by_label, agnostic = (
+        match(known.flat, known.crowd, predicted, scores, by_label=way, limit=max_detections) for way in (True, False)
+    )
     ap = {
         way: average_precision(known.flat, known.crowd, predicted, scores, matches, by_label=way)
         for way, matches in ((True, by_label), (False, agnostic))
@@ -62,15 +71,19 @@ def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -
         metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
         np.ones((1, len(known.keys))),
     )
-    _explain(known, predicted, quantisation, account)
-    values = _ap_metrics(ap, _oracle(known)) | {name: value[0] for name, value in metrics.ratios(sums).items()}
+    distorted = caveats(known, predicted, by_label, account)
+    _explain(known, predicted, quantisation, max_detections, account)
+    values = _ap_metrics(ap, _oracle(known, max_detections)) | {
+        name: value[0] for name, value in metrics.ratios(sums).items()
+    }
     result = Result(
         evaluation=results.VERSION,
         checkpoint=header.checkpoint,
-        contract=contract(header, known.description()),
+        contract=contract(header, known.description(), max_detections),
         metrics={name: None if value is None or np.isnan(value) else float(value) for name, value in values.items()},
         counts=account.counts | {"images": len(known.keys), "true_boxes": int((~known.crowd).sum())},
         notes=account.notes,
+        caveats=distorted,
         labels=_label_table(known, predicted, ap[True]),
         calibration={
             name: metrics.calibration_table(sums[f"{prefix}calibration"][0])
@@ -81,6 +94,7 @@ def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -
     )
     return Evaluated(
         result=result,
+        place=tuple(known.place),
         labels=tuple(known.labels),
         truth=known.flat,
         crowd=known.crowd,
@@ -91,7 +105,7 @@ def evaluate(truth: Iterable[TruthImage], header: Header, rows: Iterable[Row]) -
     )
 
 
-def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, account: Account) -> None:
+def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, max_detections: int, account: Account) -> None:
     """Notes on what the numbers cannot say."""
     real = ~truth.crowd
     account.counts["predicted_boxes"] = len(predicted)
@@ -115,11 +129,43 @@ def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, account:
     account.count(
         "flat_true_boxes", int(flat.sum()), f"{flat.sum()} true boxes have no area: no prediction can match them"
     )
+    per_image = np.bincount(truth.flat.image[real], minlength=len(truth.keys))
+    full = np.flatnonzero(per_image > max_detections)
+    account.count(
+        "images_of_many_boxes",
+        len(full),
+        f"{len(full)} images have more than {max_detections} true boxes, up to {per_image.max()} "
+        f"({some([truth.images[index].key for index in full])}), but AP and AR look at the best {max_detections} "
+        "predicted ones of an image and label (of an image, where labels are not looked at), as COCO's do; "
+        f"--max-detections {per_image.max()} (max_detections of [eval.detection]) looks at more",
+    )
     if truth.in_bins and real.any():
         account.notes.append(
             f"the ground truth holds bins of {quantisation}: what quantising cost is not in these records, "
             "and the ceiling is that of bins scored against themselves"
         )
+
+
+def caveats(truth: Truth, predicted: Flat, by_label: Matches, account: Account) -> list[str]:
+    """What must stand beside every AP because it distorts it, one sentence each."""
+    federated = sum(bool(one.absent or one.incomplete) for one in truth.images)
+    account.counts["federated_images"] = federated
+    if not federated:
+        return []
+    names = list(truth.labels)
+    present = set(zip(truth.flat.image.tolist(), truth.flat.label.tolist(), strict=True))
+    found, ignored = by_label.of_all_sizes()
+    mistakes = ((found | ignored) == 0) & (predicted.label < truth.true_labels)
+    unjudged = 0
+    for image, label in zip(predicted.image[mistakes].tolist(), predicted.label[mistakes].tolist(), strict=True):
+        one, name = truth.images[image], names[label]
+        unjudged += name in one.incomplete or not ((image, label) in present or name in one.absent)
+    account.counts["unjudged_boxes"] = unjudged
+    return [
+        f"{federated} of {len(truth.images)} images say which labels are absent or incomplete in them, as LVIS's do: "
+        f"what is not marked there need not be wrong, but AP, precision and F1 count it so ({unjudged} predicted "
+        "boxes of labels that nobody looked for in their image, or not for all), and lvis-api gives another AP"
+    ]
 
 
 def _detail(
@@ -167,13 +213,16 @@ def _hits(truth: Truth, predicted: Flat, scores: Floats) -> tuple[Bools, Bools]:
     return by_label, agnostic
 
 
-def _oracle(truth: Truth) -> dict[bool, AveragePrecision]:
+def _oracle(truth: Truth, max_detections: int) -> dict[bool, AveragePrecision]:
     """The ceiling: the truth, quantised, scored against itself; with and without labels."""
     real = ~truth.crowd
     best = Flat(image=truth.flat.image[real], label=truth.flat.label[real], boxes=truth.on_grid[real])
     scores = np.ones(len(best))
     sides = (truth.flat, truth.crowd, best, scores)
-    return {way: average_precision(*sides, match(*sides, by_label=way), by_label=way) for way in (True, False)}
+    return {
+        way: average_precision(*sides, match(*sides, by_label=way, limit=max_detections), by_label=way)
+        for way in (True, False)
+    }
 
 
 def _ap_metrics(ap: dict[bool, AveragePrecision], oracle: dict[bool, AveragePrecision]) -> dict[str, float | None]:

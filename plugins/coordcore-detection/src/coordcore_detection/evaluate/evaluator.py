@@ -46,6 +46,9 @@ class DetectionConfig:
     constrained: bool = option(default=True, help="allow only tokens that write the answer format")
     max_new_tokens: int = option(default=2048, validator=ge(1), help="tokens of an answer")
     max_objects: int = option(default=100, validator=ge(1), help="objects of an answer")
+    max_detections: int = option(
+        default=100, validator=ge(1), help="how many boxes of an image and label AP looks at, those of highest score"
+    )
     batch_size: int = option(default=25, validator=ge(1), help="images at a time")
 
     def settings(self) -> PredictSettings:
@@ -77,8 +80,10 @@ class DetectionEvaluator:
         truth = truth_from_examples(evaluation.examples, evaluation.quantisation)
         count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
         header, rows = self._predicted(evaluation, truth, count)
-        evaluated = evaluate((truth[index] for index in range(count)), header, rows)
-        for note in evaluated.result.notes:
+        evaluated = evaluate(
+            (truth[index] for index in range(count)), header, rows, max_detections=self.config.max_detections
+        )
+        for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
         metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
         return EvaluationResult(
@@ -88,10 +93,10 @@ class DetectionEvaluator:
         )
 
     def _predicted(self, evaluation: Evaluation, truth: Sequence[TruthImage], count: int) -> tuple[Header, list[Row]]:
-        """Ask about the first `count` images and write predictions.jsonl, but for those that it holds already."""
+        """Ask about the first `count` images and write predictions.jsonl, but for batches that it holds already."""
         from coordcore_detection.evaluate import distributions
         from coordcore_detection.evaluate.truth_sources import example_key
-        from coordcore_detection.predict import asking, prediction_files
+        from coordcore_detection.predict import asking, continuing, prediction_files
 
         settings = self.config.settings()
         loaded = asking.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
@@ -104,10 +109,12 @@ class DetectionEvaluator:
             path.unlink()
             distributions.beside(path).unlink(missing_ok=True)
             rows = []
-        done = {row.image for row in rows}
-        left = [index for index in range(count) if example_key(index) not in done]
+        keys = [example_key(index) for index in range(count)]
+        done = continuing.finished(path, header, rows, keys, settings.batch_size)
+        rows = list(done.values())
+        left = [index for index, key in enumerate(keys) if key not in done]
         evaluation.log(f"asks about {len(left)} images")
-        watch = distributions.Distributions()
+        watch = distributions.Distributions(distributions.beside(path), keys, done)
         with prediction_files.appending(path, header) as add:
             for row in asking.predict(
                 loaded.model,
@@ -119,11 +126,10 @@ class DetectionEvaluator:
                 log=evaluation.log,
                 watch=watch,
             ):
+                watch.save()
                 add(row)
                 rows.append(row)
-        if watch.kept:
-            distributions.write(watch.kept, distributions.beside(path))
-        return header, rows
+        return header, continuing.put_in_order(path, header, rows, keys)
 
 
 def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage], run_dir: Path) -> list[Path]:

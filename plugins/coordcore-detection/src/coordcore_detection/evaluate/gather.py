@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 import numpy as np
 
 from coordcore import InputError
 from coordcore.quantisation import Quantisation
-from coordcore_detection.evaluate.matching import Flat, Floats
+from coordcore_detection.evaluate.matching import Bools, Flat, Floats
 from coordcore_detection.evaluate.oracle import quantised
-from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.evaluate.truth import Id, TruthImage
 from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import Row
 
@@ -34,40 +36,55 @@ class Account:
             self.notes.append(note)
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Given:
+    """What is held of a true image. on_grid: its boxes as bins give them."""
+
+    key: str
+    id: Id | None
+    size: tuple[int, int]
+    labels: tuple[str, ...]
+    boxes: Floats
+    on_grid: Floats
+    crowd: Bools
+    absent: tuple[str, ...]
+    incomplete: tuple[str, ...]
+
+
 class Truth:
-    """The ground truth, read once: images may be drawn or decoded for it, and are not held."""
+    """The ground truth, read once: images may be drawn or decoded for it, and are not held.
+
+    Nothing depends on the order of the records: images are put in that of `image_order`, labels in that of their text.
+    place: where each image stood among those given.
+    """
 
     def __init__(self, images: Iterable[TruthImage], quantisation: Quantisation) -> None:
-        self.keys: dict[str, int] = {}
-        self.sizes: list[tuple[int, int]] = []
-        self.labels: dict[str, int] = {}
-        self.in_bins = True
+        found: list[_Given] = []
+        seen: set[str] = set()
         digests: list[bytes] = []
-        image, label, boxes, on_grid, crowd = [], [], [], [], []
-        for index, one in enumerate(images):
-            if self.keys.setdefault(one.key, index) != index:
+        self.in_bins = True
+        for one in images:
+            if one.key in seen:
                 raise InputError(f"{one.key}: is twice in the ground truth; give each image one key")
-            self.sizes.append((one.width, one.height))
+            seen.add(one.key)
+            digests.append(_digest(one))
             self.in_bins &= one.in_bins
-            text = json.dumps([one.key, one.width, one.height, one.labels, one.crowd.tolist()])
-            digests.append(hashlib.sha256(text.encode() + np.round(one.boxes, 6).tobytes()).digest())
-            image += [index] * len(one.labels)
-            label += [self.labels.setdefault(name, len(self.labels)) for name in one.labels]
-            boxes.append(one.boxes)
-            crowd.append(one.crowd)
-            try:
-                on_grid.append(quantised(one, quantisation))
-            except InputError as error:
-                raise InputError(f"{one.key}: {error}") from error
-        if not self.keys:
+            found.append(_held(one, quantisation))
+        if not found:
             raise InputError("the ground truth holds no images; there is nothing to evaluate")
-        self.true_labels = len(self.labels)
+        self.place, self.order = image_order([(one.key, one.id) for one in found])
+        self.images = [found[index] for index in self.place]
+        self.keys = {one.key: index for index, one in enumerate(self.images)}
+        names = sorted({name for one in found for name in one.labels})
+        self.labels = {name: index for index, name in enumerate(names)}
+        self.true_labels = len(names)
         self.flat = Flat(
-            image=np.array(image, dtype=np.int64), label=np.array(label, dtype=np.int64), boxes=np.concatenate(boxes)
+            image=np.repeat(np.arange(len(found)), [len(one.labels) for one in self.images]),
+            label=np.array([self.labels[name] for one in self.images for name in one.labels], dtype=np.int64),
+            boxes=np.concatenate([one.boxes for one in self.images]),
         )
-        self.on_grid = np.concatenate(on_grid)
-        self.crowd = np.concatenate(crowd)
-        # Sorted: the order of the records changes nothing.
+        self.on_grid = np.concatenate([one.on_grid for one in self.images])
+        self.crowd = np.concatenate([one.crowd for one in self.images])
         self.digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
     def description(self) -> dict[str, Any]:
@@ -76,6 +93,7 @@ class Truth:
             "images": len(self.keys),
             "boxes": int((~self.crowd).sum()),
             "crowd": int(self.crowd.sum()),
+            "image_order": self.order,
             "sha256": self.digest,
         }
 
@@ -96,7 +114,9 @@ class Truth:
         account.count(
             "unscored_boxes",
             int(lacking.sum()),
-            f"{lacking.sum()} predicted boxes have no score (NaN): ranked last, and left out of the calibration error",
+            f"{lacking.sum()} predicted boxes have no score (NaN): ranked last, and left out of the calibration error"
+            if not lacking.all()
+            else f"none of the {lacking.sum()} predicted boxes has a score: all rank alike in AP",
         )
         strange = ~lacking & ((scores < 0) | (scores > 1))
         account.count(
@@ -112,8 +132,57 @@ class Truth:
         return flat, scores
 
 
+def image_order(images: Sequence[tuple[str, Id | None]]) -> tuple[list[int], str]:
+    """The order of images, given as (key, id), that decides between equal scores; and its name for the contract.
+
+    As pycocotools, "image_id": numbers by value, or all as text where some are text; images of one id by their keys.
+    Where an image has no id, "key": 2.jpg before 10.jpg, as their ids would be.
+    """
+    keys = [_natural(key) for key, _ in images]
+    ids = [number for _, number in images if number is not None]
+    if len(ids) < len(images):
+        return sorted(range(len(images)), key=lambda index: keys[index]), "key"
+    text = any(isinstance(number, str) for number in ids)
+    ranks: list[Any] = [str(number) for number in ids] if text else ids
+    return sorted(range(len(images)), key=lambda index: (ranks[index], keys[index])), "image_id"
+
+
+def _natural(key: str) -> tuple[list[Any], str]:
+    """What sorts keys by their texts and, where these are equal, by the values of the whole numbers between them."""
+    parts: list[Any] = re.split(r"([0-9]+)", key)
+    for index in range(1, len(parts), 2):
+        digits = parts[index].lstrip("0")
+        parts[index] = len(digits), digits
+    return parts, key
+
+
+def _held(image: TruthImage, quantisation: Quantisation) -> _Given:
+    try:
+        on_grid = quantised(image, quantisation)
+    except InputError as error:
+        raise InputError(f"{image.key}: {error}") from error
+    return _Given(
+        key=image.key,
+        id=image.id,
+        size=(image.width, image.height),
+        labels=image.labels,
+        boxes=image.boxes,
+        on_grid=on_grid,
+        crowd=image.crowd,
+        absent=image.absent,
+        incomplete=image.incomplete,
+    )
+
+
+def _digest(image: TruthImage) -> bytes:
+    told: list[Any] = [image.key, image.width, image.height, image.labels, image.crowd.tolist()]
+    told += [] if image.id is None else [image.id]
+    told += [image.absent, image.incomplete] if image.absent or image.incomplete else []
+    return hashlib.sha256(json.dumps(told).encode() + np.round(image.boxes, 6).tobytes()).digest()
+
+
 def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | None]:
-    """The row of each image of the truth."""
+    """The row of each image of the truth. Raises InputError when an image has two that differ."""
     answers: list[Row | None] = [None] * len(truth.keys)
     unknown: dict[str, None] = {}
     repeated: dict[str, None] = {}
@@ -122,26 +191,32 @@ def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | 
         if index is None:
             unknown[row.image] = None
             continue
-        width, height = truth.sizes[index]
+        width, height = truth.images[index].size
         if (row.width, row.height) != (width, height):
             raise InputError(
                 f"{row.image}: predicted on {row.width} x {row.height}, the ground truth says {width} x {height}; "
                 "evaluate against the records that were predicted"
             )
-        if answers[index] is not None:
+        earlier = answers[index]
+        if earlier is not None:
+            if msgspec.json.encode(earlier) != msgspec.json.encode(row):
+                raise InputError(
+                    f"{row.image}: has two predictions that differ, and which comes last must decide nothing; "
+                    "keep one row for each image"
+                )
             repeated[row.image] = None
         answers[index] = row
     if unknown and not any(answers):
         raise InputError(
-            f"none of the {len(unknown)} predicted images is in the ground truth: predictions begin with "
-            f"{next(iter(unknown))!r}, the ground truth with {next(iter(truth.keys))!r}; "
+            f"none of the {len(unknown)} predicted images is in the ground truth: the predictions have "
+            f"{min(unknown)!r}, the ground truth {min(truth.keys)!r}; "
             "evaluate against the records that were predicted"
         )
     missing = [key for key, row in zip(truth.keys, answers, strict=True) if row is None]
     for name, images, note in (
-        ("unknown_images", list(unknown), "predicted images are not in the ground truth: left out"),
+        ("unknown_images", sorted(unknown), "predicted images are not in the ground truth: left out"),
         ("missing_images", missing, "images have no prediction: counted as empty answers"),
-        ("repeated_images", list(repeated), "images have several predictions: the last one counts"),
+        ("repeated_images", sorted(repeated), "images have the same prediction several times: it counts once"),
     ):
         account.count(name, len(images), f"{len(images)} {note} ({some(images)})")
     unseen = [row.image for row in answers if row is not None and not was_seen(row)]
@@ -170,7 +245,7 @@ def _reasons(reasons: Sequence[str]) -> str:
     counts: dict[str, int] = {}
     for one in reasons:
         counts[one] = counts.get(one, 0) + 1
-    ordered = sorted(counts, key=lambda one: -counts[one])
+    ordered = sorted(counts, key=lambda one: (-counts[one], one))
     more = [f"{len(ordered) - _NAMED} other reasons"] if len(ordered) > _NAMED else []
     listed = "; ".join([*(f"{counts[one]} x {one}" for one in ordered[:_NAMED]), *more])
     return f"{len(reasons)} parts of answers could not be read: {listed}"

@@ -19,7 +19,7 @@ IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 """COCO's: .50, .55 ... .95."""
 
 MAX_DETECTIONS = 100
-"""COCO scores the best hundred boxes of an image and label."""
+"""COCO scores the best hundred boxes of an image and label; `limit` is another number of them."""
 
 AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
 """COCO's size classes, by the area of the box: records hold no masks, whose area COCO's own annotations use."""
@@ -53,10 +53,10 @@ class Matches:
     in one pair at most: scores play no part, and the pairs at any IoU threshold are those whose IoU reaches it.
     in_crowd: the largest share of its area inside one crowd region; such a box is no mistake.
     found, ignored: masks by COCO's rule: boxes by falling score, each takes the best true box that is still free, else
-    a crowd region or a true box of another size class, and is then ignored. Boxes past MAX_DETECTIONS are ignored, and
+    a crowd region or a true box of another size class, and is then ignored. Boxes past `limit` are ignored, and
     those of another size class that find nothing. Bit i speaks of threshold i whatever the size, bit 10 a + i of the
     a-th of AREAS.
-    place: among the boxes of the image (and label) by falling score, from 0.
+    place: among the boxes of the image (and label) by falling score, from 0. limit: of boxes of an image (and label).
     """
 
     pair: Ints
@@ -65,6 +65,7 @@ class Matches:
     found: Ints
     ignored: Ints
     place: Ints
+    limit: int
 
     def of_all_sizes(self) -> tuple[Ints, Ints]:
         """`found` and `ignored` without the bits of size classes."""
@@ -85,10 +86,13 @@ def in_areas(boxes: Floats) -> Bools:
     )
 
 
-def match(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool) -> Matches:
+def match(
+    truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool, limit: int = MAX_DETECTIONS
+) -> Matches:
     """Match the boxes of each image, those of one label among themselves unless `by_label` is False.
 
     crowd: [m], of the true boxes. scores: [n], finite. The order of predicted boxes decides between equal scores.
+    limit: how many boxes of an image (and label) count for AP, those of highest score.
     """
     at, to, overlap = candidates(truth, crowd, predicted, by_label=by_label)
     on_crowd = crowd[to]
@@ -98,12 +102,12 @@ def match(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_labe
     rank = np.empty(len(predicted), dtype=np.int64)
     rank[np.argsort(-scores, kind="stable")] = np.arange(len(predicted))
     place = _place_in_group(_groups(predicted, by_label), rank)
-    late = place >= MAX_DETECTIONS
+    late = place >= limit
     close = (overlap >= IOU_THRESHOLDS[0]) & ~late[at]
     found, ignored = _coco(at[close], to[close], overlap[close], rank, crowd, _area_masks(truth.boxes))
     ignored |= ~found & (_ALL ^ _area_masks(predicted.boxes))
     ignored[late] = _ALL
-    return Matches(pair=pair, iou=iou, in_crowd=in_crowd, found=found, ignored=ignored, place=place)
+    return Matches(pair=pair, iou=iou, in_crowd=in_crowd, found=found, ignored=ignored, place=place, limit=limit)
 
 
 def _area_masks(boxes: Floats) -> Ints:

@@ -57,8 +57,8 @@ class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     evaluation: VERSION. checkpoint: what was asked. contract: see `coordcore_detection.evaluate.contract`. metrics: by
     name, null where the ground truth gives no value. counts: what was read, left out or repaired; notes say so in
-    words. labels: AP by label, most boxes first. calibration, curves: by "by_label" and "agnostic", as in
-    `metrics.calibration_table` and `AveragePrecision.curve`.
+    words. caveats: what distorts AP, to be said beside it. labels: AP by label, most boxes first.
+    calibration, curves: by "by_label" and "agnostic", as in `metrics.calibration_table` and `AveragePrecision.curve`.
     """
 
     evaluation: int
@@ -70,6 +70,7 @@ class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     labels: list[dict[str, Any]]
     calibration: dict[str, list[dict[str, float]]]
     curves: dict[str, dict[str, list[float]]]
+    caveats: list[str] = []
     detail: Detail
 
 
@@ -170,7 +171,7 @@ def _is_complete(result: Result) -> bool:
     row = {"label", "true_boxes", "predicted_boxes", "AP", "AP50"}
     return (
         {"images", "true_boxes", "predicted_boxes"} <= result.counts.keys()
-        and {"quantisation", "truth"} <= result.contract.keys()
+        and {"quantisation", "truth", "max_detections"} <= result.contract.keys()
         and all(row <= one.keys() for one in result.labels)
     )
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = ("by label", "ceiling", "any label", "ceiling")
+CAVEAT = "(!)"
+"""Stands beside an AP that something distorts, and before the sentence that says what."""
+
 PLAIN = ("parse_failure_rate", "unfinished_rate", "duplicate_rate", "box_count_error", "box_count_bias")
 
 
@@ -25,7 +28,10 @@ def evaluation_table(result: Result) -> Table:
 
 
 def metric_rows(result: Result) -> Iterator[tuple[str, list[float | None]]]:
-    """Each metric that knows labels, with its values under COLUMNS; those without any value are left out."""
+    """Each metric that knows labels, with its values under COLUMNS; those without any value are left out.
+
+    A name of an AP that something distorts is marked by CAVEAT.
+    """
     values = result.metrics
     for name in values:
         if name.startswith((AGNOSTIC, "oracle_")) or name in PLAIN:
@@ -33,7 +39,12 @@ def metric_rows(result: Result) -> Iterator[tuple[str, list[float | None]]]:
         agnostic = AGNOSTIC + name
         shown = [values.get(one) for one in (name, f"oracle_{name}", agnostic, f"oracle_{agnostic}")]
         if any(one is not None for one in shown):
-            yield name, shown
+            yield marked(name, distorted=bool(result.caveats)), shown
+
+
+def marked(name: str, *, distorted: bool) -> str:
+    """The name of a metric, with CAVEAT behind that of a distorted AP."""
+    return f"{name} {CAVEAT}" if distorted and name.removeprefix(AGNOSTIC).startswith("AP") else name
 
 
 def rates(result: Result) -> str:
@@ -47,15 +58,16 @@ def comparison_table(comparison: Comparison, *, everything: bool = False) -> Tab
     for line in comparison.lines:
         undefined = line.a is None and line.b is None
         if not undefined and (everything or line.difference_interval is not None):
-            table.add_row(*_cells(line))
+            table.add_row(*_cells(line, distorted=bool(comparison.caveats)))
     return table
 
 
-def _cells(line: Line) -> Sequence[str]:
+def _cells(line: Line, *, distorted: bool) -> Sequence[str]:
     interval = line.difference_interval
     span = "" if interval is None else f"{interval[0]:+.4f} .. {interval[1]:+.4f}"
     difference = "" if line.difference is None else f"{line.difference:+.4f}"
-    return line.metric, number(line.a), number(line.b), difference, span, "*" if line.is_clear else ""
+    name = marked(line.metric, distorted=distorted)
+    return name, number(line.a), number(line.b), difference, span, "*" if line.is_clear else ""
 
 
 def _table(*titles: str) -> Table:

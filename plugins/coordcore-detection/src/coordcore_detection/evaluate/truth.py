@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Boxes = np.ndarray[Any, np.dtype[np.float64]]
+Id = int | float | str
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -24,6 +25,8 @@ class TruthImage:
     of the upright image. crowd: [n] bool, regions that count neither as found nor as missed. open: the upright RGB
     image; raises InputError. messages: the conversation before the answer, for a model to be asked. in_bins: whether
     the source holds bins, so that the boxes are on the grid of the quantisation and nothing finer is known.
+    id: the source's own id of the image, which orders it among the others; None where there is none.
+    absent, incomplete: labels that are known not to be there, and those of which not every object is marked (LVIS).
     """
 
     key: str
@@ -36,3 +39,6 @@ class TruthImage:
     messages: tuple[dict[str, Any], ...] = ()
     path: Path | None = None
     in_bins: bool = False
+    id: Id | None = None
+    absent: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()

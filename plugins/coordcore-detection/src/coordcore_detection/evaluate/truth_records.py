@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from coordcore.quantisation import Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, quantisation
 from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.geometry import bounds
-from coordcore.records.record import Record, check_declared
-from coordcore_detection.evaluate.truth import Boxes
+from coordcore.records.record import Record, RecordError, check_declared, parse_record, record_lines
+from coordcore_detection.evaluate.truth import Boxes, Id
+
+
+def declared(path: Path) -> Quantisation:
+    """The convention of the bins in a record file, as its first record declares it; the default where it does not."""
+    for number, line in record_lines(path):
+        found = (parse_record(line).metadata or {}).get("quantisation", DEFAULT_QUANTISATION.name)
+        where = f"{path}:{number}: metadata.quantisation"
+        return quantisation(found) if isinstance(found, str) else Quantisation.from_dict(found, source=where)
+    return DEFAULT_QUANTISATION
+
+
+def image_id(record: Record) -> Id | None:
+    """The source's own id of the image, as `coordcore data convert` keeps it; None for anything but number and text."""
+    found = (record.metadata or {}).get("image_id")
+    return found if isinstance(found, int | float | str) else None
+
+
+def known_labels(record: Record, key: str) -> tuple[str, ...]:
+    """The labels under a key of the metadata: `absent_categories` and `incomplete_categories` of an LVIS file.
+
+    Raises coordcore.records.record.RecordError unless they are a list of texts.
+    """
+    found = (record.metadata or {}).get(key)
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise RecordError(f"metadata.{key}", f"must be a list of labels, got {found!r:.80}")
+    return tuple(found)
 
 
 def read_objects(
-    record: Record, rules: Rules, quantisation: Quantisation
+    record: Record, rules: Rules, convention: Quantisation
 ) -> tuple[Boxes, tuple[str, ...], np.ndarray[Any, Any]]:
     """[n, 4] boxes in pixels, n labels and [n] crowd marks of a record; a poly is its bounding box.
 
     Raises coordcore.records.record.RecordError with the object's path in front.
     """
     if rules.space == "bin":
-        check_declared(record, quantisation, "what reads it")
+        check_declared(record, convention, "what reads it")
     found = read_annotations(record, rules)
     corners = [item.values if item.kind == "bbox_2d" else bounds(item.values) for item in found]
     boxes = np.array(corners, dtype=np.float64).reshape(-1, 4)
     size = np.array([record.width, record.height] * 2, dtype=np.float64)
     if rules.space == "bin":
-        boxes = quantisation.decode(boxes, size)
+        boxes = convention.decode(boxes, size)
     else:
         boxes = np.clip(boxes * size if rules.space == "norm1" else boxes, 0.0, size)
     # The same few labels come again and again.

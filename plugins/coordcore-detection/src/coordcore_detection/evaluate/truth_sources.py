@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import attrs
 import msgspec
 import numpy as np
 
@@ -18,7 +19,7 @@ from coordcore.records.geometry import bounds
 from coordcore.records.images import open_example_image, open_upright
 from coordcore.records.record import RecordError, parse_objects, parse_record, record_lines
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.evaluate.truth_records import read_objects
+from coordcore_detection.evaluate.truth_records import image_id, known_labels, read_objects
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 20
 """Problems of a file that are reported one by one; the rest is counted."""
 
+_FEDERATED = re.compile(rb'"metadata".*"(?:absent|incomplete)_categories"')
 _COORD = re.compile(r"<\|coord_(0|[1-9][0-9]{0,2})\|>")
 
 
@@ -63,6 +65,7 @@ def truth_from_records(
         try:
             record = parse_record(line)
             boxes, labels, crowd = read_objects(record, rules, quantisation)
+            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -80,6 +83,9 @@ def truth_from_records(
                 messages=tuple(messages),
                 path=root / name,
                 in_bins=space == "bin",
+                id=image_id(record),
+                absent=absent,
+                incomplete=incomplete,
             )
         )
     if problems:
@@ -113,6 +119,7 @@ class _Examples(Sequence[TruthImage]):
     def __init__(self, examples: ExampleSource, quantisation: Quantisation) -> None:
         self._examples = examples
         self._quantisation = quantisation
+        self._federated: dict[str, dict[int, bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -123,12 +130,28 @@ class _Examples(Sequence[TruthImage]):
         number = range(len(self))[index]
         example = self._examples[number]
         try:
-            return _from_example(example, example_key(number), self._quantisation)
+            image = _from_example(example, number, self._quantisation)
+            line = self._federated_line(example.source)
+            if line is None:
+                return image
+            record = parse_record(line)
+            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
+            return attrs.evolve(image, absent=absent, incomplete=incomplete)
         except InputError as error:
             raise InputError(f"{example.source or f'example {number}'}: {error}") from error
 
+    def _federated_line(self, source: str) -> bytes | None:
+        """The record that an example was made of, "val.jsonl:17", if it says what LVIS's do: an example does not."""
+        path, _, number = source.rpartition(":")
+        if not number.isdecimal() or not path.endswith(".jsonl"):
+            return None
+        if path not in self._federated:
+            lines = record_lines(Path(path)) if Path(path).is_file() else iter(())
+            self._federated[path] = {place: line for place, line in lines if _FEDERATED.search(line)}
+        return self._federated[path].get(int(number))
 
-def _from_example(example: Example, key: str, quantisation: Quantisation) -> TruthImage:
+
+def _from_example(example: Example, number: int, quantisation: Quantisation) -> TruthImage:
     if len(example.images) != 1:
         raise InputError(f"has {len(example.images)} images; boxes refer to one image")
     if not example.messages or example.messages[-1]["role"] != "assistant":
@@ -145,12 +168,13 @@ def _from_example(example: Example, key: str, quantisation: Quantisation) -> Tru
         units = [bounds(geometry.values) for geometry in example.geometries]
     array = np.array(units, dtype=np.float64).reshape(-1, 4)
     return TruthImage(
-        key=key,
+        key=example_key(number),
         width=image.width,
         height=image.height,
         labels=tuple(item.desc for item in objects),
         boxes=quantisation.decode(array, size),
         crowd=np.zeros(len(objects), dtype=bool),
+        id=number,
         open=opener,
         messages=tuple(dict(message) for message in example.messages[:-1]),
         path=Path(source) if isinstance(source, str | Path) else None,

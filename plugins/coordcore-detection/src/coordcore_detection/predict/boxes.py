@@ -55,7 +55,7 @@ def read_row(
             unread.append(Unread(at=f"{found.at}.{found.kind}", reason="coord tokens spelled out in other tokens"))
         else:
             boxes.append(box)
-    _mark_duplicates(boxes)
+    mark_duplicates(boxes)
     stopped = "end" if len(ends) and not recording.cut[index] else "length"
     return Row(
         image=truth.key,
@@ -135,7 +135,8 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _mark_duplicates(boxes: Sequence[Box]) -> None:
+def mark_duplicates(boxes: Sequence[Box]) -> None:
+    """Mark each box that an earlier one of its label equals or overlaps by DUPLICATE_IOU."""
     corners = np.array([box.box for box in boxes]).reshape(-1, 4)
     for index, box in enumerate(boxes):
         earlier = [place for place in range(index) if boxes[place].label == box.label]

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from coordcore.errors import InputError
+from coordcore_detection.predict.answer_files import read_bytes
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 
 NO_IMAGE = "image"
@@ -24,8 +25,13 @@ _ROWS = msgspec.json.Decoder(Row)
 
 
 def read(path: Path) -> tuple[Header, list[Row]]:
-    """The header and the rows of a prediction file. Raises InputError with the line of what is wrong."""
-    header, rows, cut = _read(path)
+    """The header and the rows of a prediction file, gzip's too. Raises InputError with the line of what is wrong."""
+    return parse(path, read_bytes(path))
+
+
+def parse(path: Path, data: bytes) -> tuple[Header, list[Row]]:
+    """The same of the content of `path`."""
+    header, rows, cut = _parse(path, data)
     if cut:
         raise InputError(f"{path}: the last line is cut off; continue with the `coordcore predict` that wrote it")
     return header, rows
@@ -100,11 +106,16 @@ class _CutHeaderError(InputError):
 
 
 def _read(path: Path) -> tuple[Header, list[Row], bool]:
-    """The header, the rows, and whether a last line without its end was left out."""
+    """The same of a file that is to be continued: of what lies there, nothing is unpacked."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        return _parse(path, path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _parse(path: Path, data: bytes) -> tuple[Header, list[Row], bool]:
+    """The header, the rows, and whether a last line without its end was left out."""
+    lines = data.split(b"\n")
     rest = lines.pop()
     if not lines:
         ours = rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest)

@@ -44,7 +44,7 @@ def distribution_groups(
 ) -> list[Group]:
     """Four plots for the best and for the worst recorded box that has a true one.
 
-    truth: of each image of the evaluation, in its order. sigma: of the soft target in bins; None draws a line.
+    truth: as it was given to the evaluation. sigma: of the soft target in bins; None draws a line.
     """
     pairs = list(_paired(recorded, evaluated, truth, quantisation))
     pairs.sort(key=lambda one: -one.iou)
@@ -72,7 +72,8 @@ def _paired(
         first = int((evaluated.predicted.image == image).argmax())  # in the order of the answer: the recorded one
         pair = int(evaluated.agnostic.pair[first])
         if pair >= 0:
-            size = [truth[image].width, truth[image].height]
+            known = truth[evaluated.place[image]]
+            size = [known.width, known.height]
             yield _Chosen(
                 recorded=one,
                 label=evaluated.labels[evaluated.predicted.label[first]],

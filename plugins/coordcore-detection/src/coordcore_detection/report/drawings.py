@@ -28,12 +28,12 @@ _DARK = "#202020"
 
 
 def drawings(evaluated: Evaluated, truth: Sequence[TruthImage]) -> list[Group]:
-    """Pictures of chosen images. truth: of each image of the evaluation, in its order; only chosen ones are opened."""
+    """Pictures of chosen images. truth: as it was given to the evaluation; only chosen images are opened."""
     groups = []
     for title, images in chosen(qualities(evaluated)).items():
         name = title.split()[0].lower()
         pictures = [
-            _picture(f"{name}-{number}", evaluated, int(image), truth[image])
+            _picture(f"{name}-{number}", evaluated, int(image), truth[evaluated.place[image]])
             for number, image in enumerate(images, start=1)
         ]
         groups.append(Group(title=title, pictures=pictures))

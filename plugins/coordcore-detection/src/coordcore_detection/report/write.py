@@ -44,9 +44,9 @@ def write_report(
 ) -> Path:
     """Write `report.html` and the folder `report` with its plots as PNG files into `output`; returns the page.
 
-    evaluated, truth: the boxes behind `result` and the images, in the order of the evaluation; None leaves out errors
-    and pictures. recorded: a file of `distributions`. run_dir: the run that was evaluated, for what it tells of its
-    training. A section that has nothing to show says so. A report that is there already is replaced.
+    evaluated, truth: the boxes behind `result` and the images as they were given to the evaluation; None leaves out
+    errors and pictures. recorded: a file of `distributions`. run_dir: the run that was evaluated, for what it tells of
+    its training. A section that has nothing to show says so. A report that is there already is replaced.
     Raises InputError when a file cannot be read or written.
     """
     run = training.read_run(run_dir) if run_dir is not None and training.is_run(run_dir) else None
@@ -132,12 +132,14 @@ def _numbers(result: Result) -> dict[str, Any]:
     for name, remark in _KEYS.items():
         value, ceiling = result.metrics.get(name), result.metrics.get(f"oracle_{name}")
         note = remark if ceiling is None else f"{remark}; ceiling {ceiling:.3f}"
+        name = tables.marked(name, distorted=bool(result.caveats))
         key_figures.append((name, "none" if value is None else f"{value:.3f}", note))
     return {
         "key_figures": key_figures,
         "metric_titles": ["metric", *tables.COLUMNS],
         "metric_rows": [(name, *map(tables.number, values)) for name, values in tables.metric_rows(result)],
         "rates": [(name, tables.number(result.metrics.get(name))) for name in tables.PLAIN],
+        "ap_titles": [tables.marked(name, distorted=bool(result.caveats)) for name in ("AP", "AP50")],
         "labels": [
             (
                 short(row["label"]),

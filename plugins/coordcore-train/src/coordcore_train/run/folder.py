@@ -13,6 +13,8 @@ import attrs
 
 from coordcore.errors import InputError
 from coordcore.files import write_whole
+from coordcore_train.checkpoint.image_size import ImageTokens
+from coordcore_train.run.content import Content, changed
 
 MANIFEST = "manifest.resolved.toml"
 STATE = "state.json"
@@ -66,6 +68,11 @@ class RunDir:
         """Update `state.json`, whole or not at all."""
         write_whole(self.path / STATE, json.dumps({**self.state(), **changes}, indent=2) + "\n")
 
+    def image_tokens(self) -> ImageTokens:
+        """The limits to which training brought images; the usual ones where the run has not written them down."""
+        found = self.state().get("image_tokens")
+        return ImageTokens(**found) if isinstance(found, dict) else ImageTokens()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process. Raises InputError when another one works on the same run."""
@@ -82,11 +89,19 @@ class RunDir:
             lock.release()
 
     def prepare(
-        self, manifest_text: str, fingerprint: str, base: Path, *, layout: Mapping[str, object], overwrite: bool
+        self,
+        manifest_text: str,
+        fingerprint: str,
+        base: Path,
+        *,
+        layout: Mapping[str, object],
+        overwrite: bool,
+        content: Content | None = None,
     ) -> bool:
         """Make the folder ready, and say whether it continues an interrupted run of the same manifest.
 
-        layout: how the work is spread over ranks, which decides the batches and the optimizer's files.
+        layout: how the work is spread over ranks, which decides the batches and the optimizer's files. content: what
+        the data's files hold.
         Raises InputError when it holds something else: a finished run, another manifest's run, or foreign files.
         """
         if self.path.exists() and not self.path.is_dir():
@@ -114,6 +129,8 @@ class RunDir:
                     f"output.dir: the run in {self.path} was started with {state['layout']}, now with {dict(layout)}; "
                     "continue it as it was started, or replace it with --overwrite"
                 )
+            if self.last_checkpoint() is not None and (word := changed(content or {}, state.get("content"))):
+                raise InputError(f"{word}: put it back to go on from the last checkpoint; or else {cure}")
             # A hub id may have moved on since; the adapter belongs to the old files.
             if same and Path(str(state["base"])).is_dir():
                 base = Path(str(state["base"]))
@@ -123,7 +140,9 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output.dir: cannot make {self.path}: {error.strerror}; name another folder") from error
-        self.write_state(fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False)
+        self.write_state(
+            fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False, content=content or {}
+        )
         self.checkpoints.mkdir(exist_ok=True)
         write_whole(self.manifest, manifest_text)
         return resumed

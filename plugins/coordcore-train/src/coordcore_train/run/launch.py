@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
 from coordcore.errors import InputError, RunError
 from coordcore.manifest.sections import Launch, Manifest, Train
+from coordcore_train.run import failures
 
 
 def on_cpu(manifest: Manifest) -> bool:
@@ -67,10 +69,13 @@ def wants_launch(launch: Launch) -> bool:
 
 
 def torchrun(run_dir: Path, launch: Launch, train: Train) -> None:
-    """Train the prepared run in `run_dir` under torchrun, by `worker`. Raises RunError when a rank fails."""
+    """Train the prepared run in `run_dir` under torchrun, by `worker`.
+
+    Raises what the first failing rank of this node raised, RunError when it could not say.
+    """
     port = launch.master_port or _free_port()
     command = [
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *(sys.executable, "-m", "coordcore_train.run.torchrun"),
         f"--nproc_per_node={launch.nproc_per_node}",
         f"--nnodes={launch.nnodes}",
         f"--node_rank={launch.node_rank}",
@@ -83,18 +88,31 @@ def torchrun(run_dir: Path, launch: Launch, train: Train) -> None:
         environment["OMP_NUM_THREADS"] = str(train.threads)
     else:
         environment.setdefault("OMP_NUM_THREADS", "1")
-    process = subprocess.Popen(command, env=environment)
+    with tempfile.TemporaryDirectory(prefix="coordcore-") as folder:
+        code = _watched(command, {**environment, failures.FOLDER: folder})
+        if code:
+            failures.raise_first(Path(folder))
+            raise RunError(f"a rank failed (torchrun exit code {code}); its message stands above")
+
+
+def _watched(command: list[str], environment: dict[str, str]) -> int:
+    """The exit code of torchrun, to which the signals that this process gets are passed on."""
+    # Ctrl-C goes to every process of a terminal, and Python prints a traceback even while it starts: only this one
+    # listens, and ends the others. What is blocked here is blocked in all that is started from here.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process = subprocess.Popen(command, env=environment)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     # A scheduler ends a job with SIGTERM: pass it on, or the ranks would live on without us.
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
-        code = process.wait()
+        return process.wait()
     except BaseException:
         # torchrun forwards the signal to its ranks and waits for them.
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
         raise
-    if code:
-        raise RunError(f"a rank failed (torchrun exit code {code}); its message stands above")
 
 
 def one_gpu_per_rank(ranks: int) -> dict[str, str]:

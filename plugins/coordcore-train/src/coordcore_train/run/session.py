@@ -23,6 +23,7 @@ from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.engine import engine_of
 from coordcore_train.run import launch
+from coordcore_train.run.content import content_of
 from coordcore_train.run.folder import RunDir, checkpoint_step
 from coordcore_train.run.quiet import quiet, quiet_transformers
 
@@ -91,7 +92,8 @@ def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
         "fsdp": manifest.launch.fsdp,
     }
     text = resolved(manifest, loaded.plugins)
-    return folder.prepare(text, fingerprint(manifest), base, layout=layout, overwrite=overwrite)
+    content = content_of(manifest, folder.state().get("content") if folder.path.is_dir() else None)
+    return folder.prepare(text, fingerprint(manifest), base, layout=layout, overwrite=overwrite, content=content)
 
 
 def _require_outside(folder: RunDir, needed: list[Path]) -> None:

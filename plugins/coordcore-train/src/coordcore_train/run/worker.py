@@ -7,21 +7,26 @@ from pathlib import Path
 
 from coordcore.errors import InputError, RunError
 from coordcore.manifest import load
-from coordcore_train.run import launch
+from coordcore_train.run import failures, launch
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.quiet import quiet
 from coordcore_train.run.session import train
 
 
 def main() -> int:
-    """Train the prepared run; exit 1 with a message, not a traceback, for what the user can mend."""
+    """Train the prepared run; for what the user can read: leave it to the process that started torchrun, and exit 1."""
     quiet()
     folder = RunDir(Path(sys.argv[1]))
     try:
         train(folder, load(folder.manifest))
     except (InputError, RunError) as error:
-        print(f"coordcore: {error}", file=sys.stderr)
+        failures.leave(error, launch.rank())
         return 1
+    except RuntimeError:
+        # The others lose their connection to a rank that ends; what that one had to say is worth a word, theirs is not.
+        if failures.others():
+            return 1
+        raise
     # gloo's threads abort a process that ends while they still hold the tensors of the last exchange.
     launch.barrier()
     launch.stop_process_group()

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from coordcore.protocols import AddedRows, RowSurgery
+from coordcore_train.surgery.adapters import copies_by_sample, live_copy
 from coordcore_train.surgery.arithmetic import add_to_embeddings, add_to_logits, in_order
-from coordcore_train.surgery.matrices import Matrices, Role, unwrapped
+from coordcore_train.surgery.matrices import ROLES, Matrices, Role, unwrapped
 
 
 def live_module(model: nn.Module, name: str) -> nn.Module:
@@ -26,16 +27,29 @@ def live_module(model: nn.Module, name: str) -> nn.Module:
         raise RuntimeError(
             f"{type(base).__name__} has no {name}; install it on the freshly loaded model, before PEFT wraps it"
         )
-    if not hasattr(module, "original_module"):
-        return module  # type: ignore[no-any-return]
-    active = [adapter for adapter in module.active_adapters if adapter in module.modules_to_save]
-    live = module.original_module if module.disable_adapters or not active else module.modules_to_save[active[0]]
-    return live  # type: ignore[no-any-return]
+    return live_copy(module) if hasattr(module, "original_module") else module
 
 
 def rows_of(surgery: RowSurgery, module: nn.Module, role: Role) -> AddedRows | None:
     """What the surgery's function for the embedding or the head gives for `module`."""
     return surgery.embedding_rows(module) if role == "embedding" else surgery.head_rows(module)
+
+
+def rows_by_role(surgery: RowSurgery, module: nn.Module) -> dict[Role, AddedRows]:
+    """What the surgery adds to the embedding and to the head, for those it adds anything to."""
+    found = {role: rows_of(surgery, module, role) for role in ROLES}
+    return {role: added for role, added in found.items() if added is not None}
+
+
+def surgeries_in(model: nn.Module) -> list[RowSurgery]:
+    """The row surgeries whose hooks `model` holds, in the order of their installation."""
+    found = {
+        hook.surgery.name: hook.surgery
+        for module in model.modules()
+        for hook in module._forward_hooks.values()
+        if isinstance(hook, _Hook)
+    }
+    return [found[name] for name in model._modules if name in found]
 
 
 class _Hook:
@@ -61,8 +75,23 @@ class _Hook:
             )
         return model
 
-    def added(self) -> AddedRows:
-        added = rows_of(self.surgery, live_module(self.model(), self.surgery.name), self.role)
+    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        name, base = self.surgery.name, unwrapped(self.model())
+        wrapper: Any = base._modules.get(name)
+        by_sample = copies_by_sample(wrapper) if hasattr(wrapper, "original_module") else None
+        if by_sample is None:
+            return self.add(output, args[0], self.added(live_module(base, name)))
+        result = output.clone()
+        for samples, module in by_sample:
+            result[samples] = self.add(output[samples], args[0][samples], self.added(module))
+        return result
+
+    def add(self, output: Tensor, given: Tensor, added: AddedRows) -> Tensor:
+        """`output` of the embedding or the head, which was `given` this, with the rows."""
+        raise NotImplementedError
+
+    def added(self, module: nn.Module) -> AddedRows:
+        added = rows_of(self.surgery, module, self.role)
         if added is None:
             raise RuntimeError(f"{self.surgery.name}: the rows for the {self.role} have become None; bind it again")
         return added
@@ -79,11 +108,10 @@ class _EmbeddingHook(_Hook):
     role = "embedding"
     _order: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
-    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        added = self.added()
+    def add(self, output: Tensor, given: Tensor, added: AddedRows) -> Tensor:
         if self._order is None or self._order[0] is not added.ids:
             self._order = (added.ids, in_order(added.ids))
-        return add_to_embeddings(output, args[0], added, self._order[1])
+        return add_to_embeddings(output, given, added, self._order[1])
 
 
 class _HeadHook(_Hook):
@@ -95,10 +123,13 @@ class _HeadHook(_Hook):
 
     role = "head"
 
-    def __call__(self, module: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def __call__(self, module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if output.dim() == 0 or output.shape[-1] != module.weight.shape[0]:
             return output
-        return add_to_logits(output, args[0], self.added())
+        return super().__call__(module, args, output)
+
+    def add(self, output: Tensor, given: Tensor, added: AddedRows) -> Tensor:
+        return add_to_logits(output, given, added)
 
 
 def bind_hooks(model: nn.Module, matrices: Matrices, surgery: RowSurgery, roles: list[Role]) -> None:

@@ -12,6 +12,10 @@ from coordcore.errors import InputError
 from coordcore.protocols import AddedRows
 
 Role = Literal["embedding", "head"]
+ROLES: tuple[Role, ...] = ("embedding", "head")
+
+_SCALES = ("embed_scale", "scalar_embed_scale")
+"""Attributes of the scaling embeddings in transformers (Gemma, BART and their kin)."""
 
 _NAMES = {"embedding": "the input embedding", "head": "the output head"}
 
@@ -39,12 +43,32 @@ def unwrapped(model: nn.Module) -> Any:
 
 def matrices_of(model: Any) -> Matrices:
     """The matrices of an unwrapped model. Raises InputError when rows cannot be merged into one of them."""
-    head = model.get_output_embeddings()
-    if head is None:
-        raise InputError(f"{type(model).__name__} has no output head, so that no rows can be added to it")
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise InputError(
+            f"{type(model).__name__} is an encoder-decoder: encoder and decoder share one embedding and scale it or "
+            "its logits in ways of their own, so that added rows would not be what is merged; use a decoder-only model"
+        )
     return Matrices(
-        _plain(model.get_input_embeddings(), nn.Embedding, _NAMES["embedding"]), _plain(head, nn.Linear, _NAMES["head"])
+        _plain(_asked(model, "get_input_embeddings", "embedding"), nn.Embedding, _NAMES["embedding"]),
+        _plain(_asked(model, "get_output_embeddings", "head"), nn.Linear, _NAMES["head"]),
     )
+
+
+def _asked(model: Any, method: str, role: Role) -> nn.Module:
+    """What the model calls its embedding or head. Raises InputError when it knows none."""
+    try:
+        found = getattr(model, method)()
+    except (AttributeError, NotImplementedError) as error:
+        raise InputError(
+            f"{type(model).__name__} does not say which module is {_NAMES[role]} ({method}() is missing); give it that "
+            "method, or load it with a transformers class for generation (AutoModelForImageTextToText, ...ForCausalLM)"
+        ) from error
+    if found is None:
+        raise InputError(
+            f"{type(model).__name__}.{method}() is None: it has no {_NAMES[role].removeprefix('the ')} to add rows "
+            "to; load it with a transformers class for generation (AutoModelForImageTextToText, ...ForCausalLM)"
+        )
+    return found  # type: ignore[no-any-return]
 
 
 def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
@@ -56,10 +80,14 @@ def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
         )
     # A subclass with a forward of its own stores or scales its rows in another way than the merge assumes.
     if not isinstance(module, expected) or type(module).forward is not expected.forward:
-        raise InputError(
-            f"{found}: rows are added to a plain torch.nn.{expected.__name__} only; load the base without quantising "
-            "it (bitsandbytes: llm_int8_skip_modules)"
-        )
+        plain = f"{found}: rows are added to a plain torch.nn.{expected.__name__} only"
+        scale = next((name for name in _SCALES if hasattr(module, name)), None)
+        if scale is not None:
+            raise InputError(
+                f"{plain}. This one multiplies what it looks up ({scale}), so that rows added to its output would not "
+                "be the rows that are merged into its weight; use a model whose embedding does not scale"
+            )
+        raise InputError(f"{plain}; load the base without quantising it (bitsandbytes: llm_int8_skip_modules)")
     weight: Tensor = module.weight
     if hasattr(weight, "ds_id") or weight.numel() == 0:
         raise InputError(

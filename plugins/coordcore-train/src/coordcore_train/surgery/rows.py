@@ -15,11 +15,9 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
 from coordcore.guard import told
 from coordcore.protocols import RESERVED_TAGS, AddedRows, ModelFacts, ModelSurgery, RowSurgery
-from coordcore_train.surgery.arithmetic import add_to_weight, is_same
-from coordcore_train.surgery.hooks import bind_hooks, live_module, remove_hooks, rows_of
-from coordcore_train.surgery.matrices import Matrices, Role, matrices_of, require_fitting, untie, unwrapped
-
-_ROLES: tuple[Role, ...] = ("embedding", "head")
+from coordcore_train.surgery.hooks import bind_hooks, live_module, rows_by_role, rows_of
+from coordcore_train.surgery.matrices import ROLES, Matrices, Role, matrices_of, require_fitting, unwrapped
+from coordcore_train.surgery.saving import guard_saving, merge_rows
 
 
 def as_model_surgery(built: object, *, seed: int = 0) -> ModelSurgery:
@@ -115,7 +113,7 @@ class LiveRows:
         if not isinstance(module, nn.Module):
             raise InputError(f"{self.name}: module must give a torch.nn.Module, got {type(module).__name__}")
         module.to(matrices_of(model).embedding.weight.device)
-        given = {role: self._own(f"{role}_rows", partial(rows_of, self.surgery), module, role) for role in _ROLES}
+        given = {role: self._own(f"{role}_rows", partial(rows_of, self.surgery), module, role) for role in ROLES}
         found = {role: added for role, added in given.items() if added is not None}
         if not found:
             raise InputError(
@@ -151,6 +149,7 @@ class LiveRows:
         base = unwrapped(model)
         roles = list(self._rows(live_module(base, self.name)))
         bind_hooks(base, matrices_of(base), self.surgery, roles)
+        guard_saving(base, self.name)
 
     @torch.no_grad()
     def verify(self, model: nn.Module) -> None:
@@ -216,7 +215,6 @@ class LiveRows:
     def parameters(self, model: nn.Module) -> Mapping[str, Sequence[nn.Parameter]]:
         return {self.surgery.tag: list(live_module(model, self.name).parameters())}
 
-    @torch.no_grad()
     def merge(self, model: nn.Module) -> None:
         """Add the rows to those they belong to, and remove the module and its hooks.
 
@@ -225,27 +223,10 @@ class LiveRows:
 
         Raises RuntimeError when the module is not installed or PEFT still wraps it.
         """
-        base = unwrapped(model)
-        module = live_module(base, self.name)
-        if base._modules[self.name] is not module:
-            raise RuntimeError(
-                f"{self.name} is still wrapped by PEFT; call merge_and_unload() and merge the model it returns"
-            )
-        matrices, found = matrices_of(base), self._rows(module)
-        if matrices.tied and not is_same(found.get("embedding"), found.get("head")):
-            matrices.head.weight = nn.Parameter(matrices.head.weight.detach().clone(), requires_grad=False)
-        tied = matrices.tied
-        for role, added in found.items():
-            if not (tied and role == "head"):
-                add_to_weight(matrices.module(role).weight, added)
-        if not tied:
-            untie(base)
-        remove_hooks(base, self.name)
-        delattr(base, self.name)
+        merge_rows(model, self.surgery)
 
     def _rows(self, module: nn.Module) -> dict[Role, AddedRows]:
-        found = {role: rows_of(self.surgery, module, role) for role in _ROLES}
-        return {role: added for role, added in found.items() if added is not None}
+        return rows_by_role(self.surgery, module)
 
 
 _PROBES = 64  # unit vectors that the head is looked at with

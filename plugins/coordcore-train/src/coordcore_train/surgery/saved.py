@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore_train.run.built import of_plugin
 from coordcore_train.run.plan import Plan
+from coordcore_train.surgery.saving import guard_saving
+
+_WEIGHTS = ("*.safetensors", "adapter_model*.bin", "pytorch_model*.bin")
+"""Files of weights, as transformers and PEFT name them."""
 
 
 def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
@@ -39,6 +45,8 @@ def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
                 raise
             except RuntimeError as error:
                 raise RunError(str(error)) from error
+            for name in surgery.modules_to_save:
+                guard_saving(model, name)
     load_saved_modules(model, plan.modules_to_save, folder)
 
 
@@ -47,15 +55,8 @@ def load_saved_modules(model: nn.Module, names: list[str], folder: Path) -> None
 
     A base checkpoint holds none, and leaves the modules as installed. Raises RunError when only some are there.
     """
-    from safetensors import safe_open
-
     wanted = {key: tensor for key, tensor in model.state_dict().items() if key.split(".", 1)[0] in names}
-    found = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                if key in wanted:
-                    found[key] = tensors.get_tensor(key)
+    found = {key: read() for key, read in _tensors(folder) if key in wanted}
     if not found:
         return
     missing = sorted(set(wanted) - set(found))
@@ -71,7 +72,7 @@ def load_saved_modules(model: nn.Module, names: list[str], folder: Path) -> None
 def require_loaded(path: Path, name: str, live: nn.Module) -> None:
     """Check that a checkpoint's tensors of the module `name` are the parameters of `live`, which it was loaded into.
 
-    path: a safetensors file, or the folder of one or several. PEFT drops a saved module without a word when the base
+    path: a weight file, or the folder of one or several. PEFT drops a saved module without a word when the base
     has none, and leaves a fresh one without a word when the file has none.
 
     Raises InputError naming the file, what differs and the cure.
@@ -95,18 +96,27 @@ def require_loaded(path: Path, name: str, live: nn.Module) -> None:
 
 def _module_tensors(path: Path, name: str) -> dict[str, Tensor]:
     """Parameter of the module `name` -> saved value, whatever PEFT or a trainer put in front of it."""
+    found = {}
+    for key, read in _tensors(path):
+        _, marker, parameter = f".{key}".rpartition(f".{name}.")
+        if marker:
+            found[re.sub(r"^(original_module|modules_to_save\.[^.]+)\.", "", parameter)] = read()
+    return found
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """The name of each tensor of a weight file, or of the weight files in a folder, and what reads it."""
     from safetensors import safe_open
 
-    found = {}
-    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+    files = [path] if path.is_file() else sorted(file for pattern in _WEIGHTS for file in path.glob(pattern))
+    for file in files:
+        if file.suffix == ".bin":
+            pickled = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            yield from ((key, partial(pickled.get, key)) for key in pickled)
+            continue
         with safe_open(file, framework="pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                _, marker, parameter = f".{key}".rpartition(f".{name}.")
-                if marker:
-                    found[re.sub(r"^(original_module|modules_to_save\.[^.]+)\.", "", parameter)] = tensors.get_tensor(
-                        key
-                    )
-    return found
+                yield key, partial(tensors.get_tensor, key)
 
 
 def require_saved(names: list[str], checkpoint: Path) -> None:
@@ -114,12 +124,7 @@ def require_saved(names: list[str], checkpoint: Path) -> None:
 
     PEFT and transformers skip what is missing in silence, and the run would go on from the base's rows.
     """
-    from safetensors import safe_open
-
-    keys: list[str] = []
-    for file in checkpoint.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            keys += tensors.keys()
+    keys = [key for key, _ in _tensors(checkpoint)]
     for name in names:
         if not any(f".{name}." in f".{key}" for key in keys):
             raise RunError(f"{checkpoint} holds no tensor of {name}; what that surgery learned is not there")

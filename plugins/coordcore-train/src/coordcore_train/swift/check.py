@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from coordcore.components import COORD_TOKENS
-from coordcore.errors import InputError, Problem
+from coordcore.errors import InputError, Problem, did_you_mean
 from coordcore.manifest import Manifest
 from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.swift.names import FAMILY
+from coordcore_train.swift.names import ALL_OF_A_KIND, FAMILY
+
+_USUAL_OPTIM = ("adamw_torch", "adamw_torch_fused")
 
 
 def check(run: Manifest) -> Iterator[Problem]:
@@ -22,6 +24,7 @@ def check(run: Manifest) -> Iterator[Problem]:
     yield from _base(run, needs_vocab=COORD_TOKENS in run.capabilities())
     yield from _swift(run)
     yield from _precision(run)
+    yield from _optim(run)
 
 
 def notes(run: Manifest) -> Iterator[str]:
@@ -36,6 +39,19 @@ def notes(run: Manifest) -> Iterator[str]:
 
         if known.installed_version() is None:
             yield "train.swift: ms-swift is not installed here, so its arguments were not checked"
+
+
+def _optim(manifest: Manifest) -> Iterator[Problem]:
+    name = manifest.train.optim
+    if name in _USUAL_OPTIM:
+        return
+    from coordcore_train.swift.known import optimizer_names
+
+    known = optimizer_names()
+    if known and name not in known:
+        yield Problem(
+            path="train.optim", message=f"transformers knows no optimizer {name!r}; {did_you_mean(name, known)}"
+        )
 
 
 def _precision(manifest: Manifest) -> Iterator[Problem]:
@@ -65,6 +81,7 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
         yield from (Problem(path=path, message=message) for message in _weights(base))
         if needs_vocab:
             yield from _vocab(manifest, base)
+        yield from _targets(manifest, base)
         info = read_checkpoint_info(base)
     except InputError as error:
         yield Problem(path=path, message=str(error))
@@ -73,6 +90,26 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
     if info is not None and info.quantisation != wanted:
         message = f"{base} was made with {info.quantisation}, this run says {wanted}; use one convention throughout"
         yield Problem(path="coords.quantisation", message=message)
+
+
+def _targets(manifest: Manifest, base: Path) -> Iterator[Problem]:
+    """Names of `tuner.target_modules` that no weight of the base belongs to.
+
+    The model may put words in front of a weight's name, so only the last two of a name are looked for.
+    """
+    from coordcore_train.checkpoint.weights import weight_files, weights_entry
+
+    patterns = manifest.tuner.target_modules
+    if manifest.tuner.type != "lora" or all(name in ALL_OF_A_KIND for name in patterns) or weights_entry(base) is None:
+        return
+    modules = [name.rpartition(".")[0].split(".") for name in weight_files(base)]
+    ends = {end for parts in modules for end in (parts[-1], ".".join(parts[-2:]))} | {"lm_head"}  # which may be tied
+    for index, name in enumerate(patterns):
+        if name not in ALL_OF_A_KIND and ".".join(name.split(".")[-2:]) not in ends:
+            hint = did_you_mean(name, sorted({parts[-1] for parts in modules if not parts[-1].isdecimal()}))
+            yield Problem(
+                path=f"tuner.target_modules[{index}]", message=f"no module of {base} is called {name!r}; {hint}"
+            )
 
 
 def _weights(base: Path) -> Iterator[str]:

@@ -10,9 +10,21 @@ import attrs
 
 from coordcore.protocols import TemplateAdapter
 from coordcore.records.example import Example
+from coordcore_train.checkpoint.image_size import ImageTokens
 from coordcore_train.engine import EncodedRow
 from coordcore_train.swift.names import FAMILY
 from coordcore_train.swift.template import plain_row
+
+
+def image_tokens() -> ImageTokens:
+    """The limits by which ms-swift resizes images in this process.
+
+    They are qwen_vl_utils', which ms-swift sets from the environment when it loads a model. Neither reads the sizes in
+    the base's processor files; plain transformers and servers read nothing else.
+    """
+    from qwen_vl_utils import vision_process  # type: ignore[import-untyped]
+
+    return ImageTokens(least=vision_process.IMAGE_MIN_TOKEN_NUM, most=vision_process.IMAGE_MAX_TOKEN_NUM)
 
 
 @attrs.frozen
@@ -24,9 +36,8 @@ class TemplateEncoder:
 
     @property
     def image_tokens(self) -> tuple[int, int]:
-        # qwen_vl_utils' IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM: ms-swift resizes by them, and does not read the
-        # sizes in the base's processor files. Plain transformers and servers read nothing else.
-        return 4, 16384
+        limits = image_tokens()
+        return limits.least, limits.most
 
     @property
     def processor(self) -> Any:

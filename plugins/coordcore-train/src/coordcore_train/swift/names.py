@@ -8,3 +8,6 @@ FAMILY = "qwen3_vl"
 MODEL_TYPE = TEMPLATE_TYPE = f"coordcore_{FAMILY}"
 OPTIMIZER = "coordcore"
 """The names under which `register` puts our classes into ms-swift's registries."""
+
+ALL_OF_A_KIND = ("all-linear", "all-embedding")
+"""What ms-swift itself turns into names of modules."""

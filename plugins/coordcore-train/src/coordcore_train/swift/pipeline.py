@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from swift.pipelines.train.sft import SwiftSft
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from coordcore.errors import InputError
 from coordcore.protocols import ExampleSource
+from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
+from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
 from coordcore_train.swift.template import to_row
 
@@ -64,6 +67,8 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
                 trainer.remove_callback(callback)
         for callback in self.callbacks:
             trainer.add_callback(callback)
+        if trainer.is_world_process_zero():
+            RunDir(self.plan.run_dir).write_state(image_tokens=attrs.asdict(image_tokens()))
         return super().train(trainer)
 
 

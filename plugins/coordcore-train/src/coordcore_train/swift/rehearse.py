@@ -22,14 +22,12 @@ from coordcore_train.run.plan import Plan, plan_of
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import TemplateEncoder
 from coordcore_train.swift.miniature import write_miniature
+from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.optimizer import check_groups, tagged_parameters
 from coordcore_train.swift.pipeline import CoordSft, Rows
 from coordcore_train.swift.register import enter
 from coordcore_train.swift.template import to_row
 from coordcore_train.swift.trainer import CoordTrainer
-
-_WIDE_MATCHES = ("all-linear", "all-embedding")
-"""What ms-swift itself turns into names of modules."""
 
 _ANY_LENGTH = 1_000_000
 """Tokens of an example here: one that is too long for the run is measured, not refused."""
@@ -160,6 +158,6 @@ def _targets(patterns: Sequence[str], names: Sequence[str]) -> tuple[list[str], 
     """The target modules that are names of modules, as PEFT compares them, and those that are not."""
     found: tuple[list[str], list[str]] = [], []
     for pattern in patterns:
-        is_there = pattern in _WIDE_MATCHES or any(name == pattern or name.endswith(f".{pattern}") for name in names)
+        is_there = pattern in ALL_OF_A_KIND or any(name == pattern or name.endswith(f".{pattern}") for name in names)
         found[not is_there].append(pattern)
     return found

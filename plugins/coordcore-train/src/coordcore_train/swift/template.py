@@ -72,13 +72,13 @@ class CoordTemplate:
             encoded = super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
         except MaxLengthError as error:
             raise InputError(
-                f"{_name(example)}: {error}; raise train.max_length, lower train.max_pixels, or shorten the record"
+                f"{example.where}: {error}; raise train.max_length, lower train.max_pixels, or shorten the record"
             ) from error
         except OSError as error:  # Pillow's errors are among them, and name no file
             images = ", ".join(str(image) for image in example.images if isinstance(image, str | Path))
-            raise InputError(f"{_name(example)}: cannot read its image {images or 'in memory'}: {error}") from error
+            raise InputError(f"{example.where}: cannot read its image {images or 'in memory'}: {error}") from error
         except ValueError as error:
-            raise InputError(f"{_name(example)}: {error}") from error
+            raise InputError(f"{example.where}: {error}") from error
         if padding:
             encoded["labels"] = [IGNORE] * len(encoded["labels"])
         else:
@@ -132,10 +132,6 @@ class CoordQwen3VLTemplate(CoordTemplate, Qwen3VLTemplate):  # type: ignore[misc
     """Qwen3-VL's template for coordcore runs."""
 
 
-def _name(example: Example) -> str:
-    return example.source or "an example without a source"
-
-
 def _media_token_id(template: Any, kind: str) -> int:
     """The id of `<|image_pad|>` or `<|video_pad|>` from the tokenizer, checked against the model's config.
 
@@ -184,13 +180,13 @@ def align(labels: list[int], example: Example, vocab: CoordVocab | None) -> Plac
         return found
     if len(places) != len(wanted):
         raise InputError(
-            f"{_name(example)}: the encoded answer has {len(places)} coord tokens, its geometries have {len(wanted)} "
+            f"{example.where}: the encoded answer has {len(places)} coord tokens, its geometries have {len(wanted)} "
             "values; give one Geometry value per coord token, in the order of the text"
         )
     for place, (value, corner, number) in zip(places, wanted, strict=True):
         if abs(value - bins[place]) > 2.5:  # rounding, plus the bin a collapsed box is widened by
             raise InputError(
-                f"{_name(example)}: coord token {bins[place]} stands where the geometry has {value:.2f}; "
+                f"{example.where}: coord token {bins[place]} stands where the geometry has {value:.2f}; "
                 "give the values in bin units, in the order of the text"
             )
         found.values[place], found.corners[place], found.geometries[place] = value, corner, number

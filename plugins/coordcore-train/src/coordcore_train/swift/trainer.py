@@ -16,6 +16,7 @@ from coordcore_train.objective import loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
 from coordcore_train.surgery.bind import bind_for_training
+from coordcore_train.surgery.saving import as_it_is
 from coordcore_train.swift.names import TEMPLATE_TYPE
 from coordcore_train.swift.template import CoordTemplate
 
@@ -197,7 +198,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         self.args.output_dir = str(partial)
         try:
-            super()._save_checkpoint(model, trial)
+            with as_it_is(self.model):
+                super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
             # torch's writer has no error class of its own; any other RuntimeError is no matter of the disk.
             if type(error) is RuntimeError and not any(word in str(error) for word in ("Writer", "unexpected pos")):

@@ -10,6 +10,7 @@ import attrs
 from coordcore.errors import InputError, RunError
 from coordcore.files import whole_folder
 from coordcore_train.checkpoint.folder import copy_files, read_json, text_config, write_checkpoint_info
+from coordcore_train.checkpoint.image_size import adopt_image_size
 from coordcore_train.checkpoint.merge import NotStreamedError
 from coordcore_train.checkpoint.merge.in_memory import compare_logits as compare
 from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memory
@@ -111,5 +112,6 @@ def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) 
 def _copy_files(plan: Plan, folder: Path) -> None:
     """What belongs to the base and was not written, and what its coord tokens mean."""
     copy_files(plan.base, folder)
+    adopt_image_size(folder, RunDir(plan.run_dir).image_tokens(), plan.manifest.train.max_pixels)
     if plan.vocab is not None:
         write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab)

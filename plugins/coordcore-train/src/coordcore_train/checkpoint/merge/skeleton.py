@@ -16,6 +16,7 @@ from coordcore_train.checkpoint.tensorfile import Stored, tensors_in
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.rows import LiveRows
 from coordcore_train.surgery.saved import load_saved_modules, require_saved
+from coordcore_train.surgery.saving import is_guard
 
 _PREFIX = "base_model.model."
 # How LoRA may start without reading or changing the base's weights; PiSSA, LoftQ and their kin do.
@@ -108,7 +109,11 @@ def adapter_tensors(checkpoint: Path) -> dict[str, Stored]:
     file = checkpoint / "adapter_model.safetensors"
     if not file.is_file():
         raise NotStreamedError(f"{checkpoint} has no {file.name}")
-    return {one.name.removeprefix(_PREFIX).replace(".base_layer.", "."): one for one in tensors_in(file)}
+    return {
+        one.name.removeprefix(_PREFIX).replace(".base_layer.", "."): one
+        for one in tensors_in(file)
+        if not is_guard(one.dtype)
+    }
 
 
 def adapted_layers(model: Any) -> dict[str, Any]:

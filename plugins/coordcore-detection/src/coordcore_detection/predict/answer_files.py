@@ -1,0 +1,167 @@
+"""Files of answers that other tools wrote: vLLM's and OpenAI's batches, `swift infer`, own scripts. Torch-free.
+
+JSON lines or one JSON array, an answer each, which must name its image. What the answers say is read in `foreign`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coordcore.errors import InputError
+
+ANSWERS = ("response", "predict", "prediction", "generated_text", "outputs", "output", "choices", "text", "answer")
+"""Keys of an answer. Of several, the first: where `response` is there too, `answer` is often what should be said."""
+
+IMAGES = ("image", "images", "image_path", "img_path", "path", "file_name", "filename")
+IDS = ("image_id", "id", "custom_id", "question_id")
+
+_PREDICTIONS = b'{"predictions":'
+
+
+@attrs.frozen(kw_only=True)
+class Given:
+    """One answer as its file has it.
+
+    at: "answers.jsonl:3". names, ids: what says which image it is of. text: None where there is none, for the reason
+    `missing`. is_cut: ended by a limit of tokens.
+    """
+
+    at: str
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    text: str | None
+    missing: str = ""
+    is_cut: bool = False
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unpacked if it is gzip's. Raises InputError."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read: {reason.lower()}") from error
+
+
+def is_foreign(data: bytes) -> bool:
+    """Whether the content of a file is JSON, but not what `coordcore predict` writes."""
+    begins = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    return begins in (b"{", b"[") and not data.startswith(_PREDICTIONS)
+
+
+def read(path: Path, data: bytes) -> list[Given]:
+    """The answers of a file with the content `data`. Raises InputError naming line, what is missing, and the cure."""
+    answers = [_given(at, item) for at, item in _items(path, data)]
+    if not answers:
+        raise InputError(f"{path}: holds no answers")
+    return answers
+
+
+def _items(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    if text.lstrip().startswith("["):
+        listed = _json(text, str(path))
+        yield from ((f"{path}: [{index}]", item) for index, item in enumerate(listed))
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            at = f"{path}:{number}"
+            yield at, _json(line, at)
+
+
+def _json(text: str, at: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{at}: is not JSON ({str(error).lower()}); write one JSON object a line") from error
+
+
+def _given(at: str, item: Any) -> Given:
+    if not isinstance(item, dict):
+        raise InputError(f"{at}: is no JSON object, but {item!r:.60}; an answer is an object that names its image")
+    if "category_id" in item and "bbox" in item:
+        raise InputError(
+            f"{at}: is a detection of COCO's results format, one box with a category's number, not an answer; "
+            'write an answer an image: {"image": PATH, "answer": [{"bbox_2d": [x1, y1, x2, y2], "label": NAME}, ...]}'
+        )
+    if "objects" in item and "width" in item:
+        raise InputError(f"{at}: is a record, not an answer; give the answers first, then the records")
+    text, missing, is_cut = _answer(item, at)
+    names = tuple(_names(item, at))
+    ids = tuple(shown for key in IDS if (shown := _id(item.get(key))))
+    if not names and not ids:
+        raise InputError(
+            f"{at}: does not say which image it is of: neither {', '.join(IMAGES)} nor {', '.join(IDS)}; "
+            "write the image's path, as the records have it, beside each answer"
+        )
+    return Given(at=at, names=names, ids=ids, text=text, missing=missing, is_cut=is_cut)
+
+
+def _answer(item: Mapping[str, Any], at: str) -> tuple[str | None, str, bool]:
+    """Text, the reason why there is none, and whether it was cut off."""
+    key = next((one for one in ANSWERS if one in item), None)
+    failed = item.get("error")
+    if key is None and not failed:
+        raise InputError(f"{at}: holds no answer: none of {', '.join(ANSWERS)}, but {', '.join(item) or 'nothing'}")
+    value = item.get(key) if key is not None else None
+    if isinstance(value, dict) and isinstance(value.get("body"), dict):  # OpenAI's batches
+        failed = failed or value["body"].get("error")
+        value = value["body"].get("choices")
+    is_cut = False
+    if isinstance(value, list) and value and _is_sample(value[0]):
+        if len(value) > 1:
+            raise InputError(f"{at}: {key}: holds {len(value)} answers to one question; ask for one")
+        value, is_cut = _sample(value[0])
+    if failed or value is None:
+        return None, f"no answer: {failed!r:.80}" if failed else "no answer", is_cut
+    if isinstance(value, dict | list):  # parsed by whoever wrote the file
+        value = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        raise InputError(f"{at}: {key}: is no text, but {value!r:.60}")
+    return value, "", is_cut
+
+
+def _is_sample(value: Any) -> bool:
+    """Whether something is one of several answers that a model was asked for, and no object of an answer."""
+    return isinstance(value, str) or (isinstance(value, dict) and ("text" in value or "message" in value))
+
+
+def _sample(value: Any) -> tuple[Any, bool]:
+    """The text of such an answer, and whether it was cut off."""
+    if isinstance(value, str):
+        return value, False
+    message = value.get("message")
+    text = message.get("content") if isinstance(message, dict) else value.get("text")
+    return text, value.get("finish_reason") == "length"
+
+
+def _names(item: Mapping[str, Any], at: str) -> Iterator[str]:
+    """Paths of the image; pictures that stand in the line itself have none."""
+    for key in IMAGES:
+        value = item.get(key)
+        if isinstance(value, list):
+            if len(value) > 1:
+                raise InputError(f"{at}: {key}: holds {len(value)} images; boxes refer to one image")
+            value = value[0] if value else None
+        if isinstance(value, dict):  # ms-swift: {"bytes": null, "path": "a.png"}
+            value = value.get("path")
+        if isinstance(value, str) and value and not value.startswith("data:"):
+            yield value
+
+
+def _id(value: Any) -> str:
+    """An id as text, "17" for 17, 17.0 and "17"; "" for none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""

@@ -1,0 +1,147 @@
+"""Answers of other tools as predictions: joined to their images, their numbers read as declared. Torch-free."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from coordcore.coords import int_to_token
+from coordcore.errors import InputError
+from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, QUANTISATIONS, Quantisation
+from coordcore.records.answers import AnswerObject, Unread, parse_answer
+from coordcore.records.geometry import bounds, misordered
+from coordcore_detection.evaluate.joining import Join
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.answer_files import Given
+from coordcore_detection.predict.boxes import mark_duplicates
+from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
+
+NUMBERS = ("pixel", "norm1", *QUANTISATIONS)
+"""What numbers in answers can be: pixels of the upright image, fractions of it, or by a quantisation's name."""
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_THOUGHT = "</think>"
+"""Before it stand drafts of the answer."""
+
+_ITEM = rf'\s*"?{_NUMBER}"?\s*'
+_LIST = re.compile(rf"(?<=[:\[])(\s*\[){_ITEM}(?:,{_ITEM}){{3,}}\]")
+"""Four numbers or more as the value of a key, or in a list that is one."""
+
+
+def header(path: Path, numbers: str | None) -> Header:
+    """The contract of the answers in `path`. numbers: of NUMBERS, None where they hold coord tokens only."""
+    return Header(
+        predictions=VERSION,
+        checkpoint=str(path),
+        quantisation=_convention(numbers).as_dict(),
+        decoding={"answers": "text of another tool", "numbers": numbers},
+        score="none",
+    )
+
+
+def _convention(numbers: str | None) -> Quantisation:
+    """That of bins: a coord token is one whatever plain numbers are."""
+    return QUANTISATIONS.get(numbers or "", DEFAULT_QUANTISATION)
+
+
+def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | None) -> list[Row]:
+    """One row for each answer; boxes have no score. An image that the truth does not have keeps the answer's name.
+
+    Raises InputError for plain numbers that `numbers` does not explain, and for a name that several images have.
+    """
+    join = Join([(image.key, image.id) for image in truth])
+    found = []
+    for given in answers:
+        index = join.place(given)
+        image = truth[index] if index is not None else None
+        name = image.key if image is not None else (given.names or given.ids)[0]
+        width, height = (image.width, image.height) if image is not None else (1, 1)
+        boxes, unread = _boxes(given, width, height, numbers)
+        stopped = "length" if given.is_cut else "end"
+        found.append(
+            Row(
+                image=name,
+                width=width,
+                height=height,
+                text=given.text or "",
+                boxes=boxes,
+                unread=unread,
+                stopped=stopped,
+            )
+        )
+    return found
+
+
+def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[list[Box], list[Unread]]:
+    if given.text is None:
+        return [], [Unread(at="", reason=given.missing)]
+    text, values = _with_tokens(given.text.rpartition(_THOUGHT)[2])
+    answer = parse_answer(text)
+    unread = list(answer.unread)
+    boxes: list[Box] = []
+    for one in answer.objects:
+        plain = [values[start] for start, _ in one.coord_spans if start in values]
+        if plain and numbers is None:
+            raise InputError(
+                f"{given.at}: holds plain numbers ({', '.join(f'{one:g}' for one in plain)}), and nothing says what "
+                f"they are; say it with --numbers: qwen_1000 (0..1000, as Qwen3-VL writes), pixel, norm1 (0..1), "
+                f"{', '.join(name for name in QUANTISATIONS if name != 'qwen_1000')}"
+            )
+        reason = _wrong(one.kind, plain, numbers) if plain else ""
+        if reason:
+            unread.append(Unread(at=f"{one.at}.{one.kind}", reason=reason))
+        else:
+            boxes.append(_box(one, plain or one.bins, width, height, numbers if plain else None))
+    mark_duplicates(boxes)
+    return boxes, unread
+
+
+def _with_tokens(text: str) -> tuple[str, dict[int, float]]:
+    """The text with coord tokens in place of the numbers of each list, and the numbers by where their token stands.
+
+    What reads answers reads coord tokens only. Those of a list are 0, 1, 2 ..., which are corners in order.
+    """
+    parts: list[str] = []
+    values: dict[int, float] = {}
+    length = end = 0
+    for found in _LIST.finditer(text):
+        written = [float(one) for one in re.findall(_NUMBER, found[0])]
+        if len(written) > NUM_BINS or not all(map(math.isfinite, written)):
+            continue
+        parts.append(text[end : found.start()] + found[1])
+        length += len(parts[-1])
+        for index, value in enumerate(written):
+            values[length] = value
+            parts.append(int_to_token(index) + ("]" if index == len(written) - 1 else ", "))
+            length += len(parts[-1])
+        end = found.end()
+    return "".join([*parts, text[end:]]), values
+
+
+def _wrong(kind: str, values: Sequence[float], numbers: str | None) -> str:
+    """Why numbers are no box, or cannot be what they are said to be; "" where they can."""
+    if kind == "bbox_2d" and (order := misordered(values)):
+        return order
+    if numbers == "pixel":
+        return ""
+    limit = 1.0 if numbers == "norm1" else _convention(numbers).decode_scale
+    wrong = [value for value in values if not 0 <= value <= limit]
+    return f"{wrong[0]:g} lies outside 0..{limit:g} of {numbers}; are these pixels (--numbers pixel)?" if wrong else ""
+
+
+def _box(one: AnswerObject, values: Sequence[float], width: int, height: int, numbers: str | None) -> Box:
+    size = np.array([width, height] * 2, dtype=np.float64)
+    x1, y1, x2, y2 = bounds(values)
+    corners = np.array([x1, y1, x2, y2])
+    if numbers == "norm1":
+        corners = corners * size
+    elif numbers != "pixel":
+        convention = _convention(numbers)
+        corners = np.minimum((corners + convention.decode_shift) * size / convention.decode_scale, size)
+    a, b, c, d = np.round(corners, 6).tolist()
+    bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
+    return Box(label=one.desc, box=(a, b, c, d), bins=bins, score=math.nan)

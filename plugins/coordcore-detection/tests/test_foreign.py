@@ -1,0 +1,228 @@
+"""Answers of other tools: found, joined to the images of the records, read under the numbers' declared meaning."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from coordcore.cli import app
+
+TRUE = [64, 48, 320, 240]  # of 640 x 480: a tenth to a half
+QWEN = '[{"bbox_2d": [100, 100, 500, 500], "label": "helmet"}]'
+TOKENS = '{"objects": [{"desc": "helmet", "bbox_2d": [<|coord_100|>, <|coord_100|>, <|coord_500|>, <|coord_500|>]}]}'
+
+
+def record(image: str, **metadata: Any) -> dict[str, Any]:
+    objects = [{"desc": "helmet", "bbox_2d": TRUE}]
+    return {"images": [image], "width": 640, "height": 480, "objects": objects, "metadata": metadata}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(answers: list[Any] | bytes, *more: str, truth: list[dict[str, Any]] | None = None) -> Result:
+    content = answers if isinstance(answers, bytes) else "".join(json.dumps(one) + "\n" for one in answers).encode()
+    Path("answers.jsonl").write_bytes(content)
+    known = [record("a.png")] if truth is None else truth
+    Path("val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in known))
+    return CliRunner().invoke(app, ["eval", "answers.jsonl", "val.jsonl", "--space", "pixel", "--json", *more])
+
+
+def measured(answers: list[Any] | bytes, *more: str, truth: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    done = run(answers, *more, truth=truth)
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.output)
+    return found
+
+
+def batch(content: str | None, **more: Any) -> dict[str, Any]:
+    body = {"choices": [{"message": {"role": "assistant", "content": content}, **more}]}
+    return {"custom_id": "a.png", "response": {"status_code": 200, "body": body}, "error": None}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"image": "a.png", "response": f"```json\n{QWEN}\n```"},
+        {"image": "a.png", "answer": QWEN},
+        {"image": "a.png", "text": f"Here: {QWEN}"},
+        {"image": "a.png", "text": f"<think>Is it {QWEN.replace('100', '300')}?</think>{QWEN}"},
+        {"image": "a.png", "predict": QWEN, "label": "x"},
+        {"image": "a.png", "answer": "what should be said", "response": QWEN},
+        {"images": ["a.png"], "prediction": json.loads(QWEN)},
+        {"images": [{"bytes": None, "path": "a.png"}], "response": TOKENS, "labels": "x", "messages": []},
+        {"image_path": "a.png", "outputs": [{"text": QWEN, "finish_reason": "stop"}]},
+        {"file_name": "a.png", "output": [QWEN]},
+        {"id": "a.png", "choices": [{"text": QWEN}]},
+        batch(QWEN),
+        {"image": "a.png", "answer": '[{"bbox_2d": ["100", "100", "500", "500"], "label": "helmet"}]'},
+        {"image": "./a.png", "response": QWEN.replace("100", "100.0")},
+        {"image": "/data/val/a.png", "response": QWEN},
+        {"image": "C:\\data\\a.png", "response": QWEN},
+        {"image": "file:///data/a.png", "response": QWEN},
+        {"id": "a", "response": QWEN},
+    ],
+)
+def test_answers_are_found_whoever_wrote_them(line: dict[str, Any]) -> None:
+    found = measured([line], "--numbers", "qwen_1000")
+    assert (found["metrics"]["AP"], found["counts"]["missing_images"]) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "box"),
+    [
+        ("qwen_1000", [100, 100, 500, 500]),
+        ("nearest_999", [99.9, 99.9, 499.5, 499.5]),
+        ("florence_1000", [99.5, 99.5, 499.5, 499.5]),
+        ("pixel", TRUE),
+        ("norm1", [0.1, 0.1, 0.5, 0.5]),
+    ],
+)
+def test_numbers_are_what_they_are_said_to_be(numbers: str, box: list[float]) -> None:
+    answer = json.dumps([{"bbox_2d": box, "label": "helmet"}])
+    found = measured([{"image": "a.png", "answer": answer}], "--numbers", numbers)
+    assert found["metrics"]["mean_iou"] == pytest.approx(1.0, abs=1e-9)
+    assert found["contract"]["decoding"]["numbers"] == numbers
+
+
+def test_qwens_last_number_is_the_edge() -> None:
+    truth = record("a.png") | {"objects": [{"desc": "helmet", "bbox_2d": [0, 0, 640, 480]}]}
+    answer = [{"bbox_2d": [0, 0, 1000, 1000], "label": "helmet"}]
+    assert measured([{"image": "a.png", "answer": answer}], "--numbers", "qwen_1000", truth=[truth])["metrics"][
+        "mean_iou"
+    ] == pytest.approx(1.0)
+
+
+def test_coord_tokens_need_no_declaration() -> None:
+    found = measured([{"image": "a.png", "response": TOKENS}])
+    assert (found["contract"]["quantisation"]["name"], found["metrics"]["AP50"]) == ("nearest_999", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ([100, 100, 1200, 500], "1200 lies outside 0..1000 of qwen_1000; are these pixels (--numbers pixel)?"),
+        ([500, 100, 100, 500], "x2 = 100.0 < x1 = 500.0"),
+    ],
+)
+def test_numbers_that_are_none_are_not_read(box: list[float], reason: str) -> None:
+    answer = [{"bbox_2d": box, "label": "helmet"}]
+    found = measured([{"image": "a.png", "answer": answer}], "--numbers", "qwen_1000")
+    assert f"1 parts of answers could not be read: 1 x {reason}" in found["notes"]
+    assert found["metrics"]["parse_failure_rate"] == 1.0
+
+
+def test_the_order_of_answers_and_records_changes_nothing() -> None:
+    truth = [record(f"{n}.png") for n in range(12)]
+    wrong = QWEN.replace("500", "900")
+    answers = [{"image": f"{n}.png", "answer": QWEN if n % 3 else wrong} for n in range(12)]
+    found = [
+        measured(a, "--numbers", "qwen_1000", truth=t) for a in (answers, answers[::-1]) for t in (truth, truth[::-1])
+    ]
+    assert all(one == found[0] for one in found)
+    assert 0 < found[0]["metrics"]["AP"] < 1
+
+
+def test_an_answer_that_was_cut_off_or_failed_is_counted() -> None:
+    truth = [record("a.png"), record("b.png"), record("c.png")]
+    failed = {"custom_id": "b.png", "response": None, "error": {"code": "timeout"}}
+    cut = batch(QWEN, finish_reason="length")
+    found = measured([cut, failed, {"image": "c.png", "answer": None}], "--numbers", "qwen_1000", truth=truth)
+    assert (found["metrics"]["unfinished_rate"], found["metrics"]["parse_failure_rate"]) == pytest.approx(
+        (1 / 3, 2 / 3)
+    )
+    assert any("1 x no answer: {'code': 'timeout'}" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (
+            [{"image": "a.png", "answer": QWEN}],
+            "answers.jsonl:1: holds plain numbers (100, 100, 500, 500), and nothing",
+        ),
+        ([{"answer": TOKENS}], "answers.jsonl:1: does not say which image it is of: neither image, images, "),
+        ([{"image": "a.png", "words": TOKENS}], "answers.jsonl:1: holds no answer: none of response, "),
+        ([{"images": ["a.png", "b.png"], "answer": TOKENS}], "answers.jsonl:1: images: holds 2 images; boxes refer"),
+        ([{"image": "z.png", "answer": TOKENS}], "none of the 1 predicted images is in the ground truth"),
+        (
+            [{"id": 5, "answer": TOKENS}],
+            "none of the 1 predicted images is in the ground truth: the predictions have '5'",
+        ),
+        (
+            [{"image": "a.png", "answer": TOKENS}, {"image": "x/a.png", "answer": "[]"}],
+            "a.png: has two predictions that differ, and which comes last must decide nothing; keep one row",
+        ),
+        (
+            [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1}],
+            "answers.jsonl:1: is a detection of COCO's",
+        ),
+        ([record("a.png")], "answers.jsonl:1: is a record, not an answer; give the answers first"),
+        ([3], "answers.jsonl:1: is no header of a prediction file"),
+        (b'{"image": "a.png"', "answers.jsonl:1: is not JSON ("),
+        (b"[]", "answers.jsonl: holds no answers"),
+        (b"", "is no prediction file"),
+        (b'{"image": "caf\xe9.png"}', "answers.jsonl: is not UTF-8"),
+        (b"\x1f\x8bxx", "answers.jsonl: cannot be read"),
+        ([{"image": "a.png", "choices": [{"text": "x"}, {"text": "y"}]}], "choices: holds 2 answers to one question"),
+        ([{"image": "a.png", "answer": 5}], "answers.jsonl:1: answer: is no text, but 5"),
+    ],
+)
+def test_what_is_missing_is_told(answers: Any, message: str) -> None:
+    done = run(answers)
+    assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
+
+
+def test_a_name_that_two_images_have_is_refused() -> None:
+    truth = [record("train/a.png"), record("val/a.png")]
+    done = run([{"image": "a.png", "answer": TOKENS}], truth=truth)
+    assert (done.exit_code, "'a.png' can be 'train/a.png' and 'val/a.png'; name the image by" in done.stderr) == (
+        2,
+        True,
+    )
+    found = measured([{"image": f"/data/{one}/a.png", "answer": TOKENS} for one in ("train", "val")], truth=truth)
+    assert found["metrics"]["AP50"] == 1.0
+
+
+@pytest.mark.parametrize("given", [7, 7.0, "7"])
+@pytest.mark.parametrize("known", [7, 7.0, "7"])
+def test_ids_are_joined_as_text(given: Any, known: Any) -> None:
+    found = measured([{"image_id": given, "answer": TOKENS}], truth=[record("猫/ß.png", image_id=known)])
+    assert found["metrics"]["AP50"] == 1.0
+
+
+def test_accents_are_the_same_however_they_are_written() -> None:
+    found = measured([{"image": "/x/e\u0301.png", "answer": TOKENS}], truth=[record("\u00e9.png")])
+    assert found["metrics"]["AP50"] == 1.0
+
+
+def test_an_answer_without_boxes_is_shown_as_it_is() -> None:
+    found = measured([{"image": "a.png", "answer": "none in [1, 2, 3, 4]"}], "--numbers", "pixel")
+    assert 'the answer begins "none in [1, 2, 3, 4]"' in found["notes"][0]
+
+
+def test_an_array_and_a_packed_file_are_read() -> None:
+    lines = [{"image": "a.png", "answer": TOKENS}]
+    for content in (json.dumps(lines, indent=1).encode(), gzip.compress(json.dumps(lines[0]).encode())):
+        assert measured(content)["metrics"]["AP50"] == 1.0
+
+
+def test_the_bins_of_records_keep_their_own_convention() -> None:
+    box = [math.floor(value * 999 / size + 0.5) for value, size in zip(TRUE, (640, 480) * 2, strict=True)]
+    truth = [record("a.png", quantisation="nearest_999") | {"objects": [{"desc": "helmet", "bbox_2d": box}]}]
+    answers = [{"image": "a.png", "answer": QWEN}]
+    assert measured(answers, "--numbers", "qwen_1000", "--space", "bin", truth=truth)["metrics"]["mean_iou"] > 0.99
+
+
+def test_numbers_that_nobody_knows_are_refused() -> None:
+    done = run([{"image": "a.png", "answer": QWEN}], "--numbers", "qwen")
+    assert (done.exit_code, "--numbers: 'qwen' is none of pixel, norm1, nearest_999" in done.stderr) == (2, True)

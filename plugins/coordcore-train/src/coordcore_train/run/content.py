@@ -1,0 +1,58 @@
+"""What the files hold that a run's data builder reads, by hashes: a run must not go on with other ones. Torch-free.
+
+Hashed are the files that keys of the [data] section name (those declared with `exists`). Files in folders that such a
+key names, as those of images, are not: they may be millions, and the builder compares each with its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from coordcore import kinds
+from coordcore.errors import InputError
+from coordcore.manifest import Manifest
+from coordcore.manifest.types import keys
+
+Content = Mapping[str, Mapping[str, Any]]
+"""Dotted manifest key -> file, bytes, time of its last change in nanoseconds, and SHA-256 of what it holds."""
+
+
+def content_of(manifest: Manifest, known: object) -> Content:
+    """What the files hold now. known: an earlier `Content`; a file that has its size and time is not read again."""
+    earlier = known if isinstance(known, Mapping) else {}
+    found = {}
+    for path, file in _files(manifest):
+        status = file.stat()
+        entry = {"file": str(file), "bytes": status.st_size, "modified": status.st_mtime_ns}
+        before = earlier.get(path, {})
+        same = all(before.get(key) == value for key, value in entry.items())
+        found[path] = {**entry, "sha256": before["sha256"] if same else _hash(file)}
+    return found
+
+
+def changed(now: Content, earlier: object) -> str | None:
+    """A word about the first file that holds something else than `earlier`, a `Content`; None where none does."""
+    for path, entry in now.items():
+        before = earlier.get(path) if isinstance(earlier, Mapping) else None
+        if before is not None and before["sha256"] != entry["sha256"]:
+            return f"{path}: {entry['file']} is not what this run was started with"
+    return None
+
+
+def _files(manifest: Manifest) -> Iterator[tuple[str, Path]]:
+    for selected in manifest.of(kinds.DATA):
+        for key, field in keys(type(selected.config)).items():
+            value = getattr(selected.config, field.name)
+            if field.metadata.get("exists") and isinstance(value, Path) and value.is_file():
+                yield f"{selected.path}.{key}", value
+
+
+def _hash(file: Path) -> str:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}") from error

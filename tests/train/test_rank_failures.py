@@ -1,0 +1,88 @@
+"""What ends a rank is said once, by the process that started it, with the right exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordcore import InputError, RunError
+from coordcore.manifest.sections import Launch, Train
+from coordcore_train.run import failures, launch
+
+
+def test_the_first_that_was_left_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(failures.FOLDER, str(tmp_path))
+    failures.raise_first(tmp_path)  # nothing yet
+    assert not failures.others()
+    failures.leave(InputError("train.jsonl:3: wrong"), 1)
+    failures.leave(RunError("lost the others"), 0)
+    os.utime(tmp_path / "rank-1.json", ns=(1, 1))
+
+    assert failures.others()
+    with pytest.raises(InputError, match=r"^train\.jsonl:3: wrong$"):
+        failures.raise_first(tmp_path)
+
+
+def test_a_run_error_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(failures.FOLDER, str(tmp_path))
+    failures.leave(RunError("no room"), 0)
+
+    with pytest.raises(RunError, match="no room"):
+        failures.raise_first(tmp_path)
+
+
+def test_without_a_folder_it_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv(failures.FOLDER, raising=False)
+    failures.leave(InputError("wrong"), 0)
+
+    assert capsys.readouterr().err == "coordcore: wrong\n"
+
+
+def test_two_ranks_say_wrong_input_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="nothing-here"):
+        launch.torchrun(tmp_path / "nothing-here", Launch(nproc_per_node=2), Train(device="cpu"))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+INTERRUPTED = """
+import subprocess, sys
+from pathlib import Path
+from coordcore.manifest.sections import Launch, Train
+from coordcore_train.run import launch
+
+started = subprocess.Popen
+
+def popen(command, **settings):
+    made = started([*command[:command.index("coordcore_train.run.worker") - 1], sys.argv[1]], **settings)
+    print("started", flush=True)
+    return made
+
+subprocess.Popen = popen
+try:
+    launch.torchrun(Path("x"), Launch(nproc_per_node=2), Train())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("moment", ["started", "up"])
+def test_an_interrupt_from_the_terminal_leaves_no_traceback(tmp_path: Path, moment: str) -> None:
+    """Ctrl-C reaches every process of the group, whichever of them are starting just then."""
+    ranks = tmp_path / "ranks.py"
+    ranks.write_text('import time\nprint("up", flush=True)\ntime.sleep(100)\n')
+    command = [sys.executable, "-c", INTERRUPTED, str(ranks)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != f"{moment}\n":
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate()
+
+    assert (process.returncode, "Traceback" in said) == (130, False), said

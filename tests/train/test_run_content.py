@@ -1,0 +1,96 @@
+"""A run does not go on with other training records than it was started with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import pytest
+
+from coordcore import InputError, option
+from coordcore_train.run.content import content_of
+from coordcore_train.run.folder import RunDir
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    train: Path = option(exists=True, help="records")
+    images: Path | None = option(default=None, exists=True, help="a folder")
+    note: Path | None = option(default=None, help="not read")
+
+
+def manifest(**settings: Any) -> Any:
+    selected = SimpleNamespace(path="data.records", config=Config(**settings))
+    return SimpleNamespace(of=lambda kind: [selected] if kind == "data" else [])
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    path = tmp_path / "train.jsonl"
+    path.write_text("first\n")
+    return path
+
+
+def prepared(folder: RunDir, records: Path) -> bool:
+    content = content_of(manifest(train=records), folder.state().get("content") if folder.path.is_dir() else None)
+    return folder.prepare("a = 1", "same", records.parent, layout={}, overwrite=False, content=content)
+
+
+def with_checkpoint(tmp_path: Path, records: Path) -> RunDir:
+    folder = RunDir(tmp_path / "run")
+    prepared(folder, records)
+    (folder.checkpoints / "checkpoint-1").mkdir()
+    (folder.checkpoints / "checkpoint-1" / "trainer_state.json").write_text("{}")
+    return folder
+
+
+def test_other_records_are_refused(tmp_path: Path, records: Path) -> None:
+    folder = with_checkpoint(tmp_path, records)
+    records.write_text("second\n")
+
+    with pytest.raises(InputError) as caught:
+        prepared(folder, records)
+    assert str(caught.value) == (
+        f"data.records.train: {records} is not what this run was started with: put it back to go on from the last "
+        "checkpoint; or else name another folder with --output, or replace it with --overwrite"
+    )
+    records.write_text("first\n")
+    assert prepared(folder, records)
+
+
+def test_a_copy_with_another_time_is_the_same(tmp_path: Path, records: Path) -> None:
+    folder = with_checkpoint(tmp_path, records)
+    os.utime(records, ns=(1, 1))
+
+    assert prepared(folder, records)
+
+
+def test_records_may_be_mended_before_the_first_checkpoint(tmp_path: Path, records: Path) -> None:
+    folder = RunDir(tmp_path / "run")
+    prepared(folder, records)
+    records.write_text("second\n")
+
+    assert prepared(folder, records)
+
+
+def test_what_has_its_size_and_time_is_not_read_again(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = content_of(manifest(train=records), None)
+    monkeypatch.setattr("coordcore_train.run.content._hash", None)
+
+    assert content_of(manifest(train=records), first) == first
+
+
+def test_only_files_that_are_read_are_hashed(tmp_path: Path, records: Path) -> None:
+    found = content_of(manifest(train=records, images=tmp_path, note=records), None)
+
+    assert list(found) == ["data.records.train"]
+
+
+def test_a_run_of_before_this_was_kept_goes_on(tmp_path: Path, records: Path) -> None:
+    folder = with_checkpoint(tmp_path, records)
+    folder.write_state(content=None)
+
+    assert prepared(folder, records)
