@@ -26,17 +26,14 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:  # a full disk: nothing is left of the try
+    finally:  # where the disk is full, nothing is left of the try
         beside.unlink(missing_ok=True)
-        raise
 
 
 def require_regular(path: Path, most: int | None = None) -> None:
-    """Raise OSError unless `path` is a regular file, of at most so many bytes: a pipe waits for its writer for ever."""
+    """Raise OSError for a pipe, which waits for its writer for ever, a device, and a file of more than `most` bytes."""
     status = os.stat(path)
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a folder says so itself
         raise OSError(errno.EINVAL, "is a pipe or a device, and no regular file", str(path))
     if most is not None and status.st_size > most:
         raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes, more than {most:,}", str(path))
@@ -130,9 +127,9 @@ def _remove_abandoned(output: Path) -> None:
                     shutil.rmtree(path)
             finally:
                 os.close(descriptor)
-    for path in output.parent.glob(f"{pattern}.old"):  # was to be removed, after the new folder had its place
-        if not path.with_suffix(".tmp").exists():
-            _put_back(path, output)
+    left = output.parent.glob(f"{pattern}.old")  # it was to be removed, after the new folder had its place
+    for path in (path for path in left if not path.with_suffix(".tmp").exists()):
+        _put_back(path, output)
 
 
 def _put_back(old: Path, output: Path) -> None:

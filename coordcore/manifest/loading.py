@@ -185,25 +185,14 @@ def _make_absolute(own: dict[str, Any], structurer: Structurer) -> None:
     """Make the keys that hold a word or a file absolute where they hold a file."""
     if "model" in own:
         base = own["model"].base
-        folder = _absolute(base, ("model", "base"), structurer)
+        folder = structurer.absolute(("model", "base"), base)
         if folder is not None and not base.startswith(PACKAGE) and (folder.exists() or not is_hub_id(base)):
             own["model"] = attrs.evolve(own["model"], base=str(folder))
     for key, words in _LAUNCH_WORDS.items():
         setting = getattr(own.get("launch"), key, None)
-        if setting is not None and setting not in words:
-            file = _absolute(setting, ("launch", key), structurer)
-            if file is None:
-                continue
+        file = None if setting is None or setting in words else structurer.absolute(("launch", key), setting)
+        if file is not None:
             own["launch"] = attrs.evolve(own["launch"], **{key: str(file)})
             if not file.is_file():
                 message = f"neither one of {', '.join(words)} nor a file: {file}"
                 structurer.missing.append(structurer.document.problem(("launch", key), message))
-
-
-def _absolute(text: str, path: tuple[str, ...], structurer: Structurer) -> Path | None:
-    """The file that the key at `path` names; None, and a problem, where no file can have that path."""
-    try:
-        return structurer.document.origin(path).absolute(text)
-    except ValueError as error:
-        structurer.report(path, str(error))
-        return None

@@ -28,9 +28,6 @@ _LEVELS = 50
 _LONG_KEY = re.compile(rf"^[ \t\[]*(?:[\w\"'-]+[ \t]*\.[ \t]*){{{_LEVELS}}}", re.MULTILINE)
 _TOO_DEEP = f"more than {_LEVELS} tables or arrays inside each other; write it flatter"
 
-_LARGEST = 2**24
-"""Bytes of a file."""
-
 _CHAIN = 32
 """Files that extend each other."""
 
@@ -102,9 +99,9 @@ class _Reader:
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def with_bases(self, file: Path, chain: tuple[Path, ...]) -> Document:
-        """`file` on top of its bases. `chain` holds the files that led here."""
-        own = self.alone(file)
+    def with_bases(self, file: Path, chain: tuple[Path, ...], led: Problem | None = None) -> Document:
+        """`file` on top of its bases. `chain` holds the files that led here, `led` says where in the last."""
+        own = self.alone(file, led)
         chain = (*chain, file)
         below = Document(data={}, origins={(): own.origin(())})
         for path, name in self.names(own, "extends"):
@@ -119,25 +116,23 @@ class _Reader:
                 )
             elif not base.exists():
                 self.problems.append(own.problem(path, f"no such file: {_shown(base)}"))
-            elif fault := _fault(base):
-                self.problems.append(own.problem(path, f"{_shown(base)}: cannot be read: {fault}"))
             elif base.resolve() in [earlier.resolve() for earlier in chain]:
                 circle = " -> ".join(_shown(file) for file in (*chain, base))
                 self.problems.append(own.problem(path, f"the files extend each other in a circle: {circle}"))
             else:
-                below = self.merge(below, self.with_bases(base, chain))
+                below = self.merge(below, self.with_bases(base, chain, own.problem(path, "")))
         own.data.pop("extends", None)
         for of_that_file_alone in ("name", "resolved"):
             below.data.pop(of_that_file_alone, None)
         return self.merge(below, own)
 
-    def alone(self, file: Path) -> Document:
+    def alone(self, file: Path, led: Problem | None = None) -> Document:
         """The document in `file` by itself; an empty one when it cannot be read."""
         whole = Origin(_shown(file), None, Path(os.path.abspath(file)).parent)
         empty = Document(data={}, origins={(): whole})
         line = None
         try:
-            require_regular(file, _LARGEST)
+            require_regular(file, 2**24)
             raw = file.read_bytes()
             text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
             data, lines = _parsed(text)
@@ -158,7 +153,8 @@ class _Reader:
             origins = {path: Origin(whole.file, line, whole.folder) for path, line in lines.items()}
             document = Document(data=data, origins={(): whole, **origins})
             return document if self.is_our_version(document) else empty
-        self.problems.append(Problem(path="", message=message, file=whole.file, line=line))
+        told = Problem(path="", message=message, file=whole.file, line=line)
+        self.problems.append(told if led is None or line else attrs.evolve(led, message=f"{whole.file}: {message}"))
         return empty
 
     def is_our_version(self, document: Document) -> bool:
@@ -243,18 +239,7 @@ def _path(folder: Path, text: str) -> Path:
         pass
     except OSError as error:
         raise ValueError(f"{shortened(text, 80)}: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
-        raise ValueError(f"{shortened(text, 80)!r} is no path: {error}") from error
     return path
-
-
-def _fault(file: Path) -> str:
-    """Why a file cannot be read, "" where it may well be."""
-    try:
-        require_regular(file, _LARGEST)
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return ""
 
 
 def _shown(file: Path) -> str:

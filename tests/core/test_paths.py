@@ -39,7 +39,7 @@ def make_special() -> None:
         ("loop", "no such file: loop"),
         ("loop/x", "loop/x: too many levels of symbolic links"),
         ("~nosuchuser/x", "~nosuchuser: there is no such home folder; write the path out"),
-        ("a\\u0000b", r"'a\x00b' is no path: embedded null byte"),
+        ("a\\u0000b", "embedded null byte"),
         ("y" * 300, f"{'y' * 60}... (300 characters): file name too long"),
     ],
 )
@@ -51,7 +51,7 @@ def test_a_base_that_cannot_be_read_is_told_where_it_is_named(name: str, message
 
 @pytest.mark.parametrize("text", ["~nosuchuser/x", "a\0b", "y" * 300, "z/" * 3000])
 def test_a_value_that_is_no_path_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"home folder|no path|too long"):
+    with pytest.raises(ValueError, match=r"home folder|null byte|too long"):
         Origin("m.toml", 1, Path.cwd()).absolute(text)
 
 
