@@ -39,6 +39,19 @@ KNOWN = (
         reason="data check and eval cut no label",
     ),
     Known(
+        name="names of a source are told whole",
+        kind="importers",
+        breach="^line of .* characters on stderr",
+        reason="messages about a source as a whole repeat its tags and keys uncut",
+    ),
+    Known(
+        name="a full disk",
+        kind="surroundings",
+        breach="^traceback: OSError.*File too large",
+        note="^(run|expand) ",
+        reason="run writes its state and manifest, and expand its files, without a look at what the system says",
+    ),
+    Known(
         name="compare names no file",
         kind="predictions",
         breach="no file in the message: 'coordcore: the two evaluations stand under different contracts",

@@ -45,12 +45,12 @@ def test_checkpoints(tmp_path: Path, amounts: Amounts) -> None:
     fuzz("checkpoints", tmp_path, "--count", str(amounts.checkpoints))
 
 
-def test_special_files(tmp_path: Path) -> None:
-    fuzz("special", tmp_path)
+def test_special_files(tmp_path: Path, amounts: Amounts) -> None:
+    fuzz("special", tmp_path, "--count", str(amounts.special))
 
 
-def test_surroundings(tmp_path: Path) -> None:
-    fuzz("surroundings", tmp_path)
+def test_surroundings(tmp_path: Path, amounts: Amounts) -> None:
+    fuzz("surroundings", tmp_path, "--count", str(amounts.surroundings))
 
 
 def test_every_importer_is_fuzzed() -> None:

@@ -55,7 +55,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 )
 
 HANG = 2.0
-COMBINATIONS = tuple(itertools.product(COMMANDS, TARGETS))
+COMBINATIONS = list(itertools.product(COMMANDS, TARGETS))
+Random(0).shuffle(COMBINATIONS)  # so that the first of them are of every kind
 COUNT = len(COMBINATIONS)
 
 
