@@ -52,6 +52,13 @@ KNOWN = (
         reason="run writes its state and manifest, and expand its files, without a look at what the system says",
     ),
     Known(
+        name="paths that no file can have",
+        kind="special",
+        breach="^traceback: (OSError|RuntimeError).*(too long|home directory)",
+        note="^(?!check)",
+        reason="commands ask the system about a path without expecting that it refuses the path itself",
+    ),
+    Known(
         name="compare names no file",
         kind="predictions",
         breach="no file in the message: 'coordcore: the two evaluations stand under different contracts",

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import attrs
@@ -57,11 +58,16 @@ NAME = "run"
 
 def load() -> None:
     """Import what a run does, before the first fork."""
-    import swift.arguments  # noqa: F401
-    import transformers.models.qwen3_vl  # noqa: F401
-
-    import coordcore_train.run.session
-    import coordcore_train.swift.pipeline  # noqa: F401
+    for name in (
+        "coordcore_detection.predict.loading",
+        "coordcore_train.checkpoint.expand",
+        "coordcore_train.checkpoint.merge.run",
+        "coordcore_train.run.session",
+        "coordcore_train.swift.pipeline",
+        "swift.arguments",
+        "transformers.models.qwen3_vl",
+    ):
+        import_module(name)
 
 
 @attrs.define

@@ -30,8 +30,6 @@ def warm() -> None:
     (folder / "m.toml").write_text(runs.MANIFEST.replace("steps = 8", "steps = 4"))
     runs.finish(folder, "--set", "output.merge=false", "--set", 'drop=["eval"]', "--set", "train.save_every=2")
     import coordcore_demo
-    import coordcore_train.checkpoint.expand
-    import coordcore_train.checkpoint.merge.run  # noqa: F401
 
     _FOLDERS["base"] = Path(coordcore_demo.__file__).parent / "tiny_qwen3vl"
     _FOLDERS["run"] = folder / runs.NAME

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +22,7 @@ from kinds import importers, manifests, predictions
 
 TARGETS = (
     "fifo", "folder", "/dev/zero", "/dev/stdin", "endless", "loop", "loop/x", "empty", "missing", "a.png/x", "y" * 300,
-    "z/" * 3000 + "z", "~nosuchuser/x", "/proc/self/mem", "a\x1b[31m\x9bb", "socket",
+    "z/" * 2100 + "z", "~nosuchuser/x", "/proc/self/mem", "a\x1b[31m\x9bb", "socket",
 )  # fmt: skip
 
 _CONVERT = ("data", "convert", "X", "o.jsonl", "--to-space", "pixel", "--from")
@@ -54,7 +55,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("predict", "X", "r.jsonl", "--output", "p2.jsonl"),
 )
 
-HANG = 2.0
+HANG = 3.0
 COMBINATIONS = list(itertools.product(COMMANDS, TARGETS))
 Random(0).shuffle(COMBINATIONS)  # so that the first of them are of every kind
 COUNT = len(COMBINATIONS)
@@ -65,6 +66,8 @@ def warm() -> None:
     manifests.warm()
     importers.warm()
     predictions.warm()
+    for name in ("transformers", "coordcore_train.checkpoint.expand", "coordcore_train.checkpoint.merge.run"):
+        import_module(name)
 
 
 def case(seed: int, folder: Path) -> list[str]:
