@@ -52,6 +52,13 @@ KNOWN = (
         reason="run writes its state and manifest, and expand its files, without a look at what the system says",
     ),
     Known(
+        name="a damaged adapter",
+        kind="checkpoints",
+        breach="^traceback: .*pipeline.py:train",
+        note="^run .*checkpoints/checkpoint-",
+        reason="a run that continues hands the checkpoint to transformers and PEFT as it lies there",
+    ),
+    Known(
         name="paths that no file can have",
         kind="special",
         breach="^traceback: (OSError|RuntimeError).*(too long|home directory)",

@@ -6,6 +6,7 @@ goes with it.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -26,6 +27,8 @@ MEMORY = 4 << 30
 """Bytes of address space that a case may take beyond what the process has already."""
 
 NOTE = "note"
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 @attrs.frozen(kw_only=True)
@@ -112,6 +115,7 @@ def _in_child(case: Case, seed: int, folder: Path, told: int) -> None:
     code = 99
     try:
         os.setsid()  # so that what it starts can be ended with it
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         _limit(resource.RLIMIT_AS, _address_space() + MEMORY)
         _limit(resource.RLIMIT_CORE, 0)
         os.write(told, json.dumps([breach[:1000] for breach in case(seed, folder)[:20]]).encode())
