@@ -98,6 +98,7 @@ def check_imports_no_torch(component: Component, config: Any = None) -> None:
     assert done.stdout == "[]\n", f"importing {module} imports {done.stdout.strip()}; import them inside build"
 
 
+@needs_train()
 def check_build(component: Component, config: Any = None) -> None:
     """`build` accepts the config, and gives something."""
     built = build(component, config)
@@ -119,7 +120,7 @@ def checks_for(kind: Kind | str) -> tuple[Check, ...]:
     """Every check of one kind of component: those that hold for all kinds first. Raises KeyError for no kind."""
     row = {str(one): one for one in KINDS}[kind] if not isinstance(kind, Kind) else kind
     of_kind: tuple[Check, ...] = import_module(f"coordcore.testing.{row}_checks").CHECKS if row.kit else ()
-    return tuple(needs_train()(check) for check in COMMON + of_kind)
+    return COMMON + tuple(needs_train()(check) for check in of_kind)
 
 
 def components_of(plugin: Any) -> list[tuple[Kind, Component]]:

@@ -208,3 +208,7 @@ def test_long_nonsense_takes_no_time(text: str) -> None:
     start = time.process_time()
     assert parse_answer(text).unread
     assert time.process_time() - start < 5.0
+
+
+def test_a_reason_is_text_that_a_file_can_hold() -> None:
+    assert parse_answer("\ud800").unread[0].reason == 'no list of objects; the answer begins "\ufffd"'

@@ -258,4 +258,5 @@ def _count(items: list[_Lexeme]) -> str:
 
 def quoted(text: str) -> str:
     """The beginning of a text, for a reason."""
-    return json.dumps(text if len(text) <= 40 else text[:39] + "…", ensure_ascii=False)
+    shown = json.dumps(text if len(text) <= 40 else text[:39] + "…", ensure_ascii=False)
+    return shown.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -208,6 +208,7 @@ def test_the_command_shows_both() -> None:
 def test_the_command_refuses_different_contracts() -> None:
     shown = run("a.json", "other.json")
     assert (shown.exit_code, "  score: min against entropy" in shown.stderr) == (2, True)
+    assert "a.json and other.json: the two evaluations" in shown.stderr
 
 
 @pytest.mark.usefixtures("folder")

@@ -168,6 +168,10 @@ def test_an_answer_that_was_cut_off_or_failed_is_counted() -> None:
         ),
         ([record("a.png")], "answers.jsonl:1: is a record, not an answer; give the answers first"),
         ([3], "answers.jsonl:1: is no header of a prediction file"),
+        (
+            [{"id": 0, "answer": TOKENS}, {"id": 1, "answer": "[]"}],
+            "answers.jsonl:1: the ids 0 to 1 count the answers, and not all are ids of images",
+        ),
         (b'{"image": "a.png"', "answers.jsonl:1: is not JSON ("),
         (b"[]", "answers.jsonl: holds no answers"),
         (b"", "is no prediction file"),
@@ -178,7 +182,7 @@ def test_an_answer_that_was_cut_off_or_failed_is_counted() -> None:
     ],
 )
 def test_what_is_missing_is_told(answers: Any, message: str) -> None:
-    done = run(answers)
+    done = run(answers, truth=[record("a.png", image_id=1)])
     assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
 
 
@@ -226,3 +230,82 @@ def test_the_bins_of_records_keep_their_own_convention() -> None:
 def test_numbers_that_nobody_knows_are_refused() -> None:
     done = run([{"image": "a.png", "answer": QWEN}], "--numbers", "qwen")
     assert (done.exit_code, "--numbers: 'qwen' is none of pixel, norm1, nearest_999" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("choices", [[], None])
+def test_a_completion_without_choices_is_no_empty_answer(choices: Any) -> None:
+    line = {"custom_id": "a.png", "response": {"status_code": 200, "body": {"choices": choices}}}
+    assert "no answer" in measured([line])["notes"][0]
+
+
+def test_a_body_that_is_no_object_is_why_there_is_no_answer() -> None:
+    line = {"custom_id": "a.png", "response": {"status_code": 502, "body": "bad gateway"}}
+    assert "no answer: 'bad gateway'" in measured([line])["notes"][0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": {"content": [{"type": "text", "text": TOKENS}]}}]},
+        {
+            "output": [
+                {"type": "reasoning", "summary": []},
+                {"type": "message", "content": [{"type": "output_text", "text": TOKENS}]},
+            ]
+        },
+    ],
+)
+def test_text_in_parts_is_read(body: dict[str, Any]) -> None:
+    line = {"custom_id": "a.png", "response": {"status_code": 200, "body": body}}
+    assert measured([line])["metrics"]["AP50"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "name", ["https://x.example/d/%C3%BC%20a.png?key=1", "file:///d/%C3%BC%20a.png", "C:\\d\\\u00fc a.png"]
+)
+def test_addresses_are_joined_by_their_path(name: str) -> None:
+    found = measured([{"image": name, "answer": TOKENS}], truth=[record("d/\u00fc a.png")])
+    assert found["metrics"]["AP50"] == 1.0
+
+
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    found = measured(b'{"image": "a.png", "answer": "\\ud800"}\n')
+    assert "\ufffd" in found["notes"][0]
+
+
+def test_fractions_are_no_pixels() -> None:
+    answer = '[{"bbox_2d": [0.1, 0.1, 0.5, 0.5], "label": "helmet"}]'
+    done = run([{"image": "a.png", "answer": answer}], "--numbers", "pixel")
+    assert (
+        done.exit_code,
+        "all numbers of the answers lie in 0..1, up to 0.5; say --numbers norm1" in done.stderr,
+    ) == (
+        2,
+        True,
+    )
+
+
+def test_boxes_beyond_the_image_are_told() -> None:
+    found = measured([{"image": "a.png", "answer": QWEN.replace("500", "900")}], "--numbers", "pixel")
+    assert found["counts"]["boxes_beyond_image"] == 1
+    assert any("reach beyond their image, by up to 420 pixels" in note for note in found["notes"])
+
+
+def test_long_names_are_cut_in_notes_and_refusals() -> None:
+    long = "x" * 100_000
+    found = measured([{"image": "a.png", "answer": TOKENS.replace("helmet", long)}, {"image": long, "answer": TOKENS}])
+    assert max(map(len, found["notes"])) < 500
+    assert len(run([{"image": "a.png", long: TOKENS}]).stderr) < 500
+
+
+@pytest.mark.parametrize("content", [b"", b"image,answer\na.png,[]\n", b"PK\x03\x04"])
+def test_what_is_no_json_is_not_taken_for_predictions(content: bytes) -> None:
+    assert "is no" in (told := run(content, "--numbers", "pixel").stderr)
+    assert "says itself" not in told
+
+
+def test_objects_with_a_text_are_no_completions() -> None:
+    found = measured(
+        [{"image": "a.png", "answer": [{"bbox_2d": TRUE, "label": "helmet", "text": "PPE"}]}], "--numbers", "pixel"
+    )
+    assert found["metrics"]["AP50"] == 1.0

@@ -27,6 +27,7 @@ def command(
     import attrs
     from rich.console import Console
 
+    from coordcore.errors import InputError
     from coordcore.files import require_writable
     from coordcore_detection.evaluate import results, tables
     from coordcore_detection.evaluate.compare import compare
@@ -34,7 +35,10 @@ def command(
     require_writable(output, results.file_in(a), results.file_in(b), overwrite=overwrite)
     first, second = results.read(a), results.read(b)
     with Console(stderr=True).status(f"drawing {resamples} resamples"):
-        comparison = compare(first, second, resamples=resamples, seed=seed, force=force)
+        try:
+            comparison = compare(first, second, resamples=resamples, seed=seed, force=force)
+        except InputError as error:
+            raise InputError(f"{a} and {b}: {error}") from error
     text = encoder.dumps({"a": str(a), "b": str(b), **attrs.asdict(comparison)}, indent=2)
     if output is not None:
         results.write_text(text + "\n", output)

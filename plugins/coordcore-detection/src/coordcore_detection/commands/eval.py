@@ -65,7 +65,7 @@ def command(
     if is_foreign:
         answers = answer_files.read(predictions, data)
         header = foreign.header(predictions, numbers)
-    elif numbers is not None:
+    elif numbers is not None and answer_files.is_own(data):
         raise InputError(f"--numbers: is for answers of other tools; {predictions} says itself what its numbers are")
     else:
         header, rows = prediction_files.parse(predictions, data)

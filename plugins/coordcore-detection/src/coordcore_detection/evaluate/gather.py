@@ -21,6 +21,7 @@ from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import Row
 
 _NAMED = 3  # images, labels or reasons named in a note
+_SHOWN = 80  # characters of each
 
 
 @attrs.define
@@ -107,6 +108,14 @@ class Truth:
             "broken_boxes",
             int(broken.sum()),
             f"{broken.sum()} predicted boxes are none (x2 < x1, y2 < y1, or no numbers): they overlap nothing",
+        )
+        size = np.array([self.images[index].size for index, _ in given], dtype=np.float64).reshape(-1, 2)
+        beyond = np.maximum(-boxes[:, :2], boxes[:, 2:] - size).max(1, initial=0.0)
+        account.count(
+            "boxes_beyond_image",
+            int((beyond > 1).sum()),
+            f"{(beyond > 1).sum()} predicted boxes reach beyond their image, by up to {beyond.max(initial=0.0):.6g} "
+            "pixels: are their numbers pixels of the image itself?",
         )
         scores = np.array([box.score for _, box in given], dtype=np.float64)
         lacking = ~np.isfinite(scores)
@@ -237,7 +246,11 @@ def was_seen(row: Row) -> bool:
 
 def some(names: Sequence[str]) -> str:
     more = [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return ", ".join([*map(repr, names[:_NAMED]), *more])
+    return ", ".join([*(repr(_short(name)) for name in names[:_NAMED]), *more])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _reasons(reasons: Sequence[str]) -> str:
@@ -247,5 +260,5 @@ def _reasons(reasons: Sequence[str]) -> str:
         counts[one] = counts.get(one, 0) + 1
     ordered = sorted(counts, key=lambda one: (-counts[one], one))
     more = [f"{len(ordered) - _NAMED} other reasons"] if len(ordered) > _NAMED else []
-    listed = "; ".join([*(f"{counts[one]} x {one}" for one in ordered[:_NAMED]), *more])
+    listed = "; ".join([*(f"{counts[one]} x {_short(one)}" for one in ordered[:_NAMED]), *more])
     return f"{len(reasons)} parts of answers could not be read: {listed}"

@@ -6,6 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from coordcore.errors import InputError
 from coordcore_detection.evaluate.truth import Id
@@ -81,8 +82,10 @@ def _text(number: Id) -> str:
 
 
 def _parts(path: str) -> Parts:
-    """The folders and the file of a path, in whatever form its accents are written."""
-    plain = unicodedata.normalize("NFC", path.removeprefix("file://").replace("\\", "/"))
+    """The folders and the file of a path or address, in whatever form its accents are written."""
+    if path.startswith(("http://", "https://", "file://")):
+        path = unquote(urlsplit(path).path)
+    plain = unicodedata.normalize("NFC", path.replace("\\", "/"))
     return tuple(part for part in plain.split("/") if part not in ("", ".")) or (path,)
 
 

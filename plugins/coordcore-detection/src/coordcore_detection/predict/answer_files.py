@@ -22,6 +22,8 @@ ANSWERS = ("response", "predict", "prediction", "generated_text", "outputs", "ou
 IMAGES = ("image", "images", "image_path", "img_path", "path", "file_name", "filename")
 IDS = ("image_id", "id", "custom_id", "question_id")
 
+_GEOMETRIES = ("bbox_2d", "bbox", "box_2d", "poly")
+
 _PREDICTIONS = b'{"predictions":'
 
 
@@ -54,7 +56,12 @@ def read_bytes(path: Path) -> bytes:
 def is_foreign(data: bytes) -> bool:
     """Whether the content of a file is JSON, but not what `coordcore predict` writes."""
     begins = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    return begins in (b"{", b"[") and not data.startswith(_PREDICTIONS)
+    return begins in (b"{", b"[") and not is_own(data)
+
+
+def is_own(data: bytes) -> bool:
+    """Whether the content of a file begins as what `coordcore predict` writes."""
+    return data.startswith(_PREDICTIONS)
 
 
 def read(path: Path, data: bytes) -> list[Given]:
@@ -113,13 +120,20 @@ def _answer(item: Mapping[str, Any], at: str) -> tuple[str | None, str, bool]:
     key = next((one for one in ANSWERS if one in item), None)
     failed = item.get("error")
     if key is None and not failed:
-        raise InputError(f"{at}: holds no answer: none of {', '.join(ANSWERS)}, but {', '.join(item) or 'nothing'}")
+        others = ", ".join(item) or "nothing"
+        raise InputError(f"{at}: holds no answer: none of {', '.join(ANSWERS)}, but {others!r:.200}")
     value = item.get(key) if key is not None else None
-    if isinstance(value, dict) and isinstance(value.get("body"), dict):  # OpenAI's batches
-        failed = failed or value["body"].get("error")
-        value = value["body"].get("choices")
+    samples = key == "choices"
+    if isinstance(value, dict) and "body" in value:  # OpenAI's batches
+        body = value["body"] if isinstance(value["body"], dict) else {"error": value["body"]}
+        failed, samples = failed or body.get("error"), True
+        value = body.get("choices", body.get("output"))  # the second is of the Responses API
     is_cut = False
-    if isinstance(value, list) and value and _is_sample(value[0]):
+    if samples and not value:
+        value = None
+    elif isinstance(value, list) and value and (message := _response_message(value)) is not None:
+        value = _joined(message.get("content"))
+    elif isinstance(value, list) and value and _is_sample(value[0]):
         if len(value) > 1:
             raise InputError(f"{at}: {key}: holds {len(value)} answers to one question; ask for one")
         value, is_cut = _sample(value[0])
@@ -129,12 +143,32 @@ def _answer(item: Mapping[str, Any], at: str) -> tuple[str | None, str, bool]:
         value = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, str):
         raise InputError(f"{at}: {key}: is no text, but {value!r:.60}")
-    return value, "", is_cut
+    return whole(value), "", is_cut
+
+
+def whole(text: str) -> str:
+    """A text that a file can hold: half of a surrogate pair, which JSON can write, becomes a replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _response_message(value: list[Any]) -> dict[str, Any] | None:
+    """The message among the outputs of OpenAI's Responses API, which its reasoning may precede; None for others."""
+    found = [one for one in value if isinstance(one, dict) and one.get("type") == "message"]
+    return found[-1] if found else None
+
+
+def _joined(content: Any) -> Any:
+    """The content of a message as text: some write it in parts, [{"type": "text", "text": ...}]."""
+    if isinstance(content, list) and content and all(isinstance(one, dict) and "text" in one for one in content):
+        return "".join(str(one["text"]) for one in content)
+    return content
 
 
 def _is_sample(value: Any) -> bool:
     """Whether something is one of several answers that a model was asked for, and no object of an answer."""
-    return isinstance(value, str) or (isinstance(value, dict) and ("text" in value or "message" in value))
+    if isinstance(value, dict):
+        return ("text" in value or "message" in value) and not any(key in value for key in _GEOMETRIES)
+    return isinstance(value, str)
 
 
 def _sample(value: Any) -> tuple[Any, bool]:
@@ -143,7 +177,7 @@ def _sample(value: Any) -> tuple[Any, bool]:
         return value, False
     message = value.get("message")
     text = message.get("content") if isinstance(message, dict) else value.get("text")
-    return text, value.get("finish_reason") == "length"
+    return _joined(text), value.get("finish_reason") == "length"
 
 
 def _names(item: Mapping[str, Any], at: str) -> Iterator[str]:
@@ -157,11 +191,11 @@ def _names(item: Mapping[str, Any], at: str) -> Iterator[str]:
         if isinstance(value, dict):  # ms-swift: {"bytes": null, "path": "a.png"}
             value = value.get("path")
         if isinstance(value, str) and value and not value.startswith("data:"):
-            yield value
+            yield whole(value)
 
 
 def _id(value: Any) -> str:
     """An id as text, "17" for 17, 17.0 and "17"; "" for none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    return whole(str(value)) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""

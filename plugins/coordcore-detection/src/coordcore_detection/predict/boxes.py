@@ -137,10 +137,14 @@ def _short(value: float) -> float:
 
 def mark_duplicates(boxes: Sequence[Box]) -> None:
     """Mark each box that an earlier one of its label equals or overlaps by DUPLICATE_IOU."""
-    corners = np.array([box.box for box in boxes]).reshape(-1, 4)
-    for index, box in enumerate(boxes):
-        earlier = [place for place in range(index) if boxes[place].label == box.label]
-        if earlier:
-            near = overlaps(corners[earlier], np.zeros(len(earlier), bool), corners[[index] * len(earlier)])
-            same = (corners[earlier] == corners[index]).all(1)  # also of boxes without area
+    alike: dict[str, list[Box]] = {}
+    for box in boxes:
+        alike.setdefault(box.label, []).append(box)
+    for group in alike.values():
+        corners = np.array([box.box for box in group])
+        no_crowd = np.zeros(len(group), dtype=bool)
+        for index, box in enumerate(group[1:], start=1):
+            earlier = corners[:index]
+            near = overlaps(earlier, no_crowd[:index], np.broadcast_to(corners[index], earlier.shape))
+            same = (earlier == corners[index]).all(1)  # also of boxes without area
             box.duplicate = bool(((near >= DUPLICATE_IOU) | same).any())

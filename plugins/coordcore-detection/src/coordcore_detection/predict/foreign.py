@@ -51,12 +51,14 @@ def _convention(numbers: str | None) -> Quantisation:
 def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | None) -> list[Row]:
     """One row for each answer; boxes have no score. An image that the truth does not have keeps the answer's name.
 
-    Raises InputError for plain numbers that `numbers` does not explain, and for a name that several images have.
+    Raises InputError for plain numbers that `numbers` does not explain, for a name that several images have, and for
+    numbers of answers that are no ids of images.
     """
     join = Join([(image.key, image.id) for image in truth])
+    placed = [(given, join.place(given)) for given in answers]
+    _require_ids(placed)
     found = []
-    for given in answers:
-        index = join.place(given)
+    for given, index in placed:
         image = truth[index] if index is not None else None
         name = image.key if image is not None else (given.names or given.ids)[0]
         width, height = (image.width, image.height) if image is not None else (1, 1)
@@ -73,7 +75,30 @@ def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | N
                 stopped=stopped,
             )
         )
+    if numbers == "pixel":
+        _require_pixels([value for row in found for box in row.boxes for value in box.box])
     return found
+
+
+def _require_pixels(values: Sequence[float]) -> None:
+    if any(value % 1 for value in values) and all(0 <= value <= 1 for value in values):
+        raise InputError(
+            f"--numbers: pixel, but all numbers of the answers lie in 0..1, up to {max(values):g}; "
+            "say --numbers norm1 if they are fractions of the image"
+        )
+
+
+def _require_ids(placed: Sequence[tuple[Given, int | None]]) -> None:
+    """Raise InputError where ids only count the answers, from 0 or 1, and some find no image: all may be of others."""
+    if any(given.names for given, _ in placed) or all(index is not None for _, index in placed):
+        return
+    counted = [str(number) for number in range(len(placed) + 1)]
+    ids = [given.ids[0] for given, _ in placed]
+    if len(ids) > 1 and ids in (counted[:-1], counted[1:]):
+        raise InputError(
+            f"{placed[0][0].at}: the ids {ids[0]} to {ids[-1]} count the answers, and not all are ids of images "
+            "(metadata.image_id of the records); write the image's path, as the records have it, beside each answer"
+        )
 
 
 def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[list[Box], list[Unread]]:
