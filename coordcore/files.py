@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,11 +20,23 @@ from coordcore.errors import InputError
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:  # where the disk is full, nothing is left of the try
+        beside.unlink(missing_ok=True)
+
+
+def require_regular(path: Path, most: int | None = None) -> None:
+    """Raise OSError for a pipe, which waits for its writer for ever, a device, and a file of more than `most` bytes."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a folder says so itself
+        raise OSError(errno.EINVAL, "is a pipe or a device, and no regular file", str(path))
+    if most is not None and status.st_size > most:
+        raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes, more than {most:,}", str(path))
 
 
 def cache_folder() -> Path:
@@ -63,9 +77,9 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
     """
     output = Path(os.path.abspath(output))
     refusal = f"{output}: already exists; choose another folder, or ask for it to be replaced"
+    _remove_abandoned(output)
     if if_exists == "error" and os.path.lexists(output):
         raise InputError(refusal)
-    _remove_abandoned(output)
     scratch = output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.tmp")
     fresh = scratch.with_suffix(".new")
     try:
@@ -99,15 +113,32 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
 
 
 def _remove_abandoned(output: Path) -> None:
-    """Remove what a process that was killed left of an earlier try. A folder whose writer lives is locked by it."""
-    for path in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 12}.tmp"):
+    """Remove what a process that was killed left of an earlier try. A folder whose writer lives is locked by it.
+
+    One that was killed as it replaced `output` has put the old one aside, which is put back.
+    """
+    pattern = f".{glob.escape(output.name)}.{'[0-9a-f]' * 12}"
+    for path in output.parent.glob(f"{pattern}.tmp"):
         with suppress(FileNotFoundError):  # another process removes it as well
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 if _try_lock(descriptor):
+                    _put_back(path.with_suffix(".old"), output)
                     shutil.rmtree(path)
             finally:
                 os.close(descriptor)
+    left = output.parent.glob(f"{pattern}.old")  # it was to be removed, after the new folder had its place
+    for path in (path for path in left if not path.with_suffix(".tmp").exists()):
+        _put_back(path, output)
+
+
+def _put_back(old: Path, output: Path) -> None:
+    """Give the old output its name again, or remove it where there is a new one."""
+    with suppress(FileNotFoundError):
+        if os.path.lexists(output):
+            _remove(old)
+        else:
+            os.rename(old, output)
 
 
 def _try_lock(descriptor: int) -> bool:

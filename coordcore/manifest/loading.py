@@ -185,13 +185,13 @@ def _make_absolute(own: dict[str, Any], structurer: Structurer) -> None:
     """Make the keys that hold a word or a file absolute where they hold a file."""
     if "model" in own:
         base = own["model"].base
-        folder = structurer.document.origin(("model", "base")).absolute(base)
-        if not base.startswith(PACKAGE) and (folder.exists() or not is_hub_id(base)):
+        folder = structurer.absolute(("model", "base"), base)
+        if folder is not None and not base.startswith(PACKAGE) and (folder.exists() or not is_hub_id(base)):
             own["model"] = attrs.evolve(own["model"], base=str(folder))
     for key, words in _LAUNCH_WORDS.items():
         setting = getattr(own.get("launch"), key, None)
-        if setting is not None and setting not in words:
-            file = structurer.document.origin(("launch", key)).absolute(setting)
+        file = None if setting is None or setting in words else structurer.absolute(("launch", key), setting)
+        if file is not None:
             own["launch"] = attrs.evolve(own["launch"], **{key: str(file)})
             if not file.is_file():
                 message = f"neither one of {', '.join(words)} nor a file: {file}"

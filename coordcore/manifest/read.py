@@ -14,6 +14,7 @@ import attrs
 import tomli
 
 from coordcore.errors import Problem, did_you_mean, shortened
+from coordcore.files import require_regular
 from coordcore.kinds import KINDS, Kind
 from coordcore.manifest.lines import KeyPath, dotted, key_path, locate
 from coordcore.manifest.sections import MANIFEST_VERSION
@@ -44,8 +45,8 @@ class Origin:
     folder: Path
 
     def absolute(self, text: str) -> Path:
-        """The file that a value from here names."""
-        return Path(os.path.normpath(self.folder / Path(text).expanduser()))
+        """The file that a value from here names; it need not be there. Raises ValueError for what no file can be."""
+        return Path(os.path.normpath(_path(self.folder, text)))
 
 
 @attrs.frozen(kw_only=True)
@@ -98,35 +99,40 @@ class _Reader:
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def with_bases(self, file: Path, chain: tuple[Path, ...]) -> Document:
-        """`file` on top of its bases. `chain` holds the files that led here."""
-        own = self.alone(file)
+    def with_bases(self, file: Path, chain: tuple[Path, ...], led: Problem | None = None) -> Document:
+        """`file` on top of its bases. `chain` holds the files that led here, `led` says where in the last."""
+        own = self.alone(file, led)
         chain = (*chain, file)
         below = Document(data={}, origins={(): own.origin(())})
         for path, name in self.names(own, "extends"):
-            base = file.parent / Path(name).expanduser()
+            try:
+                base = _path(file.parent, name)
+            except ValueError as error:
+                self.problems.append(own.problem(path, str(error)))
+                continue
             if len(chain) >= _CHAIN:
                 self.problems.append(
                     own.problem(path, f"more than {_CHAIN} files extend each other; put some into one")
                 )
+            elif not base.exists():
+                self.problems.append(own.problem(path, f"no such file: {_shown(base)}"))
             elif base.resolve() in [earlier.resolve() for earlier in chain]:
                 circle = " -> ".join(_shown(file) for file in (*chain, base))
                 self.problems.append(own.problem(path, f"the files extend each other in a circle: {circle}"))
-            elif not base.exists():
-                self.problems.append(own.problem(path, f"no such file: {_shown(base)}"))
             else:
-                below = self.merge(below, self.with_bases(base, chain))
+                below = self.merge(below, self.with_bases(base, chain, own.problem(path, "")))
         own.data.pop("extends", None)
         for of_that_file_alone in ("name", "resolved"):
             below.data.pop(of_that_file_alone, None)
         return self.merge(below, own)
 
-    def alone(self, file: Path) -> Document:
+    def alone(self, file: Path, led: Problem | None = None) -> Document:
         """The document in `file` by itself; an empty one when it cannot be read."""
         whole = Origin(_shown(file), None, Path(os.path.abspath(file)).parent)
         empty = Document(data={}, origins={(): whole})
         line = None
         try:
+            require_regular(file, 2**24)
             raw = file.read_bytes()
             text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
             data, lines = _parsed(text)
@@ -147,7 +153,8 @@ class _Reader:
             origins = {path: Origin(whole.file, line, whole.folder) for path, line in lines.items()}
             document = Document(data=data, origins={(): whole, **origins})
             return document if self.is_our_version(document) else empty
-        self.problems.append(Problem(path="", message=message, file=whole.file, line=line))
+        told = Problem(path="", message=message, file=whole.file, line=line)
+        self.problems.append(told if led is None or line else attrs.evolve(led, message=f"{whole.file}: {message}"))
         return empty
 
     def is_our_version(self, document: Document) -> bool:
@@ -179,7 +186,7 @@ class _Reader:
         data: Table = {}
         origins: dict[KeyPath, Origin] = {}
         for override in overrides:
-            origin = Origin(f"--set {shortened(override, 200)}", None, Path.cwd())
+            origin = Origin(f"--set {shortened(override, 200)}".replace("\n", "\\n"), None, Path.cwd())
             key, equals, text = override.partition("=")
             too_deep = _is_too_deep(f"{key}={text}") or _is_too_deep(f"{key}=0")
             path = None if too_deep else key_path(key)
@@ -219,6 +226,20 @@ class _Reader:
         origins = {**below.origins, **above.origins}
         present = set(_paths(data))
         return Document(data=data, origins={path: origin for path, origin in origins.items() if path in present})
+
+
+def _path(folder: Path, text: str) -> Path:
+    """The file that `text` names, from `folder`. Raises ValueError where no file can have that path."""
+    try:
+        path = folder / Path(text).expanduser()
+        os.lstat(path)
+    except RuntimeError as error:
+        raise ValueError(f"{text.partition('/')[0]}: there is no such home folder; write the path out") from error
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ValueError(f"{shortened(text, 80)}: {(error.strerror or str(error)).lower()}") from error
+    return path
 
 
 def _shown(file: Path) -> str:

@@ -170,7 +170,18 @@ class Structurer:
             raise _WrongValueError(f"must be finite, got {value}")
         if wanted is Path and not value:
             raise _WrongValueError("must not be empty")
-        return self.document.origin(self._path).absolute(value) if wanted is Path else wanted(value)
+        found = self.absolute((), value) if wanted is Path else wanted(value)
+        if found is None:
+            raise _WrongValueError
+        return found
+
+    def absolute(self, path: KeyPath, text: str) -> Path | None:
+        """The file that `text`, which stands at `path`, names; None, and a problem, for what no file can be."""
+        try:
+            return self.document.origin((*self._path, *path)).absolute(text)
+        except ValueError as error:
+            self.report(path, str(error))
+            return None
 
     # --- files ------------------------------------------------------------------------------------------------------
 

@@ -128,6 +128,11 @@ def test_a_whole_file_replaces_the_old_one(path: Path) -> None:
         (msgspec.json.encode(header()).decode() + '\n{"image": 7}\n', "predictions.jsonl:2: is no row"),
         (msgspec.json.encode(header()).decode() + '\n{"ima', "the last line is cut off"),
         ("\xff\n", "predictions.jsonl:1: is no header"),
+        (
+            '{"decoding": {"a": ' + "[" * 100_000 + "\n",
+            r"predictions.jsonl:1: is no header of a prediction file \(nested too deep",
+        ),
+        ('{"' + "k" * 100_000 + '": 1}\n', r"^.{0,700}$"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -133,7 +133,7 @@ def _parse(path: Path, data: bytes) -> tuple[Header, list[Row], bool]:
 def _row(line: bytes, path: Path, number: int) -> Row:
     try:
         return _ROWS.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         row = _without_scores(line)
         if row is None:
             raise _wrong(path, number, "row", error) from error
@@ -156,14 +156,13 @@ def _without_scores(line: bytes) -> Row | None:
 def _decode(decoder: Any, line: bytes, path: Path, number: int, what: str) -> Any:
     try:
         return decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _wrong(path, number, what, error) from error
 
 
 def _wrong(path: Path, number: int, what: str, error: Exception) -> InputError:
-    return InputError(
-        f"{path}:{number}: is no {what} of a prediction file ({str(error).lower()}); `coordcore predict` writes one"
-    )
+    why = "nested too deep" if isinstance(error, RecursionError) else _show(str(error).lower())
+    return InputError(f"{path}:{number}: is no {what} of a prediction file ({why}); `coordcore predict` writes one")
 
 
 def _show(value: Any) -> str:
