@@ -40,12 +40,13 @@ _START = re.compile(
 _THINKING = re.compile(r"\s*<(think|thinking|thought|reasoning)>")
 _TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _LEXEME = re.compile(
     rf"""\s*(?:
       (?P<mark>[\[\]{{}}():,])
     | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     | (?P<coord><\|coord_[^|<>]*\|>)
-    | (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)
+    | (?P<number>{_NUMBER.pattern})
     | (?P<tag>{"|".join(map(re.escape, _BOX_TAGS.values()))})
     | (?P<end>["'])
     | (?P<word><?[^\s\[\]{{}}():,"'<]+|\S)
@@ -337,7 +338,7 @@ class _Reader:
         wrong = next((token for token in tokens if not is_coord_token(token)), None)
         if wrong is None:
             bins = tuple(map(token_to_int, tokens))
-        elif not all(item.kind == "number" for item in items):
+        elif not all(map(_NUMBER.fullmatch, tokens)):
             what = "is no coord token" if wrong.startswith("<|coord_") else "where a coord token belongs"
             raise _Unreadable(at, f"{quoted(wrong)} {what}")
         elif not self.numbers:

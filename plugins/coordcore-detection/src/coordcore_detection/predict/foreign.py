@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from sys import float_info
 
 import numpy as np
 
-from coordcore.coords import int_to_token
 from coordcore.errors import InputError
-from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, QUANTISATIONS, Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.records.answers import AnswerObject, Unread, parse_answer
-from coordcore.records.geometry import bounds, misordered
+from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.joining import Join
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.answer_files import Given
@@ -22,14 +21,6 @@ from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
 
 NUMBERS = ("pixel", "norm1", *QUANTISATIONS)
 """What numbers in answers can be: pixels of the upright image, fractions of it, or by a quantisation's name."""
-
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_THOUGHT = "</think>"
-"""Before it stand drafts of the answer."""
-
-_ITEM = rf'\s*"?{_NUMBER}"?\s*'
-_LIST = re.compile(rf"(?<=[:\[])(\s*\[){_ITEM}(?:,{_ITEM}){{3,}}\]")
-"""Four numbers or more as the value of a key, or in a list that is one."""
 
 
 def header(path: Path, numbers: str | None) -> Header:
@@ -104,57 +95,29 @@ def _require_ids(placed: Sequence[tuple[Given, int | None]]) -> None:
 def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[list[Box], list[Unread]]:
     if given.text is None:
         return [], [Unread(at="", reason=given.missing)]
-    text, values = _with_tokens(given.text.rpartition(_THOUGHT)[2])
-    answer = parse_answer(text)
+    answer = parse_answer(given.text, numbers=True)
     unread = list(answer.unread)
     boxes: list[Box] = []
     for one in answer.objects:
-        plain = [values[start] for start, _ in one.coord_spans if start in values]
-        if plain and numbers is None:
+        if one.numbers and numbers is None:
             raise InputError(
-                f"{given.at}: holds plain numbers ({', '.join(f'{one:g}' for one in plain)}), and nothing says what "
-                f"they are; say it with --numbers: qwen_1000 (0..1000, as Qwen3-VL writes), pixel, norm1 (0..1), "
-                f"{', '.join(name for name in QUANTISATIONS if name != 'qwen_1000')}"
+                f"{given.at}: holds plain numbers ({', '.join(f'{value:g}' for value in one.numbers)}), and nothing "
+                "says what they are; say it with --numbers: qwen_1000 (0..1000, as Qwen3-VL writes), pixel, norm1 "
+                f"(0..1), {', '.join(name for name in QUANTISATIONS if name != 'qwen_1000')}"
             )
-        reason = _wrong(one.kind, plain, numbers) if plain else ""
+        reason = _beyond(one.numbers, numbers)
         if reason:
             unread.append(Unread(at=f"{one.at}.{one.kind}", reason=reason))
         else:
-            boxes.append(_box(one, plain or one.bins, width, height, numbers if plain else None))
+            boxes.append(_box(one, one.numbers or one.bins, width, height, numbers if one.numbers else None))
     mark_duplicates(boxes)
     return boxes, unread
 
 
-def _with_tokens(text: str) -> tuple[str, dict[int, float]]:
-    """The text with coord tokens in place of the numbers of each list, and the numbers by where their token stands.
-
-    What reads answers reads coord tokens only. Those of a list are 0, 1, 2 ..., which are corners in order.
-    """
-    parts: list[str] = []
-    values: dict[int, float] = {}
-    length = end = 0
-    for found in _LIST.finditer(text):
-        written = [float(one) for one in re.findall(_NUMBER, found[0])]
-        if len(written) > NUM_BINS or not all(map(math.isfinite, written)):
-            continue
-        parts.append(text[end : found.start()] + found[1])
-        length += len(parts[-1])
-        for index, value in enumerate(written):
-            values[length] = value
-            parts.append(int_to_token(index) + ("]" if index == len(written) - 1 else ", "))
-            length += len(parts[-1])
-        end = found.end()
-    return "".join([*parts, text[end:]]), values
-
-
-def _wrong(kind: str, values: Sequence[float], numbers: str | None) -> str:
-    """Why numbers are no box, or cannot be what they are said to be; "" where they can."""
-    if kind == "bbox_2d" and (order := misordered(values)):
-        return order
-    if numbers == "pixel":
-        return ""
-    limit = 1.0 if numbers == "norm1" else _convention(numbers).decode_scale
-    wrong = [value for value in values if not 0 <= value <= limit]
+def _beyond(values: Sequence[float], numbers: str | None) -> str:
+    """Why numbers cannot be what they are said to be; "" where they can."""
+    limit = {"pixel": float_info.max, "norm1": 1.0}.get(numbers or "", _convention(numbers).decode_scale)
+    wrong = [value for value in values if not (-limit if numbers == "pixel" else 0) <= value <= limit]
     return f"{wrong[0]:g} lies outside 0..{limit:g} of {numbers}; are these pixels (--numbers pixel)?" if wrong else ""
 
 
