@@ -25,9 +25,9 @@ class MissingCoordTokensError(InputError):
     """The tokenizer has none of the coord tokens: the checkpoint was never expanded."""
 
 
-def is_coord_token(text: str) -> bool:
+def is_coord_token(text: object) -> bool:
     """Whether `text` is exactly one of `<|coord_0|>` .. `<|coord_999|>`; the wildcard `<|coord_*|>` is not."""
-    return _TOKEN.fullmatch(text) is not None
+    return isinstance(text, str) and _TOKEN.fullmatch(text) is not None
 
 
 def token_to_int(token: str) -> int:
@@ -38,9 +38,11 @@ def token_to_int(token: str) -> int:
     return int(match[1])
 
 
-def int_to_token(value: SupportsIndex) -> str:
-    """The coord token of a bin. Raises InputError for what is no integer in 0..999."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+def int_to_token(value: SupportsIndex | float) -> str:
+    """The coord token of a bin; 10.0 is 10. Raises InputError for what is no whole number in 0..999."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (bool, float)) or not hasattr(value, "__index__"):
         raise InputError(f"{value!r} is not a bin; expected an integer from 0 to 999")
     number = operator.index(value)
     if number >= NUM_BINS:
@@ -50,7 +52,7 @@ def int_to_token(value: SupportsIndex) -> str:
     return f"<|coord_{number}|>"
 
 
-def ints_to_tokens(values: Iterable[SupportsIndex]) -> list[str]:
+def ints_to_tokens(values: Iterable[SupportsIndex | float]) -> list[str]:
     """`int_to_token` for each."""
     return [int_to_token(value) for value in values]
 

@@ -40,6 +40,8 @@ class Quantisation:
     read as `(bin + decode_shift) * size / decode_scale`. r is "nearest" (`floor(v + 0.5)`: halves go up, where Python
     and NumPy would round them to even), "floor", or "outward" (floor for x1 and y1, ceil for x2 and y2).
 
+    inset: pixels that `size` is taken to be smaller by, 1 where positions are the indices 0 .. size - 1 of pixels.
+
     The last bin takes what would fall behind it: with `encode_scale` = `bins` that is the image's right and lower
     edge. `version` changes when a convention of the same name changes its meaning.
     """
@@ -51,6 +53,7 @@ class Quantisation:
     rounding: Rounding = attrs.field(validator=in_(get_args(Rounding)))
     decode_scale: float = _number(gt(0))
     decode_shift: float = _number()
+    inset: float = attrs.field(default=0.0, validator=[instance_of((int, float)), _finite, ge(0)])
 
     def encode(
         self, values: ArrayLike, size: ArrayLike, *, outside: Outside = "error", upper: ArrayLike | None = None
@@ -67,7 +70,7 @@ class Quantisation:
         if self.rounding == "outward" and upper is None:
             why = f"quantisation {self.name} rounds boxes outward and cannot encode single points"
             raise InputError(f"{why}; encode boxes, or choose a quantisation that rounds to nearest")
-        scaled = pixels * self.encode_scale / sizes
+        scaled = pixels * self.encode_scale / self._spans(sizes)
         rounded = np.floor(scaled)
         if self.rounding == "nearest":
             # Not floor(scaled + 0.5): that addition itself rounds 0.49999999999999994 up to 1.
@@ -88,7 +91,7 @@ class Quantisation:
             value = array[bad].flat[0]
             hint = f"{value:g} > {last}: this looks like absolute pixels" if value > last else f"got {value:g}"
             raise InputError(f"bins must lie in 0..{last}; {hint}")
-        return (array + self.decode_shift) * _sizes(size) / self.decode_scale
+        return (array + self.decode_shift) * self._spans(_sizes(size)) / self.decode_scale
 
     def to_bin_units(self, values: ArrayLike, size: ArrayLike, *, outside: Outside = "error") -> NDArray[Any]:
         """The real-valued bin that decodes to each value, unrounded: float64 in 0 .. bins-1.
@@ -97,11 +100,18 @@ class Quantisation:
         qwen_1000, the outer half bins of florence_1000) it is the nearest one there is. Errors as in `encode`.
         """
         pixels, sizes = _inside(values, size, outside)
-        return (pixels * self.decode_scale / sizes - self.decode_shift).clip(0.0, self.bins - 1.0)
+        return (pixels * self.decode_scale / self._spans(sizes) - self.decode_shift).clip(0.0, self.bins - 1.0)
+
+    def _spans(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How many pixels the bins span on each axis."""
+        import numpy as np
+
+        return np.maximum(sizes - self.inset, 1.0) if self.inset else sizes
 
     def as_dict(self) -> dict[str, Any]:
         """The whole spec as plain values, for record files, checkpoints and predictions."""
-        return attrs.asdict(self)
+        # An inset of 0 is not written: so it was before there was one.
+        return attrs.asdict(self, filter=lambda field, value: field.name != "inset" or value != 0)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "quantisation") -> Quantisation:
@@ -109,8 +119,8 @@ class Quantisation:
 
         Raises InputError for missing, unknown or wrong entries, and for a known name with another meaning.
         """
-        names = [field.name for field in attrs.fields(cls)]
-        if not isinstance(data, Mapping) or set(data) != set(names):
+        names = [field.name for field in attrs.fields(cls) if field.name != "inset"]
+        if not isinstance(data, Mapping) or set(data) - {"inset"} != set(names):
             raise InputError(f"{source}: must hold exactly {', '.join(names)}, got {data!r}; write it with as_dict()")
         try:
             spec = cls(**data)
@@ -123,20 +133,21 @@ class Quantisation:
         return f"{self.name} (version {self.version})"
 
 
-_ROWS: tuple[tuple[str, float, Rounding, float, float], ...] = (
-    # name, encode_scale, rounding, decode_scale, decode_shift
-    ("nearest_999", 999.0, "nearest", 999.0, 0.0),  # the default: exact at both edges, half a bin at most
-    ("qwen_1000", 1000.0, "nearest", 1000.0, 0.0),  # Qwen's text coordinates
-    ("florence_1000", 1000.0, "floor", 1000.0, 0.5),  # Florence-2: bin centres
-    ("outward_999", 999.0, "outward", 999.0, 0.0),
-    ("floor_999", 999.0, "floor", 999.0, 0.0),  # Rex-Omni, supervised stage
-    ("rex_reward", 999.0, "floor", 1000.0, 0.0),  # Rex-Omni, reward stage: not an inverse pair
-    ("mixed_999_1000", 999.0, "nearest", 1000.0, 0.0),  # encode one way, decode another: kept to measure the mistake
+_ROWS: tuple[tuple[str, float, Rounding, float, float, float], ...] = (
+    # name, encode_scale, rounding, decode_scale, decode_shift, inset
+    ("nearest_999", 999.0, "nearest", 999.0, 0.0, 0.0),  # the default: exact at both edges, half a bin at most
+    ("qwen_1000", 1000.0, "nearest", 1000.0, 0.0, 0.0),  # Qwen's text coordinates
+    ("florence_1000", 1000.0, "floor", 1000.0, 0.5, 0.0),  # Florence-2: bin centres
+    ("outward_999", 999.0, "outward", 999.0, 0.0, 0.0),
+    ("floor_999", 999.0, "floor", 999.0, 0.0, 0.0),  # Rex-Omni, supervised stage
+    ("rex_reward", 999.0, "floor", 1000.0, 0.0, 0.0),  # Rex-Omni, reward stage: not an inverse pair
+    ("mixed_999_1000", 999.0, "nearest", 1000.0, 0.0, 0.0),  # encode one way, decode another: to measure the mistake
+    ("coordexp_999", 999.0, "outward", 999.0, 0.0, 1.0),  # CoordExp's published files: from pixel 0 to the last one
 )
 
 QUANTISATIONS: Mapping[str, Quantisation] = {
-    name: Quantisation(name=name, encode_scale=encode, rounding=rounding, decode_scale=decode, decode_shift=shift)
-    for name, encode, rounding, decode, shift in _ROWS
+    name: Quantisation(name=name, encode_scale=up, rounding=to, decode_scale=down, decode_shift=shift, inset=inset)
+    for name, up, to, down, shift, inset in _ROWS
 }
 """Name -> convention."""
 
@@ -152,7 +163,7 @@ def quantisation(name: str) -> Quantisation:
 
 def require_same(a: Quantisation, b: Quantisation, what_a: str, what_b: str) -> None:
     """Raise InputError unless `a` and `b` are the same convention; the message names both owners and what differs."""
-    ours, theirs = a.as_dict(), b.as_dict()
+    ours, theirs = attrs.asdict(a), attrs.asdict(b)
     differ = [f"{key} {ours[key]} against {theirs[key]}" for key in ours if ours[key] != theirs[key]]
     if differ:
         cure = "use one convention throughout ([coords] quantisation), or write the data again from pixels"

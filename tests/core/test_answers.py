@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import time
 
 import pytest
@@ -16,6 +17,8 @@ def coords(*bins: int) -> str:
 
 BOX = coords(1, 2, 3, 4)
 A = f'{{"desc": "a", "bbox_2d": {BOX}}}'
+B = f'{{"desc": "b", "bbox_2d": {BOX}}}'
+CORNERS = "<|coord_1|>,<|coord_2|>),(<|coord_3|>,<|coord_4|>"
 
 
 def read(text: str) -> tuple[list[str], list[tuple[str, str]]]:
@@ -60,10 +63,105 @@ def test_spans_are_places_in_the_text() -> None:
         f'{{"objects": [{{"desc": "a", "score": 0.5, "bbox_2d": {BOX}}}]}}',
         '{"objects": [{"desc": "a", "bbox_2d": ["<|coord_1|>", "<|coord_2|>", "<|coord_3|>", "<|coord_4|>"]}]}',
         f'{{"objects": [{{"desc": "a" "bbox_2d": {BOX.replace(",", "")}}}]}}',
+        f'[{{"bbox": {BOX}, "name": "a"}}]',
+        f'[{{"category": "a", "box_2d": {BOX}}}]',
+        f"[{{'bbox_2d': {BOX}, 'label': 'a'}}]",
+        f'[{{"bbox_2d": {BOX[:-1]},], "label": "a",}},],',
+        f'[{{"label": "a", "attributes": {{"colour": ["red", {{"x": 1}}]}}, "id": null, "bbox_2d": {BOX}}}]',
+        f'[{{"label": "a", "name": "b", "category": 3, "bbox_2d": {BOX}}}]',
+        f'[{{"label": "a", "bbox_2d": [{BOX}]}}]',
+        f'[{{"label": "a", "bbox_2d": [({CORNERS})]}}]',
+        f"<|object_ref_start|>a<|object_ref_end|><|box_start|>({CORNERS})<|box_end|>",
+        f"<ref>a</ref><box>[{BOX}]</box>",
+        f"<|ref|>a<|/ref|><|det|>[{BOX}]<|/det|>",
     ],
 )
 def test_other_ways_to_write_it(text: str) -> None:
     assert read(text) == (["a"], [])
+
+
+@pytest.mark.parametrize(
+    "boxes", [f"[{BOX}, {BOX}]", f"[[{BOX}], [{BOX}]]"], ids=["lists in a list", "lists in lists in a list"]
+)
+def test_several_boxes_of_a_label(boxes: str) -> None:
+    found = parse_answer(f'[{{"label": "a", "bbox_2d": {boxes}}}]')
+    assert ([one.bins for one in found.objects], found.unread) == ([(1, 2, 3, 4)] * 2, ())
+
+
+def test_the_points_of_a_poly_may_be_lists() -> None:
+    points = ", ".join(coords(*pair) for pair in ((5, 1), (9, 1), (7, 0)))
+    (one,) = parse_answer(f'[{{"label": "roof", "poly": [{points}]}}]').objects
+    assert one.bins == (5, 1, 9, 1, 7, 0)
+
+
+def test_boxes_in_tags_belong_to_the_label_before_them() -> None:
+    box = f"<|box_start|>({CORNERS})<|box_end|>"
+    text = f"<|object_ref_start|>a<|object_ref_end|>{box}{box}, <|object_ref_start|>b<|object_ref_end|>{box}"
+    found = parse_answer(text)
+    assert ([one.desc for one in found.objects], found.unread) == (["a", "a", "b"], ())
+    assert text[slice(*found.objects[2].desc_span)] == "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "reason"),
+    [
+        (f"<box>({CORNERS})</box>", "objects[0].desc", "no description"),
+        (
+            f"<ref>a</ref><ref>b</ref><box>({CORNERS})</box>",
+            "objects[0]",
+            "2 labels before one box, which may be of any",
+        ),
+        ("<ref>a</ref>", "objects[0]", "a label without a box"),
+        ("<ref>a</ref><box>(<|coord_1|>,", "objects[0].bbox_2d", "cut off behind 1 coordinate"),
+        (f"<ref>a</ref><box>({CORNERS})</ref>", "objects[0].bbox_2d", "cut off behind 4 coordinates"),
+    ],
+)
+def test_boxes_in_tags_that_are_not_read(text: str, at: str, reason: str) -> None:
+    labels, unread = read(text)
+    assert (labels, unread[0]) == ([], (at, reason))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>perhaps [{B}]</think>[{A}]",
+        f"perhaps [{B}]</think>\n[{A}]",  # the template had opened it
+        f"<thinking>[{B}]</thinking>[{A}]",
+        f"<think>[{B}]</think><think>[{B}]</think>[{A}]",
+        f"[{A}]<think>or rather [{B}]",
+    ],
+)
+def test_thoughts_are_no_answer(text: str) -> None:
+    assert read(text)[0] == ["a"]
+
+
+@pytest.mark.parametrize("text", [f"<think>[{B}]", f"<think>[{B}]</think> ", f"<reasoning>[{B}]</think>"])
+def test_thoughts_alone(text: str) -> None:
+    assert read(text) == ([], [("", "thoughts, and no answer behind them")])
+
+
+@pytest.mark.parametrize("written", ["'it\\'s'", '"it\'s"', "'a \"b\"'", "'\\u732b'"])
+def test_labels_in_single_quotes_are_pythons(written: str) -> None:
+    (one,) = parse_answer(f"[{{'bbox_2d': {BOX}, 'label': {written}}}]").objects
+    assert one.desc == ast.literal_eval(written)
+
+
+def test_numbers_are_read_when_they_are_asked_for() -> None:
+    text = '[{"bbox_2d": [10, 20.5, 1000, 4e2], "label": "a"}]'
+    (one,) = parse_answer(text, numbers=True).objects
+    assert (one.numbers, one.bins) == ((10.0, 20.5, 1000.0, 400.0), ())
+    assert not parse_answer(text).objects
+
+
+def test_numbers_under_a_name_of_two_meanings_are_not() -> None:
+    (unread,) = parse_answer('[{"box_2d": [10, 20, 30, 40], "label": "a"}]', numbers=True).unread
+    assert unread.reason == "plain numbers, which begin with y where Gemini writes them and with x elsewhere"
+
+
+def test_what_stands_behind_a_wrong_object_is_read_whatever_its_first_key() -> None:
+    wrong = f'{{"id": 1, "label": "b", "bbox_2d": {coords(1, 2, 3)}}}'
+    labels, unread = read(f'[{wrong}, {{"id": 2, "label": "a", "bbox_2d": {BOX}}}]')
+    assert (labels, [at for at, _ in unread]) == (["a"], ["objects[0].bbox_2d"])
 
 
 @pytest.mark.parametrize("text", ['{"objects": []}', "[]", "```json\n[]\n```"])
@@ -103,7 +201,10 @@ def test_what_is_right_survives_what_is_wrong() -> None:
         ("[<|coord_1|>, 7, <|coord_2|>, <|coord_2|>]", ".bbox_2d", '"7" where a coord token belongs'),
         ("[<|coord_1000|>]", ".bbox_2d", '"<|coord_1000|>" is no coord token'),
         ("[<|coord_*|>]", ".bbox_2d", '"<|coord_*|>" is no coord token'),
-        (f"[{BOX}]", ".bbox_2d", 'nested wrongly: "[" within the coordinates'),
+        (f"[{BOX[1:-1]}, [7]]", ".bbox_2d", "nested wrongly: 2 lists that are no bbox_2d"),
+        (f"[{coords(1, 2, 3, 4)}, {coords(5, 6, 7)}]", ".bbox_2d", "nested wrongly: 2 lists that are no bbox_2d"),
+        (f"[{', '.join([coords(1, 2)] * 4)}]", ".bbox_2d", "nested wrongly: 4 lists that are no bbox_2d"),
+        (f'[{BOX}, {{"a": 1}}]', ".bbox_2d", 'nested wrongly: "{" in the list'),
         ("null", ".bbox_2d", 'a list belongs there, not "null"'),
         (f'{BOX}, "poly": {BOX}', ".poly", "a second geometry; an object has one"),
     ],
@@ -124,7 +225,11 @@ def test_wrong_geometry(geometry: str, at: str, reason: str) -> None:
             ".poly",
             "5 coordinates; a poly has an even number, at least 6",
         ),
-        ('{"desc": "a", "parts": [1]}', ".parts", 'nested wrongly: "[" where a value belongs'),
+        ('{"desc": "a", "parts": [1]}', "", "no geometry: neither bbox_2d nor poly"),
+        (f'{{"desc": "a", "parts": [1}}, "bbox_2d": {BOX}}}', ".parts", 'nested wrongly: "}" in the list'),
+        (f'{{"desc": "a", "desc": "b", "bbox_2d": {BOX}}}', ".desc", "a second description; an object has one"),
+        (f'{{"name": "a", "category": "b", "bbox_2d": {BOX}}}', "", "several descriptions: name, category"),
+        (f'{{"label": ["a", "b"], "bbox_2d": {BOX}}}', ".label", 'no text in quotes, but "["'),
         (f'{{desc: "a", "bbox_2d": {BOX}}}', "", 'a key in quotes belongs there, not "desc"'),
         (f'{{"desc" "a", "bbox_2d": {BOX}}}', ".desc", 'a colon belongs there, not "\\"a\\""'),
         (f'{{"desc": "\\q", "bbox_2d": {BOX}}}', "", 'a wrong escape in "\\"\\\\q\\""'),
@@ -138,7 +243,14 @@ def test_wrong_objects(one: str, at: str, reason: str) -> None:
 def test_an_object_within_an_object_is_read() -> None:
     assert read(f'{{"objects": [{{"desc": "b", "parts": [{A}]}}]}}') == (
         ["a"],
-        [("objects[0].parts", 'nested wrongly: "[" where a value belongs')],
+        [("objects[0]", "no geometry: neither bbox_2d nor poly")],
+    )
+
+
+def test_coordinates_within_a_further_value_are_passed_over_and_told() -> None:
+    assert read(f'{{"objects": [{{"desc": "b", "bbox_2d": {BOX}, "parts": [{A}]}}]}}') == (
+        ["b"],
+        [("objects[0].parts", "passed over, with its coordinates")],
     )
 
 
@@ -187,9 +299,17 @@ def test_text_around_the_list_is_passed_over_and_told() -> None:
     )
 
 
-def test_a_second_answer_is_passed_over_and_told() -> None:
-    labels, unread = read(f'{{"objects": [{A}]}} {{"objects": [{A}]}}')
-    assert (labels, [at for at, _ in unread]) == (["a"], ["after"])
+def test_further_lists_are_read_and_told() -> None:
+    text = f"```json\n[{A}]\n```\nand\n```json\n[{B}]\n```"
+    assert read(text) == (
+        ["a", "b"],
+        [("after", 'passed over "and"'), ("after", f"a further list, at character {text.rindex('[{')}: read as well")],
+    )
+
+
+def test_what_a_further_list_repeats_counts_once() -> None:
+    labels, unread = read(f'{{"objects": [{A}, {A}]}} {{"objects": [{A}, {B}]}}')
+    assert (labels, [at for at, _ in unread]) == (["a", "a", "b"], ["after"])
 
 
 @pytest.mark.parametrize(
@@ -202,6 +322,13 @@ def test_a_second_answer_is_passed_over_and_told() -> None:
         "\\" * 100_000,
         '"' * 100_001,
         '{"objects": [' + " " * 100_000,
+        "[{}]," * 20_000,
+        "<ref>" * 20_000,
+        "<ref>a</ref><box>" * 10_000,
+        '[{"a": ' + '[{"desc": "a", "parts": ' * 5_000 + "[<|coord_1|>]" + "}]" * 5_000 + "}]",
+        '[{"bbox_2d": [' + "[" * 100_000,
+        '[{"bbox_2d": [' + "[<|coord_1|>]," * 20_000 + "]}]",
+        "[{'" + "\\'" * 50_000,
     ],
 )
 def test_long_nonsense_takes_no_time(text: str) -> None:

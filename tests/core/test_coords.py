@@ -55,6 +55,15 @@ def test_anything_else_is_none_and_the_error_names_it(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("value", [5, None, 5.0, b"<|coord_5|>", ["<|coord_5|>"]])
+def test_what_is_no_text_is_no_coord_token(value: object) -> None:
+    assert is_coord_token(value) is False
+
+
+def test_whole_numbers_are_bins_whatever_their_type() -> None:
+    assert int_to_token(10.0) == int_to_token(np.float64(10)) == "<|coord_10|>"
+
+
 def test_tokens_and_ints_are_inverse() -> None:
     assert tokens_to_ints(ints_to_tokens(range(1000))) == list(range(1000))
 
@@ -68,7 +77,8 @@ def test_numpy_integers_are_bins() -> None:
     [
         (1016, "1016 > 999: this looks like absolute pixels; encode pixels with a quantisation first"),
         (-1, "-1 < 0 is not a bin; expected an integer from 0 to 999"),
-        (12.0, "12.0 is not a bin; expected an integer from 0 to 999"),
+        (12.5, "12.5 is not a bin; expected an integer from 0 to 999"),
+        (float("inf"), "inf is not a bin; expected an integer from 0 to 999"),
         (True, "True is not a bin; expected an integer from 0 to 999"),
         ("12", "'12' is not a bin; expected an integer from 0 to 999"),
     ],

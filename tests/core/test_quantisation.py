@@ -29,6 +29,7 @@ LARGEST_ERROR = {  # in bins; the oracle table of the documentation
     "floor_999": 1.00,
     "rex_reward": 2.00,
     "mixed_999_1000": 1.50,
+    "coordexp_999": 1.56,  # the edge of the image is read a pixel before it; 1 up to there
 }
 
 
@@ -270,3 +271,35 @@ def test_bad_boxes_are_named(boxes: object, message: str) -> None:
 
 def test_no_boxes_are_fine() -> None:
     assert encode_boxes([], 640, 480).bins.shape == (0, 4)
+
+
+# --- positions that are indices of pixels ---------------------------------------------------------------------------
+
+
+def test_coordexp_counts_from_the_first_pixel_to_the_last() -> None:
+    spec = quantisation("coordexp_999")
+    assert spec.decode([0, 333, 999], 1000).tolist() == [0, 333, 999]  # k / 999 * (W - 1)
+    assert spec.encode([10.2, 10.2, 1000], 1000, upper=[False, True, True]).tolist() == [10, 11, 999]
+    assert spec.to_bin_units([10.25], 1000).tolist() == [10.25]
+
+
+def test_an_image_of_one_pixel_has_a_position() -> None:
+    assert quantisation("coordexp_999").decode([0], 1).tolist() == [0]
+
+
+def test_an_inset_of_none_is_not_written_and_need_not_be() -> None:
+    old = DEFAULT_QUANTISATION.as_dict()
+    assert "inset" not in old
+    assert Quantisation.from_dict(old) == Quantisation.from_dict(old | {"inset": 0.0}) == DEFAULT_QUANTISATION
+
+
+def test_an_inset_travels() -> None:
+    spec = quantisation("coordexp_999")
+    assert spec.as_dict()["inset"] == 1.0
+    assert Quantisation.from_dict(spec.as_dict()) == spec
+
+
+def test_the_same_convention_without_its_inset_is_another() -> None:
+    without = {key: value for key, value in quantisation("coordexp_999").as_dict().items() if key != "inset"}
+    with pytest.raises(InputError, match=r"inset 0\.0 against 1\.0"):
+        Quantisation.from_dict(without)

@@ -24,7 +24,8 @@ from coordcore_train.checkpoint.merge.rows import Rows, write_rows
 from coordcore_train.checkpoint.merge.run import MergeReport, merge_run
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import load_run
-from coordcore_train.run.session import prepare
+from coordcore_train.run.session import prepared
+from coordcore_train.surgery.saving import as_it_is
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
@@ -56,7 +57,8 @@ def run_of(folder: Path, base: Path, *, lora: dict[str, Any] | None, dtype: str 
     }
     loaded = support.loaded(folder, base, **sections)
     run = RunDir(folder / "run")
-    prepare(loaded, run, overwrite=False)
+    with prepared(loaded, run, overwrite=False):
+        pass
     plan = load_run(run.path)
     model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=getattr(torch, dtype))
     for surgery in plan.surgeries:
@@ -69,7 +71,8 @@ def run_of(folder: Path, base: Path, *, lora: dict[str, Any] | None, dtype: str 
         model = get_peft_model(model, LoraConfig(**settings))
         learned(parameter for parameter in model.parameters() if parameter.requires_grad)
     checkpoint = run.checkpoints / "checkpoint-1"
-    model.save_pretrained(checkpoint)
+    with as_it_is(model):  # as the trainer saves
+        model.save_pretrained(checkpoint)
     (checkpoint / "trainer_state.json").write_text("{}")
     return run
 
@@ -180,7 +183,8 @@ def test_what_did_not_change_is_a_copy(tmp_path: Path) -> None:
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed == ["model.language_model.layers.0.self_attn.q_proj.weight"]
     copied = {str(file.relative_to(base)) for file in base.rglob("*")} - {"config.json", "pytorch_model.bin"}
-    for file in copied - {one.name for one in base.glob("*.safetensors*")} - {"additional_chat_templates"}:
+    adopted = {"processor_config.json"}  # has the image sizes of training: test_image_size.py
+    for file in copied - {one.name for one in base.glob("*.safetensors*")} - {"additional_chat_templates"} - adopted:
         assert (merged / file).read_bytes() == (base / file).read_bytes()
     assert {str(file.relative_to(merged)) for file in merged.rglob("*")} == copied | {"config.json", "coordcore.json"}
 
@@ -327,7 +331,7 @@ def test_rows_that_are_written_wrongly(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_weight_that_is_not_finite(tmp_path: Path) -> None:
     run = run_of(tmp_path, base_of(tmp_path), lora={})
     file = checkpoint_of(run) / "adapter_model.safetensors"
-    save_file({name: one / (0 if "up_proj.lora_B" in name else 1) for name, one in load_file(file).items()}, file)
+    save_file({name: one / 0 if "up_proj.lora_B" in name else one for name, one in load_file(file).items()}, file)
     with pytest.raises(RunError, match=r"up_proj merged gives outputs that differ from the live model's by nan"):
         merge_run(run.path, tmp_path / "merged")
 

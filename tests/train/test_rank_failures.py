@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,56 @@ def test_an_interrupt_from_the_terminal_leaves_no_traceback(tmp_path: Path, mome
         _, said = process.communicate()
 
     assert (process.returncode, "Traceback" in said) == (130, False), said
+
+
+def _launched(ranks: Path) -> subprocess.Popen[str]:
+    """A launched run of two fake ranks, which have written their process ids beside the script."""
+    ranks.write_text(RANKS)
+    command = [sys.executable, "-c", INTERRUPTED, str(ranks)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    seen = [process.stdout.readline() for _ in range(3)]
+    assert sorted(seen) == ["started\n", "up\n", "up\n"]
+    return process
+
+
+RANKS = """
+import os, time
+from pathlib import Path
+from coordcore_train.run.launch import die_with_parent
+die_with_parent()
+Path(__file__).with_name(f"{os.getpid()}.pid").touch()
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def _alive(folder: Path) -> list[str]:
+    states = {path.stem: Path(f"/proc/{path.stem}/stat") for path in folder.glob("*.pid")}
+    # One that ended, and that nobody waited for, is a zombie.
+    return [
+        pid for pid, stat in states.items() if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ranks die with their parent under Linux")
+def test_ranks_do_not_live_on_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    """They would train on beside those that the same command starts again."""
+    process = _launched(tmp_path / "ranks.py")
+    assert len(_alive(tmp_path)) == 2
+    process.kill()
+    process.communicate()
+
+    give_up = time.monotonic() + 60
+    while _alive(tmp_path) and time.monotonic() < give_up:
+        os.sched_yield()
+    assert _alive(tmp_path) == []
+
+
+def test_a_run_that_is_told_to_end_ends_its_ranks(tmp_path: Path) -> None:
+    process = _launched(tmp_path / "ranks.py")
+    process.terminate()
+    _, messages = process.communicate(timeout=60)
+
+    assert (process.returncode, _alive(tmp_path)) == (143, [])
+    assert "Traceback" not in messages

@@ -310,20 +310,27 @@ def test_overwrite_does_not_delete_the_base_it_starts_from(coord_base: Path, tmp
 def test_two_processes_do_not_work_on_one_run(coord_base: Path, tmp_path: Path) -> None:
     folder = RunDir(tmp_path / "run")
     folder.path.mkdir()
-    with folder.locked(), pytest.raises(InputError, match="another process works on the run"):
-        session.run(support.loaded(tmp_path, coord_base), output=folder.path)
+    folder.prepare("a = 1", "first", tmp_path, layout={"ranks": 1})
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    for overwrite in (False, True):
+        with folder.locked(), pytest.raises(InputError, match="another process works on the run"):
+            session.run(support.loaded(tmp_path, coord_base), output=folder.path, overwrite=overwrite)
+    # Whoever is refused has written nothing: the first would go on with another manifest.
+    assert {
+        path: path.read_bytes() for path in folder.path.rglob("*") if path.name != ".lock" and path.is_file()
+    } == before
 
 
 def test_a_run_without_a_checkpoint_gives_way_to_a_mended_manifest(tmp_path: Path) -> None:
     folder = RunDir(tmp_path / "run")
     layout = {"ranks": 1}
-    folder.prepare("a = 1", "first", tmp_path, layout=layout, overwrite=False)
-    folder.prepare("a = 2", "second", tmp_path, layout=layout, overwrite=False)
+    folder.prepare("a = 1", "first", tmp_path, layout=layout)
+    folder.prepare("a = 2", "second", tmp_path, layout=layout)
     assert (folder.state()["fingerprint"], folder.manifest.read_text()) == ("second", "a = 2")
     checkpoint = folder.checkpoints / "checkpoint-1"
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run of another manifest"):
-        folder.prepare("a = 3", "third", tmp_path, layout=layout, overwrite=False)
+        folder.prepare("a = 3", "third", tmp_path, layout=layout)
     with pytest.raises(InputError, match="was started with"):
-        folder.prepare("a = 2", "second", tmp_path, layout={"ranks": 2}, overwrite=False)
+        folder.prepare("a = 2", "second", tmp_path, layout={"ranks": 2})

@@ -36,7 +36,7 @@ def records(tmp_path: Path) -> Path:
 
 def prepared(folder: RunDir, records: Path) -> bool:
     content = content_of(manifest(train=records), folder.state().get("content") if folder.path.is_dir() else None)
-    return folder.prepare("a = 1", "same", records.parent, layout={}, overwrite=False, content=content)
+    return folder.prepare("a = 1", "same", records.parent, layout={}, content=content)
 
 
 def with_checkpoint(tmp_path: Path, records: Path) -> RunDir:

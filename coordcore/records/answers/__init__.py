@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
-def parse_answer(text: str, form: Format = COORDJSON) -> Answer:
-    """Read an answer, whatever it is. The time it takes is linear in its length."""
-    return parse_json(text) if form.json else parse_pieces(text, form)
+def parse_answer(text: str, form: Format = COORDJSON, *, numbers: bool = False) -> Answer:
+    """Read an answer, whatever it is. The time it takes is linear in its length.
+
+    numbers: read the plain numbers of lists in JSON and of tags as well, as `AnswerObject.numbers`. What they mean
+    (pixels, thousandths, bins of a convention) is for the caller to have been told.
+    """
+    return parse_json(text, numbers) if form.json else parse_pieces(text, form)

@@ -1,13 +1,18 @@
 """Reads lists of objects in JSON as boxes, and says of every box that it could not read why.
 
 The format is CoordJSON, `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}]}`. Qwen's own list,
-`[{"bbox_2d": [...], "label": "..."}]`, a single object, and a list within prose or a code fence are read as well.
+`[{"bbox_2d": [...], "label": "..."}]`, other names of these keys, single quotes, several boxes of one label, a single
+object, lists within prose or code fences, and boxes in tags (`<|box_start|>`) are read as well. What a model thinks
+before it answers is not. Whatever could be meant in two ways is left unread.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from functools import partial
+from itertools import chain, groupby
+from typing import NamedTuple
 
 import attrs
 import msgspec
@@ -19,21 +24,38 @@ from coordcore.records.geometry import misordered
 Span = tuple[int, int]
 
 _LABELS = (DESC, "label")  # CoordJSON's, and Qwen's own
-_GEOMETRIES = tuple(COORDJSON.places)
-_OBJECT = re.compile(rf'\{{\s*"(?:{"|".join(_LABELS + _GEOMETRIES)})"\s*:')
-_LIST = re.compile(r'\{\s*"objects"\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$)')
-_TAIL = re.compile(r"[\s\]}]*(?:```\s*)?")
+_ALL_LABELS = (*_LABELS, "name", "category", "category_name", "class", "class_name")  # read where none of those is
+_KINDS = {kind: kind for kind in COORDJSON.places} | dict.fromkeys(("bbox", "box_2d"), "bbox_2d")
+_OBJECT = re.compile(rf'\{{\s*["\'](?:{"|".join((*_ALL_LABELS, *_KINDS))})["\']\s*:')
+_BOX_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>"}
+_TAG = re.compile(  # Qwen2-VL, InternVL, DeepSeek-VL2
+    r"<(?:\|object_ref_start\||ref|\|ref\|)>(?P<label>[^<]*)<(?:\|object_ref_end\||/ref|\|/ref\|)>"
+    rf"|(?P<box>{'|'.join(map(re.escape, _BOX_TAGS))})"
+)
+_CLOSING = {"[": "]", "(": ")", "{": "}"} | _BOX_TAGS
+_START = re.compile(
+    r"""(?P<list>\{\s*["']objects["']\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$))"""
+    rf"|(?P<object>{_OBJECT.pattern})|(?P<tag>{_TAG.pattern})"
+)
+_THINKING = re.compile(r"\s*<(think|thinking|thought|reasoning)>")
+_TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
 _LEXEME = re.compile(
-    r"""\s*(?:
-      (?P<mark>[\[\]{}:,])
-    | (?P<string>"(?:[^"\\]|\\.)*")
+    rf"""\s*(?:
+      (?P<mark>[\[\]{{}}():,])
+    | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     | (?P<coord><\|coord_[^|<>]*\|>)
     | (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)
-    | (?P<word>[^\s\[\]{}:,"]+|\S)
+    | (?P<tag>{"|".join(map(re.escape, _BOX_TAGS.values()))})
+    | (?P<end>["'])
+    | (?P<word><?[^\s\[\]{{}}():,"'<]+|\S)
     )""",
     re.VERBOSE | re.DOTALL,
 )
+_STRINGS = json.JSONDecoder(strict=False)
+_REQUOTED = {'"': '\\"', "\\'": "'"}
+_DEEP = 32
+"""Brackets within brackets that are passed over. A limit keeps the time linear."""
 
 
 class Unread(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -48,7 +70,7 @@ class AnswerObject:
     """One object of an answer. Spans are places in the text: first character, and the one behind the last.
 
     at: where it stands, "objects[2]". kind: "bbox_2d", with x1 <= x2 and y1 <= y2, or "poly" (x1, y1, x2, y2, ...).
-    bins: as the text has them.
+    bins: as the text has them. numbers: where the text has plain numbers instead, and the caller asked for them.
     """
 
     at: str
@@ -57,6 +79,7 @@ class AnswerObject:
     bins: tuple[int, ...]
     desc_span: Span
     coord_spans: tuple[Span, ...]
+    numbers: tuple[float, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -68,170 +91,279 @@ class Answer:
 
 
 class _Unreadable(Exception):  # noqa: N818 - it never leaves this module
-    def __init__(self, at: str, reason: str, position: int) -> None:
+    """again: where to look for the next object, None right behind this one."""
+
+    def __init__(self, at: str, reason: str, again: int | None = None) -> None:
         super().__init__(reason)
-        self.at, self.reason, self.position = at, reason, position
+        self.at, self.reason, self.again = at, reason, again
 
 
-@attrs.frozen
-class _Lexeme:
+class _Lexeme(NamedTuple):
     kind: str  # a group of _LEXEME, or "end" where the text ends
     text: str
     start: int
     end: int
 
 
-def parse_json(text: str) -> Answer:
-    """Read an answer, whatever it is. The time it takes is linear in its length."""
+_Text = tuple[str, Span]
+
+
+@attrs.define
+class _Written:
+    """What an object holds, by key. others: where further values begin that have coord tokens in them."""
+
+    labels: dict[str, _Text] = attrs.Factory(dict)
+    geometry: dict[str, list[_Lexeme]] = attrs.Factory(dict)
+    others: dict[str, int] = attrs.Factory(dict)
+
+
+def parse_json(text: str, numbers: bool = False) -> Answer:
+    """Read an answer, whatever it is. The time it takes is linear in its length.
+
+    numbers: read plain numbers too. What they mean only the caller can know.
+    """
+    begin, end = _answered(text)
+    reader = _Reader(text[:end], numbers)
     if not text.strip():
-        return Answer(objects=(), unread=(Unread(at="", reason="empty answer"),))
-    unread: list[Unread] = []
-    found = _LIST.search(text)
-    alone = _OBJECT.search(text)
-    if found is None and alone is None:
-        reason = f"no list of objects; the answer begins {quoted(text.lstrip())}"
-        return Answer(objects=(), unread=(Unread(at="", reason=reason),))
-    in_list = found is not None and (alone is None or found.start() < alone.start())
-    first = found if in_list else alone
-    assert first is not None
-    _note(unread, "before", text[: first.start()])
-    objects, end = _objects(text, first.end() if in_list else first.start(), in_list, unread)
-    _note(unread, "after", _TAIL.sub("", text[end:], count=1))
-    return Answer(objects=tuple(objects), unread=tuple(unread))
+        reader.unread.append(Unread(at="", reason="empty answer"))
+    elif not text[begin:end].strip():
+        reader.unread.append(Unread(at="", reason="thoughts, and no answer behind them"))
+    elif first := _START.search(text, begin, end):
+        reader.read(first)
+        reader.note("after", text[end:])
+    else:
+        reason = f"no list of objects; the answer begins {quoted(text[begin:end].lstrip())}"
+        reader.unread.append(Unread(at="", reason=reason))
+    return Answer(objects=tuple(reader.objects), unread=tuple(reader.unread))
 
 
-def _note(unread: list[Unread], at: str, text: str) -> None:
-    text = _FENCE.sub("", text).strip()
-    if text:
-        unread.append(Unread(at=at, reason=f"passed over {quoted(text)}"))
+def _answered(text: str) -> Span:
+    """The part of a text that is its answer: behind the last thought, before one that does not end."""
+    opening = _THINKING.match(text)
+    closing = f"</{opening[1] if opening else 'think'}>"
+    begin = text.rfind(closing)
+    if begin < 0:
+        begin = len(text) if opening else -len(closing)
+    begin += len(closing)
+    end = text.find("<think>", begin)
+    return begin, len(text) if end < 0 else end
 
 
-def _objects(text: str, position: int, in_list: bool, unread: list[Unread]) -> tuple[list[AnswerObject], int]:
-    """The objects from `position` on, and where the list ends."""
-    objects: list[AnswerObject] = []
-    index = 0
-    while True:
-        lexeme = _next(text, position)
-        if lexeme.text == "," and lexeme.kind == "mark":
-            position = lexeme.end
-            continue
-        if lexeme.text == "]" and lexeme.kind == "mark":
-            return objects, lexeme.end
-        if lexeme.kind == "end" or not (in_list or lexeme.text == "{"):
-            if in_list:
-                unread.append(Unread(at="objects", reason="cut off: the list does not end"))
-            return objects, position
-        at = f"objects[{index}]"
-        index += 1
-        try:
-            if lexeme.text != "{":
-                raise _Unreadable("", f"an object belongs there, not {quoted(lexeme.text)}", lexeme.end)
-            found, position = _object(text, lexeme.end, at)
-            objects.append(found)
-        except _Unreadable as error:
-            unread.append(Unread(at=at + error.at, reason=error.reason))
-            again = _OBJECT.search(text, error.position)
-            if again is None:
-                return objects, len(text)
-            position = again.start()
+class _Reader:
+    """Reads the lists of one text. index: of the next object."""
 
+    def __init__(self, text: str, numbers: bool) -> None:
+        self.text, self.numbers = text, numbers
+        self.objects: list[AnswerObject] = []
+        self.unread: list[Unread] = []
+        self.index = 0
 
-def _object(text: str, position: int, at: str) -> tuple[AnswerObject, int]:
-    """The object whose brace ends at `position`, and the place behind it. Raises _Unreadable."""
-    label: tuple[str, Span] | None = None
-    geometry: tuple[str, list[_Lexeme]] | None = None
-    while True:
-        key = _next(text, position)
-        if key.text == "}" and key.kind == "mark":
-            break
-        if key.text == "," and key.kind == "mark":
+    def read(self, first: re.Match[str] | None) -> None:
+        """Every list from `first` on."""
+        position, place = 0, "before"
+        seen: set[tuple[str, Span | tuple[float, ...]]] = set()
+        while first is not None:
+            self.note(place, self.text[position : first.start()])
+            if place == "after":
+                reason = f"a further list, at character {first.start()}: read as well"
+                self.unread.append(Unread(at=place, reason=reason))
+            count, place = len(self.objects), "after"
+            if first.lastgroup == "tag":
+                position = self._tagged(first.start())
+            elif first.lastgroup == "list":
+                position = self._list(first.end(), True)
+            else:
+                position = self._list(first.start(), False)
+            # What a further list repeats of an earlier one is said once.
+            new = [item for item in self.objects[count:] if (item.desc, item.bins + item.numbers) not in seen]
+            self.objects[count:] = new
+            seen.update((item.desc, item.bins + item.numbers) for item in new)
+            if tail := _TAIL.match(self.text, position):
+                position = tail.end()
+            first = _START.search(self.text, position)
+        self.note(place, self.text[position:])
+
+    def note(self, at: str, text: str) -> None:
+        """Say of a text that it was passed over."""
+        text = _FENCE.sub("", text).strip()
+        if text:
+            self.unread.append(Unread(at=at, reason=f"passed over {quoted(text)}"))
+
+    def _list(self, position: int, in_list: bool) -> int:
+        """Read the objects from `position` on; gives where the list ends."""
+        while True:
+            lexeme = _next(self.text, position)
+            if lexeme.text == "," and lexeme.kind == "mark":
+                position = lexeme.end
+                continue
+            if lexeme.text == "]" and lexeme.kind == "mark":
+                return lexeme.end
+            if lexeme.kind == "end" or not (in_list or lexeme.text == "{"):
+                if in_list:
+                    self.unread.append(Unread(at="objects", reason="cut off: the list does not end"))
+                return position
+            at = f"objects[{self.index}]"
+            self.index += 1
+            try:
+                if lexeme.text != "{":
+                    raise _Unreadable("", f"an object belongs there, not {quoted(lexeme.text)}", lexeme.end)
+                written, position = self._object(lexeme.end)
+                self._describe(at, written)
+            except _Unreadable as error:
+                self.unread.append(Unread(at=at + error.at, reason=error.reason))
+                if error.again is not None:
+                    found = _OBJECT.search(self.text, error.again)
+                    if found is None:
+                        return len(self.text)
+                    position = found.start()
+
+    def _object(self, position: int) -> tuple[_Written, int]:
+        """What stands in the object whose brace ends at `position`, and the place behind it. Raises _Unreadable."""
+        written = _Written()
+        while (key := _next(self.text, position)).text != "}":
             position = key.end
-            continue
-        if key.kind == "end":
-            raise _Unreadable("", "cut off", key.end)
-        if key.kind != "string":
-            _reject_word(key, "a key in quotes belongs there")
-        name = _string(key)
-        colon = _next(text, key.end)
-        if colon.kind == "end":
-            raise _Unreadable(f".{name}", "cut off", colon.end)
-        if colon.text != ":":
-            raise _Unreadable(f".{name}", f"a colon belongs there, not {quoted(colon.text)}", colon.start)
-        value = _next(text, colon.end)
-        if value.kind == "end" or (value.kind == "word" and value.text == '"'):
-            raise _Unreadable(f".{name}", "cut off", len(text))
-        if name in _GEOMETRIES:
-            if geometry is not None:
-                raise _Unreadable(f".{name}", "a second geometry; an object has one", value.start)
-            items, position = _coordinates(text, name, value)
-            geometry = name, items
-        elif name in _LABELS and value.kind == "string":
-            label, position = (_string(value), (value.start + 1, value.end - 1)), value.end
-        elif value.kind == "mark":
-            raise _Unreadable(f".{name}", f"nested wrongly: {quoted(value.text)} where a value belongs", value.end)
-        elif name in _LABELS:
-            raise _Unreadable(f".{name}", f"no text in quotes, but {quoted(value.text)}", value.end)
-        else:
+            if key.text == ",":
+                continue
+            if key.kind != "string":
+                wrong = f"a key in quotes belongs there, not {quoted(key.text)}"
+                raise _Unreadable("", "cut off" if key.kind == "end" else wrong, key.start + 1)
+            name = _string(key)
+            colon = _next(self.text, key.end)
+            value = _next(self.text, colon.end)
+            if "end" in (colon.kind, value.kind):
+                raise _Unreadable(f".{name}", "cut off", len(self.text))
+            if colon.text != ":":
+                raise _Unreadable(f".{name}", f"a colon belongs there, not {quoted(colon.text)}", colon.start)
             position = value.end
-    if geometry is None:
-        raise _Unreadable("", f"no geometry: neither {' nor '.join(_GEOMETRIES)}", position + 1)
-    kind, items = geometry
-    bins = _bins(kind, items, position)
-    if label is None or not label[0]:
-        raise _Unreadable(f".{DESC}", "no description", position)
-    coord_spans = tuple((item.start, item.end) for item in items)
-    found = AnswerObject(at=at, desc=label[0], kind=kind, bins=bins, desc_span=label[1], coord_spans=coord_spans)
-    return found, key.end
+            if name in _KINDS:
+                if written.geometry:
+                    raise _Unreadable(f".{name}", "a second geometry; an object has one", value.start)
+                written.geometry[name], position = self._inside(f".{name}", value, "{}:")
+            elif name in _ALL_LABELS and value.kind == "string":
+                found = _string(value), (value.start + 1, value.end - 1)
+                if written.labels.setdefault(name, found)[0] != found[0]:
+                    raise _Unreadable(f".{name}", "a second description; an object has one", value.end)
+            elif name in _LABELS:
+                raise _Unreadable(f".{name}", f"no text in quotes, but {quoted(value.text)}", value.start)
+            elif value.kind == "mark":
+                items, position = self._inside(f".{name}", value)
+                if any(item.kind == "coord" for item in items):
+                    written.others[name] = value.start
+        return written, key.end
+
+    def _describe(self, at: str, written: _Written) -> None:
+        """Take what stands in an object as objects. Raises _Unreadable."""
+        labels = written.labels
+        if not written.geometry:
+            again = next(iter(written.others.values()), None)
+            raise _Unreadable("", f"no geometry: neither {' nor '.join(COORDJSON.places)}", again)
+        own = next((labels[name] for name in _LABELS if name in labels), None)
+        if own is None and len({desc for desc, _ in labels.values()}) > 1:
+            raise _Unreadable("", f"several descriptions: {', '.join(labels)}")
+        self._add(at, *written.geometry.popitem(), own or next(iter(labels.values()), None))
+        self.unread += [
+            Unread(at=f"{at}.{name}", reason="passed over, with its coordinates") for name in written.others
+        ]
+
+    def _add(self, at: str, name: str, items: list[_Lexeme], label: _Text | None) -> None:
+        """Take coordinates under one label as objects. Raises _Unreadable."""
+        shapes = _shapes(name, items)
+        values = [self._values(name, shape) for shape in shapes]
+        if label is None or not label[0]:
+            raise _Unreadable(f".{DESC}", "no description")
+        make = partial(AnswerObject, at=at, desc=label[0], kind=_KINDS[name], desc_span=label[1])
+        for shape, (bins, numbers) in zip(shapes, values, strict=True):
+            spans = tuple((item.start, item.end) for item in shape)
+            self.objects.append(make(bins=bins, numbers=numbers, coord_spans=spans))
+
+    def _tagged(self, position: int) -> int:
+        """Read labels and boxes in tags from `position` on; gives the place behind the last.
+
+        A label has the boxes that follow it, and a box only one label.
+        """
+        labels: list[_Text] = []
+        boxed = False
+        while tag := _TAG.search(self.text, position):
+            at, position = f"objects[{self.index}]", tag.end()
+            if tag["box"] is None:
+                labels = [*([] if boxed else labels), (tag["label"].strip(), tag.span("label"))]
+                boxed = False
+                continue
+            boxed, self.index = True, self.index + 1
+            try:
+                items, position = self._inside(".bbox_2d", _Lexeme("tag", tag[0], *tag.span()), "{}:")
+                if len(labels) > 1:
+                    raise _Unreadable("", f"{len(labels)} labels before one box, which may be of any")
+                self._add(at, "bbox_2d", items, labels[0] if labels else None)
+            except _Unreadable as error:
+                self.unread.append(Unread(at=at + error.at, reason=error.reason))
+                position = max(position, error.again or 0)
+        if not boxed:
+            self.unread.append(Unread(at=f"objects[{self.index}]", reason="a label without a box"))
+        return position
+
+    def _inside(self, at: str, opening: _Lexeme, wrong: str = "") -> tuple[list[_Lexeme], int]:
+        """What stands behind a bracket or tag up to what closes it, but for commas, and the place behind that.
+
+        wrong: marks that may not be in it. Raises _Unreadable.
+        """
+        if opening.text in wrong or opening.text not in _CLOSING:
+            raise _Unreadable(at, f"a list belongs there, not {quoted(opening.text)}", opening.end)
+        closings, position = [_CLOSING[opening.text]], opening.end
+        items: list[_Lexeme] = []
+        while True:
+            item = _next(self.text, position)
+            position = item.end
+            if item.kind in ("mark", "tag"):
+                if item.text == closings[-1]:
+                    closings.pop()
+                    if not closings:
+                        return items, position
+                elif item.text in _CLOSING and item.text not in wrong and len(closings) < _DEEP:
+                    closings.append(_CLOSING[item.text])
+                elif item.text in wrong or item.text not in ",:":
+                    raise _Unreadable(at, f"nested wrongly: {quoted(item.text)} in the list", item.start)
+            elif item.kind == "end":
+                raise _Unreadable(at, f"cut off behind {_count(items)}", item.end)
+            if item.text != ",":
+                items.append(item)
+
+    def _values(self, name: str, items: list[_Lexeme]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The bins, or the plain numbers. Raises _Unreadable."""
+        at, kind = f".{name}", _KINDS[name]
+        bins: tuple[int, ...] = ()
+        numbers: tuple[float, ...] = ()
+        tokens = [item.text.strip("\"'") for item in items]
+        wrong = next((token for token in tokens if not is_coord_token(token)), None)
+        if wrong is None:
+            bins = tuple(map(token_to_int, tokens))
+        elif not all(item.kind == "number" for item in items):
+            what = "is no coord token" if wrong.startswith("<|coord_") else "where a coord token belongs"
+            raise _Unreadable(at, f"{quoted(wrong)} {what}")
+        elif not self.numbers:
+            raise _Unreadable(at, f"plain numbers, beginning {wrong}, where coord tokens belong")
+        elif name == "box_2d":
+            raise _Unreadable(at, "plain numbers, which begin with y where Gemini writes them and with x elsewhere")
+        else:
+            numbers = tuple(map(float, tokens))
+        if len(items) != 4 if kind == "bbox_2d" else len(items) < 6 or len(items) % 2:
+            has = "a bbox_2d has 4" if kind == "bbox_2d" else "a poly has an even number, at least 6"
+            raise _Unreadable(at, f"{_count(items)}; {has}")
+        if kind == "bbox_2d" and (order := misordered(numbers or bins)):
+            raise _Unreadable(at, order)
+        return bins, numbers
 
 
-def _reject_word(lexeme: _Lexeme, what: str) -> None:
-    if lexeme.text == '"':
-        raise _Unreadable("", "cut off", lexeme.end)
-    raise _Unreadable("", f"{what}, not {quoted(lexeme.text)}", lexeme.start + 1)
-
-
-def _coordinates(text: str, kind: str, opening: _Lexeme) -> tuple[list[_Lexeme], int]:
-    """What stands in the brackets, and the place behind them. Raises _Unreadable."""
-    at = f".{kind}"
-    if opening.text != "[":
-        raise _Unreadable(at, f"a list belongs there, not {quoted(opening.text)}", opening.end)
-    items: list[_Lexeme] = []
-    position = opening.end
-    while True:
-        item = _next(text, position)
-        position = item.end
-        if item.kind == "end" or item.text == '"':
-            raise _Unreadable(at, f"cut off behind {_count(items)}", item.end)
-        if item.kind == "mark":
-            if item.text == "]":
-                return items, position
-            if item.text in "[{}:":
-                raise _Unreadable(at, f"nested wrongly: {quoted(item.text)} within the coordinates", item.start)
-            continue
-        items.append(item)
-
-
-def _bins(kind: str, items: list[_Lexeme], position: int) -> tuple[int, ...]:
-    at = f".{kind}"
-    tokens = [item.text.strip('"') for item in items]
-    kinds = {item.kind for item, token in zip(items, tokens, strict=True) if not is_coord_token(token)}
-    wrong = [token for token in tokens if not is_coord_token(token)]
-    if kinds == {"number"} and len(wrong) == len(tokens):
-        raise _Unreadable(at, f"plain numbers, beginning {wrong[0]}, where coord tokens belong", position)
-    if kinds == {"coord"}:
-        raise _Unreadable(at, f"{quoted(wrong[0])} is no coord token", position)
-    if wrong:
-        raise _Unreadable(at, f"{quoted(wrong[0])} where a coord token belongs", position)
-    bins = tuple(token_to_int(token) for token in tokens)
-    if kind == "poly":
-        if len(bins) < 6 or len(bins) % 2:
-            raise _Unreadable(at, f"{_count(items)}; a poly has an even number, at least 6", position)
-        return bins
-    if len(bins) != 4:
-        raise _Unreadable(at, f"{_count(items)}; a bbox_2d has 4", position)
-    if order := misordered(bins):
-        raise _Unreadable(at, order, position)
-    return bins
+def _shapes(name: str, items: list[_Lexeme]) -> list[list[_Lexeme]]:
+    """The coordinates of each shape: lists of two are the points of one, lists of four boxes. Raises _Unreadable."""
+    lists = [list(run) for bracket, run in groupby(items, lambda item: item.kind == "mark") if not bracket] or [[]]
+    sizes = {len(coordinates) for coordinates in lists}
+    is_box = _KINDS[name] == "bbox_2d"
+    if len(lists) == 1 or (is_box and sizes == {4}):
+        return lists
+    if sizes == {2} and (len(lists) == 2 or not is_box):
+        return [list(chain(*lists))]
+    raise _Unreadable(f".{name}", f"nested wrongly: {len(lists)} lists that are no {_KINDS[name]}")
 
 
 def _next(text: str, position: int) -> _Lexeme:
@@ -243,8 +375,11 @@ def _next(text: str, position: int) -> _Lexeme:
 
 
 def _string(lexeme: _Lexeme) -> str:
+    written = lexeme.text
+    if written[0] == "'":  # Python's way of quoting
+        written = '"' + re.sub(r'\\.|"', lambda part: _REQUOTED.get(part[0], part[0]), written[1:-1]) + '"'
     try:
-        value = str(json.loads(lexeme.text, strict=False))
+        value = str(_STRINGS.decode(written))
     except ValueError as error:
         raise _Unreadable("", f"a wrong escape in {quoted(lexeme.text)}", lexeme.end) from error
     # Half of a surrogate pair can be written as an escape, but is no text that a file could hold.
@@ -252,7 +387,7 @@ def _string(lexeme: _Lexeme) -> str:
 
 
 def _count(items: list[_Lexeme]) -> str:
-    number = sum(item.kind != "word" for item in items)
+    number = sum(item.kind in ("coord", "number", "string") for item in items)
     return f"{number} coordinate{'' if number == 1 else 's'}"
 
 

@@ -61,6 +61,22 @@ def test_the_record_is_not_changed_and_a_second_time_changes_nothing(boxes: list
     assert (record, annotate_coord_tokens(once)) == (before, once)
 
 
+def test_keys_of_other_names_are_kept() -> None:
+    record = with_box(1, 2, 3, 4) | {"source": "x"}
+    record["objects"][0] |= {"score": 0.5, "attributes": {"colour": "red"}}
+    annotated = annotate_coord_tokens(record)
+    assert annotated["source"] == "x"
+    assert {key: annotated["objects"][0][key] for key in ("score", "attributes")} == {
+        "score": 0.5,
+        "attributes": {"colour": "red"},
+    }
+
+
+def test_whole_numbers_may_be_floats() -> None:
+    annotated = annotate_coord_tokens(with_box(10.0, 2.0, 30.0, 4.0))
+    assert annotated["objects"][0]["_coord_token_ints"] == {"bbox_2d": [10, 2, 30, 4]}
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [

@@ -189,7 +189,7 @@ def test_a_labelme_file_that_is_cut_off_is_one_dropped_image(tmp_path: Path) -> 
     write_text(tmp_path / "set" / "labels" / "b.json", '{"shapes": [')
     write_json(tmp_path / "set" / "labels" / "c.json", {"shapes": []})
     _, account = from_labelme(tmp_path, shape("rectangle", [[40, 20], [10, 60]]))
-    assert account.images.dropped == {"not JSON": 1, "object missing required field imagePath": 1}
+    assert account.images.dropped == {"not JSON": 1, "no file name, or one that is no valid Unicode": 1}
 
 
 def test_suffixes_are_read_in_either_case(tmp_path: Path) -> None:

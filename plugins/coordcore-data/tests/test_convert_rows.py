@@ -31,6 +31,14 @@ def test_odvg_detections(tmp_path: Path) -> None:
     assert [one["objects"] for one in records] == [[{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}], []]
 
 
+@pytest.mark.parametrize(
+    "content", [{}, {"detection": {}}, {"detection": None}, {"grounding": {"caption": "a cat", "regions": []}}]
+)
+def test_an_odvg_row_without_a_list_of_instances_is_not_empty(tmp_path: Path, content: dict[str, Any]) -> None:
+    records, account = from_odvg(tmp_path, odvg(detection={"instances": [INSTANCE]}), odvg(**content))
+    assert (len(records), account.images.dropped) == (1, {"row without a list of instances": 1})
+
+
 def test_odvg_label_numbers_take_their_names_from_a_map(tmp_path: Path) -> None:
     classes = write_json(tmp_path / "map.json", {"0": "cat"})
     instance = {"bbox": [10, 20, 40, 60], "label": 0}
@@ -207,7 +215,10 @@ def test_swift_rows_of_several_images_become_several_records(tmp_path: Path) -> 
     records, _ = from_swift(tmp_path, {"images": ["a.png", {"path": "b.png"}], "objects": objects})
     assert [one["images"] for one in records] == [["a.png"], ["b.png"]]
     assert records[0]["metadata"] == {"points": [{"desc": "dog", "points": [5, 6]}]}
-    assert records[1]["objects"] == [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}]
+    assert [one["objects"] for one in records] == [
+        [{"desc": "hen", "bbox_2d": [7, 8, 9, 10]}],
+        [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}],
+    ]
 
 
 def test_one_ref_names_every_box(tmp_path: Path) -> None:
@@ -307,6 +318,12 @@ def test_bins_written_again_under_their_own_convention_do_not_move(tmp_path: Pat
     records, _ = from_records(tmp_path, given, **options)
     assert records[0]["objects"] == objects
     assert records[0]["metadata"] == {"quantisation": spec.as_dict()}
+
+
+def test_coordexps_bins_become_the_pixels_they_mean(tmp_path: Path) -> None:
+    given = record({"desc": "cat", "bbox_2d": [0, 333, 666, 999]})
+    records, _ = from_records(tmp_path, given, from_space="bin", from_quantisation="coordexp_999")
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([0, 79 / 3, 66, 79])
 
 
 @pytest.mark.parametrize("convention", ["outward_999", "floor_999"])

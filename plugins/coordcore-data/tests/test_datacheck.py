@@ -13,6 +13,7 @@ from conversion_support import REAL_COCO, read_lines, records_of, run, write_ima
 from PIL import Image
 
 from coordcore import InputError
+from coordcore.quantisation import QUANTISATIONS
 from coordcore_data.check.result import Checked, check_data
 from coordcore_data.check.sample import collect
 from coordcore_data.check.sheet import write_sheet
@@ -361,3 +362,29 @@ def test_small_pixels_are_not_called_percent(tmp_path: Path) -> None:
     checked = check_data(write_lines(tmp_path / "small.jsonl", *rows), space="norm1")
     (told,) = (one.text for one in checked.suspicions if one.kind == "space")
     assert told.endswith("these are percent (0..100) or pixels, not fractions")
+
+
+def bins_of(name: str, grain: float) -> Change:
+    """Positions rounded to `grain` pixels, as bins of a convention."""
+
+    def change(box: list[float], width: int, height: int) -> list[float]:
+        size = [width, height] * 2
+        pixels = [min(round(value / grain) * grain, edge - 1) for value, edge in zip(box, size, strict=True)]
+        upper = [False, False, True, True]
+        return [int(k) for k in QUANTISATIONS[name].encode(pixels, size, upper=upper)]
+
+    return change
+
+
+def test_bins_of_coordexp_are_recognised_by_whole_pixels(tmp_path: Path, real: list[Any]) -> None:
+    checked = check_data(rewritten(tmp_path, real, bins_of("coordexp_999", 1)), space="bin")
+    (found,) = [one for one in checked.suspicions if one.kind == "convention"]
+    assert "are none that the default nearest_999 gives to whole pixels, and all are such of coordexp_999" in found.text
+
+
+@pytest.mark.parametrize(("name", "grain"), [("nearest_999", 1), ("nearest_999", 0.01), ("coordexp_999", 0.01)])
+def test_a_convention_that_fits_or_cannot_be_told_is_left_in_peace(
+    tmp_path: Path, real: list[Any], name: str, grain: float
+) -> None:
+    checked = check_data(rewritten(tmp_path, real, bins_of(name, grain)), space="bin")
+    assert "convention" not in kinds(checked)

@@ -280,3 +280,9 @@ def test_records_have_ids_and_what_lvis_says(tmp_path: Path) -> None:
     )
     assert (first.id, first.absent, first.incomplete) == (7, ("dog",), ("cat",))
     assert [(one.id, one.absent) for one in (second, third)] == [(None, ()), (None, ())]
+
+
+def test_a_polygon_over_the_edge_is_cut_before_it_is_enclosed(tmp_path: Path) -> None:
+    slanted = wrong_object(poly=[-40, 10, 20, 30, 20, 70, -40, 90])
+    (image,) = read(tmp_path, slanted, space="pixel", outside="clip")
+    assert image.boxes[0].tolist() == pytest.approx([0, 70 / 3, 20, 230 / 3])

@@ -8,7 +8,7 @@ from typing import Any
 from coordcore.coords import int_to_token
 from coordcore.quantisation import NUM_BINS
 from coordcore.records.annotations import Rules, read_annotation
-from coordcore.records.record import parse_objects
+from coordcore.records.record import LeftOut, parse_object, parse_objects
 
 
 def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,16 +16,20 @@ def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
 
     Each object gains `_coord_tokens` (`{"bbox_2d": ["<|coord_12|>", ...]}`), `_coord_token_ints` (the bins, 0..999) and
     `_coord_token_norm` (bin / 999); the record gains `_coord_tokens_enabled = True`. The names are CoordExp's. Older
-    annotations are replaced. `record` and its objects are not changed; geometry may be integers 0..999 or coord tokens.
+    annotations are replaced, keys of other names kept. `record` and its objects are not changed; geometry may be
+    integers 0..999 or coord tokens.
     Only `objects` is read: images and sizes are the data builder's business.
 
     Raises coordcore.InputError with the path in front ("objects[2].bbox_2d: ...") for anything the record format does
     not allow; docs/reference/records.md lists the messages.
     """
-    objects = parse_objects(record)
+    objects = record.get("objects")
+    if not isinstance(objects, (list, tuple)):
+        objects = parse_objects(record)  # which says what is wrong
     annotated = []
-    for index, (given, parsed) in enumerate(zip(record["objects"], objects, strict=True)):
-        item = read_annotation(parsed, f"objects[{index}]", Rules(space="bin"))
+    for index, given in enumerate(objects):
+        path = f"objects[{index}]"
+        item = read_annotation(parse_object(given, path, LeftOut()), path, Rules(space="bin"))
         bins = [int(value) for value in item.values]
         annotated.append(
             {

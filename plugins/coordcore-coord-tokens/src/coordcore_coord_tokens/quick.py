@@ -45,7 +45,7 @@ def quick_reader(config: CoordJsonlConfig, quantisation: Quantisation) -> QuickB
     if config.space == "bin":
         return QuickBins(config, quantisation)
     rounds = quantisation.rounding in _ADDED and quantisation.encode_scale <= quantisation.bins == NUM_BINS
-    return QuickReals(config, quantisation) if rounds else None
+    return QuickReals(config, quantisation) if rounds and not quantisation.inset else None
 
 
 class _Quick:

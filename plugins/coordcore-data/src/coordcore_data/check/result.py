@@ -24,7 +24,7 @@ from coordcore_data.check.sample import (
     to_pixels,
 )
 from coordcore_data.check.suspicions import Suspicion, find, fits, guess_space, percent
-from coordcore_data.convert.core import BoxOrder
+from coordcore_data.convert.core import BoxOrder, printable
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -93,7 +93,7 @@ class Checked:
         lines += [f"! {one.text}" for one in self.suspicions] or ["nothing suspicious"]
         if self.boxes and self.space != "pixel":
             lines.append("(whether x or y comes first cannot be seen in bins and fractions: look at --sheet)")
-        return lines
+        return list(map(printable, lines))
 
     def _about_boxes(self) -> list[str]:
         lines = [

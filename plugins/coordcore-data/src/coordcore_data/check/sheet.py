@@ -13,6 +13,7 @@ from coordcore.records.annotations import Space
 from coordcore.records.sheet import CELL, Cell, save_sheet
 from coordcore_data.check.sample import Array, Sample, in_order
 from coordcore_data.convert.core import BoxOrder
+from coordcore_data.convert.text import is_file
 
 
 def write_sheet(
@@ -56,7 +57,7 @@ class _Scale:
         if self.space == "norm1":
             return np.asarray(boxes * size)
         if self.space == "bin":
-            return np.asarray((boxes + self.spec.decode_shift) * size / self.spec.decode_scale)
+            return np.asarray((boxes + self.spec.decode_shift) * (size - self.spec.inset) / self.spec.decode_scale)
         return boxes
 
 
@@ -68,6 +69,8 @@ def _cell(sample: Sample, folder: Path, index: int, scale: _Scale) -> Cell:
     boxes = scale.pixels(sample.boxes[rows], width, height)
     caption, warning = name, False
     try:
+        if not is_file(folder / name):  # opening a pipe would wait for ever
+            raise FileNotFoundError(name)
         with Image.open(folder / name) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

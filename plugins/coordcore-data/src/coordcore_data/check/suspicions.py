@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from coordcore.records.annotations import Space
+from coordcore_data.check.conventions import contradicted
 from coordcore_data.check.sample import Array, FileSizes, Sample, in_order, limits, valid
 from coordcore_data.convert.core import BoxOrder
 
@@ -87,6 +88,7 @@ def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None,
             found += [_edge(sample, space, order), _unfilled(sample, space, order)]
         found += [_whole_image(sample, space, order), _inclusive(sample, space, order)]
     found += [_flat(sample, order), _repeated(sample), _twice(sample), _conventions(sample)]
+    found += [_contradicted(sample, order)] if space == "bin" else []
     found += [*_files(files), *_broken(sample)]
     return [one for one in found if one is not None]
 
@@ -278,6 +280,19 @@ def _conventions(sample: Sample) -> Suspicion | None:
     names = ", ".join(f"{name} ({count} records)" for name, count in sorted(sample.declared.items()))
     text = f"records declare different quantisations: {names}; write them again from pixels with one"
     return Suspicion(kind="quantisation", share=1.0, text=text)
+
+
+def _contradicted(sample: Sample, order: BoxOrder) -> Suspicion | None:
+    found = contradicted(sample, order)
+    if found is None:
+        return None
+    ours, others, share = found
+    declared = "the declared" if ours.name in sample.declared else "the default"
+    text = (
+        f"{percent(share)} of the bins are none that {declared} {ours.name} gives to whole pixels, and all are such of "
+        f"{' and '.join(others)}: say so, [coords] quantisation or --quantisation"
+    )
+    return Suspicion(kind="convention", share=share, text=text)
 
 
 def _files(files: FileSizes | None) -> list[Suspicion | None]:

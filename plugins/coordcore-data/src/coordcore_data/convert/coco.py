@@ -1,7 +1,7 @@
 """COCO and LVIS instances files: boxes x, y, width, height in pixels, one JSON file.
 
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
-774, 774.0). Without a bbox its box is that around its polygons. An image is empty when the file lists it and no
+774, 774.0). Without a bbox its box is that around its polygons or mask. An image is empty when the file lists it and no
 annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
 Not carried: RLE masks (their boxes are), shapes of several polygons (their boxes are), keypoints, captions, licences,
 supercategories, areas, LVIS synsets and frequencies.
@@ -20,7 +20,8 @@ from coordcore import InputError
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
 from coordcore_data.convert.ids import Id, Ids, text_of
-from coordcore_data.convert.text import UnreadableError, clean_path, structure
+from coordcore_data.convert.masks import mask_box
+from coordcore_data.convert.text import UnreadableError, clean_path, number, structure
 
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons, or a run-length mask."""
@@ -61,6 +62,7 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
     content.annotations.clear()
     undeclared = _join(content, by_image, source, account)
     ambiguous = _repeated_images(content.images)
+    federated = not reading.partial and any(map(_is_federated, content.images))
     seen: set[Id] = set()
     for image in content.images:
         if image.id in seen and image.id not in ambiguous:
@@ -73,7 +75,6 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
             account.drop_image(reason, image.id, image.file_name, objects=len(annotations))
             continue
         shapes = [shape for one in annotations if (shape := _shape(one, names, categories, reading, account))]
-        federated = image.neg_category_ids is not None and not reading.partial
         yield SourceImage(
             file=_file(image),
             width=image.width,
@@ -112,8 +113,8 @@ def _join(content: Content, by_image: dict[Id, list[CocoAnnotation]], source: Pa
             example = key
             continue
         joined += 1
-        if type(found) is not type(key) and found != key:
-            account.note("image_id of another type than the image's id: joined as text", repr(key))
+        if found != key:
+            account.note("image_id written otherwise than the image's id: joined by what it says", repr(key))
             by_image[found] += by_image.pop(key, [])
             content.lost[found] = content.lost.get(found, 0) + content.lost.pop(key, 0)
     if not joined and (by_image or content.lost) and content.images:
@@ -159,6 +160,12 @@ def _file(image: CocoImage) -> str:
     return "/".join((image.coco_url or "").split("/")[-2:])
 
 
+def _is_federated(image: CocoImage) -> bool:
+    """Whether the image is one of LVIS, which has `coco_url` for `file_name` also where its lists are missing."""
+    listed = image.neg_category_ids is not None or image.not_exhaustive_category_ids is not None
+    return listed or (not image.file_name and image.coco_url is not None)
+
+
 def _lvis(image: CocoImage, names: Mapping[Id, str | None]) -> dict[str, Any]:
     found = {}
     for key, ids in (
@@ -181,7 +188,10 @@ def _shape(
         return None
     where = f"annotation {one.id}"
     wanted = reading.polygons or one.bbox is None
-    parts = _polygons(one, account) if wanted and getattr(one, "segmentation", None) is not None else []
+    given = _segmentation(one) if wanted else []
+    if isinstance(given, dict) and one.bbox is None and (around := mask_box(given)) is not None:
+        return Shape(label=name, box=around, crowd=bool(one.iscrowd), was="mask", name=where)
+    parts = _polygons(given, one, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
     if one.bbox is not None:
         if len(parts) > 1:
@@ -189,31 +199,51 @@ def _shape(
         box = corners(one.bbox, reading.boxes or "xywh")
         return Shape(label=name, box=box, poly=poly, crowd=bool(one.iscrowd), name=where)
     if not parts:
-        account.drop_object("neither a bbox nor a polygon", where)
+        account.drop_object("neither a bbox, nor a polygon or mask that can be read", where)
         return None
     outlines = None if poly is not None else parts
     was = "polygon" if len(parts) == 1 else "shape of several polygons"
     return Shape(label=name, poly=poly, outlines=outlines, crowd=bool(one.iscrowd), was=was, name=where)
 
 
-def _polygons(one: Any, account: Account) -> list[list[float]]:
-    """The polygons of an annotation; none of a mask, and of what cannot be read."""
-    given = one.segmentation
+def _segmentation(one: Any) -> Segmentation:
+    """The polygons or the mask of an annotation, as they are written."""
+    given = getattr(one, "segmentation", None)
     try:
-        parts: Any = _SEGMENTATIONS.decode(given) if isinstance(given, msgspec.Raw) else structure(given, Segmentation)
+        found: Segmentation
+        found = _SEGMENTATIONS.decode(given) if isinstance(given, msgspec.Raw) else structure(given, Segmentation)
     except (msgspec.DecodeError, UnicodeDecodeError, UnreadableError):
-        flat = parsed(given)  # some tools write the only polygon without a list around it
-        is_flat = isinstance(flat, list) and all(type(value) in (int, float) for value in flat)
-        parts = [flat] if is_flat else [[]]
-    if isinstance(parts, dict):
+        return _loose_polygons(parsed(given))
+    return found
+
+
+def _polygons(given: Segmentation, one: Any, account: Account) -> list[list[float]]:
+    """The polygons of a segmentation; none of a mask, and of what cannot be read."""
+    if isinstance(given, dict):
         if not one.iscrowd:
             account.note("RLE mask: not carried", "annotation", one.id)
         return []
-    found: list[list[float]] = parts or []
+    found = given or []
     if not all(found) or any(len(part) % 2 for part in found):
         account.note("segmentation that cannot be read: not carried", "annotation", one.id)
         return []
     return found
+
+
+def _loose_polygons(given: Any) -> list[list[float]]:
+    """Polygons with their numbers as text, their points as pairs, or the only one without a list around it."""
+    if isinstance(given, list) and not any(isinstance(part, list) for part in given):
+        given = [given]
+    try:
+        parts = [_flat(part) for part in given]
+        return [list(map(number, part)) for part in parts]
+    except (TypeError, ValueError):
+        return [[]]
+
+
+def _flat(part: Any) -> list[Any]:
+    pairs = all(isinstance(point, list) and len(point) == 2 for point in part)
+    return [value for point in part for value in point] if pairs else part
 
 
 def repeated_ids(items: list[Any]) -> Id | None:

@@ -10,7 +10,7 @@ import msgspec
 from coordcore import InputError
 from coordcore_data.convert.core import Account
 from coordcore_data.convert.ids import Id
-from coordcore_data.convert.text import UnreadableError, load_whole, parse_json, read_bytes, reword, structure
+from coordcore_data.convert.text import UnreadableError, load_whole, number, parse_json, read_bytes, reword, structure
 
 T = TypeVar("T")
 
@@ -189,18 +189,10 @@ def _with_numbers(given: Any, keys: tuple[str, ...], account: Account, where: st
     if not any(isinstance(value, str) for value in values):
         return given
     try:
-        changed: dict[str, Any] = {key: _number(given[key]) for key in keys if key in given}
+        changed: dict[str, Any] = {key: number(given[key]) for key in keys if key in given}
         if isinstance(box, list):
-            changed["bbox"] = [_number(value) for value in box]
+            changed["bbox"] = [number(value) for value in box]
     except ValueError:
         return given
     account.note("number written as text: read as the number", where)
     return given | changed
-
-
-def _number(value: Any) -> Any:
-    """The number that a text is, anything else as it is. Raises ValueError for a text that is none."""
-    if not isinstance(value, str):
-        return value
-    number = float(value)
-    return int(number) if number.is_integer() else number

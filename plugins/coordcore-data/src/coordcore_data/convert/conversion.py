@@ -29,7 +29,8 @@ FORMATS = {
     "cvat": "CVAT for images 1.1 (XML)",
     "odvg": "ODVG (JSONL)",
     "refcoco": "referring expressions (JSON or JSONL rows, or REFER's refs as JSON)",
-    "swift": "ms-swift rows with objects (JSONL)",
+    "swift": "chat rows of ms-swift, LLaVA or ShareGPT (JSONL or JSON)",
+    "label_studio": "Label Studio (JSON or JSON-MIN)",
     "records": "coordcore's own records (JSONL)",
 }
 """Name -> what it is. Each is a module beside this one with a function `read`."""
@@ -116,12 +117,14 @@ def _convert(conversion: Conversion, reading: Reading, rules: Rules, account: Ac
     from coordcore_data.convert.packed import unpacked
     from coordcore_data.convert.progress import shown
     from coordcore_data.convert.rules import apply_rules
+    from coordcore_data.convert.sniff import named
     from coordcore_data.convert.write import Outputs, split_of
 
     inputs = (conversion.source, conversion.categories, reading.classes, reading.instances)
     with (
         Outputs(conversion.output, conversion.overwrite, inputs) as outputs,
         unpacked(conversion.source, conversion.source_format) as source,
+        named(source, conversion.source_format),
     ):
         make = _writers(conversion, account)
         # Before the long work, not after it.
@@ -181,9 +184,9 @@ def parse_splits(text: str | None) -> tuple[tuple[str, float], ...] | Literal["s
 
 
 _TAKES = {
-    "--from-space": ("refcoco", "records"),
-    "--from-quantisation": ("records",),
-    "--boxes": ("coco", "lvis", "odvg", "refcoco", "records"),
+    "--from-space": ("refcoco", "swift", "records"),
+    "--from-quantisation": ("swift", "records"),
+    "--boxes": ("coco", "lvis", "odvg", "refcoco", "swift", "records"),
     "--classes": ("yolo", "odvg"),
     "--instances": ("refcoco",),
     "--origin": ("voc",),
@@ -225,7 +228,7 @@ def _check(conversion: Conversion) -> None:
 
 
 def _check_requantisation(given: Quantisation, wanted: Quantisation) -> None:
-    on_border = given.decode_scale == wanted.encode_scale and given.decode_shift == 0
+    on_border = given.decode_scale == wanted.encode_scale and given.decode_shift == 0 and given.inset == wanted.inset
     if on_border and wanted.rounding != "nearest":
         raise InputError(
             f"a bin of {given.name} lies just on the border of two bins of {wanted.name}, so that rounding "
@@ -261,5 +264,8 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
 
     told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
     del reading["polygons"], reading["partial"]  # `geometry` and `purpose` say so
+    for part in (told, reading):
+        if part["quantisation"] is not None:
+            part["quantisation"] = part["quantisation"].as_dict()
     content = {"conversion": told | {"reading": reading}, **account.as_dict(), "files": written}
     return msgspec.json.format(msgspec.json.encode(content, enc_hook=str), indent=2) + b"\n"

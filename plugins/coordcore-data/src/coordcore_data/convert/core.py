@@ -56,8 +56,8 @@ class SourceImage(msgspec.Struct, kw_only=True, gc=False):
 
     file: its path as the source writes it, with forward slashes. stem: another name without suffix that the file may
     have, as its annotation file has it. width, height: as the source states them, None when it does not. fractions: the
-    shapes are in fractions of the image. path: the file itself, where the reader knows it. id, split: the source's own.
-    summary, metadata: for the record.
+    shapes are in fractions of the image, of its sides less `inset` pixels. path: the file itself, where the reader
+    knows it. id, split: the source's own. summary, metadata: for the record.
 
     An image without shapes becomes a record that says "nothing is there" only where the source says so. lost: how many
     of its objects the reader has dropped (`Account.drop_object`, each under its reason), those among them that may be
@@ -71,6 +71,7 @@ class SourceImage(msgspec.Struct, kw_only=True, gc=False):
     shapes: list[Shape]
     stem: str = ""
     fractions: bool = False
+    inset: float = 0.0
     path: Path | None = None
     lost: int = 0
     undeclared: str = ""
@@ -198,7 +199,7 @@ class Account:
         for reason, count in sorted(reasons.items(), key=lambda one: (-one[1], one[0])):
             shown = self.examples.get(reason, [])
             example = f" (e.g. {_short(shown[0])})" if shown else ""
-            lines.append(f"  {count:>{width}}  {reason}{example}")
+            lines.append(f"  {count:>{width}}  {printable(reason)}{example}")
         return lines
 
 
@@ -226,7 +227,12 @@ def _add(counts: dict[str, int], key: str, count: int = 1) -> None:
     counts[key] = counts.get(key, 0) + count
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal would take for a command."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def _short(text: str, limit: int = 100) -> str:
     """One line of printable text."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    plain = printable(text)
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"

@@ -18,7 +18,7 @@ from coordcore.records.geometry import misordered
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import NEGATIVE, ellipse, rotated
 from coordcore_data.convert.packed import open_source
-from coordcore_data.convert.text import clean_path, numbers, xml_errors, xml_problem
+from coordcore_data.convert.text import clean_path, number, numbers, xml_errors, xml_problem
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -130,6 +130,6 @@ def _number(element: Element, key: str, default: float | None = None) -> float |
     if given is None:
         return default
     try:
-        return float(given)
+        return float(number(given))
     except ValueError:
         return None

@@ -25,22 +25,22 @@ from coordcore_data.convert.text import (
     clean_path,
     count_of,
     find_files,
+    loose_structure,
     parse_json,
     read_bytes,
-    structure,
 )
 
 
 class _File(msgspec.Struct):
     shapes: list[Any]
-    imagePath: str  # noqa: N815 - the format's own names
+    imagePath: str | None = None  # noqa: N815 - the format's own names
     imageWidth: int | float | None = None  # noqa: N815
     imageHeight: int | float | None = None  # noqa: N815
 
 
 class _Shape(msgspec.Struct):
     points: list[tuple[float, float]]
-    label: str | int | None = None
+    label: str | int | float | None = None
     shape_type: str | None = "polygon"
     difficult: bool | None = None
 
@@ -59,7 +59,7 @@ def _images(files: list[Path], root: Path, beside: bool, account: Account) -> It
         data = b""
         try:
             data = read_bytes(path)
-            content = structure(parse_json(data), _File)
+            content = loose_structure(parse_json(data), _File)
         except UnreadableError as error:
             count = count_of(data, "shapes")
             account.objects.read += count
@@ -71,11 +71,11 @@ def _images(files: list[Path], root: Path, beside: bool, account: Account) -> It
             for index, one in enumerate(content.shapes)
             if (shape := _shape(one, path, index, account)) is not None
         ]
-        image = path.parent / clean_path(content.imagePath)
+        image = clean_path(content.imagePath or "")
         yield SourceImage(
-            file=_image_path(path, root, content.imagePath),
+            file=_image_path(path, root, image) if image else "",
             stem=path.relative_to(root).with_suffix("").as_posix(),
-            path=image if beside else None,
+            path=path.parent / image if beside else None,
             width=content.imageWidth,
             height=content.imageHeight,
             shapes=shapes,
@@ -85,10 +85,10 @@ def _images(files: list[Path], root: Path, beside: bool, account: Account) -> It
 
 def _image_path(path: Path, root: Path, image: str) -> str:
     """The image's path from the folder that is converted; LabelMe writes it from the JSON file's own."""
-    if is_absolute(clean_path(image)):
-        return clean_path(image)
+    if is_absolute(image):
+        return image
     parts: list[str] = []
-    for part in [*path.parent.relative_to(root).parts, *clean_path(image).split("/")]:
+    for part in [*path.parent.relative_to(root).parts, *image.split("/")]:
         if part == ".." and parts and parts[-1] != "..":
             parts.pop()
         elif part != ".":
@@ -99,7 +99,7 @@ def _image_path(path: Path, root: Path, image: str) -> str:
 def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None:
     name = f"shape {index} of {path.name}"
     try:
-        one = structure(given, _Shape)
+        one = loose_structure(given, _Shape)
     except UnreadableError as error:
         account.drop_object(f"shape not readable: {error.reason}", name)
         return None

@@ -1,7 +1,7 @@
 """ODVG (Open-GroundingDINO, MM-Grounding-DINO): one JSON object per line, boxes x1, y1, x2, y2 in pixels.
 
 `detection.instances` give one object each; `grounding.regions` one for each of their boxes, with the phrase as its
-description. A caption goes under `metadata.caption`.
+description. A caption goes under `metadata.caption`. Only an empty list of instances says that nothing is there.
 Not carried: which words of the caption a phrase is (tokens_positive), scores.
 """
 
@@ -21,7 +21,7 @@ _Box = tuple[float, float, float, float]
 
 
 class _Detection(msgspec.Struct):
-    instances: list[Any] = []
+    instances: list[Any] | None = None
 
 
 class _Grounding(msgspec.Struct):
@@ -64,7 +64,8 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
             continue
         shapes: list[Shape] = []
         lost = 0
-        for index, given in enumerate(row.detection.instances if row.detection else []):
+        instances = row.detection.instances if row.detection else None
+        for index, given in enumerate(instances or []):
             account.objects.read += 1
             name = f"instance {index} on line {number}"
             try:
@@ -90,6 +91,8 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
             height=row.height,
             shapes=shapes,
             lost=lost,
+            # Regions are of the phrases of a caption, and a caption without regions is about something.
+            undeclared="row without a list of instances" if instances is None else "",
             metadata={} if caption is None else {"caption": caption},
         )
 

@@ -6,6 +6,7 @@ fifth or a fiftieth, only a file that was made to fill disk and memory shrinks t
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import shutil
@@ -63,6 +64,9 @@ class _Bounded(io.RawIOBase):
 
 def open_source(path: Path) -> BinaryIO:
     """The file for reading, or what it holds if it is a gzip file. Raises OSError; reading may raise InputError."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+        raise OSError(errno.EINVAL, "is a pipe or a device, and no file", str(path))
     file = path.open("rb")
     packed = file.read(2) == _GZIP
     if not packed:
@@ -126,7 +130,7 @@ def _unpack(source: Path, folder: Path, *, images: bool) -> None:
 
 def _is_wanted(member: zipfile.ZipInfo, images: bool) -> bool:
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    hidden = path.name.startswith("._") or "__MACOSX" in path.parts  # what macOS adds
+    hidden = path.name.startswith(".") or "__MACOSX" in path.parts  # what macOS adds, and other hidden files
     return not member.is_dir() and not hidden and (images or path.suffix.lower() not in IMAGE_SUFFIXES)
 
 

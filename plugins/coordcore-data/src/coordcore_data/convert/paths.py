@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import attrs
 
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
-from coordcore_data.convert.text import clean_path, files_below
+from coordcore_data.convert.text import clean_path, files_below, is_file
 
 NOT_FOUND = "image file not found in --image-root: the path stays as it is"
 FOUND = "image path that names no file in --image-root: taken as the one of that name"
 
 
 def is_absolute(path: str) -> bool:
-    """Of either system: "/home/me/a.jpg", "C:/a.jpg"."""
-    return re.match(r"([A-Za-z]:)?/", path) is not None
+    """Of either system, or a URL: "/home/me/a.jpg", "C:/a.jpg", "https://me.org/a.jpg"."""
+    return re.match(r"([A-Za-z][\w+.-]*:)?/", path) is not None
 
 
 def strip_prefix(path: str, prefix: str) -> str | None:
@@ -42,10 +44,7 @@ class ImageFolder:
     _by_name: dict[str, set[str]] | None = attrs.field(default=None, init=False)
 
     def has(self, file: str) -> bool:
-        try:
-            return (self.root / file).is_file()
-        except ValueError:  # a NUL
-            return False
+        return is_file(self.root / file)
 
     def find(self, file: str, stem: str) -> str | None:
         """The path below the folder of the one file that is meant by `file`, else by `stem`; None without one.
@@ -55,10 +54,11 @@ class ImageFolder:
         """
         if self._by_name is None:
             self._by_name = self._index()
-        names = [file, bare(file)]
+        plain = unquote(file)  # "a%20b.jpg"
+        names = [file, bare(file), *([plain, bare(plain)] if plain != file else [])]
         last = [PurePosixPath(name).name for name in names]
         for name in (*names, *(f"*/{one}" for one in last), stem, f"*/{PurePosixPath(stem).name}" if stem else ""):
-            found = self._by_name.get(name.lower(), set()) if name else set()
+            found = self._by_name.get(_key(name), set()) if name else set()
             if len(found) == 1:
                 return next(iter(found))
         return None
@@ -69,5 +69,10 @@ class ImageFolder:
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 file = path.relative_to(self.root).as_posix()
                 for name in (file, bare(file), f"*/{path.name}", f"*/{bare(path.name)}"):
-                    names.setdefault(name.lower(), set()).add(file)
+                    names.setdefault(_key(name), set()).add(file)
         return names
+
+
+def _key(name: str) -> str:
+    """Names that differ in case, or in how accents are written, are the same."""
+    return unicodedata.normalize("NFC", name).lower()

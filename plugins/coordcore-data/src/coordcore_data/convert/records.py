@@ -58,7 +58,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
         if reading.quantisation is None:
             raise InputError(f"{source}: bins mean something only under a convention: --from-quantisation NAME")
         bins = range(reading.quantisation.bins)
-        fractions = tuple(reading.quantisation.decode(list(bins), 1).tolist())
+        fractions = tuple(reading.quantisation.decode(list(bins), 1 + reading.quantisation.inset).tolist())
     order = reading.boxes or "xyxy"
     # Shapes over the edge of their image are for `place` to judge, under --outside.
     rules = Rules(space=reading.space, ordered=order == "xyxy", outside=None)
@@ -96,6 +96,7 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             height=record.height,
             shapes=shapes,
             fractions=reading.space != "pixel",
+            inset=reading.quantisation.inset if reading.space == "bin" and reading.quantisation else 0.0,
             lost=len(left_out.objects),
             id=metadata.get("image_id"),
             summary=record.summary,

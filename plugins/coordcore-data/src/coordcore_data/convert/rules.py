@@ -87,10 +87,10 @@ def apply_rules(images: Iterable[SourceImage], rules: Rules, account: Account) -
 
 def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account) -> FinalImage | None:
     count = len(image.shapes)
+    guessed = _find_file(image, rules, folder, account)
     if not _is_text(image.file):
         account.drop_image("no file name, or one that is no valid Unicode", repr(image.file), objects=count)
         return None
-    guessed = _find_file(image, rules, folder, account)
     size = find_size(image, rules.images, rules.check_sizes or guessed, account)
     if isinstance(size, str):
         account.drop_image(size, image.file, objects=count)
@@ -99,7 +99,7 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
         _sort(image.shapes, account)
     stored = (size.height, size.width) if size.orientation >= 5 else (size.width, size.height)
     if image.fractions:
-        _move(image.shapes, lambda points: _scaled(points, *stored))
+        _move(image.shapes, lambda points: _scaled(points, *(side - image.inset for side in stored)))
     if size.orientation != 1:
         _move(image.shapes, lambda points: turn(points, *stored, size.orientation))
     extras = image.id, image.summary, image.metadata
@@ -144,7 +144,7 @@ def _why_left_out(final: FinalImage, undeclared: str, lost: bool, purpose: Purpo
 
 def _find_file(image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account) -> bool:
     """Let `image.file` name a file of the folder. Whether that is a guess, which the size must confirm."""
-    if rules.strip:
+    if rules.strip and image.file:
         stripped = strip_prefix(image.file, rules.strip)
         if stripped:
             image.file = stripped
@@ -157,7 +157,7 @@ def _find_file(image: SourceImage, rules: Rules, folder: ImageFolder | None, acc
             account.note(FOUND, image.file, "->", found)
             image.file = found
             return True
-        if not there:
+        if image.file and not there:
             account.note(NOT_FOUND, image.file)
     if is_absolute(image.file):
         account.note("absolute image path: --strip-prefix takes off what other machines do not have", image.file)

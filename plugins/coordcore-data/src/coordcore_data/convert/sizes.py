@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def read_size(path: Path) -> FileSize | str:
     from PIL import Image
 
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return "image file cannot be read"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images, which are not decoded here, and damaged metadata
             with Image.open(path) as file:

@@ -6,10 +6,11 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import attrs
 import msgspec
@@ -21,6 +22,7 @@ from coordcore_data.convert.packed import open_source
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_ENCODING = re.compile(rb"<\?xml[^>]*encoding=[\"']([A-Za-z][\w.-]*)", re.ASCII)
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -66,8 +68,22 @@ def _is_control(letter: str) -> bool:
 
 
 def clean_path(raw: str) -> str:
-    """A path as records write it: forward slashes, no leading "./"."""
-    return raw.replace("\\", "/").removeprefix("./")
+    """A path as records write it: forward slashes, no "./" in front; of a file:// URL the path."""
+    if raw.startswith("file://"):
+        # An URL's "/C:/a.jpg" is a path of Windows.
+        raw = re.sub("^/(?=[A-Za-z]:)", "", unquote(raw.removeprefix("file://").removeprefix("localhost")))
+    path = raw.replace("\\", "/")
+    while path.startswith("./"):
+        path = path.removeprefix("./").lstrip("/")
+    return path
+
+
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, also of a path that no system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL or half a character in it
+        return False
 
 
 def read_bytes(path: Path) -> bytes:
@@ -105,6 +121,18 @@ def structure(data: Any, kind: Any) -> Any:
         raise UnreadableError(reword(error)) from error
     except UnicodeEncodeError as error:
         raise UnreadableError("text that is no valid Unicode") from error
+
+
+def loose_structure(data: Any, kind: Any) -> Any:
+    """As `structure`, but numbers may be written as text."""
+    try:
+        return structure(data, kind)
+    except UnreadableError:
+        try:
+            return msgspec.convert(data, kind, strict=False)
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            pass  # the stricter error says more
+        raise
 
 
 def reword(error: msgspec.MsgspecError) -> str:
@@ -155,12 +183,31 @@ def all_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
+def json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(where, what gives the row or raises UnreadableError) of a file of JSON lines or of one JSON array.
+
+    Raises InputError when it cannot be opened.
+    """
+    if path.suffix.lower() == ".json":
+        try:
+            content = parse_json(read_bytes(path))
+        except UnreadableError:
+            content = None  # JSON lines under another name
+        if isinstance(content, list):
+            yield from ((f"row {index}", partial(lambda row: row, row)) for index, row in enumerate(content))
+            return
+    yield from ((f"line {number}", partial(parse_json, line)) for number, line in json_lines(path))
+
+
 def parse_xml(data: bytes) -> Element:
     """The root of an XML document. Raises UnreadableError, also for entities, which can blow up in memory."""
     from defusedxml import ElementTree
 
+    declared = _ENCODING.match(data)
     try:
-        root: Element = ElementTree.fromstring(data)
+        # expat knows no encoding of several bytes but Unicode's; of a text it does not look at the declaration.
+        text = data.decode(declared.group(1).decode()) if declared else data
+        root: Element = ElementTree.fromstring(text)
     except xml_errors() as error:
         raise xml_problem(error) from error
     return root
@@ -181,10 +228,20 @@ def xml_problem(error: Exception) -> UnreadableError:
     return UnreadableError("not XML", f"{error}; is the file cut off?")
 
 
+def number(given: Any) -> Any:
+    """The number that a text is, anything else as it is. Raises ValueError for a text that is none."""
+    if not isinstance(given, str):
+        return given
+    if "_" in given:  # Python's own way of writing 1_000
+        raise ValueError(given)
+    found = float(given)
+    return int(found) if found.is_integer() else found
+
+
 def numbers(text: str) -> list[float] | None:
     """The numbers of a text, separated by white space, commas or semicolons; None when a part is none."""
     try:
-        return [float(part) for part in re.split(r"[\s,;]+", text.strip())] if text.strip() else []
+        return [float(number(part)) for part in re.split(r"[\s,;]+", text.strip())] if text.strip() else []
     except ValueError:
         return None
 
@@ -207,7 +264,7 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders.sort()
-        found += (Path(place, name) for name in names)
+        found += (Path(place, name) for name in names if not name.startswith("._"))  # macOS' own
     return sorted(found)
 
 

@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
-from coordcore_data.convert.text import UnreadableError, clean_path, find_files, parse_xml, read_bytes
+from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.text import UnreadableError, clean_path, find_files, number, parse_xml, read_bytes
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_FIRST = re.compile(rb"[xy]min>\s*0*(?:0|\.)")
+_FIRST = re.compile(rb"[xy]m(?:in|ax)[^>]*>\s*[-+]?0*(?:0|\.)", re.IGNORECASE)
 """A corner that may be at 0, so that most files need not be parsed to see it."""
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
@@ -37,14 +39,22 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     return Found(images=_images(files, root, origin, account), total=len(files))
 
 
+def _parsed(data: bytes) -> Element:
+    """As `parse_xml`, with tags in lower case and without their namespaces."""
+    root = parse_xml(data)
+    for one in root.iter():
+        one.tag = one.tag.rpartition("}")[2].lower()
+    return root
+
+
 def _starts_at_zero(path: Path) -> bool:
     try:
         data = read_bytes(path)
-        root = parse_xml(data) if _FIRST.search(data) else None
+        root = _parsed(data) if _FIRST.search(data.replace(b"\0", b"")) else None
     except UnreadableError:
         return False
     corners = [] if root is None else root.iterfind(".//object/bndbox")
-    values = [_number(one, key) for one in corners for key in ("xmin", "ymin")]
+    values = [_number(one, key) for one in corners for key in _CORNERS]
     return any(value is not None and 0 <= value < 0.5 for value in values)
 
 
@@ -52,16 +62,17 @@ def _images(files: list[Path], folder: Path, origin: int, account: Account) -> I
     for path in files:
         account.images.read += 1
         try:
-            root = parse_xml(read_bytes(path))
+            root = _parsed(read_bytes(path))
         except UnreadableError as error:
             account.drop_image(error.reason, path, error.detail)
             continue
-        objects = [one for one in root.iter() if str(one.tag).lower() == "object"]  # some tools put them into a list
-        account.objects.read += len(objects)
+        objects = list(root.iter("object"))  # some tools put them into a list
+        count = sum(max(1, len(one.findall("bndbox"))) for one in objects)
+        account.objects.read += count
         if root.tag != "annotation":
-            account.drop_image("XML without a VOC annotation", path, f"<{root.tag}>", objects=len(objects))
+            account.drop_image("XML without a VOC annotation", path, f"<{root.tag}>", objects=count)
             continue
-        shapes = [shape for index, one in enumerate(objects) if (shape := _shape(one, path, index, origin, account))]
+        shapes = [shape for index, one in enumerate(objects) for shape in _shapes(one, path, index, origin, account)]
         stem = path.relative_to(folder).with_suffix("").as_posix()
         yield SourceImage(
             file=clean_path(_text(root, "filename") or ""),
@@ -69,29 +80,45 @@ def _images(files: list[Path], folder: Path, origin: int, account: Account) -> I
             width=_number(root, "size/width"),
             height=_number(root, "size/height"),
             shapes=shapes,
-            lost=len(objects) - len(shapes),
+            lost=count - len(shapes),
         )
 
 
-def _shape(one: Element, path: Path, index: int, origin: int, account: Account) -> Shape | None:
+def _shapes(one: Element, path: Path, index: int, origin: int, account: Account) -> Iterator[Shape]:
+    """The shape of each bndbox of an object."""
     name = f"object {index} of {path.name}"
-    if one.find("bndbox") is None:
+    boxes = one.findall("bndbox")
+    if not boxes:
         rotated = "robndbox: a rotated box of an undeclared angle convention"
         account.drop_object(rotated if one.find("robndbox") is not None else "no bndbox", name)
-        return None
-    values = [_number(one, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    if len(boxes) > 1:
+        account.note("object with several bndbox: an object each", name)
+    if one.find("part") is not None:
+        account.note("parts of an object: not carried", name)
+    label, difficult = _text(one, "name"), _is_difficult(one)
+    for given in boxes:
+        box = _box(given, origin)
+        if box is None:
+            account.drop_object("bndbox without four numbers", name)
+        else:
+            yield Shape(label=label, box=box, difficult=difficult, name=name)
+
+
+def _box(given: Element, origin: int) -> Box | None:
+    """On pixel edges; None without four numbers."""
+    values = [_number(given, key) for key in _CORNERS]
     if any(value is None for value in values):
-        account.drop_object("bndbox without four numbers", name)
         return None
     x1, y1, x2, y2 = (value for value in values if value is not None)
     if origin:
         # The first pixel of the two that are included, also where it is written second.
         x1, x2 = (x1, x2 - 1) if x2 < x1 else (x1 - 1, x2)
         y1, y2 = (y1, y2 - 1) if y2 < y1 else (y1 - 1, y2)
-    if one.find("part") is not None:
-        account.note("parts of an object: not carried", name)
-    difficult = (_text(one, "difficult") or "0") not in ("0", "false", "False")
-    return Shape(label=_text(one, "name"), box=(x1, y1, x2, y2), difficult=difficult, name=name)
+    return x1, y1, x2, y2
+
+
+def _is_difficult(one: Element) -> bool:
+    return (_text(one, "difficult") or "").lower() in ("true", "yes") or bool(_number(one, "difficult"))
 
 
 def _text(element: Element, path: str) -> str | None:
@@ -102,6 +129,6 @@ def _text(element: Element, path: str) -> str | None:
 def _number(element: Element, path: str) -> float | None:
     """The number there, None without one."""
     try:
-        return float(element.findtext(path) or "")
+        return float(number(element.findtext(path) or ""))
     except ValueError:
         return None

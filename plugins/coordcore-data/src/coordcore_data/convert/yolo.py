@@ -17,7 +17,8 @@ from typing import Any
 
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.text import UnreadableError, load_whole, numbers, read_bytes
+from coordcore_data.convert.ids import text_of
+from coordcore_data.convert.text import UnreadableError, is_file, load_whole, numbers, read_bytes
 from coordcore_data.convert.yolo_sets import Pair, from_folder, from_obj_data, from_yaml, read_yaml
 
 _NO_FILES = "no label file, nor one for any other image of its folder or list: the labels are elsewhere"
@@ -41,14 +42,16 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     else:
         content = read_yaml(source)
         names = given or _names(content.get("names"), source)
+        if content.get("nc", "") not in ("", str(len(names))):
+            account.note("nc in data.yaml is not the number of its names", f"{content['nc']!r}, {len(names)} names")
         keypoints = _keypoints(content.get("kpt_shape"), source)
         pairs = from_yaml(source, content, account)
     return Found(images=_images(pairs, names, keypoints, account), total=len(pairs))
 
 
 def _description(folder: Path) -> Path | None:
-    """The one data.yaml or obj.data that a folder, or the only folder in it, holds."""
-    for pattern in ("data.y*ml", "dataset.y*ml", "obj.data", "*/data.y*ml", "*/obj.data"):
+    """The one data.yaml or obj.data that a folder, or a folder in it, holds."""
+    for pattern in ("data.y*ml", "dataset.y*ml", "obj.data", "*/data.y*ml", "*/obj.data", "*/*/data.y*ml"):
         found = list(folder.glob(pattern))
         if len(found) == 1:
             return found[0]
@@ -84,7 +87,10 @@ def _names(given: Any, path: Path) -> dict[str, str]:
     # Only scalars are turned into text: YAML aliases can nest a short file into gigabytes of it.
     if not isinstance(given, Mapping) or not given or not all(map(_is_scalar, (*given, *given.values()))):
         raise InputError(f"{path}: needs class names, as a list or by number")
-    return {str(number): str(name) for number, name in given.items()}
+    names = {text_of(number): str(name) for number, name in given.items()}
+    if len(names) < len(given):
+        raise InputError(f"{path}: two class names have the same number: {', '.join(map(str, given))}")
+    return names
 
 
 def _is_scalar(value: Any) -> bool:
@@ -93,7 +99,7 @@ def _is_scalar(value: Any) -> bool:
 
 def _keypoints(given: Any, path: Path) -> int | None:
     """How many numbers the keypoints of a line are, None for a set without keypoints."""
-    if given is None:
+    if given in (None, "", "~", "null"):
         return None
     if isinstance(given, list) and len(given) == 2 and all(isinstance(one, str) and one.isdecimal() for one in given):
         count, values = map(int, given)
@@ -109,7 +115,7 @@ def _images(
     for pair in pairs:
         account.images.read += 1
         lines: list[str] = []
-        there = pair.labels.is_file()
+        there = is_file(pair.labels)
         if there:
             data = b""
             try:
@@ -153,9 +159,9 @@ def _undeclared(pairs: list[Pair]) -> dict[Path, str]:
     files: dict[Path, int] = defaultdict(int)
     lone: dict[Path, int] = defaultdict(int)
     for pair in pairs:
-        there = pair.labels.is_file()
+        there = is_file(pair.labels)
         files[pair.place] += there
-        lone[pair.place] += there and not pair.image.is_file()
+        lone[pair.place] += there and not is_file(pair.image)
     return {
         place: _NOT_JOINED if lone[place] else _NO_FILES for place, count in files.items() if lone[place] or not count
     }

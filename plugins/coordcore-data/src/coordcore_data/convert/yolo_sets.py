@@ -11,7 +11,7 @@ import attrs
 from coordcore import InputError
 from coordcore_data.convert.core import Account
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
-from coordcore_data.convert.text import UnreadableError, files_below, read_bytes
+from coordcore_data.convert.text import UnreadableError, files_below, is_file, read_bytes
 
 
 @attrs.frozen
@@ -101,7 +101,8 @@ def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[P
     pairs: list[Pair] = []
     missing: list[str] = []
     for split in ("train", "val", "test"):
-        places = content.get(split) or (content.get("validation") if split == "val" else None) or []
+        names = ("val", "validation", "valid") if split == "val" else (split,)
+        places: Any = next((content[name] for name in names if content.get(name)), [])
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str):
                 raise InputError(f"{source}: {split}: needs a folder or a list of them")
@@ -118,12 +119,14 @@ def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[P
     return pairs
 
 
-def _roots(source: Path, path: str) -> list[Path]:
+def _roots(source: Path, path: Any) -> list[Path]:
     """Where the paths of a data.yaml may start from, the likeliest first.
 
     `path` counts from the file, or from where training starts; Ultralytics also looks in a folder of its own, so that
     it is often wrong elsewhere. Without it paths start at the file, in older exports at the folder above.
     """
+    if not isinstance(path, str):
+        raise InputError(f"{source}: path: {path!r} is not the path of a folder")
     folder = source.parent
     listed = [folder / path, Path(path)] if path else []
     return [one for one in (*listed, folder, folder.resolve().parent) if one.is_dir()]
@@ -168,16 +171,25 @@ def _labels_of(image: Path) -> Path:
 def _listed(file: Path, roots: list[Path]) -> Iterator[Path]:
     """The image files of a list.
 
-    Entries that start with "./" are relative to the list, others to where training starts: the root. CVAT writes
-    "data/" in front, a folder that its archives do not have.
+    Entries that start with "./" are relative to the list, others to where training starts: the root. Folders in front
+    that are not there belong to another machine or archive, as the "data/" that CVAT writes: they are left out.
     """
-    for line in file.read_bytes().decode("utf-8", "replace").splitlines():
+    for line in _text_of(file).splitlines():
         entry = line.strip().replace("\\", "/")
         if not entry:
             continue
         starts = [file.parent, *roots] if entry.startswith("./") else [*roots, file.parent]
-        tried = [start / name for name in (entry, entry.removeprefix("data/")) for start in starts]
-        yield next((path for path in tried if path.is_file()), tried[0])
+        parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
+        names = [entry, *("/".join(parts[index:]) for index in range(len(parts)))]
+        tried = (start / name for name in names for start in starts)
+        yield next(filter(is_file, tried), starts[0] / entry)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return read_bytes(file).decode("utf-8-sig", "replace")
+    except UnreadableError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 # --- obj.data -------------------------------------------------------------------------------------------------------

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, quantisation
-from coordcore.records.annotations import Rules, read_annotations
-from coordcore.records.geometry import bounds
+from coordcore.records.annotations import Annotation, Rules, read_annotations
+from coordcore.records.geometry import bounds, bounds_inside
 from coordcore.records.record import Record, RecordError, check_declared, parse_record, record_lines
 from coordcore_detection.evaluate.truth import Boxes, Id
 
@@ -46,14 +47,15 @@ def known_labels(record: Record, key: str) -> tuple[str, ...]:
 def read_objects(
     record: Record, rules: Rules, convention: Quantisation
 ) -> tuple[Boxes, tuple[str, ...], np.ndarray[Any, Any]]:
-    """[n, 4] boxes in pixels, n labels and [n] crowd marks of a record; a poly is its bounding box.
+    """[n, 4] boxes in pixels, n labels and [n] crowd marks of a record; a poly is the box around its part in the image.
 
     Raises coordcore.records.record.RecordError with the object's path in front.
     """
     if rules.space == "bin":
         check_declared(record, convention, "what reads it")
     found = read_annotations(record, rules)
-    corners = [item.values if item.kind == "bbox_2d" else bounds(item.values) for item in found]
+    limits = (record.width, record.height) if rules.space == "pixel" else (1, 1)
+    corners = [_corners(item, *limits) for item in found]
     boxes = np.array(corners, dtype=np.float64).reshape(-1, 4)
     size = np.array([record.width, record.height] * 2, dtype=np.float64)
     if rules.space == "bin":
@@ -63,3 +65,11 @@ def read_objects(
     # The same few labels come again and again.
     labels = tuple(sys.intern(item.desc) for item in found)
     return boxes, labels, np.array([item.crowd for item in found], dtype=bool)
+
+
+def _corners(item: Annotation, width: int, height: int) -> Sequence[float]:
+    """The corners of a box, or those around a polygon. One that reaches over the edge is cut before it is enclosed."""
+    if item.kind == "bbox_2d":
+        return item.values
+    inside = bounds_inside(item.values, width, height) if item.outside else None
+    return inside or bounds(item.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,17 @@ def adopt_image_size(folder: Path, tokens: ImageTokens, max_pixels: int | None) 
         if not path.is_file():
             continue
         whole = read_json(path)
+        before = deepcopy(whole)
         settings: Any = whole.get("image_processor", whole)
         if not isinstance(settings, dict) or not {"patch_size", "merge_size"} <= settings.keys():
             continue
         size = tokens.size(settings["patch_size"] * settings["merge_size"], max_pixels)
-        settings["size"] = size
+        known = settings.get("size")
+        kept = [key for key in known if key in size] if isinstance(known, dict) else []
+        settings["size"] = {key: size[key] for key in (*kept, *size)}  # in the order of the file
         # Older files have these beside `size`, and they win.
         for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
             if settings.get(key) is not None:
                 settings[key] = size[edge]
-        write_json(path, whole)
+        if whole != before:
+            write_json(path, whole)

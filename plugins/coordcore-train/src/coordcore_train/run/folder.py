@@ -88,6 +88,31 @@ class RunDir:
         finally:
             lock.release()
 
+    @contextmanager
+    def prepared(
+        self,
+        manifest_text: str,
+        fingerprint: str,
+        base: Path,
+        *,
+        layout: Mapping[str, object],
+        content: Content,
+        overwrite: bool,
+    ) -> Iterator[bool]:
+        """Make the folder ready as `prepare` does, and hold it for this process.
+
+        overwrite: replace a run that is there. Whoever is refused has written nothing.
+        """
+        if overwrite and self.path.is_dir() and self.state():
+            old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.old")
+            with self.locked():
+                self.path.rename(old)
+            shutil.rmtree(old)
+        self._resumes(fingerprint, layout, content)
+        self._make()
+        with self.locked():
+            yield self.prepare(manifest_text, fingerprint, base, layout=layout, content=content)
+
     def prepare(
         self,
         manifest_text: str,
@@ -95,7 +120,6 @@ class RunDir:
         base: Path,
         *,
         layout: Mapping[str, object],
-        overwrite: bool,
         content: Content | None = None,
     ) -> bool:
         """Make the folder ready, and say whether it continues an interrupted run of the same manifest.
@@ -104,48 +128,50 @@ class RunDir:
         the data's files hold.
         Raises InputError when it holds something else: a finished run, another manifest's run, or foreign files.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"output.dir: {self.path} is a file; name another folder")
-        state = self.state() if self.path.is_dir() else {}
-        resumed = False
-        if overwrite and state:
-            old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.old")
-            with self.locked():
-                self.path.rename(old)
-            shutil.rmtree(old)
-        elif self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir()):
-            cure = "name another folder with --output, or replace it with --overwrite"
-            if not state:
-                raise InputError(f"output.dir: {self.path} exists and holds no coordcore run; name another folder")
-            same = state["fingerprint"] == fingerprint
-            if state.get("done"):
-                which = "this" if same else "another"
-                raise InputError(f"output.dir: {self.path} holds a finished run of {which} manifest; {cure}")
-            # A run that never got to a checkpoint has nothing to lose: its manifest may have been mended since.
-            if not same and self.last_checkpoint() is not None:
-                raise InputError(f"output.dir: {self.path} holds a run of another manifest; {cure}")
-            if self.last_checkpoint() is not None and state.get("layout", layout) != layout:
-                raise InputError(
-                    f"output.dir: the run in {self.path} was started with {state['layout']}, now with {dict(layout)}; "
-                    "continue it as it was started, or replace it with --overwrite"
-                )
-            if self.last_checkpoint() is not None and (word := changed(content or {}, state.get("content"))):
-                raise InputError(f"{word}: put it back to go on from the last checkpoint; or else {cure}")
-            # A hub id may have moved on since; the adapter belongs to the old files.
-            if same and Path(str(state["base"])).is_dir():
-                base = Path(str(state["base"]))
-            resumed = True
+        resumed = self._resumes(fingerprint, layout, content or {})
+        # A hub id may have moved on since; the adapter belongs to the old files.
+        if resumed and self.state()["fingerprint"] == fingerprint and Path(str(self.state()["base"])).is_dir():
+            base = Path(str(self.state()["base"]))
+        self._make()
         # The state first: from then on the same command can continue, wherever it was cut off.
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"output.dir: cannot make {self.path}: {error.strerror}; name another folder") from error
         self.write_state(
             fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False, content=content or {}
         )
         self.checkpoints.mkdir(exist_ok=True)
         write_whole(self.manifest, manifest_text)
         return resumed
+
+    def _resumes(self, fingerprint: str, layout: Mapping[str, object], content: Content) -> bool:
+        """Whether the folder holds an interrupted run. Raises InputError when it holds what may not be continued."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"output.dir: {self.path} is a file; name another folder")
+        if not self.path.is_dir() or all(path.name.startswith(".") for path in self.path.iterdir()):
+            return False
+        cure = "name another folder with --output, or replace it with --overwrite"
+        state = self.state()
+        if not state:
+            raise InputError(f"output.dir: {self.path} exists and holds no coordcore run; name another folder")
+        same = state["fingerprint"] == fingerprint
+        if state.get("done"):
+            which = "this" if same else "another"
+            raise InputError(f"output.dir: {self.path} holds a finished run of {which} manifest; {cure}")
+        # A run that never got to a checkpoint has nothing to lose: its manifest may have been mended since.
+        if not same and self.last_checkpoint() is not None:
+            raise InputError(f"output.dir: {self.path} holds a run of another manifest; {cure}")
+        if self.last_checkpoint() is not None and state.get("layout", layout) != layout:
+            raise InputError(
+                f"output.dir: the run in {self.path} was started with {state['layout']}, now with {dict(layout)}; "
+                "continue it as it was started, or replace it with --overwrite"
+            )
+        if self.last_checkpoint() is not None and (word := changed(content, state.get("content"))):
+            raise InputError(f"{word}: put it back to go on from the last checkpoint; or else {cure}")
+        return True
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output.dir: cannot make {self.path}: {error.strerror}; name another folder") from error
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint of the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -10,10 +11,16 @@ import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from coordcore.errors import InputError, RunError
 from coordcore.manifest.sections import Launch, Manifest, Train
 from coordcore_train.run import failures
+
+PARENT = "COORDCORE_PARENT"
+"""The environment variable in which a process of a launched run finds the id of the one that started it."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 def on_cpu(manifest: Manifest) -> bool:
@@ -101,11 +108,15 @@ def _watched(command: list[str], environment: dict[str, str]) -> int:
     # listens, and ends the others. What is blocked here is blocked in all that is started from here.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env={**environment, PARENT: str(os.getpid())})
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def end(*_: object) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
     # A scheduler ends a job with SIGTERM: pass it on, or the ranks would live on without us.
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    before = signal.signal(signal.SIGTERM, end)
     try:
         return process.wait()
     except BaseException:
@@ -113,6 +124,22 @@ def _watched(command: list[str], environment: dict[str, str]) -> int:
         process.terminate()
         process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it ends, even by kill -9: two trainings would write to one folder.
+
+    Only where the kernel can (Linux, `man 2 PR_SET_PDEATHSIG`).
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "prctl"):
+        return
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):  # it ended before that
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.environ[PARENT] = str(os.getpid())  # of what this process starts
 
 
 def one_gpu_per_rank(ranks: int) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """`coordcore run` from its manifest to the merged checkpoint: prepare, train, merge, evaluate. Torch-free to import.
 
-1. `run` makes the run folder ready, once for all ranks (`_prepare`), and holds it.
+1. `run` makes the run folder ready, once for all ranks (`_prepare`), and holds it from before it writes to the end.
 2. `train` builds the plan and hands it to the engine, in this process or, started by torchrun, in one for each rank.
 3. Rank 0 merges the last checkpoint, and calls the evaluators.
 4. The plugins that the run names are told how it ended.
@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +40,13 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
     manifest = loaded.manifest
     folder = RunDir(Path(output or manifest.output.dir or Path("runs") / manifest.name).absolute())
     launch.set_threads(manifest.train.threads)
-    resumed = _prepare(loaded, folder, overwrite=overwrite)
-    try:
-        with folder.locked() if launch.is_first() and manifest.launch.node_rank == 0 else nullcontext():
+    with ExitStack() as held:
+        resumed = _prepare(loaded, folder, held, overwrite=overwrite)
+        try:
             _train_and_merge(loaded, folder, resumed=resumed)
-    except BaseException as error:
-        _tell_of_failure(loaded, folder, error)
-        raise
+        except BaseException as error:
+            _tell_of_failure(loaded, folder, error)
+            raise
     if launch.is_first():
         loaded.hooks.run_ended(folder.path, None)
     return folder.path
@@ -65,21 +65,24 @@ def _tell_of_failure(loaded: Loaded, folder: RunDir, error: BaseException) -> No
 # --- the folder, ready for every rank -------------------------------------------------------------------------------
 
 
-def _prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
-    """Make the run folder ready for every rank and node; whether it continues an interrupted run, on rank 0."""
+def _prepare(loaded: Loaded, folder: RunDir, held: ExitStack, *, overwrite: bool) -> bool:
+    """Make the run folder ready for every rank and node; whether it continues an interrupted run, on rank 0.
+
+    held: takes the lock of the folder, before anything is written.
+    """
     if launch.under_launcher():
         launch.start_process_group(cpu=launch.on_cpu(loaded.manifest))
-        resumed = launch.is_first() and prepare(loaded, folder, overwrite=overwrite)
+        resumed = launch.is_first() and held.enter_context(prepared(loaded, folder, overwrite=overwrite))
         launch.barrier()
         _require_visible(loaded.manifest, folder)
         return resumed
     if loaded.manifest.launch.node_rank == 0:
-        return prepare(loaded, folder, overwrite=overwrite)
+        return held.enter_context(prepared(loaded, folder, overwrite=overwrite))
     return _wait_until_visible(loaded.manifest, folder)
 
 
-def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
-    """Find or make the base checkpoint and write the run folder; True when it continues an interrupted run."""
+def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractContextManager[bool]:
+    """Find or make the base checkpoint; then write the run folder and hold it. True when it continues a run."""
     manifest = loaded.manifest
     launch.require_device(manifest)
     base = base_checkpoint(manifest)
@@ -93,7 +96,7 @@ def prepare(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> bool:
     }
     text = resolved(manifest, loaded.plugins)
     content = content_of(manifest, folder.state().get("content") if folder.path.is_dir() else None)
-    return folder.prepare(text, fingerprint(manifest), base, layout=layout, overwrite=overwrite, content=content)
+    return folder.prepared(text, fingerprint(manifest), base, layout=layout, content=content, overwrite=overwrite)
 
 
 def _require_outside(folder: RunDir, needed: list[Path]) -> None:

@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 
+from coordcore_train.run import launch
+
 _LOGGERS = ("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher")
 
 
@@ -36,4 +38,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    launch.die_with_parent()
     sys.exit(main())

@@ -34,4 +34,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    launch.die_with_parent()
     sys.exit(main())

@@ -119,7 +119,7 @@ def rehearse(loaded: Loaded, base: Path, folder: Path) -> SwiftRehearsal:
     narrow = write_miniature(base, folder / "miniature")
     run = RunDir((folder / "run").resolve())
     text = resolved(manifest, loaded.plugins)
-    run.prepare(text, fingerprint(manifest), narrow, layout={}, overwrite=False)
+    run.prepare(text, fingerprint(manifest), narrow, layout={})
     plan = plan_of(manifest, run.path, narrow)
     enter(plan)
     pipeline = CoordSft(swift_arguments(plan, has_validation=False, resume=None), plan)

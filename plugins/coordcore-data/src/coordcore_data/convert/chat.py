@@ -1,0 +1,123 @@
+"""Chat rows: their turns in any of the common spellings, and the boxes that are written into an answer's text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from coordcore.records.answers import AnswerObject, parse_answer
+from coordcore_data.convert.core import Reading
+from coordcore_data.convert.text import UnreadableError
+
+_NUMBER = r"(?:-?\d+(?:\.\d+)?|<\|coord_\d+\|>)"
+_TAG = r"(?:<\|box_start\|>|<\|det\|>|<box>)"
+_BOX = re.compile(
+    rf"(?:{_TAG}[\s\[(]*)?[\[(]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)?\s*,\s*\(?\s*{_NUMBER}\s*,\s*{_NUMBER}\s*[\])]"
+    rf"|{_TAG}|(?:<loc_?\d+>\s*){{4}}|(?:<\|coord_\d+\|>\s*){{4}}"
+)
+"""What looks like a box, in more forms than are read."""
+
+_REF = re.compile(r"<\|object_ref_start\|>([^<]*)<\|object_ref_end\|>")
+_ANSWERS = ("assistant", "gpt", "model", "bot", "chatgpt", "bing")
+"""Who answers, in ms-swift's and ShareGPT's words."""
+
+
+@attrs.frozen
+class Turn:
+    """What is asked, system and tool messages included, and what is answered: None at the end of a row without it."""
+
+    question: str
+    answer: str | None
+
+
+def turns(row: Any) -> list[Turn]:
+    """The turns of a row: `messages` (OpenAI, ms-swift), `conversations` (ShareGPT, LLaVA), or `query` and `response`.
+
+    Raises UnreadableError for anything else under these names.
+    """
+    messages = row.messages if row.messages is not None else row.conversations
+    if messages is None:
+        history = row.history if isinstance(row.history, list) else []
+        pairs = [*history, *([[row.query, row.response]] if row.query is not None else [])]
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise UnreadableError("history that is no list of pairs")
+        return [Turn(_text(asked), None if said is None else _text(said)) for asked, said in pairs]
+    return list(_paired(messages))
+
+
+def _paired(messages: Any) -> Iterator[Turn]:
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise UnreadableError("messages that are no list of objects")
+    asked: list[str] = []
+    for one in messages:
+        role, content = one.get("role", one.get("from")), one.get("content", one.get("value"))
+        if role in _ANSWERS:
+            yield Turn("\n".join(asked), _text(content))
+            asked = []
+        else:
+            asked.append(_text(content))
+    if asked:
+        yield Turn("\n".join(asked), None)
+
+
+def _text(content: Any) -> str:
+    """The text of a message, which may come in parts."""
+    if isinstance(content, list):
+        parts = [part.get("text", "") if isinstance(part, dict) else part for part in content]
+        return "".join(part if isinstance(part, str) else "" for part in parts)
+    if content is not None and not isinstance(content, str):
+        raise UnreadableError("message whose content is no text")
+    return content or ""
+
+
+@attrs.frozen
+class Written:
+    """The boxes of an answer's text. empty: the answer is a list of nothing."""
+
+    objects: tuple[AnswerObject, ...]
+    empty: bool
+
+
+def boxes_in(turn: Turn) -> Written:
+    """What the answer of a turn says in its text. Raises UnreadableError when it holds boxes that are not read."""
+    answer = turn.answer or ""
+    asked = set(_REF.findall(turn.question))
+    if "<|box_start|>" in answer and not _REF.search(answer) and len(asked) == 1:
+        answer = f"<|object_ref_start|>{asked.pop()}<|object_ref_end|>{answer}"
+    read = parse_answer(answer, numbers=True)
+    wrong = next((one.reason for one in read.unread if one.at.startswith("objects")), None)
+    if wrong is not None:
+        raise UnreadableError("boxes in the text of the answer that cannot be read", wrong)
+    if len(_BOX.findall(answer.rpartition("</think>")[2])) > len(read.objects):
+        raise UnreadableError("boxes in the text of the answer, in a form that is not read", answer[:60])
+    return Written(read.objects, empty=not (read.objects or read.unread))
+
+
+def located(found: AnswerObject, text: str, reading: Reading) -> list[float]:
+    """The coordinates of a box from a text, in pixels or, unless `reading.space` is "pixel", in fractions.
+
+    Raises UnreadableError where nobody has said what the numbers are.
+    """
+    spec, space = reading.quantisation, reading.space
+    if found.bins and (space != "bin" or spec is None):
+        raise UnreadableError("coord tokens in the text of the answer: give --from-space bin --from-quantisation NAME")
+    if space is None or (space == "bin" and spec is None):
+        raise UnreadableError(
+            "boxes in the text of the answer, whose numbers nothing declares: give --from-space pixel, norm1, or bin "
+            "with --from-quantisation (qwen_1000 for 0..1000)"
+        )
+    if found.numbers and reading.boxes is None and re.search(r"""["']bbox["']\s*:""", text):
+        raise UnreadableError(
+            "numbers under bbox, two corners to some and corner and size to others: give --boxes xyxy"
+        )
+    values = list(map(float, found.bins or found.numbers))
+    if space != "bin" or spec is None:
+        return values
+    # A bin is at most 999; a number on a scale of a thousand may be 1000, the edge of the image.
+    last = spec.bins - 1 if found.bins else spec.decode_scale
+    if not all(0 <= value <= last for value in values):
+        raise UnreadableError(f"numbers outside 0..{last:g} in the text of the answer: not {spec.name}")
+    return [(value + spec.decode_shift) / spec.decode_scale for value in values]

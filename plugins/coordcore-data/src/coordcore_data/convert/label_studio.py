@@ -1,0 +1,244 @@
+"""Label Studio: its JSON export, an array of tasks, and JSON-MIN, where a task's regions stand under their tag's name.
+
+Positions are in percent of the image; a rectangle or ellipse is turned by `rotation` degrees, clockwise as one sees it,
+a rectangle about its top left corner and an ellipse about its centre. A turned rectangle becomes the polygon of its
+corners, or its enclosing box; polygons too, ellipses their enclosing boxes. Key points go under `metadata.points`.
+Of a task's annotations the last one counts that was not cancelled, as Label Studio's own converters choose; a task
+without annotations has not been looked at and is dropped, whatever a model predicted for it. An annotation without
+regions says that nothing is there; one that only holds choices, texts or ratings does not say what is where.
+Not carried: brush masks and vectors (dropped), predictions, relations, choices, texts. A region with several labels is
+one object for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from coordcore import InputError
+from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.geometry import ellipse
+from coordcore_data.convert.text import UnreadableError, clean_path, json_rows, structure
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_LABELS = (
+    "rectanglelabels",
+    "polygonlabels",
+    "ellipselabels",
+    "keypointlabels",
+    "brushlabels",
+    "vectorlabels",
+    "labels",
+)
+_SHAPES = ("rectangle", "polygon", "ellipse", "keypoint", "brush", "vector")
+
+
+class _Annotation(msgspec.Struct):
+    result: list[Any] = []
+    was_cancelled: bool | None = None
+
+
+class _Task(msgspec.Struct):
+    data: dict[str, Any] | None = None
+    annotations: list[_Annotation] | None = None
+    completions: list[_Annotation] | None = None
+    """The name before Label Studio 1.0."""
+    predictions: list[Any] | None = None
+    id: Any = None
+
+
+class _Value(msgspec.Struct):
+    """One region, in percent. From JSON-MIN it also says on which image size it was drawn."""
+
+    x: float | None = None
+    y: float | None = None
+    width: float | None = None
+    height: float | None = None
+    radiusX: float | None = None  # noqa: N815 - Label Studio's names
+    radiusY: float | None = None  # noqa: N815
+    rotation: float | None = None
+    points: list[tuple[float, float]] | None = None
+
+
+class _Size(msgspec.Struct):
+    original_width: float | None = None
+    original_height: float | None = None
+    image_rotation: float | None = None
+
+
+def read(source: Path, reading: Reading, account: Account) -> Found:
+    """Raises InputError when the file cannot be opened, and when nothing in it is a task."""
+    tasks = [(where, parse) for where, parse in json_rows(source)]
+    if not tasks:
+        raise InputError(f"{source}: no tasks; export the project as JSON")
+    return Found(images=_images(tasks, account), total=len(tasks))
+
+
+def _images(tasks: Iterable[tuple[str, Any]], account: Account) -> Iterator[SourceImage]:
+    for where, parse in tasks:
+        account.images.read += 1
+        count = 0
+        try:
+            given = parse()
+            task: _Task = structure(given, _Task)
+            if task.data is None and task.annotations is None:
+                image, regions = _minimal(given)
+            else:
+                image, regions = _image_of(task.data or {}), _regions(task)
+            count = sum(max(len(_labels(one)), 1) for one in regions if _is_shape(one))
+            if not image:
+                raise UnreadableError("task without the path of one image")
+            if regions and not count:
+                raise UnreadableError(
+                    "annotation without a region, but with choices or texts: what is where is not said"
+                )
+            found = _image(image, regions, where, task.id, account)
+        except UnreadableError as error:
+            account.objects.read += count
+            account.drop_image(error.reason, where, error.detail, objects=count)
+            continue
+        account.objects.read += count
+        yield found
+
+
+def _regions(task: _Task) -> list[dict[str, Any]]:
+    """The results of the annotation that counts. Raises UnreadableError."""
+    given = task.annotations if task.annotations is not None else task.completions
+    kept = [one for one in given or [] if not one.was_cancelled]
+    if not kept:
+        what = "skipped by the annotator" if given else "not annotated"
+        raise UnreadableError(f"task {what}" + (", only predicted" if task.predictions else ""))
+    results = kept[-1].result
+    if not all(isinstance(one, dict) for one in results):
+        raise UnreadableError("results that are no objects")
+    return results
+
+
+def _minimal(given: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The image and regions of a task of JSON-MIN, as results of the full form. Raises UnreadableError."""
+    lists = {
+        key: value
+        for key, value in given.items()
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+    }
+    regions = [
+        {"value": one, "type": next((key for key in _LABELS if key in one), ""), **one}
+        for value in lists.values()
+        for one in value
+    ]
+    if not regions:
+        # Whether there was an annotation at all, this form does not say.
+        raise UnreadableError("task of JSON-MIN without regions: not annotated, or nothing there; export as JSON")
+    return _image_of(given), regions
+
+
+def _image_of(data: Mapping[str, Any]) -> str:
+    """The one image of a task, "" for none or several: an upload, a file that Label Studio serves, or a URL."""
+    named = [
+        value for value in data.values() if isinstance(value, str) and _path(value).lower().endswith(_IMAGE_SUFFIXES)
+    ]
+    if not named and isinstance(data.get("image"), str):
+        named = [data["image"]]
+    return _path(named[0]) if len(set(named)) == 1 else ""
+
+
+def _path(url: str) -> str:
+    """The path of an image as its folder holds it: without Label Studio's own places in front."""
+    parts = urlsplit(url.replace("\\", "/"))
+    if len(parts.scheme) == 1:  # a drive of Windows
+        return clean_path(url)
+    local = parse_qs(parts.query).get("d")  # /data/local-files/?d=folder/a.jpg
+    path = local[0] if local else unquote(parts.path) if parts.scheme or url.startswith("/data/") else url
+    return clean_path(path).removeprefix("/data/upload/").removeprefix("/data/").lstrip("/" if parts.scheme else "")
+
+
+def _image(image: str, regions: list[dict[str, Any]], where: str, task_id: Any, account: Account) -> SourceImage:
+    sizes = {_size(one) for one in regions if _is_shape(one)} - {None}
+    if len(sizes) > 1:
+        raise UnreadableError("regions of one image with different sizes")
+    size = next(iter(sizes), None)
+    width, height = size or (None, None)
+    shapes: list[Shape] = []
+    lost = 0
+    for index, one in enumerate(regions):
+        if not _is_shape(one):
+            continue
+        name = f"region {index} of {where}"
+        labels = _labels(one)
+        try:
+            shape = _shape(one, name, width, height)
+            shapes += [msgspec.structs.replace(shape, label=label) for label in labels] or [shape]
+        except UnreadableError as error:
+            account.drop_object(error.reason, name, error.detail, count=max(len(labels), 1))
+            lost += 1
+    return SourceImage(
+        file=image,
+        width=width,
+        height=height,
+        shapes=shapes,
+        fractions=size is None,
+        lost=lost,
+        id=task_id if isinstance(task_id, int) else None,
+    )
+
+
+def _is_shape(result: Mapping[str, Any]) -> bool:
+    kind = str(result.get("type", ""))
+    return kind.startswith(_SHAPES) or (kind in ("", "labels") and "x" in (result.get("value") or {}))
+
+
+def _labels(result: Mapping[str, Any]) -> list[str]:
+    value = result.get("value")
+    found = next((value[key] for key in _LABELS if key in value), None) if isinstance(value, dict) else None
+    return [label for label in found if isinstance(label, str)] if isinstance(found, list) else []
+
+
+def _size(result: Mapping[str, Any]) -> tuple[float, float] | None:
+    size: _Size = structure(result, _Size)
+    if size.image_rotation:
+        raise UnreadableError("image that was turned in Label Studio: which way its regions lie is not said")
+    return (size.original_width, size.original_height) if size.original_width and size.original_height else None
+
+
+def _shape(result: Mapping[str, Any], name: str, width: float | None, height: float | None) -> Shape:
+    """A region without its label, in pixels, or in fractions when the size is not known. Raises UnreadableError."""
+    value: _Value = structure(result.get("value"), _Value)
+    kind = str(result.get("type", "")).removesuffix("labels") or ("polygon" if value.points else "rectangle")
+    if kind == "":
+        kind = "rectangle"
+    if kind in ("brush", "vector"):
+        raise UnreadableError(f"{kind}: records have no such geometry")
+    across, down = (width or 1) / 100, (height or 1) / 100
+    if kind == "polygon":
+        if not value.points:
+            raise UnreadableError("polygon without points")
+        flat = [part for x, y in value.points for part in (x * across, y * down)]
+        return Shape(label=None, poly=flat, was="polygon", name=name)
+    if value.x is None or value.y is None:
+        raise UnreadableError(f"{kind} without its numbers")
+    x, y = value.x * across, value.y * down
+    if kind == "keypoint":
+        return Shape(label=None, points=[x, y], name=name)
+    angle = value.rotation or 0.0
+    if angle and width is None:
+        raise UnreadableError(f"turned {kind} on an image of unknown size")
+    if kind == "ellipse":
+        if value.radiusX is None or value.radiusY is None:
+            raise UnreadableError("ellipse without its numbers")
+        rx, ry = value.radiusX * across, value.radiusY * down
+        around, points = ellipse((x - rx, y - ry, x + rx, y + ry), angle)
+        return Shape(label=None, box=around, outlines=[points], was="ellipse", name=name)
+    if value.width is None or value.height is None:
+        raise UnreadableError("rectangle without its numbers")
+    w, h = value.width * across, value.height * down
+    if not angle or w <= 0 or h <= 0:
+        return Shape(label=None, box=(x, y, x + w, y + h), name=name)
+    sin, cos = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    corners = ((0.0, 0.0), (w, 0.0), (w, h), (0.0, h))
+    turned = [part for dx, dy in corners for part in (x + dx * cos - dy * sin, y + dx * sin + dy * cos)]
+    return Shape(label=None, poly=turned, was="rotated box", name=name)

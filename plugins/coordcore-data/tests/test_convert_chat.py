@@ -1,0 +1,222 @@
+"""Chat rows: what placeholders stand for, boxes in the text of answers, and which answers say that nothing is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversion_support import records_of, write_image, write_json, write_lines
+
+from coordcore import InputError
+
+FIRST, SECOND, THIRD = [5, 5, 50, 50], [60, 5, 90, 50], [10, 5, 15, 50]
+BIN = {"from_space": "bin", "from_quantisation": "qwen_1000"}
+LISTED = '[{"label": "Text", "bbox_2d": [100, 250, 400, 1000]}]'
+
+
+def chat(question: str, answer: str | None, ref: Any = None, bbox: Any = None, **more: Any) -> dict[str, Any]:
+    said = [{"role": "user", "content": f"<image>{question}"}]
+    said += [] if answer is None else [{"role": "assistant", "content": answer}]
+    objects = {} if ref is None and bbox is None else {"objects": {"ref": ref or [], "bbox": bbox or []}}
+    return {"messages": said, "images": ["a.png"], **objects, **more}
+
+
+def convert(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], Any]:
+    for name in ("a.png", "b.png", "good.png"):
+        write_image(tmp_path / name, 100, 80)
+    good = chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST]) | {"images": ["good.png"]}
+    records, account = records_of(write_lines(tmp_path / "a.jsonl", *rows, good), "swift", tmp_path, **options)
+    return records[:-1], account
+
+
+def labels(records: list[Any]) -> list[tuple[str, Any]]:
+    return [(item["desc"], item["bbox_2d"]) for one in records for item in one["objects"]]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "refs", "expected"),
+    [
+        # Case 01: the refs of the question come first among all refs.
+        (
+            "Find the <ref-object>.",
+            '[{"bbox_2d": <bbox>, "label": "<ref-object>"}, {"bbox_2d": <bbox>, "label": "<ref-object>"}]',
+            ["goat", "goat", "goat"],
+            ["goat", "goat"],
+        ),
+        ("<ref-object> and <ref-object>", "<ref-object><bbox><bbox>", ["cat", "dog", "dog"], ["dog", "dog"]),
+        ("<ref-object>, <ref-object>", "<ref-object><bbox>, <ref-object><bbox>", ["a", "b", "b", "a"], ["b", "a"]),
+        ("Find <ref-object> and <ref-object>.", "<ref-object>: <bbox><bbox>", ["crack", "rust", "rust"], ["rust"] * 2),
+        ("Find <ref-object>", "<bbox> and <bbox>", ["cat"], ["cat", "cat"]),
+        ("Find all", "<bbox>: <ref-object>, <bbox>: <ref-object>", ["cat", "dog"], ["cat", "dog"]),
+        ("Find all", "<bbox><bbox> (<ref-object>)", ["cat"], ["cat", "cat"]),
+        ("Find cats", "<bbox><bbox>", ["cat"], ["cat", "cat"]),  # a ref that no message names
+        (
+            "Find all",
+            '[{"bbox_2d": <bbox>, "label": "<ref-object>"}, {"label": "<ref-object>", "bbox_2d": <bbox>}]',
+            ["cat", "dog"],
+            ["cat", "dog"],
+        ),
+        ("Find all", '[{"bbox_2d": <bbox>, "label": "cat"}, {"bbox_2d": <bbox>, "label": "dog"}]', [], ["cat", "dog"]),
+        ("What is in <bbox>?", "<ref-object>, beside <bbox>", ["a cat"], ["a cat", "a cat"]),
+        ("Is the <ref-object> at <bbox> left of the <ref-object> at <bbox>?", "Yes.", ["cat", "dog"], ["cat", "dog"]),
+        ("Find all", '[{"bbox_2d": <bbox>, "label": "<ref-object>"}]', ['12" pipe\\'], ['12" pipe\\']),
+    ],
+)
+def test_a_box_belongs_to_the_ref_beside_it(
+    tmp_path: Path, question: str, answer: str, refs: list[str], expected: list[str]
+) -> None:
+    boxes = [FIRST, SECOND][: len(expected)]
+    records, _ = convert(tmp_path, chat(question, answer, refs, boxes))
+    assert labels(records) == list(zip(expected, boxes, strict=True))
+
+
+def test_turns_have_their_own_refs_and_boxes(tmp_path: Path) -> None:
+    row = chat("Find <ref-object>", "<bbox><bbox>", ["cat", "dog"], [FIRST, SECOND, THIRD])
+    row["messages"] += [{"role": "user", "content": "And <ref-object>?"}, {"role": "assistant", "content": "<bbox>"}]
+    records, _ = convert(tmp_path, row)
+    assert labels(records) == [("cat", FIRST), ("cat", SECOND), ("dog", THIRD)]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "refs", "boxes"),
+    [
+        ("Find <ref-object> and <ref-object>", "<bbox>", ["a", "b"], 1),
+        ("Find all", "<ref-object> and <ref-object>: <bbox><bbox>", ["a", "b"], 2),
+        ("Find all", "<ref-object><bbox><ref-object>", ["a", "b"], 1),
+        ("Find <ref-object>", "<bbox>", ["a"], 2),
+        ("Find <ref-object>", "<bbox><bbox>", ["a"], 1),
+        ("Find <ref-object>", "<bbox>", ["a", "b"], 1),
+        ("Find <ref-object> and <ref-object>", "<bbox>", ["a"], 1),
+    ],
+)
+def test_rows_that_could_mean_several_things_are_dropped(
+    tmp_path: Path, question: str, answer: str, refs: list[str], boxes: int
+) -> None:
+    records, account = convert(tmp_path, chat(question, answer, refs, [FIRST, SECOND][:boxes]))
+    assert (records, sum(account.images.dropped.values()), account.objects.read) == ([], 1, boxes + 1)
+
+
+# --- nothing is there -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", ["[]", "```json\n[]\n```", '{"objects": []}'])
+def test_an_empty_list_says_that_nothing_is_there(tmp_path: Path, answer: str) -> None:
+    records, _ = convert(tmp_path, chat("Detect <ref-object>, <ref-object>.", answer, ["crack", "rust"], []))
+    assert [(one["objects"], one["metadata"]) for one in records] == [([], {"asked": ["crack", "rust"]})]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (chat("Describe.", "A street."), "answer without boxes that is not []"),
+        (chat("Find <ref-object>", "There is none.", ["cat"], []), "answer without boxes that is not []"),
+        (chat("Find cats", None), "row without an answer"),
+        ({"images": ["a.png"]}, "row without an answer"),
+        ({"images": ["a.png"], "objects": {"ref": [], "bbox": []}}, "row without an answer"),
+        (chat("Find cats", ""), "row without an answer"),
+        (chat("Find cats", LISTED), "boxes in the text of the answer, whose numbers nothing declares"),
+        (chat("Find cats", "at (10,20),(30,40)"), "boxes in the text of the answer, in a form that is not read"),
+        (chat("Find cats", "<loc0100><loc0050><loc0500><loc0400> cat"), "boxes in the text of the answer, in a form"),
+        (chat("Find cats", '[{"bbox_2d": [1, 2, 3], "label": "a"}]'), "boxes in the text of the answer that cannot be"),
+        (chat("Find <ref-object>", "<bbox><bbox>", ["cell"], [[12, 30], [40, 22]]), "only points: "),
+        (chat("Find cats", "[]", messages=7), "messages that are no list of objects"),
+    ],
+)
+def test_nothing_else_says_so(tmp_path: Path, row: Any, reason: str) -> None:
+    records, account = convert(tmp_path, row)
+    assert (records, [key.startswith(reason) for key in account.images.dropped]) == ([], [True])
+
+
+def test_nothing_asked_for_is_not_nothing_there(tmp_path: Path) -> None:
+    negative = chat("Detect <ref-object>.", "[]", ["rust"], [])
+    records, account = convert(tmp_path, negative, chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST]))
+    assert labels(records) == [("cat", FIRST)]
+    assert account.images.dropped == {"answered with nothing, but the image has boxes in another row": 1}
+
+
+def test_an_image_of_a_row_whose_boxes_are_on_another_is_not_empty(tmp_path: Path) -> None:
+    row = chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST], images=["a.png", "b.png"])
+    records, account = convert(tmp_path, row)
+    assert ([one["images"] for one in records], account.images.dropped) == (
+        [["a.png"]],
+        {"image without boxes, in a row that has boxes": 1},
+    )
+
+
+# --- boxes in the text ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "options"),
+    [
+        (LISTED, BIN),
+        ('[{"label": "Text", "bbox_2d": [10, 20, 40, 80]}]', {"from_space": "pixel"}),
+        ('[{"label": "Text", "bbox_2d": [0.1, 0.25, 0.4, 1]}]', {"from_space": "norm1"}),
+        ('[{"label": "Text", "bbox": [10, 20, 40, 80]}]', {"from_space": "pixel", "boxes": "xyxy"}),
+        ("<|object_ref_start|>Text<|object_ref_end|><|box_start|>(100,250),(400,1000)<|box_end|>", BIN),
+        ("<ref>Text</ref><box>[[100,250,400,1000]]</box>", BIN),
+        ("<think>[1, 2, 3, 4]</think>" + LISTED, BIN),
+        (
+            '{"objects": [{"desc": "Text", "bbox_2d": [<|coord_100|>, <|coord_250|>, <|coord_400|>, <|coord_999|>]}]}',
+            {"from_space": "bin", "from_quantisation": "qwen_1000"},
+        ),
+    ],
+)
+def test_boxes_of_the_text_are_read_as_declared(tmp_path: Path, answer: str, options: dict[str, str]) -> None:
+    records, _ = convert(tmp_path, chat("List the text areas.", answer), **options)
+    ((desc, box),) = labels(records)
+    assert (desc, box) == ("Text", pytest.approx([10, 20, 40, 80], abs=0.1))
+
+
+def test_boxes_in_tags_may_be_of_the_questions_only_ref(tmp_path: Path) -> None:
+    question = "Find the <|object_ref_start|>goat<|object_ref_end|>"
+    boxes = "<|box_start|>(100,200),(150,260)<|box_end|><|box_start|>(400,600),(550,660)<|box_end|>"
+    records, _ = convert(tmp_path, chat(question, boxes), **BIN)
+    assert [desc for desc, _ in labels(records)] == ["goat", "goat"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "reason"),
+    [
+        ('[{"label": "a", "bbox": [10, 20, 40, 60]}]', {"from_space": "pixel"}, "numbers under bbox"),
+        ('[{"label": "a", "bbox_2d": [10, 20, 1400, 1600]}]', BIN, "numbers outside 0..1000"),
+        ('[{"label": "a", "bbox_2d": [<|coord_1|>, <|coord_2|>, <|coord_3|>, <|coord_4|>]}]', {}, "coord tokens"),
+        ('[{"label": "a", "box_2d": [10, 20, 40, 60]}]', BIN, "boxes in the text of the answer that cannot be read"),
+        ("<|box_start|>(100,200),(150,260)<|box_end|>", BIN, "boxes in the text of the answer that cannot be read"),
+        (LISTED + " and (1,2),(3,4)", BIN, "boxes in the text of the answer, in a form that is not read"),
+    ],
+)
+def test_boxes_of_the_text_that_could_be_others_drop_the_row(
+    tmp_path: Path, answer: str, options: dict[str, str], reason: str
+) -> None:
+    records, account = convert(tmp_path, chat("Find all", answer), **options)
+    assert (records, [key.startswith(reason) for key in account.images.dropped]) == ([], [True])
+
+
+def test_boxes_of_the_text_about_several_images_drop_the_row(tmp_path: Path) -> None:
+    _, account = convert(tmp_path, chat("Find all", LISTED, images=["a.png", "b.png"]), **BIN)
+    assert account.images.dropped == {
+        "boxes in the text of an answer about several images: which belong where is not said": 2
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image": "a.png", "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": LISTED}]},
+        {"images": ["a.png"], "query": "<image>Find text", "response": LISTED},
+        {"images": ["a.png"], "messages": [{"role": "assistant", "content": [{"type": "text", "text": LISTED}]}]},
+    ],
+)
+@pytest.mark.parametrize("array", [True, False])
+def test_other_spellings_of_a_row(tmp_path: Path, row: Any, array: bool) -> None:
+    write_image(tmp_path / "a.png", 100, 80)
+    source = write_json(tmp_path / "a.json", [row]) if array else write_lines(tmp_path / "a.jsonl", row)
+    records, _ = records_of(source, "swift", tmp_path, **BIN)
+    assert labels(records) == [("Text", [10, 20, 40, 80])]
+
+
+def test_boxes_of_answers_are_two_corners(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"boxes of answers are read as two corners: --boxes xyxy, not xywh"):
+        convert(tmp_path, boxes="xywh")
