@@ -53,7 +53,7 @@ def _utf8(lines: bytes) -> str:
     [
         pytest.param(0, "check m.toml", marks=STRICT),
         (2, "check wrong.toml"),
-        (0, "data check ä.jsonl --images ."),
+        (0, "data check ä.jsonl --image-root ."),
         pytest.param(0, "data convert ö.json out.jsonl --from coco --to-space pixel", marks=STRICT),
         pytest.param(0, "eval p.jsonl ä.jsonl --space pixel", marks=STRICT),
     ],
