@@ -27,12 +27,6 @@ KNOWN = (
         reason="data, doctor, run and eval open a path without looking at what it is; check does not",
     ),
     Known(
-        name="control characters in tables",
-        kind="records",
-        breach="^raw control character on stdout",
-        reason="data check prints labels as they stand",
-    ),
-    Known(
         name="labels are printed whole",
         kind="records",
         breach="^line of .* characters on stdout",
