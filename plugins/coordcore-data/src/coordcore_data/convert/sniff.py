@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from coordcore import InputError
+from coordcore.files import require_regular
 from coordcore_data.convert.packed import open_source
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
 from coordcore_data.convert.text import UnreadableError, parse_json
@@ -180,6 +181,7 @@ def _one_of_each(files: list[Path]) -> list[Path]:
 
 
 def _file(path: Path) -> Seen | None:
+    require_regular(path)
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     with open_source(path) as file:
