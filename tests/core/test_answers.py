@@ -114,11 +114,26 @@ def test_boxes_in_tags_belong_to_the_label_before_them() -> None:
         ("<ref>a</ref>", "objects[0]", "a label without a box"),
         ("<ref>a</ref><box>(<|coord_1|>,", "objects[0].bbox_2d", "cut off behind 1 coordinate"),
         (f"<ref>a</ref><box>({CORNERS})</ref>", "objects[0].bbox_2d", "cut off behind 4 coordinates"),
+        # The second box may be b's.
+        (f"<box>({CORNERS})</box><ref>a</ref><box>({CORNERS})</box><ref>b</ref>", "objects[0].desc", "no description"),
     ],
 )
 def test_boxes_in_tags_that_are_not_read(text: str, at: str, reason: str) -> None:
     labels, unread = read(text)
     assert (labels, unread[0]) == ([], (at, reason))
+
+
+def test_a_list_in_quotes_is_one() -> None:
+    text = f'[{{"bbox_2d": "{BOX}", "label": "a"}}, {A}]'
+    (one, _), unread = parse_answer(text).objects, parse_answer(text).unread
+    assert (one.desc, one.bins, unread) == ("a", (1, 2, 3, 4), ())
+    assert text[slice(*one.coord_spans[3])] == "<|coord_4|>"
+
+
+@pytest.mark.parametrize("written", [f'"{BOX[:-1]}", "x": "]"', f'"{BOX[1:-1]}"', '"none"', '""'])
+def test_quotes_around_anything_else(written: str) -> None:
+    labels, unread = read(f'[{{"bbox_2d": {written}, "label": "b"}}, {A}]')
+    assert (labels, unread[0][0]) == (["a"], "objects[0].bbox_2d")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +144,10 @@ def test_boxes_in_tags_that_are_not_read(text: str, at: str, reason: str) -> Non
         f"<thinking>[{B}]</thinking>[{A}]",
         f"<think>[{B}]</think><think>[{B}]</think>[{A}]",
         f"[{A}]<think>or rather [{B}]",
+        f"<Think>[{B}]</THINK >[{A}]",
+        f"Well. <reasoning>[{B}]</reasoning>[{A}]",
+        f"◁think▷[{B}]◁/think▷[{A}]",
+        f"[{A}] <thinking>or rather [{B}]",
     ],
 )
 def test_thoughts_are_no_answer(text: str) -> None:
@@ -325,6 +344,8 @@ def test_what_a_further_list_repeats_counts_once() -> None:
         "[{}]," * 20_000,
         "<ref>" * 20_000,
         "<ref>a</ref><box>" * 10_000,
+        "<ref>a</ref>" * 100_000,
+        '{"bbox_2d": "[' * 20_000,
         '[{"a": ' + '[{"desc": "a", "parts": ' * 5_000 + "[<|coord_1|>]" + "}]" * 5_000 + "}]",
         '[{"bbox_2d": [' + "[" * 100_000,
         '[{"bbox_2d": [' + "[<|coord_1|>]," * 20_000 + "]}]",

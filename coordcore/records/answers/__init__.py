@@ -7,7 +7,7 @@ grammar of constrained decoding follow from that description, so a second format
 from __future__ import annotations
 
 from coordcore.records.answers.format import COORDJSON, Format
-from coordcore.records.answers.parse import Answer, AnswerObject, Unread, parse_json
+from coordcore.records.answers.parse import Answer, AnswerObject, Unread, answered, parse_json
 from coordcore.records.answers.pieces import parse_pieces
 from coordcore.records.answers.write import Located, answer_text, geometry_text, reserved
 
@@ -19,6 +19,7 @@ __all__ = [
     "Located",
     "Unread",
     "answer_text",
+    "answered",
     "geometry_text",
     "parse_answer",
     "reserved",

@@ -37,7 +37,7 @@ _START = re.compile(
     r"""(?P<list>\{\s*["']objects["']\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$))"""
     rf"|(?P<object>{_OBJECT.pattern})|(?P<tag>{_TAG.pattern})"
 )
-_THINKING = re.compile(r"\s*<(think|thinking|thought|reasoning)>")
+_THOUGHT = re.compile(r"[<◁](?P<end>/?)(?:think|thinking|thought|reasoning)\s*[>▷]", re.IGNORECASE)
 _TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -123,7 +123,7 @@ def parse_json(text: str, numbers: bool = False) -> Answer:
 
     numbers: read plain numbers too. What they mean only the caller can know.
     """
-    begin, end = _answered(text)
+    begin, end = answered(text)
     reader = _Reader(text[:end], numbers)
     if not text.strip():
         reader.unread.append(Unread(at="", reason="empty answer"))
@@ -138,16 +138,15 @@ def parse_json(text: str, numbers: bool = False) -> Answer:
     return Answer(objects=tuple(reader.objects), unread=tuple(reader.unread))
 
 
-def _answered(text: str) -> Span:
+def answered(text: str) -> Span:
     """The part of a text that is its answer: behind the last thought, before one that does not end."""
-    opening = _THINKING.match(text)
-    closing = f"</{opening[1] if opening else 'think'}>"
-    begin = text.rfind(closing)
-    if begin < 0:
-        begin = len(text) if opening else -len(closing)
-    begin += len(closing)
-    end = text.find("<think>", begin)
-    return begin, len(text) if end < 0 else end
+    begin, end = 0, len(text)
+    for tag in _THOUGHT.finditer(text):
+        if tag["end"]:
+            begin, end = tag.end(), len(text)
+        else:
+            end = min(end, tag.start())
+    return begin, end
 
 
 class _Reader:
@@ -239,7 +238,11 @@ class _Reader:
             if name in _KINDS:
                 if written.geometry:
                     raise _Unreadable(f".{name}", "a second geometry; an object has one", value.start)
-                written.geometry[name], position = self._inside(f".{name}", value, "{}:")
+                opening = _next(self.text, value.start + 1) if value.kind == "string" else value  # a list in quotes
+                written.geometry[name], behind = self._inside(f".{name}", opening, "{}:")
+                if value.kind == "string" and behind > position:
+                    raise _Unreadable(f".{name}", f"no list in quotes, but {quoted(value.text)}", behind)
+                position = max(position, behind)
             elif name in _ALL_LABELS and value.kind == "string":
                 found = _string(value), (value.start + 1, value.end - 1)
                 if written.labels.setdefault(name, found)[0] != found[0]:
@@ -283,18 +286,22 @@ class _Reader:
         A label has the boxes that follow it, and a box only one label.
         """
         labels: list[_Text] = []
-        boxed = False
+        boxed = box_first = False
         while tag := _TAG.search(self.text, position):
             at, position = f"objects[{self.index}]", tag.end()
             if tag["box"] is None:
-                labels = [*([] if boxed else labels), (tag["label"].strip(), tag.span("label"))]
+                if boxed:
+                    labels = []
+                labels.append((tag["label"].strip(), tag.span("label")))
                 boxed = False
                 continue
-            boxed, self.index = True, self.index + 1
+            boxed, box_first, self.index = True, box_first or not labels, self.index + 1
             try:
                 items, position = self._inside(".bbox_2d", _Lexeme("tag", tag[0], *tag.span()), "{}:")
                 if len(labels) > 1:
                     raise _Unreadable("", f"{len(labels)} labels before one box, which may be of any")
+                if box_first and labels:
+                    raise _Unreadable("", "boxes stand before their labels, or without: which is whose is not said")
                 self._add(at, "bbox_2d", items, labels[0] if labels else None)
             except _Unreadable as error:
                 self.unread.append(Unread(at=at + error.at, reason=error.reason))

@@ -13,6 +13,8 @@ from coordcore import InputError
 FIRST, SECOND, THIRD = [5, 5, 50, 50], [60, 5, 90, 50], [10, 5, 15, 50]
 BIN = {"from_space": "bin", "from_quantisation": "qwen_1000"}
 LISTED = '[{"label": "Text", "bbox_2d": [100, 250, 400, 1000]}]'
+PICTURE: dict[str, Any] = {"role": "user", "content": "<image>Find text"}
+SAID: dict[str, Any] = {"role": "assistant", "content": LISTED}
 
 
 def chat(question: str, answer: str | None, ref: Any = None, bbox: Any = None, **more: Any) -> dict[str, Any]:
@@ -88,6 +90,11 @@ def test_turns_have_their_own_refs_and_boxes(tmp_path: Path) -> None:
         ("Find <ref-object>", "<bbox><bbox>", ["a"], 1),
         ("Find <ref-object>", "<bbox>", ["a", "b"], 1),
         ("Find <ref-object> and <ref-object>", "<bbox>", ["a"], 1),
+        # The answer is no.
+        ("Is <bbox> a <ref-object>?", "No.", ["a"], 1),
+        ("Is <bbox> a <ref-object>?", "Wrong, a <ref-object>.", ["a", "b"], 1),
+        ("Is there a <ref-object> at <bbox>?", "There is none.", ["a"], 1),
+        ("Is there a <ref-object> at <bbox>?", "[]", ["a"], 1),
     ],
 )
 def test_rows_that_could_mean_several_things_are_dropped(
@@ -100,7 +107,16 @@ def test_rows_that_could_mean_several_things_are_dropped(
 # --- nothing is there -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", ["[]", "```json\n[]\n```", '{"objects": []}'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[]",
+        "```json\n[]\n```",
+        '{"objects": []}',
+        '<think>[{"bbox_2d": [1, 2, 3, 4], "label": "a"}]? No.</think>[]',
+        "<think>Hm.</think><answer>[]</answer><|im_end|>",
+    ],
+)
 def test_an_empty_list_says_that_nothing_is_there(tmp_path: Path, answer: str) -> None:
     records, _ = convert(tmp_path, chat("Detect <ref-object>, <ref-object>.", answer, ["crack", "rust"], []))
     assert [(one["objects"], one["metadata"]) for one in records] == [([], {"asked": ["crack", "rust"]})]
@@ -120,6 +136,11 @@ def test_an_empty_list_says_that_nothing_is_there(tmp_path: Path, answer: str) -
         (chat("Find cats", "<loc0100><loc0050><loc0500><loc0400> cat"), "boxes in the text of the answer, in a form"),
         (chat("Find cats", '[{"bbox_2d": [1, 2, 3], "label": "a"}]'), "boxes in the text of the answer that cannot be"),
         (chat("Find <ref-object>", "<bbox><bbox>", ["cell"], [[12, 30], [40, 22]]), "only points: "),
+        (chat("Find cats", "[]", images=None), "row without the path of an image file"),
+        (
+            {"messages": [PICTURE | {"content": [{"type": "image", "image": "data:image/png;base64,"}]}]},
+            "row without the",
+        ),
         (chat("Find cats", "[]", messages=7), "messages that are no list of objects"),
     ],
 )
@@ -133,6 +154,44 @@ def test_nothing_asked_for_is_not_nothing_there(tmp_path: Path) -> None:
     records, account = convert(tmp_path, negative, chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST]))
     assert labels(records) == [("cat", FIRST)]
     assert account.images.dropped == {"answered with nothing, but the image has boxes in another row": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "how"),
+    [
+        (chat("Find cats", "at (10,20),(30,40)"), "may have"),
+        (chat("Find <ref-object>", "<bbox><bbox>", ["cat"], [FIRST]), "may have"),
+        (chat("Find <ref-object>", "<bbox>", ["cat"], [[1, 2, 3]]), "has"),
+    ],
+)
+def test_nothing_is_not_there_where_another_row_could_not_be_read(tmp_path: Path, row: Any, how: str) -> None:
+    records, account = convert(tmp_path, chat("Find dogs", "[]"), row)
+    assert (records, len(account.images.dropped)) == ([], 2)
+    assert f"answered with nothing, but the image {how} boxes in another row" in account.images.dropped
+
+
+@pytest.mark.parametrize("answer", ["A cow at 10 20 30 40", "<bbox>", ""])
+def test_every_answer_of_a_row_says_that_nothing_is_there(tmp_path: Path, answer: str) -> None:
+    row = chat("Find dogs", "[]")
+    row["messages"] += chat("And cows?", answer)["messages"]
+    records, account = convert(tmp_path, row)
+    assert (records, list(account.images.dropped)) == (
+        [],
+        ["answered with nothing, and with something that is not read"],
+    )
+
+
+def test_nothing_in_a_part_of_the_image_is_not_nothing_there(tmp_path: Path) -> None:
+    records, account = convert(tmp_path, chat("A cat in <|box_start|>(1,2),(3,4)<|box_end|>?", "[]"))
+    assert (records, len(account.images.dropped)) == ([], 1)
+
+
+def test_what_a_later_turn_repeats_is_said_once(tmp_path: Path) -> None:
+    row = chat("Find text", LISTED)
+    row["messages"] += chat("Sure?", LISTED)["messages"]
+    records, account = convert(tmp_path, row, **BIN)
+    assert len(labels(records)) == 1
+    assert account.objects.dropped == {"box that its row holds twice": 1}
 
 
 def test_an_image_of_a_row_whose_boxes_are_on_another_is_not_empty(tmp_path: Path) -> None:
@@ -169,10 +228,19 @@ def test_boxes_of_the_text_are_read_as_declared(tmp_path: Path, answer: str, opt
     assert (desc, box) == ("Text", pytest.approx([10, 20, 40, 80], abs=0.1))
 
 
-def test_boxes_in_tags_may_be_of_the_questions_only_ref(tmp_path: Path) -> None:
-    question = "Find the <|object_ref_start|>goat<|object_ref_end|>"
-    boxes = "<|box_start|>(100,200),(150,260)<|box_end|><|box_start|>(400,600),(550,660)<|box_end|>"
-    records, _ = convert(tmp_path, chat(question, boxes), **BIN)
+@pytest.mark.parametrize(
+    ("ref", "boxes"),
+    [
+        (
+            "<|object_ref_start|>goat<|object_ref_end|>",
+            "<|box_start|>(100,200),(150,260)<|box_end|><|box_start|>(400,600),(550,660)<|box_end|>",
+        ),
+        ("<ref>goat</ref>", "<box>[[100,200,150,260],[400,600,550,660]]</box>"),
+        ("<|ref|>goat<|/ref|>", "<|det|>[[100,200,150,260],[400,600,550,660]]<|/det|>"),
+    ],
+)
+def test_boxes_in_tags_may_be_of_the_questions_only_ref(tmp_path: Path, ref: str, boxes: str) -> None:
+    records, _ = convert(tmp_path, chat(f"Find the {ref}", boxes), **BIN)
     assert [desc for desc, _ in labels(records)] == ["goat", "goat"]
 
 
@@ -207,6 +275,10 @@ def test_boxes_of_the_text_about_several_images_drop_the_row(tmp_path: Path) -> 
         {"image": "a.png", "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": LISTED}]},
         {"images": ["a.png"], "query": "<image>Find text", "response": LISTED},
         {"images": ["a.png"], "messages": [{"role": "assistant", "content": [{"type": "text", "text": LISTED}]}]},
+        {"messages": [PICTURE | {"content": [{"type": "image", "image": "a.png"}]}, SAID]},
+        {"messages": [PICTURE | {"content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}, SAID]},
+        {"messages": [PICTURE | {"content": "Picture 1: <img>a.png</img> Find text"}, SAID]},
+        {"images": ["a.png"], "messages": [PICTURE, SAID | {"content": f"<Think>[1, 2, 3, 4]</Think>{LISTED}"}]},
     ],
 )
 @pytest.mark.parametrize("array", [True, False])

@@ -97,6 +97,22 @@ def test_the_last_annotation_that_was_not_cancelled_counts(tmp_path: Path) -> No
     assert [one["desc"] for one in records[0]["objects"]] == ["second"]
 
 
+@pytest.mark.parametrize("kind", ["bitmask", "magicwand", "videorectangle", "brush"])
+def test_a_region_of_no_geometry_of_ours_is_counted(tmp_path: Path, kind: str) -> None:
+    records, account = convert(tmp_path, task(region(**BOX), {"type": kind, "value": {"rle": [0]}}))
+    assert len(records[0]["objects"]) == 1
+    assert (account.objects.read, account.objects.dropped) == (2, {f"{kind}: records have no such geometry": 1})
+
+
+def test_a_whole_turn_is_none(tmp_path: Path) -> None:
+    write_image(tmp_path / "18" / "0f61-a.jpg", 200, 100)
+    given = region(**BOX, rotation=360)
+    del given["original_width"]
+    records, account = convert(tmp_path, task(given), images=tmp_path)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([20, 20, 80, 60])
+    assert "rotated box: its enclosing box is written" not in account.notes
+
+
 CHOICE = {"type": "choices", "value": {"choices": ["blurred"]}}
 
 
@@ -109,6 +125,14 @@ CHOICE = {"type": "choices", "value": {"choices": ["blurred"]}}
             "task not annotated, only predicted",
         ),
         (task() | {"annotations": [{"was_cancelled": True, "result": []}]}, "task skipped by the annotator"),
+        (task() | {"annotations": [{"skipped": True, "result": []}]}, "task skipped by the annotator"),
+        (task() | {"annotations": [{"id": 1}]}, "annotation without a list of results"),
+        (task() | {"annotations": [{"result": None}]}, "annotation without a list of results"),
+        (
+            task() | {"annotations": [{"result": [region(**BOX)]}, {"result": []}]},
+            "annotations of which the last has no regions, and others have",
+        ),
+        (task(region("bitmasklabels", imageDataURL="data:")), "all of its objects were dropped"),
         (task(CHOICE), "annotation without a region, but with choices or texts"),
         (task(region("brushlabels", format="rle", rle=[0])), "all of its objects were dropped"),
         (task(region(**BOX) | {"image_rotation": 90}), "image that was turned in Label Studio"),
@@ -121,7 +145,9 @@ CHOICE = {"type": "choices", "value": {"choices": ["blurred"]}}
     ],
 )
 def test_what_says_nothing_of_where_is_dropped(tmp_path: Path, bad: Any, reason: str) -> None:
-    records, account = convert(tmp_path, task(region(**BOX)), bad)
+    for path in ("18/0f61-a.jpg", "a.jpg"):
+        write_image(tmp_path / path, 200, 100)
+    records, account = convert(tmp_path, task(region(**BOX)), bad, images=tmp_path)
     assert (len(records), [key.startswith(reason) for key in account.images.dropped]) == (1, [True])
 
 

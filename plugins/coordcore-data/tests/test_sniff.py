@@ -43,6 +43,23 @@ RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
         ("a.json", [{"ann_id": 1, "sentences": []}], "REFER's refs", ()),
         ("a.json", {"size": {}, "objects": [], "tags": []}, "a Supervisely annotation", ()),
         ("a.jsonl", {"image": "a", "response": ""}, "answers of a model", ()),
+        ("a.jsonl", {"response": "[]", "labels": None, "messages": [], "images": []}, "answers of a model", ()),
+        (
+            "a.json",
+            [{"image_id": 1, "category_id": 1, "bbox": [], "id": 1}],
+            "the annotations of a COCO file alone",
+            (),
+        ),
+        ("a.json", [{"image_id": 1, "category_id": 1, "keypoints": [], "score": 1}], "COCO results: key points", ()),
+        ("a.json", {"images": [], "categories": []}, "a COCO file without annotations", ()),
+        ("a.json", [{"imagefilename": "a", "annotation": [{"coordinates": {"x": 1}}]}], "a CreateML file", ()),
+        ("a.json", {"version": "2.0", "item": {}, "annotations": []}, "a V7 Darwin file", ()),
+        ("a.json", {"dataset": "a", "image": {}, "annotations": []}, "a V7 Darwin file", ()),
+        ("a.json", {"metadata": {}, "instances": []}, "a SuperAnnotate file", ()),
+        ("a.json", {"asset": {}, "regions": []}, "a VoTT asset", ()),
+        ("a.json", [{"task_id": "a", "response": {}}], "a Scale export", ()),
+        ("a.json", [{"instruction": "a", "input": "", "output": "b"}], "rows of Alpaca's kind", ()),
+        ("a.jsonl", {"image": "a.png", "objects": {"bbox": []}}, "rows of a Hugging Face data set", ()),
     ],
 )
 def test_json(tmp_path: Path, name: str, content: Any, what: str, formats: tuple[str, ...]) -> None:
@@ -73,6 +90,21 @@ def test_json(tmp_path: Path, name: str, content: Any, what: str, formats: tuple
         ("a.json", b"<!doctype html><html>", "a web page"),
         ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         ("a.json", b"", "an empty file"),
+        ("a.json", b" \n", "an empty file"),
+        ("a.arrow", b"\xff\xff\xff\xff\x10\0\0\0", "an Arrow stream"),
+        ("a.npz", b"PK\3\4", "NumPy arrays"),
+        ("a.xlsx", b"PK\3\4", "a spreadsheet"),
+        ("a.pt", b"PK\3\4", "the weights of a model"),
+        ("a.pkl", pickle.dumps({}, 0), "a Python pickle"),
+        ("a.gif", b"GIF89a", "a picture"),
+        ("a.webp", b"RIFF\0\0\0\0WEBP", "a picture"),
+        ("a.tif", b"II*\0", "a picture"),
+        ("a.mp4", b"\0\0\0\x18ftypmp42", "a video"),
+        ("a.csv", b"annotation_id,annotator,id,image,label\n", "a Label Studio export (CSV)"),
+        ("a.txt", b"# PASCAL Annotation Version 1.00\n", "PASCAL annotations of 2005"),
+        ("a.txt", b"Car 0.00 0 -1.57 614 181 727 284 1.57 1.73 4.15 1.00 1.75 13.22 -1.62\n", "KITTI labels"),
+        ("a.txt", b"imagesource:x\ngsd:0.1\n1 2 3 4 5 6 7 8 plane 0\n", "DOTA labels"),
+        ("a.txt", b"1,1,100,200,30,40,1,-1,-1,-1\n", "MOTChallenge boxes"),
         ("a.gz", gzip.compress(json.dumps(coco([])).encode()), "a gzip file that holds a COCO file"),
     ],
 )
@@ -86,6 +118,9 @@ def test_folders(tmp_path: Path) -> None:
     write_json(tmp_path / "set" / "annotations" / "train.json", coco([]))
     write_image(tmp_path / "set" / "a.jpg", 4, 4)
     (tmp_path / "empty").mkdir()
+    for name in (".DS_Store", "Thumbs.db", "README.txt"):
+        (tmp_path / "pictures" / name).write_bytes(b"x")
+    (tmp_path / "set" / "a.pt").write_bytes(b"PK\3\4")
     assert str(sniff(tmp_path / "pictures")).startswith("a folder of 1 pictures without annotations")
     assert str(sniff(tmp_path / "set")) == (
         "a folder with a COCO file, annotations/train.json; name that file, --from coco"

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from coordcore.records.answers import AnswerObject, parse_answer
+from coordcore.records.answers import AnswerObject, answered, parse_answer
 from coordcore_data.convert.core import Reading
 from coordcore_data.convert.text import UnreadableError
 
@@ -20,7 +20,9 @@ _BOX = re.compile(
 )
 """What looks like a box, in more forms than are read."""
 
-_REF = re.compile(r"<\|object_ref_start\|>([^<]*)<\|object_ref_end\|>")
+_REF = re.compile(r"<(?:\|object_ref_start\||\|ref\||ref)>([^<]*)<(?:\|object_ref_end\||\|/ref\||/ref)>")
+_AROUND = re.compile(r"</?answer>|<\|(?:im_end|endoftext)\|>")
+_PICTURE = re.compile(r"<img>([^<]+)</img>")
 _ANSWERS = ("assistant", "gpt", "model", "bot", "chatgpt", "bing")
 """Who answers, in ms-swift's and ShareGPT's words."""
 
@@ -73,9 +75,28 @@ def _text(content: Any) -> str:
     return content or ""
 
 
+def pictures(row: Any) -> list[Any]:
+    """The paths of the images that messages hold themselves, in parts (OpenAI, Qwen) or tags (`<img>`, Qwen-VL).
+
+    None for one without a path.
+    """
+    messages = row.messages if row.messages is not None else row.conversations
+    found: list[Any] = []
+    for one in messages if isinstance(messages, list) else []:
+        content = one.get("content", one.get("value")) if isinstance(one, dict) else None
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, str):
+                found += _PICTURE.findall(part)
+            elif isinstance(part, dict) and str(part.get("type")).startswith("image"):
+                given = part.get("image") or part.get("image_url")
+                path = given.get("url") if isinstance(given, dict) else given
+                found.append(None if str(path).startswith("data:") else path)
+    return found
+
+
 @attrs.frozen
 class Written:
-    """The boxes of an answer's text. empty: the answer is a list of nothing."""
+    """The boxes of an answer's text. empty: the answer is a list of nothing, and of the whole image."""
 
     objects: tuple[AnswerObject, ...]
     empty: bool
@@ -83,17 +104,19 @@ class Written:
 
 def boxes_in(turn: Turn) -> Written:
     """What the answer of a turn says in its text. Raises UnreadableError when it holds boxes that are not read."""
-    answer = turn.answer or ""
+    text = turn.answer or ""
+    answer = _AROUND.sub("", text[slice(*answered(text))])
     asked = set(_REF.findall(turn.question))
-    if "<|box_start|>" in answer and not _REF.search(answer) and len(asked) == 1:
-        answer = f"<|object_ref_start|>{asked.pop()}<|object_ref_end|>{answer}"
+    if re.search(_TAG, answer) and not _REF.search(answer) and len(asked) == 1:
+        answer = f"<ref>{asked.pop()}</ref>{answer}"
     read = parse_answer(answer, numbers=True)
     wrong = next((one.reason for one in read.unread if one.at.startswith("objects")), None)
     if wrong is not None:
         raise UnreadableError("boxes in the text of the answer that cannot be read", wrong)
-    if len(_BOX.findall(answer.rpartition("</think>")[2])) > len(read.objects):
+    if len(_BOX.findall(answer)) > len(read.objects):
         raise UnreadableError("boxes in the text of the answer, in a form that is not read", answer[:60])
-    return Written(read.objects, empty=not (read.objects or read.unread))
+    empty = not (read.objects or read.unread or re.search(_TAG, turn.question))
+    return Written(read.objects, empty=empty)
 
 
 def located(found: AnswerObject, text: str, reading: Reading) -> list[float]:

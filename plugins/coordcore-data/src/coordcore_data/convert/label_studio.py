@@ -5,9 +5,10 @@ a rectangle about its top left corner and an ellipse about its centre. A turned 
 corners, or its enclosing box; polygons too, ellipses their enclosing boxes. Key points go under `metadata.points`.
 Of a task's annotations the last one counts that was not cancelled, as Label Studio's own converters choose; a task
 without annotations has not been looked at and is dropped, whatever a model predicted for it. An annotation without
-regions says that nothing is there; one that only holds choices, texts or ratings does not say what is where.
-Not carried: brush masks and vectors (dropped), predictions, relations, choices, texts. A region with several labels is
-one object for each.
+regions says that nothing is there, unless another of its task has some; one that only holds choices, texts or ratings
+does not say what is where.
+Not carried: brush masks, vectors and boxes of videos (dropped), predictions, relations, choices, texts. A region with
+several labels is one object for each.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ _LABELS = (
     "polygonlabels",
     "ellipselabels",
     "keypointlabels",
-    "brushlabels",
-    "vectorlabels",
+    *(f"{kind}labels" for kind in ("brush", "bitmask", "magicwand", "vector")),
     "labels",
 )
-_SHAPES = ("rectangle", "polygon", "ellipse", "keypoint", "brush", "vector")
+_SHAPES = ("rectangle", "polygon", "ellipse", "keypoint")
+_OTHERS = ("brush", "bitmask", "magicwand", "vector", "videorectangle")
+"""Regions that are counted, of which records have no such geometry."""
 
 
 class _Annotation(msgspec.Struct):
-    result: list[Any] = []
+    result: list[Any] | None = None
     was_cancelled: bool | None = None
+    skipped: bool | None = None
 
 
 class _Task(msgspec.Struct):
@@ -109,11 +112,15 @@ def _images(tasks: Iterable[tuple[str, Any]], account: Account) -> Iterator[Sour
 def _regions(task: _Task) -> list[dict[str, Any]]:
     """The results of the annotation that counts. Raises UnreadableError."""
     given = task.annotations if task.annotations is not None else task.completions
-    kept = [one for one in given or [] if not one.was_cancelled]
+    kept = [one for one in given or [] if not (one.was_cancelled or one.skipped)]
     if not kept:
         what = "skipped by the annotator" if given else "not annotated"
         raise UnreadableError(f"task {what}" + (", only predicted" if task.predictions else ""))
     results = kept[-1].result
+    if results is None:
+        raise UnreadableError("annotation without a list of results")
+    if not results and any(one.result for one in kept):
+        raise UnreadableError("annotations of which the last has no regions, and others have: is the image empty?")
     if not all(isinstance(one, dict) for one in results):
         raise UnreadableError("results that are no objects")
     return results
@@ -189,7 +196,7 @@ def _image(image: str, regions: list[dict[str, Any]], where: str, task_id: Any, 
 
 def _is_shape(result: Mapping[str, Any]) -> bool:
     kind = str(result.get("type", ""))
-    return kind.startswith(_SHAPES) or (kind in ("", "labels") and "x" in (result.get("value") or {}))
+    return kind.startswith(_SHAPES + _OTHERS) or (kind in ("", "labels") and "x" in (result.get("value") or {}))
 
 
 def _labels(result: Mapping[str, Any]) -> list[str]:
@@ -211,7 +218,7 @@ def _shape(result: Mapping[str, Any], name: str, width: float | None, height: fl
     kind = str(result.get("type", "")).removesuffix("labels") or ("polygon" if value.points else "rectangle")
     if kind == "":
         kind = "rectangle"
-    if kind in ("brush", "vector"):
+    if kind.startswith(_OTHERS):
         raise UnreadableError(f"{kind}: records have no such geometry")
     across, down = (width or 1) / 100, (height or 1) / 100
     if kind == "polygon":
@@ -224,7 +231,7 @@ def _shape(result: Mapping[str, Any], name: str, width: float | None, height: fl
     x, y = value.x * across, value.y * down
     if kind == "keypoint":
         return Shape(label=None, points=[x, y], name=name)
-    angle = value.rotation or 0.0
+    angle = (value.rotation or 0.0) % 360
     if angle and width is None:
         raise UnreadableError(f"turned {kind} on an image of unknown size")
     if kind == "ellipse":

@@ -7,8 +7,9 @@ n-th ref names the n-th box, and a single one all. A box of two numbers is a poi
 row of several images becomes one record for each, by `image_id`.
 
 Boxes that are written into the answer's text are read as `--from-space` declares them. An answer of `[]` is the only
-one that says "nothing is there"; of an image that has boxes in another row, it says so of what was asked for alone, and
-its row is dropped. Rows that could mean several things are dropped too.
+one that says "nothing is there", where every answer of the row is one. Of an image that has boxes in another row, or
+may have them in one that was not read, it says so of what was asked for alone, and its row is dropped. Rows that could
+mean several things are dropped too.
 `conversations` (ShareGPT, LLaVA), and `query` with `response`, are read as `messages`.
 Not carried: what is said, but for the refs of a question that is answered with nothing (`metadata.asked`). Sizes come
 from the image files, since the rows have none.
@@ -28,13 +29,14 @@ import msgspec
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
 from coordcore.records.answers import parse_answer
-from coordcore_data.convert.chat import Turn, boxes_in, located, turns
+from coordcore_data.convert.chat import Turn, boxes_in, located, pictures, turns
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.text import UnreadableError, clean_path, json_rows, structure
 
 _PLACEHOLDER = re.compile(r"<ref-object>|<bbox>")
 _REFS = "row whose refs do not match its boxes"
 _UNCLEAR = "row that does not say which ref a box belongs to"
+_DENIAL = re.compile(r"\W*(?:no|not|none|nothing|false|there (?:is|are) (?:no|not|none))\b|\s*\[\s*\]", re.IGNORECASE)
 
 
 class _Objects(msgspec.Struct):
@@ -59,15 +61,18 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     """Raises InputError when the file cannot be opened. reading.space: what numbers in the text of answers are."""
     if reading.boxes not in (None, "xyxy"):
         raise InputError(f"{source}: boxes of answers are read as two corners: --boxes xyxy, not {reading.boxes}")
-    found = list(_images(source, reading.images or source.parent, reading, account))
-    boxed = {image.file for image in found if image.shapes}
+    unread: set[str] = set()
+    found = list(_images(source, reading.images or source.parent, reading, account, unread))
+    boxed = {image.file for image in found if image.shapes or image.lost}
     for image in found:
-        if not image.shapes and not image.undeclared and image.file in boxed:
-            image.undeclared = "answered with nothing, but the image has boxes in another row"
+        if not image.shapes and not image.undeclared and image.file in boxed | unread:
+            how = "has boxes in" if image.file in boxed else "may have boxes in"
+            image.undeclared = f"answered with nothing, but the image {how} another row"
     return Found(images=iter(found), total=len(found))
 
 
-def _images(source: Path, folder: Path, reading: Reading, account: Account) -> Iterator[SourceImage]:
+def _images(source: Path, folder: Path, reading: Reading, account: Account, unread: set[str]) -> Iterator[SourceImage]:
+    """unread: gets the image files of rows that could not be read."""
     for where, line in json_rows(source):
         try:
             row = structure(line(), _Row)
@@ -75,7 +80,7 @@ def _images(source: Path, folder: Path, reading: Reading, account: Account) -> I
             account.images.read += 1
             account.drop_image(error.reason, where, error.detail)
             continue
-        yield from _of_row(row, where, folder, reading, account)
+        yield from _of_row(row, where, folder, reading, account, unread)
 
 
 @attrs.frozen
@@ -86,9 +91,11 @@ class _Box:
     name: str
 
 
-def _of_row(row: _Row, where: str, folder: Path, reading: Reading, account: Account) -> Iterator[SourceImage]:
+def _of_row(
+    row: _Row, where: str, folder: Path, reading: Reading, account: Account, unread: set[str]
+) -> Iterator[SourceImage]:
     given = row.images if row.images is not None else row.image
-    listed = [given] if isinstance(given, str) else given or []
+    listed = [given] if isinstance(given, str) else given or pictures(row)
     paths = [one.get("path") if isinstance(one, dict) else one for one in listed]
     files = [one for one in paths if isinstance(one, str) and one]
     objects = row.objects or _Objects()
@@ -114,6 +121,7 @@ def _of_row(row: _Row, where: str, folder: Path, reading: Reading, account: Acco
     except UnreadableError as error:
         count = len(objects.bbox) + written
         account.objects.read += count
+        unread.update(map(clean_path, files))
         for index in range(max(len(paths), 1)):
             account.drop_image(error.reason, where, error.detail, objects=0 if index else count)
         return
@@ -135,14 +143,18 @@ def _of_row(row: _Row, where: str, folder: Path, reading: Reading, account: Acco
 
 def _undeclared(said: Sequence[Turn], texts: Sequence[Any]) -> str:
     """Why a row without boxes does not say that nothing is there, "" where it does."""
-    if any(found.empty for found in texts):
+    answers = sum(turn.answer is not None for turn in said)
+    if texts and len(texts) == answers and all(found.empty for found in texts):
         return ""
+    if any(found.empty for found in texts):
+        return "answered with nothing, and with something that is not read"
     return "answer without boxes that is not []" if any(turn.answer for turn in said) else "row without an answer"
 
 
 def _sorted(boxes: Sequence[_Box], files: Sequence[str], account: Account) -> list[SourceImage]:
     """The images of a row with their boxes as shapes."""
     images = [SourceImage(file=file, width=None, height=None, shapes=[]) for file in files]
+    seen: set[tuple[Any, ...]] = set()
     for box in boxes:
         if not 0 <= box.owner < len(files):
             account.drop_object("image_id of an image that the row does not have", box.name, box.owner)
@@ -154,6 +166,10 @@ def _sorted(boxes: Sequence[_Box], files: Sequence[str], account: Account) -> li
             values: list[float] = structure(box.values, list[float])
         except UnreadableError:
             values = []
+        if (said := (box.owner, box.label, *values)) in seen and values:
+            account.drop_object("box that its row holds twice", box.name)  # in a later turn, for instance
+            continue
+        seen.add(said)
         if len(values) == 4:
             x1, y1, x2, y2 = values
             image.shapes.append(Shape(label=box.label, box=(x1, y1, x2, y2), name=box.name))
@@ -198,6 +214,9 @@ def _labels(objects: _Objects, said: Sequence[Turn]) -> list[str | None]:
             sides.append(_Side(message, refs, next_ref, next_box))
             next_ref, next_box = next_ref + len(sides[-1].refs), next_box + len(sides[-1].boxes)
         asked, answered = sides
+        named = re.fullmatch(r"(?:RB+)*", "".join(asked.order))
+        if asked.boxes and asked.refs and (not named or _DENIAL.match(turn.answer or "")):
+            raise UnreadableError("row that asks whether a box is of a ref: what its answer means is not read")
         labels |= asked.pair(answered.refs) | answered.pair(asked.refs)
     return [labels[index] for index in range(count)]
 
