@@ -116,7 +116,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ({"bbox": [100, 20, 30, 40]}, "lies outside the image"),
         ({"bbox": [10, 20, 30]}, "annotation not readable: bbox: expected array of length 4"),
         ({"bbox": [10, "left", 30, 40]}, "annotation not readable: bbox[...]: expected float, got str"),
-        ({"bbox": None}, "neither a bbox, nor a polygon or mask that can be read"),
+        ({"bbox": None}, "neither a bbox nor a polygon that can be read"),
         ({"category_id": 9}, "unknown category id"),
         ({"image_id": 9}, "annotation of an image that is not listed"),
         ({"category_id": None}, "annotation not readable: category_id: expected int | float | str, got null"),

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 from conversion_support import annotation, coco, records_of, run, write_image, write_json, write_lines, write_text
-from pycocotools import mask as coco_mask
 
 from coordcore import InputError
 from coordcore_data.check.result import check_data
-from coordcore_data.convert.masks import mask_box
 
 VOC = """<annotation{space}><filename>{name}</filename><size><width>100</width><height>80</height></size><object>
 <name>cat</name>{more}<bndbox>{box}</bndbox></object></annotation>"""
@@ -59,35 +57,11 @@ def test_an_lvis_image_without_its_lists_is_not_empty_either(tmp_path: Path) -> 
         [["10", "20", "40", "20", "40", "60"]],
         ["10", "20", "40", "20", "40", "60"],
         [[[10, 20], [40, 20], [40, 60]]],
-        {"size": [80, 100], "counts": [820, 40, 40, 40, 2200, 40, 4820]},
     ],
 )
 def test_a_segmentation_in_place_of_a_bbox(tmp_path: Path, segmentation: Any) -> None:
     source = write_json(tmp_path / "a.json", coco([annotation(bbox=None, segmentation=segmentation)]))
     assert boxes(records_of(source, "coco", tmp_path)[0]) == [[10, 20, 40, 60]]
-
-
-def test_the_box_of_a_mask_is_pycocotools_box() -> None:
-    import numpy as np
-
-    generator = np.random.default_rng(0)
-    for _ in range(50):
-        height, width = generator.integers(1, 90, 2)
-        pixels = np.asfortranarray(generator.random((height, width)) < generator.choice([0.001, 0.02, 0.9]))
-        packed = coco_mask.encode(pixels.astype(np.uint8))
-        found = mask_box({"size": packed["size"], "counts": packed["counts"].decode()})
-        ys, xs = np.nonzero(pixels)
-        assert found == ((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if len(xs) else None)
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [{}, {"size": [2, 2]}, {"size": [2, 2], "counts": [1]}, {"size": [2, 2], "counts": [5, -1]},
-     {"size": [2, 2], "counts": "\x00"}, {"size": [2, 2], "counts": "o"}, {"size": 4, "counts": [0, 4]},
-     {"size": [2, 2], "counts": "o" * 9999}],
-)  # fmt: skip
-def test_a_mask_that_cannot_be_read_has_no_box(mask: dict[str, Any]) -> None:
-    assert mask_box(mask) is None
 
 
 def test_underscores_make_no_number(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """COCO and LVIS instances files: boxes x, y, width, height in pixels, one JSON file.
 
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
-774, 774.0). Without a bbox its box is that around its polygons or mask. An image is empty when the file lists it and no
+774, 774.0). Without a bbox its box is that around its polygons. An image is empty when the file lists it and no
 annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
-Not carried: RLE masks (their boxes are), shapes of several polygons (their boxes are), keypoints, captions, licences,
+Not carried: RLE masks (their bboxes are), shapes of several polygons (their boxes are), keypoints, captions, licences,
 supercategories, areas, LVIS synsets and frequencies.
 """
 
@@ -20,7 +20,6 @@ from coordcore import InputError
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
 from coordcore_data.convert.ids import Id, Ids, text_of
-from coordcore_data.convert.masks import mask_box
 from coordcore_data.convert.text import UnreadableError, clean_path, number, structure
 
 Segmentation = list[list[float]] | dict[str, Any] | None
@@ -189,8 +188,6 @@ def _shape(
     where = f"annotation {one.id}"
     wanted = reading.polygons or one.bbox is None
     given = _segmentation(one) if wanted else []
-    if isinstance(given, dict) and one.bbox is None and (around := mask_box(given)) is not None:
-        return Shape(label=name, box=around, crowd=bool(one.iscrowd), was="mask", name=where)
     parts = _polygons(given, one, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
     if one.bbox is not None:
@@ -199,7 +196,7 @@ def _shape(
         box = corners(one.bbox, reading.boxes or "xywh")
         return Shape(label=name, box=box, poly=poly, crowd=bool(one.iscrowd), name=where)
     if not parts:
-        account.drop_object("neither a bbox, nor a polygon or mask that can be read", where)
+        account.drop_object("neither a bbox nor a polygon that can be read", where)
         return None
     outlines = None if poly is not None else parts
     was = "polygon" if len(parts) == 1 else "shape of several polygons"
