@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -226,6 +227,9 @@ def schema(
 
 def main() -> None:
     """The console entry. Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # in the C locale no label beyond ASCII could be printed
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     finally:  # what plugins print as Python ends must not stand behind `--json`

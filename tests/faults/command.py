@@ -21,6 +21,7 @@ LONGEST = 5500
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of fcntl.h
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_MISUSED = re.compile(r"No such (?:option|command)[^\n]*|Got unexpected extra[^\n]*|Missing (?:argument|option)[^\n]*")
 _FRAME = re.compile(r'File "([^"]+)", line \d+, in (\S+)')
 _TRACE = "Traceback (most recent call last)"
 
@@ -82,6 +83,8 @@ def breaches(ended: Ended, *, codes: Iterable[int] = (0, 1, 2), outputs: Iterabl
             found.append(f"traceback: {_raised(text)}")
     if ended.code not in codes and not found:
         found.append(f"exit code {ended.code}")
+    if wrong := _MISUSED.search(ended.err):
+        found.append(f"the test calls the command wrongly: {wrong[0]}")
     if ended.code and not ended.err.strip():
         found.append(f"exit code {ended.code} without a word on stderr")
     for name, text in (("stderr", ended.err), ("stdout", ended.out)):

@@ -27,16 +27,10 @@ KNOWN = (
         reason="data, doctor, run and eval open a path without looking at what it is; check does not",
     ),
     Known(
-        name="control characters in tables",
-        kind="records|predictions|importers",
-        breach="^raw control character on stdout",
-        reason="data check and eval print labels as they stand",
-    ),
-    Known(
         name="labels are printed whole",
-        kind="records|predictions|importers",
+        kind="records",
         breach="^line of .* characters on stdout",
-        reason="data check and eval cut no label",
+        reason="data check cuts no label",
     ),
     Known(
         name="names of a source are told whole",
@@ -64,12 +58,6 @@ KNOWN = (
         breach="^traceback: (OSError|RuntimeError).*(too long|home directory)",
         note="^(?!check)",
         reason="commands ask the system about a path without expecting that it refuses the path itself",
-    ),
-    Known(
-        name="compare names no file",
-        kind="predictions",
-        breach="no file in the message: 'coordcore: the two evaluations stand under different contracts",
-        reason="the message is made where the files are not known",
     ),
 )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from amounts import Amounts
 
-FORMATS = ("coco", "lvis", "voc", "yolo", "labelme", "cvat", "odvg", "refcoco", "swift", "records")
+FORMATS = ("coco", "lvis", "voc", "yolo", "labelme", "cvat", "odvg", "refcoco", "swift", "label_studio", "records")
 
 
 def fuzz(kind: str, tmp_path: Path, *options: str) -> None:

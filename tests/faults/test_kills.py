@@ -105,7 +105,7 @@ def _kill(run: runs.Running, victim: str) -> None:
         (1, signal.SIGINT, 130),
         (1, signal.SIGTERM, 143),
         (2, signal.SIGINT, 130),
-        pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.xfail(reason="the launcher says that a rank failed: 1")),
+        (2, signal.SIGTERM, 143),
     ],
 )
 def test_a_run_that_is_told_to_stop(
@@ -127,7 +127,6 @@ def test_a_run_that_is_told_to_stop(
         runs.require_equal(folder, whole.folder)
 
 
-@pytest.mark.xfail(reason="the second run writes its manifest and state before it looks for the lock")
 def test_of_two_runs_in_one_folder_the_second_writes_nothing(whole: Whole, tmp_path: Path) -> None:
     folder = folder_for(tmp_path)
     (folder / "b.toml").write_text('extends = "m.toml"\n[train]\nseed = 7\nlearning_rate = 1e-5\n')

@@ -16,8 +16,6 @@ from toml import as_toml
 
 C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
-STRICT = pytest.mark.xfail(reason="the command line writes to stdout as strictly as Python does by itself")
-
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
@@ -33,10 +31,13 @@ def work(tmp_path: Path) -> Path:
     }
     (work / "ü.png").write_bytes((work / "a.png").read_bytes())
     (work / "ä.jsonl").write_text(_utf8(as_lines([*RECORDS, record])), encoding="utf-8")
+    # No file can be named in such a manifest or its records, only labels and the run.
+    ascii_names = (work / "ä.jsonl").read_text(encoding="utf-8").replace("ü.png", "a.png")
+    (work / "a.jsonl").write_text(ascii_names, encoding="utf-8")
     (work / "ö.json").write_bytes(json_bytes(importers.COCO).replace(b"dog", "Hündchen".encode()))
     predictions.QUANTISATION.update(DEFAULT_QUANTISATION.as_dict())
     (work / "p.jsonl").write_bytes(as_lines(predictions.ROWS).replace(b"red circle", "Öhr".encode()))
-    manifest = {**manifests.SHAPES, "name": "größe", "data": {"coord_jsonl": {"train": "ä.jsonl", "space": "pixel"}}}
+    manifest = {**manifests.SHAPES, "name": "größe", "data": {"coord_jsonl": {"train": "a.jsonl", "space": "pixel"}}}
     (work / "m.toml").write_text(as_toml(manifest, Random(0)), encoding="utf-8")
     (work / "wrong.toml").write_text('[tränen]\nä = "ß"\n', encoding="utf-8")
     return work
@@ -51,11 +52,11 @@ def _utf8(lines: bytes) -> str:
 @pytest.mark.parametrize(
     ("code", "arguments"),
     [
-        pytest.param(0, "check m.toml", marks=STRICT),
+        (0, "check m.toml"),
         (2, "check wrong.toml"),
-        (0, "data check ä.jsonl --images ."),
-        pytest.param(0, "data convert ö.json out.jsonl --from coco --to-space pixel", marks=STRICT),
-        pytest.param(0, "eval p.jsonl ä.jsonl --space pixel", marks=STRICT),
+        (0, "data check ä.jsonl --image-root ."),
+        (0, "data convert ö.json out.jsonl --from coco --to-space pixel"),
+        (0, "eval p.jsonl ä.jsonl --space pixel"),
     ],
 )
 def test_a_command_in_the_c_locale(work: Path, tmp_path: Path, code: int, arguments: str) -> None:

@@ -51,11 +51,12 @@ def test_two_ranks_say_wrong_input_once(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 INTERRUPTED = """
-import subprocess, sys
+import signal, subprocess, sys
 from pathlib import Path
 from coordcore.manifest.sections import Launch, Train
 from coordcore_train.run import launch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
 started = subprocess.Popen
 
 def popen(command, **settings):

@@ -143,6 +143,54 @@ SWIFT: list[Any] = [
     },
 ]
 
+_LS_SIZE: dict[str, Any] = {"original_width": 64, "original_height": 48, "image_rotation": 0}
+
+LABEL_STUDIO: list[Any] = [
+    {
+        "id": 7,
+        "data": {"image": "/data/upload/18/0f61-a.png"},
+        "annotations": [
+            {
+                "id": 1,
+                "was_cancelled": False,
+                "result": [
+                    {
+                        **_LS_SIZE,
+                        "type": "rectanglelabels",
+                        "value": {
+                            "x": 10,
+                            "y": 20,
+                            "width": 30,
+                            "height": 40,
+                            "rotation": 30,
+                            "rectanglelabels": ["cat"],
+                        },
+                    },
+                    {
+                        **_LS_SIZE,
+                        "type": "polygonlabels",
+                        "value": {"points": [[1, 2], [50, 2], [50, 60]], "polygonlabels": ["dog"]},
+                    },
+                    {**_LS_SIZE, "type": "choices", "value": {"choices": ["night"]}},
+                ],
+            }
+        ],
+        "predictions": [],
+    },
+    {"id": 8, "data": {"image": "b.png"}, "annotations": [{"was_cancelled": False, "result": []}]},
+]
+
+LABEL_STUDIO_MIN: list[Any] = [
+    {
+        "id": 9,
+        "image": "/data/upload/18/0f61-a.png",
+        "label": [
+            {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["cat"]}
+            | {"original_width": 64, "original_height": 48}
+        ],
+    }
+]
+
 VOC = (
     "<annotation><folder>f</folder><filename>a.png</filename><size><width>64</width><height>48</height><depth>3</depth></size>"
     "<object><name>cat</name><difficult>1</difficult><bndbox><xmin>4</xmin><ymin>5</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
@@ -221,9 +269,9 @@ def _options(rng: Random, name: str) -> tuple[str, list[str]]:
     if rng.random() < 0.2:
         options += ["--crowd", "drop"]
     if rng.random() < 0.2:
-        options += ["--check-sizes", "--images", "."]
+        options += ["--check-sizes", "--image-root", "."]
     elif rng.random() < 0.3:
-        options += ["--images", "."]
+        options += ["--image-root", "."]
     return "out.jsonl", options
 
 
@@ -319,6 +367,11 @@ def _swift(spoil: Spoil) -> tuple[Files, list[str]]:
     return {"in.jsonl": as_lines(_rows(spoil(SWIFT)))}, ["in.jsonl"]
 
 
+def _label_studio(spoil: Spoil) -> tuple[Files, list[str]]:
+    tree = LABEL_STUDIO if spoil.mutator.rng.random() < 0.7 else LABEL_STUDIO_MIN
+    return {"in.json": json_bytes(spoil(tree))}, ["in.json"]
+
+
 def _records(spoil: Spoil) -> tuple[Files, list[str]]:
     rows = as_lines(_rows(spoil(list(RECORDS))))
     return {"in.jsonl": rows}, ["in.jsonl", "--from-space", spoil.mutator.rng.choice(("pixel", "norm1"))]
@@ -411,6 +464,7 @@ SOURCES: dict[str, Callable[[Spoil], tuple[Files, list[str]]]] = {
     "odvg": _odvg,
     "refcoco": _refcoco,
     "swift": _swift,
+    "label_studio": _label_studio,
     "records": _records,
 }
 """Every format of `coordcore_data.convert.conversion.FORMATS`."""

@@ -56,7 +56,7 @@ def _data_check(work: Path, rng: Random) -> list[str]:
     if rng.random() < 0.3:
         options += ["--space", rng.choice(("pixel", "norm1", "bin"))]
     if rng.random() < 0.3:
-        options += ["--images", "."]
+        options += ["--image-root", "."]
     if rng.random() < 0.2:
         options += ["--sheet", "sheet.png"]
     if rng.random() < 0.3:

@@ -27,6 +27,8 @@ TARGETS = (
 
 _CONVERT = ("data", "convert", "X", "o.jsonl", "--to-space", "pixel", "--from")
 
+_SIZES = ("--check-sizes", "--image-root", ".")
+
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("check", "X"),
     ("check", "above.toml"),
@@ -37,13 +39,23 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("expand", "X", "--output", "o"),
     ("doctor", "X"),
     ("data", "check", "X"),
-    ("data", "check", "r.jsonl", "--images", "X"),
+    ("data", "check", "r.jsonl", "--image-root", "X"),
     ("data", "check", "image.jsonl", "--sheet", "s.png"),
-    ("data", "check", "image.jsonl", "--images", "."),
+    ("data", "check", "image.jsonl", "--image-root", "."),
     *((*_CONVERT, name) for name in importers.SOURCES if name != "refcoco"),
     (*_CONVERT, "refcoco", "--boxes", "xyxy", "--from-space", "pixel"),
-    (*_CONVERT[:2], "c.json", *_CONVERT[3:], "coco", "--images", "X"),
-    (*_CONVERT[:2], "image.jsonl", *_CONVERT[3:], "records", "--from-space", "pixel", "--check-sizes", "--images", "."),
+    (*_CONVERT[:2], "c.json", *_CONVERT[3:], "coco", "--image-root", "X"),
+    (
+        *_CONVERT[:2],
+        "image.jsonl",
+        *_CONVERT[3:],
+        "records",
+        "--from-space",
+        "pixel",
+        "--check-sizes",
+        "--image-root",
+        ".",
+    ),
     (*_CONVERT[:2], "odvg.jsonl", *_CONVERT[3:], "odvg", "--classes", "X"),
     (*_CONVERT[:2], "refs.json", *_CONVERT[3:], "refcoco", "--instances", "X"),
     ("data", "convert", "c.json", "o.json", "--from", "coco", "--to", "coco", "--categories", "X"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from coordcore import InputError, RunError
+from coordcore.errors import printable
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore_data.convert.core import Account, Purpose, Reader, Reading
@@ -267,5 +268,9 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
     for part in (told, reading):
         if part["quantisation"] is not None:
             part["quantisation"] = part["quantisation"].as_dict()
-    content = {"conversion": told | {"reading": reading}, **account.as_dict(), "files": written}
-    return msgspec.json.format(msgspec.json.encode(content, enc_hook=str), indent=2) + b"\n"
+    # A file's name may have bytes that are no UTF-8.
+    files = {printable(name): count for name, count in written.items()}
+    content = {"conversion": told | {"reading": reading}, **account.as_dict(), "files": files}
+    return (
+        msgspec.json.format(msgspec.json.encode(content, enc_hook=lambda path: printable(str(path))), indent=2) + b"\n"
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from coordcore import InputError
+from coordcore.files import require_regular
 from coordcore_data.convert.known import (
     BY_SUFFIX,
     HEADERS,
@@ -89,6 +90,7 @@ def _one_of_each(files: list[Path]) -> list[Path]:
 
 
 def _file(path: Path) -> Seen | None:
+    require_regular(path)
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     with open_source(path) as file:

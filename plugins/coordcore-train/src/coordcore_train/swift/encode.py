@@ -22,7 +22,7 @@ def image_tokens() -> ImageTokens:
     They are qwen_vl_utils', which ms-swift sets from the environment when it loads a model. Neither reads the sizes in
     the base's processor files; plain transformers and servers read nothing else.
     """
-    from qwen_vl_utils import vision_process  # type: ignore[import-untyped]
+    from qwen_vl_utils import vision_process
 
     return ImageTokens(least=vision_process.IMAGE_MIN_TOKEN_NUM, most=vision_process.IMAGE_MAX_TOKEN_NUM)
 
