@@ -64,6 +64,13 @@ def test_a_segmentation_in_place_of_a_bbox(tmp_path: Path, segmentation: Any) ->
     assert boxes(records_of(source, "coco", tmp_path)[0]) == [[10, 20, 40, 60]]
 
 
+@pytest.mark.parametrize("segmentation", [[[0.0, 0.0, 0.0, None]], [[[1, 2], [3, None], [5, 6]]], [["1", None]], [{}]])
+def test_a_segmentation_that_holds_no_numbers(tmp_path: Path, segmentation: Any) -> None:
+    source = write_json(tmp_path / "a.json", coco([annotation(bbox=None, segmentation=segmentation)]))
+    with pytest.raises(InputError, match="1  neither a bbox nor a polygon that can be read"):
+        records_of(source, "coco", tmp_path)
+
+
 def test_underscores_make_no_number(tmp_path: Path) -> None:
     source = write_json(tmp_path / "a.json", coco([annotation(), annotation(id=2, bbox=["1_0", "20", "30", "40"])]))
     records, account = records_of(source, "coco", tmp_path)

@@ -233,7 +233,7 @@ def _loose_polygons(given: Any) -> list[list[float]]:
         given = [given]
     try:
         parts = [_flat(part) for part in given]
-        return [list(map(number, part)) for part in parts]
+        return [[float(number(value)) for value in part] for part in parts]
     except (TypeError, ValueError):
         return [[]]
 
