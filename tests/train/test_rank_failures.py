@@ -76,7 +76,7 @@ except KeyboardInterrupt:
 def test_an_interrupt_from_the_terminal_leaves_no_traceback(tmp_path: Path, moment: str) -> None:
     """Ctrl-C reaches every process of the group, whichever of them are starting just then."""
     ranks = tmp_path / "ranks.py"
-    ranks.write_text('import time\nprint("up", flush=True)\ntime.sleep(100)\n')
+    ranks.write_text('import os, time\nos.write(1, b"up\\n")\ntime.sleep(100)\n')
     command = [sys.executable, "-c", INTERRUPTED, str(ranks)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -107,7 +107,7 @@ from pathlib import Path
 from coordcore_train.run.launch import die_with_parent
 die_with_parent()
 Path(__file__).with_name(f"{os.getpid()}.pid").touch()
-print("up", flush=True)
+os.write(1, b"up\\n")  # at once: print writes the line break by itself, and another rank's line may come between
 time.sleep(600)
 """
 
