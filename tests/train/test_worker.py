@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 import torch
 import torch.distributed as dist
 
@@ -25,3 +26,23 @@ def test_a_rank_leaves_the_group_before_it_ends(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(worker, "train", train)
 
     assert (worker.main(), dist.is_initialized()) == (0, False)
+
+
+def test_a_rank_ends_past_pythons_own_way_out() -> None:
+    # gloo's threads may need Python once more; where it is just ending, they abort the process.
+    script = """
+import atexit, sys
+from coordcore_train.run import launch
+
+class Ending:
+    def __del__(self):
+        print("Python was taken apart")
+
+kept = sys.kept = Ending()
+atexit.register(print, "what was registered is done")
+print("said", end=" ")
+launch.end_process(3)
+"""
+    done = support.python("-c", script)
+
+    assert (done.returncode, done.stdout) == (3, "said what was registered is done\n")

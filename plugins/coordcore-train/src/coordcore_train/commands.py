@@ -32,9 +32,12 @@ def run(
     from coordcore.check import load_and_check
 
     loaded = load_and_check(manifest, overrides)
+    from coordcore_train.run import launch
     from coordcore_train.run.session import run as run_loaded
 
     run_loaded(loaded, output=output, overwrite=overwrite)
+    if launch.under_launcher():  # somebody's own torchrun
+        launch.end_process(0)
 
 
 def expand(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -186,3 +187,15 @@ def stop_process_group() -> None:
 
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end_process(code: int) -> NoReturn:
+    """End a rank with this exit code, past Python's own way out.
+
+    gloo's threads may still let go of tensors, for which they need Python; where it is just ending, that aborts the
+    process (SIGABRT after training was done), and torchrun then ends the other ranks.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
