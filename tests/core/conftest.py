@@ -18,6 +18,13 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / ".hub"))
 
 
+@pytest.fixture
+def usual_files() -> None:
+    """What the manifests of tests name: a base and a file of boxes."""
+    Path("base").mkdir()
+    Path("boxes.jsonl").touch()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how large the core is."""
     from test_house import code_lines_of

@@ -9,11 +9,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
 import attrs
+import pytest
 from attrs.validators import ge, gt, in_, max_len, min_len
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, Component, Kind, hookimpl, kinds, option
 from coordcore.discovery import discover
 from coordcore.hookspecs import GROUP
+from coordcore.manifest import ManifestError, load
 from coordcore.plugins import Plugins
 
 
@@ -137,3 +139,11 @@ def usual(*more: EntryPoint) -> Plugins:
             ),
         ),
     )
+
+
+def refusal(text: str, *overrides: str) -> str:
+    """What the user reads of a wrong manifest, with the `usual` plugins."""
+    Path("m.toml").write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        load("m.toml", overrides, usual())
+    return str(caught.value)

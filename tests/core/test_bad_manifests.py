@@ -7,10 +7,12 @@ from pathlib import Path
 
 import attrs
 import pytest
-from fakes import EntryPoint, component, found, offering, usual
+from fakes import EntryPoint, component, found, offering, refusal, usual
 
 from coordcore import kinds
 from coordcore.manifest import ManifestError, load
+
+pytestmark = pytest.mark.usefixtures("usual_files")
 
 GOOD = """\
 manifest_version = 1
@@ -38,19 +40,6 @@ MISTAKES: list[Mistake] = []
 def mistake(function: Mistake) -> Mistake:
     MISTAKES.append(function)
     return function
-
-
-@pytest.fixture(autouse=True)
-def _files() -> None:
-    Path("base").mkdir()
-    Path("boxes.jsonl").touch()
-
-
-def read(text: str, *overrides: str) -> str:
-    Path("m.toml").write_text(text)
-    with pytest.raises(ManifestError) as caught:
-        load("m.toml", overrides, usual())
-    return str(caught.value)
 
 
 def test_the_manifest_without_a_mistake_loads() -> None:
@@ -405,7 +394,7 @@ def launch_file_missing(text: str) -> str:
 def test_the_user_reads(make: Mistake) -> None:
     expected = (make.__doc__ or "").replace("\n    ", "\n").replace("{cwd}", str(Path.cwd()))
 
-    assert expected == read(make(GOOD))
+    assert expected == refusal(make(GOOD))
 
 
 # --- mistakes on the command line -----------------------------------------------------------------------------------
@@ -440,13 +429,13 @@ def test_the_user_reads(make: Mistake) -> None:
     ],
 )
 def test_a_wrong_override_is_quoted(override: str, expected: str) -> None:
-    assert expected == read(GOOD, override)
+    assert expected == refusal(GOOD, override)
 
 
 def test_overrides_are_reported_after_the_file() -> None:
     expected = "m.toml:16: train.steps: must be > 0, got 0\n--set train.seed=-1: train.seed: must be >= 0, got -1"
 
-    assert expected == read(GOOD.replace("steps = 10", "steps = 0"), "train.seed=-1")
+    assert expected == refusal(GOOD.replace("steps = 10", "steps = 0"), "train.seed=-1")
 
 
 # --- mistakes outside the text --------------------------------------------------------------------------------------
@@ -533,7 +522,9 @@ def test_a_name_offered_twice_is_an_error_only_for_who_names_it() -> None:
 def test_an_installed_version_that_does_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1.0")
 
-    assert read(GOOD) == ("m.toml:2: requires[0]: needs packaging>=20, installed is 0.1.0; pip install 'packaging>=20'")
+    assert refusal(GOOD) == (
+        "m.toml:2: requires[0]: needs packaging>=20, installed is 0.1.0; pip install 'packaging>=20'"
+    )
 
 
 def test_a_requirement_for_another_platform_is_passed_over() -> None:

@@ -6,26 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes import usual
+from fakes import refusal, usual
 
 from coordcore import InputError, Problem
 from coordcore.errors import RunError, printable
-from coordcore.manifest import ManifestError, load
+from coordcore.manifest import load
+
+pytestmark = pytest.mark.usefixtures("usual_files")
 
 GOOD = '[model]\nbase = "base"\n\n[data.boxes]\ntrain = "boxes.jsonl"\n\n[loss.fuzzy]\nsigma = 2.0\n'
-
-
-@pytest.fixture(autouse=True)
-def _files() -> None:
-    Path("base").mkdir()
-    Path("boxes.jsonl").touch()
-
-
-def read(text: str, *overrides: str) -> str:
-    Path("m.toml").write_text(text)
-    with pytest.raises(ManifestError) as caught:
-        load("m.toml", overrides, usual())
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +39,7 @@ def read(text: str, *overrides: str) -> str:
     ],
 )
 def test_what_nobody_means_is_refused(override: str, message: str) -> None:
-    assert read(GOOD, override) == f"--set {override}: {override.partition('=')[0]}: {message}"
+    assert refusal(GOOD, override) == f"--set {override}: {override.partition('=')[0]}: {message}"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "node-0.cluster.local", "10.0.0.3", "::1", "fe80::1%eth0", "gpu_1"])
@@ -80,7 +69,7 @@ def test_what_is_nested_too_deep_is_refused_within_a_second(line, levels: int) -
         pytest.skip("tomli says that it has no end")
     started = time.monotonic()
 
-    assert read(f"{GOOD}\n[train.swift]\n{line(levels)}\n") == f"m.toml:11: {TOO_DEEP}\n".rstrip()
+    assert refusal(f"{GOOD}\n[train.swift]\n{line(levels)}\n") == f"m.toml:11: {TOO_DEEP}\n".rstrip()
     assert time.monotonic() - started < 1
 
 
@@ -88,13 +77,13 @@ def test_many_long_keys_are_refused_within_a_second() -> None:
     keys = "\n".join(f"a{number}{'.b' * 899} = 1" for number in range(500))
     started = time.monotonic()
 
-    assert read(f"{GOOD}\n[train.swift]\n{keys}\n") == f"m.toml:11: {TOO_DEEP}"
+    assert refusal(f"{GOOD}\n[train.swift]\n{keys}\n") == f"m.toml:11: {TOO_DEEP}"
     assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize("override", [f"train.swift{'.a' * 900}=1", f"train.swift.a={'[' * 900}{']' * 900}"])
 def test_overrides_may_not_be_deep_either(override: str) -> None:
-    assert read(GOOD, override).endswith(f": {TOO_DEEP}")
+    assert refusal(GOOD, override).endswith(f": {TOO_DEEP}")
 
 
 def test_fifty_levels_are_taken() -> None:
@@ -108,15 +97,17 @@ def test_files_that_extend_each_other_without_end_are_refused() -> None:
         Path(f"{number}.toml").write_text(f'extends = "{number + 1}.toml"\n')
     Path("1100.toml").write_text(GOOD)
 
-    assert read('extends = "0.toml"\n') == "30.toml:1: extends: more than 32 files extend each other; put some into one"
+    assert (
+        refusal('extends = "0.toml"\n') == "30.toml:1: extends: more than 32 files extend each other; put some into one"
+    )
 
 
 def test_integers_of_thousands_of_digits() -> None:
-    assert read(f"{GOOD}\n[train]\nsteps = {'9' * 5000}\n").startswith("m.toml: a number has too many digits: ")
-    assert read(f"{GOOD}\n[train]\nsteps = 0x{'f' * 20_000}\n") == (
+    assert refusal(f"{GOOD}\n[train]\nsteps = {'9' * 5000}\n").startswith("m.toml: a number has too many digits: ")
+    assert refusal(f"{GOOD}\n[train]\nsteps = 0x{'f' * 20_000}\n") == (
         "m.toml:11: train.steps: must be an integer of 64 bits, as TOML's are, got an integer of 80000 bits"
     )
-    assert "train.steps: must be an integer, got '999" in read(GOOD, f"train.steps={'9' * 5000}")
+    assert "train.steps: must be an integer, got '999" in refusal(GOOD, f"train.steps={'9' * 5000}")
 
 
 def test_a_long_value_is_cut_wherever_it_is_echoed() -> None:
@@ -129,7 +120,7 @@ def test_a_long_value_is_cut_wherever_it_is_echoed() -> None:
         (GOOD, [f"train.device={long}"]),
         (GOOD, [f"{long}=1"]),
     ]:
-        message = read(text, *overrides)
+        message = refusal(text, *overrides)
         assert len(message) < 4_500
         assert "characters)" in message
 
@@ -137,7 +128,7 @@ def test_a_long_value_is_cut_wherever_it_is_echoed() -> None:
 def test_control_characters_never_reach_the_terminal() -> None:
     escaped = r"\x1b[31m"
 
-    assert escaped in read(GOOD, "tuner.\x1b[31m=1")
+    assert escaped in refusal(GOOD, "tuner.\x1b[31m=1")
     assert str(InputError("a\x1b[31mb")) == f"a{escaped}b"
     assert str(RunError("a\x9b31mb")) == r"a\x9b31mb"
     assert str(Problem(path="x", message="a\u202eb", file="\udcff.toml", line=3)) == r"\udcff.toml:3: x: a\u202eb"
@@ -148,4 +139,6 @@ def test_line_breaks_and_other_scripts_stay() -> None:
 
 
 def test_a_text_of_brackets_is_a_wrong_value() -> None:
-    assert read(f"{GOOD}\n[train]\nsteps = '{'[' * 2000}'\n").startswith("m.toml:11: train.steps: must be an integer")
+    assert refusal(f"{GOOD}\n[train]\nsteps = '{'[' * 2000}'\n").startswith(
+        "m.toml:11: train.steps: must be an integer"
+    )

@@ -19,6 +19,17 @@ from coordcore_data.convert.sizes import turn
 _POSITIONS = st.floats(-100, 200, allow_nan=False)
 
 
+def _polygon(centre: tuple[float, float], radius: float, count: int, start: float) -> list[float]:
+    """A regular polygon: x, y of `count` corners, the first at the angle `start`."""
+    angles = [start + 2 * math.pi * k / count for k in range(count)]
+    return [value for a in angles for value in (centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a))]
+
+
+_CONVEX = st.builds(
+    _polygon, st.tuples(*[st.floats(-50, 150)] * 2), st.floats(1, 80), st.integers(3, 9), st.floats(0, 7)
+)
+
+
 @given(st.tuples(*[_POSITIONS] * 4))
 def test_a_fitted_box_lies_inside_or_there_is_none(box: Any) -> None:
     fitted, _ = fit_box(box, 100, 80)
@@ -32,12 +43,8 @@ def test_a_fitted_box_lies_inside_or_there_is_none(box: Any) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.tuples(*[st.floats(-50, 150)] * 2), st.floats(1, 80), st.integers(3, 9), st.floats(0, 7))
-def test_a_clipped_convex_polygon_keeps_the_area_inside(
-    centre: tuple[float, float], radius: float, count: int, start: float
-) -> None:
-    angles = [start + 2 * math.pi * k / count for k in range(count)]
-    poly = [value for a in angles for value in (centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a))]
+@given(_CONVEX)
+def test_a_clipped_convex_polygon_keeps_the_area_inside(poly: list[float]) -> None:
     inside = clip_poly(poly, 100, 80)
     assert all(0 <= x <= 100 for x in inside[::2])
     assert all(0 <= y <= 80 for y in inside[1::2])
@@ -63,12 +70,8 @@ def test_a_triangle_over_two_edges() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.tuples(*[st.floats(-50, 150)] * 2), st.floats(1, 80), st.integers(3, 9), st.floats(0, 7))
-def test_the_box_of_what_is_inside_is_that_of_the_cut_polygon_where_it_is_convex(
-    centre: tuple[float, float], radius: float, count: int, start: float
-) -> None:
-    angles = [start + 2 * math.pi * k / count for k in range(count)]
-    poly = [value for a in angles for value in (centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a))]
+@given(_CONVEX)
+def test_the_box_of_what_is_inside_is_that_of_the_cut_polygon_where_it_is_convex(poly: list[float]) -> None:
     cut = clip_poly(poly, 100, 80)
     found = bounds_inside(poly, 100, 80)
     if found is None:

@@ -6,7 +6,6 @@ fifth or a fiftieth, only a file that was made to fill disk and memory shrinks t
 
 from __future__ import annotations
 
-import errno
 import gzip
 import io
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from coordcore import InputError
+from coordcore.files import require_regular
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
 
 _GZIP = b"\x1f\x8b"
@@ -64,9 +64,7 @@ class _Bounded(io.RawIOBase):
 
 def open_source(path: Path) -> BinaryIO:
     """The file for reading, or what it holds if it is a gzip file. Raises OSError; reading may raise InputError."""
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
-        raise OSError(errno.EINVAL, "is a pipe or a device, and no file", str(path))
+    require_regular(path)
     file = path.open("rb")
     packed = file.read(2) == _GZIP
     if not packed:

@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 
 from coordcore import InputError
-from coordcore.files import require_regular
 from coordcore_data.convert.known import (
     BY_SUFFIX,
     HEADERS,
@@ -90,11 +89,10 @@ def _one_of_each(files: list[Path]) -> list[Path]:
 
 
 def _file(path: Path) -> Seen | None:
-    require_regular(path)
+    with open_source(path) as file:  # which opens no pipe
+        head = file.read(_HEAD)
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    with open_source(path) as file:
-        head = file.read(_HEAD)
     seen = _bytes(head, path) or _text(head, path)
     if seen is not None and packed:
         return attrs.evolve(seen, what=f"a gzip file that holds {seen.what}")
