@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 from swift.pipelines.train.sft import SwiftSft
-from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from coordcore.errors import InputError
-from coordcore.protocols import ExampleSource
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
-from coordcore_train.swift.template import to_row
-
-
-class Rows(Dataset[dict[str, Any]]):
-    """A run's examples as ms-swift rows, made per access.
-
-    `multiple`: the length is filled up to a multiple of it with rows that are not charged, so that every rank
-    evaluates the same number of batches and no example counts twice.
-    """
-
-    def __init__(self, source: ExampleSource, multiple: int = 1) -> None:
-        self.source = source
-        self.real = len(source)
-        self.length = math.ceil(self.real / multiple) * multiple
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return to_row(self.source[index % self.real], padding=index >= self.real)
+from coordcore_train.swift.rows import Rows
 
 
 class CoordSft(SwiftSft):  # type: ignore[misc]
@@ -53,10 +31,9 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         train, validation = self.plan.data.train(), self.plan.validation
         if len(train) == 0:
             raise InputError("the data builder gave no training example; look at the [data] section")
-        batch = (
-            self.args.per_device_eval_batch_size * self.args.global_world_size if self.args.global_world_size > 0 else 1
-        )
-        return Rows(train), None if validation is None else Rows(validation, batch)
+        ranks = max(1, self.args.global_world_size)
+        batch = self.args.per_device_eval_batch_size * ranks
+        return Rows(train, ranks), None if validation is None else Rows(validation, batch)
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
         """ms-swift prints a sample here; the first batch is encoded in training anyway."""

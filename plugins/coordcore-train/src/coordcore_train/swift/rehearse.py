@@ -24,8 +24,9 @@ from coordcore_train.swift.encode import TemplateEncoder
 from coordcore_train.swift.miniature import write_miniature
 from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.optimizer import check_groups, tagged_parameters
-from coordcore_train.swift.pipeline import CoordSft, Rows
+from coordcore_train.swift.pipeline import CoordSft
 from coordcore_train.swift.register import enter
+from coordcore_train.swift.rows import Rows
 from coordcore_train.swift.template import to_row
 from coordcore_train.swift.trainer import CoordTrainer
 

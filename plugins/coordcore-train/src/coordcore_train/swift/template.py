@@ -38,7 +38,7 @@ def plain_row(example: Example) -> dict[str, Any]:
 
 
 def to_row(example: Example, *, padding: bool = False) -> dict[str, Any]:
-    """The row for a run's template. `padding` rows fill up the last evaluation batch and are not charged."""
+    """The row for a run's template. `padding` rows fill up the last batch of several ranks and are not charged."""
     return {**plain_row(example), _EXAMPLE: (example, padding)}
 
 

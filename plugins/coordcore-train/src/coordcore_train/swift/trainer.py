@@ -18,6 +18,7 @@ from coordcore_train.run.launch import world_size
 from coordcore_train.surgery.bind import bind_for_training
 from coordcore_train.surgery.saving import as_it_is
 from coordcore_train.swift.names import TEMPLATE_TYPE
+from coordcore_train.swift.rows import Rows, shared_out
 from coordcore_train.swift.template import CoordTemplate
 
 
@@ -45,6 +46,15 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
         # or saved.
         self.pending: list[tuple[int, Tensor]] = []
+
+    # --- the examples ---
+
+    def get_train_dataloader(self, skip_batches: int = 0) -> Any:
+        """ms-swift's; of several ranks, one by which every example is trained in every epoch."""
+        rows = getattr(self.train_dataset, "dataset", None)
+        if self.args.world_size == 1 or not isinstance(rows, Rows):
+            return super().get_train_dataloader(skip_batches)
+        return shared_out(super().get_train_dataloader(), rows, skip_batches)
 
     # --- the loss ---
 

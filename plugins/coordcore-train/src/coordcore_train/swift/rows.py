@@ -1,0 +1,78 @@
+"""A run's examples as ms-swift rows, and the batches of one rank of several that train every example."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from swift.dataloader import BatchSamplerShard, DataLoaderShard
+from torch.utils.data import BatchSampler, Dataset
+
+from coordcore.protocols import ExampleSource
+from coordcore_train.swift.template import to_row
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """A run's examples as ms-swift rows, made per access.
+
+    `multiple`: the length is filled up to a multiple of it with rows that are not charged, so that every rank has the
+    same number of batches and no example counts twice.
+    """
+
+    def __init__(self, source: ExampleSource, multiple: int = 1) -> None:
+        self.source = source
+        self.real = len(source)
+        self.length = math.ceil(self.real / multiple) * multiple
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return to_row(self.source[index % self.real], padding=index >= self.real)
+
+
+class Shares(BatchSamplerShard):  # type: ignore[misc]
+    """The batches of one rank: what a single rank would train in a step, dealt out to all of them in turn.
+
+    ms-swift's own deals out `count // ranks * ranks` examples in an order of as many, so that the last of an epoch
+    are trained in no epoch, or others with every number of ranks. stock: its sampler, with this rank and the number of
+    ranks. count: of examples. Rows from `count` on fill up the last batch, unless that is to be dropped. skip: the
+    batches of this epoch that were trained before the run was interrupted.
+    """
+
+    def __init__(self, stock: BatchSamplerShard, count: int, skip: int = 0) -> None:
+        self.__dict__.update(stock.__dict__)
+        self.count, self.skip = count, skip
+        self.total_samples = count // self.world_size if self.drop_last else math.ceil(count / self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self.count))
+        if self.shuffle:
+            order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.curr_seed)).tolist()
+        every = self.total_samples * self.world_size
+        order = [*order, *range(self.count, every)][:every]
+        yield from islice(
+            BatchSampler(order[self.rank :: self.world_size], self.batch_size, self.drop_last), self.skip, None
+        )
+
+    def __len__(self) -> int:
+        return int(super().__len__()) - self.skip
+
+
+def shared_out(loader: DataLoaderShard, rows: Rows, skip_batches: int) -> DataLoaderShard:
+    """The loader of one rank of several, with `Shares` in the place of ms-swift's sampler."""
+    return DataLoaderShard(
+        loader.dataset,
+        device=loader.device,
+        batch_sampler=Shares(loader.batch_sampler, rows.real, skip_batches),
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        persistent_workers=loader.persistent_workers,
+        prefetch_factor=loader.prefetch_factor,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+    )

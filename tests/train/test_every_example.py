@@ -1,0 +1,70 @@
+"""Several ranks train every example in every epoch, in the steps in which a single rank would."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import support
+import torch
+import torch.distributed as dist
+from swift.dataloader import BatchSamplerShard
+
+from coordcore_train.swift.rows import Shares
+
+
+def batches(
+    monkeypatch: pytest.MonkeyPatch, count: int, size: int, ranks: int, rank: int, *, drop_last: bool = False
+) -> list[list[int]]:
+    """The batches of a rank in the second epoch."""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
+    monkeypatch.setattr(dist, "get_rank", lambda: rank)
+    stock = BatchSamplerShard(count, size, shuffle=True, drop_last=drop_last, data_seed=7)
+    sampler = stock if ranks == 1 else Shares(stock, count)
+    sampler.set_epoch(1)
+    found = list(sampler)
+    assert len(found) == len(sampler)
+    return found
+
+
+@pytest.mark.parametrize(("count", "size", "ranks"), [(5, 2, 2), (5, 1, 2), (7, 2, 3), (1, 1, 4), (8, 2, 2), (9, 4, 2)])
+def test_a_step_of_several_ranks_is_one_of_a_single_rank(
+    monkeypatch: pytest.MonkeyPatch, count: int, size: int, ranks: int
+) -> None:
+    alone = batches(monkeypatch, count, size * ranks, 1, 0)
+    shares = [batches(monkeypatch, count, size, ranks, rank) for rank in range(ranks)]
+
+    together = [sorted(index for batch in step if batch for index in batch) for step in zip(*shares, strict=True)]
+
+    assert [[index for index in step if index < count] for step in together] == [sorted(batch) for batch in alone]
+    assert sorted(itertools.chain(*together)) == list(range(-(-count // ranks) * ranks))
+
+
+def test_an_incomplete_batch_is_dropped_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = batches(monkeypatch, 11, 4, 1, 0, drop_last=True)
+    shares = [batches(monkeypatch, 11, 2, 2, rank, drop_last=True) for rank in range(2)]
+    assert [sorted(first + second) for first, second in zip(*shares, strict=True)] == [sorted(one) for one in alone]
+
+
+def test_a_continued_epoch_goes_on_behind_what_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = batches(monkeypatch, 11, 2, 2, 1)
+    stock = BatchSamplerShard(11, 2, shuffle=True, drop_last=False, data_seed=7)
+    stock.set_epoch(1)
+    rest = Shares(stock, 11, skip=2)
+    assert (list(rest), len(rest)) == (whole[2:], 1)
+
+
+def test_five_examples_on_two_ranks_train_what_a_single_rank_trains(coord_base: Path, tmp_path: Path) -> None:
+    # An epoch ends with a step in which the second rank has nothing but padding; example 3 has no box.
+    sections = {"data": {"fake_boxes": {"train": 5}}, "train": {"steps": 4}}
+    alone = support.train(tmp_path / "alone", coord_base, **sections)
+    sections["train"] |= {"batch_size": 1, "accumulation": 2}
+    run = support.train(tmp_path / "ranks", coord_base, **sections, launch={"nproc_per_node": 2})
+
+    assert support.losses(run) == pytest.approx(support.losses(alone), rel=1e-6)
+    trained, expected = support.weights(run), support.weights(alone)
+    assert trained.keys() == expected.keys()
+    for name, tensor in trained.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6, msg=name)
