@@ -36,6 +36,11 @@ class Plan(Assembly):
         return self.context.run_dir
 
     @property
+    def fingerprint(self) -> str:
+        """Of the manifest that the run folder was made for."""
+        return str(RunDir(self.run_dir).state()["fingerprint"])
+
+    @property
     def vocab(self) -> CoordVocab | None:
         return self.context.vocab
 

@@ -10,8 +10,10 @@ import torch
 from safetensors import SafetensorError
 from swift.trainers import Seq2SeqTrainer
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 from coordcore.errors import InputError, RunError
+from coordcore_train.checkpoint.origin import Origin, read_origin, write_origin
 from coordcore_train.objective import loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
@@ -46,6 +48,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
         # or saved.
         self.pending: list[tuple[int, Tensor]] = []
+        self.add_callback(_Continued(self))
 
     # --- the examples ---
 
@@ -120,6 +123,25 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         parts = self.plan.objective.parts
         by_part = zip(parts, values[: len(parts)], values[len(parts) :], strict=True)
         return {part.name: total / seen for part, total, seen in by_part if seen}
+
+    def origin(self) -> Origin:
+        """What the checkpoint of this step is to say of itself. The same on every rank."""
+        own = torch.cat([self._tr_loss.double()[None], self.sums["train"], self.seen["train"]])
+        every = self.accelerator.gather(own[None]) if self.args.world_size > 1 else own[None]
+        return Origin(
+            fingerprint=self.plan.fingerprint,
+            steps=self.state.global_step - self._globalstep_last_logged,
+            sums=tuple(tuple(sums) for sums in every.tolist()),
+        )
+
+    def continue_from(self, origin: Origin) -> None:
+        """Go on summing up where a checkpoint was saved, so that the next line of metrics is of as many steps."""
+        own = torch.tensor(origin.sums[self.args.process_index], dtype=torch.float64, device=self.args.device)
+        parts = len(self.plan.objective.parts)
+        self._tr_loss += own[0]
+        self.sums["train"] += own[1 : 1 + parts]
+        self.seen["train"] += own[1 + parts :]
+        self._globalstep_last_logged = self.state.global_step - origin.steps
 
     def check_finite(self) -> None:
         """Stop the run if a part or the gradient became NaN or infinite since the last look. The same on every rank."""
@@ -201,6 +223,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.check_finite()
         final, partial = self.checkpoints, self.checkpoints / PARTIAL
         name = f"checkpoint-{self.state.global_step}"
+        origin = self.origin()
         if self.args.should_save:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -210,6 +233,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         try:
             with as_it_is(self.model):
                 super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                write_origin(partial / name, origin)
         except (OSError, RuntimeError, SafetensorError) as error:
             # torch's writer has no error class of its own; any other RuntimeError is no matter of the disk.
             if type(error) is RuntimeError and not any(word in str(error) for word in ("Writer", "unexpected pos")):
@@ -231,3 +256,15 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                     shutil.rmtree(old)
         self.state.last_model_checkpoint = str(final / name)
         self.accelerator.wait_for_everyone()
+
+
+class _Continued(TrainerCallback):  # type: ignore[misc]
+    """Gives a trainer what its checkpoint says, when transformers has set everything back to the start."""
+
+    def __init__(self, trainer: CoordTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, *_args: Any, **_kwargs: Any) -> None:
+        origin = read_origin(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else None
+        if origin is not None:
+            self.trainer.continue_from(origin)
