@@ -37,7 +37,7 @@ DEFAULT: Table = {
 
 
 def write_manifest(folder: Path, base: Path, **sections: Table | None) -> Path:
-    """Write `folder`/manifest.toml: DEFAULT with `sections` laid over it key by key; None removes a section."""
+    """Write `folder`/manifest.toml: DEFAULT with `sections` laid over it key by key; None removes what is there."""
     document = copy.deepcopy(DEFAULT)
     document["model"]["base"] = str(base)
     for name, section in sections.items():
@@ -55,6 +55,8 @@ def _lay_over(table: Table, changes: Table) -> None:
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(table.get(key), dict):
             _lay_over(table[key], value)
+        elif value is None:
+            table.pop(key, None)
         else:
             table[key] = value
 

@@ -36,6 +36,7 @@ Fault = Literal["none", "long", "missing", "corrupt", "geometry"]
 class BoxesConfig:
     train: int = option(default=48, help="training examples")
     validation: int = option(default=0, help="validation examples")
+    boxes_until: int = option(default=10**6, help="the training example from which on none has a box")
     fault: Fault = option(default="none", help="what is wrong with example 3")
 
 
@@ -50,6 +51,7 @@ class Boxes:
     name: str
     count: int
     fault: Fault
+    boxes_until: int = 10**6
 
     def __len__(self) -> int:
         return self.count
@@ -57,7 +59,7 @@ class Boxes:
     def __getitem__(self, index: int) -> Example:
         from PIL import Image
 
-        boxes = numbers(index + (100 if self.name == "validation" else 0))
+        boxes = numbers(index + (100 if self.name == "validation" else 0)) if index < self.boxes_until else []
         written = ["[" + ", ".join(f"<|coord_{k}|>" for k in box) + "]" for box in boxes]
         answer = f"{{{', '.join(written)}}}" + "x" * (index % 5)
         images: list[Any] = [Image.new("RGB", (32, 32), (index * 5 % 255, 40, 90))]
@@ -84,7 +86,8 @@ class BoxesBuilder:
     config: BoxesConfig
 
     def train(self) -> Boxes:
-        return Boxes(name="train", count=self.config.train, fault=self.config.fault)
+        config = self.config
+        return Boxes(name="train", count=config.train, fault=config.fault, boxes_until=config.boxes_until)
 
     def validation(self) -> Boxes | None:
         count = self.config.validation

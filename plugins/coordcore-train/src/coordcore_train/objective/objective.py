@@ -47,6 +47,11 @@ class Part:
     weighed: bool
     scheduled: bool
 
+    @property
+    def trains(self) -> bool:
+        """Whether the loss holds it, at some step."""
+        return self.weight > 0 or self.scheduled
+
 
 @attrs.frozen(kw_only=True)
 class ObjectiveOutput:
@@ -167,6 +172,10 @@ class Objective:
             float(targets[weights_key(part.name)].double().sum()) if part.weighed else float(counts[part.scope])
             for part in self.parts
         ]
+
+    def is_charged(self, counts: Sequence[float]) -> bool:
+        """Whether a batch with these denominators, from `count`, trains anything."""
+        return any(part.trains and count > 0 for part, count in zip(self.parts, counts, strict=True))
 
     def weights_at(self, step: int, total_steps: int) -> list[float]:
         """The weight of each part, in the order of `parts`, when `step` of `total_steps` steps are done.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy
+import torch
 from swift.pipelines.train.sft import SwiftSft
+from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
+from coordcore import kinds
 from coordcore.errors import InputError
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
@@ -17,6 +23,8 @@ from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
 from coordcore_train.swift.rows import Rows
+
+_LOOKED_AT = 256  # examples, before it is said that nothing is charged in them
 
 
 class CoordSft(SwiftSft):  # type: ignore[misc]
@@ -36,7 +44,8 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         return Rows(train, ranks), None if validation is None else Rows(validation, batch)
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
-        """ms-swift prints a sample here; the first batch is encoded in training anyway."""
+        """ms-swift prints a sample here. Raises InputError for examples of which the losses charge nothing."""
+        require_charged(self.plan, train_dataset, self.template.data_collator, workers=self.args.dataloader_num_workers)
 
     def train(self, trainer: Any) -> Any:
         for callback in list(trainer.callback_handler.callbacks):
@@ -47,6 +56,43 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         if trainer.is_world_process_zero():
             RunDir(self.plan.run_dir).write_state(image_tokens=attrs.asdict(image_tokens()))
         return super().train(trainer)
+
+
+def require_charged(plan: Plan, encoded: Any, collate: Callable[[Any], Any], *, workers: int) -> None:
+    """Raise InputError when the losses charge nothing in examples from all over the data.
+
+    encoded: the run's `Rows`, as ms-swift encodes them. Ends with the first example that is charged. workers: of the
+    data loader; where it has some, the builder is asked in a process of its own here too. The random state is left
+    alone.
+    """
+    count = encoded.dataset.real
+    places = sorted({count * part // _LOOKED_AT for part in range(_LOOKED_AT)})
+    sample = DataLoader(
+        Subset(encoded, places),
+        collate_fn=collate,
+        num_workers=min(workers, 1),
+        generator=torch.Generator(),
+    )
+    with _same_random_state():
+        if any(plan.objective.is_charged(batch["counts"]) for batch in sample):
+            return
+    [data] = plan.manifest.of(kinds.DATA)
+    parts = ", ".join(part.name for part in plan.objective.parts if part.trains)
+    raise InputError(
+        f"{data.path}: {len(places)} of its {count} examples hold no position that a loss charges ({parts}), so "
+        "the run would train nothing; give the examples answers, and boxes where only coord tokens are charged, or add "
+        "a loss that charges what they hold"
+    )
+
+
+@contextmanager
+def _same_random_state() -> Iterator[None]:
+    """Within this context a data builder may draw random numbers; afterwards as if none had been drawn."""
+    before, of_numpy = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(before)
+    numpy.random.set_state(of_numpy)
 
 
 def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallback]) -> None:

@@ -45,6 +45,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
         self.seen = {mode: torch.zeros_like(sums) for mode, sums in self.sums.items()}
         self.step_counts: list[float] = [0.0] * parts
+        self.steps_logged = 0  # with the next line
         # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
         # or saved.
         self.pending: list[tuple[int, Tensor]] = []
@@ -112,8 +113,9 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     # --- metrics ---
 
-    def _reduced(self, mode: str) -> dict[str, float]:
-        """The mean of every part over its positions, weighed as in the loss: since the last call, over all ranks."""
+    def _reduced(self, mode: str) -> tuple[dict[str, float], bool]:
+        """Since the last call, over all ranks: the mean of every part over its positions, weighed as in the loss, and
+        whether any of them is trained."""
         state = torch.cat([self.sums[mode], self.seen[mode]])
         if self.args.world_size > 1:
             state = self.accelerator.reduce(state, reduction="sum")
@@ -121,8 +123,23 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.sums[mode].zero_()
         self.seen[mode].zero_()
         parts = self.plan.objective.parts
-        by_part = zip(parts, values[: len(parts)], values[len(parts) :], strict=True)
-        return {part.name: total / seen for part, total, seen in by_part if seen}
+        seen = values[len(parts) :]
+        by_part = zip(parts, values[: len(parts)], seen, strict=True)
+        means = {part.name: total / count for part, total, count in by_part if count}
+        return means, self.plan.objective.is_charged(seen)
+
+    def require_charged(self, steps: int) -> None:
+        """The losses have charged nothing in the last `steps` steps: raise RunError where these are a whole logging
+        interval, of which the first step has a line of its own, or the whole run.
+        """
+        last, state = self.state.global_step, self.state
+        is_all = last == state.max_steps and steps >= last - 1
+        if last % state.logging_steps == 0 or is_all:
+            raise RunError(
+                f"steps {last - steps + 1} to {last}: no position that a loss charges, so they trained nothing; "
+                f"{self._last_good()}; look at these examples, or raise train.log_every (it is {state.logging_steps}) "
+                "where so many in a row have nothing to charge: the same command then goes on"
+            )
 
     def origin(self) -> Origin:
         """What the checkpoint of this step is to say of itself. The same on every rank."""
@@ -183,12 +200,16 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             if entry is not None:
                 entry[-1] = grad_norm
                 self.pending.append((self.state.global_step, entry))
+        self.steps_logged = self.state.global_step - self._globalstep_last_logged
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             self.check_finite()
-            logs.update(self._reduced("train"))
+            means, is_charged = self._reduced("train")
+            if not is_charged:
+                self.require_charged(self.steps_logged)
+            logs.update(means)
             objective = self.plan.objective
             if any(part.scheduled for part in objective.parts):
                 weights = objective.weights_at(
@@ -210,7 +231,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
-        means = self._reduced("eval")
+        means, _ = self._reduced("eval")
         weights = {part.name: part.weight for part in self.plan.objective.parts}
         output.metrics.update({f"eval_{name}": value for name, value in means.items()})
         output.metrics["eval_loss"] = sum(weights[name] * value for name, value in means.items())
