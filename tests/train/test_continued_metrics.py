@@ -39,6 +39,7 @@ def rank_of_two(rank: int, *sums: float) -> Any:
     return SimpleNamespace(
         _tr_loss=loss[0].float(),
         _globalstep_last_logged=4,
+        moved=True,
         sums={"train": total},
         seen={"train": seen},
         args=SimpleNamespace(world_size=2, process_index=rank, device="cpu"),
@@ -51,7 +52,7 @@ def test_each_rank_goes_on_with_its_own_sums() -> None:
     saving, other = rank_of_two(0, 0.25, 0.1, 3), torch.tensor([[0.5, 1 / 3, 4]], dtype=torch.float64)
     saving.accelerator = SimpleNamespace(gather=lambda own: torch.cat([own, other]))
     origin = CoordTrainer.origin(saving)
-    assert origin == Origin(fingerprint="ab", steps=2, sums=((0.25, 0.1, 3.0), (0.5, 1 / 3, 4.0)))
+    assert origin == Origin(fingerprint="ab", moved=True, steps=2, sums=((0.25, 0.1, 3.0), (0.5, 1 / 3, 4.0)))
 
     continued = rank_of_two(1, 0, 0, 0)
     continued._globalstep_last_logged = 6  # as transformers sets it
@@ -65,7 +66,7 @@ def test_each_rank_goes_on_with_its_own_sums() -> None:
 
 
 def test_sums_come_back_to_the_bit(tmp_path: Path) -> None:
-    origin = Origin(fingerprint="ab", steps=3, sums=((0.1, 1e-300, 1 / 3), (2.0**53 + 2, 0.0, -1.5)))
+    origin = Origin(fingerprint="ab", moved=True, steps=3, sums=((0.1, 1e-300, 1 / 3), (2.0**53 + 2, 0.0, -1.5)))
     write_origin(tmp_path, origin)
     assert read_origin(tmp_path) == origin
 

@@ -15,10 +15,12 @@ FILE = "coordcore_checkpoint.json"
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """fingerprint: of the manifest of the run that made the checkpoint.
 
-    steps: since the last line of metrics. sums: of each rank, what its next line will be made of.
+    moved: whether training has moved any tensor yet. steps: since the last line of metrics. sums: of each rank, what
+    its next line will be made of.
     """
 
     fingerprint: str
+    moved: bool
     steps: int
     sums: tuple[tuple[float, ...], ...]
 

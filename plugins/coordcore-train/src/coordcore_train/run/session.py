@@ -21,6 +21,7 @@ from rich.console import Console
 from coordcore.errors import InputError, RunError
 from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
 from coordcore_train.checkpoint.base import base_checkpoint
+from coordcore_train.checkpoint.origin import read_origin
 from coordcore_train.engine import engine_of
 from coordcore_train.run import launch
 from coordcore_train.run.content import content_of
@@ -146,6 +147,8 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
     if not launch.is_first() or manifest.launch.node_rank != 0:
         return
     folder.write_state(trained=True)
+    if text := nothing_moved(manifest, folder):
+        console.print(f"warning  {text}", highlight=False, markup=False, soft_wrap=True)
     if manifest.output.merge and not folder.merged.exists():
         from coordcore_train.checkpoint.merge.run import merge_run
 
@@ -161,6 +164,20 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
     result = folder.merged if manifest.output.merge else folder.last_checkpoint()
     seconds = f"{time.monotonic() - started:.0f} s"
     console.print(f"done     {result}  ({seconds})", highlight=False, markup=False, soft_wrap=True)
+
+
+def nothing_moved(manifest: Manifest, folder: RunDir) -> str | None:
+    """A word about a run that has trained to its end and moved nothing; None for any other."""
+    last = folder.last_checkpoint()
+    origin = None if last is None else read_origin(last)
+    if origin is None or origin.moved:
+        return None
+    train = manifest.train
+    return (
+        f"{last}: none of the trained tensors has moved, weight decay apart: the result is the base. Look at "
+        f"train.learning_rate = {train.learning_rate} (in warming up, the first step's is 0), train.max_grad_norm = "
+        f"{train.max_grad_norm} and the losses' weights, and start again with --overwrite"
+    )
 
 
 def _announce(console: Console, manifest: Manifest, folder: RunDir, resumed: bool) -> None:

@@ -22,6 +22,7 @@ from coordcore_train.surgery.saving import as_it_is
 from coordcore_train.swift.names import TEMPLATE_TYPE
 from coordcore_train.swift.rows import Rows, shared_out
 from coordcore_train.swift.template import CoordTemplate
+from coordcore_train.swift.trained import Start, not_finite, trained
 
 
 class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
@@ -49,7 +50,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
         # or saved.
         self.pending: list[tuple[int, Tensor]] = []
-        self.add_callback(_Continued(self))
+        self.moved = False
+        self.add_callback(_Beginning(self))
 
     # --- the examples ---
 
@@ -147,6 +149,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         every = self.accelerator.gather(own[None]) if self.args.world_size > 1 else own[None]
         return Origin(
             fingerprint=self.plan.fingerprint,
+            moved=self.moved,
             steps=self.state.global_step - self._globalstep_last_logged,
             sums=tuple(tuple(sums) for sums in every.tolist()),
         )
@@ -159,6 +162,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.sums["train"] += own[1 : 1 + parts]
         self.seen["train"] += own[1 + parts :]
         self._globalstep_last_logged = self.state.global_step - origin.steps
+        self.moved = origin.moved
 
     def check_finite(self) -> None:
         """Stop the run if a part or the gradient became NaN or infinite since the last look. The same on every rank."""
@@ -239,9 +243,28 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     # --- checkpoints ---
 
+    def check_weights(self) -> None:
+        """Stop the run if what it trains became NaN or infinite; else look whether it moved. The same on every rank."""
+        tensors = trained(self.model)
+        if bad := not_finite(tensors, self._sum):
+            more = f" and {len(bad) - 1} more of {len(tensors)} trained tensors" if len(bad) > 1 else ""
+            raise RunError(
+                f"step {self.state.global_step}: NaN or infinity in {bad[0]}{more}, so no checkpoint was kept; "
+                f"{self._last_good()}; lower train.learning_rate"
+            )
+        self.moved = self.moved or self.start.moved(tensors, self._sum)
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        """Over all ranks."""
+        if self.args.world_size == 1:
+            return tensor
+        total: Tensor = self.accelerator.reduce(tensor.to(self.args.device), reduction="sum")
+        return total
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint beside, then rename: a folder named checkpoint-N is always whole."""
         self.check_finite()
+        self.check_weights()
         final, partial = self.checkpoints, self.checkpoints / PARTIAL
         name = f"checkpoint-{self.state.global_step}"
         origin = self.origin()
@@ -279,13 +302,14 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
 
-class _Continued(TrainerCallback):  # type: ignore[misc]
-    """Gives a trainer what its checkpoint says, when transformers has set everything back to the start."""
+class _Beginning(TrainerCallback):  # type: ignore[misc]
+    """When transformers has loaded the weights, and set everything else back to the start."""
 
     def __init__(self, trainer: CoordTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, *_args: Any, **_kwargs: Any) -> None:
+        self.trainer.start = Start(trained(self.trainer.model))
         origin = read_origin(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else None
         if origin is not None:
             self.trainer.continue_from(origin)
