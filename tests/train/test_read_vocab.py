@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+import support
 
 from coordcore.coords import MissingCoordTokensError, ints_to_tokens
 from coordcore.errors import InputError
-from coordcore_train.checkpoint.folder import read_vocab
+from coordcore.quantisation import DEFAULT_QUANTISATION
+from coordcore_train.checkpoint.base import base_checkpoint
+from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info
+from coordcore_train.swift.check import check
 
 
 def table(start: int = 100) -> dict[str, int]:
@@ -57,3 +63,37 @@ def test_a_damaged_tokenizer(folder: Path, text: str) -> None:
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(InputError, match=r"tokenizer.json: not a tokenizer file"):
         read_vocab(folder)
+
+
+def test_ids_that_the_tokenizer_does_not_have_are_refused_where_a_run_and_a_check_read_them(
+    coord_base: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(coord_base, tmp_path / "base"))
+    write_checkpoint_info(base, quantisation=DEFAULT_QUANTISATION, vocab=read_vocab(base))
+    file = base / "coordcore.json"
+    info = json.loads(file.read_text())
+    manifest = support.loaded(tmp_path, base).manifest
+    assert [problem for problem in check(manifest) if problem.path == "model.base"] == []
+
+    file.write_text(json.dumps({**info, "coord_ids": info["coord_ids"][::-1]}))
+    first, last = info["coord_ids"][0], info["coord_ids"][-1]
+    message = (
+        rf"coordcore\.json: coord_ids says that <\|coord_0\|> is {last}, and the tokenizer beside it has {first}; "
+        "the files are not of one checkpoint"
+    )
+    for read in (lambda: read_vocab(base), lambda: base_checkpoint(manifest)):
+        with pytest.raises(InputError, match=message):
+            read()
+    [problem] = [problem for problem in check(manifest) if problem.path == "model.base"]
+    assert re.search(message, problem.message)
+
+
+def test_a_coordcore_json_beside_a_tokenizer_without_the_tokens_is_refused(
+    plain_base: Path, coord_base: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(plain_base, tmp_path / "base"))
+    write_checkpoint_info(base, quantisation=DEFAULT_QUANTISATION, vocab=read_vocab(coord_base))
+    manifest = support.loaded(tmp_path, base, vocab={}).manifest
+    with pytest.raises(InputError, match=r"coord_ids says that <\|coord_0\|> is \d+, .* has no such token") as caught:
+        base_checkpoint(manifest)
+    assert type(caught.value) is InputError  # not that of a base without coord tokens, which [vocab] would expand

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
-from coordcore_train.checkpoint.folder import read_checkpoint_info
+from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids
 from coordcore_train.run.folder import RunDir
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
         require_same(recorded, quantisation, str(folder), "the quantisation asked for")
     config = model.config.get_text_config()
     vocab = CoordVocab.from_tokenizer(processor.tokenizer, config_vocab_size=config.vocab_size)
+    require_ids(folder, dict(enumerate(vocab.ids)))
     if run is not None:
         _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from coordcore.coords import CoordVocab, ints_to_tokens
+from coordcore.coords import CoordVocab, int_to_token, ints_to_tokens
 from coordcore.errors import InputError
 from coordcore.quantisation import NUM_BINS, Quantisation
 
@@ -122,11 +122,25 @@ def read_vocab(folder: Path) -> CoordVocab:
     """The coord tokens of a checkpoint folder, from its files alone: neither transformers nor torch is imported.
 
     Reads the added tokens of `tokenizer.json` (else `added_tokens.json`) and the vocabulary size of `config.json`.
-    Raises as `CoordVocab.from_tokenizer`, and InputError when those files are missing or not readable.
+    Raises as `CoordVocab.from_tokenizer`, and InputError when those files are missing or not readable, or
+    `coordcore.json` names other ids.
     """
     ids = read_added_tokens(folder)
     known = {k: ids[token] for k, token in enumerate(ints_to_tokens(range(NUM_BINS))) if token in ids}
+    require_ids(folder, known)
     return CoordVocab.checked(known, f"{folder}: the tokenizer", config_vocab_size=read_vocab_size(folder))
+
+
+def require_ids(folder: Path, known: Mapping[int, int]) -> None:
+    """Raise InputError when `coordcore.json` in `folder` names other ids than its tokenizer. known: bin -> id there."""
+    info = read_checkpoint_info(folder)
+    for k, said in enumerate(info.vocab.ids if info is not None else ()):
+        if known.get(k) != said:
+            found = f"has {known[k]}" if k in known else "has no such token"
+            raise InputError(
+                f"{folder / INFO_FILE}: coord_ids says that {int_to_token(k)} is {said}, and the tokenizer beside it "
+                f"{found}; the files are not of one checkpoint: expand, or merge, or copy it again"
+            )
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from coordcore.errors import InputError, RunError
 from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
 from coordcore_train.checkpoint.base import base_checkpoint
-from coordcore_train.checkpoint.origin import read_origin
+from coordcore_train.checkpoint.origin import read_origin, require_own
 from coordcore_train.engine import engine_of
 from coordcore_train.run import launch
 from coordcore_train.run.content import content_of
@@ -208,6 +208,7 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     plan = plan_of(manifest, folder.path, Path(str(folder.state()["base"])))
     last = folder.last_checkpoint()
     if last is not None:
+        require_own(last, plan.fingerprint)
         require_saved(plan.modules_to_save, last)
         if _is_last_step(last):
             return

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from coordcore.errors import InputError
 from coordcore.protocols import RowSurgery
+from coordcore_train.checkpoint.origin import GUARD, SIGNATURE
 from coordcore_train.surgery.adapters import INSTALLED, follow_peft, replace_method, wrappers_in
 from coordcore_train.surgery.arithmetic import add_to_weight, is_same
 from coordcore_train.surgery.hooks import bind_hooks, live_module, remove_hooks, rows_by_role, surgeries_in
@@ -66,6 +67,23 @@ def as_it_is(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         del base.__dict__[_AS_IT_IS]
+
+
+@contextmanager
+def signed(fingerprint: str) -> Iterator[None]:
+    """Within this context the files of adapters that PEFT saves say which run made them."""
+    from peft import peft_model
+
+    save = peft_model.safe_save_file
+
+    def save_signed(tensors: Any, file: Any, metadata: dict[str, str]) -> None:
+        save(tensors, file, metadata={**metadata, SIGNATURE: fingerprint})
+
+    peft_model.safe_save_file = save_signed
+    try:
+        yield
+    finally:
+        peft_model.safe_save_file = save
 
 
 @torch.no_grad()
@@ -225,7 +243,7 @@ def is_guard(dtype: str) -> bool:
 
     dtype: in the words of safetensors.
     """
-    return dtype == "I64"
+    return dtype == GUARD
 
 
 def _path(base: nn.Module, wanted: nn.Module) -> str:

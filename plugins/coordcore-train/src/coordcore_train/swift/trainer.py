@@ -18,7 +18,7 @@ from coordcore_train.objective import loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
 from coordcore_train.surgery.bind import bind_for_training
-from coordcore_train.surgery.saving import as_it_is
+from coordcore_train.surgery.saving import as_it_is, signed
 from coordcore_train.swift.names import TEMPLATE_TYPE
 from coordcore_train.swift.rows import Rows, shared_out
 from coordcore_train.swift.template import CoordTemplate
@@ -275,7 +275,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         self.args.output_dir = str(partial)
         try:
-            with as_it_is(self.model):
+            with as_it_is(self.model), signed(origin.fingerprint):
                 super()._save_checkpoint(model, trial)
             if self.args.should_save:
                 write_origin(partial / name, origin)

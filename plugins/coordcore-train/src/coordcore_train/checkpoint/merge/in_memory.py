@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coordcore.errors import RunError
 from coordcore_train.checkpoint.merge.skeleton import require_same_tensors
+from coordcore_train.checkpoint.origin import require_own
 from coordcore_train.checkpoint.tensorfile import tensors_in
 from coordcore_train.checkpoint.weights import is_sharded, weight_files
 from coordcore_train.run.plan import Plan
@@ -36,9 +37,13 @@ def merge_in_memory(plan: Plan, checkpoint: Path, folder: Path) -> None:
 
 
 def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
-    """The model of a run as it trained: base, surgeries, adapter, hooks bound and verified. In eval mode."""
+    """The model of a run as it trained: base, surgeries, adapter, hooks bound and verified. In eval mode.
+
+    Raises InputError for a checkpoint of another run.
+    """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    require_own(checkpoint, plan.fingerprint)
     require_saved(plan.modules_to_save, checkpoint)
     is_adapter = (checkpoint / "adapter_config.json").is_file()
     weights = plan.base if is_adapter else checkpoint
