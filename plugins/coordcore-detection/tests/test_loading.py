@@ -51,6 +51,14 @@ def run(base: Path, tmp_path: Path) -> Path:
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
+def test_ids_that_the_tokenizer_does_not_have_are_refused(recorded: Path) -> None:
+    file = recorded / "coordcore.json"
+    info = json.loads(file.read_text())
+    file.write_text(json.dumps({**info, "coord_ids": info["coord_ids"][::-1]}))
+    with pytest.raises(InputError, match=r"recorded/coordcore\.json: coord_ids says that <\|coord_0\|> is"):
+        load(recorded, "cpu")
+
+
 def test_a_model_that_can_be_asked(base: Path) -> None:
     model, _, vocab, quantisation = load(base, "cpu")
     assert (model.training, model.dtype, len(vocab.ids), quantisation) == (
