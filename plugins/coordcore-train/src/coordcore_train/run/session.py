@@ -186,10 +186,12 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     from coordcore_train.run.evaluate import EvaluateCallback
     from coordcore_train.run.plan import plan_of
     from coordcore_train.run.progress import ProgressCallback
+    from coordcore_train.run.resume import continues_from
     from coordcore_train.surgery.saved import require_saved
 
     plan = plan_of(manifest, folder.path, Path(str(folder.state()["base"])))
-    last = folder.last_checkpoint()
+    last = continues_from(folder, manifest.launch, launch.world_size(), _say if launch.is_first() else _keep_quiet)
+    launch.barrier()  # before rank 0 removes what every rank has looked at
     if last is not None:
         require_saved(plan.modules_to_save, last)
         if _is_last_step(last):
@@ -204,6 +206,14 @@ def train(folder: RunDir, loaded: Loaded) -> None:
         engine_of(loaded.plugins).train(plan, resume=last, callbacks=callbacks)
     finally:
         progress.close()
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(f"coordcore: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _keep_quiet(_text: str) -> None:
+    """What rank 0 says is enough."""
 
 
 def _is_last_step(checkpoint: Path) -> bool:
