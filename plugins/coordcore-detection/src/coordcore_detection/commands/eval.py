@@ -23,6 +23,10 @@ def command(
     image_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where image paths begin, for the pictures of the report.")
     ] = None,
+    images_within: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where images must lie that absolute paths or '..' name."),
+    ] = None,
     numbers: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What numbers in another tool's answers are: qwen_1000, pixel, norm1 ..."),
@@ -77,6 +81,7 @@ def command(
         question="",
         outside=outside.value,
         image_root=image_root,
+        images_within=images_within,
     )
     if is_foreign:
         rows = foreign.rows(answers, truth, numbers)

@@ -48,6 +48,10 @@ def command(
     image_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where image paths begin, instead of RECORDS' own folder.")
     ] = None,
+    images_within: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where images must lie that absolute paths or '..' name."),
+    ] = None,
     question: Annotated[
         str | None, typer.Option(help="What the model is asked, instead of what the run was trained on.")
     ] = None,
@@ -132,6 +136,7 @@ def command(
         space=space.value,
         quantisation=loaded.quantisation,
         image_root=image_root,
+        images_within=images_within,
         question=question,
         system=system,
         outside=outside.value,

@@ -31,8 +31,8 @@ def code_in(folder: Path) -> Iterator[str]:
             if last == "auto_map" and value:
                 named = value.items() if isinstance(value, Mapping) else [("", value)]
                 for name, reference in named:
-                    place = f"{key}.{name}" if name else key
-                    yield f"{file}: {shortened(place, 200)} names the class {show(reference)}, whose Python would be run"
+                    place = shortened(f"{key}.{name}" if name else key, 200)
+                    yield f"{file}: {place} names the class {show(reference)}: its Python would be run"
             elif last.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
                 yield f"{file}: {shortened(key, 200)} names the kernel {show(value)}, which would be fetched and run"
             elif last == "megatron_config" and value and file.name == "adapter_config.json":

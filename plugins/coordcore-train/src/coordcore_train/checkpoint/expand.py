@@ -12,7 +12,7 @@ import torch
 
 from coordcore.coords import CoordVocab, ints_to_tokens, is_coord_token
 from coordcore.errors import InputError
-from coordcore.files import cache_folder, whole_folder
+from coordcore.files import own_cache_folder, whole_folder
 from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import (
@@ -88,13 +88,13 @@ def cached_expansion(
 ) -> Path:
     """The folder of `expand(base, ...)`, made once and found again by the content of `base` and the settings.
 
-    cache_dir: `expanded` in the cache folder (`coordcore.files.cache_folder`) when None. trusted: whether Python that
-    the base names may run, to read its tokenizer. Several processes may ask at the same time: each writes beside, the
-    first to rename wins. Raises as `expand`.
+    cache_dir: `expanded` in the cache folder (`coordcore.files.own_cache_folder`) when None. trusted: whether Python
+    that the base names may run, to read its tokenizer. Several processes may ask at the same time: each writes beside,
+    the first to rename wins. Raises as `expand`.
     """
     base = Path(base).resolve()
     if cache_dir is None:
-        cache_dir = cache_folder() / "expanded"
+        cache_dir = own_cache_folder() / "expanded"
     key = _content_key(base, [initialiser, seed, quantisation.as_dict()])
     target = Path(cache_dir) / f"{base.name}-{key[:16]}"
     if not target.exists():

@@ -12,7 +12,8 @@ import json
 import os
 import socket
 import time
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
     manifest = loaded.manifest
     folder = RunDir(Path(output or manifest.output.dir or Path("runs") / manifest.name).absolute())
     launch.set_threads(manifest.train.threads)
-    with ExitStack() as held:
+    with _unwritable_by_others(), ExitStack() as held:
         resumed = _prepare(loaded, folder, held, overwrite=overwrite)
         try:
             _train_and_merge(loaded, folder, resumed=resumed)
@@ -50,6 +51,17 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
     if launch.is_first():
         loaded.hooks.run_ended(folder.path, None)
     return folder.path
+
+
+@contextmanager
+def _unwritable_by_others() -> Iterator[None]:
+    """Keep others from writing to what is made here, whatever the user's umask says: a run goes on from it."""
+    before = os.umask(0o022)
+    os.umask(before | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _tell_of_failure(loaded: Loaded, folder: RunDir, error: BaseException) -> None:
