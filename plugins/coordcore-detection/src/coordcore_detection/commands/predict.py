@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, Score
+from coordcore_detection.commands.options import OutsideName, Score, told
 
 if TYPE_CHECKING:
     from coordcore_detection.predict.predictions import Row
@@ -160,7 +160,7 @@ def command(
         settings,
         vocab=loaded.vocab,
         quantisation=loaded.quantisation,
-        log=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        log=lambda line: console.print(told(line), markup=False, highlight=False, soft_wrap=True),
     )
     with prediction_files.appending(output, header) as add:
         for row in track(answers, description="predict", total=len(left), console=console, transient=True):

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from coordcore import kinds
 from coordcore.components import Selected
-from coordcore.errors import InputError, RunError
+from coordcore.errors import InputError, RunError, printable
 from coordcore.files import write_whole
 from coordcore.manifest import Loaded
 from coordcore.protocols import Evaluation, EvaluationResult
@@ -31,7 +31,7 @@ def evaluate(loaded: Loaded, folder: RunDir, console: Console) -> None:
         return
 
     def log(text: str) -> None:
-        console.print(f"eval     {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"eval     {printable(text)}", highlight=False, markup=False, soft_wrap=True)
 
     for _name, result in _evaluated(load_run(folder.path), folder.merged, "", log):
         for name in result.shown:

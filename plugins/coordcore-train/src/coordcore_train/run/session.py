@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from coordcore.errors import InputError, RunError
+from coordcore.errors import InputError, RunError, printable
 from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.engine import engine_of
@@ -165,22 +165,22 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
         # The run had the model in memory, so there is room for the comparison of whole models.
         report = merge_run(folder.path, folder.merged, compare_logits=True)
         for line in report.checks:
-            console.print(f"merge    {line}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"merge    {printable(line)}", highlight=False, markup=False, soft_wrap=True)
     from coordcore_train.run.evaluate import evaluate
 
     evaluate(loaded, folder, console)
     folder.write_state(done=True)
     result = folder.merged if manifest.output.merge else folder.last_checkpoint()
     seconds = f"{time.monotonic() - started:.0f} s"
-    console.print(f"done     {result}  ({seconds})", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"done     {printable(str(result))}  ({seconds})", highlight=False, markup=False, soft_wrap=True)
 
 
 def _announce(console: Console, manifest: Manifest, folder: RunDir, resumed: bool) -> None:
     last = folder.last_checkpoint()
     where = f"continues from {last.name}" if resumed and last is not None else "starts again" if resumed else "new run"
     console.print(f"run      {manifest.name}: {where}", highlight=False, markup=False)
-    console.print(f"folder   {folder.path}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"base     {folder.state()['base']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"folder   {printable(str(folder.path))}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"base     {printable(str(folder.state()['base']))}", highlight=False, markup=False, soft_wrap=True)
 
 
 def train(folder: RunDir, loaded: Loaded) -> None:
@@ -221,7 +221,7 @@ def train(folder: RunDir, loaded: Loaded) -> None:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True).print(f"coordcore: {text}", highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(f"coordcore: {printable(text)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _keep_quiet(_text: str) -> None:
