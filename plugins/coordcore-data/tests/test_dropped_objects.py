@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conversion_support import run
+from conversion_support import run, write_image
 
 GOOD_ODVG = {"filename": "a.jpg", "height": 9, "width": 9, "detection": {"instances": []}}
 INSTANCES = [{"bbox": [1, 1, 2, 2], "category": "x"}] * 3
@@ -87,6 +87,8 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "write"), CASES)
 def test_the_account_knows_them(tmp_path: Path, name: str, write: Callable[[Path], Path]) -> None:
-    account = run(write(tmp_path), name, tmp_path / "out.jsonl")
+    write_image(tmp_path / "a.jpg", 9, 9)
+    options = {"from_space": "pixel"} if name == "records" else {}
+    account = run(write(tmp_path), name, tmp_path / "out.jsonl", **options)
     assert (account.images.read, account.images.written, sum(account.images.dropped.values())) == (2, 1, 1)
     assert (account.objects.read, account.objects.written, sum(account.objects.dropped.values())) == (4, 1, 3)
