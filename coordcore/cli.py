@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from coordcore import __version__
-from coordcore.errors import InputError, ManifestError, RunError
+from coordcore.errors import InputError, ManifestError, RunError, printable
 from coordcore.guard import guarded, told
 from coordcore.options import AsJson, ManifestFile, Overrides
 from coordcore.plugins import COMMANDS
@@ -157,7 +157,7 @@ def plugins(json: AsJson = False) -> None:
         conflicts = [attrs.asdict(conflict) for conflict in found.conflicts]
         _echo_json({"plugins": [_plugin_json(info) for info in found.infos], "conflicts": conflicts})
         return
-    rows = [(info.distribution, info.version, info.status, _offer(info)) for info in found.infos]
+    rows = [(info.distribution, info.version, info.status, printable(_offer(info))) for info in found.infos]
     if sys.stdout.isatty():
         _print_table(("distribution", "version", "status", "components"), rows)
     else:

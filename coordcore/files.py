@@ -54,6 +54,26 @@ def cache_folder() -> Path:
         return Path(os.devnull, "coordcore")
 
 
+def own_cache_folder() -> Path:
+    """The cache folder, made for this user alone where it is not there.
+
+    Raises InputError where others can write to it, for a run would go by what they put there, and where none can be.
+    """
+    folder = cache_folder()
+    cure = "or name another one in COORDCORE_CACHE"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"{folder}: the cache folder cannot be made: {why}; make room there, {cure}") from error
+    if status.st_uid != os.geteuid():
+        raise InputError(f"{folder}: the cache folder belongs to user {status.st_uid}; make it your own, {cure}")
+    if status.st_mode & 0o022:
+        raise InputError(f"{folder}: others can write to the cache folder; chmod go-w {folder}, {cure}")
+    return folder
+
+
 def require_writable(output: Path | None, *inputs: Path | None, overwrite: bool) -> None:
     """Raise InputError for an `output` that is there and not to be replaced, is a folder, or is one of the inputs."""
     if output is None or not output.exists():

@@ -19,6 +19,7 @@ from coordcore.plugins import CORE, Plugins
 Table = dict[str, Any]
 
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "model": ("trust_remote_code",),  # refused without it where there is code, and of no effect where there is none
     "train": (
         *("log_every", "save_every", "eval_every", "evaluate_checkpoints", "eval_batch_size", "keep"),
         *("workers", "threads"),

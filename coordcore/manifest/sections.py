@@ -61,6 +61,7 @@ class Model:
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
         default="auto", help="attention implementation; auto lets transformers choose"
     )
+    trust_remote_code: bool = option(default=False, help="run Python that lies in the base, which `auto_map` names")
 
 
 @attrs.frozen(kw_only=True)

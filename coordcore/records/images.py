@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _ORIENTATION = 0x0112  # EXIF tag
+
+
+def image_path(root: Path, image: str, within: Path | None = None) -> Path:
+    """Where the image lies that a record names, from the folder `root`. Links are followed.
+
+    Raises InputError for an absolute path, or one with "..", that lies outside `within`, which is `root` when absent.
+    """
+    path = root / image
+    if os.path.isabs(image) or os.pardir in path.parts[len(root.parts) :]:
+        limit = within or root
+        real, top = Path(os.path.realpath(path)), os.path.realpath(limit)  # ".." may follow a link
+        as_written = os.pardir not in path.parts and path.is_relative_to(os.path.abspath(limit))
+        if not as_written and not real.is_relative_to(top):
+            raise InputError(
+                f"{image} lies outside {limit}, where image paths start; if images may lie there, say so with "
+                f'images_within = "{real.parent}" (an option of commands: --images-within)'
+            )
+    return path
 
 
 def open_upright(path: Path, *, width: int, height: int) -> Image:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import support
 import torch
 
+from coordcore_train.run.evaluate import EvaluateCallback
 from coordcore_train.run.folder import RunDir, newest_checkpoint
 
 TRAIN = {"steps": 4, "save_every": 1, "evaluate_checkpoints": True}
@@ -76,6 +79,31 @@ def test_a_run_that_is_continued_makes_up_for_the_evaluation_of_its_checkpoint(
     shutil.rmtree(run.path / "eval/fake_count" / last.name.replace("checkpoint", "step"))
     support.python(*command)
     assert sorted(results(run)) == ["fake_count", *(f"fake_count/step-{step}" for step in (1, 2, 3))]
+
+
+def test_an_evaluation_that_was_done_and_not_logged_is_logged_once(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    done = tmp_path / "eval/fake_count/step-2/metrics.json"
+    done.parent.mkdir(parents=True)
+    done.write_text('{"examples": 5.0, "f1": 0.1}')
+    run.metrics.write_text('{"step": 2, "epoch": 0.5, "loss": 1.0}\n')
+    state = SimpleNamespace(global_step=2, epoch=0.5, max_steps=2, is_world_process_zero=True)
+
+    def write(state: Any, metrics: Any) -> None:
+        with run.metrics.open("a") as file:
+            file.write(json.dumps({"step": state.global_step, "epoch": state.epoch, **metrics}) + "\n")
+
+    for _ in range(2):
+        EvaluateCallback(run, print, write).on_train_begin(None, state, None)
+    line = {"step": 2, "epoch": 0.5, "eval/fake_count/examples": 5.0, "eval/fake_count/f1": 0.1}
+    assert support.metrics(run)[1:] == [line]
+
+
+def test_a_checkpoint_that_was_merged_to_be_evaluated_is_removed(tmp_path: Path) -> None:
+    for name in (".step-2", ".step-2.0123456789ab.tmp", "fake_count"):
+        (tmp_path / "eval" / name).mkdir(parents=True)
+    RunDir(tmp_path).discard_after(2)
+    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["fake_count"]
 
 
 def test_two_ranks_wait_for_the_evaluation(coord_base: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordcore import BuildContext, InputError
+from coordcore.files import cache_folder
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
 from coordcore_coord_tokens import index as index_module
@@ -245,6 +246,7 @@ def test_what_was_counted_is_kept(
         ({"geometry": ("bbox_2d",)}, True),
         ({"mode": "summary"}, True),
         ({"image_root": Path("elsewhere")}, True),
+        ({"images_within": Path("elsewhere")}, True),
     ],
 )
 def test_other_settings_are_another_check(
@@ -457,3 +459,17 @@ def test_open_regular_gives_the_state_of_what_it_opened(write: Write, record: di
     descriptor, stamp = open_regular(path)
     os.close(descriptor)
     assert (stamp.size, stamp.inode) == (path.stat().st_size, path.stat().st_ino)
+
+
+def test_a_cache_that_others_can_write_to_is_not_used(
+    opened: Open, write: Write, record: dict[str, Any], at_rest: None, looked_at: list[str]
+) -> None:
+    path = write(record)
+    opened(path)
+    folder = cache_folder()
+    folder.chmod(0o777)
+    opened(path)
+    assert looked_at.count("records") == 2
+    folder.chmod(0o700)
+    opened(path)
+    assert looked_at.count("records") == 2

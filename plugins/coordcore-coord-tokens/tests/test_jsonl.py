@@ -170,6 +170,19 @@ def test_images_are_found_under_the_image_root(build: Build, record: dict[str, A
     assert build(record, image_root=folder / "photos").train()[0].images[0].size == (640, 480)
 
 
+@pytest.mark.parametrize("validate", [True, False])
+def test_images_outside_their_root_need_a_word_in_the_manifest(
+    build: Build, record: dict[str, Any], folder: Any, validate: bool
+) -> None:
+    (folder / "set").mkdir()
+    for image in ("../photo.png", str(folder.resolve() / "photo.png")):
+        elsewhere = {**record, "images": [image]}
+        with pytest.raises(InputError, match=r"train\.jsonl:1: images\[0\]: .* lies outside .*images_within = "):
+            build(elsewhere, image_root=folder / "set", validate=validate).train()[0]
+        allowed = build(elsewhere, image_root=folder / "set", images_within=folder, validate=validate)
+        assert allowed.train()[0].images[0].size == (640, 480)
+
+
 def test_limit_leaves_the_rest_unread(build: Build, record: dict[str, Any]) -> None:
     assert len(build(record, record, b"not json", limit=2).train()) == 2
 

@@ -109,6 +109,26 @@ def test_a_gpu_that_is_not_there_is_refused(base: Path, monkeypatch: pytest.Monk
         load(base, "cuda")
 
 
+def test_python_in_a_checkpoint_is_refused_unless_the_run_it_is_of_trusts_it(base: Path, run: Path) -> None:
+    marker = run.parent / "EXECUTED"
+    source = "from transformers import PreTrainedTokenizerFast\nclass C(PreTrainedTokenizerFast):\n    pass\n"
+    (run / "merged" / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n{source}")
+    settings = run / "merged" / "tokenizer_config.json"
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text()), "auto_map": {"AutoTokenizer": [None, "evil.C"]}})
+    )
+    alone = shutil.copytree(run / "merged", run.parent / "alone")
+    for folder in (run, run / "merged", alone):
+        with pytest.raises(InputError, match=r"tokenizer_config\.json: auto_map\.AutoTokenizer names .*evil\.C"):
+            load(folder, "cpu")
+    assert not marker.exists()
+    (run / "manifest.resolved.toml").write_text("[model]\ntrust_remote_code = true\n")
+    load(run, "cpu")
+    assert marker.exists()
+    with pytest.raises(InputError, match="auto_map"):
+        load(alone, "cpu")
+
+
 def test_another_training_has_another_digest(base: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(base, tmp_path / "copy"))
     same = weights_digest(copy)
@@ -150,7 +170,7 @@ def test_a_run_that_is_not_merged_is_asked_live(run: Path, monkeypatch: pytest.M
         asked.append(checkpoint)
         return model
 
-    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=base, quantisation=QWEN))
+    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=base, quantisation=QWEN, trusted=False))
     monkeypatch.setattr(loading, "_live", live)
     found = [load(one, "cpu") for one in (run, last)]
     assert (asked, [one.quantisation for one in found]) == ([last, last], [QWEN, QWEN])
@@ -244,7 +264,7 @@ def test_broken_files_are_named(base: Path, tmp_path: Path, name: str, content: 
         if name == "preprocessor_config.json" and (folder / one).exists():
             (folder / one).unlink()
     (folder / name).write_bytes(content)
-    with pytest.raises(InputError, match="broken: cannot be loaded: "):
+    with pytest.raises(InputError, match=r"broken(: cannot be loaded|/\w+\.json: not readable as JSON): "):
         load(folder, "cpu")
 
 
@@ -257,7 +277,7 @@ def test_a_broken_checkpoint_of_a_run_is_named(run: Path, monkeypatch: pytest.Mo
     def live(plan: object, checkpoint: Path) -> object:
         return json.loads("{")
 
-    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=run, quantisation=QWEN))
+    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=run, quantisation=QWEN, trusted=False))
     monkeypatch.setattr(loading, "_live", live)
     with pytest.raises(InputError, match="checkpoint-20: cannot be loaded: Expecting property name"):
         load(run, "cpu")

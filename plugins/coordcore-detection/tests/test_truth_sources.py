@@ -286,3 +286,14 @@ def test_a_polygon_over_the_edge_is_cut_before_it_is_enclosed(tmp_path: Path) ->
     slanted = wrong_object(poly=[-40, 10, 20, 30, 20, 70, -40, 90])
     (image,) = read(tmp_path, slanted, space="pixel", outside="clip")
     assert image.boxes[0].tolist() == pytest.approx([0, 70 / 3, 20, 230 / 3])
+
+
+def test_an_image_outside_its_root_is_not_opened(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 1)).save(tmp_path / "photo.png")
+    (tmp_path / "set").mkdir()
+    outside = RECORD | {"width": 3, "height": 1, "images": ["../photo.png"], "objects": []}
+    (image,) = read(tmp_path, outside, image_root=tmp_path / "set")
+    with pytest.raises(InputError, match=r"\.\./photo\.png lies outside .*images_within = "):
+        image.open()
+    (image,) = read(tmp_path, outside, image_root=tmp_path / "set", images_within=tmp_path)
+    assert image.open().size == (3, 1)

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from doctor_support import EMBEDDING, HEAD, change_json, change_weights, copied, doctor_plugin, examined, finding
+from doctor_support import (
+    EMBEDDING,
+    HEAD,
+    change_json,
+    change_weights,
+    copied,
+    doctor_plugin,
+    everything,
+    examined,
+    finding,
+)
 
 from coordcore.coords import CoordVocab
 from coordcore.quantisation import quantisation
@@ -233,3 +243,20 @@ def test_a_base_that_vocab_expands(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = examined(tmp_path, base, vocab={})
     names = ("base", "coord tokens", "coord ids", "coord rows", "padding rows", "tied head", "quantisation")
     assert [(name, finding(name, run).state) for name in names] == [(name, "ok") for name in names]
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+
+
+def test_python_in_the_base_is_an_error_and_is_not_run(base: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "EXECUTED"
+    (base / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    for file, name in (("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")):
+        change_json(base / file, lambda data, name=name: data.update(auto_map={name: "evil.C"}))  # type: ignore[misc]
+    found = everything(examined(tmp_path, base))
+    assert not marker.exists()
+    assert found["manifest"].state == "error"
+    assert "tokenizer_config.json: auto_map.AutoTokenizer names the class 'evil.C'" in found["manifest"].seen
+    assert "trust_remote_code = true" in found["manifest"].cure
+    assert found["base"].state == "error"
+    assert "auto_map" in found["base"].seen

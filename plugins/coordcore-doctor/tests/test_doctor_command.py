@@ -79,3 +79,18 @@ def test_python_without_assertions_finds_the_same(base: Path, tmp_path: Path, pl
     assert (there.returncode, json.loads(there.stdout)) == (here.exit_code, json.loads(here.stdout))
     states = {finding["name"]: finding["state"] for finding in json.loads(there.stdout)["findings"]}
     assert (states["surgeries"], states["output head"]) == ("error", "not checked")
+
+
+def test_what_was_seen_steers_no_terminal() -> None:
+    from rich.console import Console
+
+    from coordcore_doctor.findings import error
+    from coordcore_doctor.table import table
+
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - the console's own
+    console.print(table([error("base", "a\x1b]0;mine\x07b" + "x" * 9_000, "c\x1b[2Jd")]))
+    text = console.export_text()
+    assert "\x1b" not in text
+    assert r"\x1b]0;mine\x07b" in text
+    assert r"c\x1b[2Jd" in text
+    assert len(text) < 12_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import uuid
 import zlib
@@ -15,14 +16,17 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from coordcore.files import cache_folder
+from coordcore import InputError
+from coordcore.files import own_cache_folder
 from coordcore.quantisation import Quantisation
 from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import CoordJsonlConfig
 
-RULES = 2
+_log = logging.getLogger(__name__)
+
+RULES = 3
 """Changes when a record that was right could now be wrong, or the other way round."""
 
 # Settings that make no record right or wrong.
@@ -73,7 +77,11 @@ class Cache:
         self.settings = json.dumps([RULES, settings, root, quantisation.as_dict()], default=str)
         # Should two names ever have one checksum, their files take turns; each says what it belongs to.
         name = f"{path.name[:100]}-{_sum(f'{os.path.abspath(path)} {config.limit}')}"
-        folder = cache_folder() / "records"
+        try:
+            folder = own_cache_folder() / "records"
+        except InputError as error:
+            _log.info("no cache: %s", error)
+            folder = Path(os.devnull, "records")
         self.index = folder / f"{name}.index"
         self._outcome = folder / f"{name}-{_sum(self.settings)}.json"
         self._lock = folder / f"{name}.lock"

@@ -13,7 +13,7 @@ import attrs
 
 from coordcore import InputError, Problem
 from coordcore.quantisation import Quantisation
-from coordcore.records.images import open_upright
+from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
 from coordcore_coord_tokens.folders import FOLDERS, ImageFolders
@@ -97,6 +97,7 @@ class Checker:
                 try:
                     if width > aspect * height or height > aspect * width or width * height > MOST_PIXELS:
                         raise _odd_size(record, aspect)
+                    _require_inside(self._root, image, self._config.images_within)
                     if not has(image):
                         raise RecordError("images[0]", f"no image file at {self._root / image}")
                     if decodes:
@@ -123,6 +124,14 @@ class Checker:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _require_inside(root: Path, image: str, within: Path | None) -> None:
+    if image.startswith("/") or ".." in image:
+        try:
+            image_path(root, image, within)
+        except ValueError as error:  # also a NUL byte, which no path can have
+            raise RecordError("images[0]", str(error), reason="lies outside the folder of the images") from error
 
 
 def _odd_size(record: Record, aspect: float) -> RecordError:

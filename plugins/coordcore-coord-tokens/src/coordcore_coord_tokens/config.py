@@ -34,6 +34,12 @@ class CoordJsonlConfig:
     image_root: Path | None = option(
         default=None, exists=True, help="folder that image paths start from; each JSONL file's own folder when absent"
     )
+    images_within: Path | None = option(
+        default=None,
+        exists=True,
+        help="folder that every image must lie below, for records with absolute paths or '..'; image_root, or the "
+        "JSONL file's folder, when absent",
+    )
     mode: Literal["dense", "summary"] = option(
         default="dense", help="what the answer is: every object with its place, or the record's summary"
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import BuildContext, Example, InputError, Problem
-from coordcore.records.images import open_upright
+from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.files import shown
@@ -62,8 +62,9 @@ class JsonlSource:
         index += bisect_right(self.gaps, index)
         record, answer = self.read(index)
         source = f"{self.name}:{index + 1}"
-        path = image_path(record, self.lines.path, self.config)
+        root = self.config.image_root or self.lines.path.parent
         try:
+            path = image_path(root, record.images[0], self.config.images_within)
             image = open_upright(path, width=record.width, height=record.height)
         except InputError as error:
             raise InputError(f"{source}: images[0]: {error}") from error
@@ -121,11 +122,6 @@ class CoordJsonl:
 
     def validation(self) -> JsonlSource | None:
         return self.validation_source
-
-
-def image_path(record: Record, path: Path, config: CoordJsonlConfig) -> Path:
-    """Where the image of a record of `path` lies."""
-    return (config.image_root or path.parent) / record.images[0]
 
 
 def _report(path: Path, scanned: Scan, bad: Bad) -> None:

@@ -138,7 +138,7 @@ def write_base(output: Path, *, steps: int = STEPS, log_every: int = 50) -> None
     with whole_folder(output) as folder:
         write_random_base(folder)
         model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         started = time.perf_counter()
         for step, loss in train(model, processor, steps=steps):
             if step % log_every == 0 or step == steps:

@@ -34,7 +34,7 @@ def answers(folder: Path, images: Sequence[Image.Image], *, max_new_tokens: int)
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
     question = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     texts: list[str] = []

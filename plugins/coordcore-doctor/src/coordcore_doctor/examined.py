@@ -12,6 +12,7 @@ from coordcore.errors import InputError, RunError
 from coordcore.manifest import Loaded
 from coordcore.quantisation import Quantisation, quantisation
 from coordcore_train.checkpoint.base import base_checkpoint, resolve_base
+from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.engine import engine_of
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ class ExaminedRun:
         """The convention that the manifest declares."""
         return quantisation(self.manifest.coords.quantisation)
 
+    @property
+    def trusted(self) -> bool:
+        """Whether Python that lies in the base may run."""
+        return self.manifest.model.trust_remote_code
+
     @prerequisite("base")
     def expanded(self) -> Path:
         """The folder of the base that `coordcore run` would train."""
@@ -113,6 +119,7 @@ class ExaminedRun:
                 found = None
             if found is None:
                 raise
+            require_no_code(found, trusted=self.trusted)
             return found
 
     @prerequisite("tokenizer")
@@ -120,7 +127,7 @@ class ExaminedRun:
         """The base's tokenizer, as transformers reads it."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.base, local_files_only=True)
+        return AutoTokenizer.from_pretrained(self.base, local_files_only=True, trust_remote_code=self.trusted)
 
     @prerequisite("coord tokens")
     def vocab(self) -> CoordVocab | None:

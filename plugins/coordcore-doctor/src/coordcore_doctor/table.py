@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from coordcore.errors import printable, shortened
 from coordcore_doctor.findings import Finding
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ def table(findings: Sequence[Finding]) -> Table:
     drawn.add_column("state", no_wrap=True)
     drawn.add_column("what was seen", overflow="fold")
     for one in findings:
-        seen = Text(one.seen, style="dim" if one.state in _SHORT else "")
+        seen = Text(_told(one.seen), style="dim" if one.state in _SHORT else "")
         if one.cure:
-            seen.append(f"\ncure: {one.cure}", style=_STYLES[one.state])
+            seen.append(f"\ncure: {_told(one.cure)}", style=_STYLES[one.state])
         drawn.add_row(Text(one.name), Text(_SHORT.get(one.state, one.state), style=_STYLES[one.state]), seen)
     return drawn
+
+
+def _told(text: str) -> str:
+    """As a terminal may have it: what was seen comes out of records and files of the base."""
+    return printable(shortened(text, 4_000))
 
 
 def summary(findings: Sequence[Finding]) -> str:

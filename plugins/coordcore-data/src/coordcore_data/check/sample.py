@@ -17,6 +17,7 @@ from coordcore import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.records.annotations import Rules, Space, read_annotations
 from coordcore.records.geometry import bounds
+from coordcore.records.images import image_path
 from coordcore.records.record import LeftOut, RecordError, parse_record, record_lines
 from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
 from coordcore_data.convert.progress import shown
@@ -211,7 +212,7 @@ def check_files(sample: Sample, folder: Path) -> FileSizes:
     equal = 0
     for name, width, height in sample.files:
         if name not in known:
-            known[name] = read_size(folder / name) if name and "\0" not in name else "image file missing"
+            known[name] = _size_of(folder, name) if name and "\0" not in name else "image file missing"
         size = known[name]
         if not isinstance(size, str) and (width, height) == size.upright:
             equal += 1
@@ -220,6 +221,13 @@ def check_files(sample: Sample, folder: Path) -> FileSizes:
         problems[problem] = problems.get(problem, 0) + 1
         examples.setdefault(problem, f"{name}: {seen}")
     return FileSizes(checked=len(sample.files), equal=equal, problems=problems, examples=examples)
+
+
+def _size_of(folder: Path, name: str) -> FileSize | str:
+    try:
+        return read_size(image_path(folder, name))
+    except InputError:
+        return "image path leaves the folder that paths start from"
 
 
 def _difference(size: FileSize | str, width: float, height: float) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from coordcore import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore.records.annotations import Space
+from coordcore.records.images import image_path
 from coordcore.records.sheet import CELL, Cell, save_sheet
 from coordcore_data.check.sample import Array, Sample, in_order
 from coordcore_data.convert.core import BoxOrder
@@ -69,9 +70,10 @@ def _cell(sample: Sample, folder: Path, index: int, scale: _Scale) -> Cell:
     boxes = scale.pixels(sample.boxes[rows], width, height)
     caption, warning = name, False
     try:
-        if not is_file(folder / name):  # opening a pipe would wait for ever
+        path = image_path(folder, name)
+        if not is_file(path):  # opening a pipe would wait for ever
             raise FileNotFoundError(name)
-        with Image.open(folder / name) as file:
+        with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         shape = (min(int(width), 4 * CELL), min(int(height), 4 * CELL))

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from coordcore_data.convert.core import Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.text import UnreadableError, clean_path, json_lines, parse_json, structure
+from coordcore_data.convert.text import UnreadableError, clean_path, count_of, json_lines, parse_json, structure
 from coordcore_data.convert.yolo import read_classes
 
 _Box = tuple[float, float, float, float]
@@ -60,7 +60,9 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
         try:
             row = structure(parse_json(line), _Row)
         except UnreadableError as error:
-            account.drop_image(error.reason, f"line {number}", error.detail)
+            count = count_of(line, "detection", "instances") + count_of(line, "grounding", "regions")
+            account.objects.read += count
+            account.drop_image(error.reason, f"line {number}", error.detail, objects=count)
             continue
         shapes: list[Shape] = []
         lost = 0

@@ -31,7 +31,7 @@ from coordcore.coords import ints_to_tokens
 from coordcore.records.answers import parse_answer
 from coordcore_data.convert.chat import Turn, boxes_in, located, pictures, turns
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
-from coordcore_data.convert.text import UnreadableError, clean_path, json_rows, structure
+from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, structure
 
 _PLACEHOLDER = re.compile(r"<ref-object>|<bbox>")
 _REFS = "row whose refs do not match its boxes"
@@ -74,11 +74,15 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
 def _images(source: Path, folder: Path, reading: Reading, account: Account, unread: set[str]) -> Iterator[SourceImage]:
     """unread: gets the image files of rows that could not be read."""
     for where, line in json_rows(source):
+        found: Any = None
         try:
-            row = structure(line(), _Row)
+            found = line()
+            row = structure(found, _Row)
         except UnreadableError as error:
+            count = count_in(found, "objects", "bbox")
             account.images.read += 1
-            account.drop_image(error.reason, where, error.detail)
+            account.objects.read += count
+            account.drop_image(error.reason, where, error.detail, objects=count)
             continue
         yield from _of_row(row, where, folder, reading, account, unread)
 

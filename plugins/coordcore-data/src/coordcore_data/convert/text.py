@@ -156,14 +156,19 @@ def load_whole(path: Path) -> Any:
         raise InputError(f"{path}: {error}") from error
 
 
-def count_of(data: bytes, key: str) -> int:
-    """How many items the list under `key` has, of a JSON object of no other use, for the account; 0 if unknown."""
+def count_of(data: bytes, *keys: str) -> int:
+    """How many items the list under `keys` has, of a JSON object of no other use, for the account; 0 if unknown."""
     try:
-        found = parse_json(data.decode("utf-8", "replace").encode())
+        return count_in(parse_json(data.decode("utf-8", "replace").encode()), *keys)
     except UnreadableError:
         return 0
-    items = found.get(key) if isinstance(found, dict) else None
-    return len(items) if isinstance(items, list) else 0
+
+
+def count_in(found: Any, *keys: str) -> int:
+    """The same of what was read."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return len(found) if isinstance(found, list) else 0
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -29,6 +29,7 @@ def command(
 
     from coordcore.errors import InputError
     from coordcore.files import require_writable
+    from coordcore_detection.commands.options import told
     from coordcore_detection.evaluate import results, tables
     from coordcore_detection.evaluate.compare import compare
 
@@ -48,7 +49,7 @@ def command(
     console = Console(highlight=False)
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(told(line), markup=False, soft_wrap=True)
 
     say(f"A  {a}: {first.checkpoint}")
     say(f"B  {b}: {second.checkpoint}")

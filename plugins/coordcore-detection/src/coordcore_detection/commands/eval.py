@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName
+from coordcore_detection.commands.options import OutsideName, told
 
 
 def command(
@@ -22,6 +22,10 @@ def command(
     ] = OutsideName.ERROR,
     image_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where image paths begin, for the pictures of the report.")
+    ] = None,
+    images_within: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where images must lie that absolute paths or '..' name."),
     ] = None,
     numbers: Annotated[
         str | None,
@@ -77,6 +81,7 @@ def command(
         question="",
         outside=outside.value,
         image_root=image_root,
+        images_within=images_within,
     )
     if is_foreign:
         rows = foreign.rows(answers, truth, numbers)
@@ -101,13 +106,13 @@ def command(
     counts = result.counts
     console.print(
         f"{counts['images']} images, {counts['true_boxes']} true boxes, {counts['predicted_boxes']} predicted; "
-        f"{quantisation}, score {header.score}",
+        f"{quantisation}, score {told(header.score)}",
         markup=False,
         soft_wrap=True,
     )
     console.print(tables.evaluation_table(result))
     console.print(tables.rates(result), markup=False, soft_wrap=True)
     for caveat in result.caveats:
-        console.print(f"{tables.CAVEAT} {caveat}", markup=False, soft_wrap=True)
+        console.print(told(f"{tables.CAVEAT} {caveat}"), markup=False, soft_wrap=True)
     for note in result.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(told(f"note: {note}"), markup=False, soft_wrap=True)

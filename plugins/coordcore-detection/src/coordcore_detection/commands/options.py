@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from coordcore.errors import printable, shortened
+
 
 class OutsideName(StrEnum):
     """What becomes of a corner outside its image."""
@@ -20,3 +22,8 @@ class Score(StrEnum):
     COORD_MASS = "coord_mass"
     ENTROPY = "entropy"
     NEAR = "near"
+
+
+def told(text: str) -> str:
+    """A line as a terminal may have it: labels, names and messages in it come out of files."""
+    return printable(shortened(text, 4_000))

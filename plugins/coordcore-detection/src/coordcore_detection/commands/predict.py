@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, Score
+from coordcore_detection.commands.options import OutsideName, Score, told
 
 if TYPE_CHECKING:
     from coordcore_detection.predict.predictions import Row
@@ -47,6 +47,10 @@ def command(
     ] = OutsideName.ERROR,
     image_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where image paths begin, instead of RECORDS' own folder.")
+    ] = None,
+    images_within: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where images must lie that absolute paths or '..' name."),
     ] = None,
     question: Annotated[
         str | None, typer.Option(help="What the model is asked, instead of what the run was trained on.")
@@ -132,6 +136,7 @@ def command(
         space=space.value,
         quantisation=loaded.quantisation,
         image_root=image_root,
+        images_within=images_within,
         question=question,
         system=system,
         outside=outside.value,
@@ -155,7 +160,7 @@ def command(
         settings,
         vocab=loaded.vocab,
         quantisation=loaded.quantisation,
-        log=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        log=lambda line: console.print(told(line), markup=False, highlight=False, soft_wrap=True),
     )
     with prediction_files.appending(output, header) as add:
         for row in track(answers, description="predict", total=len(left), console=console, transient=True):

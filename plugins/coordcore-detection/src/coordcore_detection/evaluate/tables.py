@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from coordcore.errors import printable, shortened
 from coordcore_detection.evaluate.compare import Comparison, Line
 from coordcore_detection.evaluate.metrics import AGNOSTIC
 from coordcore_detection.evaluate.results import Result
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 COLUMNS = ("by label", "ceiling", "any label", "ceiling")
 CAVEAT = "(!)"
@@ -62,11 +64,13 @@ def comparison_table(comparison: Comparison, *, everything: bool = False) -> Tab
     return table
 
 
-def _cells(line: Line, *, distorted: bool) -> Sequence[str]:
+def _cells(line: Line, *, distorted: bool) -> Sequence[str | Text]:
+    from rich.text import Text
+
     interval = line.difference_interval
     span = "" if interval is None else f"{interval[0]:+.4f} .. {interval[1]:+.4f}"
     difference = "" if line.difference is None else f"{line.difference:+.4f}"
-    name = marked(line.metric, distorted=distorted)
+    name = Text(printable(shortened(marked(line.metric, distorted=distorted), 200)))
     return name, number(line.a), number(line.b), difference, span, "*" if line.is_clear else ""
 
 

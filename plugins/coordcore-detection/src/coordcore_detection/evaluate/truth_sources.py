@@ -16,7 +16,7 @@ from coordcore import InputError
 from coordcore.quantisation import Outside, Quantisation
 from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
 from coordcore.records.geometry import bounds
-from coordcore.records.images import open_example_image, open_upright
+from coordcore.records.images import image_path, open_example_image, open_upright
 from coordcore.records.record import RecordError, parse_objects, parse_record, record_lines
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_records import image_id, known_labels, read_objects
@@ -38,6 +38,7 @@ def truth_from_records(
     space: str = "bin",
     quantisation: Quantisation,
     image_root: Path | None = None,
+    images_within: Path | None = None,
     question: str,
     system: str | None = None,
     outside: Outside = "error",
@@ -45,7 +46,8 @@ def truth_from_records(
     """The images of the record file `path`; a poly counts as its bounding box. Images are opened when they are used.
 
     space: what the numbers are. quantisation: decodes bins; a record that declares another one is an error.
-    image_root: where image paths begin, the folder of `path` by default. question, system: what the model is asked.
+    image_root: where image paths begin, the folder of `path` by default. images_within: the folder that all images must
+    lie below, `image_root` by default; opening one elsewhere raises InputError. question, system: what is asked.
     outside: what becomes of corners outside the image, an error or "clip". An image that has several records gets the
     keys "a.jpg", "a.jpg#2" ... in the order of the file.
 
@@ -79,7 +81,7 @@ def truth_from_records(
                 labels=labels,
                 boxes=boxes,
                 crowd=crowd,
-                open=partial(open_upright, root / name, width=record.width, height=record.height),
+                open=partial(_open, root, name, images_within, width=record.width, height=record.height),
                 messages=tuple(messages),
                 path=root / name,
                 in_bins=space == "bin",
@@ -95,6 +97,10 @@ def truth_from_records(
     if not images:
         raise InputError(f"{path}: holds no records")
     return images
+
+
+def _open(root: Path, name: str, within: Path | None, *, width: int, height: int) -> Any:
+    return open_upright(image_path(root, name, within), width=width, height=height)
 
 
 # --- examples -------------------------------------------------------------------------------------------------------

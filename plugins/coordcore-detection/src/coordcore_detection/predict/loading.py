@@ -12,6 +12,7 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
 from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids
+from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.run.folder import RunDir
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
 
     quantisation: of the answers; needed for a plain folder that records none and is not nearest_999.
     Raises InputError for a folder that is none of these, for files that are missing, broken or incomplete, for a model
-    without coord tokens, for a `quantisation` other than the recorded one, and for "cuda" without a GPU.
+    without coord tokens, for a `quantisation` other than the recorded one, for "cuda" without a GPU, and for a folder
+    that names Python to run, unless it is that of a run whose manifest trusts it.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -48,9 +50,13 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
         recorded = info.quantisation if info else None
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
+        trusted = run is not None and _settings(run).get("model", {}).get("trust_remote_code") is True
+        require_no_code(folder, trusted=trusted)
         with _readable(folder):
-            model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-            processor = AutoProcessor.from_pretrained(folder)
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, output_loading_info=True, trust_remote_code=trusted
+            )
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trusted)
         # transformers fills them with random numbers, and goes on.
         if absent := sorted(report["missing_keys"]):
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -60,7 +66,7 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
         recorded = plan.quantisation
         with _readable(folder):
             model = _live(plan, folder)
-        processor = AutoProcessor.from_pretrained(plan.base)
+        processor = AutoProcessor.from_pretrained(plan.base, trust_remote_code=plan.trusted)
     else:
         raise InputError(
             f"{path}: neither a checkpoint (config.json) nor a run folder (manifest.resolved.toml); "
@@ -163,14 +169,18 @@ def _live(plan: Plan, checkpoint: Path) -> Any:
 
 def _as_trained(processor: Any, run: Path, device: str) -> None:
     """Show images as large as training did; on a CPU, use as many threads."""
-    import tomli
-
     from coordcore_train.run.launch import set_threads
 
-    # Read as it is: a merged checkpoint can be asked without the plugins that the manifest names.
-    train = tomli.loads(RunDir(run).manifest.read_text(encoding="utf-8")).get("train", {})
+    train = _settings(run).get("train", {})
     if "max_pixels" in train:
         size = processor.image_processor.size
         size["longest_edge"] = min(size["longest_edge"], train["max_pixels"])
     if device == "cpu":
         set_threads(train.get("threads"))
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """The manifest of a run, as it is: a merged checkpoint can be asked without the plugins that it names."""
+    import tomli
+
+    return tomli.loads(RunDir(run).manifest.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from coordcore.coords import MissingCoordTokensError
 from coordcore.errors import InputError
 from coordcore.manifest.sections import PACKAGE, Manifest, is_hub_id
 from coordcore.quantisation import quantisation, require_same
+from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import read_checkpoint_info, read_vocab
 
 
@@ -36,9 +37,12 @@ def base_checkpoint(manifest: Manifest) -> Path:
     """The folder of a run's base, with coord tokens: expanded into the cache when `[vocab]` asks and they are missing.
 
     A hub id that is not in the local cache is downloaded. Raises InputError when there is no such base, when a
-    component needs coord tokens, the base has none and there is no `[vocab]` section, and for another convention.
+    component needs coord tokens, the base has none and there is no `[vocab]` section, for another convention, and for
+    Python in the base that `[model]` does not trust.
     """
     base = resolve_base(manifest.model.base) or _from_hub(manifest.model.base)
+    trusted = manifest.model.trust_remote_code
+    require_no_code(base, trusted=trusted)
     spec = quantisation(manifest.coords.quantisation)
     try:
         read_vocab(base)
@@ -47,7 +51,11 @@ def base_checkpoint(manifest: Manifest) -> Path:
             from coordcore_train.checkpoint.expand import cached_expansion
 
             return cached_expansion(
-                base, initialiser=manifest.vocab.initialiser, seed=manifest.vocab.seed, quantisation=spec
+                base,
+                initialiser=manifest.vocab.initialiser,
+                seed=manifest.vocab.seed,
+                quantisation=spec,
+                trusted=trusted,
             )
         if COORD_TOKENS in manifest.capabilities():
             raise InputError(

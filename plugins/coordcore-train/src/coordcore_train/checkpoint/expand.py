@@ -12,8 +12,9 @@ import torch
 
 from coordcore.coords import CoordVocab, ints_to_tokens, is_coord_token
 from coordcore.errors import InputError
-from coordcore.files import cache_folder, whole_folder
+from coordcore.files import own_cache_folder, whole_folder
 from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
+from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import (
     copy_files,
     read_added_tokens,
@@ -64,14 +65,15 @@ def expand(
 
     initialiser: "digits" (default), "mean" or "smooth"; see `coordcore_train.checkpoint.initialise.coord_rows`.
     Raises InputError, and leaves no folder, when `base` is no safetensors checkpoint, is quantised or has coord
-    tokens already, and when `output` exists and `overwrite` is false.
+    tokens already, or names Python to run, and when `output` exists and `overwrite` is false.
     """
     base, output = Path(base), Path(output)
+    require_no_code(base, trusted=False)
     inside, outside = output.resolve(), base.resolve()
     if inside == outside or inside in outside.parents or outside in inside.parents:
         raise InputError(f"{output}: lies in or around the base {base}; choose a folder beside it")
     with whole_folder(output, if_exists="replace" if overwrite else "error") as scratch:
-        report = _expand_into(base, scratch, initialiser, seed, quantisation)
+        report = _expand_into(base, scratch, initialiser, seed, quantisation, trusted=False)
     return attrs.evolve(report, output=output)
 
 
@@ -82,25 +84,27 @@ def cached_expansion(
     initialiser: Initialiser = "digits",
     seed: int = 0,
     quantisation: Quantisation = DEFAULT_QUANTISATION,
+    trusted: bool = False,
 ) -> Path:
     """The folder of `expand(base, ...)`, made once and found again by the content of `base` and the settings.
 
-    cache_dir: `expanded` in the cache folder (`coordcore.files.cache_folder`) when None. Several processes may ask at
-    the same time: each writes beside, the first to rename wins. Raises as `expand`.
+    cache_dir: `expanded` in the cache folder (`coordcore.files.own_cache_folder`) when None. trusted: whether Python
+    that the base names may run, to read its tokenizer. Several processes may ask at the same time: each writes beside,
+    the first to rename wins. Raises as `expand`.
     """
     base = Path(base).resolve()
     if cache_dir is None:
-        cache_dir = cache_folder() / "expanded"
+        cache_dir = own_cache_folder() / "expanded"
     key = _content_key(base, [initialiser, seed, quantisation.as_dict()])
     target = Path(cache_dir) / f"{base.name}-{key[:16]}"
     if not target.exists():
         with whole_folder(target, if_exists="keep") as scratch:
-            _expand_into(base, scratch, initialiser, seed, quantisation)
+            _expand_into(base, scratch, initialiser, seed, quantisation, trusted=trusted)
     return target
 
 
 def _expand_into(
-    base: Path, folder: Path, initialiser: Initialiser, seed: int, quantisation: Quantisation
+    base: Path, folder: Path, initialiser: Initialiser, seed: int, quantisation: Quantisation, *, trusted: bool
 ) -> ExpandReport:
     if initialiser not in get_args(Initialiser):
         raise InputError(f"unknown initialiser {initialiser!r}; available: {', '.join(get_args(Initialiser))}")
@@ -124,7 +128,7 @@ def _expand_into(
     copy_weights(base, folder, blocks)
     _update_config(folder, rows, rows_after)
     write_checkpoint_info(folder, quantisation=quantisation, vocab=vocab)
-    _verify_tokenizer(base, folder, vocab, rows_after)
+    _verify_tokenizer(base, folder, vocab, rows_after, trusted=trusted)
     return ExpandReport(
         output=folder,
         vocab=vocab,
@@ -238,11 +242,13 @@ def _update_config(folder: Path, rows: int, rows_after: int) -> None:
     write_json(path, config)
 
 
-def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int) -> None:
+def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int, *, trusted: bool) -> None:
     """Read the result as transformers does: the ids we wrote, and every old token where it was."""
     from transformers import AutoTokenizer
 
-    old, new = (AutoTokenizer.from_pretrained(one, local_files_only=True) for one in (base, folder))
+    old, new = (
+        AutoTokenizer.from_pretrained(one, local_files_only=True, trust_remote_code=trusted) for one in (base, folder)
+    )
     found = CoordVocab.from_tokenizer(new, embedding_rows=rows, config_vocab_size=rows)
     kept = {token: token_id for token, token_id in new.get_vocab().items() if not is_coord_token(token)}
     if found != vocab or kept != old.get_vocab():

@@ -58,15 +58,18 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
     return CheckpointInfo(quantisation=spec, vocab=vocab, coordcore_version=version)
 
 
-def write_checkpoint_info(folder: Path, *, quantisation: Quantisation, vocab: CoordVocab) -> None:
-    """Write `coordcore.json` into the checkpoint `folder`."""
+def write_checkpoint_info(
+    folder: Path, *, quantisation: Quantisation, vocab: CoordVocab, trusted: bool = False
+) -> None:
+    """Write `coordcore.json` into the checkpoint `folder`. trusted: whether it was made with Python from its base."""
     from coordcore import __version__
 
-    data = {
+    data: dict[str, Any] = {
         "format": INFO_FORMAT,
         "coordcore_version": __version__,
         "quantisation": quantisation.as_dict(),
         "coord_ids": list(vocab.ids),
+        **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
 

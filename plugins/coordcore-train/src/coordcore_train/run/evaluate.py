@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from coordcore import kinds
 from coordcore.components import Selected
-from coordcore.errors import InputError, RunError
+from coordcore.errors import InputError, RunError, printable
 from coordcore.files import write_whole
 from coordcore.manifest import Loaded
 from coordcore.protocols import Evaluation, EvaluationResult
@@ -31,7 +31,7 @@ def evaluate(loaded: Loaded, folder: RunDir, console: Console) -> None:
         return
 
     def log(text: str) -> None:
-        console.print(f"eval     {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"eval     {printable(text)}", highlight=False, markup=False, soft_wrap=True)
 
     for _name, result in _evaluated(load_run(folder.path), folder.merged, "", log):
         for name in result.shown:
@@ -72,6 +72,10 @@ def _missing(plan: Plan, step: str) -> list[tuple[Selected, Path]]:
     return [pair for pair in zip(selected, folders, strict=True) if not (pair[1] / DONE).exists()]
 
 
+def _as_logged(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"eval/{name}/{metric}": value for metric, value in metrics.items()}
+
+
 class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
     """Evaluates each checkpoint when it is saved, but for the last one, which is evaluated merged.
 
@@ -87,6 +91,8 @@ class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The run may have been cut off while the checkpoint that it continues from was evaluated.
         if state.global_step > 0:
+            if state.is_world_process_zero:
+                self._write_untold(state)
             self.on_save(args, state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -97,6 +103,16 @@ class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
             if _missing(plan, f"step-{state.global_step}"):
                 self._evaluate(plan, state)
         launch.barrier()
+
+    def _write_untold(self, state: Any) -> None:
+        """Log the evaluations of this step that were done, but not yet logged when the run was cut off."""
+        lines = self.folder.metrics.read_text(encoding="utf-8").splitlines() if self.folder.metrics.exists() else []
+        told = {key for line in map(json.loads, lines) if line["step"] == state.global_step for key in line}
+        for file in sorted(self.folder.path.glob(f"eval/*/step-{state.global_step}/{DONE}")):
+            name = file.parent.parent.name
+            metrics = _as_logged(name, json.loads(file.read_text(encoding="utf-8")))
+            if metrics and not told.intersection(metrics):
+                self.write(state, metrics)
 
     def _evaluate(self, plan: Plan, state: Any) -> None:
         import torch
@@ -112,7 +128,7 @@ class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
             try:
                 merge_run(self.folder.path, merged, checkpoint=checkpoint)
                 for name, result in _evaluated(plan, merged, step, self.log):
-                    self.write(state, {f"eval/{name}/{metric}": value for metric, value in result.metrics.items()})
+                    self.write(state, _as_logged(name, result.metrics))
                     shown = "  ".join(f"{metric} {result.metrics[metric]:.3f}" for metric in result.shown)
                     self.log(f"{step}  {shown}")
             except (InputError, RunError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import uuid
@@ -23,6 +24,8 @@ CHECKPOINTS = "checkpoints"
 PARTIAL = ".partial"
 MERGED = "merged"
 LOCK = ".lock"
+
+_HEX = "[0-9a-f]" * 32
 
 
 @attrs.frozen
@@ -103,11 +106,12 @@ class RunDir:
 
         overwrite: replace a run that is there. Whoever is refused has written nothing.
         """
+        self._remove_replaced()
         if overwrite and self.path.is_dir() and self.state():
             old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.old")
             with self.locked():
                 self.path.rename(old)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         self._resumes(fingerprint, layout, content)
         self._make()
         with self.locked():
@@ -133,6 +137,7 @@ class RunDir:
         if resumed and self.state()["fingerprint"] == fingerprint and Path(str(self.state()["base"])).is_dir():
             base = Path(str(self.state()["base"]))
         self._make()
+        self._remove_half_written()
         # The state first: from then on the same command can continue, wherever it was cut off.
         self.write_state(
             fingerprint=fingerprint, base=str(base), layout=dict(layout), done=False, content=content or {}
@@ -167,9 +172,20 @@ class RunDir:
             raise InputError(f"{word}: put it back to go on from the last checkpoint; or else {cure}")
         return True
 
+    def _remove_replaced(self) -> None:
+        """Remove runs that --overwrite has put aside here, and was killed before it removed them."""
+        for old in self.path.parent.glob(f".{glob.escape(self.path.name)}.{_HEX}.old"):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _remove_half_written(self) -> None:
+        """Remove the files that `write_whole` was killed over. For whoever holds the folder."""
+        for folder in (self.path, *self.path.glob("eval/*"), *self.path.glob("eval/*/step-*")):
+            for path in folder.glob(f".*.{_HEX}"):
+                path.unlink()
+
     def _make(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output.dir: cannot make {self.path}: {error.strerror}; name another folder") from error
 
@@ -180,6 +196,8 @@ class RunDir:
     def discard_after(self, step: int) -> None:
         """Forget what an interrupted run wrote beyond `step`: half-written checkpoints, evaluations, logged metrics."""
         shutil.rmtree(self.partial, ignore_errors=True)
+        for path in self.path.glob("eval/.*"):  # checkpoints merged to be evaluated
+            shutil.rmtree(path)
         for path in checkpoints_in(self.checkpoints):
             if checkpoint_step(path) > step or not (path / "trainer_state.json").is_file():
                 shutil.rmtree(path)

@@ -17,6 +17,7 @@ from coordcore.manifest import Manifest, load
 from coordcore.protocols import DataBuilder, ExampleSource, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
 from coordcore.quantisation import Quantisation, quantisation
 from coordcore_train.checkpoint.base import base_checkpoint
+from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective
 from coordcore_train.run.built import built, of_plugin
@@ -47,6 +48,11 @@ class Plan(Assembly):
     @property
     def quantisation(self) -> Quantisation:
         return self.context.quantisation
+
+    @property
+    def trusted(self) -> bool:
+        """Whether Python that lies in the base may run."""
+        return self.manifest.model.trust_remote_code
 
     def build(self, selected: Selected) -> Any:
         """What a component builds. Raises InputError and RunError, with the section's path, as `run.built` says."""
@@ -108,8 +114,10 @@ class Plan(Assembly):
 def plan_of(manifest: Manifest, run_dir: Path, base: Path) -> Plan:
     """The plan of a prepared run, for this rank: every component is built but the data builder and the evaluators.
 
-    Those are built at their first use. Raises InputError, with the section's path, for what a component refuses.
+    Those are built at their first use. Raises InputError, with the section's path, for what a component refuses, and
+    for Python in `base` that the manifest does not trust: whoever loads the base of a run comes by here.
     """
+    require_no_code(base, trusted=manifest.model.trust_remote_code)
     try:
         vocab: CoordVocab | None = read_vocab(base)
     except MissingCoordTokensError:

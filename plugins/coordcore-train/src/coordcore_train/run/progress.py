@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from coordcore.errors import printable
 from coordcore.lifecycle import Hooks
 from coordcore_train.run.folder import RunDir
 
@@ -61,7 +62,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def say(self, text: str) -> None:
         """Print a line about an evaluation, above the bar if there is one."""
-        self.console.print(f"eval     {text}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(f"eval     {printable(text)}", highlight=False, markup=False, soft_wrap=True)
 
     def write(self, state: Any, metrics: Mapping[str, float]) -> None:
         """Add a line to metrics.jsonl."""

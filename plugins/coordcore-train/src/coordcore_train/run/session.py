@@ -12,13 +12,14 @@ import json
 import os
 import socket
 import time
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from coordcore.errors import InputError, RunError
+from coordcore.errors import InputError, RunError, printable
 from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.origin import read_origin, require_own
@@ -41,7 +42,7 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
     manifest = loaded.manifest
     folder = RunDir(Path(output or manifest.output.dir or Path("runs") / manifest.name).absolute())
     launch.set_threads(manifest.train.threads)
-    with ExitStack() as held:
+    with _unwritable_by_others(), ExitStack() as held:
         resumed = _prepare(loaded, folder, held, overwrite=overwrite)
         try:
             _train_and_merge(loaded, folder, resumed=resumed)
@@ -51,6 +52,17 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
     if launch.is_first():
         loaded.hooks.run_ended(folder.path, None)
     return folder.path
+
+
+@contextmanager
+def _unwritable_by_others() -> Iterator[None]:
+    """Keep others from writing to what is made here, whatever the user's umask says: a run goes on from it."""
+    before = os.umask(0o022)
+    os.umask(before | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _tell_of_failure(loaded: Loaded, folder: RunDir, error: BaseException) -> None:
@@ -156,14 +168,14 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
         # The run had the model in memory, so there is room for the comparison of whole models.
         report = merge_run(folder.path, folder.merged, compare_logits=True)
         for line in report.checks:
-            console.print(f"merge    {line}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"merge    {printable(line)}", highlight=False, markup=False, soft_wrap=True)
     from coordcore_train.run.evaluate import evaluate
 
     evaluate(loaded, folder, console)
     folder.write_state(done=True)
     result = folder.merged if manifest.output.merge else folder.last_checkpoint()
     seconds = f"{time.monotonic() - started:.0f} s"
-    console.print(f"done     {result}  ({seconds})", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"done     {printable(str(result))}  ({seconds})", highlight=False, markup=False, soft_wrap=True)
 
 
 def nothing_moved(manifest: Manifest, folder: RunDir) -> str | None:
@@ -184,8 +196,8 @@ def _announce(console: Console, manifest: Manifest, folder: RunDir, resumed: boo
     last = folder.last_checkpoint()
     where = f"continues from {last.name}" if resumed and last is not None else "starts again" if resumed else "new run"
     console.print(f"run      {manifest.name}: {where}", highlight=False, markup=False)
-    console.print(f"folder   {folder.path}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"base     {folder.state()['base']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"folder   {printable(str(folder.path))}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"base     {printable(str(folder.state()['base']))}", highlight=False, markup=False, soft_wrap=True)
 
 
 def train(folder: RunDir, loaded: Loaded) -> None:
@@ -203,10 +215,12 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     from coordcore_train.run.evaluate import EvaluateCallback
     from coordcore_train.run.plan import plan_of
     from coordcore_train.run.progress import ProgressCallback
+    from coordcore_train.run.resume import continues_from
     from coordcore_train.surgery.saved import require_saved
 
     plan = plan_of(manifest, folder.path, Path(str(folder.state()["base"])))
-    last = folder.last_checkpoint()
+    last = continues_from(folder, manifest.launch, launch.world_size(), _say if launch.is_first() else _keep_quiet)
+    launch.barrier()  # before rank 0 removes what every rank has looked at
     if last is not None:
         require_own(last, plan.fingerprint)
         require_saved(plan.modules_to_save, last)
@@ -222,6 +236,14 @@ def train(folder: RunDir, loaded: Loaded) -> None:
         engine_of(loaded.plugins).train(plan, resume=last, callbacks=callbacks)
     finally:
         progress.close()
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(f"coordcore: {printable(text)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _keep_quiet(_text: str) -> None:
+    """What rank 0 says is enough."""
 
 
 def _is_last_step(checkpoint: Path) -> bool:

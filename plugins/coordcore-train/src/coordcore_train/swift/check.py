@@ -30,8 +30,13 @@ def check(run: Manifest) -> Iterator[Problem]:
 def notes(run: Manifest) -> Iterator[str]:
     """What could not be looked into on this machine."""
     try:
-        if resolve_base(run.model.base) is None:
+        base = resolve_base(run.model.base)
+        if base is None:
             yield f"model.base: {run.model.base} is not in the local hub cache; a run downloads it"
+        elif run.model.trust_remote_code:
+            from coordcore_train.checkpoint.code import code_in
+
+            yield from (f"model.trust_remote_code: {found}" for found in code_in(base))
     except InputError:
         pass  # `check` reports it
     if run.train.swift:
@@ -67,6 +72,7 @@ def _precision(manifest: Manifest) -> Iterator[Problem]:
 
 
 def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
+    from coordcore_train.checkpoint.code import refusals
     from coordcore_train.checkpoint.folder import read_checkpoint_info, read_json
 
     path = "model.base"
@@ -74,6 +80,8 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
         base = resolve_base(manifest.model.base)
         if base is None:
             return
+        trusted = manifest.model.trust_remote_code
+        yield from (Problem(path=path, message=message) for message in refusals(base, trusted=trusted))
         model_type = read_json(base / "config.json").get("model_type")
         if model_type != FAMILY:
             yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {FAMILY!r}")

@@ -10,6 +10,7 @@ import attrs
 
 from coordcore.protocols import TemplateAdapter
 from coordcore.records.example import Example
+from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.image_size import ImageTokens
 from coordcore_train.engine import EncodedRow
 from coordcore_train.swift.names import FAMILY
@@ -60,6 +61,10 @@ def stock_encoder(checkpoint: Path, adapters: Sequence[TemplateAdapter]) -> Temp
     from swift.model import get_processor
     from swift.template import get_template
 
+    from coordcore_train.swift.trust import let_code_run
+
+    require_no_code(checkpoint, trusted=False)
+    let_code_run(trusted=False)
     template = get_template(get_processor(str(checkpoint), model_type=FAMILY, use_hf=True))
     template.set_mode("train")
     for adapter in adapters:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coordcore.errors import InputError
-from coordcore.files import cache_folder, write_whole
+from coordcore.files import own_cache_folder, write_whole
 from coordcore_train.swift.arguments import OWNED
 
 _LOGITS = "it computes its own loss from full logits, which coordcore's losses never make; name losses as [loss.<name>]"
@@ -145,8 +145,10 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
     Asked once in a process of its own, because it takes importing torch, and kept on disk for this version in the
     cache folder. Raises InputError when ms-swift cannot be imported.
     """
-    file = cache_folder() / f"swift-arguments-{version}.json"
-    if file.is_file():
+    file = None
+    with suppress(InputError):  # a cache that cannot be used only costs the question again
+        file = own_cache_folder() / f"swift-arguments-{version}.json"
+    if file is not None and file.is_file():
         known: Mapping[str, list[Any]] = json.loads(file.read_text(encoding="utf-8"))
         return known
     environment = {**os.environ, "LOG_LEVEL": "ERROR", "CUDA_VISIBLE_DEVICES": ""}
@@ -157,9 +159,9 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
         last = (answer.stderr.strip() or "no message").splitlines()[-1]
         raise InputError(f"ms-swift {version} is installed and cannot be imported: {last}")
     text = answer.stdout.strip().splitlines()[-1]
-    with suppress(OSError):  # a cache that cannot be written to only costs the question again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text)
+    with suppress(OSError):
+        if file is not None:
+            write_whole(file, text)
     known = json.loads(text)
     return known
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def enter(plan: Plan) -> None:
     """Make `plan` the run that ms-swift works on in this process, and write its plugin file."""
     register()
-    activate(plan)
+    _activate(plan)
     write_plugin_file(plan.run_dir)
 
 
@@ -61,4 +61,11 @@ def register_run(run_dir: Path) -> None:
 
     register()
     if not is_active(run_dir):
-        activate(load_run(run_dir))
+        _activate(load_run(run_dir))
+
+
+def _activate(plan: Plan) -> None:
+    from coordcore_train.swift.trust import let_code_run
+
+    let_code_run(trusted=plan.trusted)
+    activate(plan)

@@ -117,7 +117,7 @@ class _Witness(TrainerCallback):  # type: ignore[misc]
 def rehearse(loaded: Loaded, base: Path, folder: Path) -> SwiftRehearsal:
     """Build what `coordcore run` builds. See `coordcore_train.engine.TrainingEngine.rehearse`."""
     manifest = for_this_machine(loaded.manifest)
-    narrow = write_miniature(base, folder / "miniature")
+    narrow = write_miniature(base, folder / "miniature", trusted=manifest.model.trust_remote_code)
     run = RunDir((folder / "run").resolve())
     text = resolved(manifest, loaded.plugins)
     run.prepare(text, fingerprint(manifest), narrow, layout={})

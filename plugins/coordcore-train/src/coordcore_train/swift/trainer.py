@@ -17,6 +17,7 @@ from coordcore_train.checkpoint.origin import Origin, read_origin, write_origin
 from coordcore_train.objective import loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
+from coordcore_train.run.resume import readable
 from coordcore_train.surgery.bind import bind_for_training
 from coordcore_train.surgery.saving import as_it_is, signed
 from coordcore_train.swift.names import TEMPLATE_TYPE
@@ -260,6 +261,14 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             return tensor
         total: Tensor = self.accelerator.reduce(tensor.to(self.args.device), reduction="sum")
         return total
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(Path(checkpoint or "") / "rng_state.pth"):
+            super()._load_rng_state(checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with readable(Path(checkpoint or "") / "optimizer.pt and scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint beside, then rename: a folder named checkpoint-N is always whole."""

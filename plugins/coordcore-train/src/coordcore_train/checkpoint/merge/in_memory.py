@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coordcore.errors import RunError
+from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.merge.skeleton import require_same_tensors
 from coordcore_train.checkpoint.origin import require_own
 from coordcore_train.checkpoint.tensorfile import tensors_in
@@ -47,9 +48,10 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
     require_saved(plan.modules_to_save, checkpoint)
     is_adapter = (checkpoint / "adapter_config.json").is_file()
     weights = plan.base if is_adapter else checkpoint
-    dtype = getattr(torch, plan.manifest.model.dtype)
-    model: Any = AutoModelForImageTextToText.from_pretrained(weights, dtype=dtype)
-    install(model, AutoProcessor.from_pretrained(plan.base), plan, weights)
+    dtype, trusted = getattr(torch, plan.manifest.model.dtype), plan.trusted
+    require_no_code(checkpoint, trusted=trusted)
+    model: Any = AutoModelForImageTextToText.from_pretrained(weights, dtype=dtype, trust_remote_code=trusted)
+    install(model, AutoProcessor.from_pretrained(plan.base, trust_remote_code=trusted), plan, weights)
     if is_adapter:
         from peft import PeftModel
 
@@ -83,7 +85,7 @@ def compare_logits(plan: Plan, checkpoint: Path, folder: Path) -> float:
     inputs = _probe(plan, model)
     live = model(**inputs).logits
     del model
-    saved = AutoModelForImageTextToText.from_pretrained(folder, dtype=live.dtype).eval()
+    saved = AutoModelForImageTextToText.from_pretrained(folder, dtype=live.dtype, trust_remote_code=plan.trusted).eval()
     merged = saved(**inputs).logits
     difference = float((merged.float() - live.float()).abs().max() / live.float().abs().max())
     tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}[live.dtype]

@@ -9,6 +9,7 @@ import attrs
 
 from coordcore.errors import InputError, RunError
 from coordcore.files import whole_folder
+from coordcore_train.checkpoint.code import require_no_code, tell_of_trust
 from coordcore_train.checkpoint.folder import copy_files, read_json, text_config, write_checkpoint_info
 from coordcore_train.checkpoint.image_size import adopt_image_size
 from coordcore_train.checkpoint.merge import NotStreamedError
@@ -83,6 +84,7 @@ def merge_run(
     if checkpoint is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")
     require_own(checkpoint, plan.fingerprint)
+    require_no_code(checkpoint, trusted=plan.trusted)
     config = read_json(plan.base / "config.json")
     if "quantization_config" in config or "quantization_config" in text_config(config):
         raise InputError(
@@ -114,6 +116,8 @@ def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) 
 def _copy_files(plan: Plan, folder: Path) -> None:
     """What belongs to the base and was not written, and what its coord tokens mean."""
     copy_files(plan.base, folder)
+    if plan.trusted:
+        tell_of_trust(folder, plan.base)
     adopt_image_size(folder, RunDir(plan.run_dir).image_tokens(), plan.manifest.train.max_pixels)
     if plan.vocab is not None:
-        write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab)
+        write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab, trusted=plan.trusted)

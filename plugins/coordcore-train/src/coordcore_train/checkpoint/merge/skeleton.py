@@ -28,9 +28,10 @@ def skeleton(plan: Plan) -> Any:
     """The base's model as transformers builds it, in `[model] dtype`; each parameter is one number, expanded."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(plan.base)
+    dtype, trusted = getattr(torch, plan.manifest.model.dtype), plan.trusted
+    config = AutoConfig.from_pretrained(plan.base, trust_remote_code=trusted)
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, plan.manifest.model.dtype))
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=trusted)
     if model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
         raise NotStreamedError(f"{type(model).__name__} keeps some modules in float32")
     return without_weights(model)
