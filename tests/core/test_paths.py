@@ -33,8 +33,11 @@ def make_special() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fifo", "fifo: cannot be read: is a pipe or a device, and no regular file"),
-        ("endless", "endless: cannot be read: is a pipe or a device, and no regular file"),
+        ("fifo", "fifo: cannot be read: is a pipe or a device; write what it gives into a file"),
+        (
+            "endless",
+            "endless: cannot be read: is a pipe or a device; write what it gives into a file",
+        ),
         ("folder", "folder: cannot be read: is a directory"),
         ("loop", "no such file: loop"),
         ("loop/x", "loop/x: too many levels of symbolic links"),

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordcore import InputError
+from coordcore.errors import shortened
 from coordcore.records.geometry import misordered
+from coordcore.records.source import open_source
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import NEGATIVE, ellipse, rotated
-from coordcore_data.convert.packed import open_source
 from coordcore_data.convert.text import clean_path, number, numbers, xml_errors, xml_problem
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
                 if root is None:
                     root = element
                     if root.tag != "annotations":
-                        raise InputError(f"{source}: <{root.tag}> is not CVAT's <annotations>")
+                        raise InputError(f"{source}: <{shortened(root.tag, 80)}> is not CVAT's <annotations>")
                 if event == "end" and element.tag == "track":
                     raise InputError(f'{source}: holds tracks of a video; export it as "CVAT for images 1.1"')
                 if event == "end" and element.tag == "image":

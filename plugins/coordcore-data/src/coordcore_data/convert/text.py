@@ -17,7 +17,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.records.answers import reserved
-from coordcore_data.convert.packed import open_source
+from coordcore.records.source import all_lines, open_source
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -172,15 +172,6 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if text.strip():
             yield number, text
-
-
-def all_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, line) of a file, unpacked if it is a gzip file. Raises InputError when it cannot be opened."""
-    try:
-        with open_source(path) as file:
-            yield from enumerate(file, 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from coordcore.errors import InputError
-from coordcore.files import write_whole
+from coordcore.files import require_regular, write_whole
 from coordcore_train.checkpoint.image_size import ImageTokens
 from coordcore_train.run.content import Content, changed
 
@@ -58,8 +58,12 @@ class RunDir:
         if not path.exists():
             return {}
         try:
+            require_regular(path)
             state = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"{path}: cannot be read: {reason}; name another folder") from error
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is no JSON: {error}; name another folder") from error
         # Any folder may hold a file of this name; only ours says which manifest it belongs to.
         return state if isinstance(state, dict) and "fingerprint" in state else {}

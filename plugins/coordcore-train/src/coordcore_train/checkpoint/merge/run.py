@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import attrs
 
-from coordcore.errors import InputError, RunError
+from coordcore.errors import InputError
 from coordcore.files import whole_folder
 from coordcore_train.checkpoint.folder import copy_files, read_json, text_config, write_checkpoint_info
 from coordcore_train.checkpoint.image_size import adopt_image_size
@@ -20,8 +19,6 @@ from coordcore_train.run.plan import Plan, load_run
 from coordcore_train.run.quiet import quiet_transformers
 
 __all__ = ["MergeReport", "load_live", "merge_run"]
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @attrs.frozen(kw_only=True)
@@ -86,15 +83,6 @@ def merge_run(
         raise InputError(
             f"{plan.base}: holds quantised weights; merge into the original checkpoint, quantise afterwards"
         )
-    try:
-        return _merge(plan, checkpoint, output, compare_logits=compare_logits)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise RunError(f"{output}: could not be written: {error.strerror}; make room and merge again") from error
-
-
-def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) -> MergeReport:
     try:
         with whole_folder(output) as folder:
             proof = merge_streamed(plan, checkpoint, folder)
