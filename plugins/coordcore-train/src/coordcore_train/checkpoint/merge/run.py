@@ -14,6 +14,7 @@ from coordcore_train.checkpoint.merge import NotStreamedError
 from coordcore_train.checkpoint.merge.in_memory import compare_logits as compare
 from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memory
 from coordcore_train.checkpoint.merge.streamed import Proof, merge_streamed
+from coordcore_train.checkpoint.trained import require_readable
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan, load_run
 from coordcore_train.run.quiet import quiet_transformers
@@ -78,6 +79,7 @@ def merge_run(
     checkpoint = checkpoint or RunDir(run_dir.absolute()).last_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")
+    require_readable(checkpoint, adapter=plan.manifest.tuner.type == "lora")
     config = read_json(plan.base / "config.json")
     if "quantization_config" in config or "quantization_config" in text_config(config):
         raise InputError(
