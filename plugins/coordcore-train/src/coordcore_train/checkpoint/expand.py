@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -176,7 +178,8 @@ def _add_tokens(folder: Path) -> tuple[CoordVocab, list[int]]:
     from tokenizers import AddedToken, Tokenizer
 
     path = folder / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
+    with _loads_tokenizer(path):
+        tokenizer = Tokenizer.from_file(str(path))
     digits = [tokenizer.encode(digit, add_special_tokens=False).ids for digit in "0123456789"]
     if any(len(one) != 1 for one in digits):
         raise InputError(f"{path}: digits are not single tokens: {digits}; coordcore expects a byte-level tokenizer")
@@ -242,7 +245,8 @@ def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int) ->
     """Read the result as transformers does: the ids we wrote, and every old token where it was."""
     from transformers import AutoTokenizer
 
-    old, new = (AutoTokenizer.from_pretrained(one, local_files_only=True) for one in (base, folder))
+    with _loads_tokenizer(base):
+        old, new = (AutoTokenizer.from_pretrained(one, local_files_only=True) for one in (base, folder))
     found = CoordVocab.from_tokenizer(new, embedding_rows=rows, config_vocab_size=rows)
     kept = {token: token_id for token, token_id in new.get_vocab().items() if not is_coord_token(token)}
     if found != vocab or kept != old.get_vocab():
@@ -250,6 +254,16 @@ def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int) ->
             f"{base}: tokenizer.json and the other tokenizer files disagree about ids; "
             "load and save the tokenizer once with transformers.AutoTokenizer"
         )
+
+
+@contextmanager
+def _loads_tokenizer(path: Path) -> Iterator[None]:
+    """Turn what tokenizers and transformers raise for files that are none, which has no class of its own."""
+    try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"{path}: the tokenizer cannot be loaded: {why}; download or save it again") from error
 
 
 def _content_key(base: Path, settings: list[Any]) -> str:
