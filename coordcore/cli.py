@@ -31,9 +31,8 @@ _ROOM = (FAILED, "make room there, and start again")
 _PATH = (WRONG_INPUT, "name another path")
 _REFUSED = {
     **dict.fromkeys(NO_ROOM, _ROOM),
-    **dict.fromkeys(
-        (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR), _PATH
-    ),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR), _PATH),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _PATH),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), (FAILED, "allow more files, as with ulimit -n 1024")),
 }
 """What the system refuses to whoever asks, wherever that is: exit code, cure. Any other OSError is our mistake."""

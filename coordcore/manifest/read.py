@@ -91,8 +91,8 @@ def read(file: Path, overrides: Iterable[str], problems: list[Problem], kinds: I
 class _Reader:
     """Reads layers of a manifest and lays them over each other.
 
-    problems: where what is wrong goes. single: the kinds of which a run has one component. read: the files, each as often
-    as it was read.
+    problems: where what is wrong goes. single: the kinds of which a run has one component.
+    read: the files, each as often as it was read.
     """
 
     problems: list[Problem]
@@ -147,7 +147,7 @@ class _Reader:
             message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
             line = error.lineno
         except ValueError:  # Python's, about integers
-            message, digits = "a number has too many digits", re.search(r"\d{4000}", text)
+            message, digits = "a number has more than 4300 digits", re.search(r"\d{4000}", text)
             line = digits and text.count("\n", 0, digits.start()) + 1
         except RecursionError:
             message, rows = _TOO_DEEP, text.splitlines()

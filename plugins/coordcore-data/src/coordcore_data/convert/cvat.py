@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+
+import attrs
 
 from coordcore import InputError
 from coordcore.errors import shortened
@@ -24,6 +26,7 @@ from coordcore_data.convert.text import clean_path, number, numbers, xml_errors,
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_LONGEST_TAG = 1 << 22
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -40,7 +43,9 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
     root: Element | None = None
     try:
         with open_source(source) as file:
-            for event, element in ElementTree.iterparse(file, events=("start", "end")):
+            watched = _Watched(file, source)
+            for event, element in ElementTree.iterparse(watched, events=("start", "end")):
+                watched.since = 0
                 if root is None:
                     root = element
                     if root.tag != "annotations":
@@ -56,6 +61,24 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
         raise InputError(f"{source}: {xml_problem(error)}") from error
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+@attrs.define
+class _Watched:
+    """An XML file that is read piece by piece. since: bytes read since the last tag. Raises InputError for too many."""
+
+    file: BinaryIO
+    source: Path
+    since: int = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.since += len(data)
+        if self.since > _LONGEST_TAG:
+            raise InputError(
+                f"{self.source}: a tag or a text of more than {_LONGEST_TAG >> 20} MiB; is it annotations?"
+            )
+        return data
 
 
 def _image(element: Element, account: Account) -> SourceImage:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding=[\"']([A-Za-z][\w.-]*)", re.ASCII)
+_MOST_XML = 1 << 24
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -194,6 +195,8 @@ def parse_xml(data: bytes) -> Element:
     """The root of an XML document. Raises UnreadableError, also for entities, which can blow up in memory."""
     from defusedxml import ElementTree
 
+    if len(data) > _MOST_XML:
+        raise UnreadableError(f"more than {_MOST_XML >> 20} MiB of XML about one image")
     declared = _ENCODING.match(data)
     try:
         # expat knows no encoding of several bytes but Unicode's; of a text it does not look at the declaration.
