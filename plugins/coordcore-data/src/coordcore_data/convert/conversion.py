@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -221,11 +222,25 @@ def _check(conversion: Conversion) -> None:
         raise InputError("bins need a convention, --quantisation NAME, and other spaces have none")
     if conversion.check_sizes and conversion.reading.images is None and conversion.source_format != "yolo":
         raise InputError("--check-sizes compares with the image files: say where they are, --image-root DIR")
+    reading = conversion.reading
+    for path in (conversion.source, conversion.categories, reading.images, reading.classes, reading.instances):
+        if path is not None:
+            _require_path(path)
     if conversion.reading.images is not None and not conversion.reading.images.is_dir():
         raise InputError(f"{conversion.reading.images}: no such folder")
     given = conversion.reading.quantisation if conversion.reading.space == "bin" else None
     if given is not None and conversion.quantisation is not None:
         _check_requantisation(given, conversion.quantisation)
+
+
+def _require_path(path: Path) -> None:
+    """Raise InputError for a path that no file can have. What is not there is its reader's to tell."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def _check_requantisation(given: Quantisation, wanted: Quantisation) -> None:

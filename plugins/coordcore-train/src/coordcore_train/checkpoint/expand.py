@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from coordcore.coords import CoordVocab, ints_to_tokens, is_coord_token
-from coordcore.errors import InputError
+from coordcore.errors import InputError, RunError
 from coordcore.files import cache_folder, whole_folder
 from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
 from coordcore_train.checkpoint.folder import (
@@ -95,9 +95,17 @@ def cached_expansion(
         cache_dir = cache_folder() / "expanded"
     key = _content_key(base, [initialiser, seed, quantisation.as_dict()])
     target = Path(cache_dir) / f"{base.name}-{key[:16]}"
-    if not target.exists():
-        with whole_folder(target, if_exists="keep") as scratch:
-            _expand_into(base, scratch, initialiser, seed, quantisation)
+    cure = "COORDCORE_CACHE names another place for the cache"
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole_folder(target, if_exists="keep") as scratch:
+                _expand_into(base, scratch, initialiser, seed, quantisation)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"{target.parent}: the expanded base cannot be kept there: {why}; {cure}") from error
+    except RunError as error:  # no room
+        raise RunError(f"{error}; {cure}") from error
     return target
 
 
