@@ -62,12 +62,6 @@ def test_manifests_that_extend_two_others_each_are_not_read_for_ever() -> None:
     assert {problem.message for problem in problems} == {"more than 500 files extend each other; put some into one"}
 
 
-def test_a_number_of_5000_digits_is_told_with_its_line() -> None:
-    text = f"[train]\nsteps = {'9' * 5000}\n"
-
-    assert complaint(text) == "m.toml:2: a number has more than 4300 digits"
-
-
 @pytest.mark.parametrize("text", ["~nosuchuser/x", "a\0b", "y" * 300, "z/" * 3000])
 def test_a_value_that_is_no_path_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"home folder|null byte|too long"):

@@ -177,7 +177,7 @@ def test_an_answer_that_was_cut_off_or_failed_is_counted() -> None:
         (b"[]", "answers.jsonl: holds no answers"),
         (b"", "is no prediction file"),
         (b'{"image": "caf\xe9.png"}', "answers.jsonl: is not UTF-8"),
-        (b"\x1f\x8bxx", "answers.jsonl: cannot be read"),
+        (b"\x1f\x8bxx", "answers.jsonl: damaged gzip file"),
         ([{"image": "a.png", "choices": [{"text": "x"}, {"text": "y"}]}], "choices: holds 2 answers to one question"),
         ([{"image": "a.png", "answer": 5}], "answers.jsonl:1: answer: is no text, but 5"),
     ],

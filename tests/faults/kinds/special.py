@@ -1,4 +1,4 @@
-"""Every argument of every command that names something to read, or to write without long work, given pipes, devices, loops and paths of no file.
+"""Every argument of a command that names what to read, or to write, given pipes, devices, loops and paths of no file.
 
 The seed is the number of a combination; there are `COUNT` of them.
 """
