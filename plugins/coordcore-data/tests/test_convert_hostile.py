@@ -286,7 +286,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("coordcore.records.source.LONGEST", 1000)
     record = {"images": ["a.jpg"], "width": 9, "height": 9, "objects": [], "summary": "x" * 2000}
     source = write_lines(tmp_path / "a.jsonl", {**record, "summary": ""}, record)
-    for read in (check_data, lambda path: records_of(path, "records", tmp_path, space="pixel")):
+    for read in (check_data, lambda path: records_of(path, "records", tmp_path, from_space="pixel")):
         with pytest.raises(InputError, match=r"a\.jsonl:2: longer than 0 MiB"):
             read(source)
 

@@ -76,7 +76,7 @@ class _Watched:
         self.since += len(data)
         if self.since > _LONGEST_TAG:
             raise InputError(
-                f"{self.source}: a tag or a text of more than {_LONGEST_TAG >> 20} MiB; is it annotations?"
+                f"{self.source}: a tag or text of more than {_LONGEST_TAG >> 20} MiB, as no export has one"
             )
         return data
 
