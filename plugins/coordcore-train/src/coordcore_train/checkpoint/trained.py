@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,20 +41,16 @@ class _Adapter(msgspec.Struct):
 
 
 def require_readable(checkpoint: Path, *, adapter: bool) -> None:
-    """Raise InputError for a file of a run's checkpoint that is missing or damaged.
+    """Raise InputError where what a run's checkpoint learned is missing or damaged.
 
     adapter: whether the run trains LoRA, and not the whole model. Whether the tensors fit the model is seen when they
     are loaded.
     """
-    try:
-        _decoded(checkpoint / TRAINER_STATE, _State)
+    with _told(checkpoint):
         if adapter:
             _decoded(checkpoint / ADAPTER_CONFIG, _Adapter)
         for file in sorted(checkpoint.glob("*.safetensors")):
             tensors_in(file)
-    except InputError as error:
-        cure = f"{checkpoint} is damaged: copy it anew, or remove it to go on from the checkpoint before it"
-        raise InputError(f"{error}\n{cure}") from error
 
 
 def is_last_step(checkpoint: Path) -> bool:
@@ -60,7 +58,8 @@ def is_last_step(checkpoint: Path) -> bool:
 
     Raises InputError for a damaged trainer state.
     """
-    state = _decoded(checkpoint / TRAINER_STATE, _State)
+    with _told(checkpoint):
+        state = _decoded(checkpoint / TRAINER_STATE, _State)
     return bool(state.global_step >= state.max_steps)
 
 
@@ -69,3 +68,12 @@ def _decoded(path: Path, kind: type[Any]) -> Any:
         return msgspec.convert(read_json(path), kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {str(error).replace('`', '')}") from error
+
+
+@contextmanager
+def _told(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        cure = f"{checkpoint} is damaged: copy it anew, or remove it to go on from the checkpoint before it"
+        raise InputError(f"{error}\n{cure}") from error
