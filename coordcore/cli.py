@@ -220,7 +220,7 @@ def _print_table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 def _echo_json(value: Any) -> None:
     import json
 
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=2))
 
 
 @app.command()

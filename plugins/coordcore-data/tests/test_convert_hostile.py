@@ -309,3 +309,9 @@ def test_what_is_suspicious_is_told_cut(tmp_path: Path) -> None:
     records.append({**good, "metadata": {"quantisation": name}})
     checked = check_data(write_lines(tmp_path / "a.jsonl", *records), images=tmp_path)
     assert max(len(line) for line in checked.lines()) < 1000
+
+
+def test_the_reasons_of_an_account_are_told_cut(tmp_path: Path) -> None:
+    record = {"images": ["a.jpg"], "width": 9, "height": 9, "objects": [], "y" * 100_000: 1}
+    account = records_of(write_lines(tmp_path / "a.jsonl", record), "records", tmp_path, from_space="pixel")[1]
+    assert max(map(len, account.lines())) < 500

@@ -345,3 +345,9 @@ def test_answers_that_unpack_to_far_too_much_are_not_read(monkeypatch: pytest.Mo
         2,
         "coordcore: p.jsonl.gz: unpacks to more than 200 times its size: not read\n",
     )
+
+
+def test_what_does_not_go_together_is_told_with_both_files() -> None:
+    done = run([{"image": "a.png", "answer": TOKENS}, {"image": "x/a.png", "answer": "[]"}], truth=[record("a.png")])
+
+    assert "answers.jsonl against " in done.stderr

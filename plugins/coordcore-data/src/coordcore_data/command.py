@@ -251,7 +251,7 @@ def check(
     if json:
         from json import dumps
 
-        typer.echo(dumps(checked.as_dict(), indent=2, ensure_ascii=False))
+        typer.echo(dumps(checked.as_dict(), indent=2))
         return
     for line in checked.lines():
         typer.echo(line)

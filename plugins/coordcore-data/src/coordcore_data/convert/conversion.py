@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from coordcore import InputError, RunError
-from coordcore.errors import printable
+from coordcore.errors import printable, shortened
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore_data.convert.core import Account, Purpose, Reader, Reading
@@ -97,8 +98,12 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
     try:
         with _without_collector():
             _convert(conversion, reading, rules, account, progress)
-    except OSError as error:  # of the output: readers report their own
-        raise RunError(f"{conversion.output}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except OSError as error:  # of the output, or of a path that the source names
+        why = (error.strerror or str(error)).lower()
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            named = shortened(str(error.filename), 300)
+            raise InputError(f"{conversion.source}: names {named}, which no file can be called: {why}") from error
+        raise RunError(f"{conversion.output}: cannot be written: {why}") from error
     return account
 
 

@@ -75,9 +75,7 @@ class _Watched:
         data = self.file.read(size)
         self.since += len(data)
         if self.since > _LONGEST_TAG:
-            raise InputError(
-                f"{self.source}: a tag or text of more than {_LONGEST_TAG >> 20} MiB, as no export has one"
-            )
+            raise InputError(f"{self.source}: a tag or text of more than {_LONGEST_TAG >> 20} MiB; no export has one")
         return data
 
 

@@ -27,7 +27,7 @@ def command(
     import attrs
     from rich.console import Console
 
-    from coordcore.errors import InputError
+    from coordcore.errors import InputError, printable
     from coordcore.files import require_writable
     from coordcore_detection.evaluate import results, tables
     from coordcore_detection.evaluate.compare import compare
@@ -48,7 +48,7 @@ def command(
     console = Console(highlight=False)
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(printable(line), markup=False, soft_wrap=True)
 
     say(f"A  {a}: {first.checkpoint}")
     say(f"B  {b}: {second.checkpoint}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName
+from coordcore_detection.commands.options import OutsideName, held_against
 
 
 def command(
@@ -42,9 +42,12 @@ def command(
 
     PREDICTIONS may be answers of vLLM, `swift infer` or a script: lines of JSON with the image's path and the answer.
     """
+    from json import dumps
+
     from rich.console import Console
 
     from coordcore import InputError
+    from coordcore.errors import printable
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import distributions, results, tables
@@ -80,7 +83,8 @@ def command(
     )
     if is_foreign:
         rows = foreign.rows(answers, truth, numbers)
-    evaluated = evaluate(truth[:limit], header, rows, max_detections=max_detections)
+    with held_against(predictions, records):
+        evaluated = evaluate(truth[:limit], header, rows, max_detections=max_detections)
     result = evaluated.result
     if output is not None:
         results.write(result, output)
@@ -95,7 +99,7 @@ def command(
         )
         typer.echo(str(page), err=json)
     if json:
-        typer.echo(results.as_json(result))
+        typer.echo(dumps(results.summary(result), indent=2))
         return
     console = Console(highlight=False)
     counts = result.counts
@@ -108,6 +112,6 @@ def command(
     console.print(tables.evaluation_table(result))
     console.print(tables.rates(result), markup=False, soft_wrap=True)
     for caveat in result.caveats:
-        console.print(f"{tables.CAVEAT} {caveat}", markup=False, soft_wrap=True)
+        console.print(f"{tables.CAVEAT} {printable(caveat)}", markup=False, soft_wrap=True)
     for note in result.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(f"note: {printable(note)}", markup=False, soft_wrap=True)

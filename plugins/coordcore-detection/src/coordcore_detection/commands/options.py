@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
+
+from coordcore.errors import InputError
 
 
 class OutsideName(StrEnum):
@@ -20,3 +25,12 @@ class Score(StrEnum):
     COORD_MASS = "coord_mass"
     ENTROPY = "entropy"
     NEAR = "near"
+
+
+@contextmanager
+def held_against(predictions: Path, records: Path) -> Iterator[None]:
+    """Name the two files where what they hold does not go together."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{predictions} against {records}: {error}") from error
