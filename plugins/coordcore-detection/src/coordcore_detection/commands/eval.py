@@ -105,7 +105,7 @@ def command(
     counts = result.counts
     console.print(
         f"{counts['images']} images, {counts['true_boxes']} true boxes, {counts['predicted_boxes']} predicted; "
-        f"{quantisation}, score {header.score}",
+        f"{quantisation}, score {printable(header.score)}",
         markup=False,
         soft_wrap=True,
     )
