@@ -14,6 +14,7 @@ import pytest
 from coordcore.errors import InputError
 from coordcore_train.checkpoint.tensorfile import TensorSpec, WeightFile
 from coordcore_train.checkpoint.trained import is_last_step, require_readable
+from coordcore_train.run.folder import RunDir
 
 STATE = {"global_step": 2, "max_steps": 4, "num_train_epochs": 1, "epoch": 0.5, "log_history": [], "unknown": None}
 ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
@@ -89,3 +90,15 @@ def test_a_damaged_file_is_named_with_the_cure(
     said, cure = str(caught.value).split("\n")
     assert said.lower().startswith(f"{checkpoint / name}: {message.replace('`', '')}".lower())
     assert cure == f"{checkpoint} is damaged: copy it anew, or remove it to go on from the checkpoint before it"
+
+
+@pytest.mark.parametrize("line", [b'{"step": 1, "loss": "\xba"}', b"[]", b'{"loss": 1}', b'{"step": "1"}', b"{"])
+def test_a_line_of_metrics_that_is_none_is_not_lost_in_silence(tmp_path: Path, line: bytes) -> None:
+    run = RunDir(tmp_path)
+    run.metrics.write_bytes(b'{"step": 1}\n' + line)
+    run.discard_after(2)
+    assert run.metrics.read_bytes() == b'{"step": 1}\n'  # it was being written as the run was cut off
+
+    run.metrics.write_bytes(line + b'\n{"step": 1}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl:1: is no line of metrics; remove it"):
+        run.discard_after(2)

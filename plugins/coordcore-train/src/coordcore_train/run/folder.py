@@ -192,13 +192,15 @@ class RunDir:
                 shutil.rmtree(path)
         if self.metrics.exists():
             kept = []
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            lines = self.metrics.read_bytes().splitlines()
+            for number, line in enumerate(lines, start=1):
                 try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # the line that was being written when the run was cut off
-                    continue
-                if entry["step"] <= step:
-                    kept.append(line + "\n")
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line.decode() + "\n")
+                except (ValueError, RecursionError, TypeError, LookupError) as error:
+                    if number < len(lines):  # the last one was being written when the run was cut off
+                        cure = "remove it, and the same command continues"
+                        raise InputError(f"{self.metrics}:{number}: is no line of metrics; {cure}") from error
             write_whole(self.metrics, "".join(kept))
 
 
