@@ -164,7 +164,7 @@ def check(manifest: ManifestFile, overrides: Overrides = None) -> None:
     loaded = load_and_check(manifest, overrides)
 
     for note in notes(loaded):
-        typer.echo(f"note: {note}")
+        typer.echo(f"note: {printable(shortened(note, 1_000))}")
     typer.echo(f"{manifest}: no problems found")
 
 

@@ -165,7 +165,7 @@ class _Reader:
         if type(version) is not int or version == MANIFEST_VERSION:
             return True  # what is no integer is reported like any other value of a wrong type
         cure = "update coordcore" if version > MANIFEST_VERSION else f"write {MANIFEST_VERSION}"
-        message = f"this coordcore reads version {MANIFEST_VERSION}, got {version}; {cure}"
+        message = f"this coordcore reads version {MANIFEST_VERSION}, got {show(version)}; {cure}"
         self.problems.append(document.problem(("manifest_version",), message))
         return False
 

@@ -507,3 +507,13 @@ def test_no_line_of_a_message_is_endless() -> None:
 
     assert [len(line) < 5_500 for line in lines] == [True, True]
     assert lines[1] == "b"
+
+
+@pytest.mark.usefixtures("usual_files")
+def test_a_note_is_told_cut_and_steers_nothing() -> None:
+    Path("m.toml").write_text(f'{PLAIN}[plugins]\nblock = ["{"y" * 100_000}", "\\u001b[2J"]\n')
+    result = invoke("check", "m.toml")
+
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) < 1_100
+    assert "\x1b" not in result.stdout

@@ -106,6 +106,7 @@ def test_files_that_extend_each_other_without_end_are_refused() -> None:
 
 
 def test_integers_of_thousands_of_digits() -> None:
+    assert "got an integer of 20000 bits" in refusal(f"manifest_version = 0x{'f' * 5000}\n{GOOD}")
     assert refusal(f"{GOOD}\n[train]\nsteps = {'9' * 5000}\n") == "m.toml:11: a number has more than 4300 digits"
     assert refusal(f"{GOOD}\n[train]\nsteps = 0x{'f' * 20_000}\n") == (
         "m.toml:11: train.steps: must be an integer of 64 bits, as TOML's are, got an integer of 80000 bits"
