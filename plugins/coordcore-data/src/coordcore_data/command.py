@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from coordcore import InputError
+from coordcore.errors import printable
 from coordcore.options import SpaceName
 from coordcore_data.convert.conversion import FORMATS
 
@@ -256,4 +257,4 @@ def check(
     for line in checked.lines():
         typer.echo(line)
     if sheet is not None:
-        typer.echo(f"{sheet}: {drawn} images")
+        typer.echo(printable(f"{sheet}: {drawn} images"))

@@ -277,7 +277,7 @@ class Outputs:
             raise InputError(f"{path}: is a folder; name a file")
         if os.path.exists(path) and any(map(path.samefile, self._inputs)):
             raise InputError(f"{path}: is the source, or read beside it; name another file")
-        if os.path.exists(path) and not self._overwrite:
+        if os.path.lexists(path) and not self._overwrite:
             raise InputError(f"{path}: already there; --overwrite replaces it")
 
     def open(self, path: Path) -> BinaryIO:

@@ -97,7 +97,7 @@ def command(
             recorded=distributions.beside(predictions),
             run_dir=find_run(Path(header.checkpoint)),
         )
-        typer.echo(str(page), err=json)
+        typer.echo(printable(str(page)), err=json)
     if json:
         typer.echo(dumps(results.summary(result), indent=2))
         return
