@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs.validators import ge
+from attrs.validators import ge, le
 
 from coordcore.components import COORD_SUPERVISION, BuildContext, Component, option
 from coordcore.hookspecs import hookimpl
@@ -59,7 +59,7 @@ class FunctionTerm:
 class TextCEConfig:
     """Cross-entropy over the full vocabulary."""
 
-    weight: float = option(default=1.0, validator=ge(0), help="weight in the total loss")
+    weight: float = option(default=1.0, validator=[ge(0), le(1e6)], help="weight in the total loss")
     coord_positions: bool = option(
         default=False,
         help="also charge coord positions, as plain cross-entropy does; leave false when a coord loss supervises them",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -14,7 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from coordcore import __version__
-from coordcore.errors import InputError, ManifestError, RunError, printable
+from coordcore.errors import InputError, ManifestError, RunError, printable, shortened
+from coordcore.files import NO_ROOM
 from coordcore.guard import guarded, told
 from coordcore.options import AsJson, ManifestFile, Overrides
 from coordcore.plugins import COMMANDS
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
     from coordcore.plugins import PluginInfo, Plugins
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+_ROOM = (FAILED, "make room there, and start again")
+_PATH = (WRONG_INPUT, "name another path")
+_REFUSED = {
+    **dict.fromkeys(NO_ROOM, _ROOM),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR), _PATH),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _PATH),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), (FAILED, "allow more files, as with ulimit -n 1024")),
+}
+"""What the system refuses to whoever asks, wherever that is: exit code, cure. Any other OSError is our mistake."""
 
 _STYLE: Any = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": "markdown"}
 """Of every command: typer's own markup would take "[model]" for a tag, and show nothing."""
@@ -117,6 +129,13 @@ def _exit_codes() -> Iterator[None]:
             message = f"{error}\n{count} problem{'s' if count > 1 else ''} found"
         typer.echo(message, err=True)
         raise typer.Exit(FAILED if isinstance(error, RunError) else WRONG_INPUT) from error
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        code, cure = _REFUSED[error.errno]
+        place = f"{shortened(str(error.filename), 300)}: " if error.filename else ""
+        typer.echo(printable(f"coordcore: {place}{os.strerror(error.errno).lower()}; {cure}"), err=True)
+        raise typer.Exit(code) from error
     except KeyboardInterrupt as error:
         typer.echo("coordcore: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from error
@@ -145,7 +164,7 @@ def check(manifest: ManifestFile, overrides: Overrides = None) -> None:
     loaded = load_and_check(manifest, overrides)
 
     for note in notes(loaded):
-        typer.echo(f"note: {note}")
+        typer.echo(f"note: {printable(shortened(note, 1_000))}")
     typer.echo(f"{manifest}: no problems found")
 
 
@@ -201,7 +220,7 @@ def _print_table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 def _echo_json(value: Any) -> None:
     import json
 
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=2))
 
 
 @app.command()

@@ -23,18 +23,23 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most * 3 // 4]}... ({len(text)} characters)"
 
 
+def _message(text: str) -> str:
+    """A message as it is told: `printable`, and no line of it endless, whatever value it repeats."""
+    return "\n".join(shortened(line, 5_400) for line in printable(text).split("\n"))
+
+
 class InputError(ValueError):
     """The user's input is wrong: the text is the whole message (path, value seen, cure). Exit code 2."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return _message(super().__str__())
 
 
 class RunError(RuntimeError):
     """The run failed for a reason the user should read (not the input): the text is the whole message. Exit code 1."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return _message(super().__str__())
 
 
 @attrs.frozen(kw_only=True)

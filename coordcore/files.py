@@ -14,11 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from coordcore.errors import InputError
+from coordcore.errors import InputError, RunError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a file cannot grow."""
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
+    """Write a file so that a reader sees the old text or the new one, never a part. Raises OSError naming it."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with beside.open("w", encoding="utf-8") as file:
@@ -26,6 +29,8 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:  # where the disk is full, nothing is left of the try
         beside.unlink(missing_ok=True)
 
@@ -34,7 +39,7 @@ def require_regular(path: Path, most: int | None = None) -> None:
     """Raise OSError for a pipe, which waits for its writer for ever, a device, and a file of more than `most` bytes."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a folder says so itself
-        raise OSError(errno.EINVAL, "is a pipe or a device, and no regular file", str(path))
+        raise OSError(errno.EINVAL, "is a pipe or a device; write what it gives into a file", str(path))
     if most is not None and status.st_size > most:
         raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes, more than {most:,}", str(path))
 
@@ -76,9 +81,9 @@ def own_cache_folder() -> Path:
 
 def require_writable(output: Path | None, *inputs: Path | None, overwrite: bool) -> None:
     """Raise InputError for an `output` that is there and not to be replaced, is a folder, or is one of the inputs."""
-    if output is None or not output.exists():
+    if output is None or not os.path.lexists(output):  # a link to nothing is somebody's, too
         return
-    if any(one is not None and one.exists() and output.samefile(one) for one in inputs):
+    if output.exists() and any(one is not None and one.exists() and output.samefile(one) for one in inputs):
         raise InputError(f"{output}: is read by this command; name another file to write")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; name a file")
@@ -93,7 +98,8 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
     `output` therefore appears whole or not at all. What a process that was killed left beside it is removed.
     if_exists: what to do when `output` exists by then: "error" (also checked at the start), "replace" it, or "keep" it
     and drop the new one, for a cache that several processes fill.
-    Raises InputError for an existing `output` under "error", and where no folder can be made.
+    Raises InputError for an existing `output` under "error", and where no folder can be made; RunError where the disk
+    is full.
     """
     output = Path(os.path.abspath(output))
     refusal = f"{output}: already exists; choose another folder, or ask for it to be replaced"
@@ -127,6 +133,11 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
             if os.path.lexists(output):
                 raise InputError(refusal) from error
             raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        why = os.strerror(error.errno).lower()
+        raise RunError(f"{output}: cannot be written: {why}; make room there, and start again") from error
     finally:
         _remove(scratch)
         os.close(alive)

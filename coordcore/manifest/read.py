@@ -28,8 +28,8 @@ _LEVELS = 50
 _LONG_KEY = re.compile(rf"^[ \t\[]*(?:[\w\"'-]+[ \t]*\.[ \t]*){{{_LEVELS}}}", re.MULTILINE)
 _TOO_DEEP = f"more than {_LEVELS} tables or arrays inside each other; write it flatter"
 
-_CHAIN = 32
-"""Files that extend each other."""
+_CHAIN, _FILES = 32, 500
+"""Files of which each extends the next, and files that a manifest may read in all."""
 
 
 @attrs.frozen
@@ -92,10 +92,12 @@ class _Reader:
     """Reads layers of a manifest and lays them over each other.
 
     problems: where what is wrong goes. single: the kinds of which a run has one component.
+    read: the files, each as often as it was read.
     """
 
     problems: list[Problem]
     single: list[Kind]
+    read: list[Path] = attrs.field(factory=list, init=False)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -110,10 +112,9 @@ class _Reader:
             except ValueError as error:
                 self.problems.append(own.problem(path, str(error)))
                 continue
-            if len(chain) >= _CHAIN:
-                self.problems.append(
-                    own.problem(path, f"more than {_CHAIN} files extend each other; put some into one")
-                )
+            if len(chain) >= _CHAIN or len(self.read) >= _FILES:
+                most = _CHAIN if len(chain) >= _CHAIN else _FILES
+                self.problems.append(own.problem(path, f"more than {most} files extend each other; put some into one"))
             elif not base.exists():
                 self.problems.append(own.problem(path, f"no such file: {_shown(base)}"))
             elif base.resolve() in [earlier.resolve() for earlier in chain]:
@@ -132,6 +133,7 @@ class _Reader:
         empty = Document(data={}, origins={(): whole})
         line = None
         try:
+            self.read.append(file)
             require_regular(file, 2**24)
             raw = file.read_bytes()
             text = raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
@@ -144,8 +146,9 @@ class _Reader:
         except tomli.TOMLDecodeError as error:
             message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
             line = error.lineno
-        except ValueError as error:  # Python's, about integers
-            message = f"a number has too many digits: {error}"
+        except ValueError:  # Python's, about integers
+            message, digits = "a number has more than 4300 digits", re.search(r"\d{4000}", text)
+            line = digits and text.count("\n", 0, digits.start()) + 1
         except RecursionError:
             message, rows = _TOO_DEEP, text.splitlines()
             line = bisect_left(range(1, len(rows)), True, key=lambda n: _is_too_deep("\n".join(rows[:n]))) + 1
@@ -162,7 +165,7 @@ class _Reader:
         if type(version) is not int or version == MANIFEST_VERSION:
             return True  # what is no integer is reported like any other value of a wrong type
         cure = "update coordcore" if version > MANIFEST_VERSION else f"write {MANIFEST_VERSION}"
-        message = f"this coordcore reads version {MANIFEST_VERSION}, got {version}; {cure}"
+        message = f"this coordcore reads version {MANIFEST_VERSION}, got {show(version)}; {cure}"
         self.problems.append(document.problem(("manifest_version",), message))
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,8 +45,12 @@ def _is_text(_instance: Any, attribute: attrs.Attribute[Any], text: str) -> None
 
 def _is_address(_instance: Any, _attribute: Any, address: str) -> None:
     """A host name or an IP address."""
-    if not re.fullmatch(r"[A-Za-z0-9](?:[\w.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+(?:%\w+)?", address):
-        raise ValueError("must be a host name or an IP address")
+    label = r"(?![\d.]*$)[A-Za-z0-9](?:[\w-]{0,61}[A-Za-z0-9])?"  # of four numbers none is a name
+    if not re.fullmatch(rf"{label}(?:\.{label})*", address, re.ASCII):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError("must be a host name or an IP address") from None
 
 
 @attrs.frozen(kw_only=True)

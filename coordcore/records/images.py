@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordcore.errors import InputError
+from coordcore.files import require_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +43,7 @@ def open_upright(path: Path, *, width: int, height: int) -> Image:
     from PIL import Image, ImageOps
 
     try:
+        require_regular(path)
         with Image.open(path) as file:
             orientation = file.getexif().get(_ORIENTATION, 1)
             image = ImageOps.exif_transpose(file)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import attrs
@@ -86,15 +85,6 @@ _KEYS: dict[type, list[str]] = {
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
-
-
-def record_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line) of a record file. Raises InputError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            yield from enumerate(file, start=1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def parse_record(line: bytes, left_out: LeftOut | None = None) -> Record:

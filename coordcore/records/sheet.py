@@ -117,15 +117,10 @@ def _label(
     font = _font(13)
     text = _fitted(pen, label, 160, font)
     width, height = pen.textlength(text, font=font) + 6, LABEL
-    for x, y in (
-        (box[0], box[1] - height),
-        (box[0], box[1]),
-        (box[2] - width, box[3] - height),
-        (box[0], box[3]),
-        (box[2] - width, box[1] - height),
-        (box[2], box[1]),
-        (box[0] - width, box[1]),
-    ):
+    x1, y1, x2, y2 = box
+    starts = [(x1, y1 - height), (x1, y1), (x2 - width, y2 - height), (x1, y2)]
+    starts += [(x2 - width, y1 - height), (x2, y1), (x1 - width, y1)]
+    for x, y in starts:
         left = min(max(x, 0), max(size[0] - width, 0))
         top = min(max(y, 0), max(size[1] - height, 0))
         place = (left, top, left + width, top + height)
@@ -147,7 +142,7 @@ def _fitted(pen: ImageDraw.ImageDraw, text: str, width: float, font: Any) -> str
     text = " ".join(text.split())
     if pen.textlength(text, font=font) <= width:
         return text
-    keep = len(text) - 1
+    keep = min(len(text) - 1, int(width))  # no letter is narrower than a pixel
     while keep > 2 and pen.textlength(_shortened(text, keep), font=font) > width:
         keep -= 1
     return _shortened(text, keep)

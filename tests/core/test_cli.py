@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -468,3 +469,51 @@ def test_what_a_plugin_prints_as_python_ends_is_kept_from_json(tmp_path: Path) -
         "ready"
     ]
     assert "bye" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (errno.ENAMETOOLONG, 2, "coordcore: a\\x1b: file name too long; name another path\n"),
+        (errno.ELOOP, 2, "coordcore: a\\x1b: too many levels of symbolic links; name another path\n"),
+        (errno.EACCES, 2, "coordcore: a\\x1b: permission denied; name another path\n"),
+        (errno.ENOSPC, 1, "coordcore: a\\x1b: no space left on device; make room there, and start again\n"),
+        (errno.EMFILE, 1, "coordcore: a\\x1b: too many open files; allow more files, as with ulimit -n 1024\n"),
+    ],
+)
+def test_what_the_system_refuses_is_a_message(
+    monkeypatch: pytest.MonkeyPatch, number: int, code: int, told: str
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(number, "", "a\x1b")
+
+    monkeypatch.setattr("coordcore.check.load_and_check", refuses)
+    result = invoke("check", "m.toml")
+
+    assert (result.exit_code, result.stderr) == (code, told)
+
+
+def test_another_error_of_the_system_is_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "", "a")
+
+    monkeypatch.setattr("coordcore.check.load_and_check", fails)
+
+    assert isinstance(invoke("check", "m.toml").exception, FileNotFoundError)
+
+
+def test_no_line_of_a_message_is_endless() -> None:
+    lines = str(InputError(f"a: {'x' * 100_000}\nb")).split("\n")
+
+    assert [len(line) < 5_500 for line in lines] == [True, True]
+    assert lines[1] == "b"
+
+
+@pytest.mark.usefixtures("usual_files")
+def test_a_note_is_told_cut_and_steers_nothing() -> None:
+    Path("m.toml").write_text(f'{PLAIN}[plugins]\nblock = ["{"y" * 100_000}", "\\u001b[2J"]\n')
+    result = invoke("check", "m.toml")
+
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) < 1_100
+    assert "\x1b" not in result.stdout

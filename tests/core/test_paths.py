@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordcore.errors import Problem
+from coordcore.errors import Problem, RunError
 from coordcore.files import require_regular, whole_folder, write_whole
 from coordcore.manifest.read import Origin, read
 
@@ -33,8 +33,11 @@ def make_special() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fifo", "fifo: cannot be read: is a pipe or a device, and no regular file"),
-        ("endless", "endless: cannot be read: is a pipe or a device, and no regular file"),
+        ("fifo", "fifo: cannot be read: is a pipe or a device; write what it gives into a file"),
+        (
+            "endless",
+            "endless: cannot be read: is a pipe or a device; write what it gives into a file",
+        ),
         ("folder", "folder: cannot be read: is a directory"),
         ("loop", "no such file: loop"),
         ("loop/x", "loop/x: too many levels of symbolic links"),
@@ -47,6 +50,16 @@ def test_a_base_that_cannot_be_read_is_told_where_it_is_named(name: str, message
     make_special()
 
     assert complaint(f'# first\nextends = ["{name}"]\n') == f"m.toml:2: extends[0]: {message}"
+
+
+def test_manifests_that_extend_two_others_each_are_not_read_for_ever() -> None:
+    for number in range(30):
+        Path(f"{number}.toml").write_text(f'extends = ["{number + 1}.toml", "./{number + 1}.toml"]\n')
+    Path("30.toml").touch()
+    problems: list[Problem] = []
+    read(Path("0.toml"), (), problems)
+
+    assert {problem.message for problem in problems} == {"more than 500 files extend each other; put some into one"}
 
 
 @pytest.mark.parametrize("text", ["~nosuchuser/x", "a\0b", "y" * 300, "z/" * 3000])
@@ -74,10 +87,20 @@ def _full_disk() -> Iterator[None]:
 @pytest.mark.usefixtures("_full_disk")
 def test_a_full_disk_leaves_the_old_text_and_nothing_beside_it(tmp_path: Path) -> None:
     write_whole(tmp_path / "a", "old")
-    with pytest.raises(OSError, match="too large"):
+    with pytest.raises(OSError, match="too large") as caught:
         write_whole(tmp_path / "a", "new" * 10)
+    assert caught.value.filename == str(tmp_path / "a")
 
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+
+@pytest.mark.usefixtures("_full_disk")
+def test_a_folder_that_a_full_disk_cut_short_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught, whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("new" * 10)
+
+    assert str(caught.value) == f"{tmp_path}/out: cannot be written: file too large; make room there, and start again"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("there", [True, False])

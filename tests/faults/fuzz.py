@@ -19,7 +19,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pool
-from known import known
 
 KINDS = ("manifests", "records", "importers", "answers", "predictions", "checkpoints", "special", "surroundings")
 
@@ -33,7 +32,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this case alone and show it")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--keep", type=Path, help="where bad cases are kept; a new temporary folder when absent")
-    parser.add_argument("--all", action="store_true", help="count faults that are known, too")
     given = parser.parse_args()
     name, _, part = given.kind.partition(".")
     kind = importlib.import_module(f"kinds.{name}")
@@ -45,20 +43,12 @@ def main() -> int:
     count = given.count or getattr(kind, "COUNT", 100)
     seeds = range(given.first, given.first + count) if given.seed is None else [given.seed]
     bad: dict[str, list[pool.Outcome]] = defaultdict(list)
-    excused: dict[str, int] = defaultdict(int)
     cases = 0
     for outcome in pool.run(case, seeds, keep, jobs=given.jobs, hang=getattr(kind, "HANG", pool.HANG)):
         cases += 1
-        found = []
         for breach in outcome.breaches:
-            reason = None if given.all else known(given.kind, breach, outcome.note)
-            if reason is None:
-                found.append(breach)
-            else:
-                excused[reason] += 1
-        for breach in found:
             bad[_signature(breach)].append(outcome)
-        if not found and given.seed is None:
+        if not outcome.breaches and given.seed is None:
             shutil.rmtree(keep / str(outcome.seed))
             shutil.rmtree(keep / f"{outcome.seed}-again", ignore_errors=True)
         if given.seed is not None:
@@ -67,8 +57,6 @@ def main() -> int:
         least = min(outcomes, key=lambda outcome: (outcome.note.count(";"), len(outcome.note)))
         print(f"{len(outcomes):5} x {signature!a}\n        {least.note[:400]!a}")
         print(f"        python tests/faults/fuzz.py {given.kind} --seed {least.seed}    # {keep / str(least.seed)}")
-    for reason, count in excused.items():
-        print(f"{count:5} x known: {reason}")
     broken = len({outcome.seed for outcomes in bad.values() for outcome in outcomes})
     print(f"{given.kind}: {cases} cases, {broken} bad")
     return 1 if bad else 0

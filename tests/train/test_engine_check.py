@@ -39,7 +39,8 @@ def checkpoint(folder: Path, *, tokens: dict[str, int], vocab_size: int = 1088, 
     config = {"model_type": model_type, "text_config": {"vocab_size": vocab_size}}
     folder.joinpath("config.json").write_text(json.dumps(config))
     folder.joinpath("tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    folder.joinpath("model.safetensors").touch()
+    folder.joinpath("processor_config.json").write_text("{}")
+    folder.joinpath("model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
 
 
 def loaded(text: str, *overrides: str) -> Loaded:
@@ -122,8 +123,27 @@ def test_a_base_without_safetensors() -> None:
     Path("base/pytorch_model.bin").touch()
 
     assert problems(PLAIN) == [
-        "m.toml:2: model.base: {cwd}/base holds no model.safetensors and no model.safetensors.index.json; "
-        "save the model with safe serialization"
+        "m.toml:2: model.base: {cwd}/base: has .bin weights only, and safetensors are read; convert it: load it with "
+        "transformers' AutoModelForImageTextToText and AutoProcessor, and save both with save_pretrained into a new "
+        "folder"
+    ]
+
+
+def test_a_base_whose_weights_are_cut_off() -> None:
+    Path("base/model.safetensors").write_bytes(b"cut")
+
+    assert problems(PLAIN) == [
+        "m.toml:2: model.base: {cwd}/base/model.safetensors: not a safetensors file, or cut off; download or save it "
+        "again"
+    ]
+
+
+def test_a_base_without_a_processor() -> None:
+    Path("base/processor_config.json").unlink()
+
+    assert problems(PLAIN) == [
+        "m.toml:2: model.base: {cwd}/base: has neither processor_config.json nor preprocessor_config.json, which say "
+        "how images are read; download it again"
     ]
 
 

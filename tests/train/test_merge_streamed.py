@@ -379,7 +379,7 @@ def test_an_adapter_of_another_base(tmp_path: Path) -> None:
     run = run_of(tmp_path, base := base_of(tmp_path), lora={})
     shutil.rmtree(base)
     base_of(tmp_path, hidden_size=48)
-    with pytest.raises(RunError, match=r"the adapter does not fit the base: size mismatch for .*row_offset"):
+    with pytest.raises(RunError, match=r"does not fit the base: RuntimeError: size mismatch for .*row_offset"):
         merge_run(run.path, tmp_path / "merged")
 
 
@@ -396,7 +396,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(RunError, match="merged: could not be written: File too large; make room and merge again"):
+        with pytest.raises(RunError, match="merged: cannot be written: file too large; make room there"):
             merge_run(run.path, tmp_path / "merged")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

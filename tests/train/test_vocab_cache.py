@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from coordcore.errors import InputError, RunError
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.expand import cached_expansion
 from coordcore_train.checkpoint.folder import read_vocab
@@ -54,3 +56,28 @@ def test_large_files_are_sampled_but_a_rewritten_one_is_noticed(
     weights[EMBEDDING][0, 0] += 1
     save_file(weights, base / "model.safetensors", {"format": "pt"})
     assert cached_expansion(base, tmp_path / "cache") != first
+
+
+def test_a_cache_that_cannot_be_made_is_told_with_its_variable(
+    plain_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("COORDCORE_CACHE", str(tmp_path / "file"))
+
+    with pytest.raises(InputError) as caught:
+        cached_expansion(plain_base)
+    assert str(caught.value) == (
+        f"{tmp_path}/file/expanded: the expanded base cannot be kept there: not a directory; "
+        "COORDCORE_CACHE names another place for the cache"
+    )
+
+
+def test_a_cache_without_room_is_told_with_its_variable(plain_base: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"cannot be written: file too large; make room there, .*COORDCORE_CACHE"):
+            cached_expansion(plain_base, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

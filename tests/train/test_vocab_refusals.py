@@ -137,7 +137,7 @@ def let_tokenizer_files_disagree(base: Path) -> None:
         (remove_everything, r"base/config.json: no such file; is .*base a checkpoint folder\?"),
         (remove_tokenizer, r"base: has no tokenizer.json; load and save its tokenizer once"),
         (remove_weights, r"base: has no model.safetensors and no .*; is this a checkpoint folder\?"),
-        (leave_bin_weights, r"base: has .bin weights only; load it and save it again with transformers"),
+        (leave_bin_weights, r"base: has \.bin weights only, and safetensors are read; convert it: load it with"),
         (cut_weights, r"model.safetensors: \d+ bytes, but its header needs \d+; download or save it again"),
         (lose_a_shard, r"base: .* names model-00001-of-00002.safetensors, which is missing; download it again"),
         (quantise, r"base: holds quantised weights; expand the original checkpoint and quantise afterwards"),

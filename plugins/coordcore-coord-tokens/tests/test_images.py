@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from coordcore.errors import InputError
 from coordcore.records.images import open_upright
 from coordcore_coord_tokens import CoordJsonl
 
@@ -75,3 +77,9 @@ def test_a_transparent_colour_is_white(tmp_path: Path, mode: str) -> None:
     image = Image.new(mode, (2, 1))
     image.save(tmp_path / "photo.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
     assert open_upright(tmp_path / "photo.png", width=2, height=1).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "photo.png")
+    with pytest.raises(InputError, match=r"photo\.png cannot be read: .*is a pipe or a device"):
+        open_upright(tmp_path / "photo.png", width=3, height=1)

@@ -254,7 +254,7 @@ def test_the_reference_lists_every_message_and_no_other() -> None:
         "train.jsonl:21: from here on 3 more records have problems",
         # test_index.py
         "train.jsonl: cannot be read: is a directory",
-        "train.jsonl: cannot be read: it is no regular file, and records are read more than once; write them into one",
+        "train.jsonl: cannot be read: is a pipe or a device; write what it gives into a file",
         "train.jsonl: changed since it was indexed; leave it as it is during a run, and start again",
         "train.jsonl:2: longer than 64 MiB; every line holds one record, so line breaks are missing here",
     ]

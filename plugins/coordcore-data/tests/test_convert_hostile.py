@@ -255,3 +255,63 @@ def test_what_is_shown_holds_no_commands_for_the_terminal(tmp_path: Path) -> Non
     }
     source = write_lines(tmp_path / "a.jsonl", row, row | {"objects": [{"de\u009bsc": 1}]})
     assert all(line.isprintable() for line in check_data(source).lines())
+
+
+# --- without an end --------------------------------------------------------------------------------------------------
+
+CVAT = '<annotations><image id="0" name="a" width="9" height="9"><box {}label="x" xtl="1" ytl="1" xbr="3" ybr="3"/>{}'
+
+
+@pytest.mark.parametrize("text", [CVAT.format(f'q="{"y" * 5_000_000}" ', ""), CVAT.format("", "y" * 5_000_000)])
+def test_a_tag_or_text_without_end_is_refused(tmp_path: Path, text: str) -> None:
+    source = write_text(tmp_path / "a.xml", f"{text}</image></annotations>")
+    with pytest.raises(InputError, match=r"a\.xml: a tag or text of more than 4 MiB; no export has one"):
+        records_of(source, "cvat", tmp_path)
+
+
+def test_many_tags_are_read(tmp_path: Path) -> None:
+    box = '<box label="x" xtl="1" ytl="1" xbr="3" ybr="3"/>'
+    source = write_text(tmp_path / "a.xml", f"{CVAT.format('', box * 100_000)}</image></annotations>")
+    assert len(records_of(source, "cvat", tmp_path)[0]) == 1
+
+
+def test_an_image_with_megabytes_of_xml_is_dropped(tmp_path: Path) -> None:
+    write_text(tmp_path / "voc" / "b.xml", voc(more=f"<x>{'y' * 2**24}</x>", name="b.jpg"))
+    records, account = from_voc(tmp_path, voc())
+    assert [one["images"] for one in records] == [["a.jpg"]]
+    assert account.images.dropped.keys() == {"more than 16 MiB of XML about one image"}
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordcore.records.source.LONGEST", 1000)
+    record = {"images": ["a.jpg"], "width": 9, "height": 9, "objects": [], "summary": "x" * 2000}
+    source = write_lines(tmp_path / "a.jsonl", {**record, "summary": ""}, record)
+    for read in (check_data, lambda path: records_of(path, "records", tmp_path, from_space="pixel")):
+        with pytest.raises(InputError, match=r"a\.jsonl:2: longer than 0 MiB"):
+            read(source)
+
+
+def test_names_of_a_source_are_told_cut(tmp_path: Path) -> None:
+    source = write_text(tmp_path / "a.xml", f"<{'y' * 100_000}/>")
+    with pytest.raises(InputError) as caught:
+        records_of(source, "cvat", tmp_path)
+    assert str(caught.value).startswith(f"{source}: <{'y' * 60}... (100000 characters)> is not CVAT's")
+
+
+def test_what_is_suspicious_is_told_cut(tmp_path: Path) -> None:
+    good = {"images": ["a.jpg"], "width": 9, "height": 9, "objects": []}
+    name = "y" * 100_000
+    records = [
+        {**good, name: 1},
+        {**good, "images": [name]},
+        *({**good, "metadata": {"quantisation": n}} for n in "ab"),
+    ]
+    records.append({**good, "metadata": {"quantisation": name}})
+    checked = check_data(write_lines(tmp_path / "a.jsonl", *records), images=tmp_path)
+    assert max(len(line) for line in checked.lines()) < 1000
+
+
+def test_the_reasons_of_an_account_are_told_cut(tmp_path: Path) -> None:
+    record = {"images": ["a.jpg"], "width": 9, "height": 9, "objects": [], "y" * 100_000: 1}
+    account = records_of(write_lines(tmp_path / "a.jsonl", record), "records", tmp_path, from_space="pixel")[1]
+    assert max(map(len, account.lines())) < 500

@@ -92,7 +92,8 @@ def test_an_archive_with_a_link_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "gz"])
 def test_what_unpacks_to_far_too_much_is_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordcore_data.convert.packed._SMALL", 2**16)
+    for module in ("coordcore_data.convert.packed", "coordcore.records.source"):
+        monkeypatch.setattr(f"{module}.SMALL", 2**16)
     source = tmp_path / f"a.{kind}"
     if kind == "gz":
         source.write_bytes(gzip.compress(b" " * 2**24))

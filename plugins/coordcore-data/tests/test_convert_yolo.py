@@ -190,3 +190,17 @@ def test_a_decimal_comma_makes_no_polygon(tmp_path: Path) -> None:
     source = write_text(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
     _, account = records_of(source, "yolo", tmp_path)
     assert account.objects.dropped == {"not `class cx cy w h` or a polygon": 1}
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("y" * 300, r"data\.yaml: names y.*which no file can be called: file name too long"),
+        ("l.txt", "names no images"),
+    ],
+)
+def test_places_that_are_none(tmp_path: Path, place: str, message: str) -> None:
+    source = write_text(tmp_path / "data.yaml", f"train: {place}\nnames: [cat]\n")
+    write_text(tmp_path / "l.txt", ".\n/\n./\n..\n")
+    with pytest.raises(InputError, match=message):
+        records_of(source, "yolo", tmp_path)

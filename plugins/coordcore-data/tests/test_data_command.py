@@ -101,3 +101,34 @@ def test_the_help_imports_neither_torch_nor_numpy(tmp_path: Path) -> None:
     code = "import sys, coordcore_data.command; print({'torch', 'numpy', 'PIL', 'yaml'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("path", ["y" * 300, "z/" * 2100 + "z", "loop/x", "~nosuchuser/x"])
+def test_an_image_root_that_no_folder_can_have_is_a_message(tmp_path: Path, path: str) -> None:
+    records = write_lines(tmp_path / "a.jsonl", {"images": ["a"], "width": 9, "height": 9, "objects": []})
+    source = write_json(tmp_path / "a.json", coco([annotation()]))
+    (tmp_path / "loop").symlink_to("loop")
+    for command in (
+        ("check", records),
+        ("convert", source, tmp_path / "o.jsonl", "--from", "coco", "--to-space", "bin"),
+    ):
+        done = call(*command, "--image-root", tmp_path / path)
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"coordcore: {tmp_path}/{path[:100]}")
+        assert isinstance(done.exception, SystemExit)
+
+
+def test_nothing_in_json_steers_the_terminal(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"images": ["a"], "width": 9, "height": 9, "objects": [], "x\x9b2J": 1})
+    done = call("check", path, "--json")
+    assert "\x9b" not in done.stdout
+    assert "x\x9b2J" in json.loads(done.stdout)["suspicions"][-1]["text"]
+
+
+def test_a_source_that_no_file_can_be_called_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    source = tmp_path / ("y" * 300)
+    done = call("convert", source, tmp_path / "o.jsonl", "--from", "coco", "--to-space", "pixel")
+    assert (done.exit_code, done.stderr) == (2, f"coordcore: {source}: cannot be read: file name too long\n")
+    given = write_json(tmp_path / "a.json", coco([annotation()]))
+    done = call("convert", given, source, "--from", "coco", "--to-space", "pixel")
+    assert (done.exit_code, done.stderr) == (2, f"coordcore: {source}: cannot be written: file name too long\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -388,3 +389,13 @@ def test_a_convention_that_fits_or_cannot_be_told_is_left_in_peace(
 ) -> None:
     checked = check_data(rewritten(tmp_path, real, bins_of(name, grain)), space="bin")
     assert "convention" not in kinds(checked)
+
+
+def test_a_label_without_end_is_drawn_cut(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 40, 30)
+    thing = {"desc": "y" * 200_000, "bbox_2d": [1, 2, 30, 20]}
+    records = write_lines(tmp_path / "a.jsonl", {"images": ["a.png"], "width": 40, "height": 30, "objects": [thing]})
+    sample = collect(records)
+    started = time.process_time()
+    write_sheet(tmp_path / "s.png", sample, tmp_path, space="pixel", order="xyxy", quantisation=None, count=1)
+    assert time.process_time() - started < 5

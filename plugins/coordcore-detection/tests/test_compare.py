@@ -220,3 +220,20 @@ def test_the_command_writes_json(folder: Path) -> None:
     printed = json.loads(run("a.json", "run", "--json", "--output", "both.json").stdout)
     assert printed == json.loads((folder / "both.json").read_text())
     assert (printed["a"], printed["b"], printed["images"]) == ("a.json", "run", 12)
+
+
+def test_a_result_that_lacks_a_metric_is_refused(base: Result) -> None:
+    other = evaluated(0)
+    del other.metrics["agnostic_AP75"]
+
+    with pytest.raises(InputError, match="not both hold agnostic_AP75; evaluate the predictions again"):
+        compare(base, other, resamples=2)
+
+
+def test_nothing_steers_the_terminal(tmp_path: Path) -> None:
+    result = evaluated(1)
+    result.checkpoint = "a\x9b2J"
+    results.write(result, tmp_path / "a.json")
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "a.json"), str(tmp_path / "a.json"), "--resamples", "2"])
+
+    assert r"a\x9b2J" in done.stdout

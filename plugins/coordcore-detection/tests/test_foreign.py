@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def test_an_answer_that_was_cut_off_or_failed_is_counted() -> None:
         (b"[]", "answers.jsonl: holds no answers"),
         (b"", "is no prediction file"),
         (b'{"image": "caf\xe9.png"}', "answers.jsonl: is not UTF-8"),
-        (b"\x1f\x8bxx", "answers.jsonl: cannot be read"),
+        (b"\x1f\x8bxx", "answers.jsonl: damaged gzip file"),
         ([{"image": "a.png", "choices": [{"text": "x"}, {"text": "y"}]}], "choices: holds 2 answers to one question"),
         ([{"image": "a.png", "answer": 5}], "answers.jsonl:1: answer: is no text, but 5"),
     ],
@@ -309,3 +310,44 @@ def test_objects_with_a_text_are_no_completions() -> None:
         [{"image": "a.png", "answer": [{"bbox_2d": TRUE, "label": "helmet", "text": "PPE"}]}], "--numbers", "pixel"
     )
     assert found["metrics"]["AP50"] == 1.0
+
+
+@pytest.mark.parametrize("target", ["fifo", "endless"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("eval", "X", "r.jsonl"),
+        ("eval", "p.jsonl", "X"),
+        ("compare", "X", "X"),
+        ("calibrate", "X", "r.jsonl", "--output", "c.json"),
+        ("report", "X", "--output", "report"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_nobody_waits_for_a_pipe(target: str, arguments: tuple[str, ...]) -> None:
+    os.mkfifo("fifo")
+    Path("endless").symlink_to("/dev/zero")
+    Path("p.jsonl").write_text(json.dumps({"image": "a.png", "response": QWEN}) + "\n")
+    Path("r.jsonl").write_text(json.dumps(record("a.png")) + "\n")
+    done = CliRunner().invoke(app, [target if one == "X" else one for one in arguments])
+
+    assert done.exit_code == 2
+    assert f"{target}: cannot be read: is a pipe or a device" in done.stderr
+
+
+def test_answers_that_unpack_to_far_too_much_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordcore.records.source.SMALL", 2**16)
+    Path("p.jsonl.gz").write_bytes(gzip.compress(b" " * 2**24))
+    Path("r.jsonl").write_text(json.dumps(record("a.png")) + "\n")
+    done = CliRunner().invoke(app, ["eval", "p.jsonl.gz", "r.jsonl"])
+
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "coordcore: p.jsonl.gz: unpacks to more than 200 times its size: not read\n",
+    )
+
+
+def test_what_does_not_go_together_is_told_with_both_files() -> None:
+    done = run([{"image": "a.png", "answer": TOKENS}, {"image": "x/a.png", "answer": "[]"}], truth=[record("a.png")])
+
+    assert "answers.jsonl against " in done.stderr

@@ -82,9 +82,10 @@ def _damage(work: Path, mutator: Mutator) -> None:
     how = rng.choice(("remove", "folder", "fifo", "endless", "loop", "pickle") + ("content",) * 8)
     if how == "content":
         data = path.read_bytes()
-        if path.suffix == ".json" and rng.random() < 0.7:
-            data = json_bytes(mutator.tree(json.loads(data)))
-        else:
+        try:
+            is_tree = path.suffix == ".json" and rng.random() < 0.7
+            data = json_bytes(mutator.tree(json.loads(data))) if is_tree else _spoilt(data, mutator)
+        except ValueError:  # it has a mistake already
             data = _spoilt(data, mutator)
         path.unlink()
         path.write_bytes(data)

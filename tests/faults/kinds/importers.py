@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import re
@@ -430,7 +431,7 @@ def _spoil_xml(text: str, spoil: Spoil) -> bytes:
         elif how == "remove" and len(element):
             element.remove(rng.choice(list(element)))
         elif how == "copy" and len(element):
-            element.append(ElementTree.fromstring(ElementTree.tostring(rng.choice(list(element)))))
+            element.append(copy.deepcopy(rng.choice(list(element))))
         elif how == "deep":
             return ElementTree.tostring(root).replace(b"</", b"<d>" * 5000 + b"</d>" * 5000 + b"</", 1)
         elif how == "long":

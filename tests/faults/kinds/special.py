@@ -1,4 +1,4 @@
-"""Every argument of every command that names something to read, given pipes, devices, loops and paths of no file.
+"""Every argument of a command that names what to read, or to write, given pipes, devices, loops and paths of no file.
 
 The seed is the number of a combination; there are `COUNT` of them.
 """
@@ -28,6 +28,14 @@ TARGETS = (
 _CONVERT = ("data", "convert", "X", "o.jsonl", "--to-space", "pixel", "--from")
 
 _SIZES = ("--check-sizes", "--image-root", ".")
+
+WRITING: tuple[tuple[str, ...], ...] = (
+    ("data", "convert", "c.json", "X", "--to-space", "pixel", "--from", "coco"),
+    ("data", "check", "r.jsonl", "--sheet", "X"),
+    ("eval", "p.jsonl", "r.jsonl", "--space", "pixel", "--output", "X"),
+    ("eval", "p.jsonl", "r.jsonl", "--space", "pixel", "--report", "X"),
+    ("calibrate", "p.jsonl", "r.jsonl", "--output", "X"),
+)
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("check", "X"),
@@ -65,6 +73,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("calibrate", "X", "r.jsonl", "--output", "cal.json"),
     ("report", "X", "--output", "rep"),
     ("predict", "X", "r.jsonl", "--output", "p2.jsonl"),
+    *WRITING,
 )
 
 HANG = 3.0
@@ -103,8 +112,8 @@ def case(seed: int, folder: Path) -> list[str]:
         listening.bind("socket")
         arguments = [target if part == "X" else part for part in command]
         ended = invoke(arguments, folder)
-    found = breaches(ended, outputs=["o.jsonl", "o.account.json", "o.json", "s.png", "cal.json"])
-    return found
+    outputs = ended.new if command in WRITING else ("o.jsonl", "o.account.json", "o.json", "s.png", "cal.json")
+    return breaches(ended, outputs=outputs)
 
 
 def _write(path: Path, table: dict[str, Any]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from pathlib import Path
 
 import msgspec
 
 from coordcore import InputError
+from coordcore.files import require_regular
 
 AT_REST = 2_000_000_000
 """Nanoseconds after its last change from which on another change shows in a file's times, on any file system."""
@@ -41,9 +41,7 @@ class Stamp(msgspec.Struct, frozen=True):
 
 def open_regular(path: Path) -> tuple[int, Stamp]:
     """A descriptor to read `path` with, and the state it is in. Raises OSError."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for its writer
-        raise OSError("it is no regular file, and records are read more than once; write them into one")
+    require_regular(path)
     descriptor = os.open(path, os.O_RDONLY)
     return descriptor, Stamp.of(os.fstat(descriptor))
 

@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 
+from coordcore.records.source import LONGEST
 from coordcore_coord_tokens.files import Stamp
 
 BLOCK = 1 << 20
-LONGEST = 1 << 26
-"""Bytes of the longest line that is taken for a record."""
-
 # Magic (which also tells the byte order), the stamp, the number of lines, the CRC-32 of the offsets, nothing.
 _HEADER = struct.Struct("=8Q")
 _MAGIC = int.from_bytes(b"coordix1", "big")

@@ -13,11 +13,12 @@ import attrs
 
 from coordcore import Problem
 from coordcore.quantisation import Quantisation
+from coordcore.records.source import LONGEST
 from coordcore_coord_tokens.bar import Bar
 from coordcore_coord_tokens.cache import Cache, Outcome
 from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Job, Part, problem, total
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown, unreadable
-from coordcore_coord_tokens.index import LONGEST, TooLongError, joined, line_ends, load_index, save_index
+from coordcore_coord_tokens.index import TooLongError, joined, line_ends, load_index, save_index
 from coordcore_coord_tokens.lines import Lines
 
 if TYPE_CHECKING:

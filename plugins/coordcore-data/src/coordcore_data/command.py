@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from coordcore import InputError
+from coordcore.errors import printable
 from coordcore.options import SpaceName
 from coordcore_data.convert.conversion import FORMATS
 
@@ -251,9 +252,9 @@ def check(
     if json:
         from json import dumps
 
-        typer.echo(dumps(checked.as_dict(), indent=2, ensure_ascii=False))
+        typer.echo(dumps(checked.as_dict(), indent=2))
         return
     for line in checked.lines():
         typer.echo(line)
     if sheet is not None:
-        typer.echo(f"{sheet}: {drawn} images")
+        typer.echo(printable(f"{sheet}: {drawn} images"))

@@ -50,7 +50,7 @@ def command(
         if json:
             from json import dumps
 
-            typer.echo(dumps({"manifest": str(manifest), **as_json(findings)}, indent=2, ensure_ascii=False))
+            typer.echo(dumps({"manifest": str(manifest), **as_json(findings)}, indent=2))
         else:
             console = Console(highlight=False)
             console.print(table(findings))

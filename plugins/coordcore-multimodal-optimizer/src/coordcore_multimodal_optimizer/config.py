@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from attrs.validators import and_, ge, gt, le, optional
+from attrs.validators import and_, ge, le, optional
 
 from coordcore import option
 from coordcore.protocols import RESERVED_TAGS
@@ -16,7 +16,7 @@ STANDARD = (*RESERVED_TAGS, "offset")
 """The tags with keys of their own, in the order of their groups."""
 
 # The bounds of [train].
-_RATE = and_(gt(0), le(100))
+_RATE = and_(ge(1e-12), le(100))
 _DECAY = and_(ge(0), le(100))
 
 

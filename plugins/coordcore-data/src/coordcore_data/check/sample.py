@@ -18,7 +18,8 @@ from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisa
 from coordcore.records.annotations import Rules, Space, read_annotations
 from coordcore.records.geometry import bounds
 from coordcore.records.images import image_path
-from coordcore.records.record import LeftOut, RecordError, parse_record, record_lines
+from coordcore.records.record import LeftOut, RecordError, parse_record
+from coordcore.records.source import all_lines
 from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
 from coordcore_data.convert.progress import shown
 from coordcore_data.convert.sizes import FileSize, read_size
@@ -89,7 +90,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
     declared: dict[str, int] = {}
     problems: dict[str, int] = {}
     examples: dict[str, str] = {}
-    lines = record_lines(path)
+    lines = all_lines(path)
     for number, line in shown(lines, "reading") if progress else lines:
         if limit is not None and counts["records"] == limit:
             break

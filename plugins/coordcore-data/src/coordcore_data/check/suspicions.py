@@ -8,6 +8,7 @@ from typing import get_args
 import attrs
 import numpy as np
 
+from coordcore.errors import shortened
 from coordcore.records.annotations import Space
 from coordcore_data.check.conventions import contradicted
 from coordcore_data.check.sample import Array, FileSizes, Sample, in_order, limits, valid
@@ -277,7 +278,7 @@ def _twice(sample: Sample) -> Suspicion | None:
 def _conventions(sample: Sample) -> Suspicion | None:
     if len(sample.declared) < 2:
         return None
-    names = ", ".join(f"{name} ({count} records)" for name, count in sorted(sample.declared.items()))
+    names = ", ".join(f"{shortened(name, 80)} ({count} records)" for name, count in sorted(sample.declared.items()))
     text = f"records declare different quantisations: {names}; write them again from pixels with one"
     return Suspicion(kind="quantisation", share=1.0, text=text)
 
@@ -302,7 +303,7 @@ def _files(files: FileSizes | None) -> list[Suspicion | None]:
         Suspicion(
             kind="image files",
             share=count / files.checked,
-            text=f"{what}: {count} of {files.checked} records (e.g. {files.examples[what]})",
+            text=f"{what}: {count} of {files.checked} records (e.g. {shortened(files.examples[what], 300)})",
         )
         for what, count in files.problems.items()
     ]
@@ -313,7 +314,8 @@ def _broken(sample: Sample) -> list[Suspicion | None]:
         Suspicion(
             kind="unreadable",
             share=count / max(sample.records, 1),
-            text=f"{what}: {count} times (first: {sample.examples[what]}); left out of everything else",
+            text=f"{shortened(what, 300)}: {count} times (first: {shortened(sample.examples[what], 300)}); "
+            "left out of everything else",
         )
         for what, count in sample.problems.items()
     ]

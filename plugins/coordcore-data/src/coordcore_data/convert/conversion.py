@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from coordcore import InputError, RunError
-from coordcore.errors import printable
+from coordcore.errors import printable, shortened
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore_data.convert.core import Account, Purpose, Reader, Reading
@@ -96,8 +98,12 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
     try:
         with _without_collector():
             _convert(conversion, reading, rules, account, progress)
-    except OSError as error:  # of the output: readers report their own
-        raise RunError(f"{conversion.output}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except OSError as error:  # of the output, or of a path that the source names
+        why = (error.strerror or str(error)).lower()
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            named = shortened(str(error.filename), 300)
+            raise InputError(f"{conversion.source}: names {named}, which no file can be called: {why}") from error
+        raise RunError(f"{conversion.output}: cannot be written: {why}") from error
     return account
 
 
@@ -221,11 +227,25 @@ def _check(conversion: Conversion) -> None:
         raise InputError("bins need a convention, --quantisation NAME, and other spaces have none")
     if conversion.check_sizes and conversion.reading.images is None and conversion.source_format != "yolo":
         raise InputError("--check-sizes compares with the image files: say where they are, --image-root DIR")
+    reading = conversion.reading
+    for path in (conversion.source, conversion.categories, reading.images, reading.classes, reading.instances):
+        if path is not None:
+            _require_path(path)
     if conversion.reading.images is not None and not conversion.reading.images.is_dir():
         raise InputError(f"{conversion.reading.images}: no such folder")
     given = conversion.reading.quantisation if conversion.reading.space == "bin" else None
     if given is not None and conversion.quantisation is not None:
         _check_requantisation(given, conversion.quantisation)
+
+
+def _require_path(path: Path) -> None:
+    """Raise InputError for a path that no file can have. What is not there is its reader's to tell."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def _check_requantisation(given: Quantisation, wanted: Quantisation) -> None:

@@ -199,7 +199,7 @@ class Account:
         for reason, count in sorted(reasons.items(), key=lambda one: (-one[1], one[0])):
             shown = self.examples.get(reason, [])
             example = f" (e.g. {_short(shown[0])})" if shown else ""
-            lines.append(f"  {count:>{width}}  {printable(reason)}{example}")
+            lines.append(f"  {count:>{width}}  {_short(reason, 300)}{example}")
         return lines
 
 

@@ -11,18 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+
+import attrs
 
 from coordcore import InputError
+from coordcore.errors import shortened
 from coordcore.records.geometry import misordered
+from coordcore.records.source import open_source
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import NEGATIVE, ellipse, rotated
-from coordcore_data.convert.packed import open_source
 from coordcore_data.convert.text import clean_path, number, numbers, xml_errors, xml_problem
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_LONGEST_TAG = 1 << 22
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -39,11 +43,13 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
     root: Element | None = None
     try:
         with open_source(source) as file:
-            for event, element in ElementTree.iterparse(file, events=("start", "end")):
+            watched = _Watched(file, source)
+            for event, element in ElementTree.iterparse(watched, events=("start", "end")):
+                watched.since = 0
                 if root is None:
                     root = element
                     if root.tag != "annotations":
-                        raise InputError(f"{source}: <{root.tag}> is not CVAT's <annotations>")
+                        raise InputError(f"{source}: <{shortened(root.tag, 80)}> is not CVAT's <annotations>")
                 if event == "end" and element.tag == "track":
                     raise InputError(f'{source}: holds tracks of a video; export it as "CVAT for images 1.1"')
                 if event == "end" and element.tag == "image":
@@ -55,6 +61,22 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
         raise InputError(f"{source}: {xml_problem(error)}") from error
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+@attrs.define
+class _Watched:
+    """An XML file that is read piece by piece. since: bytes read since the last tag. Raises InputError for too many."""
+
+    file: BinaryIO
+    source: Path
+    since: int = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.since += len(data)
+        if self.since > _LONGEST_TAG:
+            raise InputError(f"{self.source}: a tag or text of more than {_LONGEST_TAG >> 20} MiB; no export has one")
+        return data
 
 
 def _image(element: Element, account: Account) -> SourceImage:

@@ -1,13 +1,11 @@
 """Sources that come packed: gzip files read as what they hold, zip archives unpacked beside nothing of the user's.
 
-A packed file may unpack to at most `_RATIO` times its size, or `_SMALL` bytes if that is more: annotations shrink to a
+A packed file may unpack to at most `RATIO` times its size, or `SMALL` bytes if that is more: annotations shrink to a
 fifth or a fiftieth, only a file that was made to fill disk and memory shrinks to less.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import shutil
 import stat
 import tempfile
@@ -16,16 +14,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from coordcore import InputError
-from coordcore.files import require_regular
+from coordcore.records.source import RATIO, SMALL
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
 
-_GZIP = b"\x1f\x8b"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an archive without files
-_SMALL = 2**28
-_RATIO = 200
 
 FOLDERS = ("voc", "yolo", "labelme")
 """Formats whose source is a folder; an archive of any other holds one file to read."""
@@ -33,45 +27,6 @@ FOLDERS = ("voc", "yolo", "labelme")
 _SUFFIXES = {"cvat": (".xml",), "coco": (".json",), "lvis": (".json",)}
 _WITH_SIZES = (*FOLDERS, "swift")
 """Formats that take sizes from the image files, so that these are unpacked too."""
-
-
-class _Bounded(io.RawIOBase):
-    """What a gzip file holds, up to a limit. Raises InputError beyond, and for a damaged file."""
-
-    def __init__(self, path: Path, limit: int) -> None:
-        self._path = path
-        self._left = limit
-        self._file = gzip.open(path)  # noqa: SIM115 - closed with this
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        try:
-            data = self._file.read(len(buffer))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{self._path}: damaged gzip file: {error}; copy it anew") from error
-        self._left -= len(data)
-        if self._left < 0:
-            raise InputError(f"{self._path}: unpacks to more than {_RATIO} times its size: not read")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def open_source(path: Path) -> BinaryIO:
-    """The file for reading, or what it holds if it is a gzip file. Raises OSError; reading may raise InputError."""
-    require_regular(path)
-    file = path.open("rb")
-    packed = file.read(2) == _GZIP
-    if not packed:
-        file.seek(0)
-        return file
-    file.close()
-    return io.BufferedReader(_Bounded(path, max(_SMALL, _RATIO * path.stat().st_size)), 1 << 16)
 
 
 @contextmanager
@@ -117,8 +72,8 @@ def _unpack(source: Path, folder: Path, *, images: bool) -> None:
             if stat.S_ISLNK(one.external_attr >> 16):
                 raise InputError(f"{source}: holds {one.filename!r}, a link: not unpacked")
         size = sum(one.file_size for one in members)
-        if size > max(_SMALL, _RATIO * source.stat().st_size):
-            raise InputError(f"{source}: unpacks to {size} bytes, more than {_RATIO} times its size: not unpacked")
+        if size > max(SMALL, RATIO * source.stat().st_size):
+            raise InputError(f"{source}: unpacks to {size} bytes, more than {RATIO} times its size: not unpacked")
         for one in members:
             target = folder / one.filename.replace("\\", "/")
             target.parent.mkdir(parents=True, exist_ok=True)

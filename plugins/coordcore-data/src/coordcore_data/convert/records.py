@@ -24,8 +24,9 @@ from coordcore.records.record import (
     crowd_regions,
     parse_record,
 )
+from coordcore.records.source import all_lines
 from coordcore_data.convert.core import CROWD, POINTS, Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.text import UnreadableError, all_lines, clean_path, count_of, structure
+from coordcore_data.convert.text import UnreadableError, clean_path, count_of, structure
 
 _READ_METADATA = ("quantisation", "image_id", "difficult", CROWD, POINTS)
 """Keys of `metadata` that are read here; any other is carried as it is."""

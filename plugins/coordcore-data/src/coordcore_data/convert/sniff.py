@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from coordcore import InputError
+from coordcore.records.source import open_source
 from coordcore_data.convert.known import (
     BY_SUFFIX,
     HEADERS,
@@ -25,7 +26,6 @@ from coordcore_data.convert.known import (
     VIA,
     Seen,
 )
-from coordcore_data.convert.packed import open_source
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
 from coordcore_data.convert.text import UnreadableError, parse_json
 

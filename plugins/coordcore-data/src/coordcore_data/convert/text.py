@@ -17,12 +17,13 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.records.answers import reserved
-from coordcore_data.convert.packed import open_source
+from coordcore.records.source import all_lines, open_source
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding=[\"']([A-Za-z][\w.-]*)", re.ASCII)
+_MOST_XML = 1 << 24
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -179,15 +180,6 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, text
 
 
-def all_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, line) of a file, unpacked if it is a gzip file. Raises InputError when it cannot be opened."""
-    try:
-        with open_source(path) as file:
-            yield from enumerate(file, 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-
-
 def json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     """(where, what gives the row or raises UnreadableError) of a file of JSON lines or of one JSON array.
 
@@ -208,6 +200,8 @@ def parse_xml(data: bytes) -> Element:
     """The root of an XML document. Raises UnreadableError, also for entities, which can blow up in memory."""
     from defusedxml import ElementTree
 
+    if len(data) > _MOST_XML:
+        raise UnreadableError(f"more than {_MOST_XML >> 20} MiB of XML about one image")
     declared = _ENCODING.match(data)
     try:
         # expat knows no encoding of several bytes but Unicode's; of a text it does not look at the declaration.

@@ -257,7 +257,7 @@ class Outputs:
         """inputs: files that are read, and so never replaced."""
         self._output = output
         self._overwrite = overwrite
-        self._inputs = [one for one in inputs if one is not None and one.exists()]
+        self._inputs = [one for one in inputs if one is not None and os.path.exists(one)]
         self._files: dict[Path, tuple[BinaryIO, Path]] = {}
 
     def __enter__(self) -> Outputs:
@@ -273,11 +273,11 @@ class Outputs:
 
     def check(self, path: Path) -> None:
         """Raise InputError if `path` is there and must not be replaced."""
-        if path.is_dir():
+        if os.path.isdir(path):  # which never raises, as a Path's does for a name that is too long
             raise InputError(f"{path}: is a folder; name a file")
-        if path.exists() and any(map(path.samefile, self._inputs)):
+        if os.path.exists(path) and any(map(path.samefile, self._inputs)):
             raise InputError(f"{path}: is the source, or read beside it; name another file")
-        if path.exists() and not self._overwrite:
+        if os.path.lexists(path) and not self._overwrite:
             raise InputError(f"{path}: already there; --overwrite replaces it")
 
     def open(self, path: Path) -> BinaryIO:

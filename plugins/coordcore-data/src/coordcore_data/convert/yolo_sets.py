@@ -176,10 +176,10 @@ def _listed(file: Path, roots: list[Path]) -> Iterator[Path]:
     """
     for line in _text_of(file).splitlines():
         entry = line.strip().replace("\\", "/")
-        if not entry:
+        parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
+        if not parts:  # nor is a folder above an image
             continue
         starts = [file.parent, *roots] if entry.startswith("./") else [*roots, file.parent]
-        parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
         names = [entry, *("/".join(parts[index:]) for index in range(len(parts)))]
         tried = (start / name for name in names for start in starts)
         yield next(filter(is_file, tried), starts[0] / entry)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, Score
+from coordcore_detection.commands.options import OutsideName, Score, held_against
 
 
 class Method(StrEnum):
@@ -35,6 +35,7 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Fit the scores of PREDICTIONS to RECORDS, a split that the model was not trained on."""
+    from coordcore.errors import printable
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import calibration
@@ -49,10 +50,17 @@ def command(
         records, space=space.value, quantisation=quantisation, question="", outside=outside.value
     )
     account = Account()
-    fitted = calibration.fit_to_predictions(
-        truth, header, rows, method=method.value, score=score.value if score else header.score, iou=iou, account=account
-    )
+    with held_against(predictions, records):
+        fitted = calibration.fit_to_predictions(
+            truth,
+            header,
+            rows,
+            method=method.value,
+            score=score.value if score else header.score,
+            iou=iou,
+            account=account,
+        )
     calibration.write(fitted, output)
     typer.echo(f"{output}: {method} calibration of {fitted.score}, {fitted.right} of {fitted.boxes} boxes right")
     for note in account.notes:
-        typer.echo(f"note: {note}")
+        typer.echo(f"note: {printable(note)}")

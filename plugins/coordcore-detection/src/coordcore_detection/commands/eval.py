@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, told
+from coordcore_detection.commands.options import OutsideName, held_against, told
 
 
 def command(
@@ -46,9 +46,12 @@ def command(
 
     PREDICTIONS may be answers of vLLM, `swift infer` or a script: lines of JSON with the image's path and the answer.
     """
+    from json import dumps
+
     from rich.console import Console
 
     from coordcore import InputError
+    from coordcore.errors import printable
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import distributions, results, tables
@@ -85,7 +88,8 @@ def command(
     )
     if is_foreign:
         rows = foreign.rows(answers, truth, numbers)
-    evaluated = evaluate(truth[:limit], header, rows, max_detections=max_detections)
+    with held_against(predictions, records):
+        evaluated = evaluate(truth[:limit], header, rows, max_detections=max_detections)
     result = evaluated.result
     if output is not None:
         results.write(result, output)
@@ -98,9 +102,9 @@ def command(
             recorded=distributions.beside(predictions),
             run_dir=find_run(Path(header.checkpoint)),
         )
-        typer.echo(str(page), err=json)
+        typer.echo(printable(str(page)), err=json)
     if json:
-        typer.echo(results.as_json(result))
+        typer.echo(dumps(results.summary(result), indent=2))
         return
     console = Console(highlight=False)
     counts = result.counts

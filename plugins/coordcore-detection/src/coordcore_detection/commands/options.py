@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 
-from coordcore.errors import printable, shortened
+from coordcore.errors import InputError, printable, shortened
 
 
 class OutsideName(StrEnum):
@@ -27,3 +30,12 @@ class Score(StrEnum):
 def told(text: str) -> str:
     """A line as a terminal may have it: labels, names and messages in it come out of files."""
     return printable(shortened(text, 4_000))
+
+
+@contextmanager
+def held_against(predictions: Path, records: Path) -> Iterator[None]:
+    """Name the two files where what they hold does not go together."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{predictions} against {records}: {error}") from error

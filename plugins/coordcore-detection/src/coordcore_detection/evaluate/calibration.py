@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from coordcore.errors import InputError
-from coordcore.files import write_whole
+from coordcore.files import require_regular, write_whole
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Header, Row
 from coordcore_detection.predict.scores import SCORES
@@ -148,10 +148,11 @@ def _with_raw(row: Row, score: str) -> Row:
 def read(path: Path) -> Calibration:
     """Raises InputError naming the file."""
     try:
+        require_regular(path)
         return msgspec.json.decode(path.read_bytes(), type=Calibration)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: is no calibration ({error}); `coordcore calibrate` writes them") from error
 
 

@@ -80,6 +80,8 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
     details = [restricted(one.detail, [key for key in one.detail.images if key in known]) for one in (a, b)]
     whole = [_whole(*pair) for pair in zip((a, b), details, strict=True)]
     drawn = _draw(details, resamples, seed)
+    if absent := [name for name in drawn[0] if any(name not in one for one in whole)]:
+        raise InputError(f"not both hold {absent[0]}; evaluate the predictions again")
     lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in drawn[0]]
     if len(known) == len(a.detail.images) == len(b.detail.images):
         fixed = [name for name in a.metrics if name in b.metrics and name not in drawn[0]]

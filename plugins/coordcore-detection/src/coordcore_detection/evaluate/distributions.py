@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 
 from coordcore.errors import InputError
+from coordcore.files import require_regular
 
 if TYPE_CHECKING:
     from coordcore_detection.predict.predictions import Row
@@ -95,6 +96,7 @@ def read(path: Path) -> list[Distribution]:
     if not path.exists():
         return []
     try:
+        require_regular(path)
         with np.load(path, allow_pickle=False) as stored:
             columns = (stored["images"].tolist(), stored["bins"].tolist(), stored["probabilities"])
         return [

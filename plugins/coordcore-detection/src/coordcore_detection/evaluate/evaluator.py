@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import attrs
-from attrs.validators import ge, optional
+from attrs.validators import and_, ge, le, optional
 
 from coordcore import BuildContext, Component, InputError, option
 from coordcore.quantisation import NUM_BINS
@@ -27,29 +27,32 @@ Coordinates = Literal["argmax", "expectation"]
 Score = Literal["geometric_mean", "min", "coord_mass", "entropy", "near"]
 
 
+_MANY = and_(ge(1), le(10**6))
+
+
 @attrs.frozen(kw_only=True)
 class DetectionConfig:
     """`[eval.detection]`: boxes of the merged checkpoint on the examples held out, measured."""
 
     images: int | None = option(
-        default=None, validator=optional(ge(1)), help="evaluate the first so many examples; all of them when absent"
+        default=None, validator=optional(_MANY), help="evaluate the first so many examples; all of them when absent"
     )
     coordinates: Coordinates = option(
         default="expectation", help="read each coordinate as its most likely bin, or as the expected one"
     )
     window: int = option(
         default=20,
-        validator=ge(0),
+        validator=[ge(0), le(NUM_BINS)],
         help="take the expectation over the bins at most so far from the most likely one; 999 takes all of them",
     )
     score: Score = option(default="near", help="what ranks boxes and is held against their being right")
     constrained: bool = option(default=True, help="allow only tokens that write the answer format")
-    max_new_tokens: int = option(default=2048, validator=ge(1), help="tokens of an answer")
-    max_objects: int = option(default=100, validator=ge(1), help="objects of an answer")
+    max_new_tokens: int = option(default=2048, validator=_MANY, help="tokens of an answer")
+    max_objects: int = option(default=100, validator=_MANY, help="objects of an answer")
     max_detections: int = option(
-        default=100, validator=ge(1), help="how many boxes of an image and label AP looks at, those of highest score"
+        default=100, validator=_MANY, help="how many boxes of an image and label AP looks at, those of highest score"
     )
-    batch_size: int = option(default=25, validator=ge(1), help="images at a time")
+    batch_size: int = option(default=25, validator=[ge(1), le(2**16)], help="images at a time")
 
     def settings(self) -> PredictSettings:
         """The same for `coordcore_detection.predict.asking`."""

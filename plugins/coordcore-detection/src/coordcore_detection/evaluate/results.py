@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from coordcore import InputError
-from coordcore.files import write_whole
+from coordcore.files import require_regular, write_whole
 from coordcore_detection.evaluate.matching import IOU_THRESHOLDS, Matches
 from coordcore_detection.evaluate.metrics import Found, Images
 
@@ -151,10 +151,11 @@ def read(path: Path) -> Result:
     """The result in `path`: a file, an evaluation's folder or a run folder. Raises InputError."""
     file = file_in(path)
     try:
+        require_regular(file)
         result = msgspec.json.decode(file.read_bytes(), type=Result)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file}: is no evaluation ({error}); `coordcore eval` writes them with --output") from error
     if result.evaluation != VERSION:
         raise InputError(

@@ -12,13 +12,14 @@ import numpy as np
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, quantisation
 from coordcore.records.annotations import Annotation, Rules, read_annotations
 from coordcore.records.geometry import bounds, bounds_inside
-from coordcore.records.record import Record, RecordError, check_declared, parse_record, record_lines
+from coordcore.records.record import Record, RecordError, check_declared, parse_record
+from coordcore.records.source import all_lines
 from coordcore_detection.evaluate.truth import Boxes, Id
 
 
 def declared(path: Path) -> Quantisation:
     """The convention of the bins in a record file, as its first record declares it; the default where it does not."""
-    for number, line in record_lines(path):
+    for number, line in all_lines(path):
         found = (parse_record(line).metadata or {}).get("quantisation", DEFAULT_QUANTISATION.name)
         where = f"{path}:{number}: metadata.quantisation"
         return quantisation(found) if isinstance(found, str) else Quantisation.from_dict(found, source=where)

@@ -17,7 +17,8 @@ from coordcore.quantisation import Outside, Quantisation
 from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
 from coordcore.records.geometry import bounds
 from coordcore.records.images import image_path, open_example_image, open_upright
-from coordcore.records.record import RecordError, parse_objects, parse_record, record_lines
+from coordcore.records.record import RecordError, parse_objects, parse_record
+from coordcore.records.source import all_lines
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_records import image_id, known_labels, read_objects
 
@@ -63,7 +64,7 @@ def truth_from_records(
     images: list[TruthImage] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
-    for number, line in record_lines(path):
+    for number, line in all_lines(path):
         try:
             record = parse_record(line)
             boxes, labels, crowd = read_objects(record, rules, quantisation)
@@ -152,7 +153,7 @@ class _Examples(Sequence[TruthImage]):
         if not number.isdecimal() or not path.endswith(".jsonl"):
             return None
         if path not in self._federated:
-            lines = record_lines(Path(path)) if Path(path).is_file() else iter(())
+            lines = all_lines(Path(path)) if Path(path).is_file() else iter(())
             self._federated[path] = {place: line for place, line in lines if _FEDERATED.search(line)}
         return self._federated[path].get(int(number))
 

@@ -5,9 +5,7 @@ JSON lines or one JSON array, an answer each, which must name its image. What th
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import attrs
 
 from coordcore.errors import InputError
+from coordcore.records.source import open_source
 
 ANSWERS = ("response", "predict", "prediction", "generated_text", "outputs", "output", "choices", "text", "answer")
 """Keys of an answer. Of several, the first: where `response` is there too, `answer` is often what should be said."""
@@ -46,11 +45,10 @@ class Given:
 def read_bytes(path: Path) -> bytes:
     """The content of a file, unpacked if it is gzip's. Raises InputError."""
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: cannot be read: {reason.lower()}") from error
+        with open_source(path) as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def is_foreign(data: bytes) -> bool:

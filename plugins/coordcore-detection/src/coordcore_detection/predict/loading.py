@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
-from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids
 from coordcore_train.checkpoint.code import require_no_code
+from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids
 from coordcore_train.run.folder import RunDir
 
 if TYPE_CHECKING:

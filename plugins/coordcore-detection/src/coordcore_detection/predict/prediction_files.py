@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from coordcore.errors import InputError
+from coordcore.files import require_regular
 from coordcore_detection.predict.answer_files import read_bytes
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 
@@ -108,6 +109,7 @@ class _CutHeaderError(InputError):
 def _read(path: Path) -> tuple[Header, list[Row], bool]:
     """The same of a file that is to be continued: of what lies there, nothing is unpacked."""
     try:
+        require_regular(path)
         return _parse(path, path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error

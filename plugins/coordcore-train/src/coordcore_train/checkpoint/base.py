@@ -23,7 +23,7 @@ def resolve_base(base: str, folder: Path | None = None) -> Path | None:
     """
     if base.startswith(PACKAGE):
         return _in_package(base)
-    path = (folder or Path.cwd()) / Path(base).expanduser()
+    path = (folder or Path.cwd()) / os.path.expanduser(base)
     if path.is_dir():
         return path
     if path.exists():
@@ -85,7 +85,7 @@ def hub_cache() -> Path:
     """The folder of the local Hugging Face cache, by the variables that huggingface_hub reads."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    return Path(os.path.expandvars(cache)).expanduser()
+    return Path(os.path.expanduser(os.path.expandvars(cache)))  # stays as it is for a user without a home
 
 
 def _in_package(base: str) -> Path:

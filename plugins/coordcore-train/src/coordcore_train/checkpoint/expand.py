@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +13,7 @@ import attrs
 import torch
 
 from coordcore.coords import CoordVocab, ints_to_tokens, is_coord_token
-from coordcore.errors import InputError
+from coordcore.errors import InputError, RunError
 from coordcore.files import own_cache_folder, whole_folder
 from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
 from coordcore_train.checkpoint.code import require_no_code
@@ -97,9 +99,17 @@ def cached_expansion(
         cache_dir = own_cache_folder() / "expanded"
     key = _content_key(base, [initialiser, seed, quantisation.as_dict()])
     target = Path(cache_dir) / f"{base.name}-{key[:16]}"
-    if not target.exists():
-        with whole_folder(target, if_exists="keep") as scratch:
-            _expand_into(base, scratch, initialiser, seed, quantisation, trusted=trusted)
+    cure = "COORDCORE_CACHE names another place for the cache"
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole_folder(target, if_exists="keep") as scratch:
+                _expand_into(base, scratch, initialiser, seed, quantisation, trusted=trusted)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"{target.parent}: the expanded base cannot be kept there: {why}; {cure}") from error
+    except RunError as error:  # no room
+        raise RunError(f"{error}; {cure}") from error
     return target
 
 
@@ -180,7 +190,8 @@ def _add_tokens(folder: Path) -> tuple[CoordVocab, list[int]]:
     from tokenizers import AddedToken, Tokenizer
 
     path = folder / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
+    with _loads_tokenizer(path):
+        tokenizer = Tokenizer.from_file(str(path))
     digits = [tokenizer.encode(digit, add_special_tokens=False).ids for digit in "0123456789"]
     if any(len(one) != 1 for one in digits):
         raise InputError(f"{path}: digits are not single tokens: {digits}; coordcore expects a byte-level tokenizer")
@@ -246,9 +257,11 @@ def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int, *,
     """Read the result as transformers does: the ids we wrote, and every old token where it was."""
     from transformers import AutoTokenizer
 
-    old, new = (
-        AutoTokenizer.from_pretrained(one, local_files_only=True, trust_remote_code=trusted) for one in (base, folder)
-    )
+    with _loads_tokenizer(base):
+        old, new = (
+            AutoTokenizer.from_pretrained(one, local_files_only=True, trust_remote_code=trusted)
+            for one in (base, folder)
+        )
     found = CoordVocab.from_tokenizer(new, embedding_rows=rows, config_vocab_size=rows)
     kept = {token: token_id for token, token_id in new.get_vocab().items() if not is_coord_token(token)}
     if found != vocab or kept != old.get_vocab():
@@ -256,6 +269,16 @@ def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int, *,
             f"{base}: tokenizer.json and the other tokenizer files disagree about ids; "
             "load and save the tokenizer once with transformers.AutoTokenizer"
         )
+
+
+@contextmanager
+def _loads_tokenizer(path: Path) -> Iterator[None]:
+    """Turn what tokenizers and transformers raise for files that are none, which has no class of its own."""
+    try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"{path}: the tokenizer cannot be loaded: {why}; download or save it again") from error
 
 
 def _content_key(base: Path, settings: list[Any]) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from coordcore.coords import CoordVocab, int_to_token, ints_to_tokens
 from coordcore.errors import InputError
+from coordcore.files import require_regular
 from coordcore.quantisation import NUM_BINS, Quantisation
 
 INFO_FILE = "coordcore.json"
@@ -77,14 +78,22 @@ def write_checkpoint_info(
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises InputError naming the file."""
     try:
+        require_regular(path)
         data = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; is {path.parent} a checkpoint folder?") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except NOT_JSON as error:
         raise InputError(f"{path}: not readable as JSON: {error}; download or write it again") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: must hold a JSON object, got {type(data).__name__}")
     return data
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    reason = (error.strerror or str(error)).lower()
+    return InputError(f"{path}: cannot be read: {reason}; download or write it again")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -110,6 +119,7 @@ def read_added_tokens(folder: Path) -> dict[str, int]:
     if not path.exists():
         path = path.with_name("added_tokens.json")
     try:
+        require_regular(path)
         # Typed decoding skips the vocabulary and the merges: 10 MB in a real tokenizer.json.
         if path.name == "tokenizer.json":
             tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
@@ -117,6 +127,8 @@ def read_added_tokens(folder: Path) -> dict[str, int]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no tokenizer.json; is this a checkpoint folder?") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except NOT_JSON as error:
         raise InputError(f"{path}: not a tokenizer file: {error}; download or save it again") from error
 

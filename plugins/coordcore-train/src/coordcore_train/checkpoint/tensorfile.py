@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from coordcore.errors import InputError, RunError
+from coordcore.files import require_regular
 from coordcore_train.checkpoint.folder import NOT_JSON
 
 _T = TypeVar("_T")
@@ -63,15 +64,19 @@ class _Entry(msgspec.Struct):
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file as it is, and the offset of its data. Raises InputError where there is none."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        if 8 + length > size:
-            raise InputError(f"{path}: not a safetensors file, or cut off; download or save it again")
-        raw = file.read(length)
     try:
+        require_regular(path)
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+            if 8 + length > size:
+                raise InputError(f"{path}: not a safetensors file, or cut off; download or save it again")
+            raw = file.read(length)
         return msgspec.json.decode(raw, type=dict[str, Any]), 8 + length
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{path}: cannot be read: {reason}; download or save it again") from error
     except NOT_JSON as error:
         raise InputError(f"{path}: not a safetensors file: {error}; download or save it again") from error
 

@@ -83,7 +83,10 @@ def weight_files(folder: Path) -> dict[str, Path]:
             raise InputError(f"{folder}: {INDEX_FILE} names {', '.join(missing)}, which is missing; download it again")
         return {name: folder / file for name, file in files.items()}
     if any(folder.glob("*.bin")):
-        raise InputError(f"{folder}: has .bin weights only; load it and save it again with transformers (safetensors)")
+        raise InputError(
+            f"{folder}: has .bin weights only, and safetensors are read; convert it: load it with transformers' "
+            "AutoModelForImageTextToText and AutoProcessor, and save both with save_pretrained into a new folder"
+        )
     raise InputError(f"{folder}: has no {SINGLE_FILE} and no {INDEX_FILE}; is this a checkpoint folder?")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from coordcore.errors import InputError
-from coordcore.files import write_whole
+from coordcore.files import require_regular, write_whole
 from coordcore_train.checkpoint.image_size import ImageTokens
 from coordcore_train.run.content import Content, changed
 
@@ -61,8 +61,12 @@ class RunDir:
         if not path.exists():
             return {}
         try:
+            require_regular(path)
             state = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"{path}: cannot be read: {reason}; name another folder") from error
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is no JSON: {error}; name another folder") from error
         # Any folder may hold a file of this name; only ours says which manifest it belongs to.
         return state if isinstance(state, dict) and "fingerprint" in state else {}
@@ -206,13 +210,15 @@ class RunDir:
                 shutil.rmtree(path)
         if self.metrics.exists():
             kept = []
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            lines = self.metrics.read_bytes().splitlines()
+            for number, line in enumerate(lines, start=1):
                 try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # the line that was being written when the run was cut off
-                    continue
-                if entry["step"] <= step:
-                    kept.append(line + "\n")
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line.decode() + "\n")
+                except (ValueError, RecursionError, TypeError, LookupError) as error:
+                    if number < len(lines):  # the last one was being written when the run was cut off
+                        cure = "remove it, and the same command continues"
+                        raise InputError(f"{self.metrics}:{number}: is no line of metrics; {cure}") from error
             write_whole(self.metrics, "".join(kept))
 
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -212,6 +211,7 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     launch.start_process_group(cpu=launch.on_cpu(manifest))
     quiet_transformers()
 
+    from coordcore_train.checkpoint.trained import is_last_step, require_readable
     from coordcore_train.run.evaluate import EvaluateCallback
     from coordcore_train.run.plan import plan_of
     from coordcore_train.run.progress import ProgressCallback
@@ -222,9 +222,10 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     last = continues_from(folder, manifest.launch, launch.world_size(), _say if launch.is_first() else _keep_quiet)
     launch.barrier()  # before rank 0 removes what every rank has looked at
     if last is not None:
+        require_readable(last, adapter=manifest.tuner.type == "lora")
         require_own(last, plan.fingerprint)
         require_saved(plan.modules_to_save, last)
-        if _is_last_step(last):
+        if is_last_step(last):
             return
     if launch.is_first():
         folder.discard_after(0 if last is None else checkpoint_step(last))
@@ -244,9 +245,3 @@ def _say(text: str) -> None:
 
 def _keep_quiet(_text: str) -> None:
     """What rank 0 says is enough."""
-
-
-def _is_last_step(checkpoint: Path) -> bool:
-    """Whether training had come to its end here: the trainer would take one step more before it looks."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return bool(state["global_step"] >= state["max_steps"])

@@ -86,7 +86,7 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
         if model_type != FAMILY:
             yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {FAMILY!r}")
             return
-        yield from (Problem(path=path, message=message) for message in _weights(base))
+        yield from (Problem(path=path, message=message) for message in (*_weights(base), *_processor(base)))
         if needs_vocab:
             yield from _vocab(manifest, base)
         yield from _targets(manifest, base)
@@ -121,16 +121,20 @@ def _targets(manifest: Manifest, base: Path) -> Iterator[Problem]:
 
 
 def _weights(base: Path) -> Iterator[str]:
-    from coordcore_train.checkpoint.weights import INDEX_FILE, SINGLE_FILE, weight_files, weights_entry
+    from coordcore_train.checkpoint.weights import weight_files
 
     try:
-        entry = weights_entry(base)
-        if entry is None:
-            yield f"{base} holds no {SINGLE_FILE} and no {INDEX_FILE}; save the model with safe serialization"
-        elif entry.name == INDEX_FILE:
-            weight_files(base)
+        weight_files(base)
     except InputError as error:
         yield str(error)
+
+
+def _processor(base: Path) -> Iterator[str]:
+    """Without these files transformers gives a tokenizer in place of a processor."""
+    from coordcore_train.checkpoint.image_size import FILES
+
+    if not any((base / name).is_file() for name in FILES):
+        yield f"{base}: has neither {' nor '.join(FILES)}, which say how images are read; download it again"
 
 
 def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
 from coordcore import kinds
-from coordcore.errors import InputError
+from coordcore.errors import InputError, RunError
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
@@ -34,6 +34,21 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         self.plan = plan
         self.callbacks = callbacks
         super().__init__(arguments)
+
+    @classmethod
+    def prepare_model(cls, args: Any, model: Any, **kwargs: Any) -> Any:
+        try:
+            return super().prepare_model(args, model, **kwargs)
+        except (InputError, RunError):
+            raise
+        except Exception as error:  # whatever PEFT makes of an adapter that is not this model's
+            if args.resume_from_checkpoint is None:
+                raise
+            why = " ".join(str(error).split())
+            raise InputError(
+                f"{args.resume_from_checkpoint}: its adapter cannot be loaded: {type(error).__name__}: {why}; copy the "
+                "checkpoint anew, or remove it to go on from the one before"
+            ) from error
 
     def _get_dataset(self) -> tuple[Any, Any]:
         train, validation = self.plan.data.train(), self.plan.validation

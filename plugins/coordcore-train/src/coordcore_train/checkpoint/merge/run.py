@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import attrs
 
-from coordcore.errors import InputError, RunError
+from coordcore.errors import InputError
 from coordcore.files import whole_folder
 from coordcore_train.checkpoint.code import require_no_code, tell_of_trust
 from coordcore_train.checkpoint.folder import copy_files, read_json, text_config, write_checkpoint_info
@@ -17,13 +16,12 @@ from coordcore_train.checkpoint.merge.in_memory import compare_logits as compare
 from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memory
 from coordcore_train.checkpoint.merge.streamed import Proof, merge_streamed
 from coordcore_train.checkpoint.origin import require_own
+from coordcore_train.checkpoint.trained import require_readable
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan, load_run
 from coordcore_train.run.quiet import quiet_transformers
 
 __all__ = ["MergeReport", "load_live", "merge_run"]
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +81,7 @@ def merge_run(
     checkpoint = checkpoint or RunDir(run_dir.absolute()).last_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")
+    require_readable(checkpoint, adapter=plan.manifest.tuner.type == "lora")
     require_own(checkpoint, plan.fingerprint)
     require_no_code(checkpoint, trusted=plan.trusted)
     config = read_json(plan.base / "config.json")
@@ -90,15 +89,6 @@ def merge_run(
         raise InputError(
             f"{plan.base}: holds quantised weights; merge into the original checkpoint, quantise afterwards"
         )
-    try:
-        return _merge(plan, checkpoint, output, compare_logits=compare_logits)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise RunError(f"{output}: could not be written: {error.strerror}; make room and merge again") from error
-
-
-def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) -> MergeReport:
     try:
         with whole_folder(output) as folder:
             proof = merge_streamed(plan, checkpoint, folder)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def make_live(model: Any, plan: Plan, checkpoint: Path, adapter: Mapping[str, St
 def _with_adapter(model: nn.Module, checkpoint: Path, adapter: Mapping[str, Stored]) -> Any:
     from peft import PeftConfig, PeftModel
 
-    config: Any = PeftConfig.from_pretrained(checkpoint)
+    with _fits(checkpoint):
+        config: Any = PeftConfig.from_pretrained(checkpoint)
     if config.is_prompt_learning:
         raise NotStreamedError(f"{config.peft_type} adds no weights")
     if getattr(config, "init_lora_weights", True) not in _PLAIN_STARTS:
@@ -85,15 +87,21 @@ def _with_adapter(model: nn.Module, checkpoint: Path, adapter: Mapping[str, Stor
             module, _, leaf = name.rpartition(".")
             memory = torch.empty(parameter.shape, dtype=parameter.dtype)
             model.get_submodule(module)._parameters[leaf] = nn.Parameter(memory, requires_grad=False)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what is missing is an error below, not a warning
-            wrapped = PeftModel(model, config)
-            loaded = wrapped.load_adapter(checkpoint, "default", torch_device="cpu")
-    except (KeyError, RuntimeError) as error:
-        first = str(error).splitlines()[-1].strip()
-        raise RunError(f"{checkpoint}: the adapter does not fit the base: {first}") from error
+    with _fits(checkpoint), warnings.catch_warnings(action="ignore"):  # what is missing is an error below
+        wrapped = PeftModel(model, config)
+        loaded = wrapped.load_adapter(checkpoint, "default", torch_device="cpu")
     require_same_tensors(checkpoint, missing=loaded.missing_keys, unexpected=loaded.unexpected_keys)
     return wrapped
+
+
+@contextmanager
+def _fits(checkpoint: Path) -> Iterator[None]:
+    """Turn what PEFT raises for an adapter that is not this model's: errors of many kinds."""
+    try:
+        yield
+    except Exception as error:
+        last = (str(error).splitlines() or [""])[-1].strip()
+        raise RunError(f"{checkpoint}: the adapter does not fit the base: {type(error).__name__}: {last}") from error
 
 
 def require_same_tensors(checkpoint: Path, *, missing: Sequence[str], unexpected: Sequence[str]) -> None:
