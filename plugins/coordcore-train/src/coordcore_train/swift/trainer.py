@@ -17,7 +17,9 @@ from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoin
 from coordcore_train.run.launch import world_size
 from coordcore_train.surgery.bind import bind_for_training
 from coordcore_train.surgery.saving import as_it_is
-from coordcore_train.swift.names import TEMPLATE_TYPE
+from coordcore_train.swift.active import active_plan
+from coordcore_train.swift.families import family_of_plan
+from coordcore_train.swift.names import ours
 from coordcore_train.swift.template import CoordTemplate
 
 
@@ -26,7 +28,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def __init__(self, model: nn.Module, args: Any, *rest: Any, template: Any, **kwargs: Any) -> None:
         if not isinstance(template, CoordTemplate):
-            raise InputError(f"--template {TEMPLATE_TYPE} is missing: the targets of the losses are made by it")
+            wanted_template = ours(family_of_plan(active_plan()).template)
+            raise InputError(f"--template {wanted_template} is missing: the targets of the losses are made by it")
         self.plan = template.plan
         wanted = world_size()
         if args.world_size != wanted:

@@ -112,6 +112,8 @@ def _merge(plan: Plan, checkpoint: Path, output: Path, *, compare_logits: bool) 
 def _copy_files(plan: Plan, folder: Path) -> None:
     """What belongs to the base and was not written, and what its coord tokens mean."""
     copy_files(plan.base, folder)
-    adopt_image_size(folder, RunDir(plan.run_dir).image_tokens(), plan.manifest.train.max_pixels)
+    limits = RunDir(plan.run_dir).image_tokens()
+    if limits is not None:
+        adopt_image_size(folder, limits, plan.manifest.train.max_pixels)
     if plan.vocab is not None:
         write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab)
