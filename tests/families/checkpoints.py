@@ -1,4 +1,4 @@
-"""A tiny random checkpoint of each model family: real transformers classes, tokenizer and chat template of its shape."""
+"""A tiny random checkpoint of each model family: real transformers classes, tokenizer and chat template as it has."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ def chatml(*, image: str, system: str = "", thinking: str = "") -> str:
         + _content(image)
         + "{{ '<|im_end|>\\n' }}{% endfor %}"
         + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
-        + (f"{{% if enable_thinking is defined and not enable_thinking %}}{{{{ '{thinking}' }}}}{{% else %}}{{{{ '<think>\\n' }}}}{{% endif %}}" if thinking else "")
+        + (_switch(thinking) if thinking else "")
         + "{% endif %}"
     )
+
+
+def _switch(thinking: str) -> str:
+    """What `enable_thinking = false` puts before an answer, and what stands there otherwise."""
+    off = "{% if enable_thinking is defined and not enable_thinking %}"
+    return f"{off}{{{{ '{thinking}' }}}}{{% else %}}{{{{ '<think>\\n' }}}}{{% endif %}}"
 
 
 def _content(image: str) -> str:
@@ -36,20 +42,32 @@ def _content(image: str) -> str:
     )
 
 
-def _turns(*, before: str, user: str, assistant: str, end: str, image: str, ask: str) -> str:
-    """A chat template of turns: `before` everything, `user` or `assistant` before a message, `end` after it."""
-    return (
-        f"{{{{ '{before}' }}}}{{% for message in messages %}}"
+def _turns(
+    *, before: str, user: str, assistant: str, end: str, image: str, ask: str, system: tuple[str, str] | None = None
+) -> str:
+    """A chat template of turns: `before` everything, `user` or `assistant` before a message, `end` after it.
+
+    system: before and after a system message.
+    """
+    opens = (
         f"{{% if message['role'] == 'assistant' %}}{{{{ '{assistant}' }}}}{{% else %}}{{{{ '{user}' }}}}{{% endif %}}"
-        + _content(image)
-        + f"{{{{ '{end}' }}}}{{% endfor %}}{{% if add_generation_prompt %}}{{{{ '{ask}' }}}}{{% endif %}}"
+    )
+    closes = f"{{{{ '{end}' }}}}"
+    if system:
+        is_system = "{% if message['role'] == 'system' %}"
+        opens = f"{is_system}{{{{ '{system[0]}' }}}}{{% else %}}{opens}{{% endif %}}"
+        closes = f"{is_system}{{{{ '{system[1]}' }}}}{{% else %}}{closes}{{% endif %}}"
+    return (
+        f"{{{{ '{before}' }}}}{{% for message in messages %}}{opens}{_content(image)}{closes}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{{{{ '{ask}' }}}}{{% endif %}}"
     )
 
 
 # --- Qwen -------------------------------------------------------------------------------------------------------------
 
 _QWEN_SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|video_pad|>",
 )  # fmt: skip
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 _NO_THOUGHT = "<think>\\n\\n</think>\\n\\n"
@@ -57,7 +75,11 @@ _NO_THOUGHT = "<think>\\n\\n</think>\\n\\n"
 
 def _qwen_tokenizer(template: str) -> PreTrainedTokenizerFast:
     return byte_level(
-        _QWEN_SPECIAL, ("<think>", "</think>"), eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
+        _QWEN_SPECIAL,
+        ("<think>", "</think>"),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=template,
     )
 
 
@@ -102,9 +124,7 @@ def _rope(**more: Any) -> dict[str, Any]:
 
 
 def _qwen(folder: Path, config: str, *, system: str, version: int, tied: bool = True, **text: Any) -> Path:
-    tokenizer = _qwen_tokenizer(
-        chatml(image=_QWEN_IMAGE, system=system, thinking=_NO_THOUGHT if version >= 4 else "")
-    )
+    tokenizer = _qwen_tokenizer(chatml(image=_QWEN_IMAGE, system=system, thinking=_NO_THOUGHT if version >= 4 else ""))
     patch = 14 if version < 3 else 16
     vision: dict[str, Any] = {"depth": 2, "hidden_size": HIDDEN, "num_heads": 2, "patch_size": patch}
     vision |= {"spatial_merge_size": 2, "temporal_patch_size": 2}
@@ -202,7 +222,9 @@ def _glm4v(folder: Path) -> Path:
     }  # fmt: skip
     config = transformers.Glm4vConfig(
         text_config=_text(
-            tokenizer, rope_parameters=_rope(partial_rotary_factor=0.5, mrope_section=[2, 1, 1]), tie_word_embeddings=False
+            tokenizer,
+            rope_parameters=_rope(partial_rotary_factor=0.5, mrope_section=[2, 1, 1]),
+            tie_word_embeddings=False,
         ),
         vision_config={
             "depth": 2, "hidden_size": HIDDEN, "num_heads": 2, "patch_size": 8, "out_hidden_size": HIDDEN,
@@ -234,7 +256,8 @@ def _gemma3(folder: Path) -> Path:
         special,
         bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
         chat_template=_turns(
-            before="<bos>", **_GEMMA_TURNS, end="<end_of_turn>\\n", image="<start_of_image>", ask="<start_of_turn>model\\n"
+            before="<bos>", **_GEMMA_TURNS, end="<end_of_turn>\\n", image="<start_of_image>",
+            ask="<start_of_turn>model\\n",
         ),
         extra_special_tokens={
             "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>",
@@ -300,7 +323,8 @@ def _mistral3(folder: Path) -> Path:
         ("<unk>", "<s>", "</s>", "<pad>", *control),
         bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
         chat_template=_turns(
-            before="<s>", user="[INST]", assistant="[/INST]", end="", image="[IMG]", ask="[/INST]"
+            before="<s>", user="[INST]", assistant="[/INST]", end="", image="[IMG]", ask="[/INST]",
+            system=("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         ),
     )  # fmt: skip
     config = transformers.Mistral3Config(
@@ -331,7 +355,9 @@ def _gemma4(folder: Path) -> Path:
         chat_template=_turns(
             before="<bos>", user="<|turn>user\\n", assistant="<|turn>model\\n", end="<turn|>\\n",
             image="<|image|>", ask="<|turn>model\\n",
-        ),
+        )
+        + "{% if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
+        + "{{ '<|channel>thought\\n<channel|>' }}{% endif %}",
         extra_special_tokens={
             "boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>",
             "boa_token": "<|audio>", "eoa_token": "<audio|>", "audio_token": "<|audio|>",
@@ -430,11 +456,12 @@ FAMILIES: Mapping[str, Callable[[Path], Path]] = {
     "mistral3": _mistral3,
     "gemma4": _gemma4,
     "minicpmv4_6": _minicpm,
+    "qwen3_8": lambda folder: _qwen(folder, "Qwen3_5Config", system="", version=4, **_DELTA),
     "qwen4_exp": lambda folder: _qwen(
         folder, "Qwen4ExpConfig", system="", version=4, tied=False, **{**_DELTA, **_SHARED_EXPERT, **_INDEXER}
     ),
 }
-"""ms-swift's model type -> what writes a checkpoint of it to a folder, and returns the folder."""
+"""ms-swift's model type, or another template that one is trained with -> what writes a checkpoint to a folder."""
 
 
 def _write(folder: Path, config: Any, processor: Any, eos: list[str] | None = None) -> Path:
@@ -449,5 +476,9 @@ def _write(folder: Path, config: Any, processor: Any, eos: list[str] | None = No
     processor.save_pretrained(folder)
     return folder
 
-TEMPLATES: Mapping[str, str] = {}
-"""Family -> ms-swift's template, where it is not that which is taken by itself."""
+
+TEMPLATES: Mapping[str, str] = {"qwen3_8": "qwen3_8"}
+"""Family -> `model.template`, where another is taken by itself."""
+
+SYSTEM: Mapping[str, str] = {"mistral3": "You find things."}
+"""Family -> the system message that is trained: ms-swift's own default for it holds the date of the day."""

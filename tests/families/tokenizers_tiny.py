@@ -29,7 +29,10 @@ def byte_level(
     tokenizer = Tokenizer(models.BPE(vocab=_filled(vocabulary, added), merges=[]))
     split = r"\p{N}|[^\r\n\p{L}\p{N}]?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+" if digits_alone else r"\s?\S+|\s+"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(split), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(split), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     return _with_added(tokenizer, [*(text for _, text in added), *special], plain, settings)

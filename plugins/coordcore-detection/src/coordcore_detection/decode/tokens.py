@@ -66,8 +66,8 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
         read = partial(_piece, space=space)
     else:
         raise InputError(
-            f"the tokens of {type(tokenizer).__name__} (decoder {', '.join(steps) or 'none'}) do not stand for bytes, as "
-            "those of byte-level BPE and of byte fallback do; predictions need to know which bytes a token writes"
+            f"the tokens of {type(tokenizer).__name__} (decoder {', '.join(steps) or 'none'}) do not stand for bytes, "
+            "as those of byte-level BPE and of byte fallback do; predictions need to know which bytes a token writes"
         )
     added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items()}
     tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))

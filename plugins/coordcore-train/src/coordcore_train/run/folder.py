@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -74,7 +75,7 @@ class RunDir:
         The usual ones for a run that has not written them down.
         """
         state = self.state()
-        found = state.get("image_tokens", {})
+        found: Any = state.get("image_tokens", {})
         return None if found is None else ImageTokens(**found)
 
     @contextmanager

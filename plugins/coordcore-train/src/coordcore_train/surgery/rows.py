@@ -16,7 +16,15 @@ from coordcore.errors import InputError
 from coordcore.guard import told
 from coordcore.protocols import RESERVED_TAGS, AddedRows, ModelFacts, ModelSurgery, RowSurgery
 from coordcore_train.surgery.hooks import bind_hooks, live_module, rows_by_role, rows_of
-from coordcore_train.surgery.matrices import ROLES, Matrices, Role, embedding_scale, matrices_of, require_fitting, unwrapped
+from coordcore_train.surgery.matrices import (
+    ROLES,
+    Matrices,
+    Role,
+    embedding_scale,
+    matrices_of,
+    require_fitting,
+    unwrapped,
+)
 from coordcore_train.surgery.saving import guard_saving, merge_rows
 
 

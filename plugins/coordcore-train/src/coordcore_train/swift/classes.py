@@ -1,4 +1,4 @@
-"""The classes that ms-swift makes for a family: its own loader and template, each with ours before it. Imports ms-swift.
+"""The classes that ms-swift makes for a family: its own loader and template, each with ours before it.
 
 They are made when they are asked for by name, `Loader_qwen3_vl` or `Template_qwen3_vl`, so that processes that
 unpickle them and ms-swift's own commands find them here, for every family that ms-swift knows.
@@ -11,6 +11,7 @@ from typing import Any
 
 from coordcore_train.surgery.saved import install
 from coordcore_train.swift.active import active_plan
+from coordcore_train.swift.needs import STOCK_FORWARD
 from coordcore_train.swift.template import CoordTemplate
 
 
@@ -22,6 +23,8 @@ class CoordLoader:
 
     def load(self: Any) -> tuple[Any, Any]:
         model, processor = super().load()  # type: ignore[misc]
+        if model is not None and self.model_info.config.model_type in STOCK_FORWARD:
+            vars(model.model).pop("forward", None)
         if model is not None and not self.return_dummy_model:
             install(model, processor, active_plan(), Path(self.model_info.model_dir))
         return model, processor
@@ -41,6 +44,7 @@ def __getattr__(name: str) -> Any:
     if name in globals():
         return globals()[name]
     kind, _, family = name.partition("_")
+    bases: tuple[type, ...] | None = None
     if kind == "Loader":
         from swift.model import MODEL_MAPPING
 
@@ -49,8 +53,6 @@ def __getattr__(name: str) -> Any:
         from swift.template import TEMPLATE_MAPPING
 
         bases = (CoordTemplate, TEMPLATE_MAPPING[family].template_cls) if family in TEMPLATE_MAPPING else None
-    else:
-        bases = None
     if bases is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return globals().setdefault(name, type(name, bases, {"__module__": __name__}))

@@ -140,7 +140,8 @@ def _constants(file: Path) -> dict[str, str]:
                 values[f"{node.name}.{attribute}"] = value
         for item in node.body:
             if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant):
-                values |= {f"{node.name}.{target.id}": str(item.value.value) for target in item.targets if isinstance(target, ast.Name)}
+                names = [target.id for target in item.targets if isinstance(target, ast.Name)]
+                values |= {f"{node.name}.{name}": str(item.value.value) for name in names}
     return values
 
 
@@ -153,7 +154,7 @@ def _model_type(call: ast.Call, constants: Mapping[str, str]) -> ModelType | Non
         return None
     own = _text(arguments.get("template"), constants)
     templates = [own] if own else []
-    by_name = {}
+    by_name: dict[str, str] = {}
     for published, template in _groups(arguments.get("model_groups"), constants):
         if template := template or own:
             templates.append(template)

@@ -1,4 +1,4 @@
-"""THE table of what a model family needs beyond ms-swift's own registry. Torch-free; a family's peculiarity is a row."""
+"""THE table of what a model family needs beyond ms-swift's registry. Torch-free; a peculiarity is a row."""
 
 from __future__ import annotations
 
@@ -32,3 +32,7 @@ MEDIA_TOKENS: Mapping[str, Named] = {
     "boa_token_id": Named(("boa_token_id", "boa_token_index"), ("<start_of_audio>", "<|audio>")),
 }
 """Attribute that ms-swift's template classes hold as a number -> where a checkpoint says it."""
+
+STOCK_FORWARD = ("gemma4", "gemma4_unified")
+"""Types whose forward ms-swift 4.6 replaces by one that takes image features in one tensor; transformers 5.19 gives one
+per image. transformers' own forward is put back."""

@@ -135,31 +135,30 @@ def media_token_ids(template: type, config: Any, tokenizer: Any) -> dict[str, in
     than the tokenizer's for the text that stands for it.
     """
     found = {}
-    for attribute, names in MEDIA_TOKENS.items():
+    for attribute, told in MEDIA_TOKENS.items():
         if not isinstance(getattr(template, attribute, None), int):
             continue
-        configured = next((value for name in names.config if (value := getattr(config, name, None)) is not None), None)
-        texts = [text for text in names.texts if tokenizer.convert_tokens_to_ids(text) not in (None, tokenizer.unk_token_id)]
-        if configured is None and not texts:
+        ids = {tokenizer.convert_tokens_to_ids(text): text for text in told.texts}
+        by_text = {index: text for index, text in ids.items() if index not in (None, tokenizer.unk_token_id)}
+        configured = next((value for name in told.config if (value := getattr(config, name, None)) is not None), None)
+        if configured is None and not by_text:
             raise InputError(
-                f"neither the model's config ({', '.join(names.config)}) nor the tokenizer ({', '.join(names.texts)}) "
-                f"tells the {attribute}; use the tokenizer that belongs to the model"
+                f"neither the model's config ({', '.join(told.config)}) nor the tokenizer ({', '.join(told.texts)}) tells "
+                f"the {attribute}; use the tokenizer that belongs to the model"
             )
-        by_text = {tokenizer.convert_tokens_to_ids(text): text for text in texts}
-        if configured is None:
-            configured = next(iter(by_text))
-        if by_text and configured not in by_text:
-            index, text = next(iter(by_text.items()))
+        index = next(iter(by_text)) if configured is None else int(configured)
+        if by_text and index not in by_text:
+            other, text = next(iter(by_text.items()))
             raise InputError(
-                f"the tokenizer's {text} is id {index}, but the model's config.{names.config[0]} is {configured}; "
+                f"the tokenizer's {text} is id {other}, but the model's config.{told.config[0]} is {index}; "
                 "use the tokenizer that belongs to the model"
             )
-        if not 0 <= configured < len(tokenizer):
+        if not 0 <= index < len(tokenizer):
             raise InputError(
-                f"the model's config.{names.config[0]} is {configured}, and the tokenizer has {len(tokenizer)} tokens; "
-                "use the tokenizer that belongs to the model"
+                f"the model's config.{told.config[0]} is {index}, and the tokenizer has {len(tokenizer)} tokens; use the "
+                "tokenizer that belongs to the model"
             )
-        found[attribute] = int(configured)
+        found[attribute] = index
     return found
 
 
