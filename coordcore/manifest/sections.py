@@ -62,6 +62,12 @@ class Model:
         help="checkpoint folder (relative to this file), 'package:NAME/FOLDER' for one shipped in an installed "
         "package, or a hub id",
     )
+    type: str = option(
+        default="auto", validator=[min_len(1), _is_text], help="ms-swift's model type; auto reads it off the checkpoint"
+    )
+    template: str = option(
+        default="auto", validator=[min_len(1), _is_text], help="ms-swift's template; auto takes that of the type"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = option(default="bfloat16", help="dtype of the base weights")
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
         default="auto", help="attention implementation; auto lets transformers choose"

@@ -78,7 +78,8 @@ def test_the_full_tuner_cannot_train_float16() -> None:
         ("package:attrs/base", "package attrs has no folder 'base'"),
         ("package:attrs", "must be package:NAME/FOLDER, as in package:coordcore_demo/base, got 'package:attrs'"),
         ("empty", "{cwd}/empty/config.json: no such file; is {cwd}/empty a checkpoint folder?"),
-        ("llama", "{cwd}/llama is a 'llama' model; this coordcore trains 'qwen3_vl'"),
+        ("llama", "{cwd}/llama is a 'llama' model (architecture None), which no vision-language model type of "
+            "ms-swift loads; take a base that it does, or set model.type to a type that fits"),
     ],
 )  # fmt: skip
 def test_a_base_that_cannot_be_trained(base: str, expected: str) -> None:
@@ -104,8 +105,9 @@ def test_a_hub_id_in_the_local_cache_is_looked_into() -> None:
     repository.joinpath("refs/main").write_text("abc")
 
     assert problems(PLAIN.replace('"base"', '"Qwen/tiny"')) == [
-        "m.toml:2: model.base: {cwd}/.hub/models--Qwen--tiny/snapshots/abc is a 'llama' model; "
-        "this coordcore trains 'qwen3_vl'"
+        "m.toml:2: model.base: {cwd}/.hub/models--Qwen--tiny/snapshots/abc is a 'llama' model (architecture "
+        "None), which no vision-language model type of ms-swift loads; take a base that it does, or set model.type to "
+        "a type that fits"
     ]
 
 

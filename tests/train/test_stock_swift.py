@@ -111,7 +111,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) -> dict[st
 
 
 def test_swift_infer_uses_the_runs_template(stock: dict[str, Any]) -> None:
-    assert stock["infer"] == {"answers": 4, "template": "CoordQwen3VLTemplate"}
+    assert stock["infer"] == {"answers": 4, "template": "Template_qwen3_vl"}
 
 
 def test_swift_infer_serves_the_live_surgery(stock: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ def test_swift_infer_serves_the_live_surgery(stock: dict[str, Any]) -> None:
 def test_swift_sft_trains_with_everything_of_the_run(stock: dict[str, Any]) -> None:
     assert stock["sft"] == {
         "trainer": "CoordTrainer",
-        "template": "CoordQwen3VLTemplate",
+        "template": "Template_qwen3_vl",
         "groups": ["decay"],
         "steps": 2,
         "parts": ["fake_bins/ce", "fake_bins/miss", "text_ce/ce"],

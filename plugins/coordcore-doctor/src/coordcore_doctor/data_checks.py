@@ -14,6 +14,7 @@ from coordcore.records.geometry import overlaps
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, not_applicable, ok, share, some, warning
 from coordcore_doctor.sample import Encoded, Floats
+from coordcore_train.checkpoint.folder import read_json
 
 NO_COORDS = "no example of the sample has coord tokens"
 _SIDE = 1000.0
@@ -99,8 +100,8 @@ def _overlap(source: Floats, written: Floats, spec: Quantisation) -> tuple[Float
 def check_supervision(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether every coord token of an answer is a label, some loss charges it, and the end of the answer is learned."""
     vocab, rows = run.vocab, run.sample.rows
-    end = run.rehearsal.encoder.tokenizer.eos_token_id
-    endless = [row for row in rows if end not in row.answer]
+    ends = _end_tokens(run)
+    endless = [row for row in rows if ends.isdisjoint(row.answer)]
     if endless:
         seen = f"{share(len(endless), len(rows), 'answers')} have no end token among their labels"
         yield warning(name, f"{seen}: the model would not learn to stop", "look at the [template] adapter")
@@ -123,6 +124,14 @@ def check_supervision(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield error(name, "no loss with a weight above 0 sees coord positions", "give a part of [loss] that does one")
     elif not endless:
         yield ok(name, f"{total} coord tokens, charged by {some([part.name for part in charging])}")
+
+
+def _end_tokens(run: ExaminedRun) -> set[int]:
+    """The tokens at which generation stops: the tokenizer's own, and those of the base's generation_config.json."""
+    file = run.base / "generation_config.json"
+    given = read_json(file).get("eos_token_id") if file.is_file() else None
+    ends = {run.rehearsal.encoder.tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])}
+    return {end for end in ends if isinstance(end, int)}
 
 
 def check_answers(run: ExaminedRun, name: str) -> Iterator[Finding]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from coordcore.errors import InputError, RunError
-from coordcore_doctor import data_checks, head_checks, image_checks, manifest_checks, model_checks, vocab_checks
+from coordcore_doctor import (
+    data_checks,
+    head_checks,
+    image_checks,
+    manifest_checks,
+    model_checks,
+    prompt_checks,
+    vocab_checks,
+)
 from coordcore_doctor.examined import ExaminedRun, NotAvailableError
 from coordcore_doctor.findings import Finding, error
 
@@ -26,6 +34,7 @@ CHECKS: dict[str, Callable[[ExaminedRun, str], Iterator[Finding]]] = {
     "round trip": data_checks.check_round_trip,
     "supervision": data_checks.check_supervision,
     "answer format": data_checks.check_answers,
+    "question": prompt_checks.check_question,
     "image sizes": image_checks.check_images,
     "served sizes": image_checks.check_served,
     "token lengths": data_checks.check_lengths,

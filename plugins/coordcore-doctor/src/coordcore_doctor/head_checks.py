@@ -12,7 +12,7 @@ from torch import Tensor
 from coordcore.errors import RunError
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, ok
-from coordcore_train.objective.in_forward import head_of
+from coordcore_train.objective.in_forward import capped, head_of, soft_cap_of
 
 ROUNDING = 1e-3
 """Of the largest logit. A path past the offsets is off by more than one."""
@@ -89,7 +89,8 @@ def _difference(model: Any, run: ExaminedRun, hidden: Tensor, logits: Tensor) ->
     """The largest difference from the head as the objective projects it, of its largest logit."""
     module = model.get_output_embeddings()
     head = head_of(module, run.trainer.model, module.forward, run.rehearsal.plan.surgeries)
-    ours = head.full(hidden.float())
+    cap = soft_cap_of(model)
+    ours = (head if cap is None else capped(head, cap)).full(hidden.float())
     return float((ours - logits.float()).abs().max() / ours.abs().max())
 
 

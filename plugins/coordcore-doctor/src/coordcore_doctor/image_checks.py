@@ -11,7 +11,7 @@ from coordcore.records.images import open_example_image
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, not_applicable, ok, share, warning
 from coordcore_doctor.sample import Encoded
-from coordcore_train.checkpoint.image_size import ImageTokens
+from coordcore_train.checkpoint.image_size import seen_sizes
 
 NO_IMAGES = "no example of the sample has an image"
 MANY_SMALL = 0.1
@@ -22,7 +22,7 @@ def check_images(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """What the processor makes of the images, and whether boxes are still larger than one visual token."""
     rows = [row for row in run.sample.rows if row.seen]
     if not rows:
-        yield not_applicable(name, NO_IMAGES)
+        yield not_applicable(name, _why_none(run))
         return
     processor = run.rehearsal.encoder.processor.image_processor
     token = processor.patch_size * processor.merge_size
@@ -39,6 +39,12 @@ def check_images(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield warning(name, f"{text}; {lost}", "raise train.max_pixels, or cut the images into tiles")
     else:
         yield ok(name, text)
+
+
+def _why_none(run: ExaminedRun) -> str:
+    if any(row.sizes for row in run.sample.rows):
+        return "the processor of this model tells no sizes: it works with tiles, or with one fixed size"
+    return NO_IMAGES
 
 
 def _small_boxes(run: ExaminedRun, rows: list[Encoded], token: int) -> tuple[int, int]:
@@ -59,13 +65,16 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
     A merged folder's files say what training did; what is served unmerged goes by the base's.
     """
     rows = [row for row in run.sample.rows if row.seen]
+    limits = run.rehearsal.encoder.image_tokens
     if not rows:
-        yield not_applicable(name, NO_IMAGES)
+        yield not_applicable(name, _why_none(run))
+        return
+    if limits is None:
+        yield not_applicable(name, "training leaves the size of images to the processor, as servers do")
         return
     processor, limit = run.rehearsal.encoder.processor.image_processor, run.manifest.train.max_pixels
-    least, most = run.rehearsal.encoder.image_tokens
     token = processor.patch_size * processor.merge_size
-    trained_size = ImageTokens(least=least, most=most).size(token, limit)
+    trained_size = limits.size(token, limit)
     if run.manifest.output.merge:
         size = trained_size
     else:
@@ -74,8 +83,8 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
     pairs = []
     for row in rows:
         for one, seen in zip(row.example.images, row.seen, strict=True):
-            grid = processor(images=[open_example_image(one)], size=size)["image_grid_thw"][0]
-            pairs.append((seen, (int(grid[2]) * processor.patch_size, int(grid[1]) * processor.patch_size)))
+            grid = processor(images=[open_example_image(one)], size=size)["image_grid_thw"]
+            pairs.append((seen, *seen_sizes(run.rehearsal.encoder.processor, grid)))
     differ = [(a, b) for a, b in pairs if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > token]
     if not differ:
         yield ok(name, f"{len(pairs)} images are as large for coordcore predict and servers as in training")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from coordcore.manifest import Loaded
+    from coordcore_train.checkpoint.image_size import ImageTokens
     from coordcore_train.run.plan import Plan
 
 IGNORE = -100
@@ -33,7 +34,7 @@ class EncodedRow:
     """One example as the model gets it.
 
     ids, labels: [T]; a label is IGNORE where nothing is supervised. seen: (width, height) in pixels of each image
-    behind the processor.
+    behind the processor; nothing for a processor that does not tell (tiles, one fixed size).
     """
 
     ids: tuple[int, ...]
@@ -49,11 +50,12 @@ class EncodedRow:
 class Encoder(Protocol):
     """Encodes examples as training does. processor, tokenizer: transformers' own, of the checkpoint.
 
-    image_tokens: the fewest and the most visual tokens that training makes of an image.
+    image_tokens: the limits by which the engine resizes images before the processor sees them, None where it leaves
+    that to the processor.
     """
 
     @property
-    def image_tokens(self) -> tuple[int, int]: ...
+    def image_tokens(self) -> ImageTokens | None: ...
 
     @property
     def processor(self) -> Any: ...

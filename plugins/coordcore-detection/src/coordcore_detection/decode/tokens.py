@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import attrs
@@ -14,7 +16,7 @@ from coordcore.errors import InputError
 
 @attrs.frozen(kw_only=True, eq=False)
 class TokenBytes:
-    """What the tokens of a byte-level BPE tokenizer write.
+    """What the tokens of a tokenizer write.
 
     text: id -> bytes of an ordinary token, None for an added token and for an id without a token.
     added: id -> the text of an added token, such as `<|im_end|>` or `<|coord_5|>`.
@@ -50,25 +52,42 @@ class TokenBytes:
 
 
 def token_bytes(tokenizer: Any) -> TokenBytes:
-    """Read a transformers tokenizer. Raises InputError for one that is not byte-level BPE."""
-    decoder = type(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)).__name__
-    if decoder != "ByteLevel":
+    """Read a transformers tokenizer: byte-level BPE (Qwen, GLM, InternVL, Mistral), or pieces of text with a token for
+    each byte that is in none (Gemma, Llama 2). Raises InputError for one whose tokens do not stand for bytes.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    decoder = json.loads(backend.to_str())["decoder"] if backend is not None else None
+    steps = {step["type"]: step for step in (decoder or {}).get("decoders", [decoder]) if step}
+    read: Callable[[str], bytes | None]
+    if "ByteLevel" in steps:
+        read = _byte_letters
+    elif steps.keys() & {"ByteFallback", "Metaspace"}:
+        space = steps.get("Metaspace", {}).get("replacement", "\u2581")
+        read = partial(_piece, space=space)
+    else:
         raise InputError(
-            f"the tokenizer ({type(tokenizer).__name__}, decoder {decoder}) is not byte-level BPE, "
-            "as that of Qwen is; predictions need to know which bytes a token writes"
+            f"the tokens of {type(tokenizer).__name__} (decoder {', '.join(steps) or 'none'}) do not stand for bytes, "
+            "as those of byte-level BPE and of byte fallback do; predictions need to know which bytes a token writes"
         )
     added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items()}
     tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    table = _byte_of_letter()
     return TokenBytes(
-        text=tuple(None if index in added else _bytes(token, table) for index, token in enumerate(tokens)), added=added
+        text=tuple(None if index in added or token is None else read(token) for index, token in enumerate(tokens)),
+        added=added,
     )
 
 
-def _bytes(token: str | None, table: dict[str, int]) -> bytes | None:
-    if token is None or any(letter not in table for letter in token):
+def _byte_letters(token: str) -> bytes | None:
+    table = _byte_of_letter()
+    if any(letter not in table for letter in token):
         return None
     return bytes([table[letter] for letter in token])
+
+
+def _piece(token: str, *, space: str) -> bytes:
+    """`<0x0A>` is a byte, everything else text, in which `space` stands for a space."""
+    byte = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token)
+    return bytes([int(byte[1], 16)]) if byte else token.replace(space, " ").encode()
 
 
 @lru_cache

@@ -26,6 +26,7 @@ from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 from coordcore_detection.predict.recording import Recorder, Recording, StopLoops
 from coordcore_detection.predict.settings import PredictSettings
+from coordcore_train.chat import asked
 
 __all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "question_of"]
 
@@ -220,23 +221,8 @@ class _Asker:
             count = sum(message["content"].count("<image>") for message in truth.messages)
             if count != 1:
                 raise InputError(f"{truth.key}: a question holds <image> once, this one {count} times")
-            self._prompts[key] = self.processor.apply_chat_template(
-                chat(truth.messages), tokenize=False, add_generation_prompt=True
-            )
+            self._prompts[key] = asked(self.processor, truth.messages)
         return self._prompts[key]
-
-
-def chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A conversation as transformers' chat templates want it: `<image>` in a text becomes an image part."""
-    found = []
-    for message in messages:
-        parts: list[dict[str, str]] = []
-        for index, text in enumerate(message["content"].split("<image>")):
-            parts += [{"type": "image"}] if index else []
-            parts += [{"type": "text", "text": text}] if text else []
-        plain = len(parts) == 1 and parts[0]["type"] == "text"
-        found.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})
-    return found
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -30,6 +30,18 @@ class ImageTokens:
         return {"shortest_edge": self.least * token**2, "longest_edge": min(most, max_pixels or most)}
 
 
+def seen_sizes(processor: Any, grid: Any) -> tuple[tuple[int, int], ...]:
+    """(width, height) in pixels of each image behind a processor that cuts it into patches.
+
+    processor: transformers' own. grid: the `image_grid_thw` that it made, [n, 3], or None. Nothing for a processor
+    that works otherwise, with tiles or with one fixed size.
+    """
+    patch = getattr(getattr(processor, "image_processor", None), "patch_size", None)
+    if grid is None or not isinstance(patch, int):
+        return ()
+    return tuple((int(width) * patch, int(height) * patch) for _, height, width in grid.tolist())
+
+
 def adopt_image_size(folder: Path, tokens: ImageTokens, max_pixels: int | None) -> None:
     """Let the processor files in the checkpoint `folder` bring images to the size that they had in training.
 

@@ -33,9 +33,11 @@ def head_of(
     return CallableHead(project, offset, [one for one in module.parameters() if one.requires_grad])
 
 
+_SOFT_CAP = "final_logit_softcapping"
+"""Gemma's: logits become `cap * tanh(logits / cap)` behind the head. Read from the configuration in every forward."""
+
 # What some models' configurations name that they do to logits behind their head.
 _BEHIND_THE_HEAD = (
-    "final_logit_softcapping",
     "output_logit_soft_cap",
     "logits_soft_cap",
     "logits_scaling",
@@ -45,12 +47,43 @@ _BEHIND_THE_HEAD = (
 )
 
 
-def require_plain_logits(model: nn.Module) -> None:
-    """Raise InputError for a model that changes logits behind its output head, where the objective does not see it."""
+def soft_cap_of(model: nn.Module) -> float | None:
+    """What a model caps its logits to behind the head, None for one that does not."""
+    for config in _configs(model):
+        value = getattr(config, _SOFT_CAP, None)
+        if value is not None:
+            return float(value)
+    return None
+
+
+def capped(head: Head, cap: float) -> CallableHead:
+    """`head` with what the model does to its logits: the cap comes after the rows that a surgery adds."""
+    return CallableHead(lambda hidden: cap * torch.tanh(head.full(hidden) / cap), trained=list(head.parameters))
+
+
+@contextmanager
+def _without_soft_cap(model: nn.Module) -> Iterator[None]:
+    """Within this context the model leaves what its head returns as it is, which then is the loss."""
+    kept = [(config, value) for config in _configs(model) if (value := getattr(config, _SOFT_CAP, None)) is not None]
+    for config, _ in kept:
+        setattr(config, _SOFT_CAP, None)
+    try:
+        yield
+    finally:
+        for config, value in kept:
+            setattr(config, _SOFT_CAP, value)
+
+
+def _configs(model: nn.Module) -> list[Any]:
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return [config] if text is config else [config, text]
+
+
+def require_plain_logits(model: nn.Module) -> None:
+    """Raise InputError for a model that changes logits behind its head in a way that the objective does not know."""
     for name in _BEHIND_THE_HEAD:
-        for one in (config, text):
+        for one in _configs(model):
             value = getattr(one, name, None)
             if value is not None and value != 1:
                 raise InputError(
@@ -75,25 +108,28 @@ def loss_in_forward(
     weights: as for `Objective`. The list that is handed out receives one ObjectiveOutput per call of the head.
 
     The head's `forward` is replaced on the instance, so the projection runs inside the model's own forward, and no
-    [B, T, V] tensor is ever made. What a model does to its logits afterwards would be done to the loss: raises
-    InputError for one whose configuration says so.
+    [B, T, V] tensor is ever made. What a model does to its logits afterwards would be done to the loss: a soft cap is
+    part of the head here; raises InputError for a model whose configuration says something else.
     """
     require_plain_logits(model)
     module: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
     project, before = module.forward, module.__dict__.get("forward")
     outputs: list[ObjectiveOutput] = []
+    cap = soft_cap_of(model)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(hidden: Tensor) -> Tensor:
+        head = head_of(module, model, project, surgeries)
         output: ObjectiveOutput = objective(
-            hidden, head_of(module, model, project, surgeries), targets, counts, weights
+            hidden, head if cap is None else capped(head, cap), targets, counts, weights
         )
         outputs.append(output)
         return output.loss.view(1, 1, 1)
 
     module.forward = forward
     try:
-        yield outputs
+        with _without_soft_cap(model):
+            yield outputs
     finally:
         if before is None:
             del module.forward

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -75,10 +76,14 @@ class RunDir:
         """Update `state.json`, whole or not at all."""
         write_whole(self.path / STATE, json.dumps({**self.state(), **changes}, indent=2) + "\n")
 
-    def image_tokens(self) -> ImageTokens:
-        """The limits to which training brought images; the usual ones where the run has not written them down."""
-        found = self.state().get("image_tokens")
-        return ImageTokens(**found) if isinstance(found, dict) else ImageTokens()
+    def image_tokens(self) -> ImageTokens | None:
+        """The limits to which the engine brought images in training, None where it left that to the processor.
+
+        The usual ones for a run that has not written them down.
+        """
+        state = self.state()
+        found: Any = state.get("image_tokens", {})
+        return None if found is None else ImageTokens(**found)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

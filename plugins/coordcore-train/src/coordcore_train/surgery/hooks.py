@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coordcore.protocols import AddedRows, RowSurgery
 from coordcore_train.surgery.adapters import copies_by_sample, live_copy
 from coordcore_train.surgery.arithmetic import add_to_embeddings, add_to_logits, in_order
-from coordcore_train.surgery.matrices import ROLES, Matrices, Role, unwrapped
+from coordcore_train.surgery.matrices import ROLES, Matrices, Role, embedding_scale, unwrapped
 
 
 def live_module(model: nn.Module, name: str) -> nn.Module:
@@ -109,6 +109,9 @@ class _EmbeddingHook(_Hook):
     _order: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
     def add(self, output: Tensor, given: Tensor, added: AddedRows) -> Tensor:
+        scale = embedding_scale(unwrapped(self.model()).get_input_embeddings())
+        if scale is not None:
+            added = AddedRows(ids=added.ids, rows=added.rows * scale.to(added.rows.dtype))
         if self._order is None or self._order[0] is not added.ids:
             self._order = (added.ids, in_order(added.ids))
         return add_to_embeddings(output, given, added, self._order[1])

@@ -14,15 +14,19 @@ from coordcore.protocols import AddedRows
 Role = Literal["embedding", "head"]
 ROLES: tuple[Role, ...] = ("embedding", "head")
 
-_SCALES = ("embed_scale", "scalar_embed_scale")
-"""Attributes of the scaling embeddings in transformers (Gemma, BART and their kin)."""
+_SCALES = ("scalar_embed_scale", "embed_scale")
+"""Attributes of the embeddings in transformers that multiply what they look up (Gemma and its kin): plain, tensor."""
 
 _NAMES = {"embedding": "the input embedding", "head": "the output head"}
 
 
 @attrs.frozen
 class Matrices:
-    """The two plain modules whose weights rows are added to; one weight when the model ties them."""
+    """The two modules whose weights rows are added to; one weight when the model ties them.
+
+    The embedding may multiply what it looks up by one number (`embedding_scale`); nothing else stands between either
+    weight and what its module gives.
+    """
 
     embedding: nn.Embedding
     head: nn.Linear
@@ -54,6 +58,15 @@ def matrices_of(model: Any) -> Matrices:
     )
 
 
+def embedding_scale(embedding: nn.Module) -> Tensor | None:
+    """What `embedding` multiplies each row by, in the dtype of its weight; None for one that gives them as they are."""
+    scale = next((value for name in _SCALES if (value := getattr(embedding, name, None)) is not None), None)
+    weight: Any = embedding.weight
+    if scale is None or isinstance(scale, Tensor):
+        return None if scale is None else scale.to(weight.dtype)
+    return torch.tensor(scale, dtype=weight.dtype, device="cpu")  # a number, which goes with tensors of every device
+
+
 def _asked(model: Any, method: str, role: Role) -> nn.Module:
     """What the model calls its embedding or head. Raises InputError when it knows none."""
     try:
@@ -78,16 +91,12 @@ def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
             f"{found}: PEFT would train its rows beside those that a surgery adds; take it out of target_modules, "
             "modules_to_save and trainable_token_indices"
         )
-    # A subclass with a forward of its own stores or scales its rows in another way than the merge assumes.
-    if not isinstance(module, expected) or type(module).forward is not expected.forward:
-        plain = f"{found}: rows are added to a plain torch.nn.{expected.__name__} only"
-        scale = next((name for name in _SCALES if hasattr(module, name)), None)
-        if scale is not None:
-            raise InputError(
-                f"{plain}. This one multiplies what it looks up ({scale}), so that rows added to its output would not "
-                "be the rows that are merged into its weight; use a model whose embedding does not scale"
-            )
-        raise InputError(f"{plain}; load the base without quantising it (bitsandbytes: llm_int8_skip_modules)")
+    # A subclass with a forward of its own stores its rows in another way than the merge assumes, or scales them.
+    if not isinstance(module, expected) or not (type(module).forward is expected.forward or _only_scales(module)):
+        raise InputError(
+            f"{found}: rows are added to a torch.nn.{expected.__name__} that gives its rows as they are, or times one "
+            "number; load the base without quantising it (bitsandbytes: llm_int8_skip_modules)"
+        )
     weight: Tensor = module.weight
     if hasattr(weight, "ds_id") or weight.numel() == 0:
         raise InputError(
@@ -97,6 +106,22 @@ def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
     if not weight.is_floating_point():
         raise InputError(f"{role} is quantised ({weight.dtype}); load the base without quantising it")
     return module
+
+
+@torch.no_grad()
+def _only_scales(module: nn.Module) -> bool:
+    """Whether an embedding gives the rows of its weight times `embedding_scale`. Looked at with a hundred tokens.
+
+    One without values, of a model's skeleton, is taken at its word.
+    """
+    scale = embedding_scale(module)
+    if scale is None or scale.numel() != 1 or not isinstance(module, nn.Embedding):
+        return False
+    weight = module.weight
+    if weight.is_meta or any(buffer.is_meta for buffer in module.buffers()):
+        return True
+    ids = torch.linspace(0, len(weight) - 1, min(len(weight), 100), device=weight.device).long()
+    return torch.allclose(type(module).forward(module, ids).float(), (weight[ids] * scale).float(), rtol=1e-2, atol=0)
 
 
 def require_fitting(name: str, role: Role, added: AddedRows, model: Any) -> None:

@@ -16,7 +16,15 @@ from coordcore.errors import InputError
 from coordcore.guard import told
 from coordcore.protocols import RESERVED_TAGS, AddedRows, ModelFacts, ModelSurgery, RowSurgery
 from coordcore_train.surgery.hooks import bind_hooks, live_module, rows_by_role, rows_of
-from coordcore_train.surgery.matrices import ROLES, Matrices, Role, matrices_of, require_fitting, unwrapped
+from coordcore_train.surgery.matrices import (
+    ROLES,
+    Matrices,
+    Role,
+    embedding_scale,
+    matrices_of,
+    require_fitting,
+    unwrapped,
+)
 from coordcore_train.surgery.saving import guard_saving, merge_rows
 
 
@@ -197,6 +205,8 @@ class LiveRows:
             token, row = added.ids[-1:], added.rows[-1].float().clone()
             if role == "embedding":
                 seen = matrices.embedding(token)[0]
+                scale = embedding_scale(matrices.embedding)
+                row = row if scale is None else row * scale.float()
             else:
                 weight = matrices.head.weight
                 hidden = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)[:_PROBES]

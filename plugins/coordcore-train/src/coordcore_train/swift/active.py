@@ -1,8 +1,8 @@
 """The run of this process, as a global: for the two classes that ms-swift builds from a name and nothing else.
 
-1. `loader.CoordQwen3VLLoader`: `--model_type coordcore_qwen3_vl` in training, `swift infer` and `swift export` alike;
+1. `classes.CoordLoader`: `--model_type coordcore_TYPE` in training, `swift infer` and `swift export` alike;
    ms-swift makes it from a model folder and its own settings, and the surgeries must be in what it loads.
-2. `template.CoordTemplate` (its property `plan`): `--template coordcore_qwen3_vl`, made from a processor. It is asked
+2. `template.CoordTemplate` (its property `plan`): `--template coordcore_NAME`, made from a processor. It is asked
    every time and not kept, because ms-swift copies templates and sends them to data-loader processes.
 
 All others get the run from what they are given: the trainer from its template, the optimizer from its trainer, the

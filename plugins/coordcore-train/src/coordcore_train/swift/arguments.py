@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore.errors import InputError
-from coordcore_train.swift.names import MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
+from coordcore_train.swift.families import family_of_plan
+from coordcore_train.swift.names import OPTIMIZER, ours
 from coordcore_train.swift.plugin_file import plugin_file
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def _fsdp(setting: str | None, setup: Setup) -> str | None:
 TABLE = (
     Row("model.base", "model", lambda _, setup: str(setup.plan.base)),
     Row("model.base", "model_revision", None),
+    Row("model.type", "model_type", lambda _, setup: ours(family_of_plan(setup.plan).type)),
+    Row("model.template", "template", lambda _, setup: ours(family_of_plan(setup.plan).template)),
     Row("model.dtype", "torch_dtype"),
     Row("model.attention", "attn_impl", lambda name, _: None if name == "auto" else name),
     Row("tuner.type", "tuner_type"),
@@ -141,8 +144,6 @@ def _promises(setup: Setup) -> dict[str, Any]:
     plan, run = setup.plan, _folder(setup)
     manifest = plan.manifest
     values: dict[str, Any] = {
-        "model_type": MODEL_TYPE,
-        "template": TEMPLATE_TYPE,
         "modules_to_save": plan.modules_to_save if manifest.tuner.type == "lora" else [],
         "dataloader_persistent_workers": manifest.train.workers > 0,
         "logging_first_step": True,

@@ -14,7 +14,8 @@ from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import read_vocab
-from coordcore_train.swift.names import ALL_OF_A_KIND, FAMILY
+from coordcore_train.swift.families import AUTO, Family, family_of, model_types
+from coordcore_train.swift.names import ALL_OF_A_KIND
 
 _USUAL_OPTIM = ("adamw_torch", "adamw_torch_fused")
 
@@ -28,15 +29,18 @@ def check(run: Manifest) -> Iterator[Problem]:
 
 
 def notes(run: Manifest) -> Iterator[str]:
-    """What could not be looked into on this machine."""
+    """What could not be looked into on this machine, and what was chosen where there was a choice."""
+    model = run.model
     try:
-        base = resolve_base(run.model.base)
+        base = resolve_base(model.base)
         if base is None:
-            yield f"model.base: {run.model.base} is not in the local hub cache; a run downloads it"
-        elif run.model.trust_remote_code:
+            yield f"model.base: {model.base} is not in the local hub cache; a run downloads it"
+        elif model.trust_remote_code:
             from coordcore_train.checkpoint.code import code_in
 
             yield from (f"model.trust_remote_code: {found}" for found in code_in(base))
+        if base is not None and model.template == AUTO and model_types():
+            yield from _templates(family_of(base, model_type=model.type, name=model.base))
     except InputError:
         pass  # `check` reports it
     if run.train.swift:
@@ -44,6 +48,15 @@ def notes(run: Manifest) -> Iterator[str]:
 
         if known.installed_version() is None:
             yield "train.swift: ms-swift is not installed here, so its arguments were not checked"
+
+
+def _templates(family: Family) -> Iterator[str]:
+    others = [name for name in model_types()[family.type].templates if name != family.template]
+    if others:
+        yield (
+            f"model.template: {family.template!r} is taken; checkpoints of type {family.type!r} are also trained with "
+            f"{', '.join(others)}: set model.template where that is yours"
+        )
 
 
 def _optim(manifest: Manifest) -> Iterator[Problem]:
@@ -73,7 +86,7 @@ def _precision(manifest: Manifest) -> Iterator[Problem]:
 
 def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
     from coordcore_train.checkpoint.code import refusals
-    from coordcore_train.checkpoint.folder import read_checkpoint_info, read_json
+    from coordcore_train.checkpoint.folder import read_checkpoint_info
 
     path = "model.base"
     try:
@@ -82,9 +95,8 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
             return
         trusted = manifest.model.trust_remote_code
         yield from (Problem(path=path, message=message) for message in refusals(base, trusted=trusted))
-        model_type = read_json(base / "config.json").get("model_type")
-        if model_type != FAMILY:
-            yield Problem(path=path, message=f"{base} is a {model_type!r} model; this coordcore trains {FAMILY!r}")
+        if wrong := _family(manifest, base):
+            yield wrong
             return
         yield from (Problem(path=path, message=message) for message in (*_weights(base), *_processor(base)))
         if needs_vocab:
@@ -98,6 +110,19 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
     if info is not None and info.quantisation != wanted:
         message = f"{base} was made with {info.quantisation}, this run says {wanted}; use one convention throughout"
         yield Problem(path="coords.quantisation", message=message)
+
+
+def _family(manifest: Manifest, base: Path) -> Problem | None:
+    """What speaks against training this model with ms-swift, as far as its configuration tells."""
+    model = manifest.model
+    if not model_types():
+        return None  # `notes` says so
+    try:
+        family_of(base, model_type=model.type, template=model.template, name=model.base)
+    except InputError as error:
+        named = "model.type" if model.type != AUTO else "model.template" if model.template != AUTO else "model.base"
+        return Problem(path=named, message=str(error))
+    return None
 
 
 def _targets(manifest: Manifest, base: Path) -> Iterator[Problem]:

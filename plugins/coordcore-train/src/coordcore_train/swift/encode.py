@@ -11,18 +11,20 @@ import attrs
 from coordcore.protocols import TemplateAdapter
 from coordcore.records.example import Example
 from coordcore_train.checkpoint.code import require_no_code
-from coordcore_train.checkpoint.image_size import ImageTokens
+from coordcore_train.checkpoint.image_size import ImageTokens, seen_sizes
 from coordcore_train.engine import EncodedRow
-from coordcore_train.swift.names import FAMILY
+from coordcore_train.swift.families import family_of
 from coordcore_train.swift.template import plain_row
 
 
-def image_tokens() -> ImageTokens:
-    """The limits by which ms-swift resizes images in this process.
+def image_tokens(processor: Any) -> ImageTokens | None:
+    """The limits by which ms-swift resizes images itself, None for a model whose own processor resizes them.
 
-    They are qwen_vl_utils', which ms-swift sets from the environment when it loads a model. Neither reads the sizes in
-    the base's processor files; plain transformers and servers read nothing else.
+    They are qwen_vl_utils', which ms-swift sets from the environment when it loads a model that is trained with it.
+    Neither reads the sizes in the base's processor files; plain transformers and servers read nothing else.
     """
+    if getattr(processor, "global_vars", None) is None:  # where ms-swift notes down what it set there
+        return None
     from qwen_vl_utils import vision_process
 
     return ImageTokens(least=vision_process.IMAGE_MIN_TOKEN_NUM, most=vision_process.IMAGE_MAX_TOKEN_NUM)
@@ -36,9 +38,8 @@ class TemplateEncoder:
     row: Callable[[Example], dict[str, Any]]
 
     @property
-    def image_tokens(self) -> tuple[int, int]:
-        limits = image_tokens()
-        return limits.least, limits.most
+    def image_tokens(self) -> ImageTokens | None:
+        return image_tokens(self.processor)
 
     @property
     def processor(self) -> Any:
@@ -50,10 +51,11 @@ class TemplateEncoder:
 
     def encode(self, example: Example) -> EncodedRow:
         encoded = self.template.encode(self.row(example))
-        grid = encoded.get("image_grid_thw")
-        patch = self.processor.image_processor.patch_size
-        seen = [] if grid is None else [(int(w) * patch, int(h) * patch) for _, h, w in grid.tolist()]
-        return EncodedRow(ids=tuple(encoded["input_ids"]), labels=tuple(encoded["labels"]), seen=tuple(seen))
+        return EncodedRow(
+            ids=tuple(encoded["input_ids"]),
+            labels=tuple(encoded["labels"]),
+            seen=seen_sizes(self.processor, encoded.get("image_grid_thw")),
+        )
 
 
 def stock_encoder(checkpoint: Path, adapters: Sequence[TemplateAdapter]) -> TemplateEncoder:
@@ -65,7 +67,10 @@ def stock_encoder(checkpoint: Path, adapters: Sequence[TemplateAdapter]) -> Temp
 
     require_no_code(checkpoint, trusted=False)
     let_code_run(trusted=False)
-    template = get_template(get_processor(str(checkpoint), model_type=FAMILY, use_hf=True))
+    family = family_of(checkpoint)
+    template = get_template(
+        get_processor(str(checkpoint), model_type=family.type, use_hf=True), template_type=family.template
+    )
     template.set_mode("train")
     for adapter in adapters:
         adapter.apply(template)

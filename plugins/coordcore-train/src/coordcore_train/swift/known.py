@@ -47,11 +47,10 @@ REFUSED: Mapping[str, str] = {
     "optimizer": _OPTIMIZER,
     **dict.fromkeys(("vit_lr", "aligner_lr", "lorap_lr_ratio", "use_galore"), _OPTIMIZER),
     "auto_find_batch_size": "it changes the batch size in silence; set train.batch_size",
-    "template": "the template is the base model's own, changed by [template.<name>]",
     **dict.fromkeys(("norm_bbox", "template_backend"), "the template adapter decides this; see [template.<name>]"),
     **dict.fromkeys(
-        ("model_type", "task_type", "num_labels", "problem_type"),
-        "coordcore registers its own model type, so that surgeries act in training, inference and export",
+        ("task_type", "num_labels", "problem_type"),
+        "coordcore trains a language model's next tokens, and nothing else",
     ),
     "new_special_tokens": "special tokens vanish from decoded answers; add coord tokens with [vocab]",
     "modules_to_save": "surgeries name the modules that are trained and saved whole",

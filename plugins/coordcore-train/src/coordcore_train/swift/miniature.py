@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from coordcore.errors import InputError
 from coordcore_train.checkpoint.folder import WEIGHT_SUFFIXES
 
 WIDTH = 32
-"""Hidden size of the language model and of the vision tower."""
+"""Hidden size of the towers, and of a language model whose heads have a width of their own."""
+
+_WIDTHS = (
+    *("hidden_size", "intermediate_size", "embed_dim", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    "projection_dim",
+)
 
 
 def write_miniature(base: Path, folder: Path, *, trusted: bool) -> Path:
@@ -18,19 +25,27 @@ def write_miniature(base: Path, folder: Path, *, trusted: bool) -> Path:
     What hangs on names and structure (the tuner's target modules, optimizer groups, hooks, the way through the head) is
     the same on it, and it takes megabytes where the base takes gigabytes. Tokenizer and processor are the base's own.
 
-    trusted: whether Python that the base names may run.
+    trusted: whether Python that the base names may run. Raises InputError for a model whose layers cannot be made so
+    narrow.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(base, trust_remote_code=trusted)
-    text, vision = config.text_config, config.vision_config
-    text.hidden_size = text.intermediate_size = WIDTH
-    text.num_attention_heads, text.num_key_value_heads = 2, 1  # head_dim stays: rotary sections are counted in it
-    vision.hidden_size = vision.intermediate_size = vision.out_hidden_size = WIDTH
-    vision.num_heads = 2
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32, trust_remote_code=trusted)
+    text = config.get_text_config()
+    width = WIDTH if getattr(text, "head_dim", None) else 2 * (text.hidden_size // text.num_attention_heads)
+    for part in _parts(config):
+        _narrow(part, width if part is text else WIDTH)
+        # What a tower hands over is as wide as the language model; where it has a width for itself besides, this is it.
+        for name in ("out_hidden_size", *(["hidden_size"] if hasattr(part, "embed_dim") else [])):
+            if hasattr(part, name):
+                setattr(part, name, width)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32, trust_remote_code=trusted)
+    except (ValueError, RuntimeError, AttributeError, TypeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{base}: no narrow copy of a {config.model_type!r} model can be built: {reason}") from error
     model.save_pretrained(folder)
     for entry in base.iterdir():
         if entry.name == "config.json" or entry.name.startswith(".") or entry.name.endswith(WEIGHT_SUFFIXES):
@@ -39,3 +54,21 @@ def write_miniature(base: Path, folder: Path, *, trusted: bool) -> Path:
         target.unlink(missing_ok=True)
         target.symlink_to(entry.resolve())
     return folder
+
+
+def _parts(config: Any) -> list[Any]:
+    """The configurations of the parts of a model, or the whole one's where it has none."""
+    return [part for name in config.sub_configs if (part := getattr(config, name, None)) is not None] or [config]
+
+
+def _narrow(part: Any, width: int) -> None:
+    heads = [name for name in ("num_attention_heads", "num_heads") if isinstance(getattr(part, name, None), int)]
+    shared = getattr(part, "num_key_value_heads", None)
+    for name in _WIDTHS:
+        if getattr(part, name, None):
+            setattr(part, name, width)
+    # The width of a head stays: rotary sections are counted in it.
+    if isinstance(shared, int):
+        part.num_key_value_heads = 1 if any(shared < getattr(part, name) for name in heads) else 2
+    for name in heads:
+        setattr(part, name, 2)

@@ -1,13 +1,14 @@
-"""The model family that can be trained, and the names our classes have in ms-swift's registries. Torch-free."""
+"""The names our classes have in ms-swift's registries. Torch-free."""
 
 from __future__ import annotations
 
-FAMILY = "qwen3_vl"
-"""The `model_type` in the `config.json` of the checkpoints that can be trained, and ms-swift's name for them."""
-
-MODEL_TYPE = TEMPLATE_TYPE = f"coordcore_{FAMILY}"
 OPTIMIZER = "coordcore"
-"""The names under which `register` puts our classes into ms-swift's registries."""
+"""The name under which `register` puts our optimizer into ms-swift's registry."""
 
 ALL_OF_A_KIND = ("all-linear", "all-embedding")
 """What ms-swift itself turns into names of modules."""
+
+
+def ours(name: str) -> str:
+    """What a model type or template of ms-swift is called with our classes: `coordcore_qwen3_vl`."""
+    return f"coordcore_{name}"

@@ -68,8 +68,9 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
                 trainer.remove_callback(callback)
         for callback in self.callbacks:
             trainer.add_callback(callback)
+        limits = image_tokens(self.processor)
         if trainer.is_world_process_zero():
-            RunDir(self.plan.run_dir).write_state(image_tokens=attrs.asdict(image_tokens()))
+            RunDir(self.plan.run_dir).write_state(image_tokens=None if limits is None else attrs.asdict(limits))
         return super().train(trainer)
 
 

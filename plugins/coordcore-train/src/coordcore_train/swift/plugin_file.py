@@ -9,7 +9,7 @@ from coordcore.files import write_whole
 _PLUGIN_TEXT = '''"""Registers this run's model, template, optimizer and trainer with ms-swift.
 
 Use it with the stock commands: `swift infer --adapters CHECKPOINT` finds it by itself (args.json names it),
-`swift sft --external_plugins THIS_FILE --model_type coordcore_qwen3_vl ...` trains with it.
+`swift sft --external_plugins THIS_FILE --model_type coordcore_TYPE ...` trains with it; TYPE is ms-swift's own type.
 """
 
 from pathlib import Path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordcore_train.swift.active import activate, is_active
-from coordcore_train.swift.names import FAMILY, MODEL_TYPE, OPTIMIZER, TEMPLATE_TYPE
+from coordcore_train.swift.active import activate, active_plan, is_active
+from coordcore_train.swift.families import Family, family_of_plan
+from coordcore_train.swift.names import OPTIMIZER, ours
 from coordcore_train.swift.plugin_file import write_plugin_file
 
 if TYPE_CHECKING:
@@ -15,42 +17,33 @@ if TYPE_CHECKING:
 
 def enter(plan: Plan) -> None:
     """Make `plan` the run that ms-swift works on in this process, and write its plugin file."""
-    register()
+    register(family_of_plan(plan))
     _activate(plan)
     write_plugin_file(plan.run_dir)
 
 
-def register() -> None:
-    """Register model, template, optimizer and trainer under their coordcore names. Idempotent."""
-    from swift.model import ModelMeta, register_model
+def register(family: Family) -> None:
+    """Register model, template, optimizer and trainer of a family under their coordcore names. Idempotent."""
+    from swift.model import MODEL_MAPPING
     from swift.optimizers import optimizers_map
-    from swift.template import register_template
-    from swift.template.templates.qwen import QwenTemplateMeta
+    from swift.template import TEMPLATE_MAPPING
     from swift.trainers import TrainerFactory
 
-    from coordcore_train.swift.loader import CoordQwen3VLLoader
+    from coordcore_train.swift.classes import loader_class, template_class
     from coordcore_train.swift.optimizer import CoordOptimizer
-    from coordcore_train.swift.template import CoordQwen3VLTemplate
 
-    register_template(
-        QwenTemplateMeta(
-            TEMPLATE_TYPE, template_cls=CoordQwen3VLTemplate, default_system=None, thinking_prefix="<think>\n"
-        ),
-        exist_ok=True,
-    )
-    # No architectures: ms-swift must not pick this type for a checkpoint by itself.
-    register_model(
-        ModelMeta(
-            MODEL_TYPE,
-            [],
-            CoordQwen3VLLoader,
-            template=TEMPLATE_TYPE,
-            model_arch=FAMILY,
-            architectures=[],
-            is_multimodal=True,
-        ),
-        exist_ok=True,
-    )
+    template = copy(TEMPLATE_MAPPING[family.template])
+    template.template_type = ours(family.template)
+    template.template_cls = template_class(family.template)
+    TEMPLATE_MAPPING[template.template_type] = template
+    model = copy(MODEL_MAPPING[family.type])
+    model.model_type = ours(family.type)
+    model.loader = loader_class(family.type)
+    model.template = template.template_type
+    model.candidate_templates = [template.template_type]
+    # No published names and no architectures: ms-swift must not pick this type for a checkpoint by itself.
+    model.model_groups, model.architectures = [], []
+    MODEL_MAPPING[model.model_type] = model
     optimizers_map[OPTIMIZER] = CoordOptimizer
     TrainerFactory.TRAINER_MAPPING["causal_lm"] = "coordcore_train.swift.trainer.CoordTrainer"
 
@@ -59,9 +52,9 @@ def register_run(run_dir: Path) -> None:
     """Register, and make the run in `run_dir` the active one, from its resolved manifest. For swift_plugin.py."""
     from coordcore_train.run.plan import load_run
 
-    register()
     if not is_active(run_dir):
         _activate(load_run(run_dir))
+    register(family_of_plan(active_plan()))
 
 
 def _activate(plan: Plan) -> None:

@@ -9,7 +9,6 @@ import attrs
 import numpy as np
 import torch
 from swift.template.base import MaxLengthError
-from swift.template.templates.qwen import Qwen3VLTemplate
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
@@ -19,6 +18,7 @@ from coordcore_train.objective import IGNORE, make_targets
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
 from coordcore_train.swift.active import active_plan
+from coordcore_train.swift.needs import MEDIA_TOKENS
 
 _EXAMPLE = "coordcore_example"
 _PLACES = "coordcore_places"
@@ -57,8 +57,7 @@ class CoordTemplate:
         fresh = processor is not None and not self._processor_inited
         super().init_processor(processor)  # type: ignore[misc]
         if fresh:
-            for kind in ("image", "video"):
-                self.__dict__[f"{kind}_token_id"] = _media_token_id(self, kind)
+            self.__dict__.update(media_token_ids(type(self), self.config, self.tokenizer))
             self.plan.template.apply(self)
 
     def encode(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -128,26 +127,39 @@ class CoordTemplate:
         return result
 
 
-class CoordQwen3VLTemplate(CoordTemplate, Qwen3VLTemplate):  # type: ignore[misc]
-    """Qwen3-VL's template for coordcore runs."""
+def media_token_ids(template: type, config: Any, tokenizer: Any) -> dict[str, int]:
+    """The ids that a template class holds as numbers, as the checkpoint has them: attribute -> id.
 
-
-def _media_token_id(template: Any, kind: str) -> int:
-    """The id of `<|image_pad|>` or `<|video_pad|>` from the tokenizer, checked against the model's config.
-
-    ms-swift hard-codes Qwen's own ids; another tokenizer would then get no image tokens, without an error.
+    ms-swift writes the ids of the published tokenizer into some templates; with another tokenizer images would get no
+    tokens, without an error. Raises InputError where the model's config names an id that is no token, or is another
+    than the tokenizer's for the text that stands for it.
     """
-    token = f"<|{kind}_pad|>"
-    token_id = template.tokenizer.convert_tokens_to_ids(token)
-    if token_id is None or token_id == template.tokenizer.unk_token_id:
-        raise InputError(f"the tokenizer has no {token}; use the tokenizer that belongs to the model")
-    configured = getattr(template.config, f"{kind}_token_id", token_id)
-    if configured != token_id:
-        raise InputError(
-            f"the tokenizer's {token} is id {token_id}, but the model's config.{kind}_token_id is {configured}; "
-            "use the tokenizer that belongs to the model"
-        )
-    return int(token_id)
+    found = {}
+    for attribute, told in MEDIA_TOKENS.items():
+        if not isinstance(getattr(template, attribute, None), int):
+            continue
+        ids = {tokenizer.convert_tokens_to_ids(text): text for text in told.texts}
+        by_text = {index: text for index, text in ids.items() if index not in (None, tokenizer.unk_token_id)}
+        configured = next((value for name in told.config if (value := getattr(config, name, None)) is not None), None)
+        if configured is None and not by_text:
+            raise InputError(
+                f"neither the model's config ({', '.join(told.config)}) nor the tokenizer ({', '.join(told.texts)}) "
+                f"tells the {attribute}; use the tokenizer that belongs to the model"
+            )
+        index = next(iter(by_text)) if configured is None else int(configured)
+        if by_text and index not in by_text:
+            other, text = next(iter(by_text.items()))
+            raise InputError(
+                f"the tokenizer's {text} is id {other}, but the model's config.{told.config[0]} is {index}; "
+                "use the tokenizer that belongs to the model"
+            )
+        if not 0 <= index < len(tokenizer):
+            raise InputError(
+                f"the model's config.{told.config[0]} is {index}, and the tokenizer has {len(tokenizer)} tokens; "
+                "use the tokenizer that belongs to the model"
+            )
+        found[attribute] = index
+    return found
 
 
 @attrs.frozen

@@ -16,6 +16,7 @@ from coordcore_train.checkpoint.merge.layers import relative_difference, require
 from coordcore_train.checkpoint.merge.layout import Place, as_bytes, read
 from coordcore_train.checkpoint.tensorfile import WeightFile
 from coordcore_train.surgery.arithmetic import add_to_weight, is_same
+from coordcore_train.surgery.matrices import embedding_scale
 from coordcore_train.surgery.rows import LiveRows
 
 
@@ -68,16 +69,18 @@ def check_rows(model: Any, rows: dict[str, Rows], places: dict[str, Place]) -> f
     Both modules run with the base's own rows, read from its file. Raises RunError for more than rounding.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if type(embedding) is not nn.Embedding or type(head) is not nn.Linear:
+    if not isinstance(embedding, nn.Embedding) or type(head) is not nn.Linear:
         raise NotStreamedError("a surgery replaces the embedding or the output head")
+    scale = embedding_scale(embedding)
     ids = _union(one.ids for one in rows.values())
     everywhere = {role: Rows(ids=ids, offsets=rows[role].offsets if role in rows else ()) for role in places}
 
     before = _read(places["embedding"], everywhere["embedding"].runs())
     after = everywhere["embedding"].added(before)
-    with _forward(embedding, before):
+    with _forward(embedding, before if scale is None else before * scale.to(before.dtype)):
         live = embedding(ids)
-    differences = {"embedding": relative_difference(after, live)}
+    served = after if scale is None else after * scale.to(after.dtype)
+    differences = {"embedding": relative_difference(served, live)}
 
     before = _read(places["head"], everywhere["head"].runs())
     after = everywhere["head"].added(before)

@@ -108,6 +108,8 @@ def _copy_files(plan: Plan, folder: Path) -> None:
     copy_files(plan.base, folder)
     if plan.trusted:
         tell_of_trust(folder, plan.base)
-    adopt_image_size(folder, RunDir(plan.run_dir).image_tokens(), plan.manifest.train.max_pixels)
+    limits = RunDir(plan.run_dir).image_tokens()
+    if limits is not None:
+        adopt_image_size(folder, limits, plan.manifest.train.max_pixels)
     if plan.vocab is not None:
         write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab, trusted=plan.trusted)

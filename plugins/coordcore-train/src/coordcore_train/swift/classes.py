@@ -1,0 +1,58 @@
+"""The classes that ms-swift makes for a family: its own loader and template, each with ours before it.
+
+They are made when they are asked for by name, `Loader_qwen3_vl` or `Template_qwen3_vl`, so that processes that
+unpickle them and ms-swift's own commands find them here, for every family that ms-swift knows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coordcore_train.surgery.saved import install
+from coordcore_train.swift.active import active_plan
+from coordcore_train.swift.needs import STOCK_FORWARD
+from coordcore_train.swift.template import CoordTemplate
+
+
+class CoordLoader:
+    """Loads a model, checks the coord ids against it, and installs the surgeries of the active run.
+
+    Goes before a family's own loader among the bases of a class.
+    """
+
+    def load(self: Any) -> tuple[Any, Any]:
+        model, processor = super().load()  # type: ignore[misc]
+        if model is not None and self.model_info.config.model_type in STOCK_FORWARD:
+            vars(model.model).pop("forward", None)
+        if model is not None and not self.return_dummy_model:
+            install(model, processor, active_plan(), Path(self.model_info.model_dir))
+        return model, processor
+
+
+def loader_class(model_type: str) -> Any:
+    """The class that loads models of ms-swift's `model_type` for coordcore runs."""
+    return __getattr__(f"Loader_{model_type}")
+
+
+def template_class(template: str) -> Any:
+    """The class of ms-swift's `template` for coordcore runs."""
+    return __getattr__(f"Template_{template}")
+
+
+def __getattr__(name: str) -> Any:
+    if name in globals():
+        return globals()[name]
+    kind, _, family = name.partition("_")
+    bases: tuple[type, ...] | None = None
+    if kind == "Loader":
+        from swift.model import MODEL_MAPPING
+
+        bases = (CoordLoader, MODEL_MAPPING[family].loader) if family in MODEL_MAPPING else None
+    elif kind == "Template":
+        from swift.template import TEMPLATE_MAPPING
+
+        bases = (CoordTemplate, TEMPLATE_MAPPING[family].template_cls) if family in TEMPLATE_MAPPING else None
+    if bases is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, type(name, bases, {"__module__": __name__}))

@@ -1,0 +1,190 @@
+"""Which model types of ms-swift there are, and which of them a checkpoint is. Torch-free.
+
+ms-swift's registry is read from its source: importing it takes seconds, and `coordcore check` has to know a wrong base
+before anything is loaded. A test compares what is read here with the registry itself.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from coordcore.errors import InputError, did_you_mean
+from coordcore_train.checkpoint.folder import read_json
+
+if TYPE_CHECKING:
+    from coordcore_train.run.plan import Plan
+
+AUTO = "auto"
+"""What `model.type` and `model.template` say where the checkpoint is to tell."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelType:
+    """A multimodal entry of ms-swift's registry.
+
+    architectures: names in a `config.json`. templates: those that its checkpoints are used with, ms-swift's own choice
+    first. by_name: last part of a published checkpoint's name, in small letters -> its template.
+    """
+
+    name: str
+    architectures: tuple[str, ...]
+    templates: tuple[str, ...]
+    by_name: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+
+
+@attrs.frozen
+class Family:
+    """What ms-swift calls the model of a checkpoint and the template it is trained with."""
+
+    type: str
+    template: str
+
+
+@lru_cache
+def model_types() -> Mapping[str, ModelType]:
+    """Every multimodal type that the installed ms-swift registers, by name. Empty where it is not installed."""
+    spec = find_spec("swift")
+    if spec is None or spec.origin is None:
+        return {}
+    root = Path(spec.origin).parent
+    constants = {**_constants(root / "model" / "constant.py"), **_constants(root / "template" / "constant.py")}
+    found = {}
+    for file in sorted((root / "model" / "models").glob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "ModelMeta":
+                entry = _model_type(call, constants)
+                if entry is not None:
+                    found[entry.name] = entry
+    return found
+
+
+def family_of(base: Path, *, model_type: str = AUTO, template: str = AUTO, name: str | None = None) -> Family:
+    """The family of the checkpoint in the folder `base`.
+
+    model_type, template: the manifest's, AUTO to let the checkpoint tell. name: what the checkpoint is called, where
+    the folder is a copy of it. Of several types with the architecture of the checkpoint, that which has the
+    `model_type` of its `config.json` is taken; of several templates, that of the published checkpoint of this name,
+    else that which is called as the type, else ms-swift's first. Raises InputError where none or more than one is left.
+    """
+    types = model_types()
+    if not types:
+        raise InputError("ms-swift is not installed; install coordcore-train with it: pip install coordcore-train")
+    if model_type == AUTO:
+        model_type = _type_of(base, types)
+    elif model_type not in types:
+        raise InputError(f"ms-swift has no multimodal model type {model_type!r}; {did_you_mean(model_type, [*types])}")
+    known = types[model_type]
+    if template != AUTO:
+        if template not in known.templates:
+            raise InputError(
+                f"model type {model_type!r} has no template {template!r}; {did_you_mean(template, known.templates)}"
+            )
+        return Family(model_type, template)
+    by_name = known.by_name.get(_last_part(name or str(base)))
+    return Family(model_type, by_name or (model_type if model_type in known.templates else known.templates[0]))
+
+
+def family_of_plan(plan: Plan) -> Family:
+    """The family of a run's base, as its manifest says."""
+    model = plan.manifest.model
+    return family_of(plan.base, model_type=model.type, template=model.template, name=model.base)
+
+
+def _type_of(base: Path, types: Mapping[str, ModelType]) -> str:
+    config = read_json(base / "config.json")
+    architectures, stated = config.get("architectures"), config.get("model_type")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+    candidates = [entry.name for entry in types.values() if architecture in entry.architectures]
+    if stated in candidates or (architecture is None and stated in types):
+        return str(stated)
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise InputError(
+            f"{base} is a {stated!r} model (architecture {architecture}), which no vision-language model type of "
+            "ms-swift loads; take a base that it does, or set model.type to a type that fits"
+        )
+    raise InputError(
+        f"{base} is a {architecture}, which {len(candidates)} model types of ms-swift load: {', '.join(candidates)}; "
+        "set model.type to the one that fits"
+    )
+
+
+def _last_part(name: str) -> str:
+    """Of a hub id, a folder, or a snapshot in a hub cache, the repository's name, in small letters."""
+    parts = Path(name).parts
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    return (cached.rpartition("--")[2] if cached else parts[-1] if parts else "").lower()
+
+
+# --- ms-swift's source ------------------------------------------------------------------------------------------------
+
+
+def _constants(file: Path) -> dict[str, str]:
+    """`Class.attribute` -> the string it holds, for every class in `file`; a class has its bases' too."""
+    values: dict[str, str] = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        inherited = [base.id for base in node.bases if isinstance(base, ast.Name)]
+        for name, value in list(values.items()):
+            owner, _, attribute = name.partition(".")
+            if owner in inherited:
+                values[f"{node.name}.{attribute}"] = value
+        for item in node.body:
+            if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant):
+                names = [target.id for target in item.targets if isinstance(target, ast.Name)]
+                values |= {f"{node.name}.{name}": str(item.value.value) for name in names}
+    return values
+
+
+def _model_type(call: ast.Call, constants: Mapping[str, str]) -> ModelType | None:
+    """The entry that a call of ModelMeta makes, None for a model of text alone, or one without a template."""
+    arguments = dict(zip(("model_type", "model_groups", "loader"), call.args, strict=False))
+    arguments |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    name = _text(arguments.get("model_type"), constants)
+    if name is None or f"MLLMModelType.{name}" not in constants:
+        return None
+    own = _text(arguments.get("template"), constants)
+    templates = [own] if own else []
+    by_name: dict[str, str] = {}
+    for published, template in _groups(arguments.get("model_groups"), constants):
+        if template := template or own:
+            templates.append(template)
+            by_name |= {one.rpartition("/")[2].lower(): template for one in published}
+    if not templates:
+        return None
+    architectures = arguments.get("architectures")
+    names = architectures.elts if isinstance(architectures, ast.List) else []
+    return ModelType(
+        name=name,
+        architectures=tuple(text for one in names if (text := _text(one, constants))),
+        templates=tuple(dict.fromkeys(templates)),
+        by_name=by_name,
+    )
+
+
+def _groups(groups: ast.AST | None, constants: Mapping[str, str]) -> Iterator[tuple[list[str], str | None]]:
+    """The names of published checkpoints, and their template, of every ModelGroup."""
+    for call in ast.walk(groups) if groups is not None else ():
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "ModelGroup":
+            template: Any = call.args[1] if len(call.args) > 1 else None
+            template = next((one.value for one in call.keywords if one.arg == "template"), template)
+            models = [one for one in ast.walk(call) if isinstance(one, ast.Call) and one is not call]
+            names = [text for model in models for part in model.args if (text := _text(part, constants))]
+            yield names, _text(template, constants)
+
+
+def _text(node: ast.AST | None, constants: Mapping[str, str]) -> str | None:
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return constants.get(f"{node.value.id}.{node.attr}")
+    return None

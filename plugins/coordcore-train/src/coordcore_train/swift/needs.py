@@ -1,0 +1,38 @@
+"""THE table of what a model family needs beyond ms-swift's registry. Torch-free; a peculiarity is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+
+@attrs.frozen
+class Named:
+    """Where the id of a media token is told. config: keys of `config.json`, the first that is there counts.
+
+    texts: what published tokenizers call it.
+    """
+
+    config: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+MEDIA_TOKENS: Mapping[str, Named] = {
+    "image_token_id": Named(
+        ("image_token_id", "image_token_index"), ("<|image_pad|>", "<|IMAGE_PLACEHOLDER|>", "<|image|>", "<image>")
+    ),
+    "video_token_id": Named(("video_token_id", "video_token_index"), ("<|video_pad|>", "<|video|>", "<video>")),
+    "image_token": Named(("image_token_id", "image_token_index"), ("[IMG]",)),
+    "begin_of_image_token": Named(("image_start_token_id",), ("<|begin_of_image|>",)),
+    "end_of_image_token": Named(("image_end_token_id",), ("<|end_of_image|>",)),
+    "begin_of_video_token": Named(("video_start_token_id",), ("<|begin_of_video|>",)),
+    "end_of_video_token": Named(("video_end_token_id",), ("<|end_of_video|>",)),
+    "boi_token_id": Named(("boi_token_index", "boi_token_id"), ("<start_of_image>", "<|image>")),
+    "boa_token_id": Named(("boa_token_id", "boa_token_index"), ("<start_of_audio>", "<|audio>")),
+}
+"""Attribute that ms-swift's template classes hold as a number -> where a checkpoint says it."""
+
+STOCK_FORWARD = ("gemma4", "gemma4_unified")
+"""Types whose forward ms-swift 4.6 replaces by one that takes image features in one tensor; transformers 5.19 gives one
+per image. transformers' own forward is put back."""
