@@ -71,7 +71,9 @@ def test_any_mix_of_upstream_gradients_is_that_of_the_torch_operations(monkeypat
     monkeypatch.setattr(fused, "_fits_kernels", lambda logits: False)
     for mix, actual in zip(mixes, by_kernels, strict=True):
         expected = gradient(fused_parts(logits, bins, sigma=2.0), logits, mix, upstream=upstream)
-        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=4 * EPS, msg=lambda text, mix=mix: f"{mix}: {text}")
+        torch.testing.assert_close(
+            actual, expected, rtol=1e-4, atol=4 * EPS, msg=lambda text, mix=mix: f"{mix}: {text}"
+        )
 
 
 def test_where_both_cumulative_sums_agree_the_slope_of_w1_is_zero():

@@ -72,6 +72,9 @@ class SoftCEW1:
     w1: Tensor
 
 
+# A compiled model calls these two as they are: tables are kept from call to call, and torch.compile cannot follow how
+# an attrs class is filled.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def coord_soft_ce_w1(
     logits: Tensor, bins: Tensor, *, sigma: float, truncate: int | None = None, temperature: float = 1.0
 ) -> SoftCEW1:
@@ -107,7 +110,6 @@ class RowLosses:
     rank: Tensor | None = None
 
 
-# A compiled model calls it as it is: its tables are kept from call to call.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def row_losses(
     logits: Tensor,
