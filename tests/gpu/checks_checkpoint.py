@@ -1,4 +1,4 @@
-"""From a base without coord tokens to predictions: expanded, trained a little, merged, saved, asked with the grammar."""
+"""From a base without coord tokens to predictions: expanded, trained a little, merged, saved, asked by the grammar."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _checks(setting: Setting, folder: Path) -> list[dict[str, Any]]:
     return [
         check("last loss, of the first", losses[-1] / losses[0], 0.9),
         check("merged logits against the live model's", error(merged, live), tolerance),
-        check("saved and loaded logits against the merged model's", error(saved, merged), 1e-6),
+        check("saved and loaded logits against the merged model's", error(saved, merged), 1e-3),
         check("images without an answer", 3 - len(rows), 0),
         check("answers that are not of the format", len(unread), 0),
     ]

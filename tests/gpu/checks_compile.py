@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from models import live
-from reference import default_terms
 from setting import Setting, check, error
 from torch import Tensor
 
@@ -37,8 +36,8 @@ def compiled(setting: Setting) -> dict[str, Any]:
         for name, one, other in zip(names, *found, strict=True)
     ]
     plain, other = live(setting), live(setting)
-    expected, gradients = plain.step(default_terms()), plain.gradients()
-    value = other.step(default_terms(), wrapped=torch.compile(other.model, backend=backend))
+    expected, gradients = plain.step(plain.objective()), plain.gradients()
+    value = other.step(other.objective(), wrapped=torch.compile(other.model, backend=backend))
     worst = max(error(one, gradients[name]) for name, one in other.gradients().items())
     checks.append(check("a model with the objective in its forward: loss", error(value, expected), 1e-4))
     checks.append(check("a model with the objective in its forward: gradients", worst, 1e-3))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from models import live
-from reference import TERMS, Batch, default_loss, default_terms, dense, expected_parts, make_batch, objective
+from reference import TERMS, Batch, default_loss, dense, expected_parts, make_batch, objective
 from setting import Setting, allowed_error, check, error
 from torch import Tensor
 
@@ -65,7 +65,7 @@ def in_forward(setting: Setting) -> dict[str, Any]:
         for offsets in (False, True):
             where = f"{'tied' if tied else 'untied'} head, {'offsets' if offsets else 'no offsets'}"
             made = live(setting, tied=tied, offsets=offsets)
-            loss = made.step(default_terms())
+            loss = made.step(made.objective())
             found = made.gradients()
             expected, gradients = exact_step(setting, tied=tied, offsets=offsets)
             checks.append(check(f"loss ({where})", error(loss, expected), 2e-5))

@@ -7,7 +7,6 @@ from typing import Any
 import attrs
 import torch
 from models import Live, inputs_of, live
-from reference import default_terms
 from setting import Setting, check, error
 from torch import Tensor
 
@@ -15,18 +14,18 @@ from coordcore_train.objective import make_targets
 
 
 def packing(setting: Setting) -> dict[str, Any]:
-    """Loss and gradients of four packed examples against four rows of a batch. left_out: attention that is not there."""
+    """Loss and gradients of four packed examples against four rows of a batch. left_out: what is not there."""
     checks, left_out = [], []
     for attention, dtype, there in _attentions(setting):
         if there is not None:
             left_out.append(f"{attention}: {there}")
             continue
         rows = live(setting, dtype=dtype, attention=attention)
-        loss, gradients = rows.step(default_terms()), rows.gradients()
+        loss, gradients = rows.step(rows.objective()), rows.gradients()
         packed = _packed(live(setting, dtype=dtype, attention=attention))
         length = rows.labels.shape[1]
         positions = torch.arange(length, device=setting.device).repeat(len(rows.labels))[None]
-        found = packed.step(default_terms(), input_ids=packed.ids, position_ids=positions)
+        found = packed.step(packed.objective(), input_ids=packed.ids, position_ids=positions)
         differ = max(error(packed.gradients()[name], gradients[name]) for name in gradients)
         half = dtype != torch.float32
         checks.append(check(f"loss ({attention})", error(found, loss), 5e-3 if half else 1e-5))

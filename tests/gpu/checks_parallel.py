@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from models import Live, live
-from reference import default_terms
 from setting import Setting, check, error
 from torch import nn
 
@@ -64,7 +63,7 @@ def _as_alone(setting: Setting, made: Live, wrapped: nn.Module, dtype: torch.dty
     alone = live(setting, dtype=dtype)
     for one, other in zip(alone.model.parameters(), made.model.parameters(), strict=True):
         one.requires_grad_(other.requires_grad)
-    expected, loss = alone.step(default_terms()), made.step(default_terms(), wrapped=wrapped)
+    expected, loss = alone.step(alone.objective()), made.step(made.objective(), wrapped=wrapped)
     gradients, found = alone.gradients(), made.gradients()
     name = str(dtype).removeprefix("torch.")
     worst = max(error(found[one], gradients[one]) for one in set(found) & set(gradients))

@@ -1,4 +1,4 @@
-"""Greedy decoding: steps a second of transformers' own loop, of one that is recorded, and of one held to the grammar."""
+"""Greedy decoding: steps a second of transformers' own loop, of a recorded one, and of one held to the grammar."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def decoding(setting: Setting) -> dict[str, Any]:
 
     found: dict[str, dict[str, Any]] = {}
     for name in (PLAIN, RECORDED, GRAMMAR):
-        measured = timed(variant(name), setting, 3)
+        measured = timed(variant(name), setting, 3, warm=1)
         found[name] = {**measured, "steps": counted[name], "steps_per_second": counted[name] / measured["ms"] * 1e3}
     weights = sum(one.numel() * one.element_size() for one in model.parameters())
     return {

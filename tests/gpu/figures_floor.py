@@ -1,4 +1,4 @@
-"""What the card itself does: bytes copied and matrix products a second. Every figure stands beside its floor by these."""
+"""What the card itself does: bytes copied and matrix products a second. Every floor is by these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ def floor(setting: Setting) -> dict[str, Any]:
     source = torch.zeros(elements // 4, dtype=torch.float32, device=setting.device)
     target = torch.empty_like(source)
     copy = timed(lambda: target.copy_(source), setting, 9)
-    del source, target
     flops = {}
     side = setting.size(8192, 256)
     for dtype in (torch.bfloat16, torch.float16, torch.float32):

@@ -160,7 +160,8 @@ def kernels(setting: Setting) -> dict[str, Any]:
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
         run()
         torch.cuda.synchronize()
-    found = [one for one in seen.key_averages() if one.self_device_time_total > 0]
+    # Of the operations too it tells the time of their kernels: counted once.
+    found = [one for one in seen.key_averages() if one.device_type == torch.autograd.DeviceType.CUDA]
     found.sort(key=lambda one: -one.self_device_time_total)
     total = math.fsum(one.self_device_time_total for one in found)
     return {

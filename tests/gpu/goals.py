@@ -9,9 +9,10 @@ MEMORY_MB = 256
 
 
 def judge(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """goal, measured, at_most, met: one for each figure that was measured. Small sizes are no figures, and meet nothing."""
+    """One for each figure: goal, measured, at_most, unit, met; met is None at small sizes and where nothing was measured."""
     done = {one["name"]: one for one in result["sections"] if one["status"] in ("ok", "failed")}
-    return [*_objective(done), *_losses(done), *_offsets(done), *_synchronisation(done)]
+    goals = [*_objective(done), *_losses(done), *_offsets(done), *_synchronisation(done)]
+    return [{**one, "met": None} for one in goals] if result["small"] else goals
 
 
 def _goal(goal: str, measured: float | None, at_most: float, unit: str = "x") -> dict[str, Any]:

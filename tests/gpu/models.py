@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import torch
-from reference import BINS, Terms
+from reference import BINS, default_terms
 from setting import Setting
 from torch import Tensor, nn
 
@@ -34,17 +34,20 @@ class Live:
     surgeries: Sequence[LiveRows]
     adapter: CoordOffsetAdapter | None
 
-    def step(self, terms: Terms, *, wrapped: nn.Module | None = None, **inputs: Any) -> Tensor:
+    def step(self, compute: Objective, *, wrapped: nn.Module | None = None, **inputs: Any) -> Tensor:
         """Forward and backward through the objective; the loss. wrapped: the model inside DDP or the like.
 
         inputs: of the model, instead of `ids`, for targets of the same positions.
         """
-        compute = Objective(terms, self.vocab)
         with loss_in_forward(self.model, compute, self.targets, surgeries=self.surgeries) as outputs:
             model = self.model if wrapped is None else wrapped
             loss = model(**(inputs or {"input_ids": self.ids}), use_cache=False).logits
         loss.sum().backward()
         return outputs[0].loss.detach()
+
+    def objective(self) -> Objective:
+        """With the two losses and no weight set."""
+        return Objective(default_terms(), self.vocab)
 
     def gradients(self) -> dict[str, Tensor]:
         """Whole ones, also where they are sharded."""

@@ -25,7 +25,6 @@ SECTIONS: dict[str, tuple[str, str, float]] = {
     "torch.compile": ("checks_compile", "compiled", 90),
     "ms-swift": ("checks_swift", "training", 90),
 }
-BUDGETS = {name: seconds for name, (_, _, seconds) in SECTIONS.items()}
 
 RENEW = 75
 """The exit status of a worker whose GPU is in a state that only a new process leaves. It has told of its section."""

@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ground
 from goals import judge
-from names import BUDGETS, RENEW, SECTIONS
+from names import RENEW, SECTIONS
 from report import table
 
 START_SECONDS = 120.0
@@ -46,12 +46,16 @@ def arguments() -> argparse.Namespace:
 class Worker:
     """A process that runs sections in order and tells of each through a pipe."""
 
-    def __init__(self, names: list[str], options: argparse.Namespace, log: Any) -> None:
+    def __init__(self, names: list[str], options: argparse.Namespace, log: IO[str]) -> None:
         read, write = os.pipe()
         command = [sys.executable, str(ground.HERE / "worker.py"), "--device", options.device, "--tell", str(write)]
         command += ["--small"] if options.small else []
         self.process = subprocess.Popen(
-            [*command, *names], pass_fds=[write], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            [*command, *(f"{name}={SECTIONS[name][0]}.{SECTIONS[name][1]}" for name in names)],
+            pass_fds=[write],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         os.close(write)
         self._pipe, self._rest = read, b""
@@ -59,9 +63,14 @@ class Worker:
     def told(self, until: float) -> dict[str, Any] | None:
         """The next thing it tells; None at the end of its life. Raises TimeoutError when `until` comes first."""
         while b"\n" not in self._rest:
-            ready, _, _ = select.select([self._pipe], [], [], max(until - time.monotonic(), 0.0))
+            left = until - time.monotonic()
+            ready, _, _ = select.select([self._pipe], [], [], min(max(left, 0.0), 1.0))
             if not ready:
-                raise TimeoutError
+                if self.process.poll() is not None:  # what it had started may hold its end of the pipe open
+                    return None
+                if left <= 0:
+                    raise TimeoutError
+                continue
             read = os.read(self._pipe, 1 << 20)
             if not read:
                 return None
@@ -70,15 +79,17 @@ class Worker:
         told: dict[str, Any] = json.loads(line)
         return told
 
-    def end(self) -> int:
-        """Its exit status, once it and what it started have ended."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+    def end(self, patience: float) -> int:
+        """Its exit status, once it has ended: by itself within `patience` seconds, or killed with what it started."""
         os.close(self._pipe)
-        return self.process.wait()
+        try:
+            return self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            return self.process.wait()
 
 
-def run(names: list[str], options: argparse.Namespace, log: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def run(names: list[str], options: argparse.Namespace, log: IO[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the workers said of the machine, and the result of each section, in order."""
     deadline = time.monotonic() + options.seconds
     machine: dict[str, Any] = {}
@@ -95,7 +106,7 @@ def run(names: list[str], options: argparse.Namespace, log: Any) -> tuple[dict[s
                 if "machine" in told:
                     machine = told["machine"]
                 elif "begins" in told:
-                    current, until = told["begins"], time.monotonic() + BUDGETS[told["begins"]]
+                    current, until = told["begins"], time.monotonic() + SECTIONS[told["begins"]][2]
                     print(f"{current} ...", flush=True)
                 else:
                     results.append(told)
@@ -104,7 +115,7 @@ def run(names: list[str], options: argparse.Namespace, log: Any) -> tuple[dict[s
                     print(f"  {told['status']}, {told['seconds']:.1f} s", flush=True)
         except TimeoutError:
             late = True
-        status = worker.end()
+        status = worker.end(0.0 if late else 10.0)
         if current is not None:
             reason = "took longer than it may" if late else f"its process ended with status {status}; see the log"
             results.append({"name": current, "status": "timeout" if late else "crashed", "reason": reason})
@@ -130,7 +141,7 @@ def surroundings(wheels: Path) -> Iterator[list[str]]:
 def main() -> int:
     options = arguments()
     if options.list:
-        print("\n".join(f"{name:32} {seconds:4.0f} s" for name, seconds in BUDGETS.items()))
+        print("\n".join(f"{name:32} {seconds:4.0f} s" for name, (*_, seconds) in SECTIONS.items()))
         return 0
     if options.probe:
         options.probe.write_text(json.dumps(ground.probe(), indent=1) + "\n", encoding="utf-8")

@@ -78,9 +78,9 @@ _AHEAD = 4_000_000
 """GPU cycles, about 2 ms, that the GPU waits before a timed call: the host is then ahead, as it is in a long step."""
 
 
-def timed(run: Callable[[], Any], setting: Setting, repeats: int) -> dict[str, float]:
-    """ms: the median of `repeats` calls, after two that do not count; low, high: the least and the greatest."""
-    for _ in range(1 if setting.small else 2):
+def timed(run: Callable[[], Any], setting: Setting, repeats: int, *, warm: int = 2) -> dict[str, float]:
+    """ms: the median of `repeats` calls, after `warm` that do not count; low, high: the least and the greatest."""
+    for _ in range(1 if setting.small else warm):
         run()
     values = [_once(run, setting) for _ in range(1 if setting.small else repeats)]
     return {"ms": statistics.median(values), "low": min(values), "high": max(values), "repeats": len(values)}

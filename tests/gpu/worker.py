@@ -16,7 +16,7 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from names import RENEW, SECTIONS
+from names import RENEW
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--tell", type=int, required=True)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("sections", nargs="*", metavar="NAME=MODULE.FUNCTION")
     options = parser.parse_args()
 
     def tell(what: dict[str, Any]) -> None:
@@ -55,10 +55,11 @@ def main() -> None:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     setting = Setting(device=options.device, small=options.small)
     tell({"machine": machine(options.device)})
-    for name in options.names:
+    for section in options.sections:
+        name, _, place = section.partition("=")
+        module, _, function = place.partition(".")
         print(f"--- {name}", flush=True)
         tell({"begins": name})
-        module, function, _ = SECTIONS[name]
         started = time.perf_counter()
         result: dict[str, Any] = {"name": name}
         try:
@@ -76,6 +77,8 @@ def main() -> None:
             result["traceback"] = traceback.format_exc()
         result["seconds"] = round(time.perf_counter() - started, 2)
         usable = cleared(options.device)
+        if not usable and result["status"] == "ok":
+            result |= {"status": "failed", "reason": "the GPU told of an error behind it; see the log"}
         tell(result)
         if not usable:
             os._exit(RENEW)

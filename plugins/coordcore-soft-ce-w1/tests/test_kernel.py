@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from test_fused import PARTS, K, case, composed, fused_parts, gradient
@@ -178,3 +182,49 @@ def test_the_autograd_that_is_promised():
     logits.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.w1.sum().backward()
+
+
+COMPILE = """
+import re, sys
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from coordcore_soft_ce_w1 import kernel
+
+def signature(pointers, *others):
+    logits = {"logits": "*bf16", "bins": "*i64", "starts": "*i64", "targets": "*fp32", "temperature": "fp32"}
+    return {**logits, "stride": "i32", "count": "i32", **dict.fromkeys(pointers, "*fp32"), **dict(others)}
+
+upstream = ["by_ce", "by_soft_ce", "by_w1", "by_lse"]
+sizes = {"BINS": 1000, "WIDTH": 27, "WINDOW": 32, "BLOCK": 1024, "ALIGNED": 8}
+cases = [
+    (kernel._values, signature(["ce", "soft_ce", "w1", "lse", "expected", "rank", "kept"]),
+     {**sizes, "KEEP": True, "DIAGNOSTICS": True}),
+    (kernel._gradient,
+     signature([*upstream, "kept"], *((f"{one[3:]}_stride", "i32") for one in upstream), ("grad", "*bf16")),
+     {**sizes, "GRAD_ALIGNED": 8, "CE": True, "SOFT_CE": True, "W1": True, "LSE": True}),
+]
+for capability in (80, 90):
+    for function, types, constants in cases:
+        names = function.arg_names
+        source = ASTSource(
+            fn=function,
+            signature={name: types.get(name, "constexpr") for name in names},
+            constexprs={(names.index(name),): value for name, value in constants.items()},
+            attrs={(place,): [["tt.divisibility", 16]] for place, name in enumerate(names)
+                   if types.get(name, "").startswith("*")},
+        )
+        compiled = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+        text = compiled.asm["ptx"]
+        print(len(compiled.asm["cubin"]) > 0, len(re.findall(r"(?:ld|st)\\.local", text)),
+              len(re.findall(r"ld\\.global\\.v4\\.b32", text)) > 0)
+"""
+
+
+def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path):
+    """To machine code, without a register spilt, and with loads of 16 bytes."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    command = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["True 0 True"] * 4
