@@ -9,7 +9,7 @@ MEMORY_MB = 256
 
 
 def judge(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One for each figure: goal, measured, at_most, unit, met; met is None at small sizes and where nothing was measured."""
+    """One for each figure: goal, measured, at_most, unit, met. At small sizes, and unmeasured, met is None."""
     done = {one["name"]: one for one in result["sections"] if one["status"] in ("ok", "failed")}
     goals = [*_objective(done), *_losses(done), *_offsets(done), *_synchronisation(done)]
     return [{**one, "met": None} for one in goals] if result["small"] else goals
