@@ -128,9 +128,10 @@ def sections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def results(code: str, **seconds: float) -> dict[str, tuple[str, str]]:
         (tmp_path / "made.py").write_text(code)
         monkeypatch.setattr(script, "SECTIONS", {name: ("made", name, limit) for name, limit in seconds.items()})
-        monkeypatch.setenv("PYTHONPATH", ground.search_path(tmp_path))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setattr(sys, "path", list(sys.path))
         options = script.argparse.Namespace(device="cpu", small=True, seconds=60.0)
-        with (tmp_path / "log").open("w") as log:
+        with script.surroundings(ground.WHEELS), (tmp_path / "log").open("w") as log:
             _, found = script.run(list(seconds), options, log)
         return {one["name"]: (one["status"], one.get("reason", "")) for one in found}
 
@@ -183,7 +184,7 @@ def test_wheels_are_asked_for_that_fit_the_machine() -> None:
 def test_only_what_is_missing_is_unpacked(tmp_path: Path) -> None:
     import zipfile
 
-    for name in ("attrs-99.0-py3-none-any.whl", "Never_Heard.of-1.0-py3-none-any.whl"):
+    for name in ("pytest-99.0-py3-none-any.whl", "Never_Heard.of-1.0-py3-none-any.whl"):
         with zipfile.ZipFile(tmp_path / name, "w") as wheel:
             wheel.writestr(f"{name.split('-')[0]}.py", "")
     assert ground.unpack(tmp_path, tmp_path / "into") == ["never-heard-of"]

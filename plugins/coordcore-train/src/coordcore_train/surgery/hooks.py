@@ -129,7 +129,8 @@ class _HeadHook(_Hook):
     def __call__(self, module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if output.dim() == 0 or output.shape[-1] != module.weight.shape[0]:
             return output
-        return super().__call__(module, args, output)
+        with_rows: Tensor = super().__call__(module, args, output)
+        return with_rows
 
     def add(self, output: Tensor, given: Tensor, added: AddedRows) -> Tensor:
         return add_to_logits(output, given, added)
