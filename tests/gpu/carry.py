@@ -34,6 +34,7 @@ BEHIND = {
     "typer": ("click", "shellingham", "typing-extensions"),
     "rich": ("markdown-it-py", "mdurl", "pygments"),
     "cattrs": ("typing-extensions",),
+    "jinja2": ("markupsafe",),
     "peft": ("accelerate", "psutil", "tqdm", "pyyaml"),
 }
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (34, 31, 28, 27, 24, 17, 12)]

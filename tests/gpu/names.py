@@ -6,7 +6,7 @@ SECTIONS: dict[str, tuple[str, str, float]] = {
     # What the figures are compared with comes first, then what proves most for its seconds.
     "floor": ("figures_floor", "floor", 20),
     "objective terms": ("checks_objective", "terms", 45),
-    "soft-ce-w1 kernel": ("checks_losses", "kernel", 45),
+    "soft-ce-w1 kernel": ("checks_losses", "kernel", 75),
     "objective in the forward": ("checks_objective", "in_forward", 30),
     "no synchronisation": ("checks_sync", "no_synchronisation", 40),
     "figures soft-ce-w1": ("figures_losses", "soft_ce_w1", 25),
