@@ -372,3 +372,17 @@ def test_masked_columns_far_from_the_target_leave_a_finite_loss(truncate):
 def test_bad_arguments_are_named(logits, bins, options, message):
     with pytest.raises(ValueError, match=message):
         coord_soft_ce_w1(logits, torch.tensor(bins), **options)
+
+
+@pytest.mark.parametrize("function", [coord_soft_ce_w1, row_losses])
+def test_a_compiled_function_may_call_it(function):
+    # Without generated code, which takes a C++ compiler: it is the tracing that failed.
+    logits, bins = case(3, 20)
+
+    def loss(values):
+        parts = function(values * 2.0, bins, sigma=2.0)
+        return (parts.soft_ce + parts.w1).sum() * 3.0
+
+    expected = torch.autograd.grad(loss(logits), logits)[0]
+    actual = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(logits), logits)[0]
+    torch.testing.assert_close(actual, expected)

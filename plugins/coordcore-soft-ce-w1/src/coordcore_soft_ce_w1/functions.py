@@ -148,6 +148,15 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be finite and > 0, got {value}")
 
 
+def refuse_second_derivative() -> None:
+    """Raise RuntimeError in a backward pass with create_graph=True, which would take the gradient for a constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "coord_soft_ce_w1 can be differentiated once, and create_graph=True asks for more; "
+            "compose gaussian_soft_targets, soft_cross_entropy and wasserstein_1 instead"
+        )
+
+
 def _check_same_shape(name: str, tensor: Tensor, targets: Tensor) -> None:
     if tensor.shape != targets.shape:
         raise ValueError(f"targets must have the shape of {name}, {tuple(tensor.shape)}, got {tuple(targets.shape)}")

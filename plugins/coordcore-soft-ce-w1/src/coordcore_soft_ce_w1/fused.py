@@ -29,7 +29,8 @@ a - j + steps_a left of the window, steps_j in it, j - a - W right of it. The tw
 So p, steps [n, W] and mean [n] are all the backward pass needs, whatever arrives from upstream. p is the one tensor of
 the size of the logits, and the gradient is written over it.
 
-Rows are worked on in blocks that stay in a CPU's cache; an accelerator gets large blocks, and nothing waits for it.
+Rows are worked on in blocks that stay in a CPU's cache; an accelerator gets large blocks, and nothing waits for it. On
+a GPU with Triton the pass is two kernels (`kernel`), in float32 as here; float64 always goes this way.
 
 Sources: CoordExp's distributional coordinate loss; W1 in one dimension as the area between the two cumulative
 distribution functions, Vallender 1974. The rest is worked out above.
@@ -38,6 +39,7 @@ distribution functions, Vallender 1974. The rest is worked out above.
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import attrs
@@ -51,8 +53,12 @@ from coordcore_soft_ce_w1.functions import (
     check_positive,
     check_shapes,
     compute_dtype,
+    refuse_second_derivative,
 )
 from coordcore_soft_ce_w1.windows import Tables, block_rows, blocks, outside_of, tables_of, windows_of
+
+LARGEST_KERNEL = 4096
+"""Bins that `kernel` takes: a row of more would not stay in the registers."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -66,6 +72,9 @@ class SoftCEW1:
     w1: Tensor
 
 
+# A compiled model calls these two as they are: tables are kept from call to call, and torch.compile cannot follow how
+# an attrs class is filled.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def coord_soft_ce_w1(
     logits: Tensor, bins: Tensor, *, sigma: float, truncate: int | None = None, temperature: float = 1.0
 ) -> SoftCEW1:
@@ -101,7 +110,6 @@ class RowLosses:
     rank: Tensor | None = None
 
 
-# A compiled model calls it as it is: its tables are kept from call to call.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def row_losses(
     logits: Tensor,
@@ -122,11 +130,28 @@ def row_losses(
     tables = tables_of(num_bins, sigma, truncate, compute_dtype(logits), logits.device)
     # In no_grad mode autograd still reports that the logits need a gradient.
     keep = torch.is_grad_enabled() and logits.requires_grad
-    columns = _Rows.apply(logits, bins, tables, temperature, keep, diagnostics)
-    ce, soft_ce, w1, lse, expected, rank = (column.squeeze(-1) for column in columns)
+    rows = _kernels() if _fits_kernels(logits) else _Rows
+    columns = rows.apply(logits, bins, tables, temperature, keep, diagnostics)
+    ce, soft_ce, w1, lse, expected, rank = (column.view(-1) for column in columns)
     if not diagnostics:
         return RowLosses(ce=ce, soft_ce=soft_ce, w1=w1, lse=lse)
     return RowLosses(ce=ce, soft_ce=soft_ce, w1=w1, lse=lse, expected=expected, rank=rank)
+
+
+def _fits_kernels(logits: Tensor) -> bool:
+    """Whether `kernel` takes these logits: on a GPU, where Triton is there, rows that fit a program's registers."""
+    return (
+        logits.is_cuda
+        and compute_dtype(logits) == torch.float32
+        and logits.shape[-1] <= LARGEST_KERNEL
+        and find_spec("triton") is not None
+    )
+
+
+def _kernels() -> type[torch.autograd.Function]:
+    from coordcore_soft_ce_w1.kernel import KernelRows
+
+    return KernelRows
 
 
 # --- the pass ---------------------------------------------------------------------------------------------------------
@@ -189,12 +214,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            # Left alone, autograd would take the gradient for a constant.
-            raise RuntimeError(
-                "coord_soft_ce_w1 can be differentiated once, and create_graph=True asks for more; "
-                "compose gaussian_soft_targets, soft_cross_entropy and wasserstein_1 instead"
-            )
+        refuse_second_derivative()
         logits, probs, steps, mean, target, start, poison = ctx.saved_tensors
         tables, (count, num_bins), width = ctx.tables, logits.shape, ctx.tables.width
         if ctx.overwritten:

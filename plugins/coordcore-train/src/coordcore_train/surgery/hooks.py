@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from coordcore.protocols import AddedRows, RowSurgery
@@ -75,6 +76,8 @@ class _Hook:
             )
         return model
 
+    # A compiled model calls it as it is: torch.compile cannot follow how an attrs class is filled.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         name, base = self.surgery.name, unwrapped(self.model())
         wrapper: Any = base._modules.get(name)
@@ -129,7 +132,8 @@ class _HeadHook(_Hook):
     def __call__(self, module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if output.dim() == 0 or output.shape[-1] != module.weight.shape[0]:
             return output
-        return super().__call__(module, args, output)
+        with_rows: Tensor = super().__call__(module, args, output)
+        return with_rows
 
     def add(self, output: Tensor, given: Tensor, added: AddedRows) -> Tensor:
         return add_to_logits(output, given, added)
