@@ -47,7 +47,7 @@ def test_one_module_leads_into_that_folder() -> None:
 
 
 def test_the_global_run_is_asked_for_where_active_py_says() -> None:
-    assert users(f"{SWIFT}.active") == {f"{SWIFT}.{name}" for name in ("loader", "register", "template")}
+    assert users(f"{SWIFT}.active") == {f"{SWIFT}.{name}" for name in ("classes", "register", "template")}
 
 
 @pytest.mark.parametrize("private", ["_post_process_datasets", "_prepare_dataset", "_get_dataset", "_encode"])

@@ -20,9 +20,6 @@ from coordcore_train.run.launch import world_size
 from coordcore_train.run.resume import readable
 from coordcore_train.surgery.bind import bind_for_training
 from coordcore_train.surgery.saving import as_it_is, signed
-from coordcore_train.swift.active import active_plan
-from coordcore_train.swift.families import family_of_plan
-from coordcore_train.swift.names import ours
 from coordcore_train.swift.rows import Rows, shared_out
 from coordcore_train.swift.template import CoordTemplate
 from coordcore_train.swift.trained import Start, not_finite, trained
@@ -33,8 +30,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def __init__(self, model: nn.Module, args: Any, *rest: Any, template: Any, **kwargs: Any) -> None:
         if not isinstance(template, CoordTemplate):
-            wanted_template = ours(family_of_plan(active_plan()).template)
-            raise InputError(f"--template {wanted_template} is missing: the targets of the losses are made by it")
+            name = getattr(model.model_meta, "template", None)
+            raise InputError(f"--template {name} is missing: the targets of the losses are made by it")
         self.plan = template.plan
         wanted = world_size()
         if args.world_size != wanted:
