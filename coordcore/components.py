@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
 from coordcore.errors import Problem
 from coordcore.kinds import Kind
 
 if TYPE_CHECKING:
-    from coordcore.coords import CoordVocab
     from coordcore.manifest.sections import Manifest
     from coordcore.quantisation import Quantisation
 
@@ -50,13 +50,14 @@ class BuildContext:
     """What `Component.build` may know about the run besides its own config.
 
     `vocab` is None only when the base checkpoint has no coord tokens, which the guard allows only for a run whose
-    data builder emits none.
+    data builder emits none. `coords` is how answers write coordinates, `vocab.format` where there is one.
     """
 
     run_dir: Path
     seed: int
     quantisation: Quantisation
     vocab: CoordVocab | None
+    coords: CoordFormat = DEFAULT_COORDS
     rank: int = 0
     world_size: int = 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 NUM_BINS = 1000
-"""Ordered bins of a coordinate, 0 .. 999."""
+"""Ordered bins of a coordinate where nothing else is declared, 0 .. 999."""
 
 Rounding = Literal["nearest", "floor", "outward"]
 Outside = Literal["error", "clip"]
@@ -133,32 +134,36 @@ class Quantisation:
         return f"{self.name} (version {self.version})"
 
 
-_ROWS: tuple[tuple[str, float, Rounding, float, float, float], ...] = (
-    # name, encode_scale, rounding, decode_scale, decode_shift, inset
-    ("nearest_999", 999.0, "nearest", 999.0, 0.0, 0.0),  # the default: exact at both edges, half a bin at most
-    ("qwen_1000", 1000.0, "nearest", 1000.0, 0.0, 0.0),  # Qwen's text coordinates
-    ("florence_1000", 1000.0, "floor", 1000.0, 0.5, 0.0),  # Florence-2: bin centres
-    ("outward_999", 999.0, "outward", 999.0, 0.0, 0.0),
-    ("floor_999", 999.0, "floor", 999.0, 0.0, 0.0),  # Rex-Omni, supervised stage
-    ("rex_reward", 999.0, "floor", 1000.0, 0.0, 0.0),  # Rex-Omni, reward stage: not an inverse pair
-    ("mixed_999_1000", 999.0, "nearest", 1000.0, 0.0, 0.0),  # encode one way, decode another: to measure the mistake
-    ("coordexp_999", 999.0, "outward", 999.0, 0.0, 1.0),  # CoordExp's published files: from pixel 0 to the last one
+_COLUMNS = ("name", "encode_scale", "rounding", "decode_scale", "decode_shift", "inset", "bins")
+_ROWS: tuple[tuple[Any, ...], ...] = (
+    ("nearest_999", 999.0, "nearest", 999.0, 0.0, 0.0, 1000),  # the default: exact at both edges, half a bin at most
+    ("qwen_1000", 1000.0, "nearest", 1000.0, 0.0, 0.0, 1000),  # Qwen's text coordinates
+    ("florence_1000", 1000.0, "floor", 1000.0, 0.5, 0.0, 1000),  # Florence-2: bin centres
+    ("outward_999", 999.0, "outward", 999.0, 0.0, 0.0, 1000),
+    ("floor_999", 999.0, "floor", 999.0, 0.0, 0.0, 1000),  # Rex-Omni, supervised stage
+    ("rex_reward", 999.0, "floor", 1000.0, 0.0, 0.0, 1000),  # Rex-Omni, reward stage: not an inverse pair
+    ("mixed_999_1000", 999.0, "nearest", 1000.0, 0.0, 0.0, 1000),  # encode one way, decode another: to measure that
+    ("coordexp_999", 999.0, "outward", 999.0, 0.0, 1.0, 1000),  # CoordExp's published files: from pixel 0 to the last
+    ("paligemma_1024", 1024.0, "nearest", 1024.0, 0.0, 0.0, 1024),  # PaliGemma, as its demo reads it: k / 1024
 )
 
 QUANTISATIONS: Mapping[str, Quantisation] = {
-    name: Quantisation(name=name, encode_scale=up, rounding=to, decode_scale=down, decode_shift=shift, inset=inset)
-    for name, up, to, down, shift, inset in _ROWS
+    row[0]: Quantisation(**dict(zip(_COLUMNS, row, strict=True))) for row in _ROWS
 }
-"""Name -> convention."""
+"""Name -> convention. Beside them there is one for any number of bins: nearest_255, of 256 bins, and floor_255."""
+_OF_ANY_SIZE = re.compile(r"(nearest|floor)_([1-9][0-9]{0,4})")
 
 DEFAULT_QUANTISATION = QUANTISATIONS["nearest_999"]
 
 
 def quantisation(name: str) -> Quantisation:
     """The convention of that name. Raises InputError listing the names there are."""
-    if name not in QUANTISATIONS:
-        raise InputError(f"unknown quantisation {name!r}; available: {', '.join(QUANTISATIONS)}")
-    return QUANTISATIONS[name]
+    if name in QUANTISATIONS:
+        return QUANTISATIONS[name]
+    if sized := _OF_ANY_SIZE.fullmatch(name):
+        like, last = QUANTISATIONS[f"{sized[1]}_999"], int(sized[2])
+        return attrs.evolve(like, name=name, bins=last + 1, encode_scale=float(last), decode_scale=float(last))
+    raise InputError(f"unknown quantisation {name!r}; available: {', '.join(QUANTISATIONS)}")
 
 
 def require_same(a: Quantisation, b: Quantisation, what_a: str, what_b: str) -> None:

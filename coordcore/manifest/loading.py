@@ -23,7 +23,6 @@ from coordcore.manifest.sections import Plugins as PluginsSection
 from coordcore.manifest.structure import Structurer
 from coordcore.manifest.types import show
 from coordcore.plugins import Plugins
-from coordcore.quantisation import QUANTISATIONS
 
 _LAUNCH_WORDS = {
     "deepspeed": ("zero0", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"),
@@ -75,9 +74,8 @@ def load(file: Path | str, overrides: Iterable[str] = (), plugins: Plugins | Non
     for index, requirement in enumerate(own.get("requires", ())):
         if fault := _requirement_fault(requirement):
             structurer.report(("requires", index), fault)
-    if "coords" in own and (name := own["coords"].quantisation) not in QUANTISATIONS:
-        hint = did_you_mean(name, QUANTISATIONS)
-        structurer.report(("coords", "quantisation"), f"unknown quantisation {name!r}; {hint}")
+    if "coords" in own and (fault := own["coords"].fault()):
+        structurer.report(("coords", "quantisation"), fault)
     for section in own:
         structurer.look_for_files((section,), own[section])
     for chosen in selected:

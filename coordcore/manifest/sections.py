@@ -12,6 +12,9 @@ import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len, optional
 
 from coordcore.components import Selected, option
+from coordcore.coords import DEFAULT_COORDS, PATTERN, PRESETS, CoordFormat
+from coordcore.errors import InputError, did_you_mean
+from coordcore.quantisation import QUANTISATIONS, quantisation
 
 MANIFEST_VERSION = 1
 
@@ -80,18 +83,48 @@ class Vocab:
     """`[vocab]`: expand a base that lacks the coord tokens before training. Leave the section out to forbid it."""
 
     initialiser: Literal["mean", "digits", "smooth"] = option(
-        default="digits", help="how the 1000 new rows start; see coordcore expand --help"
+        default="digits", help="how the new rows start; see coordcore expand --help"
     )
     seed: int = option(default=0, validator=[ge(0), lt(2**32)], help="seed of the initialiser's small noise")
 
 
+def _writes_tokens(_instance: Any, _attribute: Any, tokens: str) -> None:
+    if tokens not in PRESETS and not re.fullmatch(PATTERN, tokens):
+        raise ValueError(f"must be a pattern like <|coord_{{}}|> or <loc{{:04}}>, or {' or '.join(PRESETS)}")
+
+
+_BINS = attrs.Factory(lambda self: self.preset[0].bins, takes_self=True)
+_QUANTISATION = attrs.Factory(lambda self: self.preset[1].format(last=self.bins - 1), takes_self=True)
+
+
 @attrs.frozen(kw_only=True)
 class Coords:
-    """`[coords]`: the declared quantisation."""
+    """`[coords]`: how coordinates are written. Data, checkpoint and predictions must agree on it."""
 
-    quantisation: str = option(
-        default="nearest_999", help="encode and decode convention; data, checkpoint and predictions must agree"
+    tokens: str = option(
+        default="<|coord_{}|>", validator=_writes_tokens, help=f"the token of each bin, or {' or '.join(PRESETS)}"
     )
+    bins: int = option(default=_BINS, validator=[ge(2), lt(2**15)], help="bins of a coordinate; 1000, or the preset's")
+    quantisation: str = option(default=_QUANTISATION, help="encode and decode convention; nearest_999, or the preset's")
+
+    @property
+    def preset(self) -> tuple[CoordFormat, str]:
+        """What `tokens` names, with the name of its quantisation; the default where it is a pattern."""
+        return PRESETS.get(self.tokens, (DEFAULT_COORDS, "nearest_{last}"))
+
+    @property
+    def format(self) -> CoordFormat:
+        """How coordinates are written."""
+        tokens = self.preset[0].tokens if self.tokens in PRESETS else self.tokens
+        return attrs.evolve(self.preset[0], tokens=tokens, bins=self.bins)
+
+    def fault(self) -> str | None:
+        """What is wrong with the quantisation."""
+        try:
+            bins = quantisation(self.quantisation).bins
+        except InputError:
+            return f"unknown quantisation {self.quantisation!r}; {did_you_mean(self.quantisation, QUANTISATIONS)}"
+        return None if bins == self.bins else f"{self.quantisation!r} has {bins} bins, and coords.bins is {self.bins}"
 
 
 @attrs.frozen(kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
-from coordcore.coords import is_coord_token, token_to_int
-from coordcore.quantisation import NUM_BINS, Outside
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
+from coordcore.quantisation import Outside
 from coordcore.records.answers.write import reserved
 from coordcore.records.geometry import KINDS, misordered
 from coordcore.records.record import (
@@ -24,7 +24,7 @@ from coordcore.records.record import (
 )
 
 Space = Literal["bin", "pixel", "norm1"]
-"""What numbers are: bins 0..999 (or coord tokens), pixels of the upright image, or fractions of it."""
+"""What numbers are: bins, 0..999 by default (or coord tokens), pixels of the upright image, or fractions of it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,12 +33,13 @@ class Rules:
 
     space: None takes numbers of any, and coord tokens. ordered: the second corner of a box never lies before its first.
     outside: of pixels and fractions outside the image, "error" takes none, "clip" those of a shape that overlaps it,
-    None all.
+    None all. coords: whose bins and tokens they are; x is first in a record whatever its order.
     """
 
     space: Space | None
     ordered: bool = True
     outside: Outside | None = "error"
+    coords: CoordFormat = DEFAULT_COORDS
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -88,7 +89,7 @@ def read_annotation(
     item: RecordObject, path: str, rules: Rules, size: tuple[int, int] = (1, 1), *, index: int = 0, crowd: bool = False
 ) -> Annotation:
     """One object. path: "objects[2]". size: the largest x and y in pixels or fractions. Raises RecordError."""
-    check_text(item.desc, f"{path}.desc")
+    check_text(item.desc, f"{path}.desc", rules.coords)
     kind, written = _geometry(item, path)
     path = f"{path}.{kind}"
     values, tokens = read_numbers(written, path, rules)
@@ -101,11 +102,11 @@ def read_annotation(
     )
 
 
-def check_text(text: str, path: str) -> None:
+def check_text(text: str, path: str, coords: CoordFormat = DEFAULT_COORDS) -> None:
     """Raise RecordError unless `text` has content and a tokenizer reads all of it as text."""
     if not text.strip():
         raise RecordError(path, "empty; write what is there")
-    if found := reserved(text):
+    if found := reserved(text, coords):
         raise RecordError(
             path, f"contains {found!r}, which the tokenizer or the template reads as a control token; reword it"
         )
@@ -150,23 +151,23 @@ def read_numbers(written: Coordinates, path: str, rules: Rules) -> tuple[tuple[f
     if texts and len(texts) < len(written):
         raise RecordError(path, "mixes numbers and coord tokens; write one form throughout")
     if texts:
-        return tuple([_bin_of(text, path) for text in texts]), True
+        return tuple([_bin_of(text, path, rules.coords) for text in texts]), True
     numbers: Sequence[Any] = written
-    return tuple([_bin(value, path) for value in numbers] if rules.space == "bin" else numbers), False
+    return tuple(
+        [_bin(value, path, rules.coords.bins - 1) for value in numbers] if rules.space == "bin" else numbers
+    ), False
 
 
-def _bin_of(text: str, path: str) -> int:
-    if is_coord_token(text):
-        return token_to_int(text)
-    rest = "is no coord token; write <|coord_0|> to <|coord_999|>"
-    if text == "<|coord_*|>":
-        rest = "is the wildcard, not a coordinate; write <|coord_0|> to <|coord_999|>"
+def _bin_of(text: str, path: str, coords: CoordFormat) -> int:
+    if text in coords.bin_of:
+        return coords.bin_of[text]
+    what = "the wildcard, not a coordinate" if text == "<|coord_*|>" else "no coord token"
+    rest = f"is {what}; write {coords.written[0]} to {coords.written[-1]}"
     raise RecordError(path, f"{text!r} {rest}", reason=rest)
 
 
-def _bin(value: float, path: str) -> int:
+def _bin(value: float, path: str, last: int) -> int:
     """The bin that a number is; 10.0 is 10."""
-    last = NUM_BINS - 1
     if value % 1:
         rest = "is not a whole number, as bins are; if these are pixels or fractions, set `space`"
     elif value > last:

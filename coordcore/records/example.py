@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
 
@@ -16,7 +17,7 @@ _WITHOUT_SOURCE = "an example without a source"
 
 @attrs.frozen(kw_only=True)
 class Geometry:
-    """One geometry of the answer, in the order in which its coord tokens are written.
+    """One geometry of the answer. x is first, also where answers write y first (`BuildContext.coords`).
 
     kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...).
     values: targets in bin units on the run's quantisation, real-valued where the source is finer than a bin
@@ -65,10 +66,12 @@ class Example:
         quantisation: Quantisation = DEFAULT_QUANTISATION,
         coord_tokens: bool = True,
         source: str = "",
+        coords: CoordFormat = DEFAULT_COORDS,
     ) -> Example:
         """One image, one question, and an answer in CoordJSON that names `objects` in their order.
 
         objects: (description, (x1, y1, x2, y2) in pixels). image_size: width and height. prompt: without `<image>`.
+        quantisation, coords: those of the `BuildContext`.
         coord_tokens: False writes the same bins as plain numbers, and leaves `geometries` empty. Boxes that fall into
         one bin are widened as `encode_boxes` does. Raises InputError, with `source`, for a box that is not one.
         """
@@ -81,7 +84,7 @@ class Example:
         where = source or _WITHOUT_SOURCE
         described = list(objects)
         for desc in [*(desc for desc, _ in described), prompt]:
-            if found := reserved(desc):
+            if found := reserved(desc, coords):
                 raise InputError(f"{where}: {desc!r} contains {found!r}, which is read as a control token; reword it")
         try:
             encoded = encode_boxes([box for _, box in described], *image_size, quantisation=quantisation)
@@ -89,7 +92,7 @@ class Example:
             raise InputError(f"{where}: {error}") from error
         boxes = zip((desc for desc, _ in described), encoded.bins.tolist(), strict=True)
         located = [Located(desc=desc, kind="bbox_2d", bins=tuple(bins)) for desc, bins in boxes]
-        answer = answer_text(located, coord_tokens=coord_tokens)
+        answer = answer_text(located, coord_tokens=coord_tokens, coords=coords)
         values = encoded.values.tolist() if coord_tokens else []
         return cls(
             messages=({"role": "user", "content": f"<image>{prompt}"}, {"role": "assistant", "content": answer}),

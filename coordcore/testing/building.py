@@ -38,7 +38,6 @@ def build(
     quantisation: Quantisation = DEFAULT_QUANTISATION,
 ) -> Any:
     """What the component builds from `config` (its defaults when None), as for one rank of a run with seed 0."""
-    context = BuildContext(
-        run_dir=run_dir, seed=0, quantisation=quantisation, vocab=make_vocab() if vocab is None else vocab
-    )
+    vocab = make_vocab() if vocab is None else vocab
+    context = BuildContext(run_dir=run_dir, seed=0, quantisation=quantisation, vocab=vocab, coords=vocab.format)
     return component.build(config_or_default(component, config), context)

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordcore.components import COORD_TOKENS, Component
-from coordcore.coords import token_to_int
+from coordcore.coords import DEFAULT_COORDS, token_to_int
 from coordcore.errors import InputError
 from coordcore.protocols import ExampleSource
-from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore.records.example import Example
 from coordcore.testing.building import build, config_or_default
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_COORD = re.compile(r"<\|coord_\d+\|>")
+_COORD = re.compile(DEFAULT_COORDS.pattern())
 _ROLES = ("system", "user", "assistant")
 _CLOSE = 2.0  # bins: rounding, plus the bin a collapsed box is widened by; a little stricter than the engine
 _COARSE = Quantisation(name="coarse", encode_scale=500, rounding="nearest", decode_scale=500, decode_shift=0)
@@ -129,7 +129,8 @@ def _agree(name: str, example: Example) -> None:
         f"{name}: {len(tokens)} coord tokens in the answer, {len(values)} values in the geometries; give one each"
     )
     for token, value in zip(tokens, values, strict=True):
-        assert 0 <= value <= NUM_BINS - 1, f"{name}: {value} is no bin unit (0..{NUM_BINS - 1})"
+        last = DEFAULT_COORDS.bins - 1
+        assert 0 <= value <= last, f"{name}: {value} is no bin unit (0..{last})"
         assert abs(value - token) <= _CLOSE, f"{name}: <|coord_{token}|> stands where the geometry has {value:.2f}"
 
 

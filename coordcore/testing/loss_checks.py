@@ -64,6 +64,15 @@ def check_loss_one_value_per_position(component: Component, config: Any = None) 
                 )
 
 
+def check_loss_any_number_of_bins(component: Component, config: Any = None) -> None:
+    """With 256 and with 1024 bins every part has one finite value per position, too."""
+    for term in terms_of(component, config):
+        for bins in (256, 1024):
+            for name, values in term(_positions(term, 7, make_logits(term.scope, 7, bins=bins))).items():
+                assert values.shape == (7,), f"part {name!r} has shape {tuple(values.shape)} with {bins} bins"
+                assert values.isfinite().all(), f"part {name!r} is not finite with {bins} bins"
+
+
 def check_loss_dtype(component: Component, config: Any = None) -> None:
     """Every part is float32."""
     import torch

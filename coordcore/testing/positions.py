@@ -7,29 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from coordcore.coords import CoordVocab
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
 from coordcore.protocols import BoxPositions, CoordPositions, Need, Origin, Scope, Targets, TextPositions
-from coordcore.quantisation import NUM_BINS
 from coordcore.testing.missing import needs_train
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FIRST_COORD_ID = 100
-VOCABULARY = FIRST_COORD_ID + NUM_BINS + 20
+BEHIND = 20
+VOCABULARY = FIRST_COORD_ID + DEFAULT_COORDS.bins + BEHIND
 """Vocabulary rows of the made-up logits: 100 text tokens, the coord tokens, 20 text tokens."""
 
 Positions = Any
 """CoordPositions, TextPositions or BoxPositions, by scope."""
 
 
-def make_vocab() -> CoordVocab:
+def make_vocab(coords: CoordFormat = DEFAULT_COORDS) -> CoordVocab:
     """The coord tokens' ids in the made-up vocabulary."""
-    return CoordVocab(ids=tuple(range(FIRST_COORD_ID, FIRST_COORD_ID + NUM_BINS)))
+    return CoordVocab(ids=tuple(range(FIRST_COORD_ID, FIRST_COORD_ID + coords.bins)), format=coords)
 
 
 @needs_train()
-def make_logits(scope: Scope, count: int, *, scale: float = 3.0, seed: int = 0) -> Tensor:
+def make_logits(
+    scope: Scope, count: int, *, scale: float = 3.0, seed: int = 0, bins: int = DEFAULT_COORDS.bins
+) -> Tensor:
     """What a model says: normal with standard deviation `scale`, float32, asking for a gradient.
 
     [count, 4, K] for scope "box", [count, V] for the others.
@@ -37,7 +39,7 @@ def make_logits(scope: Scope, count: int, *, scale: float = 3.0, seed: int = 0) 
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    shape = (count, 4, NUM_BINS) if scope == "box" else (count, VOCABULARY)
+    shape = (count, 4, bins) if scope == "box" else (count, FIRST_COORD_ID + bins + BEHIND)
     return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
 
 
@@ -47,7 +49,8 @@ def make_positions(
 ) -> Positions:
     """`count` random positions (boxes for scope "box") as the objective hands them to a term that has these `needs`.
 
-    logits: from `make_logits`, which is the default. Targets cover both ends of the bins and, for real-valued ones, lie
+    logits: from `make_logits`, which is the default; they say how many bins there are.
+    Targets cover both ends of the bins and, for real-valued ones, lie
     within half a bin of the written token. Every third position is of another example, and the image of the second
     example is of unknown size.
     """
@@ -59,23 +62,24 @@ def make_positions(
     def between(low: int, high: int, *shape: int) -> Tensor:
         return torch.randint(low, high, shape, generator=generator)
 
-    ids = torch.tensor(make_vocab().ids)
+    count_of_bins = logits.shape[-1] - (0 if scope == "box" else FIRST_COORD_ID + BEHIND)
+    ids = torch.arange(FIRST_COORD_ID, FIRST_COORD_ID + count_of_bins)
     origin = make_origin(count, has_objects=scope in ("coord", "box")) if "origin" in needs else None
     if scope in ("text", "token"):
         labels = between(0, FIRST_COORD_ID, count)
         if scope == "token":
-            labels[1::2] = ids[between(0, NUM_BINS, len(labels[1::2]))]
+            labels[1::2] = ids[between(0, count_of_bins, len(labels[1::2]))]
         return _text_positions(logits, labels, ids, origin, whole="logits" in needs)
     if scope == "box":
-        first, size = between(0, NUM_BINS // 2, count, 2), between(1, NUM_BINS // 2, count, 2)
+        first, size = between(0, count_of_bins // 2, count, 2), between(1, count_of_bins // 2, count, 2)
         bins = torch.cat([first, first + size], dim=-1)
-        return BoxPositions(logits=logits, bins=bins, values=_near(bins, generator), origin=origin)
-    bins = between(0, NUM_BINS, count)
-    bins[:1], bins[1:2] = 0, NUM_BINS - 1
+        return BoxPositions(logits=logits, bins=bins, values=_near(bins, count_of_bins, generator), origin=origin)
+    bins = between(0, count_of_bins, count)
+    bins[:1], bins[1:2] = 0, count_of_bins - 1
     return CoordPositions(
         logits=logits[:, ids],
         bins=bins,
-        values=_near(bins, generator),
+        values=_near(bins, count_of_bins, generator),
         full_lse=logits.logsumexp(-1) if "full_lse" in needs else None,
         origin=origin,
     )
@@ -127,12 +131,12 @@ def _text_positions(logits: Tensor, labels: Tensor, ids: Tensor, origin: Origin 
     )
 
 
-def _near(bins: Tensor, generator: Any) -> Tensor:
+def _near(bins: Tensor, count_of_bins: int, generator: Any) -> Tensor:
     """Real-valued targets that round to `bins`."""
     import torch
 
     jitter = torch.rand(bins.shape, generator=generator) - 0.5
-    return (bins + jitter).clamp(0, NUM_BINS - 1)
+    return (bins + jitter).clamp(0, count_of_bins - 1)
 
 
 @needs_train()

@@ -6,6 +6,7 @@ grammar of constrained decoding follow from that description, so a second format
 
 from __future__ import annotations
 
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.records.answers.format import COORDJSON, Format
 from coordcore.records.answers.parse import Answer, AnswerObject, Unread, answered, parse_json
 from coordcore.records.answers.pieces import parse_pieces
@@ -26,10 +27,13 @@ __all__ = [
 ]
 
 
-def parse_answer(text: str, form: Format = COORDJSON, *, numbers: bool = False) -> Answer:
+def parse_answer(
+    text: str, form: Format = COORDJSON, *, numbers: bool = False, coords: CoordFormat = DEFAULT_COORDS
+) -> Answer:
     """Read an answer, whatever it is. The time it takes is linear in its length.
 
     numbers: read the plain numbers of lists in JSON and of tags as well, as `AnswerObject.numbers`. What they mean
-    (pixels, thousandths, bins of a convention) is for the caller to have been told.
+    (pixels, thousandths, bins of a convention) is for the caller to have been told. coords: whose tokens are read, and
+    in which order; what is read has x first.
     """
-    return parse_json(text, numbers) if form.json else parse_pieces(text, form)
+    return parse_json(text, numbers, coords) if form.json else parse_pieces(text, form, coords)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, groupby
 from typing import NamedTuple
 
 import attrs
 import msgspec
 
-from coordcore.coords import is_coord_token, token_to_int
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, token_to_int
 from coordcore.records.answers.format import COORDJSON, DESC
 from coordcore.records.geometry import misordered
 
@@ -41,18 +41,24 @@ _THOUGHT = re.compile(r"[<◁](?P<end>/?)(?:think|thinking|thought|reasoning)\s*
 _TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-_LEXEME = re.compile(
-    rf"""\s*(?:
-      (?P<mark>[\[\]{{}}():,])
-    | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-    | (?P<coord><\|coord_[^|<>]*\|>)
-    | (?P<number>{_NUMBER.pattern})
-    | (?P<tag>{"|".join(map(re.escape, _BOX_TAGS.values()))})
-    | (?P<end>["'])
-    | (?P<word><?[^\s\[\]{{}}():,"'<]+|\S)
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
+
+
+@lru_cache
+def _lexemes(coords: CoordFormat) -> re.Pattern[str]:
+    return re.compile(
+        rf"""\s*(?:
+          (?P<mark>[\[\]{{}}():,])
+        | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+        | (?P<tag>{"|".join(map(re.escape, _BOX_TAGS.values()))})
+        | (?P<coord>{coords.pattern("[^|<>]*")})
+        | (?P<number>{_NUMBER.pattern})
+        | (?P<end>["'])
+        | (?P<word><?[^\s\[\]{{}}():,"'<]+|\S)
+        )""",
+        re.VERBOSE | re.DOTALL,
+    )
+
+
 _STRINGS = json.JSONDecoder(strict=False)
 _REQUOTED = {'"': '\\"', "\\'": "'"}
 _DEEP = 32
@@ -118,13 +124,13 @@ class _Written:
     others: dict[str, int] = attrs.Factory(dict)
 
 
-def parse_json(text: str, numbers: bool = False) -> Answer:
+def parse_json(text: str, numbers: bool = False, coords: CoordFormat = DEFAULT_COORDS) -> Answer:
     """Read an answer, whatever it is. The time it takes is linear in its length.
 
     numbers: read plain numbers too. What they mean only the caller can know.
     """
     begin, end = answered(text)
-    reader = _Reader(text[:end], numbers)
+    reader = _Reader(text[:end], numbers, coords)
     if not text.strip():
         reader.unread.append(Unread(at="", reason="empty answer"))
     elif not text[begin:end].strip():
@@ -152,8 +158,9 @@ def answered(text: str) -> Span:
 class _Reader:
     """Reads the lists of one text. index: of the next object."""
 
-    def __init__(self, text: str, numbers: bool) -> None:
-        self.text, self.numbers = text, numbers
+    def __init__(self, text: str, numbers: bool, coords: CoordFormat) -> None:
+        self.text, self.numbers, self.coords = text, numbers, coords
+        self.lexemes = _lexemes(coords)
         self.objects: list[AnswerObject] = []
         self.unread: list[Unread] = []
         self.index = 0
@@ -189,10 +196,17 @@ class _Reader:
         if text:
             self.unread.append(Unread(at=at, reason=f"passed over {quoted(text)}"))
 
+    def _next(self, position: int) -> _Lexeme:
+        match = self.lexemes.match(self.text, position)
+        if match is None:  # nothing but white space is left
+            return _Lexeme("end", "", len(self.text), len(self.text))
+        kind = str(match.lastgroup)
+        return _Lexeme(kind, match[kind], match.start(kind), match.end())
+
     def _list(self, position: int, in_list: bool) -> int:
         """Read the objects from `position` on; gives where the list ends."""
         while True:
-            lexeme = _next(self.text, position)
+            lexeme = self._next(position)
             if lexeme.text == "," and lexeme.kind == "mark":
                 position = lexeme.end
                 continue
@@ -220,7 +234,7 @@ class _Reader:
     def _object(self, position: int) -> tuple[_Written, int]:
         """What stands in the object whose brace ends at `position`, and the place behind it. Raises _Unreadable."""
         written = _Written()
-        while (key := _next(self.text, position)).text != "}":
+        while (key := self._next(position)).text != "}":
             position = key.end
             if key.text == ",":
                 continue
@@ -228,8 +242,8 @@ class _Reader:
                 wrong = f"a key in quotes belongs there, not {quoted(key.text)}"
                 raise _Unreadable("", "cut off" if key.kind == "end" else wrong, key.start + 1)
             name = _string(key)
-            colon = _next(self.text, key.end)
-            value = _next(self.text, colon.end)
+            colon = self._next(key.end)
+            value = self._next(colon.end)
             if "end" in (colon.kind, value.kind):
                 raise _Unreadable(f".{name}", "cut off", len(self.text))
             if colon.text != ":":
@@ -238,7 +252,7 @@ class _Reader:
             if name in _KINDS:
                 if written.geometry:
                     raise _Unreadable(f".{name}", "a second geometry; an object has one", value.start)
-                opening = _next(self.text, value.start + 1) if value.kind == "string" else value  # a list in quotes
+                opening = self._next(value.start + 1) if value.kind == "string" else value  # a list in quotes
                 written.geometry[name], behind = self._inside(f".{name}", opening, "{}:")
                 if value.kind == "string" and behind > position:
                     raise _Unreadable(f".{name}", f"no list in quotes, but {quoted(value.text)}", behind)
@@ -277,7 +291,7 @@ class _Reader:
             raise _Unreadable(f".{DESC}", "no description")
         make = partial(AnswerObject, at=at, desc=label[0], kind=_KINDS[name], desc_span=label[1])
         for shape, (bins, numbers) in zip(shapes, values, strict=True):
-            spans = tuple((item.start, item.end) for item in shape)
+            spans = tuple((item.start, item.end) for item in (self.coords.arranged(shape) if bins else shape))
             self.objects.append(make(bins=bins, numbers=numbers, coord_spans=spans))
 
     def _tagged(self, position: int) -> int:
@@ -320,7 +334,7 @@ class _Reader:
         closings, position = [_CLOSING[opening.text]], opening.end
         items: list[_Lexeme] = []
         while True:
-            item = _next(self.text, position)
+            item = self._next(position)
             position = item.end
             if item.kind in ("mark", "tag"):
                 if item.text == closings[-1]:
@@ -342,11 +356,15 @@ class _Reader:
         bins: tuple[int, ...] = ()
         numbers: tuple[float, ...] = ()
         tokens = [item.text.strip("\"'") for item in items]
-        wrong = next((token for token in tokens if not is_coord_token(token)), None)
+        wrong = next((token for token in tokens if token not in self.coords.bin_of), None)
         if wrong is None:
-            bins = tuple(map(token_to_int, tokens))
+            bins = self.coords.arranged([token_to_int(token, self.coords) for token in tokens])
         elif not all(map(_NUMBER.fullmatch, tokens)):
-            what = "is no coord token" if wrong.startswith("<|coord_") else "where a coord token belongs"
+            what = (
+                "is no coord token"
+                if re.fullmatch(self.coords.pattern("[^|<>]*"), wrong)
+                else "where a coord token belongs"
+            )
             raise _Unreadable(at, f"{quoted(wrong)} {what}")
         elif not self.numbers:
             raise _Unreadable(at, f"plain numbers, beginning {wrong}, where coord tokens belong")
@@ -372,14 +390,6 @@ def _shapes(name: str, items: list[_Lexeme]) -> list[list[_Lexeme]]:
     if sizes == {2} and (len(lists) == 2 or not is_box):
         return [list(chain(*lists))]
     raise _Unreadable(f".{name}", f"nested wrongly: {len(lists)} lists that are no {_KINDS[name]}")
-
-
-def _next(text: str, position: int) -> _Lexeme:
-    match = _LEXEME.match(text, position)
-    if match is None:  # nothing but white space is left
-        return _Lexeme("end", "", len(text), len(text))
-    kind = str(match.lastgroup)
-    return _Lexeme(kind, match[kind], match.start(kind), match.end())
 
 
 def _string(lexeme: _Lexeme) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from coordcore.coords import token_to_int
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.records.answers.format import Coords, Format, Label
 from coordcore.records.answers.parse import Answer, AnswerObject, Unread, quoted
 from coordcore.records.geometry import misordered
 
-_COORD = re.compile(r"<\|coord_(?:0|[1-9][0-9]{0,2})\|>")
 
-
-def parse_pieces(text: str, form: Format) -> Answer:
+def parse_pieces(text: str, form: Format, coords: CoordFormat = DEFAULT_COORDS) -> Answer:
     """Read an answer in `form`, which is not JSON. What stands where an object belongs and is none is passed over."""
     if not text.startswith(form.opening):
         return Answer(objects=(), unread=(Unread(at="", reason=f"does not begin with {quoted(form.opening)}"),))
@@ -24,7 +22,7 @@ def parse_pieces(text: str, form: Format) -> Answer:
         unread.append(Unread(at="objects", reason="cut off: the list does not end"))
     position = len(form.opening)
     for index, written in enumerate(body.split(form.between) if body else []):
-        read = _object(text, position, position + len(written), form, f"objects[{index}]")
+        read = _object(text, position, position + len(written), form, coords, f"objects[{index}]")
         position += len(written) + len(form.between)
         if isinstance(read, Unread):
             unread.append(read)
@@ -33,13 +31,14 @@ def parse_pieces(text: str, form: Format) -> Answer:
     return Answer(objects=tuple(objects), unread=tuple(unread))
 
 
-def _object(text: str, start: int, end: int, form: Format, at: str) -> AnswerObject | Unread:
-    tries = ((kind, pattern.fullmatch(text, start, end)) for kind, pattern in _patterns(form))
+def _object(text: str, start: int, end: int, form: Format, coords: CoordFormat, at: str) -> AnswerObject | Unread:
+    tries = ((kind, pattern.fullmatch(text, start, end)) for kind, pattern in _patterns(form, coords))
     kind, found = next(((kind, found) for kind, found in tries if found), ("", None))
-    if found is None:
+    tokens = [] if found is None else list(re.finditer(coords.pattern(), found["coords"]))
+    if found is None or any(token[0] not in coords.bin_of for token in coords.arranged(tokens)):
         return Unread(at=at, reason=f"not of the format {form.name}: {quoted(text[start:end])}")
-    tokens = list(_COORD.finditer(text, *found.span("coords")))
-    bins = tuple(token_to_int(token[0]) for token in tokens)
+    before = found.start("coords")
+    bins = coords.arranged([coords.bin_of[token[0]] for token in tokens])
     if kind == "bbox_2d" and (order := misordered(bins)):
         return Unread(at=f"{at}.{kind}", reason=order)
     return AnswerObject(
@@ -48,23 +47,25 @@ def _object(text: str, start: int, end: int, form: Format, at: str) -> AnswerObj
         kind=kind,
         bins=bins,
         desc_span=found.span("label"),
-        coord_spans=tuple(token.span() for token in tokens),
+        coord_spans=tuple((before + token.start(), before + token.end()) for token in coords.arranged(tokens)),
     )
 
 
 @lru_cache
-def _patterns(form: Format) -> list[tuple[str, re.Pattern[str]]]:
+def _patterns(form: Format, coords: CoordFormat) -> list[tuple[str, re.Pattern[str]]]:
     """What an object may look like, with its kind."""
     layouts = [(kind, form.layout(kind, first)) for kind in form.places for first in (False, True)]
-    return [(kind, re.compile("".join(map(_pattern, layout)))) for kind, layout in layouts]
+    return [
+        (kind, re.compile("".join(_pattern(piece, coords.pattern()) for piece in layout))) for kind, layout in layouts
+    ]
 
 
-def _pattern(piece: str | Label | Coords) -> str:
+def _pattern(piece: str | Label | Coords, token: str) -> str:
     if isinstance(piece, str):
         return re.escape(piece)
     if isinstance(piece, Label):
         return "(?P<label>[^" + re.escape(piece.without or "") + r"\x00-\x1f]+)"
-    further = re.escape(piece.between) + _COORD.pattern
-    return f"(?P<coords>{_COORD.pattern}" + (
+    further = re.escape(piece.between) + token
+    return f"(?P<coords>{token}" + (
         f"(?:{further}){{3}})" if piece.kind == "bbox_2d" else f"{further}(?:{further}{further}){{2,}})"
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from coordcore.coords import int_to_token
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, int_to_token
 from coordcore.errors import InputError
 from coordcore.records.answers.format import COORDJSON, Format, Label, Layout
 from coordcore.records.geometry import bounds
@@ -26,7 +26,7 @@ _RESERVED = re.compile(
 class Located:
     """One object of an answer.
 
-    kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...). bins: what the answer says, 0..999.
+    kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...). bins: what the answer says.
     values: the same coordinates as real numbers in bin units, for `coordcore.Geometry`.
     """
 
@@ -42,34 +42,41 @@ class Located:
         return top, left
 
 
-def reserved(text: str) -> str | None:
+def reserved(text: str, coords: CoordFormat = DEFAULT_COORDS) -> str | None:
     """The first piece of `text` that a tokenizer or template would not read as text, or None."""
-    found = _RESERVED.search(text) if "<" in text else None
+    found = (_RESERVED.search(text) or re.search(coords.pattern(), text)) if "<" in text else None
     return found.group() if found else None
 
 
 def answer_text(
-    objects: Iterable[Located], *, coord_tokens: bool = True, geometry_first: bool = False, form: Format = COORDJSON
+    objects: Iterable[Located],
+    *,
+    coord_tokens: bool = True,
+    geometry_first: bool = False,
+    form: Format = COORDJSON,
+    coords: CoordFormat = DEFAULT_COORDS,
 ) -> str:
     """CoordJSON: `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, <|coord_40|>, ...]}]}`.
 
-    Valid JSON but for the bare coord tokens; with `coord_tokens=False` they are plain numbers and it is JSON.
+    Valid JSON but for the bare coord tokens, which are those of `coords`, in its order; with `coord_tokens=False` they
+    are plain numbers, x first, and it is JSON.
     The text is a function of its arguments alone: ", " and ": " between items, letters outside ASCII as they are.
     Raises InputError for a description that another format, `form`, cannot hold.
     """
     written = [
-        _write(form.layout(one.kind, geometry_first), one.bins, coord_tokens, desc=one.desc, name=form.name)
+        _write(form.layout(one.kind, geometry_first), one.bins, coords if coord_tokens else None, one.desc, form.name)
         for one in objects
     ]
     return form.opening + form.between.join(written) + form.closing
 
 
-def geometry_text(kind: str, bins: Sequence[int]) -> str:
+def geometry_text(kind: str, bins: Sequence[int], coords: CoordFormat = DEFAULT_COORDS) -> str:
     """The part of an object in CoordJSON that says where it is, `"bbox_2d": [<|coord_12|>, <|coord_40|>, ...]`."""
-    return _write(COORDJSON.places[kind], bins, True)
+    return _write(COORDJSON.places[kind], bins, coords)
 
 
-def _write(layout: Layout, bins: Sequence[int], coord_tokens: bool, *, desc: str = "", name: str = "") -> str:
+def _write(layout: Layout, bins: Sequence[int], coords: CoordFormat | None, desc: str = "", name: str = "") -> str:
+    written = map(str, bins) if coords is None else (int_to_token(k, coords) for k in coords.arranged(bins))
     texts = []
     for piece in layout:
         if isinstance(piece, str):
@@ -77,7 +84,7 @@ def _write(layout: Layout, bins: Sequence[int], coord_tokens: bool, *, desc: str
         elif isinstance(piece, Label):
             texts.append(_label(piece, desc, name))
         else:
-            texts.append(piece.between.join(int_to_token(k) if coord_tokens else str(k) for k in bins))
+            texts.append(piece.between.join(written))
     return "".join(texts)
 
 

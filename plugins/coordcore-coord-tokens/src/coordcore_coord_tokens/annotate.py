@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordcore.coords import int_to_token
-from coordcore.quantisation import NUM_BINS
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, int_to_token
 from coordcore.records.annotations import Rules, read_annotation
 from coordcore.records.record import LeftOut, parse_object, parse_objects
 
 
-def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
+def annotate_coord_tokens(record: Mapping[str, Any], coords: CoordFormat = DEFAULT_COORDS) -> dict[str, Any]:
     """A copy of `record` whose objects carry their geometry in three further forms, by geometry kind.
 
     Each object gains `_coord_tokens` (`{"bbox_2d": ["<|coord_12|>", ...]}`), `_coord_token_ints` (the bins, 0..999) and
@@ -29,14 +28,14 @@ def annotate_coord_tokens(record: Mapping[str, Any]) -> dict[str, Any]:
     annotated = []
     for index, given in enumerate(objects):
         path = f"objects[{index}]"
-        item = read_annotation(parse_object(given, path, LeftOut()), path, Rules(space="bin"))
+        item = read_annotation(parse_object(given, path, LeftOut()), path, Rules(space="bin", coords=coords))
         bins = [int(value) for value in item.values]
         annotated.append(
             {
                 **given,
-                "_coord_tokens": {item.kind: [int_to_token(k) for k in bins]},
+                "_coord_tokens": {item.kind: [int_to_token(k, coords) for k in bins]},
                 "_coord_token_ints": {item.kind: bins},
-                "_coord_token_norm": {item.kind: [k / (NUM_BINS - 1) for k in bins]},
+                "_coord_token_norm": {item.kind: [k / (coords.bins - 1) for k in bins]},
             }
         )
     return {**record, "objects": annotated, "_coord_tokens_enabled": True}

@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from coordcore import InputError
+from coordcore.coords import CoordFormat
 from coordcore.files import own_cache_folder
 from coordcore.quantisation import Quantisation
 from coordcore_coord_tokens.files import Stamp
@@ -70,9 +71,10 @@ class Cache:
     They can be deleted at any time. Where nothing can be written, nothing is kept.
     """
 
-    def __init__(self, path: Path, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
+    def __init__(self, path: Path, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat) -> None:
         settings = attrs.asdict(config, filter=lambda field, _: field.name not in _HARMLESS)
         settings["decodes"] = config.decodes
+        settings["coords"] = attrs.asdict(coords)
         root = os.path.abspath(config.image_root or path.parent)
         self.settings = json.dumps([RULES, settings, root, quantisation.as_dict()], default=str)
         # Should two names ever have one checksum, their files take turns; each says what it belongs to.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import InputError, Problem
+from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import Record, RecordError
@@ -63,6 +64,7 @@ class Job:
     stamp: Stamp
     config: CoordJsonlConfig
     quantisation: Quantisation
+    coords: CoordFormat
 
 
 class Checker:
@@ -70,7 +72,7 @@ class Checker:
 
     def __init__(self, job: Job) -> None:
         self._path = job.path
-        self._reader = Reader(job.config, job.quantisation)
+        self._reader = Reader(job.config, job.quantisation, job.coords)
         self._root = job.config.image_root or job.path.parent
         self._images = ImageFolders(str(self._root))
         self._config = job.config

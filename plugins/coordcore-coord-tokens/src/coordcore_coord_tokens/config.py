@@ -48,7 +48,8 @@ class CoordJsonlConfig:
     )
     space: Literal["bin", "pixel", "norm1"] = option(
         default="bin",
-        help="what the numbers in the file are: bins 0..999 (or coord tokens), pixels of the upright image, or 0..1",
+        help="what the numbers in the file are: bins, 0..999 unless [coords] says others (or coord tokens), pixels of "
+        "the upright image, or 0..1",
     )
     outside: Literal["error", "clip"] = option(
         default="error", help="a pixel or norm1 corner outside the image: report it, or move it to the edge (counted)"

@@ -7,22 +7,17 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
-from coordcore.coords import ints_to_tokens
-from coordcore.quantisation import NUM_BINS
+from coordcore.coords import CoordFormat
 from coordcore.records.record import LARGEST, Record, RecordObject
 
-TOKENS = tuple(ints_to_tokens(range(NUM_BINS)))
-"""`TOKENS[k]` is the coord token of bin k."""
-
-BIN: Any = Annotated[int, msgspec.Meta(ge=0, le=NUM_BINS - 1)]
-TOKEN: Any = Literal[TOKENS]
 # Of a key that is there twice the reference judges both values, and refuses integers beyond these.
 REAL: Any = Annotated[float, msgspec.Meta(gt=-LARGEST, lt=LARGEST)]
 
 NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `Form.decoder` raises for a record of another form, or of none."""
 
-_tuple, _list, _annotated = cast(Any, tuple), cast(Any, list), cast(Any, Annotated)  # types that are made as it runs
+# Types that are made as it runs.
+_tuple, _list, _annotated, _literal = cast(Any, tuple), cast(Any, list), cast(Any, Annotated), cast(Any, Literal)
 
 
 class Form:
@@ -31,11 +26,11 @@ class Form:
     The types are those of the reference, narrowed; what they leave open is for the reader to check.
     """
 
-    def __init__(self, coordinate: Any, geometry: tuple[str, ...], *, boxes_only: bool) -> None:
+    def __init__(self, coordinate: Any, geometry: tuple[str, ...], *, boxes_only: bool, tokens: bool) -> None:
         self.coordinate = coordinate
         self.geometry = geometry
         self.boxes_only = boxes_only
-        self.tokens = coordinate is TOKEN
+        self.tokens = tokens
 
     @cached_property
     def decoder(self) -> msgspec.json.Decoder[Any]:
@@ -54,11 +49,14 @@ class Form:
         return msgspec.json.Decoder(record)
 
 
-def forms(coordinates: list[Any], geometry: tuple[str, ...]) -> list[Form]:
-    """The forms that records of these coordinates and geometries may have, the plainest first."""
+def forms(coords: CoordFormat | None, geometry: tuple[str, ...]) -> list[Form]:
+    """The forms that records of these geometries may have, the plainest first. coords: of bins; None for reals."""
+    coordinates: list[Any] = [REAL]
+    if coords is not None:
+        coordinates = [_annotated[int, msgspec.Meta(ge=0, le=coords.bins - 1)], _literal[coords.written]]
     return [
-        Form(coordinate, geometry, boxes_only=boxes_only)
-        for coordinate in coordinates
+        Form(coordinate, geometry, boxes_only=boxes_only, tokens=bool(tokens))
+        for tokens, coordinate in enumerate(coordinates)
         for boxes_only in (True, False)
         if not boxes_only or "bbox_2d" in geometry
     ]

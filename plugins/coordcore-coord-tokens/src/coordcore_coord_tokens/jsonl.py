@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import BuildContext, Example, InputError, Problem
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.answer import Answer
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def record_problems(config: CoordJsonlConfig, quantisation: Quantisation) -> Iterator[Problem]:
+def record_problems(
+    config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+) -> Iterator[Problem]:
     """What is wrong with the records of a run, for `coordcore check`, which reports missing files itself."""
     for path in (config.train, config.validation):
         if path is not None and path.exists():
-            found = scan(path, config, quantisation, rank=int(os.environ.get("RANK", "0")))
+            found = scan(path, config, quantisation, coords, rank=int(os.environ.get("RANK", "0")))
             if found.bad:
                 _log.warning("%s", left_out_line(path, found.bad))
             yield from found.problems
@@ -102,11 +105,11 @@ class CoordJsonl:
     def open(cls, config: CoordJsonlConfig, context: BuildContext) -> CoordJsonl:
         """Index the files. Raises InputError with up to 20 problems of each file; logs what reading had to change."""
         paths = [path for path in (config.train, config.validation) if path is not None]
-        scans = [scan(path, config, context.quantisation, rank=context.rank) for path in paths]
+        scans = [scan(path, config, context.quantisation, context.coords, rank=context.rank) for path in paths]
         wrong = [str(problem) for scanned in scans for problem in scanned.problems]
         if wrong:
             raise InputError("\n".join(wrong))
-        reader = Reader(config, context.quantisation)
+        reader = Reader(config, context.quantisation, context.coords)
         sources = []
         for path, scanned in zip(paths, scans, strict=True):
             assert scanned.lines is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import InputError
+from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Annotation, Rules, read_annotations
 from coordcore.records.answers import Located
@@ -29,7 +30,7 @@ class Placed:
     clipped: int = 0
 
 
-def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation) -> Placed:
+def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords: CoordFormat) -> Placed:
     """The objects of `record`, in its order. Bins are kept as they are written, degenerate boxes included.
 
     Pixels and fractions are encoded with `ours`; a box that collapses there is widened by one bin, and counted.
@@ -38,7 +39,7 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation) -> Plac
     """
     if config.space == "bin":
         check_declared(record, ours, "this run")
-    rules = Rules(space=config.space, outside=config.outside)
+    rules = Rules(space=config.space, outside=config.outside, coords=coords)
     objects = [item for item in read_annotations(record, rules) if not item.crowd]
     for item in objects:
         if item.kind not in config.geometry:

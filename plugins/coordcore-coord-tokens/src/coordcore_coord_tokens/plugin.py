@@ -20,10 +20,10 @@ def _build_jsonl(config: CoordJsonlConfig, context: BuildContext) -> CoordJsonl:
     return CoordJsonl.open(config, context)
 
 
-def _build_template(config: CoordTemplateConfig, _context: BuildContext) -> CoordTemplate:
+def _build_template(config: CoordTemplateConfig, context: BuildContext) -> CoordTemplate:
     from coordcore_coord_tokens.template import CoordTemplate
 
-    return CoordTemplate(coord_tokens=config.coord_tokens, skip_bbox_norm=config.skip_bbox_norm)
+    return CoordTemplate(coord_tokens=config.coord_tokens, skip_bbox_norm=config.skip_bbox_norm, coords=context.coords)
 
 
 @hookimpl
@@ -66,4 +66,4 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
             from coordcore.quantisation import quantisation
             from coordcore_coord_tokens.jsonl import record_problems
 
-            yield from record_problems(config, quantisation(run.coords.quantisation))
+            yield from record_problems(config, quantisation(run.coords.quantisation), run.coords.format)

@@ -8,20 +8,16 @@ from math import floor, inf, nextafter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coordcore import Geometry
-from coordcore.quantisation import NUM_BINS, QUANTISATIONS, Quantisation
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
+from coordcore.quantisation import QUANTISATIONS, Quantisation
 from coordcore.records.answers import COORDJSON, reserved
 from coordcore.records.answers.format import Coords
 from coordcore.records.record import Record, RecordObject
 from coordcore_coord_tokens.answer import Answer
-from coordcore_coord_tokens.forms import BIN, NOT_PLAIN, REAL, TOKEN, TOKENS, Form, forms
+from coordcore_coord_tokens.forms import NOT_PLAIN, Form, forms
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import CoordJsonlConfig
-
-_LAST = NUM_BINS - 1
-_BINS = {token: k for k, token in enumerate(TOKENS)}
-_NUMBERS = tuple(map(str, range(NUM_BINS)))
-_REALS = tuple(map(float, range(NUM_BINS)))
 
 # floor(v + 0.5) would take 0.49999999999999994 to 1; with the number just below 0.5 every v >= 0 goes where it should.
 _ADDED = {"nearest": nextafter(0.5, 0.0), "floor": 0.0}
@@ -38,14 +34,16 @@ Draft = tuple[list[str], list[Geometry], list[tuple[int, int]]]
 """What an answer is made of, object by object: the text, the geometry, and (top, left) where these are to be sorted."""
 
 
-def quick_reader(config: CoordJsonlConfig, quantisation: Quantisation) -> QuickBins | QuickReals | None:
+def quick_reader(
+    config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+) -> QuickBins | QuickReals | None:
     """The fast path for these settings, None where there is none."""
-    if config.mode != "dense":
+    if config.mode != "dense" or coords.order != "xy":
         return None
     if config.space == "bin":
-        return QuickBins(config, quantisation)
-    rounds = quantisation.rounding in _ADDED and quantisation.encode_scale <= quantisation.bins == NUM_BINS
-    return QuickReals(config, quantisation) if rounds and not quantisation.inset else None
+        return QuickBins(config, quantisation, coords)
+    rounds = quantisation.rounding in _ADDED and quantisation.encode_scale <= quantisation.bins == coords.bins
+    return QuickReals(config, quantisation, coords) if rounds and not quantisation.inset else None
 
 
 class _Quick:
@@ -54,19 +52,21 @@ class _Quick:
     What `read` answers, `read_answer(parse_record(line), ...)` answers too, to the last bit. It has no messages.
     """
 
-    def __init__(self, config: CoordJsonlConfig, coordinates: list[Any]) -> None:
+    def __init__(self, config: CoordJsonlConfig, coords: CoordFormat) -> None:
+        self._coords = coords
+        self._last = coords.bins - 1
         self._coord_tokens = config.coord_tokens
         self._most = config.max_objects
         self._desc_first = config.field_order == "desc_first"
         self._top_left = config.object_order == "top_left"
         self._arranges = self._top_left or config.max_objects is not None
-        self._written = TOKENS if config.coord_tokens else _NUMBERS
+        self._written = coords.written if config.coord_tokens else tuple(map(str, range(coords.bins)))
         self._poly = _frame("poly", self._desc_first)
         before, amid, after, between = _frame("bbox_2d", self._desc_first)
         # A coordinate with what stands between it and the next: so a box is joined in one go.
         led = tuple(text + between for text in self._written)
         self._writing = before, amid, after, led, self._written, self._desc_first, self._top_left
-        self._forms = forms(coordinates, config.geometry)
+        self._forms = forms(coords if config.space == "bin" else None, config.geometry)
         # That of the last record: those of one file are mostly alike.
         self._form = self._forms[0]
 
@@ -105,8 +105,9 @@ class _Quick:
 class QuickBins(_Quick):
     """Records in bins, or coord tokens."""
 
-    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
-        super().__init__(config, [BIN, TOKEN])
+    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat) -> None:
+        super().__init__(config, coords)
+        self._bins, self._reals = coords.bin_of, tuple(map(float, range(coords.bins)))
         named = QUANTISATIONS.get(quantisation.name) == quantisation
         self._names = (None, quantisation.name) if named else (None,)
         self._spec = quantisation.as_dict()
@@ -125,23 +126,24 @@ class QuickBins(_Quick):
             return None
         boxes_only, tokens = form.boxes_only, form.tokens
         before, amid, after, led, written, desc_first, top_left = self._writing
+        coords, bin_of, reals = self._coords, self._bins, self._reals
         draft: Draft = ([], [], [])
         texts, geometries, corners = draft
         for item in record.objects:
             desc = item.desc
-            if not desc.strip() or ("<" in desc and reserved(desc)):
+            if not desc.strip() or ("<" in desc and reserved(desc, coords)):
                 return None
             if not boxes_only:
                 if not _one_geometry(item):
                     return None
                 if item.poly is not None:
                     if text:
-                        bins = [_BINS[token] for token in item.poly] if tokens else item.poly
-                        self._add_polygon(draft, desc, bins, [_REALS[k] for k in bins])
+                        bins = [self._bins[token] for token in item.poly] if tokens else item.poly
+                        self._add_polygon(draft, desc, bins, [self._reals[k] for k in bins])
                     continue
             x1, y1, x2, y2 = item.bbox_2d
             if tokens:
-                x1, y1, x2, y2 = _BINS[x1], _BINS[y1], _BINS[x2], _BINS[y2]
+                x1, y1, x2, y2 = bin_of[x1], bin_of[y1], bin_of[x2], bin_of[y2]
             if x1 > x2 or y1 > y2:
                 return None
             if not text:
@@ -153,7 +155,7 @@ class QuickBins(_Quick):
             )
             geometry = _new_geometry(Geometry)
             _set_kind(geometry, "bbox_2d")
-            _set_values(geometry, (_REALS[x1], _REALS[y1], _REALS[x2], _REALS[y2]))
+            _set_values(geometry, (reals[x1], reals[y1], reals[x2], reals[y2]))
             geometries.append(geometry)
             if top_left:
                 corners.append((y1, x1))
@@ -176,8 +178,8 @@ class QuickBins(_Quick):
 class QuickReals(_Quick):
     """Records in pixels or fractions."""
 
-    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
-        super().__init__(config, [REAL])
+    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat) -> None:
+        super().__init__(config, coords)
         self._pixels = config.space == "pixel"
         self._clips = config.outside == "clip"
         self._quantisation = quantisation
@@ -185,7 +187,7 @@ class QuickReals(_Quick):
         self._added = _ADDED[quantisation.rounding]
         scales = (quantisation.encode_scale, quantisation.decode_scale, quantisation.decode_shift)
         # Then the unrounded place in bin units is the very number that is rounded.
-        self._one_scale = scales == (_LAST, _LAST, 0)
+        self._one_scale = scales == (self._last, self._last, 0)
 
     def read(self, line: bytes, *, text: bool = True) -> tuple[Record, Answer] | None:
         """A record and its answer, or None for a line that only the reference can judge.
@@ -208,12 +210,13 @@ class QuickReals(_Quick):
         else:
             thin_x = thin_y = inf
         before, amid, after, led, written, desc_first, top_left = self._writing
+        coords = self._coords
         draft: Draft = ([], [], [])
         texts, geometries, corners = draft
         widened = clipped = 0
         for item in record.objects:
             desc = item.desc
-            if not desc.strip() or ("<" in desc and reserved(desc)):
+            if not desc.strip() or ("<" in desc and reserved(desc, coords)):
                 return None
             if not boxes_only:
                 if not _one_geometry(item):
@@ -274,7 +277,7 @@ class QuickReals(_Quick):
         wider = False
         for low, high in ((0, 2), (1, 3)):
             if bins[high] <= bins[low]:
-                moved, step = (high, 1) if bins[low] < _LAST else (low, -1)
+                moved, step = (high, 1) if bins[low] < self._last else (low, -1)
                 bins[moved] += step
                 units[moved] = float(bins[moved])
                 wider = True
@@ -292,7 +295,7 @@ class QuickReals(_Quick):
         units = list(shape)
         units[::2] = [x * spec.decode_scale / width - spec.decode_shift for x in shape[::2]]
         units[1::2] = [y * spec.decode_scale / height - spec.decode_shift for y in shape[1::2]]
-        return [min(k, _LAST) for k in bins], [min(max(unit, 0.0), float(_LAST)) for unit in units]
+        return [min(k, self._last) for k in bins], [min(max(unit, 0.0), float(self._last)) for unit in units]
 
 
 class _Frame(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordcore import Geometry
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import check_text
 from coordcore.records.answers import answer_text
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 class Reader:
     """Reads lines: on the fast path where it judges them, by the reference everywhere else."""
 
-    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation) -> None:
+    def __init__(
+        self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+    ) -> None:
         self.config = config
         self.quantisation = quantisation
-        quick = quick_reader(config, quantisation)
+        self.coords = coords
+        quick = quick_reader(config, quantisation, coords)
         self._quick = quick.read if quick is not None else _nothing
 
     def read(self, line: bytes) -> tuple[Record, Answer]:
@@ -36,28 +40,35 @@ class Reader:
 
     def _reference(self, line: bytes) -> tuple[Record, Answer]:
         record = parse_record(line)
-        return record, read_answer(record, self.config, self.quantisation)
+        return record, read_answer(record, self.config, self.quantisation, self.coords)
 
-    def __reduce__(self) -> tuple[type[Reader], tuple[CoordJsonlConfig, Quantisation]]:
-        return Reader, (self.config, self.quantisation)  # decoders cannot be pickled
+    def __reduce__(self) -> tuple[type[Reader], tuple[CoordJsonlConfig, Quantisation, CoordFormat]]:
+        return Reader, (self.config, self.quantisation, self.coords)  # decoders cannot be pickled
 
 
 def _nothing(_line: bytes, *, text: bool = True) -> None:
     """The fast path where there is none."""
 
 
-def read_answer(record: Record, config: CoordJsonlConfig, quantisation: Quantisation) -> Answer:
+def read_answer(
+    record: Record, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+) -> Answer:
     """The answer of one record: the reference for the fast path. Raises RecordError."""
     if config.mode == "summary":
         if record.summary is None:
             raise RecordError("summary", 'missing; `mode = "summary"` needs one in every record')
-        check_text(record.summary, "summary")
+        check_text(record.summary, "summary", coords)
         return Answer(text=record.summary)
-    placed = locate(record, config, quantisation)
+    placed = locate(record, config, quantisation, coords)
     objects = list(placed.objects)
     if config.object_order == "top_left":
         objects.sort(key=lambda located: located.top_left)
     objects = objects[: config.max_objects]
-    text = answer_text(objects, coord_tokens=config.coord_tokens, geometry_first=config.field_order == "geometry_first")
+    text = answer_text(
+        objects,
+        coord_tokens=config.coord_tokens,
+        geometry_first=config.field_order == "geometry_first",
+        coords=coords,
+    )
     geometries = [Geometry(kind=item.kind, values=item.values) for item in objects] if config.coord_tokens else []
     return Answer(text=text, geometries=tuple(geometries), widened=placed.widened, clipped=placed.clipped)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore import Problem
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.source import LONGEST
 from coordcore_coord_tokens.bar import Bar
@@ -50,7 +51,14 @@ class Scan:
     bad: tuple[tuple[int, str], ...] = ()
 
 
-def scan(path: Path, config: CoordJsonlConfig, quantisation: Quantisation, *, rank: int = 0) -> Scan:
+def scan(
+    path: Path,
+    config: CoordJsonlConfig,
+    quantisation: Quantisation,
+    coords: CoordFormat = DEFAULT_COORDS,
+    *,
+    rank: int = 0,
+) -> Scan:
     """Index `path`; with `config.validate` also read every record and look for its image (decoded if that is asked).
 
     Neither is done again while file, settings and image folders stay as they are. Several processes may scan one file:
@@ -62,8 +70,8 @@ def scan(path: Path, config: CoordJsonlConfig, quantisation: Quantisation, *, ra
     try:
         descriptor, stamp = open_regular(path)
         try:
-            job = Job(path=path, stamp=stamp, config=config, quantisation=quantisation)
-            cache = Cache(path, config, quantisation)
+            job = Job(path=path, stamp=stamp, config=config, quantisation=quantisation, coords=coords)
+            cache = Cache(path, config, quantisation, coords)
             known = _known(job, cache)
             if known is None and not stamp.at_rest():  # nothing will be kept that another process could wait for
                 known = _scan(job, cache, descriptor, show=rank == 0)

@@ -7,8 +7,7 @@ from typing import Any
 import attrs
 
 from coordcore import InputError
-from coordcore.coords import CoordVocab, ints_to_tokens
-from coordcore.quantisation import NUM_BINS
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
 
 
 @attrs.frozen(kw_only=True)
@@ -17,12 +16,17 @@ class CoordTemplate:
 
     coord_tokens: bool = True
     skip_bbox_norm: bool = True
+    coords: CoordFormat = DEFAULT_COORDS
 
     def apply(self, template: Any) -> None:
-        apply_coord_template_adapter(template, coord_tokens=self.coord_tokens, skip_bbox_norm=self.skip_bbox_norm)
+        apply_coord_template_adapter(
+            template, coord_tokens=self.coord_tokens, skip_bbox_norm=self.skip_bbox_norm, coords=self.coords
+        )
 
 
-def apply_coord_template_adapter(template: Any, *, coord_tokens: bool, skip_bbox_norm: bool) -> None:
+def apply_coord_template_adapter(
+    template: Any, *, coord_tokens: bool, skip_bbox_norm: bool, coords: CoordFormat = DEFAULT_COORDS
+) -> None:
     """Change one ms-swift `Template` instance in place; its class and other instances stay as they are.
 
     Image and video token ids are resolved from the tokenizer, where the template's class holds fixed numbers (ms-swift
@@ -34,7 +38,7 @@ def apply_coord_template_adapter(template: Any, *, coord_tokens: bool, skip_bbox
     Raises InputError when the tokenizer lacks a token, splits a coord token, or disagrees with the model's config.
     """
     if coord_tokens:
-        _check_whole(template.tokenizer)
+        _check_whole(template.tokenizer, coords)
         if skip_bbox_norm:
             template.normalize_bbox = keep_boxes
     _resolve_media_tokens(template)
@@ -44,14 +48,14 @@ def keep_boxes(inputs: Any) -> None:
     """Stands in for `Template.normalize_bbox`. A module-level function, so that the template can be pickled."""
 
 
-def _check_whole(tokenizer: Any) -> None:
-    vocab = CoordVocab.from_tokenizer(tokenizer)
-    text = "[" + ", ".join(ints_to_tokens(range(NUM_BINS))) + "]"
+def _check_whole(tokenizer: Any, coords: CoordFormat) -> None:
+    vocab = CoordVocab.from_tokenizer(tokenizer, coords)
+    text = "[" + ", ".join(coords.written) + "]"
     coord_ids = set(vocab.ids)
     read = tuple(token for token in tokenizer(text, add_special_tokens=False)["input_ids"] if token in coord_ids)
     if read != vocab.ids:
         raise InputError(
-            f"the tokenizer reads {len(read)} of {NUM_BINS} coord tokens whole; "
+            f"the tokenizer reads {len(read)} of {coords.bins} coord tokens whole; "
             "they must be added tokens (not normalised): add them with `coordcore expand BASE --output DIR`"
         )
 

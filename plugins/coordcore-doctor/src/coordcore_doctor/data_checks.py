@@ -140,7 +140,10 @@ def check_answers(run: ExaminedRun, name: str) -> Iterator[Finding]:
     if not rows:
         yield not_applicable(name, NO_COORDS)
         return
-    reasons = [one for row in rows for one in parse_answer(str(row.example.messages[-1]["content"])).unread]
+    coords = run.manifest.coords.format
+    reasons = [
+        one for row in rows for one in parse_answer(str(row.example.messages[-1]["content"]), coords=coords).unread
+    ]
     if reasons:
         first = f"{reasons[0].at} {reasons[0].reason}".strip()
         seen = f"{len(reasons)} places of {len(rows)} answers cannot be read, the first: {first}"

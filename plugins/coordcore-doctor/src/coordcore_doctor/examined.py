@@ -135,7 +135,7 @@ class ExaminedRun:
         from coordcore.components import COORD_TOKENS
 
         try:
-            return CoordVocab.from_tokenizer(self.tokenizer)
+            return CoordVocab.from_tokenizer(self.tokenizer, self.manifest.coords.format)
         except MissingCoordTokensError:
             if COORD_TOKENS in self.manifest.capabilities():
                 raise

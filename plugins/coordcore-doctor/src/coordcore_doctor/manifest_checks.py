@@ -80,13 +80,14 @@ def check_quantisation(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the base says the same convention as the manifest; records that say another one cannot be read."""
     from coordcore.errors import InputError
     from coordcore.quantisation import require_same
-    from coordcore_train.checkpoint.folder import read_checkpoint_info
+    from coordcore_train.checkpoint.folder import read_checkpoint_info, require_same_coords
 
     ours = run.quantisation
     try:
         info = read_checkpoint_info(run.base)
         if info is not None:
             require_same(info.quantisation, ours, "the base", "the manifest")
+            require_same_coords(info.vocab.format, run.manifest.coords.format, "the base", "the manifest")
     except InputError as problem:
         yield error(name, str(problem))
         return

@@ -34,7 +34,7 @@ class Encoded(EncodedRow):
         wanted, written = [], []
         for geometry in self.example.geometries:
             wanted.append(_bounds(geometry.values))
-            written.append(_bounds([next(read) for _ in geometry.values]))
+            written.append(_bounds(vocab.format.arranged([next(read) for _ in geometry.values])))
         return _array(wanted), _array(written)
 
 

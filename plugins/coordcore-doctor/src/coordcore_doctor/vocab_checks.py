@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from coordcore.coords import CoordVocab, ints_to_tokens
-from coordcore.quantisation import NUM_BINS
+from coordcore.coords import CoordVocab
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, error, not_applicable, ok, some, warning
 
@@ -42,20 +41,20 @@ def check_tokens(run: ExaminedRun, name: str) -> Iterator[Finding]:
     if vocab is None:
         yield not_applicable(name, NO_TOKENS)
         return
-    tokens = ints_to_tokens(range(NUM_BINS))
+    tokens, bins = vocab.format.written, vocab.format.bins
     added = tokenizer.added_tokens_decoder
     special = [token for token, i in zip(tokens, vocab.ids, strict=True) if i in added and added[i].special]
     if special:
-        seen = f"{len(special)} of {NUM_BINS} are special ({some(special)}): they vanish from decoded answers"
+        seen = f"{len(special)} of {bins} are special ({some(special)}): they vanish from decoded answers"
         yield error(name, seen, f'set "special": false in tokenizer.json and tokenizer_config.json, or {EXPAND}')
     text = f"[{', '.join(tokens)}]{''.join(tokens)}{'a'.join(tokens)}a"  # as in an answer, side by side, within words
     counts = Counter(tokenizer(text, add_special_tokens=False)["input_ids"])
-    split = sorted(set(range(NUM_BINS)) - {k for k, i in enumerate(vocab.ids) if counts[i] == 3})
+    split = sorted(set(range(bins)) - {k for k, i in enumerate(vocab.ids) if counts[i] == 3})
     if split:
-        seen = f"{len(split)} of {NUM_BINS} are read in pieces ({some([tokens[k] for k in split])})"
+        seen = f"{len(split)} of {bins} are read in pieces ({some([tokens[k] for k in split])})"
         yield error(name, seen, f"they must be added tokens, not normalised, not single_word; {EXPAND}")
     if not special and not split:
-        yield ok(name, f"{NUM_BINS} ordinary tokens, whole in text")
+        yield ok(name, f"{bins} ordinary tokens, whole in text")
 
 
 def check_ids(run: ExaminedRun, name: str) -> Iterator[Finding]:
@@ -83,7 +82,7 @@ def check_ids(run: ExaminedRun, name: str) -> Iterator[Finding]:
 
 
 def check_coord_rows(run: ExaminedRun, name: str) -> Iterator[Finding]:
-    """Whether all 1000 rows of each matrix were written.
+    """Whether all rows of coord tokens of each matrix were written.
 
     `resize_token_embeddings` leaves the padding rows that coord tokens fall into as they were, and gives all rows that
     are new practically the same values.
@@ -102,32 +101,32 @@ def check_coord_rows(run: ExaminedRun, name: str) -> Iterator[Finding]:
 def _rows_finding(name: str, role: str, matrix: Matrix, vocab: CoordVocab) -> Finding:
     import torch
 
-    first = min(vocab.ids)
+    bins, first = vocab.format.bins, min(vocab.ids)
     rows = _read(matrix, first, max(vocab.ids) + 1)[[i - first for i in vocab.ids]]
-    cure = f"all {NUM_BINS} rows must be written: {EXPAND}"
+    cure = f"all {bins} rows must be written: {EXPAND}"
     for what, bad in (
         ("are not finite", ~rows.isfinite().all(1)),
         ("are zero", (rows == 0).all(1)),
     ):
         if bad.any():
-            return error(name, f"{role}: {int(bad.sum())} rows {what} ({_bins(bad)})", cure)
+            return error(name, f"{role}: {int(bad.sum())} rows {what} ({_bins(vocab, bad)})", cure)
     distinct = len(torch.unique(rows, dim=0))
-    if distinct < NUM_BINS:
-        return error(name, f"{role}: {distinct} distinct rows for {NUM_BINS} tokens", cure)
+    if distinct < bins:
+        return error(name, f"{role}: {distinct} distinct rows for {bins} tokens", cure)
     ordinary = _read(matrix, 0, min(matrix.rows, _ORDINARY, first or matrix.rows))
     if len(ordinary) < 2:
-        return ok(name, f"{role}: {NUM_BINS} distinct rows")
+        return ok(name, f"{role}: {bins} distinct rows")
     # Rows that resizing made are most of the 1000 (Qwen3-VL: 733), and lie at the mean of all that was there before.
     centre = torch.median(rows, dim=0).values
     spread = ordinary.std(0).clamp(min=1e-12)
     distance = ((rows - centre) / spread).square().mean(1).sqrt()
     still = distance < AT_THE_MEAN
     if still.all():
-        return warning(name, f"{role}: the {NUM_BINS} rows are practically one, all bins start alike", EXPAND)
-    if int(still.sum()) > NUM_BINS // 4:
-        seen = f"{role}: {int(still.sum())} rows are practically one, the others ({_bins(~still)}) are not"
+        return warning(name, f"{role}: the {bins} rows are practically one, all bins start alike", EXPAND)
+    if int(still.sum()) > bins // 4:
+        seen = f"{role}: {int(still.sum())} rows are practically one, the others ({_bins(vocab, ~still)}) are not"
         return error(name, f"{seen}: they lie in padding rows that nobody wrote", cure)
-    return ok(name, f"{role}: {NUM_BINS} distinct rows, {distance.mean():.2g} standard deviations apart")
+    return ok(name, f"{role}: {bins} distinct rows, {distance.mean():.2g} standard deviations apart")
 
 
 def check_padding_rows(run: ExaminedRun, name: str) -> Iterator[Finding]:
@@ -176,8 +175,8 @@ def check_tie(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield ok(name, "one matrix is embedding and head" if tied else "embedding and head are two matrices")
 
 
-def _bins(which: Tensor) -> str:
-    return some([f"<|coord_{k}|>" for k in which.nonzero().flatten().tolist()], 2)
+def _bins(vocab: CoordVocab, which: Tensor) -> str:
+    return some([vocab.format.written[k] for k in which.nonzero().flatten().tolist()], 2)
 
 
 def _read(matrix: Matrix, first: int, stop: int) -> Tensor:

@@ -13,7 +13,7 @@ from coordcore.options import ManifestFile, Overrides, Overwrite
 
 
 class Initialiser(StrEnum):
-    """How `expand` starts the 1000 new rows."""
+    """How `expand` starts the new rows."""
 
     MEAN = "mean"
     DIGITS = "digits"
@@ -46,24 +46,40 @@ def expand(
     initialiser: Annotated[Initialiser, typer.Option(help="How the new rows start.")] = Initialiser.DIGITS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initialiser's small noise.")] = 0,
     quantisation: Annotated[
-        str, typer.Option(metavar="NAME", help="The convention to record in the checkpoint.")
-    ] = "nearest_999",
+        str | None,
+        typer.Option(metavar="NAME", help="The convention to record in the checkpoint; nearest_999 for 1000 bins."),
+    ] = None,
+    tokens: Annotated[
+        str, typer.Option(metavar="PATTERN", help="The token of each bin, as in [coords] tokens.")
+    ] = "<|coord_{}|>",
+    bins: Annotated[int, typer.Option(min=2, help="Bins of a coordinate, as many as tokens are added.")] = 1000,
     overwrite: Overwrite = False,
 ) -> None:
-    """Add the 1000 coord tokens to the checkpoint BASE."""
+    """Add the coord tokens to the checkpoint BASE."""
+    from coordcore.coords import CoordFormat
     from coordcore.quantisation import quantisation as convention
     from coordcore_train.checkpoint.base import resolve_base
 
     folder = resolve_base(base)
     if folder is None:
         raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
-    spec = convention(quantisation)
+    spec = convention(quantisation or f"nearest_{bins - 1}")
+    try:
+        coords = CoordFormat(tokens=tokens, bins=bins)
+    except ValueError as error:
+        raise InputError(f"--tokens {tokens}, --bins {bins}: {error.args[0]}") from error
     from coordcore_train.checkpoint.expand import expand as expand_checkpoint
 
     report = expand_checkpoint(
-        folder, output, initialiser=initialiser.value, seed=seed, quantisation=spec, overwrite=overwrite
+        folder,
+        output,
+        initialiser=initialiser.value,
+        seed=seed,
+        quantisation=spec,
+        coords=coords,
+        overwrite=overwrite,
     )
-    typer.echo(f"{report.output}: 1000 coord tokens, {report.rows_before} -> {report.rows_after} rows")
+    typer.echo(f"{report.output}: {bins} coord tokens, {report.rows_before} -> {report.rows_after} rows")
 
 
 def merge(

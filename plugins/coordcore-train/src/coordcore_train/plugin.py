@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "run": "Train what a manifest says and merge the result. A run that was cut off continues.",
-    "expand": "Add the 1000 coord tokens to a checkpoint.",
+    "expand": "Add the coord tokens to a checkpoint.",
     "merge": "Bake adapters and surgeries of a run into a plain transformers checkpoint.",
 }
 

@@ -51,6 +51,7 @@ def command(
     from rich.console import Console
 
     from coordcore import InputError
+    from coordcore.coords import CoordFormat
     from coordcore.errors import printable
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
@@ -82,6 +83,7 @@ def command(
         space=space.value,
         quantisation=declared(records) if is_foreign else quantisation,
         question="",
+        coords=None if is_foreign or header.coords is None else CoordFormat(**header.coords),
         outside=outside.value,
         image_root=image_root,
         images_within=images_within,

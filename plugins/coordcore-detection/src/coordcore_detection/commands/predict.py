@@ -83,6 +83,10 @@ def command(
     quantisation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the answers, for a checkpoint that records none.")
     ] = None,
+    coords: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Coord tokens of a base that records none: rex_omni, paligemma."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU when there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
@@ -94,6 +98,7 @@ def command(
 
     quiet()
     from coordcore import InputError
+    from coordcore.coords import PRESETS
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
     from coordcore_detection.evaluate import calibration as calibrations
@@ -130,7 +135,11 @@ def command(
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device is Device.AUTO else device.value
     if question is None:
         question, system = asking.question_of(model)
-    loaded = asking.load(model, where, quantisation=convention(quantisation) if quantisation else None)
+    if coords is not None and coords not in PRESETS:
+        raise InputError(f"--coords: {coords!r} is none of {', '.join(PRESETS)}")
+    own, spec = (None, None) if coords is None else PRESETS[coords]
+    spec = quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
+    loaded = asking.load(model, where, quantisation=convention(spec) if spec else None, coords=own)
     truth = truth_from_records(
         records,
         space=space.value,
@@ -140,6 +149,7 @@ def command(
         question=question,
         system=system,
         outside=outside.value,
+        coords=loaded.vocab.format,
     )[:limit]
     header = asking.header(model, loaded, settings, question, system)
     if overwrite:

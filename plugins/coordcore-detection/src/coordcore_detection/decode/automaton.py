@@ -12,6 +12,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
+from coordcore.coords import Order
 from coordcore.records.answers.format import COORDJSON, Coords, Format, Label
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -45,25 +46,34 @@ class Automaton:
 
 @lru_cache
 def answer_automaton(
-    geometry: tuple[str, ...] = tuple(COORDJSON.places), fields: Fields = "any", form: Format = COORDJSON
+    geometry: tuple[str, ...] = tuple(COORDJSON.places),
+    fields: Fields = "any",
+    form: Format = COORDJSON,
+    order: Order = "xy",
 ) -> Automaton:
     """The automaton of `form`, such as `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}, ...]}`.
 
     geometry: the kinds an object may have. fields: the order of description and geometry in an object. A description
     has at least one character and is valid UTF-8; a "bbox_2d" has 4 coordinates, a "poly" an even number of at least 6.
+    order: of x and y in a box.
     """
     orders = {"any": (False, True), "desc_first": (False,), "geometry_first": (True,)}[fields]
     layouts = [form.layout(kind, first) for kind in geometry for first in orders]
-    written = _either(*(_seq(*map(_piece, layout)) for layout in layouts))
+    written = _either(*(_seq(*(_piece(piece, order) for piece in layout)) for layout in layouts))
     following = _seq(_symbol(_NEXT), _bytes_of(form.between.encode()[1:]), written)
     several = _seq(written, _many(following))
     return _deterministic(_seq(_text(form.opening), _either(several, _text("")), _text(form.closing)), form.between)
 
 
-def _piece(piece: str | Label | Coords) -> _Pattern:
+def _piece(piece: str | Label | Coords, order: Order) -> _Pattern:
     if isinstance(piece, str):
         return _text(piece)
-    return _description(piece) if isinstance(piece, Label) else _GEOMETRY[piece.kind](_text(piece.between))
+    if isinstance(piece, Label):
+        return _description(piece)
+    between = _text(piece.between)
+    if piece.kind == "poly":
+        return _poly(between)
+    return _slots(between, *((X1, Y1, X2, Y2) if order == "xy" else (Y1, X1, Y2, X2)))
 
 
 # --- patterns: each adds its edges behind a state and gives the state behind them -----------------------------------
@@ -175,16 +185,9 @@ def _slots(between: _Pattern, *slots: int) -> _Pattern:
     return _seq(patterns[0], *(_seq(between, pattern) for pattern in patterns[1:]))
 
 
-def _box(between: _Pattern) -> _Pattern:
-    return _slots(between, X1, Y1, X2, Y2)
-
-
 def _poly(between: _Pattern) -> _Pattern:
     point = _seq(between, _slots(between, POLY, POLY))
     return _seq(_slots(between, POLY_START, POLY), point, point, _many(point))
-
-
-_GEOMETRY: dict[str, Callable[[_Pattern], _Pattern]] = {"bbox_2d": _box, "poly": _poly}
 
 
 # --- to a deterministic, minimal automaton --------------------------------------------------------------------------

@@ -15,7 +15,6 @@ import numpy as np
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError
-from coordcore.quantisation import NUM_BINS
 from coordcore.records.answers.format import COORDJSON, Format
 from coordcore_detection.decode.automaton import (
     COORD,
@@ -80,7 +79,7 @@ def compile_grammar(
     last token may not stand anywhere, coord tokens only where a coordinate belongs.
     Raises InputError when the vocabulary cannot write the format.
     """
-    automaton = answer_automaton(geometry, fields, form)
+    automaton = answer_automaton(geometry, fields, form, vocab.format.order)
     words = _Words.of(tokens, size)
     done = len(automaton.steps)
     table = np.full((done + 1, size), -1, dtype=np.int16)
@@ -175,7 +174,7 @@ class DeviceGrammar:
         self.far = torch.from_numpy(grammar.far).to(device)
         self.farthest = int(grammar.far[grammar.far < _FAR].max())
         bins = torch.from_numpy(grammar.bin_of).to(device)
-        self.order = bins.masked_fill(bins < 0, NUM_BINS)  # text is never below a bin
+        self.order = bins.masked_fill(bins < 0, torch.iinfo(bins.dtype).max)  # text is never below a bin
 
     def rows(self, numbers: Array) -> Tensor:
         """Row numbers, on the device."""

@@ -22,6 +22,7 @@ def contract(header: Header, truth: Mapping[str, Any], max_detections: int) -> d
     return {
         "truth": dict(truth),
         "quantisation": header.quantisation,
+        **({} if header.coords is None else {"coords": header.coords}),
         "decoding": header.decoding,
         "score": header.score,
         "calibration": header.calibration and header.calibration.get("method"),

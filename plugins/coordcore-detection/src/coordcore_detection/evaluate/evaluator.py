@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import attrs
-from attrs.validators import and_, ge, le, optional
+from attrs.validators import and_, ge, le, lt, optional
 
 from coordcore import BuildContext, Component, InputError, option
-from coordcore.quantisation import NUM_BINS
+from coordcore.coords import DEFAULT_COORDS
 
 if TYPE_CHECKING:
     from coordcore.protocols import Evaluation, EvaluationResult
@@ -42,7 +42,7 @@ class DetectionConfig:
     )
     window: int = option(
         default=20,
-        validator=[ge(0), le(NUM_BINS)],
+        validator=[ge(0), lt(2**15)],
         help="take the expectation over the bins at most so far from the most likely one; 999 takes all of them",
     )
     score: Score = option(default="near", help="what ranks boxes and is held against their being right")
@@ -60,7 +60,7 @@ class DetectionConfig:
 
         return PredictSettings(
             coordinates=self.coordinates,
-            window=None if self.window >= NUM_BINS - 1 else self.window,
+            window=None if self.window >= 999 else self.window,
             score=self.score,
             constrained=self.constrained,
             max_new_tokens=self.max_new_tokens,
@@ -80,7 +80,11 @@ class DetectionEvaluator:
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
-        truth = truth_from_examples(evaluation.examples, evaluation.quantisation)
+        truth = truth_from_examples(
+            evaluation.examples,
+            evaluation.quantisation,
+            evaluation.vocab.format if evaluation.vocab else DEFAULT_COORDS,
+        )
         count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
         header, rows = self._predicted(evaluation, truth, count)
         evaluated = evaluate(

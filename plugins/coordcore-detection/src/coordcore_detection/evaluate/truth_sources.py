@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 
 from coordcore import InputError
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Outside, Quantisation
 from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
-from coordcore.records.geometry import bounds
+from coordcore.records.geometry import bounds, misordered
 from coordcore.records.images import image_path, open_example_image, open_upright
 from coordcore.records.record import RecordError, parse_objects, parse_record
 from coordcore.records.source import all_lines
@@ -30,7 +31,6 @@ SHOWN_PROBLEMS = 20
 """Problems of a file that are reported one by one; the rest is counted."""
 
 _FEDERATED = re.compile(rb'"metadata".*"(?:absent|incomplete)_categories"')
-_COORD = re.compile(r"<\|coord_(0|[1-9][0-9]{0,2})\|>")
 
 
 def truth_from_records(
@@ -43,10 +43,12 @@ def truth_from_records(
     question: str,
     system: str | None = None,
     outside: Outside = "error",
+    coords: CoordFormat | None = None,
 ) -> Sequence[TruthImage]:
     """The images of the record file `path`; a poly counts as its bounding box. Images are opened when they are used.
 
     space: what the numbers are. quantisation: decodes bins; a record that declares another one is an error.
+    coords: the tokens that records may have in place of bins; the default's form when None.
     image_root: where image paths begin, the folder of `path` by default. images_within: the folder that all images must
     lie below, `image_root` by default; opening one elsewhere raises InputError. question, system: what is asked.
     outside: what becomes of corners outside the image, an error or "clip". An image that has several records gets the
@@ -56,7 +58,8 @@ def truth_from_records(
     """
     if space not in get_args(Space):
         raise InputError(f"space must be {', '.join(get_args(Space))}, got {space!r}")
-    rules = Rules(space=space, outside=outside)  # type: ignore[arg-type]
+    coords = coords or CoordFormat(bins=quantisation.bins)
+    rules = Rules(space=space, outside=outside, coords=coords)  # type: ignore[arg-type]
     messages: list[dict[str, Any]] = [{"role": "user", "content": f"<image>{question}"}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
@@ -107,14 +110,16 @@ def _open(root: Path, name: str, within: Path | None, *, width: int, height: int
 # --- examples -------------------------------------------------------------------------------------------------------
 
 
-def truth_from_examples(examples: ExampleSource, quantisation: Quantisation) -> Sequence[TruthImage]:
+def truth_from_examples(
+    examples: ExampleSource, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+) -> Sequence[TruthImage]:
     """The examples of a data builder, each made into a TruthImage when it is asked for; example 17 is "example-17".
 
     The last message must be an answer in CoordJSON, `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`; a `poly` counts
     as its bounding box. Positions are those of the example's geometries, finer than a bin where the builder knows them.
     Reading one raises InputError, with the example's source in front, for any other answer.
     """
-    return _Examples(examples, quantisation)
+    return _Examples(examples, quantisation, coords)
 
 
 def example_key(index: int) -> str:
@@ -123,8 +128,9 @@ def example_key(index: int) -> str:
 
 
 class _Examples(Sequence[TruthImage]):
-    def __init__(self, examples: ExampleSource, quantisation: Quantisation) -> None:
+    def __init__(self, examples: ExampleSource, quantisation: Quantisation, coords: CoordFormat) -> None:
         self._examples = examples
+        self._coords = coords
         self._quantisation = quantisation
         self._federated: dict[str, dict[int, bytes]] = {}
 
@@ -137,7 +143,7 @@ class _Examples(Sequence[TruthImage]):
         number = range(len(self))[index]
         example = self._examples[number]
         try:
-            image = _from_example(example, number, self._quantisation)
+            image = _from_example(example, number, self._quantisation, self._coords)
             line = self._federated_line(example.source)
             if line is None:
                 return image
@@ -158,7 +164,7 @@ class _Examples(Sequence[TruthImage]):
         return self._federated[path].get(int(number))
 
 
-def _from_example(example: Example, number: int, quantisation: Quantisation) -> TruthImage:
+def _from_example(example: Example, number: int, quantisation: Quantisation, coords: CoordFormat) -> TruthImage:
     if len(example.images) != 1:
         raise InputError(f"has {len(example.images)} images; boxes refer to one image")
     if not example.messages or example.messages[-1]["role"] != "assistant":
@@ -167,7 +173,7 @@ def _from_example(example: Example, number: int, quantisation: Quantisation) -> 
     opener = partial(open_example_image, source)
     image = opener()
     size = np.array([image.width, image.height] * 2, dtype=np.float64)
-    objects = _answer(example.messages[-1]["content"])
+    objects = _answer(example.messages[-1]["content"], coords)
     units = [bounds(item.values) for item in objects]
     if example.geometries:  # the answer holds coord tokens; what the builder says of them may be finer
         if len(example.geometries) != len(objects):
@@ -189,10 +195,20 @@ def _from_example(example: Example, number: int, quantisation: Quantisation) -> 
     )
 
 
-def _answer(text: str) -> list[Annotation]:
+def _answer(text: str, coords: CoordFormat) -> list[Annotation]:
     """What an answer in CoordJSON says, with bins as coord tokens or as numbers; read as strictly as a record."""
     try:
-        objects = parse_objects(msgspec.json.decode(_COORD.sub(r"\1", text)))
+        # Tokens as texts, as records have them.
+        objects = parse_objects(msgspec.json.decode(re.sub(coords.pattern(), r'"\g<0>"', text)))
     except (msgspec.DecodeError, RecordError) as error:
         raise InputError(f"the answer is no list of objects in CoordJSON ({error}): {text[:80]!r}") from error
-    return [read_annotation(item, f"objects[{index}]", Rules(space="bin")) for index, item in enumerate(objects)]
+    # Order is judged once x is first.
+    rules = Rules(space="bin", coords=coords, ordered=False)
+    found = [read_annotation(item, f"objects[{index}]", rules) for index, item in enumerate(objects)]
+    found = [
+        msgspec.structs.replace(item, values=coords.arranged(item.values)) if item.tokens else item for item in found
+    ]
+    for item in found:
+        if item.kind == "bbox_2d" and (wrong := misordered(item.values)):
+            raise RecordError(item.path, wrong)
+    return found

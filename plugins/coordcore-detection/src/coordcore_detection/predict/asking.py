@@ -9,10 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 
-from coordcore.coords import CoordVocab
+from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import Unread
@@ -46,6 +47,7 @@ def header(
         checkpoint=str(path),
         weights=weights_digest(path),
         quantisation=loaded.quantisation.as_dict(),
+        coords=None if loaded.vocab.format == DEFAULT_COORDS else attrs.asdict(loaded.vocab.format),
         decoding=decoding,
         score=settings.score,
         calibration=settings.calibration.as_dict() if settings.calibration else None,
@@ -98,6 +100,7 @@ class _Asker:
         self.processor = processor
         self.settings = settings
         self.quantisation = quantisation
+        self.coord_format = vocab.format
         self.tokens = token_bytes(processor.tokenizer)
         self.coord_ids = vocab.ids_tensor(model.device)
         self.end_tokens = _end_tokens(model, processor.tokenizer)
@@ -162,6 +165,7 @@ class _Asker:
                 end_tokens=self.end_tokens,
                 settings=self.settings,
                 quantisation=self.quantisation,
+                coord_format=self.coord_format,
             )
             for index, truth in enumerate(asked)
         ]

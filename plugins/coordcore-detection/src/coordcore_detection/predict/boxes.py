@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.errors import RunError
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import AnswerObject, Unread, parse_answer
@@ -36,6 +37,7 @@ def read_row(
     end_tokens: Sequence[int],
     settings: PredictSettings,
     quantisation: Quantisation,
+    coord_format: CoordFormat = DEFAULT_COORDS,
 ) -> Row:
     """The row of answer `index` of a batch. Raises RunError when the model's logits are NaN."""
     ends = np.flatnonzero(np.isin(recording.tokens[index], end_tokens))
@@ -45,7 +47,7 @@ def read_row(
     if np.isnan(log_probability).any() or np.isnan(coords.value[coordinate[coordinate >= 0]]).any():
         raise RunError(f"{truth.key}: the model's logits are NaN or infinite; its weights are broken")
     text, complete = tokens.read(recording.tokens[index, :length].tolist())
-    answer = parse_answer(text)
+    answer = parse_answer(text, coords=coord_format)
     reader = _Reader(truth, log_probability, coordinate, coords, np.array(complete, dtype=np.int64))
     boxes: list[Box] = []
     unread = list(answer.unread)
@@ -95,6 +97,7 @@ class _Reader:
                 entropy=self.coords.entropy[rows],
                 log_mass=self.coords.log_mass[rows],
                 log_near=self.coords.log_near[rows],
+                bins=quantisation.bins,
             )
         )
         score = scores[settings.score]

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from coordcore.coords import CoordVocab
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
 from coordcore_train.checkpoint.code import require_no_code
-from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids
+from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids, require_same_coords
 from coordcore_train.run.folder import RunDir
 
 if TYPE_CHECKING:
@@ -28,16 +28,19 @@ class Loaded(NamedTuple):
     quantisation: Quantisation
 
 
-def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -> Loaded:
+def load(
+    path: Path, device: str, *, quantisation: Quantisation | None = None, coords: CoordFormat | None = None
+) -> Loaded:
     """Load a plain checkpoint folder, a run folder (its merged checkpoint, else its newest one, the adapter live), or
     one of a run's checkpoints.
 
     A model in a run's folder sees images as large as in training and, on a CPU, runs on as many threads.
 
-    quantisation: of the answers; needed for a plain folder that records none and is not nearest_999.
+    quantisation: of the answers; needed for a plain folder that records none and is not nearest_999. coords: its
+    coord tokens, needed for a plain folder that records none and has others than the default.
     Raises InputError for a folder that is none of these, for files that are missing, broken or incomplete, for a model
-    without coord tokens, for a `quantisation` other than the recorded one, for "cuda" without a GPU, and for a folder
-    that names Python to run, unless it is that of a run whose manifest trusts it.
+    without coord tokens, for a `quantisation` or `coords` other than the recorded ones, for "cuda" without a GPU, and
+    for a folder that names Python to run, unless it is that of a run whose manifest trusts it.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -48,6 +51,7 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
     if (folder / "config.json").is_file() and not _is_live(folder):
         info = read_checkpoint_info(folder)
         recorded = info.quantisation if info else None
+        said = info.vocab.format if info else None
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
         trusted = run is not None and _settings(run).get("model", {}).get("trust_remote_code") is True
@@ -63,7 +67,7 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
             raise InputError(f"{folder}: its files lack the weights {absent[0]}{more}; merge or copy it again")
     elif run is not None:
         plan = _plan(run)
-        recorded = plan.quantisation
+        recorded, said = plan.quantisation, plan.context.coords
         with _readable(folder):
             model = _live(plan, folder)
         processor = AutoProcessor.from_pretrained(plan.base, trust_remote_code=plan.trusted)
@@ -74,9 +78,13 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
         )
     if recorded is not None and quantisation is not None:
         require_same(recorded, quantisation, str(folder), "the quantisation asked for")
+    if said is not None and coords is not None:
+        require_same_coords(said, coords, str(folder), "the run")
     config = model.config.get_text_config()
-    vocab = CoordVocab.from_tokenizer(processor.tokenizer, config_vocab_size=config.vocab_size)
-    require_ids(folder, dict(enumerate(vocab.ids)))
+    vocab = CoordVocab.from_tokenizer(
+        processor.tokenizer, said or coords or DEFAULT_COORDS, config_vocab_size=config.vocab_size
+    )
+    require_ids(folder, dict(zip(vocab.format.written, vocab.ids, strict=True)))
     if run is not None:
         _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)

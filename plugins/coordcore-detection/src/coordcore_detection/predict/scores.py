@@ -9,8 +9,6 @@ from typing import Any
 import attrs
 import numpy as np
 
-from coordcore.quantisation import NUM_BINS
-
 Logs = Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -20,7 +18,7 @@ class Evidence:
 
     description, coordinates: log-probabilities over the whole vocabulary, before any constraint, of the tokens that
     wrote the description and of its coord tokens. entropy, log_mass, log_near: of its coordinates, as in
-    `decoding.Coords`.
+    `decoding.Coords`. bins: K of those.
     """
 
     description: Logs
@@ -28,6 +26,7 @@ class Evidence:
     entropy: Logs
     log_mass: Logs
     log_near: Logs
+    bins: int = 1000
 
 
 def _mean(logarithms: Logs) -> float:
@@ -43,7 +42,7 @@ SCORES: Mapping[str, Callable[[Evidence], float]] = {
     "geometric_mean": lambda one: _mean([*one.description, *one.coordinates]),
     "min": lambda one: math.exp(min([*one.description, *one.coordinates])),
     "coord_mass": lambda one: _named(one) * _mean(one.log_mass),
-    "entropy": lambda one: _named(one) * (1 - float(np.mean(one.entropy)) / math.log(NUM_BINS)),
+    "entropy": lambda one: _named(one) * (1 - float(np.mean(one.entropy)) / math.log(one.bins)),
     "near": lambda one: _named(one) * _mean(one.log_near),
 }
 """Name -> score, in 0..1.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from coordcore.quantisation import NUM_BINS, Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore_detection.evaluate.distributions import Distribution
 from coordcore_detection.evaluate.evaluation import Evaluated
 from coordcore_detection.evaluate.truth import TruthImage
@@ -82,9 +82,9 @@ def _paired(
             )
 
 
-def soft_target(true: float, sigma: float) -> Array:
+def soft_target(true: float, sigma: float, bins: int) -> Array:
     """[K]: exp(-(k - true)^2 / 2 sigma^2), made to sum to 1."""
-    weights = np.exp(-((np.arange(NUM_BINS) - true) ** 2) / (2 * sigma**2))
+    weights = np.exp(-((np.arange(bins) - true) ** 2) / (2 * sigma**2))
     result: Array = weights / weights.sum()
     return result
 
@@ -92,11 +92,11 @@ def soft_target(true: float, sigma: float) -> Array:
 def _plot(name: str, chosen: _Chosen, axis: int, sigma: float | None) -> Picture:
     p = chosen.recorded.probabilities[axis].astype(np.float64)
     true, written = float(chosen.true[axis]), chosen.recorded.bins[axis]
-    target = None if sigma is None else soft_target(true, sigma)
+    target = None if sigma is None else soft_target(true, sigma, len(p))
     low, high = _span(p if target is None else (p + target) / 2, true, written)
 
     def draw(axes: Axes) -> None:
-        bins = np.arange(NUM_BINS)
+        bins = np.arange(len(p))
         axes.fill_between(bins, p, step="mid", color=charts.SKY, linewidth=0, label="predicted")
         if target is not None:
             axes.plot(bins, target, color=charts.RED, linewidth=1.3, label="soft target")
@@ -123,4 +123,4 @@ def _span(weights: Array, true: float, written: int) -> tuple[float, float]:
     low = min(int(np.searchsorted(total, 0.005 * total[-1])), int(true), written) - 5
     high = max(int(np.searchsorted(total, 0.995 * total[-1])), int(true), written) + 5
     lacking = max(0, _LEAST_SHOWN - (high - low))
-    return max(-0.5, low - lacking / 2), min(NUM_BINS - 0.5, high + lacking / 2)
+    return max(-0.5, low - lacking / 2), min(len(weights) - 0.5, high + lacking / 2)

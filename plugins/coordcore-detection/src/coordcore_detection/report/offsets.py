@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coordcore import InputError
-from coordcore.quantisation import NUM_BINS
 from coordcore_detection.extra import has_train
 from coordcore_detection.report import charts
 from coordcore_detection.report.page import Picture
@@ -27,16 +26,18 @@ def plots(run: Path) -> list[Picture] | None:
     """
     if not has_train():
         return None
+    from coordcore.manifest import load
     from coordcore_train.run.folder import RunDir
 
     checkpoint = RunDir(run).last_checkpoint()
     if checkpoint is None:
         return []
-    tables = {stored.name.rpartition(".")[2]: _matrix(stored) for stored in _tables(checkpoint)}
+    bins = load(RunDir(run).manifest).manifest.coords.bins
+    tables = {stored.name.rpartition(".")[2]: _matrix(stored) for stored in _tables(checkpoint, bins)}
     return [
         charts.lines(
             f"offset-norms-{charts.file_name(name)}",
-            [charts.Line(name="", x=range(NUM_BINS), y=np.linalg.norm(rows, axis=1).tolist())],
+            [charts.Line(name="", x=range(len(rows)), y=np.linalg.norm(rows, axis=1).tolist())],
             title=name if len(tables) > 1 else "offset of each coord token",
             x="bin k",
             y="Euclidean norm of the row",
@@ -46,13 +47,13 @@ def plots(run: Path) -> list[Picture] | None:
     ]
 
 
-def _tables(checkpoint: Path) -> Iterator[Stored]:
+def _tables(checkpoint: Path, bins: int) -> Iterator[Stored]:
     """The tensors that hold one row for each bin."""
     from coordcore_train.checkpoint.tensorfile import tensors_in
 
     for file in sorted(checkpoint.glob("*.safetensors")):
         for stored in tensors_in(file):
-            if len(stored.shape) == 2 and stored.shape[0] == NUM_BINS and ".lora_" not in stored.name:
+            if len(stored.shape) == 2 and stored.shape[0] == bins and ".lora_" not in stored.name:
                 yield stored
 
 

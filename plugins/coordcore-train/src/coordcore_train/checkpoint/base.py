@@ -12,7 +12,7 @@ from coordcore.errors import InputError
 from coordcore.manifest.sections import PACKAGE, Manifest, is_hub_id
 from coordcore.quantisation import quantisation, require_same
 from coordcore_train.checkpoint.code import require_no_code
-from coordcore_train.checkpoint.folder import read_checkpoint_info, read_vocab
+from coordcore_train.checkpoint.folder import preset_hint, read_checkpoint_info, read_vocab
 
 
 def resolve_base(base: str, folder: Path | None = None) -> Path | None:
@@ -45,7 +45,7 @@ def base_checkpoint(manifest: Manifest) -> Path:
     require_no_code(base, trusted=trusted)
     spec = quantisation(manifest.coords.quantisation)
     try:
-        read_vocab(base)
+        read_vocab(base, manifest.coords.format)
     except MissingCoordTokensError:
         if manifest.vocab is not None:
             from coordcore_train.checkpoint.expand import cached_expansion
@@ -55,11 +55,13 @@ def base_checkpoint(manifest: Manifest) -> Path:
                 initialiser=manifest.vocab.initialiser,
                 seed=manifest.vocab.seed,
                 quantisation=spec,
+                coords=manifest.coords.format,
                 trusted=trusted,
             )
         if COORD_TOKENS in manifest.capabilities():
             raise InputError(
                 f"model.base: {base} has no coord tokens; add a [vocab] section, or expand it with `coordcore expand`"
+                f"{preset_hint(base)}"
             ) from None
     info = read_checkpoint_info(base)
     if info is not None:

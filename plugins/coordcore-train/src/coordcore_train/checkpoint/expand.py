@@ -1,4 +1,4 @@
-"""Give a checkpoint the 1000 coord tokens: tokenizer, embedding rows, config. Works on files; no model is built."""
+"""Give a checkpoint the coord tokens: tokenizer, embedding rows, config. Works on files; no model is built."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, get_args
 import attrs
 import torch
 
-from coordcore.coords import CoordVocab, ints_to_tokens, is_coord_token
+from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.files import own_cache_folder, whole_folder
-from coordcore.quantisation import DEFAULT_QUANTISATION, NUM_BINS, Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import (
     copy_files,
@@ -56,14 +56,16 @@ def expand(
     initialiser: Initialiser = "digits",
     seed: int = 0,
     quantisation: Quantisation = DEFAULT_QUANTISATION,
+    coords: CoordFormat = DEFAULT_COORDS,
     overwrite: bool = False,
 ) -> ExpandReport:
-    """Write the checkpoint `base` to `output`, with the tokens `<|coord_0|>` .. `<|coord_999|>`.
+    """Write the checkpoint `base` to `output`, with the tokens of `coords`, by default
+    `<|coord_0|>` .. `<|coord_999|>`.
 
     The tokens are added as ordinary tokens: special ones vanish from what a server decodes. The embedding matrix (and
-    the output head, where the checkpoint stores one) grows as needed and never shrinks; all 1000 rows are written,
-    also where padding rows were free. Tied models stay tied, untied ones untied, every dtype stays. Every other file
-    is copied; `coordcore.json` records the ids and the quantisation.
+    the output head, where the checkpoint stores one) grows as needed and never shrinks; the row of every token is
+    written, also where padding rows were free. Tied models stay tied, untied ones untied, every dtype stays. Every
+    other file is copied; `coordcore.json` records the tokens, their ids and the quantisation.
 
     initialiser: "digits" (default), "mean" or "smooth"; see `coordcore_train.checkpoint.initialise.coord_rows`.
     Raises InputError, and leaves no folder, when `base` is no safetensors checkpoint, is quantised or has coord
@@ -75,7 +77,7 @@ def expand(
     if inside == outside or inside in outside.parents or outside in inside.parents:
         raise InputError(f"{output}: lies in or around the base {base}; choose a folder beside it")
     with whole_folder(output, if_exists="replace" if overwrite else "error") as scratch:
-        report = _expand_into(base, scratch, initialiser, seed, quantisation, trusted=False)
+        report = _expand_into(base, scratch, initialiser, seed, quantisation, coords, trusted=False)
     return attrs.evolve(report, output=output)
 
 
@@ -86,6 +88,7 @@ def cached_expansion(
     initialiser: Initialiser = "digits",
     seed: int = 0,
     quantisation: Quantisation = DEFAULT_QUANTISATION,
+    coords: CoordFormat = DEFAULT_COORDS,
     trusted: bool = False,
 ) -> Path:
     """The folder of `expand(base, ...)`, made once and found again by the content of `base` and the settings.
@@ -97,14 +100,14 @@ def cached_expansion(
     base = Path(base).resolve()
     if cache_dir is None:
         cache_dir = own_cache_folder() / "expanded"
-    key = _content_key(base, [initialiser, seed, quantisation.as_dict()])
+    key = _content_key(base, [initialiser, seed, quantisation.as_dict(), attrs.asdict(coords)])
     target = Path(cache_dir) / f"{base.name}-{key[:16]}"
     cure = "COORDCORE_CACHE names another place for the cache"
     try:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_folder(target, if_exists="keep") as scratch:
-                _expand_into(base, scratch, initialiser, seed, quantisation, trusted=trusted)
+                _expand_into(base, scratch, initialiser, seed, quantisation, coords, trusted=trusted)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise InputError(f"{target.parent}: the expanded base cannot be kept there: {why}; {cure}") from error
@@ -114,26 +117,36 @@ def cached_expansion(
 
 
 def _expand_into(
-    base: Path, folder: Path, initialiser: Initialiser, seed: int, quantisation: Quantisation, *, trusted: bool
+    base: Path,
+    folder: Path,
+    initialiser: Initialiser,
+    seed: int,
+    quantisation: Quantisation,
+    coords: CoordFormat,
+    *,
+    trusted: bool,
 ) -> ExpandReport:
     if initialiser not in get_args(Initialiser):
         raise InputError(f"unknown initialiser {initialiser!r}; available: {', '.join(get_args(Initialiser))}")
     config = read_json(base / "config.json")
     if "quantization_config" in config or "quantization_config" in text_config(config):
         raise InputError(f"{base}: holds quantised weights; expand the original checkpoint and quantise afterwards")
-    _require_no_coord_tokens(base)
+    if quantisation.bins != coords.bins:
+        raise InputError(f"{quantisation} has {quantisation.bins} bins, the coord tokens {coords} are {coords.bins}")
+    _require_no_coord_tokens(base, coords)
     matrices = vocabulary_matrices(base)
     rows = _common_rows(base, config, matrices)
 
     copy_files(base, folder)
-    vocab, digits = _add_tokens(folder)
+    vocab, digits = _add_tokens(folder, coords)
     first = vocab.ids[0]
     if first > rows:
         raise InputError(f"{base}: the tokenizer has ids up to {first - 1}, the matrix {rows} rows; not one checkpoint")
-    needed = first + NUM_BINS
+    needed = first + coords.bins
     rows_after = rows if needed <= rows else -(-needed // ROW_MULTIPLE) * ROW_MULTIPLE
     blocks = {
-        matrix.name: _row_block(matrix, first, rows_after, digits, initialiser, seed) for matrix in matrices.values()
+        matrix.name: _row_block(matrix, first, rows_after, digits, initialiser, seed, coords.bins)
+        for matrix in matrices.values()
     }
     copy_weights(base, folder, blocks)
     _update_config(folder, rows, rows_after)
@@ -151,16 +164,16 @@ def _expand_into(
     )
 
 
-def _require_no_coord_tokens(base: Path) -> None:
+def _require_no_coord_tokens(base: Path, coords: CoordFormat) -> None:
     if not (base / "tokenizer.json").exists():
         raise InputError(
             f"{base}: has no tokenizer.json; load and save its tokenizer once with transformers.AutoTokenizer"
         )
-    count = sum(is_coord_token(token) for token in read_added_tokens(base))
-    if count == NUM_BINS:
-        raise InputError(f"{base}: has the 1000 coord tokens already; use it as it is")
+    count = len(read_added_tokens(base).keys() & coords.bin_of.keys())
+    if count == coords.bins:
+        raise InputError(f"{base}: has the {count} coord tokens already; use it as it is")
     if count:
-        raise InputError(f"{base}: has {count} of the 1000 coord tokens; expand a base that has none of them")
+        raise InputError(f"{base}: has {count} of the {coords.bins} coord tokens; expand a base that has none of them")
 
 
 def _common_rows(base: Path, config: dict[str, Any], matrices: dict[str, Matrix]) -> int:
@@ -182,7 +195,7 @@ def _tied(config: dict[str, Any], matrices: dict[str, Matrix]) -> bool:
     return "head" not in matrices if said is None else bool(said)
 
 
-def _add_tokens(folder: Path) -> tuple[CoordVocab, list[int]]:
+def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int]]:
     """Add the tokens to the tokenizer files in `folder`; their ids, and the ids of the digits 0 .. 9.
 
     The files are edited rather than saved anew by a library: nothing but the new tokens changes in them.
@@ -195,11 +208,11 @@ def _add_tokens(folder: Path) -> tuple[CoordVocab, list[int]]:
     digits = [tokenizer.encode(digit, add_special_tokens=False).ids for digit in "0123456789"]
     if any(len(one) != 1 for one in digits):
         raise InputError(f"{path}: digits are not single tokens: {digits}; coordcore expects a byte-level tokenizer")
-    tokens = ints_to_tokens(range(NUM_BINS))
+    tokens = coords.written
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     ids = {token: tokenizer.token_to_id(token) or 0 for token in tokens}
     first = ids[tokens[0]]
-    if list(ids.values()) != list(range(first, first + NUM_BINS)):
+    if list(ids.values()) != list(range(first, first + coords.bins)):
         raise InputError(f"{path}: has some coord tokens in its base vocabulary; expand a base that has none of them")
 
     data = read_json(path)
@@ -214,29 +227,29 @@ def _add_tokens(folder: Path) -> tuple[CoordVocab, list[int]]:
         added = {str(token_id): {"content": token, **_TOKEN_FLAGS} for token, token_id in ids.items()}
         data["added_tokens_decoder"] |= added
         write_json(settings, data)
-    return CoordVocab(ids=ids.values()), [one[0] for one in digits]
+    return CoordVocab(ids=ids.values(), format=coords), [one[0] for one in digits]
 
 
 def _row_block(
-    matrix: Matrix, first: int, rows_after: int, digits: list[int], initialiser: Initialiser, seed: int
+    matrix: Matrix, first: int, rows_after: int, digits: list[int], initialiser: Initialiser, seed: int, bins: int
 ) -> RowBlock:
     """The coord rows of one matrix, and the mean row for padding rows behind them that are new."""
     from safetensors import safe_open
 
     with safe_open(matrix.file, framework="pt") as file:
         known = file.get_tensor(matrix.name)[:first]
-    block = coord_rows(known, known[digits], initialiser, seed)
+    block = coord_rows(known, known[digits], initialiser, seed, bins)
     if not block.isfinite().all():
         raise InputError(f"{matrix.file}: {matrix.name} holds values that are not finite; the checkpoint is damaged")
     # Rounding to the checkpoint's dtype is the last chance for two rows to become one.
     distinct = len(torch.unique(block.to(known.dtype), dim=0))
-    if distinct != NUM_BINS:
+    if distinct != bins:
         raise InputError(
-            f"{matrix.file}: initialiser {initialiser} gives {distinct} distinct rows of {NUM_BINS} for {matrix.name}; "
+            f"{matrix.file}: initialiser {initialiser} gives {distinct} distinct rows of {bins} for {matrix.name}; "
             "choose another one, or a base that is trained"
         )
     if rows_after > matrix.rows:
-        padding = moments(known)[0].expand(rows_after - first - NUM_BINS, -1)
+        padding = moments(known)[0].expand(rows_after - first - bins, -1)
         block = torch.cat([block, padding])
     data = block.to(known.dtype).contiguous().view(torch.uint8).numpy().tobytes()
     return RowBlock(first=first, rows=len(block), data=data)
@@ -262,8 +275,8 @@ def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int, *,
             AutoTokenizer.from_pretrained(one, local_files_only=True, trust_remote_code=trusted)
             for one in (base, folder)
         )
-    found = CoordVocab.from_tokenizer(new, embedding_rows=rows, config_vocab_size=rows)
-    kept = {token: token_id for token, token_id in new.get_vocab().items() if not is_coord_token(token)}
+    found = CoordVocab.from_tokenizer(new, vocab.format, embedding_rows=rows, config_vocab_size=rows)
+    kept = {token: token_id for token, token_id in new.get_vocab().items() if token not in vocab.format.bin_of}
     if found != vocab or kept != old.get_vocab():
         raise InputError(
             f"{base}: tokenizer.json and the other tokenizer files disagree about ids; "

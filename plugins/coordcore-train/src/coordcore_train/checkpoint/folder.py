@@ -12,10 +12,10 @@ from typing import Any
 import attrs
 import msgspec
 
-from coordcore.coords import CoordVocab, int_to_token, ints_to_tokens
+from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab
 from coordcore.errors import InputError
 from coordcore.files import require_regular
-from coordcore.quantisation import NUM_BINS, Quantisation
+from coordcore.quantisation import Quantisation
 
 INFO_FILE = "coordcore.json"
 """The file in a checkpoint folder that says how its coord tokens are meant."""
@@ -52,9 +52,10 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
     if not isinstance(ids, list) or not all(type(one) is int for one in ids) or not isinstance(version, str):
         raise InputError(f"{path}: needs coord_ids (integers) and coordcore_version; write the checkpoint anew")
     try:
-        vocab = CoordVocab(ids=tuple(ids))
-    except InputError as error:
-        raise InputError(f"{path}: coord_ids: {error}") from error
+        coords = CoordFormat(**data.get("coords", {}))  # not written before there were others
+        vocab = CoordVocab(ids=tuple(ids), format=coords)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: coords, coord_ids: {error.args[0]}; write the checkpoint anew") from error
     spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
     return CheckpointInfo(quantisation=spec, vocab=vocab, coordcore_version=version)
 
@@ -69,6 +70,7 @@ def write_checkpoint_info(
         "format": INFO_FORMAT,
         "coordcore_version": __version__,
         "quantisation": quantisation.as_dict(),
+        "coords": attrs.asdict(vocab.format),
         "coord_ids": list(vocab.ids),
         **({"trust_remote_code": True} if trusted else {}),
     }
@@ -133,29 +135,52 @@ def read_added_tokens(folder: Path) -> dict[str, int]:
         raise InputError(f"{path}: not a tokenizer file: {error}; download or save it again") from error
 
 
-def read_vocab(folder: Path) -> CoordVocab:
+def read_vocab(folder: Path, coords: CoordFormat | None = None) -> CoordVocab:
     """The coord tokens of a checkpoint folder, from its files alone: neither transformers nor torch is imported.
 
     Reads the added tokens of `tokenizer.json` (else `added_tokens.json`) and the vocabulary size of `config.json`.
+    coords: what they must be; those that `coordcore.json` names, else the default, when absent.
     Raises as `CoordVocab.from_tokenizer`, and InputError when those files are missing or not readable, or
-    `coordcore.json` names other ids.
+    `coordcore.json` names other tokens or ids.
     """
-    ids = read_added_tokens(folder)
-    known = {k: ids[token] for k, token in enumerate(ints_to_tokens(range(NUM_BINS))) if token in ids}
-    require_ids(folder, known)
-    return CoordVocab.checked(known, f"{folder}: the tokenizer", config_vocab_size=read_vocab_size(folder))
+    known = read_added_tokens(folder)
+    coords = require_ids(folder, known, coords)
+    return CoordVocab.checked(known, f"{folder}: the tokenizer", coords, config_vocab_size=read_vocab_size(folder))
 
 
-def require_ids(folder: Path, known: Mapping[int, int]) -> None:
-    """Raise InputError when `coordcore.json` in `folder` names other ids than its tokenizer. known: bin -> id there."""
+def require_same_coords(a: CoordFormat, b: CoordFormat, what_a: str, what_b: str) -> None:
+    """Raise InputError unless `a` and `b` are the same; the message names both owners."""
+    if a != b:
+        cure = "use the tokens of the checkpoint throughout ([coords] tokens, bins, order)"
+        raise InputError(f"{what_a} has the coord tokens {a}, {what_b} {b}; {cure}")
+
+
+def preset_hint(folder: Path) -> str:
+    """The end of a message about missing coord tokens: which preset's the tokenizer in `folder` has, if any."""
+    known = read_added_tokens(folder).keys()
+    names = [name for name, (coords, _) in PRESETS.items() if known >= coords.bin_of.keys()]
+    return "".join(f'; it has its own: set [coords] tokens = "{name}"' for name in names)
+
+
+def require_ids(folder: Path, known: Mapping[str, int], coords: CoordFormat | None = None) -> CoordFormat:
+    """The coord tokens that `coordcore.json` in `folder` names, else `coords` or the default.
+
+    known: token -> id in its tokenizer. Raises InputError when `coordcore.json` names other ids, or other tokens than
+    `coords`.
+    """
     info = read_checkpoint_info(folder)
-    for k, said in enumerate(info.vocab.ids if info is not None else ()):
-        if known.get(k) != said:
-            found = f"has {known[k]}" if k in known else "has no such token"
+    if info is None:
+        return coords or DEFAULT_COORDS
+    said = info.vocab.format
+    require_same_coords(said, coords or said, str(folder), "this run")
+    for token, token_id in zip(said.written, info.vocab.ids, strict=True):
+        if known.get(token) != token_id:
+            found = f"has {known[token]}" if token in known else "has no such token"
             raise InputError(
-                f"{folder / INFO_FILE}: coord_ids says that {int_to_token(k)} is {said}, and the tokenizer beside it "
+                f"{folder / INFO_FILE}: coord_ids says that {token} is {token_id}, and the tokenizer beside it "
                 f"{found}; the files are not of one checkpoint: expand, or merge, or copy it again"
             )
+    return said
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

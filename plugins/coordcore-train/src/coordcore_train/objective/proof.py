@@ -223,7 +223,7 @@ def _sample(words: Tensor, vocab: CoordVocab | None) -> dict[str, Tensor]:
             corners = (left / width, top / height, (left + wide) / width, (top + high) / height)
             known = (wide, high) if image[0] == image[0] else (torch.nan, torch.nan)
             for corner, share in enumerate(corners):
-                value = min(share * 999, 999.0)
+                value = min(share * (len(ids) - 1), len(ids) - 1.0)
                 columns.append((ids[round(value)], value, corner, *known))
         rows.append((image, columns))
     length = 1 + max(len(columns) for _, columns in rows)

@@ -29,7 +29,7 @@ def make_targets(
 
     labels: [B, T] int64, -100 where nothing is supervised. Packed rows start with -100, so no shift crosses a boundary.
     values: [B, T] float32, the real-valued target in bin units at coord labels, NaN where only the bin is known.
-    corners: [B, T] int64, 0..3 at the x1, y1, x2, y2 labels of a box, -1 elsewhere.
+    corners: [B, T] int64, 0..3 at the x1, y1, x2, y2 labels of a box, -1 elsewhere; y may come before its x.
     examples: [B, T] int64, the example that each label belongs to. sizes: [B, T, 4] float32, width and height of its
     image and of its object, NaN where unknown. For terms that ask where a position comes from: where only one of
     them is given, the examples are the rows and the sizes unknown.
@@ -63,9 +63,13 @@ def make_targets(
         corner = corners[row, column + 1][is_coord]
         member = (corner >= 0).nonzero().squeeze(-1)
         order = corner[member]
-        if not torch.equal(order, torch.arange(len(order)) % 4) or len(order) % 4:
-            raise InputError(f"box corners must come as 0, 1, 2, 3 for each box, got {order[:8].tolist()} ...")
-        boxes = member.view(-1, 4)
+        numbers = torch.arange(len(order)) % 4
+        y_first = len(order) > 0 and int(order[0]) == 1
+        if len(order) % 4 or not torch.equal(order, numbers ^ y_first):
+            raise InputError(
+                f"box corners must come as 0, 1, 2, 3 for each box, or 1, 0, 3, 2, got {order[:8].tolist()} ..."
+            )
+        boxes = member.view(-1, 4)[:, [1, 0, 3, 2]] if y_first else member.view(-1, 4)
     targets = {
         "coord_index": index[is_coord],
         "bins": coord_bins,

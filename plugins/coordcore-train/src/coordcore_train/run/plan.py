@@ -119,7 +119,7 @@ def plan_of(manifest: Manifest, run_dir: Path, base: Path) -> Plan:
     """
     require_no_code(base, trusted=manifest.model.trust_remote_code)
     try:
-        vocab: CoordVocab | None = read_vocab(base)
+        vocab: CoordVocab | None = read_vocab(base, manifest.coords.format)
     except MissingCoordTokensError:
         vocab = None
     context = BuildContext(
@@ -127,6 +127,7 @@ def plan_of(manifest: Manifest, run_dir: Path, base: Path) -> Plan:
         seed=manifest.train.seed,
         quantisation=quantisation(manifest.coords.quantisation),
         vocab=vocab,
+        coords=manifest.coords.format,
         rank=rank(),
         world_size=world_size(),
     )

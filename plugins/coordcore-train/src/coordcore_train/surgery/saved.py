@@ -31,7 +31,9 @@ def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
     if plan.vocab is not None:
         rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
         config = model.config.get_text_config()  # type: ignore[union-attr, operator]
-        found = CoordVocab.from_tokenizer(processor.tokenizer, embedding_rows=rows, config_vocab_size=config.vocab_size)
+        found = CoordVocab.from_tokenizer(
+            processor.tokenizer, plan.vocab.format, embedding_rows=rows, config_vocab_size=config.vocab_size
+        )
         if found.ids != plan.vocab.ids:
             raise InputError(
                 f"{folder}: its coord tokens are ids {found.ids[0]}..{found.ids[-1]}, "

@@ -13,7 +13,7 @@ from coordcore.manifest import Manifest
 from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
-from coordcore_train.checkpoint.folder import read_vocab
+from coordcore_train.checkpoint.folder import preset_hint, read_vocab
 from coordcore_train.swift.families import AUTO, Family, family_of, model_types
 from coordcore_train.swift.names import ALL_OF_A_KIND
 
@@ -166,11 +166,11 @@ def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:
     from coordcore.coords import MissingCoordTokensError
 
     try:
-        read_vocab(base)
+        read_vocab(base, manifest.coords.format)
     except MissingCoordTokensError:
         if manifest.vocab is None:
             message = f"{base} has no coord tokens; add a [vocab] section, or expand it with coordcore expand"
-            yield Problem(path="model.base", message=message)
+            yield Problem(path="model.base", message=f"{message}{preset_hint(base)}")
 
 
 # --- ms-swift's arguments -------------------------------------------------------------------------------------------

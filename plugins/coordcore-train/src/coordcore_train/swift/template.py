@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from swift.template.base import MaxLengthError
 
-from coordcore.coords import CoordVocab
+from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError
 from coordcore.quantisation import Quantisation
 from coordcore.records.example import Example
@@ -183,10 +183,11 @@ def align(labels: list[int], example: Example, vocab: CoordVocab | None) -> Plac
     found = Places([float("nan")] * len(labels), [-1] * len(labels), [-1] * len(labels))
     bins = vocab.bins(torch.tensor(labels)).tolist() if vocab is not None else []
     places = [place for place, one in enumerate(bins) if one >= 0]
+    coords = vocab.format if vocab is not None else DEFAULT_COORDS
     wanted = [
         (value, corner if geometry.kind == "bbox_2d" else -1, number)
         for number, geometry in enumerate(example.geometries)
-        for corner, value in enumerate(geometry.values)
+        for corner, value in coords.arranged([*enumerate(geometry.values)])
     ]
     if vocab is None or (not example.geometries and not places):
         return found

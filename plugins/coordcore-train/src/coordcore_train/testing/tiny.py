@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordcore.coords import ints_to_tokens
-from coordcore.quantisation import NUM_BINS
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -103,7 +102,7 @@ def tiny_qwen3vl(
     It holds what a published one holds: config, safetensors, byte-level BPE tokenizer with Qwen's added tokens and a
     chat template, image, video and processor settings (patch 8, merge 2, two frames per patch), generation config.
 
-    coord_tokens: add the 1000 coord tokens, not special, behind Qwen's tokens.
+    coord_tokens: add the coord tokens, the default ones or those given, not special, behind Qwen's tokens.
     padding_rows: embedding rows beyond the tokenizer's entries (the real Qwen3-VL has 267).
     merges: BPE merges, "a b" each, in the byte-level alphabet; plain bytes when empty.
     ffn_size, vision_ffn_size: 3 and 2 times the hidden size when None.
@@ -174,7 +173,7 @@ def tiny_qwen3vl(
 _NAMED = ("endoftext", "im_end", "image_pad", "video_pad", "vision_start", "vision_end")
 
 
-def _tokenizer(merges: Sequence[str], with_coord_tokens: bool) -> PreTrainedTokenizerFast:
+def _tokenizer(merges: Sequence[str], given: bool | CoordFormat) -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
@@ -188,8 +187,8 @@ def _tokenizer(merges: Sequence[str], with_coord_tokens: bool) -> PreTrainedToke
     )
     # Not an argument above: transformers would number it before <|endoftext|>, against Qwen's order.
     tokenizer.eos_token = "<|im_end|>"
-    coord_tokens = ints_to_tokens(range(NUM_BINS)) if with_coord_tokens else []
-    added = [*PLAIN_ADDED_TOKENS, *coord_tokens]
+    coords = DEFAULT_COORDS if given is True else given
+    added = [*PLAIN_ADDED_TOKENS, *(coords.written if coords else ())]
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in added])
     return tokenizer
 

@@ -103,7 +103,7 @@ def _probe(plan: Plan, model: Any) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, min(config.vocab_size, 200), (1, 24), generator=generator)
     if plan.vocab is not None:
-        ids[0, 4:20] = torch.tensor(plan.vocab.ids)[torch.randint(0, 1000, (16,), generator=generator)]
+        ids[0, 4:20] = torch.tensor(plan.vocab.ids)[torch.randint(0, len(plan.vocab.ids), (16,), generator=generator)]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
