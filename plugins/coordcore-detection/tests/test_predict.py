@@ -14,10 +14,11 @@ from prediction_support import checkpoint, image, images, strict
 
 from coordcore import InputError, RunError
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.asking import Loaded, PredictSettings, chat, header, load, predict
+from coordcore_detection.predict.asking import Loaded, PredictSettings, header, load, predict
 from coordcore_detection.predict.predictions import Row
 from coordcore_detection.predict.recording import LOOP_TOKENS, loops
 from coordcore_detection.predict.settings import PredictSettings as Settings
+from coordcore_train.chat import chat
 
 torch.set_num_threads(1)
 

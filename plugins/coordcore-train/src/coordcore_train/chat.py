@@ -19,7 +19,7 @@ def chat(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def asked(processor: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+def question_text(processor: Any, messages: Sequence[Mapping[str, Any]]) -> str:
     """The text that asks `messages`, images as the processor's placeholders, up to where the answer begins.
 
     Thinking is off where the template can switch it; other templates do not know the word.

@@ -160,6 +160,7 @@ def command(
         settings,
         vocab=loaded.vocab,
         quantisation=loaded.quantisation,
+        max_pixels=loaded.max_pixels,
         log=lambda line: console.print(told(line), markup=False, highlight=False, soft_wrap=True),
     )
     with prediction_files.appending(output, header) as add:

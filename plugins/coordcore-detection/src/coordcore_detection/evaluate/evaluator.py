@@ -126,6 +126,7 @@ class DetectionEvaluator:
                 settings,
                 vocab=loaded.vocab,
                 quantisation=loaded.quantisation,
+                max_pixels=loaded.max_pixels,
                 log=evaluation.log,
                 watch=watch,
             ):

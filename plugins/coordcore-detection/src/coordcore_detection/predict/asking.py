@@ -26,7 +26,8 @@ from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 from coordcore_detection.predict.recording import Recorder, Recording, StopLoops
 from coordcore_detection.predict.settings import PredictSettings
-from coordcore_train.chat import asked
+from coordcore_train.chat import question_text
+from coordcore_train.checkpoint.image_size import reduced
 
 __all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "question_of"]
 
@@ -61,18 +62,19 @@ def predict(
     *,
     vocab: CoordVocab,
     quantisation: Quantisation,
+    max_pixels: int | None = None,
     log: Callable[[str], None] | None = None,
     watch: Callable[[Row, Recording, int], None] | None = None,
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
-    model, processor: as `load` gives them. log: told about images that could not be shown to the model; their rows
-    hold no boxes and say why in `unread`, at "image". watch: called with each other row, the recording of its batch and
-    its place there; see `distributions.Distributions`.
+    model, processor, max_pixels: as `load` gives them. log: told about images that could not be shown to the model;
+    their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row, the recording of
+    its batch and its place there; see `distributions.Distributions`.
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
     """
-    asker = _Asker(model, processor, settings, vocab, quantisation, watch)
+    asker = _Asker(model, processor, settings, vocab, quantisation, max_pixels, watch)
     images = iter(images)
     while batch := list(itertools.islice(images, settings.batch_size)):
         for row in asker.rows(batch):
@@ -91,6 +93,7 @@ class _Asker:
         settings: PredictSettings,
         vocab: CoordVocab,
         quantisation: Quantisation,
+        max_pixels: int | None,
         watch: Callable[[Row, Recording, int], None] | None,
     ) -> None:
         self.watch = watch
@@ -98,6 +101,7 @@ class _Asker:
         self.processor = processor
         self.settings = settings
         self.quantisation = quantisation
+        self.max_pixels = max_pixels
         self.tokens = token_bytes(processor.tokenizer)
         self.coord_ids = vocab.ids_tensor(model.device)
         self.end_tokens = _end_tokens(model, processor.tokenizer)
@@ -122,7 +126,7 @@ class _Asker:
         shown: list[tuple[int, Any]] = []
         for index, truth in enumerate(batch):
             try:
-                shown.append((index, truth.open()))
+                shown.append((index, reduced(truth.open(), self.max_pixels)))
             except InputError as error:
                 rows[index] = _not_shown(truth, str(error))
         if shown:
@@ -221,7 +225,7 @@ class _Asker:
             count = sum(message["content"].count("<image>") for message in truth.messages)
             if count != 1:
                 raise InputError(f"{truth.key}: a question holds <image> once, this one {count} times")
-            self._prompts[key] = asked(self.processor, truth.messages)
+            self._prompts[key] = question_text(self.processor, truth.messages)
         return self._prompts[key]
 
 
