@@ -78,9 +78,9 @@ def is_coord_token(text: object, coords: CoordFormat = DEFAULT_COORDS) -> bool:
 
 def token_to_int(token: str, coords: CoordFormat = DEFAULT_COORDS) -> int:
     """The bin of a coord token. Raises InputError naming the token."""
-    if token not in coords.bin_of:
-        raise InputError(f"{token!r} is not a coord token; expected {coords}")
-    return coords.bin_of[token]
+    if token in coords.bin_of:
+        return coords.bin_of[token]
+    raise InputError(f"{token!r} is not a coord token; expected {coords}")
 
 
 def int_to_token(value: SupportsIndex | float, coords: CoordFormat = DEFAULT_COORDS) -> str:
