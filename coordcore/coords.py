@@ -161,9 +161,7 @@ class CoordVocab:
             raise InputError(f"{lacks}: {_some(missing)}; {cure}, from a base that has none of them")
         ids = [known[token] for token in coords.written]
         first = dict(zip(reversed(ids), reversed(coords.written), strict=True))
-        shared = [
-            f"{token} = {first[i]} = {i}" for token, i in zip(coords.written, ids, strict=True) if first[i] != token
-        ]
+        shared = [f"{text} = {first[i]} = {i}" for text, i in zip(coords.written, ids, strict=True) if first[i] != text]
         if shared:
             raise InputError(f"{what} gives several coord tokens one id: {_some(shared)}; {cure}")
         for most, where in ((embedding_rows, "rows of the embedding matrix"), (config_vocab_size, "config.vocab_size")):

@@ -50,9 +50,7 @@ def test_anything_else_is_none_and_the_error_names_it(text: str) -> None:
     assert not is_coord_token(text)
     with pytest.raises(InputError) as error:
         token_to_int(text)
-    assert str(error.value) == (
-        f"{text!r} is not a coord token; expected <|coord_0|> to <|coord_999|>"
-    )
+    assert str(error.value) == (f"{text!r} is not a coord token; expected <|coord_0|> to <|coord_999|>")
 
 
 @pytest.mark.parametrize("value", [5, None, 5.0, b"<|coord_5|>", ["<|coord_5|>"]])

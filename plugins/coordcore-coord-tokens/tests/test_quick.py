@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordcore.coords import ints_to_tokens
+from coordcore.coords import CoordFormat, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, quantisation
 from coordcore.records.record import RecordError, parse_record
 from coordcore_coord_tokens import CoordJsonlConfig, annotate_coord_tokens
@@ -86,7 +86,7 @@ def lines(draw: st.DrawFn, config: CoordJsonlConfig) -> bytes:
 
 def reference(line: bytes, config: CoordJsonlConfig, spec: Quantisation) -> Answer | None:
     try:
-        return read_answer(parse_record(line), config, spec)
+        return read_answer(parse_record(line), config, spec, CoordFormat(bins=spec.bins))
     except RecordError:
         return None
 
@@ -96,7 +96,7 @@ def reference(line: bytes, config: CoordJsonlConfig, spec: Quantisation) -> Answ
 def test_what_it_answers_is_the_reference_s_answer(
     data: st.DataObject, config: CoordJsonlConfig, spec: Quantisation
 ) -> None:
-    quick = quick_reader(config, spec)
+    quick = quick_reader(config, spec, CoordFormat(bins=spec.bins))
     if quick is None:
         assert (spec.rounding, config.space != "bin") == ("outward", True)
         return
@@ -114,7 +114,7 @@ def test_what_it_answers_is_the_reference_s_answer(
 def test_a_check_counts_the_same_without_the_text(
     data: st.DataObject, config: CoordJsonlConfig, spec: Quantisation
 ) -> None:
-    reader = Reader(config, spec)
+    reader = Reader(config, spec, CoordFormat(bins=spec.bins))
     line = data.draw(lines(config))
     expected = reference(line, config, spec)
     if expected is None:
@@ -213,7 +213,7 @@ def test_what_is_plainly_right_takes_the_fast_path(name: str) -> None:
     record = {"images": ["a.png"], "width": 640, "height": 480, "objects": case.objects, "metadata": case.metadata}
     line = json.dumps(record).encode()
     config, spec = config_of(**case.settings), quantisation(case.quantisation)
-    quick = quick_reader(config, spec)
+    quick = quick_reader(config, spec, CoordFormat(bins=spec.bins))
     assert quick is not None
     found = quick.read(line)
     assert found is not None
