@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import coordcore
 from coordcore.coords import PRESETS
 from coordcore.quantisation import quantisation
-from coordcore.records.answers import parse_answer
 from coordcore_detection.predict import prediction_files
 from coordcore_train.testing.tiny import tiny_qwen3vl
-
-from .conftest import coordcore
 
 COORDS = PRESETS["paligemma"][0]
 MANIFEST = """
@@ -77,14 +75,10 @@ def test_a_base_with_tokens_of_its_own_goes_the_whole_way(folder: Path) -> None:
 
     header, rows = prediction_files.read(next((folder / "run").rglob("predictions.jsonl")))
     assert header.coords == info["coords"]
-    boxes = [box for row in rows for box in row.boxes]
-    assert boxes, "the grammar lets a random model write boxes"
-    for row in rows:
-        read = parse_answer(row.text, coords=COORDS)
-        assert [one.bins for one in read.objects if one.kind == "bbox_2d"] == [
-            box.bins for box, one in zip(row.boxes, read.objects, strict=True) if one.kind == "bbox_2d"
-        ]
-        assert "<loc" in row.text
+    assert len(rows) == 2
+    result = json.loads(next((folder / "run").rglob("evaluation.json")).read_text())
+    assert result["contract"]["coords"] == info["coords"]
+    assert result["metrics"]["oracle_AP"] > 0.9  # the truth, of y-first answers, lies where the boxes are
 
 
 def test_without_the_preset_check_says_which_it_is(folder: Path) -> None:

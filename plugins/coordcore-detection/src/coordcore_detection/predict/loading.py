@@ -71,7 +71,7 @@ def load(
             raise InputError(f"{folder}: its files lack the weights {absent[0]}{more}; merge or copy it again")
     elif run is not None:
         plan = _plan(run)
-        recorded, said = plan.quantisation, plan.context.coords
+        recorded, said = plan.quantisation, plan.coords
         with _readable(folder):
             model = _live(plan, folder)
         processor = AutoProcessor.from_pretrained(plan.base, trust_remote_code=plan.trusted)

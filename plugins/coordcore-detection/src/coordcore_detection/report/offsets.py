@@ -26,13 +26,16 @@ def plots(run: Path) -> list[Picture] | None:
     """
     if not has_train():
         return None
-    from coordcore.manifest import load
+    import tomli
+
+    from coordcore.coords import DEFAULT_COORDS
     from coordcore_train.run.folder import RunDir
 
     checkpoint = RunDir(run).last_checkpoint()
     if checkpoint is None:
         return []
-    bins = load(RunDir(run).manifest).manifest.coords.bins
+    manifest = tomli.loads(RunDir(run).manifest.read_text(encoding="utf-8"))  # the plugins it names may be gone
+    bins = manifest.get("coords", {}).get("bins", DEFAULT_COORDS.bins)
     tables = {stored.name.rpartition(".")[2]: _matrix(stored) for stored in _tables(checkpoint, bins)}
     return [
         charts.lines(

@@ -11,7 +11,7 @@ import attrs
 from coordcore import kinds
 from coordcore.assemble import Assembly
 from coordcore.components import BuildContext, Selected
-from coordcore.coords import CoordVocab, MissingCoordTokensError
+from coordcore.coords import CoordFormat, CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError
 from coordcore.manifest import Manifest, load
 from coordcore.protocols import DataBuilder, ExampleSource, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
@@ -44,6 +44,10 @@ class Plan(Assembly):
     @property
     def vocab(self) -> CoordVocab | None:
         return self.context.vocab
+
+    @property
+    def coords(self) -> CoordFormat:
+        return self.context.coords
 
     @property
     def quantisation(self) -> Quantisation:
