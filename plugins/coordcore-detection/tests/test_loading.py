@@ -15,6 +15,7 @@ from prediction_support import checkpoint
 from safetensors.torch import load_file, save_file
 
 from coordcore import Example, InputError
+from coordcore.coords import DEFAULT_COORDS
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS
 from coordcore_detection.predict import loading
 from coordcore_detection.predict.loading import load, question_of, weights_digest
@@ -170,7 +171,11 @@ def test_a_run_that_is_not_merged_is_asked_live(run: Path, monkeypatch: pytest.M
         asked.append(checkpoint)
         return model
 
-    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=base, quantisation=QWEN, trusted=False))
+    monkeypatch.setattr(
+        loading,
+        "_plan",
+        lambda folder: SimpleNamespace(base=base, coords=DEFAULT_COORDS, quantisation=QWEN, trusted=False),
+    )
     monkeypatch.setattr(loading, "_live", live)
     found = [load(one, "cpu") for one in (run, last)]
     assert (asked, [one.quantisation for one in found]) == ([last, last], [QWEN, QWEN])
@@ -277,7 +282,11 @@ def test_a_broken_checkpoint_of_a_run_is_named(run: Path, monkeypatch: pytest.Mo
     def live(plan: object, checkpoint: Path) -> object:
         return json.loads("{")
 
-    monkeypatch.setattr(loading, "_plan", lambda folder: SimpleNamespace(base=run, quantisation=QWEN, trusted=False))
+    monkeypatch.setattr(
+        loading,
+        "_plan",
+        lambda folder: SimpleNamespace(base=run, coords=DEFAULT_COORDS, quantisation=QWEN, trusted=False),
+    )
     monkeypatch.setattr(loading, "_live", live)
     with pytest.raises(InputError, match="checkpoint-20: cannot be loaded: Expecting property name"):
         load(run, "cpu")

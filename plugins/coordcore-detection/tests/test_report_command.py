@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from coordcore import Example
 from coordcore.cli import app
-from coordcore.coords import ints_to_tokens
+from coordcore.coords import DEFAULT_COORDS, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, encode_boxes
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.evaluation import evaluate
@@ -74,7 +74,9 @@ def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     answer = f'{{"objects": [{{"desc": "cat", "bbox_2d": [{", ".join(ints_to_tokens([100, 100, 500, 500]))}]}}]}}'
     messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
     examples = [Example(messages=messages, images=(picture,)) for picture in pictures]
-    plan = SimpleNamespace(data=SimpleNamespace(validation=lambda: examples), quantisation=DEFAULT_QUANTISATION)
+    plan = SimpleNamespace(
+        coords=DEFAULT_COORDS, data=SimpleNamespace(validation=lambda: examples), quantisation=DEFAULT_QUANTISATION
+    )
     monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
     truth = truth_from_examples(examples, DEFAULT_QUANTISATION)
     box = Box(label="cat", box=(10.0, 6.0, 45.0, 30.0), bins=(111, 100, 500, 500), score=0.7)
