@@ -129,6 +129,7 @@ def test_expand_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     ((places, given),) = calls
     assert places == (Path.cwd() / "base", Path("out"))
     assert str(given.pop("quantisation")) == "qwen_1000 (version 1)"
+    assert str(given.pop("coords")) == "<|coord_0|> to <|coord_999|>"
     assert given == {"initialiser": "smooth", "seed": 3, "overwrite": True}
 
 

@@ -110,7 +110,7 @@ def test_mixed_orders_are_an_error() -> None:
     vocab = CoordVocab(ids=range(100, 1124), format=PALIGEMMA)
     labels = torch.tensor([[-100, *range(100, 108)]])
     corners = torch.tensor([[-1, 0, 1, 2, 3, 1, 0, 3, 2]])
-    with pytest.raises(InputError, match="box corners must come as 0, 1, 2, 3 for each box, or 1, 0, 3, 2"):
+    with pytest.raises(InputError, match=r"box corners must come as 0, 1, 2, 3 for each box \(or 1"):
         make_targets(labels, vocab, corners=corners)
 
 

@@ -306,7 +306,7 @@ def test_a_label_in_the_first_column_has_no_position() -> None:
 @pytest.mark.parametrize("corners", [[0, 1, 2], [0, 1, 2, 3, 0], [0, 1, 3, 2], [1, 2, 3, 0]])
 def test_corners_that_are_no_boxes_are_refused(corners: list[int]) -> None:
     labels = torch.tensor([[-100, *(FIRST + k for k in range(len(corners)))]])
-    message = f"box corners must come as 0, 1, 2, 3 for each box, got {corners} ..."
+    message = f"box corners must come as 0, 1, 2, 3 for each box (or 1, 0, 3, 2), got {corners} ..."
     with pytest.raises(InputError, match=re.escape(message)):
         make_targets(labels, VOCAB, corners=torch.tensor([[-1, *corners]]))
 

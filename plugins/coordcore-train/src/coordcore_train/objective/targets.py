@@ -67,7 +67,7 @@ def make_targets(
         y_first = len(order) > 0 and int(order[0]) == 1
         if len(order) % 4 or not torch.equal(order, numbers ^ y_first):
             raise InputError(
-                f"box corners must come as 0, 1, 2, 3 for each box, or 1, 0, 3, 2, got {order[:8].tolist()} ..."
+                f"box corners must come as 0, 1, 2, 3 for each box (or 1, 0, 3, 2), got {order[:8].tolist()} ..."
             )
         boxes = member.view(-1, 4)[:, [1, 0, 3, 2]] if y_first else member.view(-1, 4)
     targets = {
