@@ -67,6 +67,10 @@ def fingerprint(manifest: Manifest) -> str:
         document.pop(section, None)
     for section, names in WITHOUT_EFFECT.items():
         document[section] = {key: value for key, value in document[section].items() if key not in names}
+    # Keys that older manifests do not know, where they say what was done before there were any.
+    for key in ("type", "template"):
+        if document["model"][key] == "auto":
+            del document["model"][key]
     # The order of surgeries and losses is the order they act in, so only keys inside a config are sorted.
     parts = [[key, *([list(value.items())] if isinstance(value, dict) else [value])] for key, value in document.items()]
     text = json.dumps(parts, sort_keys=True, default=str)

@@ -480,6 +480,9 @@ def _write(folder: Path, config: Any, processor: Any, eos: list[str] | None = No
 TEMPLATES: Mapping[str, str] = {"qwen3_8": "qwen3_8"}
 """Family -> `model.template`, where another is taken by itself."""
 
+EXPERTS = ("qwen3_vl_moe", "qwen3_5_moe", "qwen4_exp")
+"""Families whose experts lie in one tensor of a layer, which LoRA reaches through `target_parameters`."""
+
 SYSTEM: Mapping[str, str] = {"mistral3": "You find things."}
 """Family -> the system message that is trained: ms-swift's own default for it holds the date of the day."""
 
@@ -487,9 +490,9 @@ DETAILS: Mapping[str, str] = {
     "qwen2_vl": "sizes by `qwen_vl_utils`",
     "qwen2_5_vl": "window attention in the tower, untied head",
     "qwen3_vl": "deepstack",
-    "qwen3_vl_moe": "experts in one tensor",
+    "qwen3_vl_moe": "experts in one tensor, under LoRA (`train.swift.target_parameters`)",
     "qwen3_5": "gated delta-net, thinking",
-    "qwen3_5_moe": "gated delta-net, experts, thinking",
+    "qwen3_5_moe": "gated delta-net, thinking, experts under LoRA",
     "internvl": "tiles",
     "glm4v": "turns end with the next role's token",
     "gemma3_vision": "byte fallback, scaled embedding",
@@ -498,6 +501,6 @@ DETAILS: Mapping[str, str] = {
     "gemma4": "byte fallback, scaled embedding, capped logits, thinking; transformers' own forward",
     "minicpmv4_6": "slices, thinking",
     "qwen3_8": '`model.template = "qwen3_8"` of `qwen3_5`',
-    "qwen4_exp": "hyper-connections, indexed attention, experts",
+    "qwen4_exp": "hyper-connections, indexed attention, experts under LoRA",
 }
 """Family -> what is special about it, for the page."""

@@ -29,7 +29,7 @@ quiet()
 
 import tomli_w  # noqa: E402 - after `quiet`, which speaks to libraries that listen when they are imported
 import torch  # noqa: E402
-from checkpoints import FAMILIES, SYSTEM, TEMPLATES  # noqa: E402
+from checkpoints import EXPERTS, FAMILIES, SYSTEM, TEMPLATES  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -88,6 +88,9 @@ def manifest(folder: Path, name: str, tuner: str) -> Path:
         },
         "output": {"dir": f"runs/{tuner}"},
     }  # fmt: skip
+    if tuner == "lora" and name in EXPERTS:
+        tensors = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+        document["train"]["swift"] = {"target_parameters": tensors}
     path = folder / f"{tuner}.toml"
     path.write_text(tomli_w.dumps(document))
     return path

@@ -107,15 +107,23 @@ def test_a_base_in_a_package_is_found_without_importing_it(tmp_path: Path, monke
                 "architectures": ["Florence2ForConditionalGeneration"],
                 "is_encoder_decoder": True,
             },
-            "model.base: {cwd}/odd is an encoder-decoder ('florence2'): encoder and decoder have an embedding each",
+            "model.base: models of type 'florence' cannot be trained: it is an encoder-decoder",
         ),
         (
             {"model_type": "qwen3_vl", "quantization_config": {"quant_method": "fp8"}},
             "model.base: {cwd}/odd has quantised weights (fp8): LoRA could train beside them",
         ),
         (
+            {"model_type": "qwen3_vl", "llm_config": {"compression_config": {"format": "packed"}}},
+            "model.base: {cwd}/odd has quantised weights (an unnamed method): LoRA could train beside them",
+        ),
+        (
+            {"model_type": ["qwen3_vl"]},
+            "model.base: {cwd}/odd is a None model (architecture None)",
+        ),
+        (
             {"model_type": "diffusion_gemma", "architectures": ["DiffusionGemmaForBlockDiffusion"]},
-            "model.type: models of type 'diffusion_gemma' cannot be trained: it fills a canvas in",
+            "model.base: models of type 'diffusion_gemma' cannot be trained: it fills a canvas in",
         ),
         (
             {"model_type": "keye", "architectures": ["KeyeForConditionalGeneration"]},
@@ -134,6 +142,21 @@ def test_a_model_that_cannot_be_trained(config: dict[str, Any], expected: str) -
     (found,) = problems(PLAIN.replace('"base"', '"odd"'))
 
     assert found.partition(": ")[2].startswith(expected)
+
+
+def test_weights_that_are_said_not_to_be_quantised() -> None:
+    said = {"load_in_4bit": False, "load_in_8bit": False}
+    config = {"model_type": "qwen3_vl", "text_config": {"vocab_size": 1088}, "quantization_config": said}
+    Path("base/config.json").write_text(json.dumps(config))
+
+    assert problems(PLAIN) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("type", "nonsense"), ("template", "nonsense")])
+def test_names_that_ms_swift_does_not_know_need_no_checkpoint(key: str, value: str) -> None:
+    (found,) = problems(PLAIN.replace('"base"', '"Qwen/not-here"'), f"model.{key}={value}")
+
+    assert f"model.{key}: ms-swift has no" in found
 
 
 def test_the_template_that_was_chosen_is_told() -> None:
@@ -321,7 +344,10 @@ def test_without_ms_swift_only_our_own_rules_are_checked(monkeypatch: pytest.Mon
     text = f"{PLAIN}[train.swift]\nseed = 1\nanything = 2\n"
 
     assert problems(text) == ["m.toml:6: train.swift.seed: set train.seed instead"]
-    assert notes(loaded(text)) == ["train.swift: ms-swift is not installed here, so its arguments were not checked"]
+    assert notes(loaded(text)) == [
+        "model.type: ms-swift is not installed here, so the model's family was not looked at, nor were [train.swift]'s "
+        "arguments"
+    ]
 
 
 def test_ms_swift_is_asked_once_for_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,9 @@ def test_the_family_of_a_checkpoint(tmp_path: Path, architecture: str | None, mo
     [
         ("Qwen/Qwen3.8-27B", "qwen3_8"),
         ("Qwen/Qwen3.6-27B", "qwen3_5"),
+        ("/root/.cache/modelscope/hub/models/Qwen/Qwen3___8-27B", "qwen3_8"),
+        ("/root/.cache/modelscope/models/Qwen--Qwen3.8-27B/snapshots/master", "qwen3_8"),
+        ("runs/Qwen3.8-27B/", "qwen3_8"),
         ("/data/models--Qwen--Qwen3.8-27B/snapshots/abc", "qwen3_8"),
         ("somebody/a-finetune", "qwen3_5"),
     ],
@@ -75,6 +78,8 @@ def test_a_published_name_tells_the_template(tmp_path: Path, name: str, template
             "no multimodal model type 'qwen3vl'",
         ),
         ("Qwen3VLForConditionalGeneration", {"template": "qwen3"}, "'qwen3_vl' has no template 'qwen3'"),
+        ("Qwen3VLForConditionalGeneration", {"model_type": "Qwen3_VL"}, "did you mean 'qwen3_vl'"),
+        ("Qwen3VLForConditionalGeneration", {"model_type": "qwen2_5_vl"}, "'qwen2_5_vl' are not .Qwen2_5_VLFor"),
     ],
 )
 def test_what_is_no_family(tmp_path: Path, architecture: str, named: dict[str, str], message: str) -> None:
@@ -109,8 +114,8 @@ class _Tokenizer:
     def convert_tokens_to_ids(self, text: str) -> int | None:
         return self.ids.get(text)
 
-    def __len__(self) -> int:
-        return 100
+    def convert_ids_to_tokens(self, index: int) -> str | None:
+        return "a" if index < 100 else None
 
 
 IMAGE = type("Template", (), {"image_token_id": 151655})
@@ -123,7 +128,7 @@ IMAGE = type("Template", (), {"image_token_id": 151655})
         ({"image_token_index": 7}, {}, 7),
         ({}, {"<|image_pad|>": 9}, 9),
         ({"image_token_id": 7}, {"<|image_pad|>": 9}, "<|image_pad|> is id 9, but .*image_token_id is 7"),
-        ({"image_token_id": 700}, {}, "700, and the tokenizer has 100 tokens"),
+        ({"image_token_id": 700}, {}, "700, and the tokenizer has no such token"),
         ({}, {}, "neither the model's config"),
     ],
 )

@@ -41,6 +41,20 @@ def check_images(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield ok(name, text)
 
 
+def _left_to_the_processor(run: ExaminedRun, name: str) -> Finding:
+    limit = run.manifest.train.max_pixels
+    sizes = [size for row in run.sample.rows for size in row.sizes]
+    larger = [size for size in sizes if limit is not None and size[0] * size[1] > limit]
+    if not larger:
+        return not_applicable(name, "training leaves the size of images to the processor, as servers do")
+    return warning(
+        name,
+        f"{share(len(larger), len(sizes), 'images')} are reduced to train.max_pixels = {limit} in training and by "
+        "coordcore predict on the run, but not by servers: the processor's files of this family cannot say it",
+        "leave train.max_pixels out and set the size in the base's processor files, or reduce images before serving",
+    )
+
+
 def _why_none(run: ExaminedRun) -> str:
     if any(row.sizes for row in run.sample.rows):
         return "the processor of this model tells no sizes: it works with tiles, or with one fixed size"
@@ -66,11 +80,11 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """
     rows = [row for row in run.sample.rows if row.seen]
     limits = run.rehearsal.encoder.image_tokens
+    if limits is None:
+        yield _left_to_the_processor(run, name)
+        return
     if not rows:
         yield not_applicable(name, _why_none(run))
-        return
-    if limits is None:
-        yield not_applicable(name, "training leaves the size of images to the processor, as servers do")
         return
     processor, limit = run.rehearsal.encoder.processor.image_processor, run.manifest.train.max_pixels
     token = processor.patch_size * processor.merge_size

@@ -53,7 +53,8 @@ class TokenBytes:
 
 def token_bytes(tokenizer: Any) -> TokenBytes:
     """Read a transformers tokenizer: byte-level BPE (Qwen, GLM, InternVL, Mistral), or pieces of text with a token for
-    each byte that is in none (Gemma, Llama 2). Raises InputError for one whose tokens do not stand for bytes.
+    each byte that is in none (Gemma). One that puts a space before its first token and takes it off again (Llama 2) is
+    read with that space. Raises InputError for one whose tokens do not stand for bytes.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder = json.loads(backend.to_str())["decoder"] if backend is not None else None
@@ -62,7 +63,8 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
     if "ByteLevel" in steps:
         read = _byte_letters
     elif steps.keys() & {"ByteFallback", "Metaspace"}:
-        space = steps.get("Metaspace", {}).get("replacement", "\u2581")
+        replaced = steps.get("Replace", {}).get("pattern", {}).get("String", "\u2581")
+        space = steps.get("Metaspace", {}).get("replacement", replaced)
         read = partial(_piece, space=space)
     else:
         raise InputError(
@@ -70,7 +72,8 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
             "as those of byte-level BPE and of byte fallback do; predictions need to know which bytes a token writes"
         )
     added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items()}
-    tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    last = max(tokenizer.get_vocab().values(), default=-1)  # a vocabulary may have holes
+    tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(list(range(last + 1)))
     return TokenBytes(
         text=tuple(None if index in added or token is None else read(token) for index, token in enumerate(tokens)),
         added=added,

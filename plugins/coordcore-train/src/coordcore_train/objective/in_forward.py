@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -48,12 +49,27 @@ _BEHIND_THE_HEAD = (
 
 
 def soft_cap_of(model: nn.Module) -> float | None:
-    """What a model caps its logits to behind the head, None for one that does not."""
+    """What a model caps its logits to behind the head, None for one that does not.
+
+    Some models' configurations name a cap that their forward never looks at (PaliGemma 2), hence the look at its
+    source. Raises InputError for a cap that is not above 0.
+    """
     for config in _configs(model):
         value = getattr(config, _SOFT_CAP, None)
-        if value is not None:
-            return float(value)
+        if value is None or not _forward_names(model, _SOFT_CAP):
+            continue
+        if not value > 0:
+            raise InputError(f"config.{_SOFT_CAP} is {value}; logits can be capped to a number above 0 only")
+        return float(value)
     return None
+
+
+def _forward_names(model: nn.Module, name: str) -> bool:
+    base = getattr(model, "get_base_model", lambda: model)()
+    try:
+        return name in inspect.getsource(inspect.unwrap(type(base).forward))
+    except (OSError, TypeError):  # written at run time
+        return True
 
 
 def capped(head: Head, cap: float) -> CallableHead:

@@ -26,7 +26,8 @@ def add_to_embeddings(
     order: `in_order(added.ids)`, for who has it already.
 
     Costs one tensor of the size of `embeddings`, in float32. The sum is rounded once to the dtype of `embeddings`, as
-    it is when the rows are merged: both give the same bits. The gradient of the rows is summed in float32.
+    it is when the rows are merged: both give the same bits, but for an embedding that scales, where the sums are
+    rounded at other places. The gradient of the rows is summed in float32.
 
     Every token gets a row, its own or one of zeros. Picking the tokens that have one out first would be less
     arithmetic, but an accelerator would have to tell the host how many there are, and wait, in every micro-batch. It

@@ -62,6 +62,8 @@ def embedding_scale(embedding: nn.Module) -> Tensor | None:
     """What `embedding` multiplies each row by, in the dtype of its weight; None for one that gives them as they are."""
     scale = next((value for name in _SCALES if (value := getattr(embedding, name, None)) is not None), None)
     weight: Any = embedding.weight
+    if type(embedding).forward is nn.Embedding.forward:
+        return None  # whatever it is called, it is not multiplied with
     if scale is None or isinstance(scale, Tensor):
         return None if scale is None else scale.to(weight.dtype)
     return torch.tensor(scale, dtype=weight.dtype, device="cpu")  # a number, which goes with tensors of every device

@@ -16,6 +16,7 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import RunError
 from coordcore.protocols import ModelSurgery
 from coordcore_train.objective import CallableHead, Objective, loss_in_forward, make_targets
+from coordcore_train.objective.in_forward import soft_cap_of
 from coordcore_train.surgery.rows import LiveRows, moved
 
 _TOKENS = 16
@@ -249,7 +250,14 @@ def _of_head(model: Any, vocab: CoordVocab | None) -> _Probe:
     _, targets = _row(model, vocab)
     hidden = torch.randn(1, _TOKENS, weight.shape[-1], generator=torch.Generator().manual_seed(0))
     hidden = hidden.to(weight.device, weight.dtype).requires_grad_()
-    return _Probe(run=lambda: head(hidden), targets=targets, hidden=hidden)
+    cap = soft_cap_of(model)  # what the model does behind the head, and the objective as part of it
+
+    def run() -> Tensor:
+        logits: Tensor = head(hidden)
+        is_loss = logits.shape[-1] != weight.shape[0]
+        return logits if cap is None or is_loss else cap * torch.tanh(logits / cap)
+
+    return _Probe(run=run, targets=targets, hidden=hidden)
 
 
 def _row(model: Any, vocab: CoordVocab | None) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import preset_hint, read_vocab
-from coordcore_train.swift.families import AUTO, Family, family_of, model_types
+from coordcore_train.swift.families import AUTO, Family, family_of, model_types, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL
 
@@ -45,11 +45,11 @@ def notes(run: Manifest) -> Iterator[str]:
             yield from _templates(family_of(base, model_type=model.type, name=model.base))
     except InputError:
         pass  # `check` reports it
-    if run.train.swift:
-        from coordcore_train.swift import known
+    from coordcore_train.swift import known
 
-        if known.installed_version() is None:
-            yield "train.swift: ms-swift is not installed here, so its arguments were not checked"
+    if known.installed_version() is None:
+        arguments = ", nor were [train.swift]'s arguments" if run.train.swift else ""
+        yield f"model.type: ms-swift is not installed here, so the model's family was not looked at{arguments}"
 
 
 def _templates(family: Family) -> Iterator[str]:
@@ -94,6 +94,7 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
     try:
         base = resolve_base(manifest.model.base)
         if base is None:
+            yield from _names(manifest)
             return
         trusted = manifest.model.trust_remote_code
         yield from (Problem(path=path, message=message) for message in refusals(base, trusted=trusted))
@@ -119,15 +120,29 @@ def _family(manifest: Manifest, base: Path) -> Problem | None:
     model = manifest.model
     if not model_types():
         return None  # `notes` says so
+    if wrong := next(_names(manifest), None):
+        return wrong
+    named = "model.type" if model.type != AUTO else "model.base"
     try:
         family = family_of(base, model_type=model.type, template=model.template, name=model.base)
     except InputError as error:
-        named = "model.type" if model.type != AUTO else "model.template" if model.template != AUTO else "model.base"
-        return Problem(path=named, message=str(error))
+        return Problem(path="model.template" if "has no template" in str(error) else named, message=str(error))
     if reason := NOT_TRAINED.get(family.type):
-        return Problem(path="model.type", message=f"models of type {family.type!r} cannot be trained: {reason}")
+        return Problem(path=named, message=f"models of type {family.type!r} cannot be trained: {reason}")
     message = _unfit(base) or _missing(family.type)
     return Problem(path="model.base", message=message) if message else None
+
+
+def _names(manifest: Manifest) -> Iterator[Problem]:
+    """Names of `[model]` that ms-swift does not know, whatever the base."""
+    model = manifest.model
+    if not model_types():
+        return  # `notes` says so
+    for key, names in (("type", (model.type, AUTO)), ("template", (AUTO, model.template))):
+        try:
+            require_names(*names)
+        except InputError as error:
+            yield Problem(path=f"model.{key}", message=str(error))
 
 
 def _unfit(base: Path) -> str | None:
@@ -141,14 +156,24 @@ def _unfit(base: Path) -> str | None:
             f"{base} is an encoder-decoder ({config.get('model_type')!r}): encoder and decoder have an embedding each, "
             "and coord rows would reach only one; take a decoder-only model"
         )
-    quantised = config.get("quantization_config") or text.get("quantization_config")
-    if quantised:
-        method = quantised.get("quant_method", "an unnamed method") if isinstance(quantised, dict) else quantised
+    for quantised in _quantisations(config):
+        method = quantised.get("quant_method") or "an unnamed method"
         return (
             f"{base} has quantised weights ({method}): LoRA could train beside them, but neither new rows nor the "
             "adapter could be written into them; take the unquantised checkpoint, and quantise the merged folder"
         )
     return None
+
+
+def _quantisations(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a configuration, or that of a part of the model, says of quantised weights. A "not" is passed over."""
+    for key, value in config.items():
+        if not isinstance(value, dict):
+            continue
+        if key not in ("quantization_config", "compression_config"):
+            yield from _quantisations(value)
+        elif value.get("quant_method") or any(one is not False for one in value.values()):
+            yield value
 
 
 def _missing(model_type: str) -> str | None:

@@ -7,9 +7,10 @@ before anything is loaded. A test compares what is read here with the registry i
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +53,12 @@ class Family:
 @lru_cache
 def model_types() -> Mapping[str, ModelType]:
     """Every multimodal type that the installed ms-swift registers, by name. Empty where it is not installed."""
-    spec = find_spec("swift")
-    if spec is None or spec.origin is None:
+    try:  # the distribution, because others have a package of this name
+        root = Path(str(metadata.distribution("ms-swift").locate_file("swift")))
+    except metadata.PackageNotFoundError:
         return {}
-    root = Path(spec.origin).parent
+    if not (root / "model" / "constant.py").is_file():
+        return {}
     constants = {**_constants(root / "model" / "constant.py"), **_constants(root / "template" / "constant.py")}
     found = {}
     for file in sorted((root / "model" / "models").glob("*.py")):
@@ -81,8 +84,9 @@ def family_of(base: Path, *, model_type: str = AUTO, template: str = AUTO, name:
     if model_type == AUTO:
         model_type = _type_of(base, types)
     elif model_type not in types:
-        raise InputError(f"ms-swift has no multimodal model type {model_type!r}; {did_you_mean(model_type, [*types])}")
+        raise InputError(_no_such_type(model_type))
     known = types[model_type]
+    _require_architecture(base, known)
     if template != AUTO:
         if template not in known.templates:
             raise InputError(
@@ -101,8 +105,9 @@ def family_of_plan(plan: Plan) -> Family:
 
 def _type_of(base: Path, types: Mapping[str, ModelType]) -> str:
     config = read_json(base / "config.json")
-    architectures, stated = config.get("architectures"), config.get("model_type")
-    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+    stated = config.get("model_type")
+    stated = stated if isinstance(stated, str) else None
+    architecture = _architecture(config)
     candidates = [entry.name for entry in types.values() if architecture in entry.architectures]
     if stated in candidates or (architecture is None and stated in types):
         return str(stated)
@@ -110,7 +115,7 @@ def _type_of(base: Path, types: Mapping[str, ModelType]) -> str:
         return candidates[0]
     if not candidates:
         raise InputError(
-            f"{base} is a {stated!r} model (architecture {architecture}), which no vision-language model type of "
+            f"{base} is a {stated!r} model (architecture {architecture!r}), which no vision-language model type of "
             "ms-swift loads; take a base that it does, or set model.type to a type that fits"
         )
     raise InputError(
@@ -119,11 +124,46 @@ def _type_of(base: Path, types: Mapping[str, ModelType]) -> str:
     )
 
 
+def require_names(model_type: str, template: str) -> None:
+    """Raise InputError for names that ms-swift does not know, whatever the checkpoint."""
+    types = model_types()
+    if model_type != AUTO and model_type not in types:
+        raise InputError(_no_such_type(model_type))
+    known = (
+        types[model_type].templates
+        if model_type != AUTO
+        else {one for entry in types.values() for one in entry.templates}
+    )
+    if template != AUTO and template not in known:
+        raise InputError(f"ms-swift has no template {template!r} for it; {did_you_mean(template, sorted(known))}")
+
+
+def _no_such_type(name: str) -> str:
+    return f"ms-swift has no multimodal model type {name!r}; {did_you_mean(name.lower(), [AUTO, *model_types()])}"
+
+
+def _architecture(config: Mapping[str, Any]) -> str | None:
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    return first if isinstance(first, str) else None
+
+
+def _require_architecture(base: Path, known: ModelType) -> None:
+    architecture = _architecture(read_json(base / "config.json"))
+    if architecture is not None and known.architectures and architecture not in known.architectures:
+        raise InputError(
+            f"{base} is a {architecture!r}, which models of ms-swift's type {known.name!r} are not "
+            f"({', '.join(known.architectures)}); leave model.type out, or take the base that belongs to it"
+        )
+
+
 def _last_part(name: str) -> str:
-    """Of a hub id, a folder, or a snapshot in a hub cache, the repository's name, in small letters."""
-    parts = Path(name).parts
-    cached = next((part for part in parts if part.startswith("models--")), None)
-    return (cached.rpartition("--")[2] if cached else parts[-1] if parts else "").lower()
+    """Of a hub id, a folder, or a snapshot in a hub's cache, the repository's name, in small letters.
+
+    As ms-swift reads it, whose hub writes `___` for a dot.
+    """
+    cached = re.search(r"/(?:models--|models/)(?:.+?--)?([^/]+?)/snapshots/", name)
+    return (cached[1] if cached else Path(name).name).replace("___", ".").lower()
 
 
 # --- ms-swift's source ------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ OPTIONAL = ("decord", "av", "moviepy", "soundfile", "librosa", "torchaudio", "to
 """Packages in ms-swift's requirements of a type that read video and sound, and that images do without."""
 
 NOT_TRAINED: Mapping[str, str] = {
+    "florence": "it is an encoder-decoder, whose two embeddings coord rows would not both reach",
     "diffusion_gemma": "it fills a canvas in, and predicts no next token",
     **dict.fromkeys(
         ("qwen3_vl_emb", "qwen3_vl_reranker", "qwen3_5_emb", "wemm_embedding", "qwen2_gme", "jina_reranker_m0"),

@@ -153,9 +153,9 @@ def media_token_ids(template: type, config: Any, tokenizer: Any) -> dict[str, in
                 f"the tokenizer's {text} is id {other}, but the model's config.{told.config[0]} is {index}; "
                 "use the tokenizer that belongs to the model"
             )
-        if not 0 <= index < len(tokenizer):
+        if index < 0 or tokenizer.convert_ids_to_tokens(index) is None:
             raise InputError(
-                f"the model's config.{told.config[0]} is {index}, and the tokenizer has {len(tokenizer)} tokens; "
+                f"the model's config.{told.config[0]} is {index}, and the tokenizer has no such token; "
                 "use the tokenizer that belongs to the model"
             )
         found[attribute] = index
