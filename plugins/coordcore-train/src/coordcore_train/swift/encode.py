@@ -23,7 +23,8 @@ def image_tokens(processor: Any) -> ImageTokens | None:
     They are qwen_vl_utils', which ms-swift sets from the environment when it loads a model that is trained with it.
     Neither reads the sizes in the base's processor files; plain transformers and servers read nothing else.
     """
-    if getattr(processor, "global_vars", None) is None:  # where ms-swift notes down what it set there
+    # Where ms-swift notes down what it set there: None for every processor of a process but the first.
+    if not hasattr(processor, "global_vars"):
         return None
     from qwen_vl_utils import vision_process
 
