@@ -91,8 +91,17 @@ def narrow_qwen3vl(folder: Path, source: Path, *, tied: bool = True, wildcard: b
     model.generation_config.eos_token_id = [151_645, 151_643]
     model.generation_config.pad_token_id = 151_643
     model.save_pretrained(folder)
+    write_tokenizer(folder, source, wildcard=wildcard)
+    return folder
+
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def write_tokenizer(folder: Path, source: Path, *, wildcard: bool = False) -> None:
+    """The tokenizer's files as published, and not as transformers 5 saves them, and the processor's."""
     _processor(source).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):  # as published, and not as transformers 5 saves them
+    for name in ("tokenizer.json", "tokenizer_config.json"):
         data = json.loads((source / name).read_text(encoding="utf-8"))
         if name == "tokenizer_config.json":
             data["chat_template"] = CHAT_TEMPLATE
@@ -103,10 +112,6 @@ def narrow_qwen3vl(folder: Path, source: Path, *, tied: bool = True, wildcard: b
             else:
                 data["added_tokens_decoder"][str(ENTRIES)] = token
         (folder / name).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-    return folder
-
-
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def _processor(tokenizer: Path) -> Any:

@@ -148,7 +148,8 @@ def test_swift_sft_trains_the_merged_folder(run: Path, rows: Path, folder: Path)
     swift(
         "sft", "--model", run / "merged", "--model_type", "qwen3_vl", "--dataset", rows, "--output_dir", folder / "sft",
         "--max_steps", "2", "--logging_steps", "1", "--per_device_train_batch_size", "3",
-        "--gradient_accumulation_steps", "1", "--fp16", "false", "--use_cpu", "true", "--report_to", "none", "--save_steps", "2", "--add_version", "false", "--check_model", "false",
+        "--gradient_accumulation_steps", "1", "--fp16", "false", "--use_cpu", "true", "--report_to", "none",
+        "--save_steps", "2", "--add_version", "false", "--check_model", "false",
     )  # fmt: skip
     arguments = json.loads((folder / "sft/args.json").read_text())
     assert (arguments["model_type"], arguments["template"]) == ("qwen3_vl", "qwen3_vl")

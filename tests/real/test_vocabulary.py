@@ -152,8 +152,8 @@ def walk(grammar: Grammar, ids: list[int]) -> int:
 
 LABELS = [
     "person", "traffic light", 'a "quoted" word', "back\\slash", "tab\tand\nline", "]}]}", '"}, {"', "{[(",
-    "3.5mm jack", "猫", "黄色い車", "Straße", "naïve café", "🙂 face", "👩\u200d👩\u200d👧", "קטן", "  spaces  ", "a, b",
-    "x: [y", "<b>bold</b>", "\u200b",
+    "3.5mm jack", "猫", "黄色い車", "Straße", "naïve café", "🙂 face", "👩\u200d👩\u200d👧", "קטן", "  spaces  ",
+    "a, b", "x: [y", "<b>bold</b>", "\u200b",
 ]  # fmt: skip
 
 
