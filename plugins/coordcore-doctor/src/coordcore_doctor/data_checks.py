@@ -42,7 +42,8 @@ def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
     if sample.unencoded:
         count = share(len(sample.unencoded), len(sample.unencoded) + len(sample.rows), "examples")
         yield error(name, f"{count} cannot be encoded, the first: {sample.unencoded[0]}", "mend what it names")
-    changed, composed = [], []
+    changed: list[str] = []
+    composed: list[str] = []
     for row in sample.rows:
         written = str(row.example.messages[-1]["content"]).strip()
         read = tokenizer.decode(row.answer, skip_special_tokens=True)
