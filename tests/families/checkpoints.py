@@ -482,3 +482,22 @@ TEMPLATES: Mapping[str, str] = {"qwen3_8": "qwen3_8"}
 
 SYSTEM: Mapping[str, str] = {"mistral3": "You find things."}
 """Family -> the system message that is trained: ms-swift's own default for it holds the date of the day."""
+
+DETAILS: Mapping[str, str] = {
+    "qwen2_vl": "sizes by `qwen_vl_utils`",
+    "qwen2_5_vl": "window attention in the tower, untied head",
+    "qwen3_vl": "deepstack",
+    "qwen3_vl_moe": "experts in one tensor",
+    "qwen3_5": "gated delta-net, thinking",
+    "qwen3_5_moe": "gated delta-net, experts, thinking",
+    "internvl": "tiles",
+    "glm4v": "turns end with the next role's token",
+    "gemma3_vision": "byte fallback, scaled embedding",
+    "llava_onevision_hf": "grids of tiles, image token 151646",
+    "mistral3": "rows of image tokens; ms-swift's default system message holds the date: set `data.<name>.system`",
+    "gemma4": "byte fallback, scaled embedding, capped logits, thinking; transformers' own forward",
+    "minicpmv4_6": "slices, thinking",
+    "qwen3_8": '`model.template = "qwen3_8"` of `qwen3_5`',
+    "qwen4_exp": "hyper-connections, indexed attention, experts",
+}
+"""Family -> what is special about it, for the page."""

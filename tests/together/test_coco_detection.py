@@ -26,6 +26,7 @@ dtype = "float32"
 train = "data/train.jsonl"
 validation = "data/val.jsonl"
 space = "pixel"
+images_within = "drawn"
 
 [template.coord_template]
 
@@ -58,6 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     (folder / "coco.toml").write_text(MANIFEST.format(base=tiny_base))
     coordcore("run", "coco.toml", cwd=folder)
     predict = ("predict", "runs/coco/merged", "data/val.jsonl", "--space", "pixel", "--output", "predictions.jsonl")
+    predict = (*predict, "--images-within", "drawn")
     short = ("--limit", str(PREDICTED), "--max-objects", "5", "--max-new-tokens", "200")
     coordcore(*predict, *short, cwd=folder)
     return folder

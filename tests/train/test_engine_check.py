@@ -98,6 +98,54 @@ def test_a_base_in_a_package_is_found_without_importing_it(tmp_path: Path, monke
     assert problems(PLAIN.replace('"base"', '"package:made_package/base"')) == []
 
 
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            {
+                "model_type": "florence2",
+                "architectures": ["Florence2ForConditionalGeneration"],
+                "is_encoder_decoder": True,
+            },
+            "model.base: {cwd}/odd is an encoder-decoder ('florence2'): encoder and decoder have an embedding each",
+        ),
+        (
+            {"model_type": "qwen3_vl", "quantization_config": {"quant_method": "fp8"}},
+            "model.base: {cwd}/odd has quantised weights (fp8): LoRA could train beside them",
+        ),
+        (
+            {"model_type": "diffusion_gemma", "architectures": ["DiffusionGemmaForBlockDiffusion"]},
+            "model.type: models of type 'diffusion_gemma' cannot be trained: it fills a canvas in",
+        ),
+        (
+            {"model_type": "keye", "architectures": ["KeyeForConditionalGeneration"]},
+            "model.base: models of ms-swift's type 'keye_vl' need keye_vl_utils, which is not installed",
+        ),
+        (
+            {"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]},
+            "model.base: models of ms-swift's type 'kimi_vl' need transformers<4.49, and ",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_trained(config: dict[str, Any], expected: str) -> None:
+    checkpoint(Path("odd"), tokens={})
+    Path("odd/config.json").write_text(json.dumps({"text_config": {"vocab_size": 1088}, **config}))
+
+    (found,) = problems(PLAIN.replace('"base"', '"odd"'))
+
+    assert found.partition(": ")[2].startswith(expected)
+
+
+def test_the_template_that_was_chosen_is_told() -> None:
+    Path("base/config.json").write_text(json.dumps({"model_type": "qwen3_5", "text_config": {"vocab_size": 1088}}))
+
+    assert notes(loaded(PLAIN)) == [
+        "model.template: 'qwen3_5' is taken; checkpoints of type 'qwen3_5' are also trained with qwen3_8: set "
+        "model.template where that is yours"
+    ]
+    assert notes(loaded(PLAIN, "model.template=qwen3_8")) == []
+
+
 def test_a_hub_id_in_the_local_cache_is_looked_into() -> None:
     repository = Path(".hub/models--Qwen--tiny")
     checkpoint(repository / "snapshots/abc", tokens={}, model_type="llama")
@@ -322,7 +370,7 @@ def test_the_table_has_a_row_for_every_key_of_the_manifest_that_ms_swift_could_s
 
     sections = {"model": Model, "tuner": Tuner, "train": Train, "launch": Launch, "output": Output}
     known = {f"{name}.{key}" for name, section in sections.items() for key in keys(section)}
-    ours = {"train.threads", "train.evaluate_checkpoints", "train.swift", "output.merge"}
+    ours = {"train.threads", "train.evaluate_checkpoints", "train.swift", "output.merge", "model.trust_remote_code"}
     processes = {f"launch.{key}" for key in ("nnodes", "node_rank", "master_addr", "master_port")}
 
     assert set(OWNED.values()) == known - ours - processes

@@ -11,8 +11,9 @@ import pytest
 import support
 from PIL import Image
 
-from coordcore_train.checkpoint.image_size import ImageTokens, adopt_image_size
+from coordcore_train.checkpoint.image_size import ImageTokens, adopt_image_size, reduced
 from coordcore_train.checkpoint.merge.run import merge_run
+from coordcore_train.run.folder import RunDir
 
 SIZES = [(20, 20), (33, 47), (100, 255), (256, 256), (300, 90), (640, 480), (1500, 1100)]
 
@@ -78,3 +79,24 @@ def test_settings_of_another_kind_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(text)
     adopt_image_size(tmp_path, ImageTokens(), None)
     assert (tmp_path / "preprocessor_config.json").read_text() == text
+
+
+@pytest.mark.parametrize("size", [(640, 480), (100, 700), (64, 64), (33, 999)])
+def test_an_image_is_reduced_as_ms_swift_does(size: tuple[int, int]) -> None:
+    from swift.template.vision_utils import rescale_image
+
+    image = Image.effect_noise(size, 60.0).convert("RGB")
+    expected = rescale_image(image, 20_000)
+
+    found = reduced(image, 20_000)
+
+    assert found.size == expected.size
+    assert found.tobytes() == expected.tobytes()
+    assert reduced(image, None) is image
+
+
+def test_a_run_whose_images_the_processor_resizes(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    (tmp_path / "state.json").write_text('{"fingerprint": "a", "image_tokens": null}')
+
+    assert run.image_tokens() is None

@@ -412,7 +412,7 @@ def test_a_head_without_rows_for_the_coord_tokens_is_refused() -> None:
         Objective(EVERY, VOCAB)(one.hidden, LinearHead(head), one.targets())
 
 
-@pytest.mark.parametrize("config", [{"final_logit_softcapping": 30.0}, {"logit_scale": 0.0625}])
+@pytest.mark.parametrize("config", [{"logits_scaling": 8.0}, {"logit_scale": 0.0625}])
 def test_a_model_that_changes_its_logits_behind_the_head_is_refused(config: dict[str, float]) -> None:
     class Capped(nn.Module):
         def __init__(self) -> None:
@@ -425,6 +425,44 @@ def test_a_model_that_changes_its_logits_behind_the_head_is_refused(config: dict
         loss_in_forward(Capped(), Objective([("text", TEXT_CE)], VOCAB), {}),
     ):
         pass
+
+
+def test_a_soft_cap_behind_the_head_is_part_of_the_loss() -> None:
+    """As Gemma has it, `cap * tanh(logits / cap)`: loss and gradients are those of the model's own logits."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    config = Gemma3TextConfig(
+        vocab_size=FIRST + 1000,
+        hidden_size=HIDDEN,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.5,
+        final_logit_softcapping=1.5,
+    )
+    model: Any = Gemma3ForCausalLM(config)
+    ids = torch.tensor([[1, 2, FIRST + 7, 3, FIRST + 900, 4]])
+    targets = make_targets(ids, VOCAB)
+    objective = Objective([("text", TEXT_CE)], VOCAB)
+    with loss_in_forward(model, objective, targets) as outputs:
+        through = model(ids, use_cache=False).logits.sum()
+    through.backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+
+    logits = model(ids, use_cache=False).logits[0, :-1]
+    is_text = ids[0, 1:] < FIRST
+    expected = TEXT_CE.weights["ce"] * torch.nn.functional.cross_entropy(logits[is_text], ids[0, 1:][is_text])
+    expected.backward()
+
+    assert config.final_logit_softcapping == 1.5
+    assert logits.abs().max() > 1.4  # the cap matters
+    assert len(outputs) == 1
+    assert_close_to_scale(through, expected, ulps=64.0, what="the loss")
+    for name, parameter in model.named_parameters():
+        assert_close_to_scale(gradients[name], parameter.grad, ulps=256.0, what=name)
 
 
 # --- without a trainer ------------------------------------------------------------------------------------------------

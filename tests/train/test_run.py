@@ -116,8 +116,10 @@ def test_a_trainer_that_does_not_see_the_other_ranks_is_refused(whole: RunDir, m
 def test_a_trainer_without_the_run_s_template_says_which(whole: RunDir) -> None:
     from coordcore_train.swift.trainer import CoordTrainer
 
+    model = torch.nn.Linear(1, 1)
+    model.model_meta = SimpleNamespace(template="coordcore_qwen3_vl")
     with pytest.raises(InputError, match="--template coordcore_qwen3_vl is missing"):
-        CoordTrainer(torch.nn.Linear(1, 1), SimpleNamespace(world_size=1), template=object())
+        CoordTrainer(model, SimpleNamespace(world_size=1), template=object())
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------

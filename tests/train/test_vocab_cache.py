@@ -67,8 +67,8 @@ def test_a_cache_that_cannot_be_made_is_told_with_its_variable(
     with pytest.raises(InputError) as caught:
         cached_expansion(plain_base)
     assert str(caught.value) == (
-        f"{tmp_path}/file/expanded: the expanded base cannot be kept there: not a directory; "
-        "COORDCORE_CACHE names another place for the cache"
+        f"{tmp_path}/file: the cache folder cannot be made: file exists; make room there, or name another one in "
+        "COORDCORE_CACHE"
     )
 
 

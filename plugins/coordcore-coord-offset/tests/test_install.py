@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from coordcore import InputError
+from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import (
     install_coord_offset_adapter,
     live_coord_offset_adapter,
@@ -142,8 +143,8 @@ def test_a_quantised_embedding_is_refused(load: Load, coord_ids: list[int]) -> N
         install_coord_offset_adapter(model, coord_ids)
 
 
-def test_a_scaling_embedding_is_refused_for_its_scale() -> None:
-    # As Gemma 3 has it, in whose class the scale is what it multiplies with.
+def scaling(*, cap: float | None = None) -> Any:
+    """A model as Gemma 3 is: its embedding multiplies by the root of the hidden size. cap: of its logits."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     config = Gemma3TextConfig(
@@ -154,11 +155,38 @@ def test_a_scaling_embedding_is_refused_for_its_scale() -> None:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
+        final_logit_softcapping=cap,
     )
-    with pytest.raises(
-        InputError, match=r"multiplies what it looks up \(embed_scale\).* whose embedding does not scale$"
-    ):
-        install_coord_offset_adapter(Gemma3ForCausalLM(config), [60, 61])
+    return Gemma3ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_offsets_in_a_scaling_embedding_are_those_that_are_merged(cap: float | None) -> None:
+    model, ids = scaling(cap=cap), torch.tensor([[60, 1, 61]])
+    base = model(ids).logits.detach()
+    adapter = install_coord_offset_adapter(model, [60, 61])
+    verify_coord_offsets(model)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        live = model(ids).logits
+        merge_coord_offsets(model)
+        merged = model(ids).logits
+    assert not torch.allclose(base, live, atol=1e-3)
+    assert_close_to_scale(live, merged, ulps=64.0, what="the logits")
+
+
+def test_an_embedding_that_does_more_than_scale_is_refused() -> None:
+    class Doubling(nn.Embedding):
+        embed_scale = 3.0
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+            return super().forward(input) * 2
+
+    model = scaling()
+    model.set_input_embeddings(Doubling(96, 16))
+    with pytest.raises(InputError, match=r"Doubling: rows are added to a torch.nn.Embedding that gives its rows as"):
+        install_coord_offset_adapter(model, [60, 61])
 
 
 @pytest.mark.parametrize("family", ["T5", "Bart"])

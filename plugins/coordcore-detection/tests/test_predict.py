@@ -14,10 +14,11 @@ from prediction_support import checkpoint, image, images, strict
 
 from coordcore import InputError, RunError
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.asking import Loaded, PredictSettings, chat, header, load, predict
+from coordcore_detection.predict.asking import Loaded, PredictSettings, header, load, predict
 from coordcore_detection.predict.predictions import Row
 from coordcore_detection.predict.recording import LOOP_TOKENS, loops
 from coordcore_detection.predict.settings import PredictSettings as Settings
+from coordcore_train.chat import chat
 
 torch.set_num_threads(1)
 
@@ -316,3 +317,63 @@ def test_the_header_holds_what_changes_an_answer(folder: Path, loaded: Loaded) -
         "system": None,
     }
     assert (found.quantisation, len(found.weights)) == (loaded.quantisation.as_dict(), 16)
+
+
+# --- thinking ---------------------------------------------------------------------------------------------------------
+
+SWITCH = (
+    "{% if add_generation_prompt %}<think>\n"
+    "{% if enable_thinking is defined and not enable_thinking %}\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture
+def thinker(tmp_path: Path) -> Loaded:
+    """The model with a chat template that can switch thinking."""
+    folder = checkpoint(tmp_path / "thinker")
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + SWITCH)
+    return load(folder, "cpu")
+
+
+def asked_with(loaded: Loaded, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[list[Row], list[str]]:
+    """The rows, and every text that the processor was given."""
+    texts: list[str] = []
+    process = type(loaded.processor).__call__
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        texts.extend(kwargs["text"])
+        return process(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(loaded.processor), "__call__", watched)
+    return ask(loaded, images(2), **settings), texts
+
+
+def test_thinking_is_off_unless_it_is_asked_for(thinker: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, texts = asked_with(thinker, monkeypatch)
+
+    assert len(texts) == 2
+    assert all(text.endswith("assistant\n<think>\n</think>\n\n") for text in texts)
+
+
+def test_a_thought_comes_before_the_answer_and_is_none_of_it(thinker: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, texts = asked_with(thinker, monkeypatch, thinking=6, max_new_tokens=150)
+
+    without, with_thought = texts[:2], texts[2:]
+    assert all(text.endswith("assistant\n<think>\n") for text in without)
+    for before, after in zip(without, with_thought, strict=True):
+        assert after.startswith(before)
+        assert len(after) > len(before) + len("</think>\n\n")
+        assert after.endswith("</think>\n\n")
+    for row in rows:
+        assert (row.unread, len(row.boxes)) == ([], len(strict(row.text)))
+
+
+def test_a_model_that_cannot_switch_thinking_says_so(loaded: Loaded) -> None:
+    with pytest.raises(InputError, match="thinking: the chat template of this model has no switch for it"):
+        ask(loaded, images(1), thinking=6)
+
+
+def test_thinking_is_part_of_what_was_asked_only_where_it_is_on() -> None:
+    assert "thinking" not in Settings().decoding()
+    assert Settings(thinking=6).decoding()["thinking"] == 6

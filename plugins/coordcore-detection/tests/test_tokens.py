@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from prediction_support import checkpoint
+from transformers import PreTrainedTokenizerFast
 
 from coordcore import InputError
 from coordcore_detection.decode.tokens import TokenBytes, token_bytes
@@ -41,9 +42,29 @@ def test_an_id_without_a_token_writes_nothing() -> None:
     assert TokenBytes(text=(b"a",), added={}).read([0, 99]) == ("a", [1, 1])
 
 
+@pytest.mark.parametrize("decoder", ["fallback", "metaspace"])
+def test_pieces_with_byte_fallback_write_text_and_bytes(decoder: str) -> None:
+    """As Gemma and Llama 2 have them: U+2581 stands for a space, <0x0A> for a byte."""
+    from tokenizers import Tokenizer, decoders, models
+
+    pieces = ["<unk>", "\u2581ab", "c", "<0x0A>", "<0xC3>", "<0xA9>"]
+    backend = Tokenizer(
+        models.BPE(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], byte_fallback=True)
+    )
+    backend.decoder = (
+        decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+        if decoder == "fallback"
+        else decoders.Metaspace()
+    )
+    backend.add_tokens(["<|coord_5|>"])
+    tokens = token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend))
+
+    assert tokens.read([1, 2, 3, 4, 5, 6]) == (" abc\n\xe9<|coord_5|>", [3, 4, 5, 5, 6, 17])
+
+
 def test_another_tokenizer_is_refused() -> None:
     class Sentences:
         pass
 
-    with pytest.raises(InputError, match=r"the tokenizer \(Sentences, decoder NoneType\) is not byte-level BPE"):
+    with pytest.raises(InputError, match=r"the tokens of Sentences \(decoder none\) do not stand for bytes"):
         token_bytes(Sentences())

@@ -185,3 +185,36 @@ def test_answers_longer_than_max_length(base: Path, tmp_path: Path) -> None:
         True,
     )
     assert found.cure.startswith("set train.max_length = 128")
+
+
+# --- the question -----------------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_asked_as_it_is_trained(base: Path, tmp_path: Path) -> None:
+    found = look("question", tmp_path, base)
+    assert (found.state, found.seen.endswith("have the same tokens in training and when they are asked")) == (
+        "ok",
+        True,
+    )
+
+
+def test_a_chat_template_with_a_system_message_of_its_own(base: Path, tmp_path: Path) -> None:
+    changed = copied(base, tmp_path / "changed")
+    file = changed / "chat_template.jinja"
+    file.write_text("<|im_start|>system\nBe brief.<|im_end|>\n" + file.read_text())
+
+    found = look("question", tmp_path, changed)
+
+    assert found.state == "warning"
+    assert "are asked with other tokens than trained: training has '<|im_start|>user" in found.seen
+    assert "servers have '<|im_start|>system\\nBe brief." in found.seen
+    assert found.cure.startswith("set data.<name>.system")
+
+
+def test_a_chat_template_that_is_broken(base: Path, tmp_path: Path) -> None:
+    changed = copied(base, tmp_path / "changed")
+    (changed / "chat_template.jinja").write_text("{{ raise_exception('no such turn') }}")
+
+    found = look("question", tmp_path, changed)
+
+    assert (found.state, found.seen) == ("warning", "the processor's chat template cannot ask it: no such turn")

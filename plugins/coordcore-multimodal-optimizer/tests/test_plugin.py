@@ -43,7 +43,7 @@ def test_settings_reach_the_factory() -> None:
 
 @pytest.mark.parametrize("key", ["vision_lr", "aligner_lr", "llm_lr", "offset_lr"])
 def test_a_learning_rate_is_positive(key: str) -> None:
-    with pytest.raises(ValueError, match=f"'{key}' must be > 0: 0"):
+    with pytest.raises(ValueError, match=f"'{key}' must be >= 1e-12: 0"):
         MultimodalOptimizerConfig(**{key: 0.0})
 
 

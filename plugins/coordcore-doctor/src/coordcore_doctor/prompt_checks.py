@@ -12,7 +12,7 @@ from coordcore.records.images import open_example_image
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, not_applicable, ok, share, warning
 from coordcore_doctor.sample import Encoded
-from coordcore_train.chat import asked
+from coordcore_train.chat import question_text
 from coordcore_train.engine import IGNORE
 
 SHOWN = 60
@@ -59,7 +59,7 @@ def _question(row: Encoded) -> list[int]:
 
 
 def _asked_ids(processor: Any, row: Encoded) -> list[int]:
-    text = asked(processor, row.example.messages[:-1])
+    text = question_text(processor, row.example.messages[:-1])
     images = [open_example_image(image) for image in row.example.images]
     ids = processor(text=[text], **({"images": [images]} if images else {}), return_tensors="pt")["input_ids"]
     return [int(one) for one in ids[0]]

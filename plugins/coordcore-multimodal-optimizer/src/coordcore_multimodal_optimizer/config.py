@@ -16,8 +16,8 @@ STANDARD = (*RESERVED_TAGS, "offset")
 """The tags with keys of their own, in the order of their groups."""
 
 # The bounds of [train].
-_RATE = and_(ge(1e-12), le(100))
-_DECAY = and_(ge(0), le(100))
+_RATE: Any = and_(ge(1e-12), le(100))
+_DECAY: Any = and_(ge(0), le(100))
 
 
 def _lr(part: str) -> Any:

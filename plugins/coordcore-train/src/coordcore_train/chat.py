@@ -19,12 +19,27 @@ def chat(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def asked(processor: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+def question_text(processor: Any, messages: Sequence[Mapping[str, Any]], *, thinking: bool = False) -> str:
     """The text that asks `messages`, images as the processor's placeholders, up to where the answer begins.
 
-    Thinking is off where the template can switch it; other templates do not know the word.
+    thinking: on or off, where the template can switch it; other templates do not know the word.
     """
     text: str = processor.apply_chat_template(
-        chat(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        chat(messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
     )
     return text
+
+
+def thought_end(processor: Any, messages: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
+    """The token that ends a thought, and the text from it to the answer; None where thinking cannot be switched.
+
+    Read off the empty thought that the template writes where thinking is off.
+    """
+    off = question_text(processor, messages)
+    if off == question_text(processor, messages, thinking=True):
+        return None
+    for token in ("</think>", "<channel|>"):
+        _, found, rest = off.rpartition(token)
+        if found:
+            return processor.tokenizer.convert_tokens_to_ids(token), token + rest
+    return None

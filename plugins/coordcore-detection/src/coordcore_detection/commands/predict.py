@@ -77,6 +77,9 @@ def command(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 2048,
     max_objects: Annotated[int, typer.Option(min=1, help="Objects of an answer.")] = 100,
+    thinking: Annotated[
+        int, typer.Option(min=0, help="Tokens of a thought before the answer; 0 switches thinking off.")
+    ] = 0,
     repeats: Annotated[int, typer.Option(min=2, help="End an answer that says the same so often in a row.")] = 4,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 25,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
@@ -117,6 +120,7 @@ def command(
             geometry=tuple(kind.value for kind in kinds),  # type: ignore[misc]
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
+            thinking=thinking,
             repeats=repeats,
             batch_size=batch_size,
         )
@@ -160,6 +164,7 @@ def command(
         settings,
         vocab=loaded.vocab,
         quantisation=loaded.quantisation,
+        max_pixels=loaded.max_pixels,
         log=lambda line: console.print(told(line), markup=False, highlight=False, soft_wrap=True),
     )
     with prediction_files.appending(output, header) as add:

@@ -49,6 +49,9 @@ class DetectionConfig:
     constrained: bool = option(default=True, help="allow only tokens that write the answer format")
     max_new_tokens: int = option(default=2048, validator=_MANY, help="tokens of an answer")
     max_objects: int = option(default=100, validator=_MANY, help="objects of an answer")
+    thinking: int = option(
+        default=0, validator=[ge(0), le(10**6)], help="tokens of a thought before the answer; 0 switches thinking off"
+    )
     max_detections: int = option(
         default=100, validator=_MANY, help="how many boxes of an image and label AP looks at, those of highest score"
     )
@@ -65,6 +68,7 @@ class DetectionConfig:
             constrained=self.constrained,
             max_new_tokens=self.max_new_tokens,
             max_objects=self.max_objects,
+            thinking=self.thinking,
             batch_size=self.batch_size,
         )
 
@@ -126,6 +130,7 @@ class DetectionEvaluator:
                 settings,
                 vocab=loaded.vocab,
                 quantisation=loaded.quantisation,
+                max_pixels=loaded.max_pixels,
                 log=evaluation.log,
                 watch=watch,
             ):

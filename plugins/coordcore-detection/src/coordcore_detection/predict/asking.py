@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from coordcore.coords import CoordVocab
 from coordcore.errors import InputError, RunError
@@ -26,7 +28,8 @@ from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 from coordcore_detection.predict.recording import Recorder, Recording, StopLoops
 from coordcore_detection.predict.settings import PredictSettings
-from coordcore_train.chat import asked
+from coordcore_train.chat import question_text, thought_end
+from coordcore_train.checkpoint.image_size import reduced
 
 __all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "question_of"]
 
@@ -61,18 +64,19 @@ def predict(
     *,
     vocab: CoordVocab,
     quantisation: Quantisation,
+    max_pixels: int | None = None,
     log: Callable[[str], None] | None = None,
     watch: Callable[[Row, Recording, int], None] | None = None,
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
-    model, processor: as `load` gives them. log: told about images that could not be shown to the model; their rows
-    hold no boxes and say why in `unread`, at "image". watch: called with each other row, the recording of its batch and
-    its place there; see `distributions.Distributions`.
+    model, processor, max_pixels: as `load` gives them. log: told about images that could not be shown to the model;
+    their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row, the recording of
+    its batch and its place there; see `distributions.Distributions`.
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
     """
-    asker = _Asker(model, processor, settings, vocab, quantisation, watch)
+    asker = _Asker(model, processor, settings, vocab, quantisation, max_pixels, watch)
     images = iter(images)
     while batch := list(itertools.islice(images, settings.batch_size)):
         for row in asker.rows(batch):
@@ -91,6 +95,7 @@ class _Asker:
         settings: PredictSettings,
         vocab: CoordVocab,
         quantisation: Quantisation,
+        max_pixels: int | None,
         watch: Callable[[Row, Recording, int], None] | None,
     ) -> None:
         self.watch = watch
@@ -98,6 +103,7 @@ class _Asker:
         self.processor = processor
         self.settings = settings
         self.quantisation = quantisation
+        self.max_pixels = max_pixels
         self.tokens = token_bytes(processor.tokenizer)
         self.coord_ids = vocab.ids_tensor(model.device)
         self.end_tokens = _end_tokens(model, processor.tokenizer)
@@ -122,7 +128,7 @@ class _Asker:
         shown: list[tuple[int, Any]] = []
         for index, truth in enumerate(batch):
             try:
-                shown.append((index, truth.open()))
+                shown.append((index, reduced(truth.open(), self.max_pixels)))
             except InputError as error:
                 rows[index] = _not_shown(truth, str(error))
         if shown:
@@ -132,19 +138,16 @@ class _Asker:
 
     def _ask(self, asked: Sequence[TruthImage], images: Sequence[Any]) -> list[Row]:
         prompts = [self._prompt(truth) for truth in asked]
+        end = self._thought_end(asked[0]) if self.settings.thinking else None
         try:
-            inputs = self.processor(
-                text=prompts,
-                images=list(images),
-                padding=True,
-                padding_side="left",
-                return_tensors="pt",
-            )
+            if end is not None:
+                prompts = self._think(prompts, images, *end)
+            inputs = self._inputs(prompts, images)
         except ValueError as error:  # an image that is no picture to the processor, such as one of 1 x 5000 pixels
             if len(asked) == 1:
                 return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
             return [row for one, image in zip(asked, images, strict=True) for row in self._ask([one], [image])]
-        recording = self._generate(inputs.to(self.model.device))
+        recording = self._generate(inputs)
         coords = read_coords(
             recording.logits,
             recording.log_sum,
@@ -170,8 +173,42 @@ class _Asker:
                 self.watch(row, recording, index)
         return rows
 
+    def _inputs(self, prompts: Sequence[str], images: Sequence[Any]) -> Any:
+        inputs = self.processor(
+            text=list(prompts), images=list(images), padding=True, padding_side="left", return_tensors="pt"
+        )
+        return inputs.to(self.model.device)
+
+    def _thought_end(self, truth: TruthImage) -> tuple[int, str]:
+        """Raises InputError for a model whose chat template cannot switch thinking."""
+        end = thought_end(self.processor, truth.messages)
+        if end is None:
+            raise InputError(
+                "thinking: the chat template of this model has no switch for it (enable_thinking); leave it out"
+            )
+        return end
+
+    def _think(self, prompts: Sequence[str], images: Sequence[Any], token: int, closing: str) -> list[str]:
+        """The prompts with a thought behind each, ended where the model ends it, or by the settings' limit.
+
+        token: that ends a thought. closing: the text that follows, itself included.
+        """
+        inputs = self._inputs(prompts, images)
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.settings.thinking,
+            eos_token_id=[token, *self.end_tokens],
+            pad_token_id=self.end_tokens[0],
+        )
+        with torch.inference_mode(), _only(self.model, config):
+            sequences = self.model.generate(**inputs, generation_config=config)
+        written = sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        stops = {token, *self.end_tokens}
+        thoughts = [self.tokens.read(takewhile(lambda one: one not in stops, row))[0] for row in written]
+        return [prompt + thought + closing for prompt, thought in zip(prompts, thoughts, strict=True)]
+
     def _generate(self, inputs: Any) -> Recording:
-        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+        from transformers import LogitsProcessorList, StoppingCriteriaList
 
         settings = self.settings
         rows, prompt = inputs["input_ids"].shape
@@ -221,7 +258,8 @@ class _Asker:
             count = sum(message["content"].count("<image>") for message in truth.messages)
             if count != 1:
                 raise InputError(f"{truth.key}: a question holds <image> once, this one {count} times")
-            self._prompts[key] = asked(self.processor, truth.messages)
+            thinking = bool(self.settings.thinking)
+            self._prompts[key] = question_text(self.processor, truth.messages, thinking=thinking)
         return self._prompts[key]
 
 

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """A model in eval mode on its device, and what is needed to ask it."""
+    """A model in eval mode on its device, and what is needed to ask it.
+
+    max_pixels: to which images are reduced before the processor sees them, where that cannot be told to the processor.
+    """
 
     model: Any
     processor: Any
     vocab: CoordVocab
     quantisation: Quantisation
+    max_pixels: int | None = None
 
 
 def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -> Loaded:
@@ -77,10 +81,9 @@ def load(path: Path, device: str, *, quantisation: Quantisation | None = None) -
     config = model.config.get_text_config()
     vocab = CoordVocab.from_tokenizer(processor.tokenizer, config_vocab_size=config.vocab_size)
     require_ids(folder, dict(enumerate(vocab.ids)))
-    if run is not None:
-        _as_trained(processor, run, device)
+    max_pixels = None if run is None else _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)
-    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION)
+    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels)
 
 
 @contextmanager
@@ -167,16 +170,22 @@ def _live(plan: Plan, checkpoint: Path) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _as_trained(processor: Any, run: Path, device: str) -> None:
-    """Show images as large as training did; on a CPU, use as many threads."""
+def _as_trained(processor: Any, run: Path, device: str) -> int | None:
+    """Show images as large as training did; on a CPU, use as many threads.
+
+    Returns to how many pixels images are to be reduced beforehand, None where the processor itself does it.
+    """
     from coordcore_train.run.launch import set_threads
 
     train = _settings(run).get("train", {})
-    if "max_pixels" in train:
-        size = processor.image_processor.size
-        size["longest_edge"] = min(size["longest_edge"], train["max_pixels"])
     if device == "cpu":
         set_threads(train.get("threads"))
+    max_pixels: int | None = train.get("max_pixels")
+    if max_pixels is None or RunDir(run).image_tokens() is None:
+        return max_pixels
+    size = processor.image_processor.size
+    size["longest_edge"] = min(size["longest_edge"], max_pixels)
+    return None
 
 
 def _settings(run: Path) -> dict[str, Any]:

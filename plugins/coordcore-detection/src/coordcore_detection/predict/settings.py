@@ -27,7 +27,8 @@ class PredictSettings:
     constrained: allow only tokens that write CoordJSON, so that every answer parses. ordered: with it, no x2 < x1 and
     no y2 < y1. geometry, fields: with it, the kinds of geometry and the order of description and geometry.
     max_new_tokens: of an answer; a constrained one is completed within them. max_objects: of an answer; without
-    `constrained`, 4 coordinates count as one. repeats: an answer ends in which a chunk of tokens follows itself so
+    `constrained`, 4 coordinates count as one. thinking: tokens of a thought before the answer, which is not part of it;
+    0 switches thinking off. repeats: an answer ends in which a chunk of tokens follows itself so
     often. batch_size: images at a time.
 
     Raises ValueError for values that fit nothing.
@@ -45,6 +46,7 @@ class PredictSettings:
     fields: Fields = attrs.field(default="any", validator=in_(get_args(Fields)))
     max_new_tokens: int = _whole(2048, 1)
     max_objects: int = _whole(100, 1)
+    thinking: int = _whole(0, 0)
     repeats: int = _whole(4, 2)
     batch_size: int = _whole(25, 1)
 
@@ -59,6 +61,7 @@ class PredictSettings:
         values = attrs.asdict(self)
         values["geometry"] = list(self.geometry)
         unused = ["score", "calibration", "batch_size"]
+        unused += [] if self.thinking else ["thinking"]
         unused += ["window"] if self.coordinates == "argmax" else []
         unused += [] if self.constrained else ["ordered", "geometry", "fields"]
         return {name: value for name, value in values.items() if name not in unused}

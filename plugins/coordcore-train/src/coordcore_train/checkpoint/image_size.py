@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import attrs
+from PIL.Image import Resampling
 
 from coordcore_train.checkpoint.folder import read_json, write_json
 
@@ -28,6 +30,16 @@ class ImageTokens:
         """
         most = self.most * token**2
         return {"shortest_edge": self.least * token**2, "longest_edge": min(most, max_pixels or most)}
+
+
+def reduced(image: Any, max_pixels: int | None) -> Any:
+    """A PIL image with at most `max_pixels`, as ms-swift 4.6 reduces it in training (`rescale_image`)."""
+    width, height = image.size
+    if max_pixels is None or width * height <= max_pixels:
+        return image
+    ratio = width / height
+    new_height = math.sqrt(max_pixels / ratio)
+    return image.resize((int(new_height * ratio), int(new_height)), Resampling.BILINEAR)
 
 
 def seen_sizes(processor: Any, grid: Any) -> tuple[tuple[int, int], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.swift.families import AUTO, Family, family_of, model_types
 from coordcore_train.swift.names import ALL_OF_A_KIND
+from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL
 
 _USUAL_OPTIM = ("adamw_torch", "adamw_torch_fused")
 
@@ -118,11 +120,58 @@ def _family(manifest: Manifest, base: Path) -> Problem | None:
     if not model_types():
         return None  # `notes` says so
     try:
-        family_of(base, model_type=model.type, template=model.template, name=model.base)
+        family = family_of(base, model_type=model.type, template=model.template, name=model.base)
     except InputError as error:
         named = "model.type" if model.type != AUTO else "model.template" if model.template != AUTO else "model.base"
         return Problem(path=named, message=str(error))
+    if reason := NOT_TRAINED.get(family.type):
+        return Problem(path="model.type", message=f"models of type {family.type!r} cannot be trained: {reason}")
+    message = _unfit(base) or _missing(family.type)
+    return Problem(path="model.base", message=message) if message else None
+
+
+def _unfit(base: Path) -> str | None:
+    """Why no vocabulary of this model can be trained and merged."""
+    from coordcore_train.checkpoint.folder import read_json, text_config
+
+    config = read_json(base / "config.json")
+    text = text_config(config)
+    if config.get("is_encoder_decoder") or text.get("is_encoder_decoder"):
+        return (
+            f"{base} is an encoder-decoder ({config.get('model_type')!r}): encoder and decoder have an embedding each, "
+            "and coord rows would reach only one; take a decoder-only model"
+        )
+    quantised = config.get("quantization_config") or text.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "an unnamed method") if isinstance(quantised, dict) else quantised
+        return (
+            f"{base} has quantised weights ({method}): LoRA could train beside them, but neither new rows nor the "
+            "adapter could be written into them; take the unquantised checkpoint, and quantise the merged folder"
+        )
     return None
+
+
+def _missing(model_type: str) -> str | None:
+    """What ms-swift needs for a type and is not installed, or not in a version that it takes."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    wrong = []
+    for text in model_types()[model_type].requires:
+        try:
+            requirement = Requirement(text)
+            found = metadata.version(requirement.name)
+        except InvalidRequirement:
+            continue
+        except metadata.PackageNotFoundError:
+            if requirement.name in OPTIONAL:
+                continue
+            wrong.append(f"{text}, which is not installed")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{text}, and {found} is installed")
+    if not wrong:
+        return None
+    return f"models of ms-swift's type {model_type!r} need {'; '.join(wrong)}: install it, or take another base"
 
 
 def _targets(manifest: Manifest, base: Path) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ def image_tokens(processor: Any) -> ImageTokens | None:
     They are qwen_vl_utils', which ms-swift sets from the environment when it loads a model that is trained with it.
     Neither reads the sizes in the base's processor files; plain transformers and servers read nothing else.
     """
-    # Where ms-swift notes down what it set there: None for every processor of a process but the first.
+    # Where ms-swift notes down what it set there; the note of a second model in one process is empty.
     if not hasattr(processor, "global_vars"):
         return None
     from qwen_vl_utils import vision_process

@@ -30,12 +30,14 @@ class ModelType:
     """A multimodal entry of ms-swift's registry.
 
     architectures: names in a `config.json`. templates: those that its checkpoints are used with, ms-swift's own choice
-    first. by_name: last part of a published checkpoint's name, in small letters -> its template.
+    first. requires: packages it needs, as in a requirements file. by_name: last part of a published checkpoint's name,
+    in small letters -> its template.
     """
 
     name: str
     architectures: tuple[str, ...]
     templates: tuple[str, ...]
+    requires: tuple[str, ...] = ()
     by_name: Mapping[str, str] = attrs.field(factory=dict, eq=False)
 
 
@@ -161,11 +163,10 @@ def _model_type(call: ast.Call, constants: Mapping[str, str]) -> ModelType | Non
             by_name |= {one.rpartition("/")[2].lower(): template for one in published}
     if not templates:
         return None
-    architectures = arguments.get("architectures")
-    names = architectures.elts if isinstance(architectures, ast.List) else []
     return ModelType(
         name=name,
-        architectures=tuple(text for one in names if (text := _text(one, constants))),
+        architectures=_texts(arguments.get("architectures"), constants),
+        requires=_texts(arguments.get("requires"), constants),
         templates=tuple(dict.fromkeys(templates)),
         by_name=by_name,
     )
@@ -180,6 +181,10 @@ def _groups(groups: ast.AST | None, constants: Mapping[str, str]) -> Iterator[tu
             models = [one for one in ast.walk(call) if isinstance(one, ast.Call) and one is not call]
             names = [text for model in models for part in model.args if (text := _text(part, constants))]
             yield names, _text(template, constants)
+
+
+def _texts(node: ast.AST | None, constants: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(text for one in getattr(node, "elts", ()) if (text := _text(one, constants)))
 
 
 def _text(node: ast.AST | None, constants: Mapping[str, str]) -> str | None:

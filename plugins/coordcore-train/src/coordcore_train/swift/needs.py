@@ -36,3 +36,15 @@ MEDIA_TOKENS: Mapping[str, Named] = {
 STOCK_FORWARD = ("gemma4", "gemma4_unified")
 """Types whose forward ms-swift 4.6 replaces by one that takes image features in one tensor; transformers 5.19 gives one
 per image. transformers' own forward is put back."""
+
+OPTIONAL = ("decord", "av", "moviepy", "soundfile", "librosa", "torchaudio", "torchcodec")
+"""Packages in ms-swift's requirements of a type that read video and sound, and that images do without."""
+
+NOT_TRAINED: Mapping[str, str] = {
+    "diffusion_gemma": "it fills a canvas in, and predicts no next token",
+    **dict.fromkeys(
+        ("qwen3_vl_emb", "qwen3_vl_reranker", "qwen3_5_emb", "wemm_embedding", "qwen2_gme", "jina_reranker_m0"),
+        "it gives a vector or a score, and writes no answer",
+    ),
+}
+"""Type -> why no answer with boxes can be trained into it."""
