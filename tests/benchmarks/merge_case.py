@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ def make_case(folder: Path, *, text: dict[str, int] = TEXT, vision: dict[str, in
     base, run = folder / "base", folder / "run"
     base.mkdir(parents=True)
     shapes = _write_config(base, text, vision)
-    _write_weights(base, shapes)
-    _write_run(run, base, shapes, text["hidden_size"])
+    write_weights(base, shapes)
+    write_run(run, base, shapes, text["hidden_size"])
     return Case(base=base, run=run)
 
 
@@ -74,14 +74,19 @@ def _write_config(base: Path, text: dict[str, int], vision: dict[str, int]) -> d
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
 
 
-def _write_weights(base: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Normal weights in bfloat16, in shards as transformers names them."""
+def write_weights(
+    base: Path, shapes: dict[str, tuple[int, ...]], *, shard_bytes: int = SHARD_BYTES, only: Collection[str] = ()
+) -> None:
+    """Normal weights in bfloat16, in shards as transformers names them.
+
+    only: tensors to write, if not all; the others are holes in their files, which read as zeros and take no room.
+    """
     from coordcore_train.checkpoint.tensorfile import TensorSpec, WeightFile
 
     shards: list[list[TensorSpec]] = [[]]
     for name, shape in shapes.items():
         size = 2 * torch.Size(shape).numel()
-        if shards[-1] and sum(one.size for one in shards[-1]) + size > SHARD_BYTES:
+        if shards[-1] and sum(one.size for one in shards[-1]) + size > shard_bytes:
             shards.append([])
         shards[-1].append(TensorSpec(name=name, dtype="BF16", shape=shape, size=size))
     files = {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
@@ -90,14 +95,17 @@ def _write_weights(base: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     for name, specs in files.items():
         file = WeightFile(base / name, specs, {"format": "pt"})
         for spec in specs:
-            for at in range(0, spec.size, len(noise)):
+            for at in range(0, spec.size, len(noise)) if not only or spec.name in only else ():
                 file.write(spec.name, memoryview(noise)[: spec.size - at], at)
-        file.close()
+        if only:
+            file.abandon()
+        else:
+            file.close()
     weight_map = {spec.name: name for name, specs in files.items() for spec in specs}
     (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def _write_run(run: Path, base: Path, shapes: dict[str, tuple[int, ...]], hidden: int) -> None:
+def write_run(run: Path, base: Path, shapes: dict[str, tuple[int, ...]], hidden: int) -> None:
     from peft import LoraConfig
     from safetensors.torch import save_file
 

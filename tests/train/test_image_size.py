@@ -53,6 +53,16 @@ def test_the_merged_folder_of_a_run(coord_base: Path, tmp_path: Path) -> None:
     assert merged == settings
 
 
+def test_limits_are_found_of_the_second_processor_of_a_process_too(coord_base: Path) -> None:
+    """ms-swift notes them down at the first only."""
+    from swift.model import get_processor
+
+    from coordcore_train.swift.encode import image_tokens
+
+    found = [image_tokens(get_processor(str(coord_base), model_type="qwen3_vl", use_hf=True)) for _ in range(2)]
+    assert found == [ImageTokens(least=4, most=16384)] * 2
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_the_limits_of_a_run_are_written_wherever_they_are_read(tmp_path: Path, nested: bool) -> None:
     settings = {"patch_size": 16, "merge_size": 2, "size": {}, "min_pixels": 3136, "max_pixels": None, "other": 1}

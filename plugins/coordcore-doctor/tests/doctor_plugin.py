@@ -33,7 +33,9 @@ class BoxesConfig:
     height: int = option(default=64, help="of the pictures")
     side: int = option(default=24, help="of the boxes, in pixels")
     convention: str = option(default="", help="another than the run's")
-    fault: Literal["", "unread", "uncounted", "own format"] = option(default="", help="what is wrong with example 3")
+    fault: Literal["", "unread", "uncounted", "own format", "decomposed"] = option(
+        default="", help="what is wrong with example 3"
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +61,8 @@ class Boxes:
             written = encode_boxes([box], config.width, config.height, quantisation=other)
         bins = ", ".join(ints_to_tokens(written.bins[0].tolist()))
         answer = f'{{"objects": [{{"desc": "box", "bbox_2d": [{bins}]}}]}}'
+        if fault == "decomposed":
+            answer = answer.replace('box"', 'cafe\u0301"')
         if fault == "own format":
             answer = f"box at {bins}"
         values = tuple(encoded.values[0].tolist())

@@ -86,6 +86,17 @@ def test_an_example_that_cannot_be_encoded(base: Path, tmp_path: Path) -> None:
     assert "1 of 8 examples cannot be encoded, the first: boxes.jsonl:4: the encoded answer has 4 coord" in found.seen
 
 
+def test_letters_that_the_tokenizer_composes(base: Path, tmp_path: Path) -> None:
+    """Qwen's tokenizers normalise to NFC: what is trained is another string than the record's."""
+    found = look("template", tmp_path, base, data={"doctor_boxes": {"fault": "decomposed", "count": 8}})
+    assert (found.state, found.cure) == (
+        "warning",
+        "write the records so, or metrics take the two spellings for two names",
+    )
+    assert found.seen.startswith("1 of 8 answers read back with other code points for the same letters")
+    assert found.seen.endswith("boxes.jsonl:4")
+
+
 def test_a_template_that_changes_the_answer(base: Path, tmp_path: Path) -> None:
     found = look("template", tmp_path, base, template={"doctor_template": {"fault": "other text"}})
     assert (found.state, found.cure.startswith("look at the [template] adapter")) == ("error", True)
