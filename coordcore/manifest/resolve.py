@@ -55,6 +55,13 @@ def resolved(manifest: Manifest, plugins: Plugins) -> str:
     return tomli_w.dumps({**as_document(manifest), "resolved": record})
 
 
+YOUNGER: Mapping[str, Mapping[str, object]] = {
+    "model": {"type": "auto", "template": "auto"},
+    "coords": {"tokens": "<|coord_{}|>", "bins": 1000},
+}
+"""Keys that older manifests do not know -> the value that says what was done before; it changes no fingerprint."""
+
+
 def fingerprint(manifest: Manifest) -> str:
     """A hash of what determines the result of a run: 64 hex digits.
 
@@ -67,10 +74,8 @@ def fingerprint(manifest: Manifest) -> str:
         document.pop(section, None)
     for section, names in WITHOUT_EFFECT.items():
         document[section] = {key: value for key, value in document[section].items() if key not in names}
-    # Keys that older manifests do not know, where they say what was done before there were any.
-    for key in ("type", "template"):
-        if document["model"][key] == "auto":
-            del document["model"][key]
+    for section, defaults in YOUNGER.items():
+        document[section] = {key: value for key, value in document[section].items() if defaults.get(key) != value}
     # The order of surgeries and losses is the order they act in, so only keys inside a config are sorted.
     parts = [[key, *([list(value.items())] if isinstance(value, dict) else [value])] for key, value in document.items()]
     text = json.dumps(parts, sort_keys=True, default=str)
