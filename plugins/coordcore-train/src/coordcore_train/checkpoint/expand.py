@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -149,13 +148,10 @@ def _expand_into(
         matrix.name: _row_block(matrix, first, rows_after, digits, initialiser, seed, coords.bins)
         for matrix in matrices.values()
     }
-    # The kernel copies gigabytes while transformers takes seconds for two tokenizers of a real size.
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        copying = beside.submit(copy_weights, base, folder, blocks)
-        _update_config(folder, rows, rows_after)
-        write_checkpoint_info(folder, quantisation=quantisation, vocab=vocab)
-        _verify_tokenizer(base, folder, vocab, rows_after, trusted=trusted)
-        copying.result()
+    copy_weights(base, folder, blocks)
+    _update_config(folder, rows, rows_after)
+    write_checkpoint_info(folder, quantisation=quantisation, vocab=vocab)
+    _verify_tokenizer(base, folder, vocab, rows_after, trusted=trusted)
     return ExpandReport(
         output=folder,
         vocab=vocab,
