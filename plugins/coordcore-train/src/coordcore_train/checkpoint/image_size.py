@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from PIL.Image import Resampling
 
 from coordcore_train.checkpoint.folder import read_json, write_json
 
@@ -34,6 +33,8 @@ class ImageTokens:
 
 def reduced(image: Any, max_pixels: int | None) -> Any:
     """A PIL image with at most `max_pixels`, as ms-swift 4.6 reduces it in training (`rescale_image`)."""
+    from PIL.Image import Resampling
+
     width, height = image.size
     if max_pixels is None or width * height <= max_pixels:
         return image

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 
@@ -62,11 +62,10 @@ def model_types() -> Mapping[str, ModelType]:
     constants = {**_constants(root / "model" / "constant.py"), **_constants(root / "template" / "constant.py")}
     found = {}
     for file in sorted((root / "model" / "models").glob("*.py")):
-        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "ModelMeta":
-                entry = _model_type(call, constants)
-                if entry is not None:
-                    found[entry.name] = entry
+        for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+            entry = _model_type(statement, constants)
+            if entry is not None:
+                found[entry.name] = entry
     return found
 
 
@@ -187,8 +186,12 @@ def _constants(file: Path) -> dict[str, str]:
     return values
 
 
-def _model_type(call: ast.Call, constants: Mapping[str, str]) -> ModelType | None:
-    """The entry that a call of ModelMeta makes, None for a model of text alone, or one without a template."""
+def _model_type(statement: ast.stmt, constants: Mapping[str, str]) -> ModelType | None:
+    """The entry that `register_model(ModelMeta(...))` makes, None for another statement, and for a model of text alone
+    or without a template."""
+    registered = statement.value if isinstance(statement, ast.Expr) else None
+    if not _calls(registered, "register_model") or not _calls(call := registered.args[0], "ModelMeta"):
+        return None
     arguments = dict(zip(("model_type", "model_groups", "loader"), call.args, strict=False))
     arguments |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
     name = _text(arguments.get("model_type"), constants)
@@ -210,6 +213,10 @@ def _model_type(call: ast.Call, constants: Mapping[str, str]) -> ModelType | Non
         templates=tuple(dict.fromkeys(templates)),
         by_name=by_name,
     )
+
+
+def _calls(node: ast.AST | None, name: str) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
 def _groups(groups: ast.AST | None, constants: Mapping[str, str]) -> Iterator[tuple[list[str], str | None]]:
