@@ -46,7 +46,7 @@ def test_a_folder_without_info(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": 2, "coordcore_version": "9.1"}, r"format 2 is not 1; use the coordcore version .* \(9.1\)"),
-        ({"coord_ids": [1, 2]}, r"coordcore.json: coords, coord_ids: .* has 1000 distinct ids, got 2, 2 of them distinct"),
+        ({"coord_ids": [1, 2]}, r"coordcore.json: coords, coord_ids: .* 1000 distinct ids, got 2, 2 of them distinct"),
         ({"coord_ids": "50-1049"}, r"coordcore.json: needs coord_ids \(integers\)"),
         ({"quantisation": {}}, r"coordcore.json: quantisation: must hold exactly name"),
     ],
