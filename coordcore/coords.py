@@ -109,7 +109,7 @@ class CoordVocab:
     """The token ids of the bins of one tokenizer. `ids[k]` is the id of the token of bin k, as `format` writes it."""
 
     ids: tuple[int, ...] = attrs.field(converter=tuple[int, ...], repr=lambda ids: f"{ids[0]}..{ids[-1]}")
-    format: CoordFormat = DEFAULT_COORDS
+    format: CoordFormat = attrs.field(default=DEFAULT_COORDS, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not len(self.ids) == len(set(self.ids)) == self.format.bins:
