@@ -131,7 +131,7 @@ def test_offsets_in_bfloat16_are_read(tmp_path: Path) -> None:
     header = {"offset": {"dtype": "BF16", "shape": [1000, 8], "data_offsets": [0, len(data)]}}
     raw = json.dumps(header).encode()
     (tmp_path / "adapter.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + data)
-    (stored,) = offsets._tables(tmp_path)
+    (stored,) = offsets._tables(tmp_path, 1000)
     assert offsets._matrix(stored).tolist() == rows.tolist()
 
 
@@ -205,7 +205,7 @@ def test_few_boxes_are_one_group() -> None:
 
 
 def test_the_soft_target_is_a_gaussian_that_sums_to_one() -> None:
-    target = coordinates.soft_target(400.0, 2.0)
+    target = coordinates.soft_target(400.0, 2.0, 1000)
     assert target.sum() == pytest.approx(1.0)
     assert target[400] == pytest.approx(0.1995, abs=1e-4)
 
