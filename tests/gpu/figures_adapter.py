@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from models import wide_qwen2
 from reference import BINS, default_terms
 from setting import Setting, variants
 from torch import Tensor
@@ -92,23 +93,9 @@ def _batch(setting: Setting) -> tuple[CoordVocab, Tensor, dict[str, Tensor]]:
 
 def _model(setting: Setting, vocab: CoordVocab, layers: int, kind: str) -> tuple[Any, list[LiveRows]]:
     """A frozen text model whose embeddings take a gradient, as under LoRA with gradient checkpointing."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     width = setting.size(2048, 64)
-    config = Qwen2Config(
-        vocab_size=vocab.ids[-1] + 1,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(width // 128, 1),
-        num_key_value_heads=max(width // 512, 1),
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
-    with torch.device(setting.device):
-        model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    model = wide_qwen2(width=width, vocabulary=vocab.ids[-1] + 1, layers=layers, device=setting.device)
+    model.to(torch.bfloat16)
     model.requires_grad_(False)
     model.enable_input_require_grads()
     if kind == OURS:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from models import wide_qwen2
 from reference import BINS
 from setting import Setting, timed
 
@@ -88,20 +89,6 @@ def decoding(setting: Setting) -> dict[str, Any]:
 
 
 def _model(setting: Setting, size: int) -> Any:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     width = setting.size(2048, 32)
-    config = Qwen2Config(
-        vocab_size=size,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=setting.size(12, 1),
-        num_attention_heads=max(width // 128, 1),
-        num_key_value_heads=max(width // 512, 1),
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
-    with torch.device(setting.device):
-        return Qwen2ForCausalLM(config).to(torch.bfloat16 if setting.cuda else torch.float32).eval()
+    model = wide_qwen2(width=width, vocabulary=size, layers=setting.size(12, 1), device=setting.device)
+    return model.to(torch.bfloat16 if setting.cuda else torch.float32).eval()

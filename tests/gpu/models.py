@@ -90,6 +90,26 @@ def live(
     )
 
 
+def wide_qwen2(*, width: int, vocabulary: int, layers: int, device: str) -> Any:
+    """A random Qwen2 with heads of 128 numbers, as published ones have, on `device` in float32."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 128, 1),
+        num_key_value_heads=max(width // 512, 1),
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    with torch.device(device):
+        return Qwen2ForCausalLM(config)
+
+
 def qwen2(*, tied: bool, dtype: torch.dtype, attention: str) -> Any:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 

@@ -82,15 +82,12 @@ def family_of(base: Path, *, model_type: str = AUTO, template: str = AUTO, name:
         raise InputError("ms-swift is not installed; install coordcore-train with it: pip install coordcore-train")
     if model_type == AUTO:
         model_type = _type_of(base, types)
-    elif model_type not in types:
-        raise InputError(_no_such_type(model_type))
+        require_names(model_type, template)
+    else:
+        require_names(model_type, template)
+        _require_architecture(base, types[model_type])
     known = types[model_type]
-    _require_architecture(base, known)
     if template != AUTO:
-        if template not in known.templates:
-            raise InputError(
-                f"model type {model_type!r} has no template {template!r}; {did_you_mean(template, known.templates)}"
-            )
         return Family(model_type, template)
     by_name = known.by_name.get(_last_part(name or str(base)))
     return Family(model_type, by_name or (model_type if model_type in known.templates else known.templates[0]))
@@ -127,18 +124,13 @@ def require_names(model_type: str, template: str) -> None:
     """Raise InputError for names that ms-swift does not know, whatever the checkpoint."""
     types = model_types()
     if model_type != AUTO and model_type not in types:
-        raise InputError(_no_such_type(model_type))
-    known = (
-        types[model_type].templates
-        if model_type != AUTO
-        else {one for entry in types.values() for one in entry.templates}
-    )
+        hint = did_you_mean(model_type.lower(), [AUTO, *types])
+        raise InputError(f"ms-swift has no multimodal model type {model_type!r}; {hint}")
+    entries = types.values() if model_type == AUTO else (types[model_type],)
+    known = sorted({name for entry in entries for name in entry.templates})
     if template != AUTO and template not in known:
-        raise InputError(f"ms-swift has no template {template!r} for it; {did_you_mean(template, sorted(known))}")
-
-
-def _no_such_type(name: str) -> str:
-    return f"ms-swift has no multimodal model type {name!r}; {did_you_mean(name.lower(), [AUTO, *model_types()])}"
+        who = "ms-swift" if model_type == AUTO else f"model type {model_type!r}"
+        raise InputError(f"{who} has no template {template!r}; {did_you_mean(template, known)}")
 
 
 def _architecture(config: Mapping[str, Any]) -> str | None:
