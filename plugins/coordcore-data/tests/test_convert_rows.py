@@ -234,7 +234,7 @@ def test_one_ref_names_every_box(tmp_path: Path) -> None:
         ({"images": []}, {"row without the path of an image file": 1}, None),
         (swift(ref=["a"], bbox=[], bbox_type="pixels"), {"objects.bbox_type: invalid enum value 'pixels'": 1}, None),
         (swift(ref=["a"], bbox=[[1, 2, 3]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
-        (swift(ref=["a"], bbox=[["1", 2, 3, 4]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
+        (swift(ref=["a"], bbox=[["left", 2, 3, 4]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
         (
             swift(ref=["a"], bbox=[[1, 2, 3, 4]], image_id=[3]),
             None,

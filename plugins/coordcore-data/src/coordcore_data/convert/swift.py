@@ -29,7 +29,7 @@ from coordcore import InputError
 from coordcore_data.convert.chat import Turn, boxes_in, located, pictures, turns
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.placeholders import asked_for, labels_of, without_thoughts
-from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, structure
+from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, loose_structure, structure
 
 
 class _Objects(msgspec.Struct):
@@ -169,7 +169,7 @@ def _sorted(boxes: Sequence[_Box], files: Sequence[str], account: Account) -> li
             continue
         image = images[box.owner]
         try:
-            values: list[float] = structure(box.values, list[float])
+            values: list[float] = loose_structure(box.values, list[float])
         except UnreadableError:
             values = []
         if (said := (box.owner, box.label, *values)) in seen and values:
