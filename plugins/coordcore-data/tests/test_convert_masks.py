@@ -105,6 +105,7 @@ def test_a_crowd_of_a_mask_alone_is_carried_with_its_box(tmp_path: Path) -> None
         ({"counts": [0, 10]}, "RLE mask that cannot be read"),
         ({"size": [80, 100]}, "RLE mask that cannot be read"),
         ({"counts": [0, 1], "size": [0, 100]}, "RLE mask that cannot be read"),
+        ({"counts": [0, 10], "size": [10**400, 1]}, "RLE mask that cannot be read"),
         ({"counts": [8000], "size": [80, 100]}, "RLE mask of no pixel"),
         ({"counts": [5, 0, 7995], "size": [80, 100]}, "RLE mask of no pixel"),
     ],

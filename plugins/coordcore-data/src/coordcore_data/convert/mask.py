@@ -11,6 +11,7 @@ from coordcore_data.convert.text import UnreadableError, number
 
 _BROKEN = "RLE mask that cannot be read"
 _EMPTY = "RLE mask of no pixel"
+_LARGEST = 1 << 31
 _LONGEST = 7
 """Letters of a run in COCO's text: 5 bits each, more than any image has pixels."""
 
@@ -44,8 +45,8 @@ def rle_box(mask: dict[str, Any], width: float | None, height: float | None) -> 
 
 def _size(given: Any) -> tuple[int, int]:
     sizes = _numbers(given)
-    if len(sizes) != 2 or min(sizes) < 1:
-        raise UnreadableError(_BROKEN, "its size is not two numbers")
+    if len(sizes) != 2 or min(sizes) < 1 or max(sizes) > _LARGEST:
+        raise UnreadableError(_BROKEN, "its size is not that of an image")
     return sizes[0], sizes[1]
 
 
