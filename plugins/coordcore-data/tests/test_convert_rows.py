@@ -46,6 +46,14 @@ def test_odvg_label_numbers_take_their_names_from_a_map(tmp_path: Path) -> None:
     assert records[0]["objects"][0]["desc"] == "cat"
 
 
+def test_an_odvg_category_that_the_map_names_otherwise_is_told(tmp_path: Path) -> None:
+    classes = write_json(tmp_path / "map.json", {"0": "cat", "3": "mug"})
+    given = [{"bbox": [10, 20, 40, 60], "label": number, "category": "cat"} for number in (0, 3, 7)]
+    records, account = from_odvg(tmp_path, odvg(detection={"instances": given}), classes=classes)
+    assert [one["desc"] for one in records[0]["objects"]] == ["cat"] * 3
+    assert account.notes == {"category that --classes names otherwise: the category is taken": 1}
+
+
 def test_odvg_phrases_may_have_several_boxes(tmp_path: Path) -> None:
     regions = [
         {"phrase": "two cats", "bbox": [[1, 2, 3, 4], [5, 6, 7, 8]]},

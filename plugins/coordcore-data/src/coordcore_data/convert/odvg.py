@@ -76,7 +76,10 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
                 account.drop_object(f"instance not readable: {error.reason}", name)
                 lost += 1
                 continue
-            label = one.category if one.category is not None else names.get(str(one.label))
+            by_number = names.get(str(one.label))
+            label = one.category if one.category is not None else by_number
+            if by_number is not None and label != by_number:
+                account.note("category that --classes names otherwise: the category is taken", name, label, by_number)
             if label is None and one.label is not None:
                 account.drop_object("label number without a name; --classes FILE gives them", name, one.label)
                 lost += 1
