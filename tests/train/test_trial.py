@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,18 @@ def run_with(folder: Path, base: Path, swift: dict[str, Any]) -> Manifest:
     return loaded(folder, base, train={"swift": swift}).manifest
 
 
-def test_ms_swift_itself_refuses_and_takes(tmp_path: Path, coord_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in os.environ.items():
-        monkeypatch.setenv(name, value)  # and whatever it sets is gone afterwards
+@pytest.fixture
+def _own_environment() -> Iterator[None]:
+    """Take back what ms-swift sets in the environment."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("_own_environment")
+def test_ms_swift_itself_refuses_and_takes(tmp_path: Path, coord_base: Path) -> None:
     given = {name: value for name, (value, _) in REFUSED.items()}
     found = refusals(_values(run_with(tmp_path, coord_base, given), coord_base, given), [*given])
     assert found.keys() == REFUSED.keys()

@@ -164,6 +164,20 @@ def test_a_ref_takes_its_box_as_coco_gives_it(tmp_path: Path, changes: dict[str,
     assert '"objects":[{"desc":"left cat","bbox_2d":[10.0,20.0,40.0,60.0]}]' in output.read_text()
 
 
+def test_the_image_of_a_ref_may_be_one_of_lvis(tmp_path: Path) -> None:
+    image = {
+        "id": 7,
+        "coco_url": "http://images.cocodataset.org/train2017/000000000007.jpg",
+        "width": 100,
+        "height": 80,
+    }
+    instances = coco([{"id": 5, "image_id": 7, "category_id": 1, "bbox": [10, 20, 30, 40]}], [image])
+    refs = [{"ann_id": 5, "image_id": 7, "sentences": [{"sent": "left cat"}]}]
+    source, output = write_json(tmp_path / "refs.json", refs), tmp_path / "out.jsonl"
+    run(source, "refcoco", output, instances=write_json(tmp_path / "instances.json", instances))
+    assert '"images":["train2017/000000000007.jpg"]' in output.read_text()
+
+
 def test_a_ref_without_a_box_is_dropped_and_others_are_not(tmp_path: Path) -> None:
     box = {"image_id": 7, "category_id": 1}
     broken = [box | {"id": 6, "bbox": None}, box | {"id": 7, "bbox": ["x", 1, 2, 3]}, "no annotation"]
