@@ -103,6 +103,9 @@ class AddedRows:
     rows: Tensor
 
 
+HeadOffset = AddedRows  # its name in the first drafts, after which surgeries have been written
+
+
 @attrs.frozen(kw_only=True)
 class ModelFacts:
     """What a row surgery makes its module from.
