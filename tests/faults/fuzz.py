@@ -50,7 +50,6 @@ def main() -> int:
             bad[_signature(breach)].append(outcome)
         if not outcome.breaches and given.seed is None:
             shutil.rmtree(keep / str(outcome.seed))
-            shutil.rmtree(keep / f"{outcome.seed}-again", ignore_errors=True)
         if given.seed is not None:
             _show(keep / str(outcome.seed), outcome)
     for signature, outcomes in sorted(bad.items(), key=lambda item: -len(item[1])):

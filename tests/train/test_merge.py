@@ -189,6 +189,15 @@ def test_a_run_without_a_checkpoint(trained: RunDir, tmp_path: Path) -> None:
         merge(run, tmp_path / "merged")
 
 
+def test_a_damaged_checkpoint_is_named_with_the_cure(trained: RunDir, tmp_path: Path) -> None:
+    run = copy_of(trained, tmp_path)
+    (run.checkpoints / "checkpoint-2" / "adapter_config.json").unlink()
+    with pytest.raises(
+        InputError, match=r"adapter_config\.json: no such file(.|\n)*name an older one with --checkpoint"
+    ):
+        merge(run, tmp_path / "merged")
+
+
 def test_a_checkpoint_that_lost_the_surgery(trained: RunDir, tmp_path: Path) -> None:
     run = copy_of(trained, tmp_path)
     file = run.checkpoints / "checkpoint-2" / "adapter_model.safetensors"
