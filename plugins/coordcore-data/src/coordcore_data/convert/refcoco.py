@@ -8,7 +8,7 @@ Not carried: parsed or tokenised sentences, polygons. The pickle that REFER ship
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def _rows(source: Path, account: Account) -> Iterator[tuple[str, Any]]:
 
 def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) -> dict[str, SourceImage]:
     images: dict[str, SourceImage] = {}
+    named: dict[str, str] = {}
     for where, given in rows:
         expressions = _expressions(given)
         account.objects.read += max(len(expressions), 1)
@@ -86,6 +87,8 @@ def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) 
             problem = f"row without one of {', '.join(_IMAGE_KEYS)}, or one of {', '.join(_EXPRESSION_KEYS)}"
         if problem:
             account.drop_object(problem, where, count=max(len(expressions), 1))
+            if isinstance(file, str) and file:
+                named.setdefault(clean_path(file), where)
             continue
         path = clean_path(str(file))
         if path not in images:
@@ -105,7 +108,16 @@ def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) 
             account.note("image in two splits: it goes to the first", path)
         box = corners(row.bbox, reading.boxes or "xyxy")
         images[path].shapes += [Shape(label=one, box=box, name=where) for one in expressions]
+    _drop_unused(named, images, account)
     return images
+
+
+def _drop_unused(named: Mapping[Any, str], images: Container[Any], account: Account) -> None:
+    """Count the images of which no expression could be used. named: image -> where it was named first."""
+    for image, where in named.items():
+        if image not in images:
+            account.images.read += 1
+            account.drop_image("none of its expressions could be used", image, where)
 
 
 def _expressions(row: Any) -> list[str | None]:
@@ -153,13 +165,15 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
     known = {one.id: one for one in content.images}
     boxes = {one.id: one for one in content.annotations}
     images: dict[Id, SourceImage] = {}
+    named: dict[Id, str] = {}
     for index, given in enumerate(refs):
         where = f"refs[{index}]"
         try:
             ref = structure(given, _Ref)
         except UnreadableError as error:
-            account.objects.read += 1
-            account.drop_object(f"ref not readable: {error.reason}", where)
+            count = _count_sentences(given)
+            account.objects.read += count
+            account.drop_object(f"ref not readable: {error.reason}", where, count=count)
             continue
         sentences = [_sentence(one) for one in ref.sentences]
         account.objects.read += max(len(sentences), 1)
@@ -167,6 +181,7 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
         if image is None or annotation is None or annotation.image_id != ref.image_id or not sentences:
             reason = "ref without sentences" if not sentences else "ref to an image or box that the instances lack"
             account.drop_object(reason, where, ref.ann_id, count=max(len(sentences), 1))
+            named.setdefault(ref.image_id, where)
             continue
         if ref.image_id not in images:
             account.images.read += 1
@@ -182,7 +197,13 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
             account.note("image in two splits: it goes to the first", image.file_name)
         box: Box = corners(annotation.bbox, "xywh")
         images[ref.image_id].shapes += [Shape(label=one, box=box, name=f"ann_id {ref.ann_id}") for one in sentences]
+    _drop_unused(named, images, account)
     return Found(images=iter(images.values()), total=len(images))
+
+
+def _count_sentences(ref: Any) -> int:
+    given = ref.get("sentences") if isinstance(ref, dict) else None
+    return max(len(given), 1) if isinstance(given, list) else 1
 
 
 def _sentence(given: Any) -> str | None:
