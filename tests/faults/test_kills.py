@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -37,18 +36,15 @@ def uninterrupted(folder: Path, *options: str) -> Whole:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["COORDCORE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     runs.load()
-
-
-@pytest.fixture(scope="module")
-def whole(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return uninterrupted(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")
-def whole_of_two(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole_of_two(whole: Whole, amounts: Amounts, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    if amounts.kills < LONG.kills:
+        pytest.skip("only with --long: each is four times two interpreters that import torch")
     return uninterrupted(tmp_path_factory.mktemp("two"), *TWO)
 
 
@@ -70,8 +66,6 @@ def test_a_killed_run_continues_to_the_same_bytes(whole: Whole, amounts: Amounts
 def test_a_run_of_two_ranks_of_which_a_process_is_killed(
     whole_of_two: Whole, amounts: Amounts, tmp_path: Path, victim: str
 ) -> None:
-    if amounts.kills < LONG.kills:
-        pytest.skip("only with --long: each is four times two interpreters that import torch")
     rng = Random(victim)
     count = max(amounts.kills // 3, 1)
     for number in range(count):
