@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from models import wide_qwen2
 from reference import BINS, default_terms
-from setting import Setting, variants
+from setting import Setting, side_by_side, variants
 from torch import Tensor
 
 from coordcore.coords import CoordVocab
@@ -50,7 +50,7 @@ def _step(setting: Setting, layers: int) -> dict[str, Any]:
     return {
         "title": f"a step of a model of {layers} layers, H = {setting.size(2048, 64):,}, {ids.numel():,} tokens, V = "
         f"{vocab.ids[-1] + 1:,}, bfloat16, through the objective",
-        "variants": variants(runs, setting, repeats=15, ours=(FROZEN, OURS)),
+        "variants": side_by_side(runs, setting, repeats=25),
     }
 
 

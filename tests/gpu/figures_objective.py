@@ -15,8 +15,10 @@ from setting import NotApplicableError, Setting, variants
 from torch import Tensor, nn
 
 from coordcore_train.objective import LinearHead
+from coordcore_train.objective.streaming import VocabularyStream, add_product, product
 
 PRODUCTS = "the two matrix products"
+EXACT = "the two in float32, in blocks"
 OURS = "ours"
 OURS_PLAIN = "ours, plain CE"
 LIGER = "Liger fused linear CE, plain CE"
@@ -61,6 +63,22 @@ def products(batch: Batch) -> Callable[[], None]:
     return run
 
 
+def exact_products(batch: Batch) -> Callable[[], None]:
+    """The two products with results in float32, in the objective's blocks: what its precision and memory cost alone."""
+    suffix = torch.cat([batch.targets["text_index"], batch.targets["coord_index"]])
+    hidden, weight = batch.hidden.detach()[suffix], batch.head.weight.detach()
+    blocks = list(VocabularyStream(weight=weight).blocks(hidden.dtype, len(hidden)))
+    softmax = torch.randn(len(hidden), len(blocks[0].weight), device=hidden.device, dtype=hidden.dtype)
+
+    def run() -> None:
+        total = torch.zeros_like(hidden, dtype=torch.float32)
+        for block in blocks:
+            product(hidden, block.weight.T)
+            add_product(total, softmax[:, : len(block.weight)], block.weight)
+
+    return run
+
+
 def measured(setting: Setting, *, vocabulary: int, width: int) -> dict[str, Any]:
     batch = sized(setting, vocabulary=vocabulary, width=width)
     others = _Others(batch)
@@ -78,13 +96,14 @@ def measured(setting: Setting, *, vocabulary: int, width: int) -> dict[str, Any]
         ("suffix logits", partial(paths.suffix_logits, others)),
         ("full logits", partial(paths.full_logits, others)),
     ]
-    runs = [(PRODUCTS, products(batch)), *((name, both_ways(batch, loss)) for name, loss in losses)]
+    runs = [(PRODUCTS, products(batch)), (EXACT, exact_products(batch))]
+    runs += [(name, both_ways(batch, loss)) for name, loss in losses]
     count, size, hidden = len(others.suffix), *batch.head.weight.shape
     return {
         "title": f"objective: {batch.hidden.shape[0]:,} tokens, {count:,} supervised, V = {size:,}, H = {hidden:,}, "
         "bfloat16, head frozen",
         "variants": variants(
-            runs, setting, repeats=9, ours=(PRODUCTS, OURS, OURS_PLAIN), before=batch.forget_gradients
+            runs, setting, repeats=9, ours=(PRODUCTS, EXACT, OURS, OURS_PLAIN), before=batch.forget_gradients
         ),
         # Two products; the head read twice, hidden states and their gradient once.
         "floor": {"flops": 4 * count * size * hidden, "bytes": 2 * (2 * size * hidden + 2 * count * hidden)},
@@ -130,14 +149,39 @@ v248320_h2048 = partial(measured, vocabulary=248_320, width=2048)
 v248320_h4096 = partial(measured, vocabulary=248_320, width=4096)
 
 
+def trained_head(setting: Setting) -> dict[str, Any]:
+    """With a head that is trained too: a third product, and logits that are computed twice."""
+    batch = sized(setting, vocabulary=152_670, width=2048)
+    batch.head.requires_grad_(True)
+    others = _Others(batch)
+    losses: list[tuple[str, Callable[[], Tensor]]] = [(OURS, ours(batch, default_terms()))]
+    if find_spec("liger_kernel") and setting.cuda:
+        losses.append((LIGER, others.liger))
+    losses.append(("suffix logits", partial(paths.suffix_logits, others)))
+    count, size, hidden = len(others.suffix), *batch.head.weight.shape
+    return {
+        "title": f"objective: {count:,} supervised, V = {size:,}, H = {hidden:,}, bfloat16, head trained",
+        "variants": variants(
+            [(name, both_ways(batch, loss)) for name, loss in losses],
+            setting,
+            repeats=9,
+            ours=(OURS,),
+            before=batch.forget_gradients,
+        ),
+        # Three products; the head read three times and its gradient written.
+        "floor": {"flops": 6 * count * size * hidden, "bytes": 2 * (4 * size * hidden + 2 * count * hidden)},
+        "dtype": "bfloat16",
+    }
+
+
 def chunks(setting: Setting) -> dict[str, Any]:
     """What other chunks than the default ones would give: positions at a time, and vocabulary rows at a time."""
     batch = sized(setting, vocabulary=152_670, width=2048)
     runs = [(PRODUCTS, products(batch)), ("default", both_ways(batch, ours(batch, default_terms())))]
-    for rows in (256, 512, 1024, 2048, 4096):
-        for columns in (8192, 16_384, 32_768):
-            # A block of logits in float32 and its copy in bfloat16.
-            if rows * columns * 6 <= 2 * 256e6:
+    for rows in (512, 1024, 2048, 4096):
+        for columns in (4096, 8192, 16_384, 32_768):
+            # A block of logits in float32.
+            if 32e6 <= rows * columns * 4 <= 256e6:
                 options = {"chunk_rows": rows, "chunk_columns": columns}
                 name = f"{rows:,} positions, {columns:,} vocabulary rows"
                 runs.append((name, both_ways(batch, ours(batch, default_terms(), **options))))

@@ -27,7 +27,11 @@ def _ratio(variants: Mapping[str, Any], one: str, other: str) -> float | None:
 
 def _objective(done: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, section in done.items():
-        if name.startswith("figures objective ") and "floor" in section:
+        if (
+            name.startswith("figures objective ")
+            and "the two matrix products" in section.get("variants", {})
+            and "floor" in section
+        ):
             variants, where = section["variants"], name.removeprefix("figures objective ")
             against = (
                 (f"objective, time of the two matrix products ({where})", "ours", "the two matrix products", 1.10),

@@ -14,6 +14,7 @@ SECTIONS: dict[str, tuple[str, str, float]] = {
     "figures objective 152670 4096": ("figures_objective", "v152670_h4096", 30),
     "figures objective 248320 2048": ("figures_objective", "v248320_h2048", 30),
     "figures objective 248320 4096": ("figures_objective", "v248320_h4096", 40),
+    "figures objective trained head": ("figures_objective", "trained_head", 30),
     "figures objective chunks": ("figures_objective", "chunks", 30),
     "figures objective kernels": ("figures_objective", "kernels", 20),
     "figures offsets": ("figures_adapter", "offsets", 40),

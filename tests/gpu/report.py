@@ -87,22 +87,25 @@ def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str], lis
     """Title, heading and lines of every row."""
     for row in rows_of(result):
         decoding = any("steps_per_second" in one for one in row["variants"].values())
-        heading = ("variant", "ms (least..greatest)", "of the first", "peak", *(["steps/s"] if decoding else []))
+        heading = (
+            "variant", "ms (least..greatest)", "of the first", "host", "peak", *(["steps/s"] if decoding else [])
+        )  # fmt: skip
         first = next(iter(row["variants"].values())).get("ms")
         body = []
         for name, one in row["variants"].items():
             steps = [f"{one['steps_per_second']:.1f}"] if decoding else []
             if "error" in one:
-                body.append((name, one["error"].splitlines()[0][:60], "", "", *steps))
+                body.append((name, one["error"].splitlines()[0][:60], "", "", "", *steps))
                 continue
             peak = "" if one.get("peak_mb") is None else f"{one['peak_mb']:,.0f} MB"
             ratio = "" if not first else f"{one['ms'] / first:.3g}x"
-            body.append((name, f"{one['ms']:.3g} ({one['low']:.3g}..{one['high']:.3g})", ratio, peak, *steps))
+            host = f"{one['host_ms']:.3g} ms"
+            body.append((name, f"{one['ms']:.3g} ({one['low']:.3g}..{one['high']:.3g})", ratio, host, peak, *steps))
         least = floor_ms(row, result)
         if least is not None:
             of = " of a step" if decoding else ""
             ratio = "" if not first else f"{least / first:.3g}x"
-            body.append((f"floor{of}: {_floor_of(row)}", f"{least:.3g}", ratio, "", *([""] if decoding else [])))
+            body.append((f"floor{of}: {_floor_of(row)}", f"{least:.3g}", ratio, "", "", *([""] if decoding else [])))
         yield row["title"], heading, body
 
 

@@ -74,31 +74,48 @@ def allowed_error(dtype: torch.dtype) -> float:
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
-_AHEAD = 4_000_000
-"""GPU cycles, about 2 ms, that the GPU waits before a timed call: the host is then ahead, as it is in a long step."""
+_AHEAD = 40_000_000
+"""GPU cycles, about 20 ms, that the GPU waits before a timed call: the host is then ahead, as it is in a long step."""
 
 
 def timed(run: Callable[[], Any], setting: Setting, repeats: int, *, warm: int = 2) -> dict[str, float]:
-    """ms: the median of `repeats` calls, after `warm` that do not count; low, high: the least and the greatest."""
+    """ms: the median of `repeats` calls, after `warm` that do not count; low, high: the least and the greatest.
+
+    host_ms: how long the host was busy with a call, which the GPU may outlast.
+    """
     for _ in range(1 if setting.small else warm):
         run()
-    values = [_once(run, setting) for _ in range(1 if setting.small else repeats)]
-    return {"ms": statistics.median(values), "low": min(values), "high": max(values), "repeats": len(values)}
+    return _summary([_once(run, setting) for _ in range(1 if setting.small else repeats)])
 
 
-def _once(run: Callable[[], Any], setting: Setting) -> float:
+def _summary(times: Sequence[tuple[float, float]]) -> dict[str, float]:
+    values, host = zip(*times, strict=True)
+    return {
+        "ms": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "host_ms": statistics.median(host),
+        "repeats": len(values),
+    }
+
+
+def _once(run: Callable[[], Any], setting: Setting) -> tuple[float, float]:
+    """Milliseconds of the device and of the host."""
     if not setting.cuda:
         started = time.perf_counter()
         run()
-        return (time.perf_counter() - started) * 1e3
+        spent = (time.perf_counter() - started) * 1e3
+        return spent, spent
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     torch.cuda._sleep(_AHEAD)
     begin.record()
+    started = time.perf_counter()
     run()
+    host = (time.perf_counter() - started) * 1e3
     end.record()
     torch.cuda.synchronize()
-    return float(begin.elapsed_time(end))
+    return float(begin.elapsed_time(end)), host
 
 
 def peak(run: Callable[[], Any], setting: Setting) -> float | None:
@@ -140,3 +157,16 @@ def variants(
             traceback.print_exc()
             found[name] = {"error": f"{type(problem).__name__}: {problem}"[:300]}
     return found
+
+
+def side_by_side(
+    runs: Sequence[tuple[str, Callable[[], Any]]], setting: Setting, *, repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Time and peak of each, their calls taking turns: for differences smaller than a machine's drift."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in runs}
+    for turn in range(2 if setting.small else 3 + repeats):
+        for name, run in runs:
+            once = _once(run, setting)
+            if turn >= (1 if setting.small else 3):
+                times[name].append(once)
+    return {name: {**_summary(times[name]), "peak_mb": peak(run, setting)} for name, run in runs}

@@ -57,7 +57,7 @@ def test_every_comparison_and_every_figure_is_there(done: tuple[dict[str, Any], 
     # Nine terms in three dtypes: the loss and two gradients, and a third one of a trained head.
     assert compared["objective terms"] == 9 * 3 * (3 + 4)
     titles = [row["title"] for row in report.rows_of(done[0])]
-    assert len(titles) == 2 + 4 + 1 + 3 + 1
+    assert len(titles) == 2 + 5 + 1 + 3 + 1
     for row in report.rows_of(done[0]):
         assert [name for name, one in row["variants"].items() if "error" in one] == []
         assert all(one["ms"] > 0 for one in row["variants"].values())
@@ -82,7 +82,7 @@ def test_the_page_gets_goals_and_figures_between_its_marks(done: tuple[dict[str,
     assert text.endswith(f"{report.END}\nafter\n")
     assert "old" not in text
     assert text.count("| goal | at most | measured | met |") == 1
-    assert text.count("| variant | ms (least..greatest) | of the first | peak |") == 11
+    assert text.count("| variant | ms (least..greatest) | of the first | host | peak |") == 12
     report.write(result, page)
     assert page.read_text() == text
 

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))  # the made-up plugins, fakes.py
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, which torch may do
 
 import torch
 

@@ -37,20 +37,26 @@ def _target(bins, row, BINS: tl.constexpr):  # type: ignore[no-untyped-def]  # n
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _window(z, a, targets, t, temperature, m, s, left, WIDTH: tl.constexpr, WINDOW: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _window(z, a, targets, t, scale, m, by_s, left, WIDTH: tl.constexpr, WINDOW: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     """In the window: offsets, which of them are, the logits, p, q and the gap of the cumulative distributions."""
     offset = tl.arange(0, WINDOW)
     inside = offset < WIDTH
-    z_window = tl.load(z + a + offset, mask=inside, other=0.0).to(tl.float32) / temperature
-    p = tl.where(inside, tl.exp(z_window - m) / s, 0.0)
+    z_window = tl.load(z + a + offset, mask=inside, other=0.0).to(tl.float32) * scale
+    p = tl.where(inside, tl.exp(z_window - m) * by_s, 0.0)
     q = tl.load(targets + t * WIDTH + offset, mask=inside, other=0.0)
     gap = tl.where(inside, tl.cumsum(p - q, 0) + left, 0.0)
     return offset, inside, z_window, p, q, gap
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _far(past, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """Columns from the window, 0 in it and just behind it. past: float32, columns from the window's start."""
+    return tl.maximum(tl.abs(past - WIDTH / 2) - WIDTH / 2, 0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _values(  # type: ignore[no-untyped-def]
-    logits, bins, starts, targets, temperature, stride,
+    logits, bins, starts, targets, scale, stride,
     ce, soft_ce, w1, lse, expected, rank, kept, count,
     BINS: tl.constexpr, WIDTH: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,  # noqa: N803
     KEEP: tl.constexpr, DIAGNOSTICS: tl.constexpr,  # noqa: N803
@@ -60,17 +66,16 @@ def _values(  # type: ignore[no-untyped-def]
     a = tl.load(starts + t).to(tl.int32)
     column = tl.arange(0, BLOCK)
     here = logits + tl.multiple_of(row * stride, ALIGNED)
-    z = tl.load(here + column, mask=column < BINS, other=-float("inf")).to(tl.float32) / temperature
+    z = tl.load(here + column, mask=column < BINS, other=-float("inf")).to(tl.float32) * scale
     m = tl.max(z, 0)
     e = tl.exp(z - m)
     s = tl.sum(e, 0)
-    p = e / s
-    past = column - a
-    far = tl.maximum(-past, 0) + tl.maximum(past - WIDTH, 0)
-    outside = tl.sum(p * far, 0)
-    left = tl.sum(tl.where(past < 0, p, 0.0), 0)
-    _, inside, z_window, _, q, gap = _window(here, a, targets, t, temperature, m, s, left, WIDTH, WINDOW)
-    z_target = tl.load(here + t).to(tl.float32) / temperature
+    by_s = 1.0 / s
+    past = (column - a).to(tl.float32)
+    outside = tl.sum(e * _far(past, WIDTH), 0) * by_s
+    left = tl.sum(tl.where(past < 0.0, e, 0.0), 0) * by_s
+    _, inside, z_window, _, q, gap = _window(here, a, targets, t, scale, m, by_s, left, WIDTH, WINDOW)
+    z_target = tl.load(here + t).to(tl.float32) * scale
     log_s = tl.log(s)
     poison = tl.where(outside_range, float("nan"), 0.0)
     tl.store(ce + row, log_s + (m - z_target) + poison)
@@ -79,17 +84,17 @@ def _values(  # type: ignore[no-untyped-def]
     tl.store(lse + row, m + log_s)
     if KEEP:
         tl.store(kept + row, m)
-        tl.store(kept + count + row, s)
+        tl.store(kept + count + row, by_s)
         tl.store(kept + 2 * count + row, left)
         tl.store(kept + 3 * count + row, outside)
     if DIAGNOSTICS:
-        tl.store(expected + row, tl.sum(p * column, 0))
+        tl.store(expected + row, tl.sum(e * column.to(tl.float32), 0) * by_s)
         tl.store(rank + row, tl.sum(tl.where((z >= z_target) & (column < BINS), 1.0, 0.0), 0))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _gradient(  # type: ignore[no-untyped-def]
-    logits, bins, starts, targets, temperature, stride, kept, count,
+    logits, bins, starts, targets, scale, stride, kept, count,
     by_ce, by_soft_ce, by_w1, by_lse, ce_stride, soft_ce_stride, w1_stride, lse_stride, grad,
     BINS: tl.constexpr, WIDTH: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
     ALIGNED: tl.constexpr, GRAD_ALIGNED: tl.constexpr,  # noqa: N803
@@ -98,31 +103,31 @@ def _gradient(  # type: ignore[no-untyped-def]
     row = count - 1 - tl.program_id(0).to(tl.int64)
     t, outside_range = _target(bins, row, BINS)
     a = tl.load(starts + t).to(tl.int32)
-    m, s = tl.load(kept + row), tl.load(kept + count + row)
+    m, by_s = tl.load(kept + row), tl.load(kept + count + row)
     left, outside = tl.load(kept + 2 * count + row), tl.load(kept + 3 * count + row)
     column = tl.arange(0, BLOCK)
     here = logits + tl.multiple_of(row * stride, ALIGNED)
-    z = tl.load(here + column, mask=column < BINS, other=-float("inf")).to(tl.float32) / temperature
-    p = tl.exp(z - m) / s
-    offset, inside, _, p_window, q, gap = _window(here, a, targets, t, temperature, m, s, left, WIDTH, WINDOW)
+    z = tl.load(here + column, mask=column < BINS, other=-float("inf")).to(tl.float32) * scale
+    p = tl.exp(z - m) * by_s
+    offset, inside, _, p_window, q, gap = _window(here, a, targets, t, scale, m, by_s, left, WIDTH, WINDOW)
 
     weight = tl.where(outside_range, float("nan"), 0.0)
     if CE:
-        on_target = tl.load(by_ce + row * ce_stride) / temperature
+        on_target = tl.load(by_ce + row * ce_stride) * scale
         weight += on_target
     if SOFT_CE:
-        on_targets = tl.load(by_soft_ce + row * soft_ce_stride) / temperature
+        on_targets = tl.load(by_soft_ce + row * soft_ce_stride) * scale
         weight += on_targets
     if LSE:
-        weight += tl.load(by_lse + row * lse_stride) / temperature
+        weight += tl.load(by_lse + row * lse_stride) * scale
     if W1:
-        on_w1 = tl.load(by_w1 + row * w1_stride) / temperature / (BINS - 1)
+        on_w1 = tl.load(by_w1 + row * w1_stride) * scale / (BINS - 1)
         sign = tl.where(gap > 0, 1.0, tl.where(gap < 0, -1.0, 0.0))
         ahead = tl.sum(sign, 0)
         steps = tl.where(inside, ahead - tl.cumsum(sign, 0) + sign, 0.0)
         mean = outside + tl.sum(p_window * steps, 0) + left * ahead
-        past = column - a
-        slope = tl.maximum(-past, 0) + tl.maximum(past - WIDTH, 0) + tl.where(past < 0, ahead, 0.0)
+        past = (column - a).to(tl.float32)
+        slope = _far(past, WIDTH) + tl.where(past < 0.0, ahead, 0.0)
         by_column = p * (weight + on_w1 * (slope - mean))
         by_window = p_window * (weight + on_w1 * (steps - mean))
     else:
@@ -156,7 +161,7 @@ class KernelRows(torch.autograd.Function):
         if count:
             with _on(logits):
                 _values[(count,)](
-                    logits, bins, tables.start, tables.targets, temperature, logits.stride(0),
+                    logits, bins, tables.start, tables.targets, 1 / temperature, logits.stride(0),
                     ce, soft_ce, w1, lse, expected, rank, kept, count,
                     ALIGNED=_aligned(logits.stride(0)), KEEP=keep, DIAGNOSTICS=diagnostics, **_sizes(num_bins, tables),
                 )  # fmt: skip
@@ -178,7 +183,7 @@ class KernelRows(torch.autograd.Function):
         if count:
             with _on(logits):
                 _gradient[(count,)](
-                    logits, bins, tables.start, tables.targets, ctx.temperature, logits.stride(0), kept, count,
+                    logits, bins, tables.start, tables.targets, 1 / ctx.temperature, logits.stride(0), kept, count,
                     *upstream, *(one.stride(0) for one in upstream), grad,
                     ALIGNED=_aligned(logits.stride(0)), GRAD_ALIGNED=_aligned(num_bins),
                     CE=grads[0] is not None, SOFT_CE=grads[1] is not None, W1=grads[2] is not None,
@@ -205,5 +210,6 @@ def _sizes(num_bins: int, tables: Tables) -> dict[str, int]:
         "WIDTH": tables.width,
         "WINDOW": triton.next_power_of_2(tables.width),
         "BLOCK": block,
-        "num_warps": min(max(block // 256, 1), 16),
+        # As few as hold the row: what crosses warps waits.
+        "num_warps": max(block // 1024, 1),
     }

@@ -26,14 +26,14 @@ class Settings:
     """What holds for a whole batch.
 
     scales: part name -> weight / denominator. ids: [K] int64 on the device. offset_bins: [k] the bins of the head's
-    offset rows, None when there are none or some are no coord rows.
+    offset rows, None when there are none or some are no coord rows. chunk_rows, chunk_columns: by device when None.
     """
 
     terms: Terms
     scales: Mapping[str, float]
     ids: Tensor
     excluded: Excluded
-    chunk_rows: int
+    chunk_rows: int | None
     chunk_columns: int | None
     offset_bins: Tensor | None
 

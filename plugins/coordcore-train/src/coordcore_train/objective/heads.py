@@ -43,7 +43,7 @@ class _Logits(torch.autograd.Function):
     def forward(ctx, hidden: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(hidden, weight)
         logits = hidden.new_empty(len(hidden), len(weight), dtype=accumulating(hidden.dtype, weight.dtype))
-        for block in VocabularyStream(weight=weight).blocks(hidden.dtype):
+        for block in VocabularyStream(weight=weight).blocks(hidden.dtype, len(hidden)):
             logits[:, block.rows] = block.logits(hidden)
         return logits
 
@@ -52,7 +52,7 @@ class _Logits(torch.autograd.Function):
         hidden, weight = ctx.saved_tensors
         by_hidden = torch.zeros_like(hidden, dtype=by_logit.dtype)
         by_weight = torch.zeros_like(weight, dtype=by_logit.dtype) if ctx.needs_input_grad[1] else None
-        for block in VocabularyStream(weight=weight).blocks(hidden.dtype):
+        for block in VocabularyStream(weight=weight).blocks(hidden.dtype, len(hidden)):
             part = by_logit[:, block.rows]
             add_product(by_hidden, part, block.weight)
             if by_weight is not None:

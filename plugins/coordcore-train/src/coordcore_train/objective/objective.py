@@ -30,9 +30,6 @@ from coordcore_train.objective.streaming import Excluded
 from coordcore_train.objective.targets import scope_counts, targets_of, without_origin
 from coordcore_train.objective.terms import option_of, position_weights, require_term, weights_at
 
-_ROWS_CPU = 256
-_ROWS_ACCELERATOR = 512
-
 
 @attrs.frozen(kw_only=True)
 class Part:
@@ -199,7 +196,7 @@ class Objective:
                 scales=scales,
                 ids=self._ids,
                 excluded=self._excluded,
-                chunk_rows=self.chunk_rows or (_ROWS_CPU if hidden.device.type == "cpu" else _ROWS_ACCELERATOR),
+                chunk_rows=self.chunk_rows,
                 chunk_columns=self.chunk_columns,
                 offset_bins=self._bins_of(head.offset),
             ),

@@ -11,7 +11,9 @@ as keys and as values. A block of the weight is read from memory once and multip
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
 
 import attrs
 import torch
@@ -19,7 +21,10 @@ from torch import Tensor
 
 _HALF = (torch.bfloat16, torch.float16)
 _CPU_BLOCK = 4096
-_ACCELERATOR_BLOCK = 32768  # fewer and larger kernels: launching one takes longer than a small block's arithmetic
+_ACCELERATOR_BLOCK = (
+    3 * 2**23
+)  # logits of a block on an accelerator: few and large kernels, for each has to be launched
+_LARGEST_KERNEL = 2**15  # columns
 _CONVERTED = 2**22  # elements of a block that has to be converted to float32 first
 
 
@@ -103,12 +108,15 @@ class VocabularyStream:
     excluded: Excluded = attrs.field(factory=lambda: Excluded(()))
     size: int | None = None
 
-    def blocks(self, hidden_dtype: torch.dtype) -> Iterator[Block]:
-        """The blocks, their weight converted once where `product` would have to do it beside `hidden_dtype`."""
+    def blocks(self, hidden_dtype: torch.dtype, positions: int) -> Iterator[Block]:
+        """The blocks, their weight converted once where `product` would have to do it beside `hidden_dtype`.
+
+        positions: how many hidden states at most are multiplied with one at a time.
+        """
         weight = self.weight
         whole = (weight.is_cuda and weight.dtype == hidden_dtype) or weight.dtype not in _HALF
         dtype = weight.dtype if whole else accumulating(hidden_dtype)
-        size = self.size or (_ACCELERATOR_BLOCK if weight.is_cuda else _CPU_BLOCK)
+        size = self.size or (max(_ACCELERATOR_BLOCK // max(positions, 512), 1) if weight.is_cuda else _CPU_BLOCK)
         if not whole and self.size is None:
             size = max(256, min(size, _CONVERTED // weight.shape[1]))
         for first in range(0, len(weight), size):
@@ -124,38 +132,43 @@ class VocabularyStream:
         """
         dtype = accumulating(hidden.dtype, self.weight.dtype)
         # The lowest number, not minus infinity: exp(-inf - -inf) of a block without any row would be NaN.
-        highest = hidden.new_full((len(hidden), 1), torch.finfo(dtype).min, dtype=dtype)
-        total = torch.zeros_like(highest)
+        anchor = hidden.new_full((len(hidden), 1), torch.finfo(dtype).min, dtype=dtype)
+        total = torch.zeros_like(anchor)
         rows = hidden.new_zeros(hidden.shape, dtype=dtype) if mean else None
-        for block in self.blocks(hidden.dtype):
+        for block in self.blocks(hidden.dtype, len(hidden)):
             logits = block.logits(hidden)
-            higher = torch.maximum(highest, logits.amax(1, keepdim=True))
-            weights = logits.sub_(higher).exp_()
-            rescale = (highest - higher).exp_()
-            total.mul_(rescale).add_(weights.sum(1, keepdim=True))
+            if _fits_kernel(logits):
+                weights = _kernel()(logits, anchor, total, rows, _operand(block.weight))
+            else:
+                higher = torch.maximum(anchor, logits.amax(1, keepdim=True))
+                weights = logits.sub_(higher).exp_()
+                rescale = (anchor - higher).exp_()
+                total.mul_(rescale).add_(weights.sum(1, keepdim=True))
+                if rows is not None:
+                    rows.mul_(rescale)
+                anchor = higher
             if rows is not None:
-                add_product(rows.mul_(rescale), weights, block.weight)
-            highest = higher
-        lse = (highest + total.log()).squeeze(1)
+                add_product(rows, weights, block.weight)
+            del logits, weights  # before the next block's are made
+        lse = (anchor + total.log()).squeeze(1)
         # Where every row is left out nothing was summed: a gradient of 0, not 0 / 0. NaN stays NaN.
         return lse, None if rows is None else rows.div_(total.clamp_(min=torch.finfo(dtype).tiny))
 
     def weight_gradient(
-        self, hidden: Tensor, saved: Sequence[SavedGradients], excluded_rows: Tensor
+        self, hidden: Tensor, saved: Sequence[SavedGradients], excluded_rows: Tensor, excluded_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The gradients of weight [V, H] and bias [V], in the weight's dtype; in float32 for float16, which would lose
         small ones before the loss scale reaches them.
 
-        hidden: [N, H]. excluded_rows: [K, H], the gradient of the rows left out, in the order their ids were given; its
-        last column, [K, H + 1], is that of their bias. Computes the logits a second time: keeping them would take the
-        [n, V] that a stream is there to avoid. Blocks are the outer loop, so that each row is summed up in float32 and
-        written once.
+        hidden: [N, H]. excluded_rows, excluded_bias: [K, H] and [K], the gradients of the rows left out, in the order
+        their ids were given. Computes the logits a second time: keeping them would take the [n, V] that a stream is
+        there to avoid. Blocks are the outer loop, so that each row is summed up in float32 and written once.
         """
         dtype = accumulating(hidden.dtype, self.weight.dtype)
         kept = dtype if self.weight.dtype == torch.float16 else self.weight.dtype
         weight_grad = torch.empty_like(self.weight, dtype=kept)
         bias_grad = self.weight.new_empty(len(self.weight), dtype=kept)
-        for block in self.blocks(hidden.dtype):
+        for block in self.blocks(hidden.dtype, max((len(chunk.index) for chunk in saved), default=1)):
             rows = hidden.new_zeros(block.weight.shape, dtype=dtype)
             column = hidden.new_zeros(len(block.weight), dtype=dtype)
             for chunk in saved:
@@ -170,16 +183,53 @@ class VocabularyStream:
                 by_logit[len(chunk.index) - len(place) :].scatter_add_(1, place[:, None], by_label[:, None])
                 add_product(rows, by_logit.T, selected)
                 column += by_logit.sum(0)
-            rows.index_add_(0, block.excluded, excluded_rows[block.source, :-1])
-            column.index_add_(0, block.excluded, excluded_rows[block.source, -1])
+            rows.index_add_(0, block.excluded, excluded_rows[block.source])
+            column.index_add_(0, block.excluded, excluded_bias[block.source])
             weight_grad[block.rows] = rows
             bias_grad[block.rows] = column
         return weight_grad, bias_grad
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """`total += left @ right` in place. total: [a, c], left: [a, b], both in float32; right: [b, c] in any dtype."""
-    if right.is_cuda and right.dtype in _HALF:
-        total += product(left.to(right.dtype), right)
-    else:
+    """`total += left @ right` in place. total: [a, c] float32 or float64; left: [a, b], right: [b, c] in any dtypes."""
+    if not (right.is_cuda and right.dtype in _HALF):
         total.addmm_(left.to(total.dtype), right.to(total.dtype))
+    elif right.dtype == torch.float16 and left.dtype != torch.float16:
+        # float16 has nothing below 6e-8: the largest number is brought to about 4096.
+        scale = torch.exp2(torch.floor(12 - left.abs().amax().clamp(min=1e-30).log2()))
+        total += product((left * scale).half(), right).div_(scale)
+    else:
+        torch.addmm(total, left.to(right.dtype), right, out_dtype=torch.float32, out=total)
+
+
+def in_parts(tensor: Tensor) -> Tensor:
+    """[3 * a, b] bfloat16 whose three thirds add up to `tensor` [a, b] float32: three times 8 bits are its 24."""
+    parts = []
+    for _ in range(3):
+        parts.append(tensor.bfloat16())
+        tensor = tensor - parts[-1]
+    return torch.cat(parts)
+
+
+# --- the kernel -------------------------------------------------------------------------------------------------------
+
+
+def _operand(weight: Tensor) -> torch.dtype:
+    """The dtype that `add_product` multiplies the softmax weights in."""
+    return weight.dtype if weight.is_cuda and weight.dtype in _HALF else torch.float32
+
+
+def _fits_kernel(logits: Tensor) -> bool:
+    """Whether `softmax_kernel` takes these logits: on a GPU, in float32, rows that fit a program's registers."""
+    return logits.is_cuda and logits.dtype == torch.float32 and logits.shape[1] <= _LARGEST_KERNEL and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def _kernel() -> Callable[..., Tensor]:
+    from coordcore_train.objective.softmax_kernel import accumulate
+
+    return accumulate

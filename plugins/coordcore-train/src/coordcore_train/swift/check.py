@@ -15,9 +15,10 @@ from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.folder import preset_hint, read_vocab
-from coordcore_train.swift.families import AUTO, Family, family_of, model_types, require_names
+from coordcore_train.swift.families import AUTO, Family, family_of, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL
+from coordcore_train.swift.registry import model_types
 
 _USUAL_OPTIM = ("adamw_torch", "adamw_torch_fused")
 
