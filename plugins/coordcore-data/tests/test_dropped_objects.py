@@ -167,8 +167,10 @@ def test_the_account_knows_them(tmp_path: Path, name: str, write: Callable[[Path
 
 def test_the_account_knows_the_refs_of_refer(tmp_path: Path) -> None:
     images = [{"id": number, "file_name": f"{number}.jpg", "width": 9, "height": 9} for number in (1, 2)]
-    boxes = [{"id": 1, "image_id": 1, "bbox": [1, 1, 2, 2]}]
-    (tmp_path / "i.json").write_text(json.dumps({"images": images, "annotations": boxes}))
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}]
+    (tmp_path / "i.json").write_text(
+        json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "x"}]})
+    )
     good = {"ann_id": 1, "image_id": 1, "sentences": [{"sent": "x"}]}
     lost = {"ann_id": 9, "image_id": 2, "sentences": [{"sent": "x"}, {"sent": "y"}]}
     unreadable = {"ann_id": None, "image_id": 2, "sentences": [{"sent": "z"}] * 3}
