@@ -1,0 +1,153 @@
+"""Tracks of CVAT for video 1.1: every Nth frame as an image, with what each track shows there.
+
+Between the frames that a track lists, boxes, ellipses and single points move along straight lines and turn the shorter
+way, other points stay as they were; so CVAT does it (`TrackManager` of its `dataset_manager/annotation.py`). How it
+joins polygons of different points is its own: exports of CVAT list every frame, and where one does not, polygons
+between are dropped. `outside` ends what a track shows until its next frame; one that is not ended lasts to the end.
+A frame on which no track shows anything says that nothing is there. Its file is frame_000010.png, as CVAT exports it,
+with the frame's number in the whole video. Not carried: occluded, tracks as such.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from coordcore import InputError
+from coordcore_data.convert.core import Account, Shape, SourceImage
+from coordcore_data.convert.text import number, numbers
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_MOST = 10**7  # frames: more than four days of video
+_MOVING = {"box": ("xtl", "ytl", "xbr", "ybr"), "ellipse": ("cx", "cy", "rx", "ry"), "points": ("points",)}
+
+ShapeOf = Callable[["Element", str], Shape | str]
+"""The shape of an element that has a label, or why there is none."""
+
+
+@attrs.frozen(kw_only=True)
+class Video:
+    """What the head of the file says. first, step: of the task's frames in the whole video. width, height: of it."""
+
+    frames: int
+    first: int
+    step: int
+    width: float | None
+    height: float | None
+
+
+@attrs.frozen(kw_only=True)
+class Track:
+    """What one object shows, by frame. frames: in order, as many as elements."""
+
+    name: str
+    frames: list[int]
+    elements: list[Element]
+
+
+def read_video(meta: Element | None, source: Path) -> Video:
+    """Raises InputError for a head without one task, or without its count of frames."""
+    tasks = [one for one in meta.iter() if one.tag in ("task", "job")] if meta is not None else []
+    if len(tasks) != 1:
+        raise InputError(f"{source}: tracks of {len(tasks)} tasks; export each task on its own, as CVAT for video 1.1")
+    task = tasks[0]
+    filtered = (task.findtext("frame_filter") or "").strip().removeprefix("step=").strip()
+    frames, first, step = (
+        _whole(text) for text in (task.findtext("size"), task.findtext("start_frame") or "0", filtered or "1")
+    )
+    if frames is None or first is None or not step or frames > _MOST:
+        raise InputError(
+            f"{source}: <meta> says size {task.findtext('size')!r}, start_frame {task.findtext('start_frame')!r}, "
+            f"frame_filter {task.findtext('frame_filter')!r}: which frames the video has is not clear"
+        )
+    width, height = (_whole(task.findtext(f"original_size/{side}")) for side in ("width", "height"))
+    return Video(frames=frames, first=first, step=step, width=width, height=height)
+
+
+def _whole(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else None
+
+
+def read_track(element: Element, source: Path) -> Track:
+    """Raises InputError for a frame that is none: where the object is then, nothing tells."""
+    name = f"track {element.get('id', '')}"
+    listed: dict[int, Element] = {}
+    for one in element:
+        frame = _whole(one.get("frame"))
+        if frame is None:
+            raise InputError(f"{source}: {name}: <{one.tag[:40]}> with frame={one.get('frame')!r}, which is no number")
+        one.set("label", element.get("label") or "")
+        listed[frame] = one
+    ordered = sorted(listed)
+    return Track(name=name, frames=ordered, elements=[listed[frame] for frame in ordered])
+
+
+def images(tracks: list[Track], video: Video, every: int, shape_of: ShapeOf, account: Account) -> Iterator[SourceImage]:
+    """The frames 0, `every`, 2 * `every`, ... of the task."""
+    last = video.first + (video.frames - 1) * video.step
+    for track in tracks:
+        if track.frames and not video.first <= track.frames[0] <= last:
+            account.note("track that begins on no frame of the task", track.name, f"frame {track.frames[0]}")
+    for frame in range(video.first, last + 1, every * video.step):
+        account.images.read += 1
+        file = f"frame_{frame:06d}.png"
+        shapes: list[Shape] = []
+        lost = 0
+        for track in tracks:
+            name = f"{track.name} on frame {frame}"
+            element = _at(track, frame)
+            if element is None:
+                continue
+            account.objects.read += 1
+            shape = element if isinstance(element, str) else shape_of(element, name)
+            if isinstance(shape, str):
+                account.drop_object(shape, file, name)
+                lost += 1
+            else:
+                shapes.append(shape)
+        yield SourceImage(
+            file=file, stem=file[:-4], width=video.width, height=video.height, shapes=shapes, lost=lost, id=frame
+        )
+
+
+def _at(track: Track, frame: int) -> Element | str | None:
+    """What the track shows on a frame, None for nothing, or why that cannot be told."""
+    index = bisect_right(track.frames, frame) - 1
+    if index < 0 or track.elements[index].get("outside") == "1":
+        return None
+    before = track.elements[index]
+    if track.frames[index] == frame or index + 1 == len(track.frames):
+        return before
+    after = track.elements[index + 1]
+    if before.tag != after.tag or before.tag not in _MOVING:
+        return f"{before.tag} between two frames of its track: export from CVAT, which lists every frame"
+    share = (frame - track.frames[index]) / (track.frames[index + 1] - track.frames[index])
+    return _between(before, after, share)
+
+
+def _between(before: Element, after: Element, share: float) -> Element | str:
+    from xml.etree.ElementTree import Element
+
+    moved = dict(before.attrib)
+    for key in _MOVING[before.tag]:
+        start, end = numbers(before.get(key, "")), numbers(after.get(key, ""))
+        if not start or not end:
+            return f"{before.tag} without its numbers"
+        if before.tag == "points" and (len(start) != 2 or len(end) != 2):
+            break
+        moved[key] = ",".join(str(a + (b - a) * share) for a, b in zip(start, end, strict=True))
+    try:
+        start_angle, end_angle = (float(number(one.get("rotation", "0"))) for one in (before, after))
+    except ValueError:
+        return f"{before.tag} without its numbers"
+    turn = (end_angle - start_angle + 180) % 360 - 180
+    if start_angle or turn:
+        moved["rotation"] = str((start_angle + turn * share) % 360)
+    return Element(before.tag, moved)
