@@ -142,6 +142,8 @@ def _between(before: Element, after: Element, share: float) -> Element | str:
             return f"{before.tag} without its numbers"
         if before.tag == "points" and (len(start) != 2 or len(end) != 2):
             break
+        if len(start) != len(end):
+            return f"{before.tag} without its numbers"
         moved[key] = ",".join(str(a + (b - a) * share) for a, b in zip(start, end, strict=True))
     try:
         start_angle, end_angle = (float(number(one.get("rotation", "0"))) for one in (before, after))

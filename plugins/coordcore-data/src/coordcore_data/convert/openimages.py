@@ -100,9 +100,11 @@ def _rows(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
 
 
 def _columns(path: Path, rows: Iterator[tuple[int, list[str]]]) -> dict[str, int]:
-    """Where each column stands. Raises InputError without those of boxes."""
+    """Where each column stands, all of them. Raises InputError without those of boxes."""
     _, header = next(rows, (0, []))
     places = {name.strip(): index for index, name in enumerate(header)}
+    if len(places) < len(header):
+        raise InputError(f"{path}: its first line names a column twice: {','.join(header)}")
     missing = [name for name in _COLUMNS if name not in places]
     if missing:
         raise InputError(
@@ -168,12 +170,12 @@ def _image(identity: str, shapes: list[Shape], rows: int, split: str | None, ima
 
 def _shape(row: list[str], columns: Mapping[str, int], names: Mapping[str, str] | None, name: str) -> Shape | str:
     """The shape of a row, or why there is none. Raises InputError for a machine id where no names are given."""
+    if len(row) != len(columns):
+        return f"not the {len(columns)} fields that the first line names"
+    label = row[columns["LabelName"]]
+    group = row[columns["IsGroupOf"]].strip() if "IsGroupOf" in columns else "0"
     try:
-        label = row[columns["LabelName"]]
         x1, x2, y1, y2 = (float(number(row[columns[key]].strip())) for key in _COLUMNS[2:])
-        group = row[columns["IsGroupOf"]].strip() if "IsGroupOf" in columns else "0"
-    except IndexError:
-        return "row of too few fields"
     except ValueError:
         return "XMin, XMax, YMin, YMax are not four numbers"
     if names is None and _MACHINE_ID.fullmatch(label):
