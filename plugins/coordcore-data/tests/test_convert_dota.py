@@ -115,5 +115,5 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         run(tmp_path / "no", "dota", tmp_path / "out.jsonl")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no .txt files"):
+    with pytest.raises(InputError, match=r"holds no \.txt files"):
         run(tmp_path / "empty", "dota", tmp_path / "out.jsonl")
