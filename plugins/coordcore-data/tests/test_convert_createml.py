@@ -114,7 +114,7 @@ def test_rows_that_are_dropped(tmp_path: Path, row: Any, reason: str) -> None:
 
 def test_another_kind_is_named(tmp_path: Path) -> None:
     source = write_json(tmp_path / "a.json", [{"image": "a", "conversations": []}])
-    with pytest.raises(InputError, match="looks like chat rows.*--from swift"):
+    with pytest.raises(InputError, match=r"looks like chat rows.*--from swift"):
         run(source, "createml", tmp_path / "out.jsonl")
     with pytest.raises(InputError, match="no rows"):
         run(write_json(tmp_path / "b.json", []), "createml", tmp_path / "out.jsonl")
