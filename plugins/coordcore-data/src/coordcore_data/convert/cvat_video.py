@@ -1,9 +1,9 @@
 """Tracks of CVAT for video 1.1: every Nth frame as an image, with what each track shows there.
 
 Between the frames that a track lists, boxes, ellipses and single points move along straight lines and turn the shorter
-way, other points stay as they were; so CVAT does it (`TrackManager` of its `dataset_manager/annotation.py`). How it
-joins polygons of different points is its own: exports of CVAT list every frame, and where one does not, polygons
-between are dropped. `outside` ends what a track shows until its next frame; one that is not ended lasts to the end.
+way, other points stay as they were; so CVAT does it (`TrackManager` of its `dataset_manager/annotation.py`), and
+polygons as `cvat_polygons` says. `outside` ends what a track shows until its next frame; one that is not ended lasts to
+the end.
 A frame on which no track shows anything says that nothing is there. Its file is frame_000010.png, as CVAT exports it,
 with the frame's number in the whole video. Not carried: occluded, tracks as such.
 """
@@ -19,6 +19,7 @@ import attrs
 
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Shape, SourceImage
+from coordcore_data.convert.cvat_polygons import between
 from coordcore_data.convert.text import number, numbers
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _MOST = 10**7  # frames: more than four days of video
 _MOVING = {"box": ("xtl", "ytl", "xbr", "ybr"), "ellipse": ("cx", "cy", "rx", "ry"), "points": ("points",)}
+_WITHOUT = "without its numbers, on a frame between two"
 
 ShapeOf = Callable[["Element", str], Shape | str]
 """The shape of an element that has a label, or why there is none."""
@@ -126,10 +128,27 @@ def _at(track: Track, frame: int) -> Element | str | None:
     if track.frames[index] == frame or index + 1 == len(track.frames):
         return before
     after = track.elements[index + 1]
-    if before.tag != after.tag or before.tag not in _MOVING:
-        return f"{before.tag} between two frames of its track: export from CVAT, which lists every frame"
     share = (frame - track.frames[index]) / (track.frames[index + 1] - track.frames[index])
-    return _between(before, after, share)
+    if before.tag != after.tag:
+        return f"{before.tag} that becomes a {after.tag}: what it is between is not said"
+    if before.tag == "polygon":
+        return _polygon_between(before, after, share)
+    # What does not move has no place in records either, or is a mask, which is taken as it was.
+    return _between(before, after, share) if before.tag in _MOVING else before
+
+
+def _polygon_between(before: Element, after: Element, share: float) -> Element | str:
+    from xml.etree.ElementTree import Element
+
+    start, end = numbers(before.get("points", "")), numbers(after.get("points", ""))
+    moved = None
+    if start and end and len(start) % 2 == len(end) % 2 == 0:
+        moved = between(start, end, share)
+    return f"polygon {_WITHOUT}" if moved is None else Element("polygon", dict(before.attrib, points=_text(moved)))
+
+
+def _text(values: list[float]) -> str:
+    return ",".join(map(str, values))
 
 
 def _between(before: Element, after: Element, share: float) -> Element | str:
@@ -139,16 +158,16 @@ def _between(before: Element, after: Element, share: float) -> Element | str:
     for key in _MOVING[before.tag]:
         start, end = numbers(before.get(key, "")), numbers(after.get(key, ""))
         if not start or not end:
-            return f"{before.tag} without its numbers"
+            return f"{before.tag} {_WITHOUT}"
         if before.tag == "points" and (len(start) != 2 or len(end) != 2):
             break
         if len(start) != len(end):
-            return f"{before.tag} without its numbers"
-        moved[key] = ",".join(str(a + (b - a) * share) for a, b in zip(start, end, strict=True))
+            return f"{before.tag} {_WITHOUT}"
+        moved[key] = _text([a + (b - a) * share for a, b in zip(start, end, strict=True)])
     try:
         start_angle, end_angle = (float(number(one.get("rotation", "0"))) for one in (before, after))
     except ValueError:
-        return f"{before.tag} without its numbers"
+        return f"{before.tag} {_WITHOUT}"
     turn = (end_angle - start_angle + 180) % 360 - 180
     if start_angle or turn:
         moved["rotation"] = str((start_angle + turn * share) % 360)
