@@ -14,6 +14,7 @@ import pytest
 from amounts import Amounts
 
 FORMATS = ("coco", "lvis", "voc", "yolo", "labelme", "cvat", "odvg", "refcoco", "swift", "label_studio", "records")
+FORMATS += ("via", "createml", "labelbox", "openimages", "datumaro", "dota")
 
 
 def fuzz(kind: str, tmp_path: Path, *options: str) -> None:

@@ -116,5 +116,5 @@ def test_another_kind_is_named(tmp_path: Path) -> None:
     source = write_json(tmp_path / "a.json", [{"image": "a", "conversations": []}])
     with pytest.raises(InputError, match=r"looks like chat rows.*--from swift"):
         run(source, "createml", tmp_path / "out.jsonl")
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match="no image is left to write"):
         run(write_json(tmp_path / "b.json", []), "createml", tmp_path / "out.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,19 @@ def test_a_filtered_video_keeps_the_numbers_of_its_frames(tmp_path: Path) -> Non
     meta = meta.replace("<frame_filter>", "<frame_filter>step=5")
     records, _ = convert(tmp_path, track(box(100, 0), box(110, 20)), frames=2, meta=meta)
     assert boxes(records) == {"frame_000100.png": [[0, 20, 20, 40]], "frame_000110.png": [[20, 20, 40, 40]]}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_frame_shows_does_not_depend_on_which_others_are_taken(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    given = [
+        track(*(box(at, rng.randrange(70), outside=int(rng.random() < 0.3)) for at in places), number=number)
+        for number in range(6)
+        for places in [sorted(rng.sample(range(24), rng.randint(1, 6)))]
+    ]
+    every, _ = convert(tmp_path, *given, frames=1)
+    for step in (2, 3, 7, 20, 50):
+        assert convert(tmp_path, *given, frames=step)[0] == every[::step]
 
 
 def test_frames_of_a_folder_and_an_archive(tmp_path: Path) -> None:

@@ -150,5 +150,5 @@ def test_rows_that_are_dropped(tmp_path: Path, bad: Any, reason: str) -> None:
 def test_another_kind_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Labelbox export of the first kind \(JSON\); export it as NDJSON"):
         run(write_json(tmp_path / "a.json", [{"Labeled Data": "x", "Label": {}}]), "labelbox", tmp_path / "out.jsonl")
-    with pytest.raises(InputError, match="no data rows"):
+    with pytest.raises(InputError, match="no image is left to write"):
         run(write_lines(tmp_path / "b.ndjson", ""), "labelbox", tmp_path / "out.jsonl")

@@ -46,12 +46,10 @@ class _Row(msgspec.Struct):
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
-    """Raises InputError when the file cannot be opened or holds no rows."""
+    """Raises InputError when the file cannot be opened."""
     if reading.space == "bin":
         raise InputError(f"{source}: --from-space bin: Create ML's numbers are pixels, or norm1")
     rows = list(json_rows(source))
-    if not rows:
-        raise InputError(f"{source}: no rows; Create ML's file is an array of images with their annotations")
     folder = source.parent if reading.images is None else None
     return Found(images=_images(rows, reading.space == "norm1", folder, account), total=len(rows))
 

@@ -45,6 +45,7 @@ def _images(source: Path, every: int | None, account: Account) -> Iterator[Sourc
 
     root: Element | None = None
     meta: Element | None = None
+    video: cvat_video.Video | None = None
     tracks: list[cvat_video.Track] = []
     try:
         with open_source(source) as file:
@@ -60,7 +61,8 @@ def _images(source: Path, every: int | None, account: Account) -> Iterator[Sourc
                 if event == "end" and element.tag == "track":
                     if every is None:
                         raise InputError(f"{source}: holds tracks of a video: --frames N takes every Nth frame")
-                    tracks.append(cvat_video.read_track(element, source))
+                    video = video or cvat_video.read_video(meta, every, source)
+                    tracks.append(cvat_video.read_track(element, video, source))
                     root.clear()
                 if event == "end" and element.tag == "image":
                     if every is not None:
@@ -74,7 +76,8 @@ def _images(source: Path, every: int | None, account: Account) -> Iterator[Sourc
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     if every is not None:
-        yield from cvat_video.images(tracks, cvat_video.read_video(meta, source), every, _shape, account)
+        video = video or cvat_video.read_video(meta, every, source)
+        yield from cvat_video.images(tracks, video, _shape, account)
 
 
 @attrs.define

@@ -35,25 +35,26 @@ ShapeOf = Callable[["Element", str], Shape | str]
 
 @attrs.frozen(kw_only=True)
 class Video:
-    """What the head of the file says. first, step: of the task's frames in the whole video. width, height: of it."""
+    """Which frames of a video are images, by their numbers in the whole of it. width, height: of each."""
 
-    frames: int
-    first: int
-    step: int
+    taken: range
+    last: int
     width: float | None
     height: float | None
 
 
 @attrs.frozen(kw_only=True)
 class Track:
-    """What one object shows, by frame. frames: in order, as many as elements."""
+    """What one object shows, by frame. begins: its first. frames: in order, as many as elements; those that tell what
+    is on the frames that are taken."""
 
     name: str
+    begins: int
     frames: list[int]
     elements: list[Element]
 
 
-def read_video(meta: Element | None, source: Path) -> Video:
+def read_video(meta: Element | None, every: int, source: Path) -> Video:
     """Raises InputError for a head without one task, or without its count of frames."""
     tasks = [one for one in meta.iter() if one.tag in ("task", "job")] if meta is not None else []
     if len(tasks) != 1:
@@ -69,7 +70,8 @@ def read_video(meta: Element | None, source: Path) -> Video:
             f"frame_filter {task.findtext('frame_filter')!r}: which frames the video has is not clear"
         )
     width, height = (_whole(task.findtext(f"original_size/{side}")) for side in ("width", "height"))
-    return Video(frames=frames, first=first, step=step, width=width, height=height)
+    last = first + (frames - 1) * step
+    return Video(taken=range(first, last + 1, every * step), last=last, width=width, height=height)
 
 
 def _whole(text: str | None) -> int | None:
@@ -77,7 +79,7 @@ def _whole(text: str | None) -> int | None:
     return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else None
 
 
-def read_track(element: Element, source: Path) -> Track:
+def read_track(element: Element, video: Video, source: Path) -> Track:
     """Raises InputError for a frame that is none: where the object is then, nothing tells."""
     name = f"track {element.get('id', '')}"
     listed: dict[int, Element] = {}
@@ -87,17 +89,33 @@ def read_track(element: Element, source: Path) -> Track:
             raise InputError(f"{source}: {name}: <{one.tag[:40]}> with frame={one.get('frame')!r}, which is no number")
         one.set("label", element.get("label") or "")
         listed[frame] = one
+        del one[:]  # its attributes
     ordered = sorted(listed)
-    return Track(name=name, frames=ordered, elements=[listed[frame] for frame in ordered])
+    # A long video lists far more than is looked at.
+    needed = [
+        frame
+        for before, frame, after in zip([None, *ordered], ordered, [*ordered[1:], None], strict=False)
+        if _any_taken(video, frame, after) or (before is not None and _any_taken(video, before + 1, frame))
+    ]
+    return Track(
+        name=name, begins=min(ordered, default=-1), frames=needed, elements=[listed[frame] for frame in needed]
+    )
 
 
-def images(tracks: list[Track], video: Video, every: int, shape_of: ShapeOf, account: Account) -> Iterator[SourceImage]:
-    """The frames 0, `every`, 2 * `every`, ... of the task."""
-    last = video.first + (video.frames - 1) * video.step
+def _any_taken(video: Video, start: int, stop: int | None) -> bool:
+    """Whether a frame that is taken lies in start, ..., stop - 1."""
+    if not video.taken:
+        return False
+    past = -(-(max(start, video.taken.start) - video.taken.start) // video.taken.step)
+    return past < len(video.taken) and (stop is None or video.taken[past] < stop)
+
+
+def images(tracks: list[Track], video: Video, shape_of: ShapeOf, account: Account) -> Iterator[SourceImage]:
+    """shape_of: what reads an element with its label."""
     for track in tracks:
-        if track.frames and not video.first <= track.frames[0] <= last:
-            account.note("track that begins on no frame of the task", track.name, f"frame {track.frames[0]}")
-    for frame in range(video.first, last + 1, every * video.step):
+        if not video.taken.start <= track.begins <= video.last:
+            account.note("track that begins on no frame of the task", track.name, f"frame {track.begins}")
+    for frame in video.taken:
         account.images.read += 1
         file = f"frame_{frame:06d}.png"
         shapes: list[Shape] = []

@@ -10,14 +10,13 @@ Not carried: masks and lines (dropped), videos, classifications, relationships.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, loose_structure, structure
 
@@ -80,15 +79,12 @@ class _Object(msgspec.Struct):
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
-    """Raises InputError when the file cannot be opened or holds no rows."""
-    rows = list(json_rows(source))
-    if not rows:
-        raise InputError(f"{source}: no data rows; export them from Labelbox as NDJSON")
-    return Found(images=_images(rows, account), total=len(rows))
+    """Raises InputError, while the images are read, when the file cannot be opened."""
+    return Found(images=_images(source, account))
 
 
-def _images(rows: Iterable[tuple[str, Callable[[], Any]]], account: Account) -> Iterator[SourceImage]:
-    for where, parse in rows:
+def _images(source: Path, account: Account) -> Iterator[SourceImage]:
+    for where, parse in json_rows(source):  # one by one: embeddings make them long
         account.images.read += 1
         count = 0
         try:
