@@ -108,6 +108,18 @@ def test_shapes_of_one_group_and_label_are_one_object(tmp_path: Path) -> None:
     assert account.objects.read == 3
 
 
+def test_a_mask_is_the_box_around_its_pixels(tmp_path: Path) -> None:
+    # Down the columns: 2 columns of 80, then rows 5 to 14 of the third, and of the fourth.
+    mask = {"id": 1, "type": "mask", "label_id": 0, "rle": {"counts": [165, 10, 70, 10], "size": [80, 100]}}
+    part = shape("polygon", 10, 10, 20, 10, 20, 20, group=2)
+    records, account = convert(tmp_path, item(mask), item(mask | {"group": 2}, part, name="img2"))
+    assert [one["objects"] for one in records] == [
+        [{"desc": "cat", "bbox_2d": [2, 5, 4, 15]}],
+        [{"desc": "cat", "bbox_2d": [2, 5, 20, 20]}],
+    ]
+    assert account.notes["RLE mask: its enclosing box is written"] == 1
+
+
 def test_boxes_of_one_group_stay_apart(tmp_path: Path) -> None:
     records, _ = convert(tmp_path, item(BOX | {"group": 1}, BOX | {"group": 1, "bbox": [0, 0, 9, 9]}))
     assert len(records[0]["objects"]) == 2
@@ -141,7 +153,9 @@ def test_an_item_without_a_path_is_found_by_its_id(tmp_path: Path) -> None:
     ("bad", "reason"),
     [
         (shape("polyline", 1, 2, 3, 4), "polyline: records have no such geometry"),
-        ({"type": "mask", "label_id": 0, "rle": {"counts": "", "size": [80, 100]}}, "mask: records have no such"),
+        ({"type": "mask", "label_id": 0, "rle": {"counts": "", "size": [80, 100]}}, "RLE mask of no pixel"),
+        ({"type": "mask", "label_id": 0}, "RLE mask that cannot be read"),
+        ({"type": "mask", "label_id": 0, "rle": {"counts": [9, 9], "size": [8, 10]}}, "RLE mask of another size"),
         ({"type": "skeleton", "label_id": 0, "elements": []}, "skeleton: records have no such geometry"),
         ({"type": "label", "label_id": 0}, "label of the whole image: what is where is not said"),
         ({"type": "caption", "caption": "a cat"}, "caption of the whole image: what is where is not said"),

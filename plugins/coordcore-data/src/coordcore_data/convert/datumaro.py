@@ -2,10 +2,11 @@
 
 Boxes are x, y, width, height, and turned by the attribute `rotation` as CVAT exports them: in degrees, clockwise about
 the centre. Polygons become their enclosing boxes or stay polygons, ellipses (the corners of their box) become their
-enclosing boxes, points go under `metadata.points`. The attribute `is_crowd` marks a crowd. Polygons of one group and
-label are one object, and so are they and the box of their group: this is how Datumaro keeps what several shapes are of.
+enclosing boxes, as masks do (COCO's run lengths); points go under `metadata.points`. The attribute `is_crowd` marks a
+crowd. Polygons and masks of one group and label are one object, and so are they and the box of their group: this is how
+Datumaro keeps what several shapes are of.
 An item without annotations says that nothing is there. Its image is the path, else its id.
-Not carried: masks, polylines, cuboids, skeletons (dropped), labels and captions of whole images (dropped: they say that
+Not carried: polylines, cuboids, skeletons (dropped), labels and captions of whole images (dropped: they say that
 something is there), other attributes, z_order. Point clouds and videos are dropped.
 """
 
@@ -20,7 +21,10 @@ import msgspec
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
 from coordcore_data.convert.geometry import ellipse, rotated
+from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, load_whole, loose_structure, structure
+
+_MASK = "RLE mask"
 
 
 class _Label(msgspec.Struct):
@@ -62,6 +66,7 @@ class _Annotation(msgspec.Struct):
     group: int | None = None
     bbox: tuple[float, float, float, float] | None = None
     points: list[float] | None = None
+    rle: dict[str, Any] | None = None
     attributes: _Attributes | None = None
 
 
@@ -110,7 +115,7 @@ def _images(sets: Sequence[tuple[Path, list[str], list[Any]]], account: Account)
             media = item.image or item.media or _Media()
             if not media.path:
                 account.note("item without the path of its image: its id is taken", item.id)
-            shapes, lost = _shapes(item.annotations or [], names, where, account)
+            shapes, lost = _shapes(item.annotations or [], names, media.size, where, account)
             yield SourceImage(
                 file=clean_path(media.path or str(item.id)),
                 stem=str(item.id),
@@ -123,8 +128,10 @@ def _images(sets: Sequence[tuple[Path, list[str], list[Any]]], account: Account)
             )
 
 
-def _shapes(given: list[Any], names: list[str], where: str, account: Account) -> tuple[list[Shape], int]:
-    """The objects of an image, and how many of them were dropped."""
+def _shapes(
+    given: list[Any], names: list[str], size: tuple[float, float] | None, where: str, account: Account
+) -> tuple[list[Shape], int]:
+    """The objects of an image, and how many of them were dropped. size: its height and width."""
     alone: list[Shape] = []
     groups: dict[tuple[int, int | None, bool], list[Shape]] = {}
     lost = 0
@@ -132,13 +139,13 @@ def _shapes(given: list[Any], names: list[str], where: str, account: Account) ->
         name = f"annotation {index} of {where}"
         try:
             annotation: _Annotation = loose_structure(one, _Annotation)
-            shape = _shape(annotation, names, name)
+            shape = _shape(annotation, names, size, name)
         except UnreadableError as error:
             account.objects.read += 1
             account.drop_object(error.reason, name, error.detail)
             lost += 1
             continue
-        if annotation.group and annotation.type in ("bbox", "polygon"):
+        if annotation.group and annotation.type in ("bbox", "polygon", "mask"):
             groups.setdefault((annotation.group, annotation.label_id, shape.crowd), []).append(shape)
         else:
             alone.append(shape)
@@ -148,28 +155,29 @@ def _shapes(given: list[Any], names: list[str], where: str, account: Account) ->
 
 
 def _joined(members: list[Shape], account: Account) -> list[Shape]:
-    """The shapes of one group and label as one object, if their polygons have one box around them, or none."""
-    boxes = [shape for shape in members if shape.box is not None]
+    """The shapes of one group and label as one object, if their polygons and masks have at most one box."""
+    boxes = [shape for shape in members if shape.box is not None and not shape.was]
     polygons = [shape.poly for shape in members if shape.was == "polygon" and shape.poly is not None]
-    if len(members) == 1 or len(boxes) > 1 or len(boxes) + len(polygons) < len(members):
+    masks = [shape.box for shape in members if shape.was == _MASK and shape.box is not None]
+    if len(members) == 1 or len(boxes) > 1 or len(boxes) + len(polygons) + len(masks) < len(members):
         return members
     account.note("shapes of one group and label: one object", members[0].name, count=len(members))
     return [
         msgspec.structs.replace(
             members[0],
             box=boxes[0].box if boxes else None,
-            poly=polygons[0] if len(polygons) == 1 else None,
-            outlines=polygons,
-            was="" if boxes else "polygon",
+            poly=polygons[0] if len(polygons) == 1 and not masks else None,
+            outlines=[*polygons, *([x1, y1, x2, y1, x2, y2, x1, y2] for x1, y1, x2, y2 in masks)],
+            was="" if boxes else "polygon" if polygons else _MASK,
         )
     ]
 
 
-def _shape(one: _Annotation, names: list[str], name: str) -> Shape:
+def _shape(one: _Annotation, names: list[str], size: tuple[float, float] | None, name: str) -> Shape:
     """Raises UnreadableError for an annotation that is no object, or has no numbers."""
     if one.type in ("label", "caption"):
         raise UnreadableError(f"{one.type} of the whole image: what is where is not said")
-    if one.type not in ("bbox", "polygon", "points", "ellipse"):
+    if one.type not in ("bbox", "polygon", "points", "ellipse", "mask"):
         known = one.type.isidentifier() and len(one.type) < 40
         raise UnreadableError(f"{one.type}: records have no such geometry" if known else "type that is no name")
     label = None
@@ -187,6 +195,9 @@ def _shape(one: _Annotation, names: list[str], name: str) -> Shape:
             turned = rotated(box, attributes.rotation)
             return Shape(label=label, poly=turned, crowd=crowd, was="rotated box", name=name)
         return Shape(label=label, box=box, crowd=crowd, name=name)
+    if one.type == "mask":
+        height, width = size or (None, None)
+        return Shape(label=label, box=rle_box(one.rle or {}, width, height), crowd=crowd, was=_MASK, name=name)
     points = one.points or []
     if not points or len(points) % 2 or (one.type == "ellipse" and len(points) != 4):
         raise UnreadableError(f"{one.type} without pairs of numbers")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
+from coordcore.records.answers import COORDJSON, Format
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids, require_same_coords
 from coordcore_train.run.folder import RunDir
@@ -23,6 +24,7 @@ class Loaded(NamedTuple):
     """A model in eval mode on its device, and what is needed to ask it.
 
     max_pixels: to which images are reduced before the processor sees them, where that cannot be told to the processor.
+    format: in which it was trained to answer.
     """
 
     model: Any
@@ -30,6 +32,7 @@ class Loaded(NamedTuple):
     vocab: CoordVocab
     quantisation: Quantisation
     max_pixels: int | None = None
+    format: Format = COORDJSON
 
 
 def load(
@@ -56,6 +59,7 @@ def load(
         info = read_checkpoint_info(folder)
         recorded = info.quantisation if info else None
         said = info.vocab.format if info else None
+        form = info.format if info else COORDJSON
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
         trusted = run is not None and _settings(run).get("model", {}).get("trust_remote_code") is True
@@ -71,7 +75,7 @@ def load(
             raise InputError(f"{folder}: its files lack the weights {absent[0]}{more}; merge or copy it again")
     elif run is not None:
         plan = _plan(run)
-        recorded, said = plan.quantisation, plan.coords
+        recorded, said, form = plan.quantisation, plan.coords, plan.format
         with _readable(folder):
             model = _live(plan, folder)
         processor = AutoProcessor.from_pretrained(plan.base, trust_remote_code=plan.trusted)
@@ -91,7 +95,7 @@ def load(
     require_ids(folder, dict(zip(vocab.format.written, vocab.ids, strict=True)))
     max_pixels = None if run is None else _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)
-    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels)
+    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels, form)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab
 from coordcore.errors import InputError
 from coordcore.files import require_regular
 from coordcore.quantisation import Quantisation
+from coordcore.records.answers import COORDJSON, Format
 
 INFO_FILE = "coordcore.json"
 """The file in a checkpoint folder that says how its coord tokens are meant."""
@@ -34,6 +35,7 @@ class CheckpointInfo:
 
     quantisation: Quantisation
     vocab: CoordVocab
+    format: Format
     coordcore_version: str
 
 
@@ -57,11 +59,12 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: coords, coord_ids: {error.args[0]}; write the checkpoint anew") from error
     spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
-    return CheckpointInfo(quantisation=spec, vocab=vocab, coordcore_version=version)
+    form = Format.from_dict(data["answers"], source=f"{path}: answers") if "answers" in data else COORDJSON
+    return CheckpointInfo(quantisation=spec, vocab=vocab, format=form, coordcore_version=version)
 
 
 def write_checkpoint_info(
-    folder: Path, *, quantisation: Quantisation, vocab: CoordVocab, trusted: bool = False
+    folder: Path, *, quantisation: Quantisation, vocab: CoordVocab, form: Format = COORDJSON, trusted: bool = False
 ) -> None:
     """Write `coordcore.json` into the checkpoint `folder`. trusted: whether it was made with Python from its base."""
     from coordcore import __version__
@@ -72,6 +75,7 @@ def write_checkpoint_info(
         "quantisation": quantisation.as_dict(),
         "coords": attrs.asdict(vocab.format),
         "coord_ids": list(vocab.ids),
+        **({"answers": form.as_dict()} if form is not COORDJSON else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
