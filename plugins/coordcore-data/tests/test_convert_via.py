@@ -165,6 +165,8 @@ def test_images_of_another_folder(tmp_path: Path) -> None:
         (region("rect", x=float("nan"), y=20, width=30, height=40), "a coordinate is NaN"),
         (region("circle", cx=1, cy=2), "circle without its numbers"),
         (region("circle", cx=50, cy=40, r=-3), "negative width or height"),
+        (region("ellipse", cx=50, cy=40, rx=3, ry=4, theta=float("nan")), "ellipse without its numbers"),
+        (region("ellipse", cx=50, cy=float("inf"), rx=3, ry=4), "a coordinate is NaN or infinite"),
         (region("polygon", all_points_x=[1, 2, 3], all_points_y=[1, 2]), "polygon without pairs of numbers"),
         (region("polygon", all_points_x=[1, 2], all_points_y=[1, 2]), "polygon of fewer than 3 points"),
         (region("rect", "", x=10, y=20, width=30, height=40), "no label"),

@@ -178,8 +178,10 @@ def _shape(given: Any, name: str) -> Shape:
     if kind == "point":
         return Shape(label=None, points=_all(kind, n.cx, n.cy), name=name)
     cx, cy, rx, ry = _all(kind, n.cx, n.cy, *((n.r, n.r) if kind == "circle" else (n.rx, n.ry)))
+    if not math.isfinite(n.theta):
+        raise UnreadableError("ellipse without its numbers", f"theta {n.theta}")
     box = (cx - rx, cy - ry, cx + rx, cy + ry)
-    if not (rx > 0 and ry > 0 and math.isfinite(n.theta)):
+    if not (rx > 0 and ry > 0):
         return Shape(label=None, box=box, was=kind, name=name)  # dropped for what its box is
     around, points = ellipse(box, math.degrees(n.theta))
     return Shape(label=None, box=around, outlines=[points], was=kind, name=name)
