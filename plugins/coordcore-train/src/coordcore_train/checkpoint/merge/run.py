@@ -113,5 +113,10 @@ def _copy_files(plan: Plan, folder: Path) -> None:
         adopt_image_size(folder, limits, plan.manifest.train.max_pixels)
     if plan.vocab is not None:
         write_checkpoint_info(
-            folder, quantisation=plan.quantisation, vocab=plan.vocab, form=plan.format, trusted=plan.trusted
+            folder,
+            quantisation=plan.quantisation,
+            vocab=plan.vocab,
+            form=plan.format,
+            question=RunDir(plan.run_dir).question(),
+            trusted=plan.trusted,
         )
