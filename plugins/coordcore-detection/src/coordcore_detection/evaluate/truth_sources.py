@@ -21,7 +21,7 @@ from coordcore.records.images import image_path, open_example_image, open_uprigh
 from coordcore.records.record import RecordError, parse_objects, parse_record
 from coordcore.records.source import all_lines
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.evaluate.truth_records import image_id, known_labels, read_objects
+from coordcore_detection.evaluate.truth_records import image_id, known_areas, looked_for, read_objects
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 20
 """Problems of a file that are reported one by one; the rest is counted."""
 
-_FEDERATED = re.compile(rb'"metadata".*"(?:absent|incomplete)_categories"')
+_FEDERATED = re.compile(rb'"metadata".*"(?:absent_categories|incomplete_categories|frequencies)"')
 
 
 def truth_from_records(
@@ -71,7 +71,8 @@ def truth_from_records(
         try:
             record = parse_record(line)
             boxes, labels, crowd = read_objects(record, rules, quantisation)
-            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
+            lists = looked_for(record)
+            areas = known_areas(record, boxes)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -90,8 +91,8 @@ def truth_from_records(
                 path=root / name,
                 in_bins=space == "bin",
                 id=image_id(record),
-                absent=absent,
-                incomplete=incomplete,
+                areas=areas,
+                **lists,
             )
         )
     if problems:
@@ -147,9 +148,7 @@ class _Examples(Sequence[TruthImage]):
             line = self._federated_line(example.source)
             if line is None:
                 return image
-            record = parse_record(line)
-            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
-            return attrs.evolve(image, absent=absent, incomplete=incomplete)
+            return attrs.evolve(image, **looked_for(parse_record(line)))
         except InputError as error:
             raise InputError(f"{example.source or f'example {number}'}: {error}") from error
 
