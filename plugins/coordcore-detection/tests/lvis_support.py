@@ -1,7 +1,7 @@
 """A data set of the size and the kinds of LVIS's, made up from a seed: federated annotations, and detections with ties.
 
-`python plugins/coordcore-detection/tests/lvis_support.py` prints what lvis-api says of it (`pip install lvis
-pycocotools`), as `tests/lvis_golden.json` of this plugin holds it; lvis 0.5.3 names `np.float`, which newer numpy has not.
+`python plugins/coordcore-detection/tests/lvis_support.py > lvis_golden.json` writes what lvis-api says of it (`pip
+install lvis pycocotools`, made with lvis 0.5.3). That release names `np.float`, which newer numpy has not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MANY, CROWDED = 17, 23
 
 
 def dataset(seed: int = 7) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """An LVIS file and its detections, in LVIS's forms. All coordinates are quarters, so that sums of them are exact."""
+    """An LVIS file and detections. Coordinates are quarters: sums of them are exact."""
     rng = random.Random(seed)
     categories = [
         {"id": number, "name": f"thing {number}", "frequency": "f" if number <= 30 else "c" if number <= 100 else "r"}
@@ -89,7 +89,9 @@ def _box(rng: random.Random) -> list[float]:
 def _moved(rng: random.Random, box: list[float]) -> list[float]:
     x, y, width, height = box
     steps = [rng.choice((0, 0, 0, 0.03125, 0.0625, 0.125)) for _ in range(4)]
-    x, y = (max(0.0, round(4 * (at + side * step)) / 4) for at, side, step in ((x, width, steps[0]), (y, height, steps[1])))
+    x, y = (
+        max(0.0, round(4 * (at + side * step)) / 4) for at, side, step in ((x, width, steps[0]), (y, height, steps[1]))
+    )
     sides = (max(1.0, round(4 * side * (1 - step)) / 4) for side, step in ((width, steps[2]), (height, steps[3])))
     width, height = sides
     return [x, y, min(width, WIDTH - x), min(height, HEIGHT - y)]

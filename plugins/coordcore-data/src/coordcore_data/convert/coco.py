@@ -3,7 +3,7 @@
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
 774, 774.0). Without a bbox its box is that around its polygons. An image is empty when the file lists it and no
 annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
-Areas go under `metadata.areas` where they are not the boxes', of LVIS also what is absent or incomplete and the
+Areas go under `metadata.object_areas` where they are not the boxes', of LVIS also what is absent or incomplete and the
 frequencies of the labels. Not carried: RLE masks (their bboxes and areas are), shapes of several polygons (the same),
 keypoints, captions, licences, supercategories, LVIS synsets.
 """
@@ -193,7 +193,7 @@ def _lvis(
         found["absent_categories"] = []  # which says that no other label was looked for either
     present = sorted({clean_label(one.label).text for one in shapes}) if frequencies else []
     if known_here := {label: frequencies[label] for label in present if label in frequencies}:
-        found["frequencies"] = known_here
+        found["category_frequencies"] = known_here
     return found
 
 

@@ -27,7 +27,7 @@ learn that nothing is there."""
 CROWD, POINTS = "crowd", "points"
 """The kinds of object that travel under `metadata`, and the keys they have there."""
 
-AREAS = "areas"
+AREAS = "object_areas"
 """The key under `metadata` of the areas of a record's objects, null for one that its box speaks for."""
 
 EXAMPLES = 3

@@ -159,7 +159,9 @@ def _areas(given: Any, record: Record, number: int, account: Account) -> dict[in
     known = {index: area for index, area in enumerate(values) if is_area(area)}
     wrong = given is not None and len(values) != len(record.objects or ())
     if wrong or len(known) + values.count(None) != len(values):
-        account.note("metadata.areas that are not an area or null for each object: not carried", f"line {number}")
+        account.note(
+            "metadata.object_areas that are not an area or null for each object: not carried", f"line {number}"
+        )
         return {}
     return known
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, held_against, told
+from coordcore_detection.commands.options import OutsideName, SynonymFile, held_against, told
 
 
 def command(
@@ -35,9 +35,7 @@ def command(
         int | None,
         typer.Option(min=1, help="How many boxes of an image and label AP looks at: 100; for LVIS 300 of an image."),
     ] = None,
-    synonyms: Annotated[
-        Path | None, typer.Option(metavar="FILE", help='What else a label may be called: helmet = ["hard hat"].')
-    ] = None,
+    synonyms: SynonymFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")

@@ -246,8 +246,8 @@ def _frequencies(images: Sequence[_Given]) -> dict[str, str]:
             before, where = found.setdefault(label, (frequency, image.key))
             if before != frequency:
                 raise InputError(
-                    f"{image.key}: metadata.frequencies: {label!r} is {frequency!r}, and {before!r} in {where}; "
-                    "a label has one frequency"
+                    f"{image.key}: metadata.category_frequencies: {label!r} is {frequency!r}, and {before!r} in "
+                    f"{where}; a label has one frequency"
                 )
     return {label: frequency for label, (frequency, _) in found.items()}
 

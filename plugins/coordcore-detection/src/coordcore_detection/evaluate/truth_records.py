@@ -12,7 +12,7 @@ import numpy as np
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, quantisation
 from coordcore.records.annotations import Annotation, Rules, read_annotations
 from coordcore.records.geometry import bounds, bounds_inside
-from coordcore.records.record import LARGEST, Record, RecordError, check_declared, parse_record
+from coordcore.records.record import Record, RecordError, check_declared, parse_record
 from coordcore.records.source import all_lines
 from coordcore_detection.evaluate.average_precision import FREQUENCIES
 from coordcore_detection.evaluate.truth import Boxes, Id
@@ -47,13 +47,13 @@ def known_labels(record: Record, key: str) -> tuple[str, ...]:
 
 
 def known_frequencies(record: Record) -> dict[str, str]:
-    """What stands under `metadata.frequencies`: label -> "r", "c" or "f", of an LVIS file. Raises RecordError."""
-    found = (record.metadata or {}).get("frequencies")
+    """`metadata.category_frequencies` of an LVIS file: label -> "r", "c" or "f". Raises RecordError."""
+    found = (record.metadata or {}).get("category_frequencies")
     if found is None:
         return {}
     if not isinstance(found, dict) or any(one not in FREQUENCIES for one in found.values()):
         raise RecordError(
-            "metadata.frequencies", f"must give labels one of {', '.join(FREQUENCIES)}, got {found!r:.80}"
+            "metadata.category_frequencies", f"must give labels one of {', '.join(FREQUENCIES)}, got {found!r:.80}"
         )
     return found
 
@@ -68,28 +68,6 @@ def looked_for(record: Record) -> dict[str, Any]:
         "federated": any((record.metadata or {}).get(key) is not None for key in keys),
         "frequencies": known_frequencies(record),
     }
-
-
-def known_areas(record: Record, boxes: Boxes) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    """[n] areas for the boxes of a record, [n, 4], crowd regions last; None where `metadata.areas` are not there.
-
-    A null, as a crowd region, has the area of its box. Raises RecordError unless there is a number for each object.
-    """
-    found = (record.metadata or {}).get("areas")
-    if found is None:
-        return None
-    count = len(record.objects or ())
-    if not isinstance(found, list) or len(found) != count:
-        told = f"{len(found)} entries" if isinstance(found, list) else f"{found!r:.80}"
-        raise RecordError("metadata.areas", f"must hold an area or null for each of {count} objects, got {told}")
-    areas: np.ndarray[Any, np.dtype[np.float64]] = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    for index, area in enumerate(found):
-        if area is None:
-            continue
-        if type(area) not in (int, float) or not 0 <= area <= LARGEST:
-            raise RecordError(f"metadata.areas[{index}]", f"must be square pixels >= 0 or null, got {area!r:.80}")
-        areas[index] = area
-    return areas
 
 
 def read_objects(
