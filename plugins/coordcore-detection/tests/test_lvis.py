@@ -180,6 +180,18 @@ def test_without_labels_a_box_of_any_label_may_be_found() -> None:
     assert (metrics["AP50"], metrics["agnostic_AP50"]) == (0.0, 1.0)
 
 
+def test_an_image_of_more_boxes_than_lvis_looks_at_is_told() -> None:
+    many = [("cat", (float(n % 20 * 5), float(n // 20 * 6), n % 20 * 5 + 4.0, n // 20 * 6 + 5.0)) for n in range(310)]
+    image = attrs.evolve(truth("a", many), federated=True)
+    found = evaluate([image], header(), [row("a", many)]).result
+    assert found.metrics["AR300"] == pytest.approx(300 / 310)
+    (note,) = [one for one in found.notes if "true boxes" in one]
+    assert note.startswith(
+        "1 images have more than 300 true boxes, up to 310 ('a'), but AP and AR look at the best 300"
+    )
+    assert "predicted ones of an image, as LVIS's do; --max-detections 310" in note
+
+
 def test_images_that_say_nothing_are_told() -> None:
     says, silent = attrs.evolve(truth("a", [CAT]), federated=True), truth("b", [CAT])
     mixed, whole = (evaluate(given, header(), []).result.caveats for given in ([says, silent], [says]))

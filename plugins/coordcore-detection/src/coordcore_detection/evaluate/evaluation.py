@@ -129,12 +129,13 @@ def _explain(
     account.counts["predicted_boxes"] = len(predicted)
     without = len(truth.keys) - len(np.unique(truth.flat.image[real]))
     account.counts["images_without_truth"] = without
+    judged = " where its label was looked for" if truth.federated else ""
     if not real.any():
         account.notes.append(
-            "the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake"
+            f"the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake{judged}"
         )
     elif without:
-        account.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake")
+        account.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake{judged}")
     new = predicted.label >= truth.true_labels
     names = list(truth.labels)[truth.true_labels :]
     account.count(

@@ -14,7 +14,8 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.quantisation import Quantisation
-from coordcore_detection.evaluate.matching import Bools, Flat, Floats, Ints
+from coordcore_detection.evaluate.federated import frequencies, unjudged
+from coordcore_detection.evaluate.matching import Bools, Flat, Floats
 from coordcore_detection.evaluate.oracle import quantised
 from coordcore_detection.evaluate.synonyms import Synonyms, names
 from coordcore_detection.evaluate.truth import Id, TruthImage
@@ -97,7 +98,8 @@ class Truth:
             areas=_areas(self.images),
         )
         self.federated = any(one.federated for one in found)
-        self.frequency = {self.labels[name]: one for name, one in _frequencies(self.images).items()}
+        given = ((one.key, set(one.labels), one.frequencies) for one in self.images)
+        self.frequency = {self.labels[name]: one for name, one in frequencies(given).items()}
         self.on_grid = np.concatenate([one.on_grid for one in self.images])
         self.crowd = np.concatenate([one.crowd for one in self.images])
         self.digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
@@ -119,19 +121,13 @@ class Truth:
         """
         if not self.federated:
             return None
-        count = len(self.labels)
-        ids = self.labels.get
-
-        def pairs(lists: Iterable[Sequence[str]]) -> Ints:
-            """Image and label in one number, of the labels that anything has."""
-            listed = [(index, ids(name)) for index, given in enumerate(lists) for name in given]
-            return np.array([index * count + label for index, label in listed if label is not None], dtype=np.int64)
-
-        mine = boxes.image * count + boxes.label
-        looked_for = np.concatenate(
-            [self.flat.image * count + self.flat.label, pairs(one.absent for one in self.images)]
+        return unjudged(
+            boxes,
+            self.flat,
+            self.labels,
+            absent=[one.absent for one in self.images],
+            incomplete=[one.incomplete for one in self.images],
         )
-        return ~np.isin(mine, looked_for) | np.isin(mine, pairs(one.incomplete for one in self.images))
 
     def _held(self, image: TruthImage, quantisation: Quantisation) -> _Given:
         try:
@@ -233,23 +229,6 @@ def _areas(images: Sequence[_Given]) -> Floats | None:
         return None
     boxes = [(one.boxes[:, 2:] - one.boxes[:, :2]).prod(1) for one in images]
     return np.concatenate([box if one.areas is None else one.areas for one, box in zip(images, boxes, strict=True)])
-
-
-def _frequencies(images: Sequence[_Given]) -> dict[str, str]:
-    """Label -> its frequency, of the labels that are in an image. Raises InputError for a label of two."""
-    found: dict[str, tuple[str, str]] = {}
-    for image in images:
-        present = set(image.labels)
-        for label, frequency in image.frequencies:
-            if label not in present:
-                continue
-            before, where = found.setdefault(label, (frequency, image.key))
-            if before != frequency:
-                raise InputError(
-                    f"{image.key}: metadata.category_frequencies: {label!r} is {frequency!r}, and {before!r} in "
-                    f"{where}; a label has one frequency"
-                )
-    return {label: frequency for label, (frequency, _) in found.items()}
 
 
 def _digest(image: TruthImage) -> bytes:
