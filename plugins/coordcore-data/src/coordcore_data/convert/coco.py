@@ -1,11 +1,11 @@
 """COCO and LVIS instances files: boxes x, y, width, height in pixels, one JSON file.
 
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
-774, 774.0). Without a bbox its box is that around its polygons. An image is empty when the file lists it and no
-annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
+774, 774.0). Without a bbox its box is that around its polygons or its mask. An image is empty when the file lists it
+and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
 Areas go under `metadata.object_areas` where they are not the boxes', of LVIS also what is absent or incomplete and the
-frequencies of the labels. Not carried: RLE masks (their bboxes and areas are), shapes of several polygons (the same),
-keypoints, captions, licences, supercategories, LVIS synsets.
+frequencies of the labels. Not carried: RLE masks and shapes of several polygons (their boxes and areas are), keypoints,
+captions, licences, supercategories, LVIS synsets.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners, is_area
+from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage, corners, is_area
 from coordcore_data.convert.ids import Id, Ids, text_of
+from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, number, structure
 
 Segmentation = list[list[float]] | dict[str, Any] | None
@@ -76,9 +77,9 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
             reason = "image id used for different images: nobody knows whose the annotations are"
             account.drop_image(reason, image.id, image.file_name, objects=len(annotations))
             continue
-        shapes = [shape for one in annotations if (shape := _shape(one, names, categories, reading, account))]
+        shapes = [shape for one in annotations if (shape := _shape(one, image, names, categories, reading, account))]
         yield SourceImage(
-            file=_file(image),
+            file=file_of(image),
             width=image.width,
             height=image.height,
             shapes=shapes,
@@ -152,10 +153,10 @@ def _without_repetition(annotations: list[CocoAnnotation], account: Account) -> 
 def _repeated_images(images: list[CocoImage]) -> set[Id]:
     """The ids that stand for different images."""
     first: dict[Id, CocoImage] = {}
-    return {one.id for one in images if _file(first.setdefault(one.id, one)) != _file(one)}
+    return {one.id for one in images if file_of(first.setdefault(one.id, one)) != file_of(one)}
 
 
-def _file(image: CocoImage) -> str:
+def file_of(image: CocoImage) -> str:
     if image.file_name:
         return clean_path(image.file_name)
     # LVIS: http://images.cocodataset.org/train2017/000000391895.jpg
@@ -198,7 +199,7 @@ def _lvis(
 
 
 def _shape(
-    one: Any, names: Mapping[Id, str | None], categories: Ids, reading: Reading, account: Account
+    one: Any, image: CocoImage, names: Mapping[Id, str | None], categories: Ids, reading: Reading, account: Account
 ) -> Shape | None:
     known = categories.find(one.category_id)
     name = None if known is None else names[known]
@@ -206,34 +207,45 @@ def _shape(
         reason = "unknown category id" if known is None else "category without a name, or with several"
         account.drop_object(reason, "annotation", one.id, "category_id", one.category_id)
         return None
+    try:
+        return shape_of(one, image, name, reading, account)
+    except UnreadableError as error:
+        account.drop_object(error.reason, f"annotation {one.id}", error.detail)
+        return None
+
+
+def shape_of(one: Any, image: CocoImage, label: str | None, reading: Reading, account: Account) -> Shape:
+    """What an annotation is on its image. Raises UnreadableError where it has nothing to read a box from."""
     where = f"annotation {one.id}"
-    wanted = reading.polygons or one.bbox is None
-    given = _segmentation(one) if wanted else []
+    crowd = bool(one.iscrowd)
+    given = _segmentation(one) if reading.polygons or one.bbox is None else []
+    if isinstance(given, dict) and one.bbox is None:
+        box = rle_box(given, image.width, image.height)
+        return Shape(label=label, box=box, area=_area(one, box, account), crowd=crowd, was="RLE mask", name=where)
     parts = _polygons(given, one, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
     if one.bbox is not None:
         if len(parts) > 1:
             account.note("shape of several polygons: only its box is carried", where)
         box = corners(one.bbox, reading.boxes or "xywh")
-        area = _area(one, (box[2] - box[0]) * (box[3] - box[1]), account)
-        return Shape(label=name, box=box, poly=poly, area=area, crowd=bool(one.iscrowd), name=where)
+        return Shape(label=label, box=box, poly=poly, area=_area(one, box, account), crowd=crowd, name=where)
     if not parts:
-        account.drop_object("neither a bbox nor a polygon that can be read", where)
-        return None
+        raise UnreadableError("neither a bbox nor a polygon that can be read")
     outlines = None if poly is not None else parts
     was = "polygon" if len(parts) == 1 else "shape of several polygons"
     area = _area(one, None, account)
-    return Shape(label=name, poly=poly, outlines=outlines, area=area, crowd=bool(one.iscrowd), was=was, name=where)
+    return Shape(label=label, poly=poly, outlines=outlines, area=area, crowd=crowd, was=was, name=where)
 
 
-def _area(one: Any, of_box: float | None, account: Account) -> float | None:
+def _area(one: Any, box: Box | None, account: Account) -> float | None:
     """What the annotation says of its area, None where it says nothing or that of its box."""
     if one.area is None:
         return None
     if not is_area(one.area):
         account.note("area that is no number above 0: its box's counts", "annotation", one.id, repr(one.area))
         return None
-    return None if of_box is not None and isclose(one.area, of_box) else one.area
+    area: float = one.area
+    return None if box is not None and isclose(area, (box[2] - box[0]) * (box[3] - box[1])) else area
 
 
 def _segmentation(one: Any) -> Segmentation:

@@ -37,6 +37,7 @@ def contract(
         "truth": dict(truth),
         "quantisation": header.quantisation,
         **({} if header.coords is None else {"coords": header.coords}),
+        **({} if header.answers is None else {"answers": header.answers}),
         "decoding": header.decoding,
         "score": header.score,
         "calibration": header.calibration and header.calibration.get("method"),

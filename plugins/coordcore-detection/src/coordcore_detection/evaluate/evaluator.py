@@ -15,6 +15,7 @@ from coordcore.coords import DEFAULT_COORDS
 if TYPE_CHECKING:
     from coordcore.manifest import Manifest
     from coordcore.protocols import Evaluation, EvaluationResult
+    from coordcore.records.answers import Format
     from coordcore_detection.evaluate.evaluation import Evaluated
     from coordcore_detection.evaluate.truth import TruthImage
     from coordcore_detection.predict.predictions import Header, Row
@@ -84,6 +85,7 @@ class DetectionEvaluator:
     """The `Evaluator` of `[eval.detection]`. Leaves predictions, evaluation.json and report; continues the former."""
 
     config: DetectionConfig
+    form: Format
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
@@ -95,6 +97,7 @@ class DetectionEvaluator:
             evaluation.examples,
             evaluation.quantisation,
             evaluation.vocab.format if evaluation.vocab else DEFAULT_COORDS,
+            self.form,
         )
         count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
         header, rows = self._predicted(evaluation, truth, count)
@@ -146,6 +149,7 @@ class DetectionEvaluator:
                 vocab=loaded.vocab,
                 quantisation=loaded.quantisation,
                 max_pixels=loaded.max_pixels,
+                form=loaded.format,
                 log=evaluation.log,
                 watch=watch,
             ):
@@ -172,8 +176,8 @@ def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage],
     return [report]
 
 
-def _build(config: DetectionConfig, _context: BuildContext) -> DetectionEvaluator:
-    return DetectionEvaluator(config=config)
+def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator:
+    return DetectionEvaluator(config=config, form=context.format)
 
 
 def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
