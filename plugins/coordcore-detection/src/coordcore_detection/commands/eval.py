@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, held_against, told
+from coordcore_detection.commands.options import OutsideName, SynonymFile, held_against, told
 
 
 def command(
@@ -31,7 +31,11 @@ def command(
         str | None,
         typer.Option(metavar="NAME", help="What numbers in another tool's answers are: qwen_1000, pixel, norm1 ..."),
     ] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="How many boxes of an image and label AP looks at.")] = 100,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many boxes of an image and label AP looks at: 100; for LVIS 300 of an image."),
+    ] = None,
+    synonyms: SynonymFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
@@ -63,6 +67,7 @@ def command(
     from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import coco_results as coco_files
     from coordcore_detection.evaluate import distributions, results, tables
+    from coordcore_detection.evaluate import synonyms as synonym_files
     from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
@@ -102,7 +107,13 @@ def command(
     if is_foreign:
         rows = foreign.rows(answers, truth, numbers)
     with held_against(predictions, records):
-        evaluated = evaluate(truth[:limit], header, rows, max_detections=max_detections)
+        evaluated = evaluate(
+            truth[:limit],
+            header,
+            rows,
+            max_detections=max_detections,
+            synonyms=None if synonyms is None else synonym_files.read(synonyms),
+        )
     result = evaluated.result
     if output is not None:
         results.write(result, output)
