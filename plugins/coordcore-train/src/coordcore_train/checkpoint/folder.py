@@ -100,7 +100,7 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file as checkpoints have them: indented, any script as it is."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n")
 
 
 class _AddedToken(msgspec.Struct):
