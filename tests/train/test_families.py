@@ -159,3 +159,15 @@ def test_no_family_is_named_outside_the_engine() -> None:
     ]
     assert sources
     assert found == []
+
+
+@pytest.mark.parametrize(("keys", "left"), [(16, 1), (32, 2)])
+def test_the_heads_of_linear_attention_are_few_in_a_narrow_copy(keys: int, left: int) -> None:
+    from transformers import Qwen3_5TextConfig
+
+    from coordcore_train.swift.miniature import _narrow
+
+    config = Qwen3_5TextConfig(linear_num_key_heads=keys, linear_num_value_heads=32, num_key_value_heads=4)
+    _narrow(config, 32)
+    assert (config.linear_num_key_heads, config.linear_num_value_heads) == (left, 2)
+    assert (config.num_key_value_heads, config.num_attention_heads) == (1, 2)
