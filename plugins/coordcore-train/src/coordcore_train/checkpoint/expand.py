@@ -216,7 +216,7 @@ def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     ids = {token: tokenizer.token_to_id(token) or 0 for token in tokens}
     first = ids[tokens[0]]
-    if list(ids.values()) != list(range(first, first + coords.bins)):
+    if known.keys() & ids.keys() or list(ids.values()) != list(range(first, first + coords.bins)):
         raise InputError(f"{path}: has some coord tokens in its base vocabulary; expand a base that has none of them")
 
     data = read_json(path)
