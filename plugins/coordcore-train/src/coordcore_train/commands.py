@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,7 +65,7 @@ def expand(
     folder = resolve_base(base)
     if folder is None:
         raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
-    given = {"tokens": tokens, "bins": bins, "quantisation": quantisation}
+    given: dict[str, Any] = {"tokens": tokens, "bins": bins, "quantisation": quantisation}
     try:
         coords = Coords(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:

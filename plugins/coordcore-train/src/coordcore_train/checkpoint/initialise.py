@@ -64,5 +64,6 @@ def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _in_float64(rows: Tensor) -> Iterator[Tensor]:
     """The rows in pieces, each in the memory of the one before: as a whole, a real matrix would take gigabytes."""
     memory = torch.empty(min(_PIECE, len(rows)), rows.shape[1], dtype=torch.float64)
-    for piece in rows.split(_PIECE):
+    for start in range(0, len(rows), _PIECE):
+        piece = rows[start : start + _PIECE]
         yield memory[: len(piece)].copy_(piece)
