@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from coordcore.components import BuildContext, Selected
 from coordcore.errors import InputError
-from coordcore.kinds import Kind
+from coordcore.kinds import FORMAT, Kind
 from coordcore.manifest.sections import Manifest
+from coordcore.quantisation import quantisation
+
+if TYPE_CHECKING:
+    from coordcore.records.answers import Format
+
+
+def answer_format(manifest: Manifest) -> Format:
+    """How the answers of a run are written, for one who builds nothing else. Raises InputError as `Assembly.build`."""
+    context = BuildContext(
+        run_dir=Path(),
+        seed=manifest.train.seed,
+        quantisation=quantisation(manifest.coords.quantisation),
+        vocab=None,
+        coords=manifest.coords.format,
+    )
+    chosen = manifest.of(FORMAT)
+    return Assembly(manifest=manifest, context=context).build(chosen[0]) if chosen else context.format
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from coordcore.records.answers import Format
+
 COMMANDS = ("check", "plugins", "schema")
 """coordcore's own commands, whose names no plugin may take."""
 
@@ -92,6 +94,24 @@ def coordcore_losses() -> Iterable[Component]:
 @attrs.frozen(kw_only=True)
 class NoConfig:
     """A component without settings."""
+
+
+def _build_coordjson(_config: NoConfig, _context: BuildContext) -> Format:
+    from coordcore.records.answers import COORDJSON
+
+    return COORDJSON
+
+
+@hookimpl
+def coordcore_answer_formats() -> Iterable[Component]:
+    return [
+        Component(
+            name="coordjson",
+            config=NoConfig,
+            build=_build_coordjson,
+            summary="a list of objects in JSON, with their coordinates as tokens in it",
+        )
+    ]
 
 
 class PlainTemplate:

@@ -16,6 +16,7 @@ from coordcore.kinds import Kind
 if TYPE_CHECKING:
     from coordcore.manifest.sections import Manifest
     from coordcore.quantisation import Quantisation
+    from coordcore.records.answers import Format
 
 COORD_TOKENS = "coord-tokens"
 """Capability: the examples of this run contain coord tokens (said by a data builder)."""
@@ -45,12 +46,19 @@ def option(
     return attrs.field(default=default, validator=validator, metadata={"help": help, "exists": exists})
 
 
+def _coordjson() -> Format:
+    from coordcore.records.answers import COORDJSON  # msgspec, which a plain import does without
+
+    return COORDJSON
+
+
 @attrs.frozen(kw_only=True)
 class BuildContext:
     """What `Component.build` may know about the run besides its own config.
 
     `vocab` is None only when the base checkpoint has no coord tokens, which the guard allows only for a run whose
-    data builder emits none. `coords` is how answers write coordinates, `vocab.format` where there is one.
+    data builder emits none. `coords` is how answers write coordinates, `vocab.format` where there is one; `format` how
+    they are written, `coordcore.records.answers.COORDJSON` where the run names no other.
     """
 
     run_dir: Path
@@ -58,6 +66,7 @@ class BuildContext:
     quantisation: Quantisation
     vocab: CoordVocab | None
     coords: CoordFormat = DEFAULT_COORDS
+    format: Format = attrs.field(factory=_coordjson)
     rank: int = 0
     world_size: int = 1
 

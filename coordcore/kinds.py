@@ -70,16 +70,18 @@ class Kind(str):
 
 _SUPERVISION = """`build` may give a list of terms. A loss that supervises coord positions says so:
 `provides=lambda config: [coordcore.COORD_SUPERVISION]`."""
+_BUILT = "Built without a run, too: what `build` gives depends on the config alone."
 _MERGED = "Called once the run is merged. A run that was cut off can be continued with others."
 _AFTER: Any = {"changes_weights": False, "kit": False}  # what it finds depends on a trained checkpoint
 _APPLIED, _CALLED = "applied in the order of the file", "called in the order of the file"
 
 DATA = Kind("data", noun="data builder", protocol="DataBuilder", how_many="one")
+FORMAT = Kind("format", noun="answer format", protocol="AnswerFormat", how_many="one", default="coordjson", note=_BUILT)
 TEMPLATE = Kind("template", noun="template adapter", protocol="TemplateAdapter", how_many="one", default="plain")
 SURGERY = Kind("surgery", noun="surgery", plural="surgeries", protocol="RowSurgery", how_many="any", order=_APPLIED)
 LOSS = Kind("loss", noun="loss", plural="losses", protocol="LossTerm", how_many="some", note=_SUPERVISION)
 OPTIMIZER = Kind("optimizer", noun="optimizer", protocol="OptimizerFactory", how_many="one", default="adamw")
 EVAL = Kind("eval", noun="evaluator", protocol="Evaluator", how_many="any", order=_CALLED, note=_MERGED, **_AFTER)
 
-KINDS: tuple[Kind, ...] = (DATA, TEMPLATE, SURGERY, LOSS, OPTIMIZER, EVAL)
+KINDS: tuple[Kind, ...] = (DATA, FORMAT, TEMPLATE, SURGERY, LOSS, OPTIMIZER, EVAL)
 """Every kind, in the order in which a run builds and lists them."""

@@ -52,6 +52,23 @@ class DataBuilder(Protocol):
         ...
 
 
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+class AnswerFormat(Protocol):
+    """Built by a format component: a `coordcore.records.answers.Format`, which describes how answers are written.
+
+    Writer, parser and the grammar of constrained decoding follow from it, and checkpoints carry it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; `Format.from_dict` gives the same format back."""
+        ...
+
+
 # --- template -------------------------------------------------------------------------------------------------------
 
 
@@ -84,6 +101,9 @@ class AddedRows:
 
     ids: Tensor
     rows: Tensor
+
+
+HeadOffset = AddedRows  # its name in the first drafts, after which surgeries have been written
 
 
 @attrs.frozen(kw_only=True)

@@ -62,6 +62,10 @@ YOUNGER: Mapping[str, Mapping[str, object]] = {
 """Keys that older manifests do not know -> the value that says what was done before; it changes no fingerprint."""
 
 
+OLD_DEFAULTS: Mapping[str, Table] = {"format": {"coordjson": {}}}
+"""Sections of kinds that older manifests do not know -> the one that says what was done before."""
+
+
 def fingerprint(manifest: Manifest) -> str:
     """A hash of what determines the result of a run: 64 hex digits.
 
@@ -70,6 +74,9 @@ def fingerprint(manifest: Manifest) -> str:
     import hashlib
 
     document = as_document(manifest)
+    for section, table in OLD_DEFAULTS.items():
+        if document.get(section) == table:
+            del document[section]
     for section in sections_without_effect(selected.kind for selected in manifest.selected):
         document.pop(section, None)
     for section, names in WITHOUT_EFFECT.items():

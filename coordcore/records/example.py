@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
+
+if TYPE_CHECKING:
+    from coordcore.records.answers import Format
 
 _WITHOUT_SOURCE = "an example without a source"
 
@@ -67,15 +70,17 @@ class Example:
         coord_tokens: bool = True,
         source: str = "",
         coords: CoordFormat = DEFAULT_COORDS,
+        form: Format | None = None,
     ) -> Example:
-        """One image, one question, and an answer in CoordJSON that names `objects` in their order.
+        """One image, one question, and an answer that names `objects` in their order, if its format keeps that.
 
         objects: (description, (x1, y1, x2, y2) in pixels). image_size: width and height. prompt: without `<image>`.
-        quantisation, coords: those of the `BuildContext`.
+        quantisation, coords, form: those of the `BuildContext` (`context.format`); CoordJSON when absent.
         coord_tokens: False writes the same bins as plain numbers, and leaves `geometries` empty. Boxes that fall into
         one bin are widened as `encode_boxes` does. Raises InputError, with `source`, for a box that is not one.
         """
         from coordcore.records.answers import (  # msgspec, which a plain import does without
+            COORDJSON,
             Located,
             answer_text,
             reserved,
@@ -90,14 +95,20 @@ class Example:
             encoded = encode_boxes([box for _, box in described], *image_size, quantisation=quantisation)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        boxes = zip((desc for desc, _ in described), encoded.bins.tolist(), strict=True)
-        located = [Located(desc=desc, kind="bbox_2d", bins=tuple(bins)) for desc, bins in boxes]
-        answer = answer_text(located, coord_tokens=coord_tokens, coords=coords)
-        values = encoded.values.tolist() if coord_tokens else []
+        boxes = zip((desc for desc, _ in described), encoded.bins.tolist(), encoded.values.tolist(), strict=True)
+        located = [
+            Located(desc=desc, kind="bbox_2d", bins=tuple(bins), values=tuple(values)) for desc, bins, values in boxes
+        ]
+        form = form or COORDJSON
+        located = [item for group in form.grouped(located) for item in group]
+        try:
+            answer = answer_text(located, coord_tokens=coord_tokens, form=form, coords=coords)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
         return cls(
             messages=({"role": "user", "content": f"<image>{prompt}"}, {"role": "assistant", "content": answer}),
             images=(image,),
-            geometries=tuple(Geometry(kind="bbox_2d", values=tuple(corners)) for corners in values),
+            geometries=tuple(Geometry(kind="bbox_2d", values=item.values) for item in located if coord_tokens),
             source=source,
             image_size=image_size,
         )

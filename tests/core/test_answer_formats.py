@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
 from coordcore.records.answers import COORDJSON, Format, Located, answer_text, geometry_text, parse_answer
-from coordcore.records.answers.format import Coords, Label
+from coordcore.records.answers.format import Coords, Label, Places
 
 LINES = Format(
     name="lines", label=(Label(without="<"),), places={"bbox_2d": (Coords("bbox_2d", between=""),)}, between="\n"
@@ -23,6 +26,26 @@ KINDS = Format(
     places={"bbox_2d": ("@", Coords("bbox_2d", between=" ")), "poly": ("(", Coords("poly", between=" "), ")")},
     between="; ",
     closing=".",
+)
+
+GROUPED = Format(
+    name="grouped",
+    label=(Label(without="<|"),),
+    places={"bbox_2d": (Coords("bbox_2d", between=""),), "poly": ("|", Coords("poly", between=""))},
+    between="\n",
+    again="",
+    nothing="none",
+)
+
+TAGS = Format(
+    name="tags",
+    before="<|object_ref_start|>",
+    label=(Label(without="<"),),
+    amid="<|object_ref_end|><|box_start|>",
+    places={"bbox_2d": (Coords("bbox_2d", between=""),)},
+    after="<|box_end|>",
+    between=", ",
+    again=",",
 )
 
 BIN = st.integers(0, 999)
@@ -111,10 +134,110 @@ def test_a_description_it_cannot_hold_is_refused(desc: str) -> None:
 
 
 def test_a_layout_has_its_choices_made() -> None:
-    place = Coords("poly", between=", ")
-    assert COORDJSON.layout("poly") == ('{"desc": ', Label(), ', "poly": [', place, "]}")
-    assert COORDJSON.layout("poly", geometry_first=True) == ('{"poly": [', place, '], "desc": ', Label(), "}")
+    place = Places(('"poly": [', Coords("poly", between=", "), "]"), again="")
+    assert COORDJSON.layout("poly") == ('{"desc": ', Label(), ", ", place, "}")
+    assert COORDJSON.layout("poly", geometry_first=True) == ("{", place, ', "desc": ', Label(), "}")
 
 
 def test_the_text_of_a_geometry_alone() -> None:
     assert geometry_text("bbox_2d", (1, 2, 3, 4)) == f'"bbox_2d": [{", ".join(ints_to_tokens([1, 2, 3, 4]))}]'
+
+
+# --- several places under one label -----------------------------------------------------------------------------------
+
+
+def test_a_label_is_written_once_for_all_its_places() -> None:
+    a, b, c = box("ring", 1, 2, 3, 4), box("cross", 0, 0, 9, 9), box("ring", 5, 6, 7, 8)
+    one, two, three = ("".join(ints_to_tokens(item.bins)) for item in (a, b, c))
+    assert answer_text([a, b, c], form=GROUPED) == f"ring{one}{three}\ncross{two}"
+    assert answer_text([a, b, c], form=TAGS) == (
+        f"<|object_ref_start|>ring<|object_ref_end|><|box_start|>{one},{three}<|box_end|>, "
+        f"<|object_ref_start|>cross<|object_ref_end|><|box_start|>{two}<|box_end|>"
+    )
+    assert answer_text([], form=GROUPED) == "none"
+
+
+@given(objects=st.lists(BOX | POLY, max_size=6), geometry_first=st.booleans())
+def test_groups_are_read(objects: list[Located], geometry_first: bool) -> None:
+    objects = [Located(desc=o.desc.replace("|", "/"), kind=o.kind, bins=o.bins) for o in objects]
+    text = answer_text(objects, form=GROUPED, geometry_first=geometry_first)
+    read = parse_answer(text, GROUPED)
+    expected = [(o.desc, o.kind, o.bins) for group in GROUPED.grouped(objects) for o in group]
+    assert ([(one.desc, one.kind, one.bins) for one in read.objects], read.unread) == (expected, ())
+    for one in read.objects:
+        assert text[slice(*one.desc_span)] == one.desc
+        assert [text[slice(*span)] for span in one.coord_spans] == ints_to_tokens(one.bins)
+
+
+def test_a_label_may_hold_what_stands_between_objects_elsewhere() -> None:
+    objects = [box("man, standing, old", 1, 2, 3, 4), box("dog", 5, 6, 7, 8), box("dog", 5, 6, 9, 9)]
+    read = parse_answer(answer_text(objects, form=TAGS), TAGS)
+    assert ([one.desc for one in read.objects], read.unread) == (["man, standing, old", "dog", "dog"], ())
+    assert [one.at for one in read.objects] == ["objects[0]", "objects[1]", "objects[2]"]
+
+
+@pytest.mark.parametrize("text", ["", "none", " none\n", "<think>none of them?</think>\n\nnone"])
+def test_no_object(text: str) -> None:
+    read = parse_answer(text, GROUPED)
+    assert (read.objects, [one.reason for one in read.unread]) == ((), [] if text else ["empty answer"])
+
+
+def test_a_draft_in_a_thought_is_not_the_answer() -> None:
+    draft, answer = (answer_text([box(desc, 1, 2, 3, 4)], form=GROUPED) for desc in ("draft", "ring"))
+    read = parse_answer(f"<think>{draft}</think>\n\n{answer}", GROUPED)
+    assert ([one.desc for one in read.objects], read.unread) == (["ring"], ())
+    assert parse_answer(f"<think>{draft}", GROUPED).unread[0].reason == "thoughts, and no answer behind them"
+
+
+def test_a_wrong_place_leaves_the_other_labels() -> None:
+    ring = "".join(ints_to_tokens([1, 2, 3, 4]))
+    read = parse_answer(f"ring{ring}{ring[:-13]}\ncross{ring}", GROUPED)
+    assert [one.desc for one in read.objects] == ["cross"]
+    assert [one.at for one in read.unread] == ["objects[0]"]
+
+
+def test_numbers_that_would_run_together_are_refused() -> None:
+    with pytest.raises(InputError, match="the format grouped has nothing between two coordinates, which plain numbers"):
+        answer_text([box("ring", 1, 2, 3, 4)], form=GROUPED, coord_tokens=False)
+    assert answer_text([], form=GROUPED, coord_tokens=False) == "none"
+
+
+def test_a_kind_that_it_cannot_say_is_refused() -> None:
+    poly = Located(desc="roof", kind="poly", bins=(1, 2, 3, 4, 5, 6))
+    with pytest.raises(InputError, match="the format tags cannot say a poly; it can say bbox_2d"):
+        answer_text([poly], form=TAGS)
+
+
+# --- in a checkpoint --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [COORDJSON, LINES, KINDS, GROUPED, TAGS], ids=lambda form: form.name)
+def test_a_description_survives_json(form: Format) -> None:
+    data = json.loads(json.dumps(form.as_dict()))
+    assert Format.from_dict(data, source="x").as_dict() == form.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"between": ""}, "between must not be empty"),
+        ({"label": ["x"]}, "label must hold one Label"),
+        ({"label": None}, ""),
+        ({"places": {}}, "places must be of the kinds"),
+        ({"places": {"cube": ["x"]}}, "places must be of the kinds bbox_2d, poly, got cube"),
+        (
+            {"places": {"poly": [{"kind": "bbox_2d", "between": ""}]}},
+            "places.poly must hold the Coords of a poly",
+        ),
+        ({"places": {"poly": ["x"]}}, "places.poly must hold the Coords of a poly"),
+        ({"places": {"poly": [{"cube": 1}]}}, ""),
+        ({"colour": "red"}, "unexpected keyword argument 'colour'"),
+        ({"between": 7}, "between must be text, got 7"),
+        ({"json": "yes"}, "json must be true or false, got 'yes'"),
+    ],
+)
+def test_what_describes_no_format_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=r"coordcore.json: answers: is no answer format: ") as caught:
+        Format.from_dict({**LINES.as_dict(), **change}, source="coordcore.json: answers")
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith("; write the checkpoint anew")

@@ -46,7 +46,7 @@ def test_the_manifest_without_a_mistake_loads() -> None:
     Path("m.toml").write_text(GOOD)
 
     assert [one.path for one in load("m.toml", (), usual()).manifest.selected] == [
-        "data.boxes", "template.plain", "loss.text_ce", "loss.fuzzy", "optimizer.adamw",
+        "data.boxes", "format.coordjson", "template.plain", "loss.text_ce", "loss.fuzzy", "optimizer.adamw",
     ]  # fmt: skip
 
 
@@ -91,8 +91,8 @@ def unknown_section(text: str) -> str:
 
 @mistake
 def unknown_top_level_key(text: str) -> str:
-    """m.toml:1: seed: unknown key; known: coords, data, eval, launch, loss, manifest_version, model, name, optimizer, \
-output, plugins, requires, surgery, template, train, tuner, vocab"""
+    """m.toml:1: seed: unknown key; known: coords, data, eval, format, launch, loss, manifest_version, model, name, \
+optimizer, output, plugins, requires, surgery, template, train, tuner, vocab"""
     return "seed = 1\n" + text
 
 

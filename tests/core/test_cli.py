@@ -171,7 +171,7 @@ def test_plugins_are_listed_whole_when_not_on_a_terminal(monkeypatch: pytest.Mon
 
     assert result.exit_code == 0
     assert result.stdout == (
-        f"coordcore {__version__} ready: template.plain, loss.text_ce, optimizer.adamw\n"
+        f"coordcore {__version__} ready: format.coordjson, template.plain, loss.text_ce, optimizer.adamw\n"
         "a 1.0 ready: loss.same, loss.mine\n"
         "b 1.0 ready: loss.same\n"
         f"broken 1.0 failed: {REASON}\n"
@@ -254,9 +254,11 @@ def test_schema_lists_the_sections() -> None:
     lines = invoke("schema").stdout.splitlines()
 
     assert lines[:3] == [
-        "before any section: extends, drop, manifest_version, name, requires", "", "[model]            what is trained",
-    ]  # fmt: skip
-    assert "[loss.text_ce]     cross-entropy on the supervised text positions (on coord positions too, if asked) " in [
+        "before any section: extends, drop, manifest_version, name, requires",
+        "",
+        "[model]             what is trained",
+    ]
+    assert "[loss.text_ce]      cross-entropy on the supervised text positions (on coord positions too, if asked) " in [
         line.partition("(coordcore ")[0] for line in lines
     ]
 
@@ -278,8 +280,8 @@ def test_the_whole_schema_as_json_holds_every_section() -> None:
 
     assert [one["section"] for one in sections] == [
         "", "model", "vocab", "coords", "tuner", "train", "launch", "output", "plugins", "data.boxes",
-        "data.plain_text", "template.plain", "surgery.adapter", "surgery.offset", "loss.fuzzy", "loss.text_ce",
-        "optimizer.adamw",
+        "data.plain_text", "format.coordjson", "template.plain", "surgery.adapter", "surgery.offset", "loss.fuzzy",
+        "loss.text_ce", "optimizer.adamw",
     ]  # fmt: skip
 
 

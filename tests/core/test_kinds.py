@@ -82,6 +82,7 @@ def test_a_kind_is_its_section_whoever_carries_it(kind: Kind) -> None:
 def test_hooks_are_named_after_several_of_a_kind() -> None:
     assert [kind.hook for kind in KINDS] == [
         "coordcore_data_builders",
+        "coordcore_answer_formats",
         "coordcore_template_adapters",
         "coordcore_surgeries",
         "coordcore_losses",

@@ -44,6 +44,7 @@ def test_a_manifest_without_template_and_optimizer_gets_the_plain_ones() -> None
 
     assert [(one.path, one.distribution) for one in manifest.selected] == [
         ("data.plain_text", "made-boxes"),
+        ("format.coordjson", "coordcore"),
         ("template.plain", "coordcore"),
         ("loss.text_ce", "coordcore"),
         ("optimizer.adamw", "coordcore"),

@@ -35,6 +35,7 @@ def test_the_core_offers_its_own_components_like_any_distribution() -> None:
 
     assert (core.distribution, core.status) == ("coordcore", "ready")
     assert [f"{kind}.{one.name}" for kind, one in core.components] == [
+        "format.coordjson",
         "template.plain",
         "loss.text_ce",
         "optimizer.adamw",
@@ -137,9 +138,9 @@ def misspelt_hook() -> ModuleType:
 
 
 def hook_of_nobody() -> ModuleType:
-    """unknown hook 'train'; known: coordcore_check, coordcore_commands, coordcore_data_builders, \
-coordcore_engine, coordcore_evaluators, coordcore_losses, coordcore_optimizers, coordcore_run_ended, \
-coordcore_step_ended, coordcore_surgeries, coordcore_template_adapters"""
+    """unknown hook 'train'; known: coordcore_answer_formats, coordcore_check, coordcore_commands, \
+coordcore_data_builders, coordcore_engine, coordcore_evaluators, coordcore_losses, coordcore_optimizers, \
+coordcore_run_ended, coordcore_step_ended, coordcore_surgeries, coordcore_template_adapters"""
     return module(train=hookimpl(lambda: []))
 
 

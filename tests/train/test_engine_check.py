@@ -15,6 +15,7 @@ from coordcore.coords import CoordVocab, ints_to_tokens
 from coordcore.manifest import Loaded, load
 from coordcore.quantisation import quantisation
 from coordcore_train.swift import known as swift_arguments
+from coordcore_train.swift import trial
 from coordcore_train.swift.arguments import OWNED, TABLE
 
 PLAIN = '[model]\nbase = "base"\n[data.plain_text]\n[loss.text_ce]\n'
@@ -298,6 +299,7 @@ def _ms_swift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cache = tmp_path / ".cache"
     cache.mkdir()
     cache.joinpath("swift-arguments-4.6.0.json").write_text(json.dumps(KNOWN))
+    monkeypatch.setattr(trial, "refused", lambda *_: {})  # its own tests ask ms-swift
 
 
 @pytest.mark.usefixtures("_ms_swift")

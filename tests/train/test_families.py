@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from coordcore.errors import InputError
-from coordcore_train.swift.families import Family, family_of, model_types
+from coordcore_train.swift import registry
+from coordcore_train.swift.families import Family, family_of
+from coordcore_train.swift.registry import ModelType, model_types
 
 
 def checkpoint(folder: Path, architecture: str | None, model_type: str = "", **more: Any) -> Path:
@@ -159,6 +162,35 @@ def test_no_family_is_named_outside_the_engine() -> None:
     ]
     assert sources
     assert found == []
+
+
+def test_what_was_read_of_the_registry_is_kept_while_its_files_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COORDCORE_CACHE", str(tmp_path))
+    read = model_types.__wrapped__
+    first, reads = read(), 0
+    original = registry._read
+
+    def counted(*files: list[Path]) -> Mapping[str, ModelType]:
+        nonlocal reads
+        reads += 1
+        return original(*files)
+
+    monkeypatch.setattr(registry, "_read", counted)
+    assert read() == first
+    assert {name: entry.by_name for name, entry in read().items()} == {
+        name: entry.by_name for name, entry in first.items()
+    }
+    assert reads == 0
+    (kept,) = tmp_path.glob("swift-models-*.json")
+    text = kept.read_text()
+    # Damaged, of another shape, of other files: read again, and kept anew.
+    for spoilt in (text[:100], "[]", '{"files": 1}', text.replace("constant.py", "other.py")):
+        kept.write_text(spoilt)
+        assert read() == first
+        assert kept.read_text() == text
+    assert reads == 4
 
 
 @pytest.mark.parametrize(("keys", "left"), [(16, 1), (32, 2)])

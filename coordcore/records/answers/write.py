@@ -10,7 +10,7 @@ import attrs
 
 from coordcore.coords import DEFAULT_COORDS, CoordFormat, int_to_token
 from coordcore.errors import InputError
-from coordcore.records.answers.format import COORDJSON, Format, Label, Layout
+from coordcore.records.answers.format import COORDJSON, Coords, Format, Label, Layouts
 from coordcore.records.geometry import bounds
 
 # Text between <| and |> is a control token in Qwen's vocabulary (or a coord token); the second group is replaced by
@@ -60,32 +60,46 @@ def answer_text(
 
     Valid JSON but for the bare coord tokens, which are those of `coords`, in its order; with `coord_tokens=False` they
     are plain numbers, x first, and it is JSON.
-    The text is a function of its arguments alone: ", " and ": " between items, letters outside ASCII as they are.
-    Raises InputError for a description that another format, `form`, cannot hold.
+    The text is a function of its arguments alone: ", " and ": " between items, letters outside ASCII as they are. In a
+    format that groups objects they stand as `form.grouped` has them.
+    Raises InputError for a description or a kind that another format, `form`, cannot hold.
     """
+    groups = form.grouped(objects)
+    if unknown := next((group[0].kind for group in groups if group[0].kind not in form.places), None):
+        raise InputError(f"the format {form.name} cannot say a {unknown}; it can say {', '.join(form.places)}")
+    if not coord_tokens and not all(_between(form.places[group[0].kind]) for group in groups):
+        raise InputError(f"the format {form.name} has nothing between two coordinates, which plain numbers need")
     written = [
-        _write(form.layout(one.kind, geometry_first), one.bins, coords if coord_tokens else None, one.desc, form.name)
-        for one in objects
+        _write(form.layout(group[0].kind, geometry_first), group, coords if coord_tokens else None, form.name)
+        for group in groups
     ]
-    return form.opening + form.between.join(written) + form.closing
+    return form.opening + (form.between.join(written) or form.nothing) + form.closing
 
 
 def geometry_text(kind: str, bins: Sequence[int], coords: CoordFormat = DEFAULT_COORDS) -> str:
     """The part of an object in CoordJSON that says where it is, `"bbox_2d": [<|coord_12|>, <|coord_40|>, ...]`."""
-    return _write(COORDJSON.places[kind], bins, coords)
+    return _place(COORDJSON.places[kind], bins, coords)  # type: ignore[arg-type]
 
 
-def _write(layout: Layout, bins: Sequence[int], coords: CoordFormat | None, desc: str = "", name: str = "") -> str:
-    written = map(str, bins) if coords is None else (int_to_token(k, coords) for k in coords.arranged(bins))
+def _write(layout: Layouts, group: Sequence[Located], coords: CoordFormat | None, name: str) -> str:
     texts = []
     for piece in layout:
         if isinstance(piece, str):
             texts.append(piece)
         elif isinstance(piece, Label):
-            texts.append(_label(piece, desc, name))
+            texts.append(_label(piece, group[0].desc, name))
         else:
-            texts.append(piece.between.join(written))
+            texts.append(piece.again.join(_place(piece.place, item.bins, coords) for item in group))
     return "".join(texts)
+
+
+def _between(place: Sequence[str | Label | Coords]) -> bool:
+    return all(piece.between for piece in place if isinstance(piece, Coords))
+
+
+def _place(place: Sequence[str | Coords], bins: Sequence[int], coords: CoordFormat | None) -> str:
+    written = map(str, bins) if coords is None else [int_to_token(k, coords) for k in coords.arranged(bins)]
+    return "".join(piece if isinstance(piece, str) else piece.between.join(written) for piece in place)
 
 
 def _label(label: Label, desc: str, name: str) -> str:

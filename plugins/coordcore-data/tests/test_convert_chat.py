@@ -203,6 +203,61 @@ def test_an_image_of_a_row_whose_boxes_are_on_another_is_not_empty(tmp_path: Pat
     )
 
 
+# --- thoughts --------------------------------------------------------------------------------------------------------
+
+LISTS_IT = '{"bbox_2d": <bbox>, "label": "<ref-object>"}'
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "refs", "boxes", "expected"),
+    [
+        # The draft is another box than the answer's, and its ref another.
+        ("Find all", f"<think>A <ref-object> <bbox>?</think>[{LISTS_IT}]", ["dog", "cat"], [FIRST, SECOND], "cat"),
+        ("Find <ref-object>", "<think><bbox>? No.</think><bbox>", ["cat"], [FIRST, SECOND], "cat"),
+        ("Find cats", "<think><bbox>? No.</think><bbox>", ["cat"], [FIRST, SECOND], "cat"),  # no placeholder of a ref
+        ("Find cats", "<think><bbox></think>It is at <bbox>", ["dog", "cat"], [FIRST, SECOND], "cat"),
+        ("Find <ref-object>", "I see <bbox>.</think>It is at <bbox>.", ["cat"], [FIRST, SECOND], "cat"),
+    ],
+)
+def test_a_box_of_a_thought_is_no_object(
+    tmp_path: Path, question: str, answer: str, refs: list[str], boxes: list[Any], expected: str
+) -> None:
+    records, account = convert(tmp_path, chat(question, answer, refs, boxes))
+    assert labels(records) == [(expected, SECOND)]
+    assert account.objects.dropped == {"box in a thought, which is no answer": 1}
+
+
+def test_a_thought_behind_the_answer_is_none_either(tmp_path: Path) -> None:
+    records, _ = convert(tmp_path, chat("Find <ref-object>", "<bbox><think>Or <bbox>?", ["cat"], [FIRST, SECOND]))
+    assert labels(records) == [("cat", FIRST)]
+
+
+def test_a_box_that_is_thought_of_and_answered_is_one(tmp_path: Path) -> None:
+    records, _ = convert(tmp_path, chat("Find <ref-object>", "<think><bbox></think><bbox>", ["cat"], [FIRST, FIRST]))
+    assert labels(records) == [("cat", FIRST)]
+
+
+def test_boxes_in_the_text_behind_a_thought_are_the_answer(tmp_path: Path) -> None:
+    row = chat("Find text", f"<think>At <bbox>?</think>{LISTED}", ["word"], [FIRST])
+    records, _ = convert(tmp_path, row, **BIN)
+    assert labels(records) == [("Text", pytest.approx([10, 20, 40, 80]))]
+
+
+def test_what_is_answered_behind_a_thought_decides_whether_there_is_nothing(tmp_path: Path) -> None:
+    thought = "<think>Is the <ref-object> <bbox> one? No.</think>"
+    rows = [chat("Find <ref-object>", thought + said, ["cat", "dog"], [FIRST]) for said in ("[]", "", "Nothing.")]
+    records, account = convert(tmp_path, rows[0], *(one | {"images": ["b.png"]} for one in rows[1:]))
+    assert [(one["objects"], one["metadata"]) for one in records] == [([], {"asked": ["cat"]})]
+    assert account.images.dropped == {"answer without boxes that is not []": 2}
+    assert account.objects.dropped == {"box in a thought, which is no answer": 3}
+
+
+def test_a_denial_behind_a_thought_is_one(tmp_path: Path) -> None:
+    row = chat("Is the <ref-object> at <bbox>?", "<think>Hm.</think>No.", ["cat"], [FIRST])
+    _, account = convert(tmp_path, row)
+    assert account.images.dropped == {"row that asks whether a box is of a ref: what its answer means is not read": 1}
+
+
 # --- boxes in the text ----------------------------------------------------------------------------------------------
 
 

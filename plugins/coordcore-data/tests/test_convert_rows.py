@@ -46,6 +46,14 @@ def test_odvg_label_numbers_take_their_names_from_a_map(tmp_path: Path) -> None:
     assert records[0]["objects"][0]["desc"] == "cat"
 
 
+def test_an_odvg_category_that_the_map_names_otherwise_is_told(tmp_path: Path) -> None:
+    classes = write_json(tmp_path / "map.json", {"0": "cat", "3": "mug"})
+    given = [{"bbox": [10, 20, 40, 60], "label": number, "category": "cat"} for number in (0, 3, 7)]
+    records, account = from_odvg(tmp_path, odvg(detection={"instances": given}), classes=classes)
+    assert [one["desc"] for one in records[0]["objects"]] == ["cat"] * 3
+    assert account.notes == {"category that --classes names otherwise: the category is taken": 1}
+
+
 def test_odvg_phrases_may_have_several_boxes(tmp_path: Path) -> None:
     regions = [
         {"phrase": "two cats", "bbox": [[1, 2, 3, 4], [5, 6, 7, 8]]},
@@ -234,7 +242,7 @@ def test_one_ref_names_every_box(tmp_path: Path) -> None:
         ({"images": []}, {"row without the path of an image file": 1}, None),
         (swift(ref=["a"], bbox=[], bbox_type="pixels"), {"objects.bbox_type: invalid enum value 'pixels'": 1}, None),
         (swift(ref=["a"], bbox=[[1, 2, 3]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
-        (swift(ref=["a"], bbox=[["1", 2, 3, 4]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
+        (swift(ref=["a"], bbox=[["left", 2, 3, 4]]), None, {"bbox that is neither 4 numbers nor 2": 1}),
         (
             swift(ref=["a"], bbox=[[1, 2, 3, 4]], image_id=[3]),
             None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -102,3 +103,81 @@ def test_the_first_byte_between_objects_is_kept_apart() -> None:
         state = int(automaton.steps[state, COORD + slot])
     assert state in automaton.ends
     assert (automaton.steps[state, ord("\n")] >= 0, automaton.last_steps[state, ord("\n")]) == (True, -1)
+
+
+# --- several places under one label -----------------------------------------------------------------------------------
+
+GROUPED = attrs.evolve(LINES, name="grouped", again="", nothing="none")
+TAGS = Format(
+    name="tags",
+    before="<|object_ref_start|>",
+    label=(Label(without="<"),),
+    amid="<|object_ref_end|><|box_start|>",
+    places={"bbox_2d": (Coords("bbox_2d", between=""),)},
+    after="<|box_end|>",
+    between=", ",
+    again=",",
+    nothing="none",
+)
+NAMES = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "<|vision_start|>")
+TAGGED_SIZE = SIZE + len(NAMES)
+TAGGED_TOKENS = attrs.evolve(TOKENS, added={**TOKENS.added, **{SIZE + place: name for place, name in enumerate(NAMES)}})
+
+
+@pytest.fixture(scope="module", params=[GROUPED, TAGS], ids=lambda form: form.name)
+def grouped(request: pytest.FixtureRequest) -> tuple[Format, Grammar]:
+    kinds = tuple(request.param.places)
+    made = compile_grammar(TAGGED_TOKENS, VOCAB, size=TAGGED_SIZE, end_tokens=[END], form=request.param, geometry=kinds)
+    return request.param, made
+
+
+def grouped_tokens(text: str) -> list[int]:
+    ids = {token: index for index, token in TAGGED_TOKENS.added.items()}
+    parts = re.split(r"(<\|[^|]*\|>)", text)
+    return [token for part in parts for token in ([ids[part]] if part in ids else part.encode())]
+
+
+@pytest.mark.parametrize("labels", ["", "a", "aa", "aba", "aabbb"])
+def test_groups_that_the_writer_writes_are_accepted(grouped: tuple[Format, Grammar], labels: str) -> None:
+    form, grammar = grouped
+    text = answer_text([Located(desc=label, kind="bbox_2d", bins=(1, 2, 3, 4)) for label in labels], form=form)
+    constraint = Constraint(DeviceGrammar(grammar, "cpu"), 1, budget=999, max_objects=9, ordered=True)
+    for token in [*grouped_tokens(text), END]:
+        assert torch.isfinite(constraint.allow(torch.zeros(1, TAGGED_SIZE))[0, token])
+        constraint.advance(np.array([token]))
+    assert constraint.objects.tolist() == [len(labels)]
+
+
+@pytest.mark.parametrize("budget", [5, 9, 40, 200])
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_that_it_allows_can_be_read(grouped: tuple[Format, Grammar], budget: int, seed: int) -> None:
+    form, grammar = grouped
+    constraint = Constraint(DeviceGrammar(grammar, "cpu"), 16, budget=budget, max_objects=5, ordered=True)
+    generator = torch.Generator().manual_seed(seed)
+    written = []
+    for _ in range(budget):
+        scores = torch.randn(16, TAGGED_SIZE, generator=generator)
+        scores[:, END] -= 3.0
+        scores[:, SIZE:] += 3.0
+        chosen = constraint.allow(scores).argmax(-1).numpy()
+        constraint.advance(chosen)
+        written.append(chosen)
+    several = 0
+    for row in np.array(written, dtype=np.int64).T.tolist():
+        row = row[: row.index(END)] if END in row else row
+        assert SIZE + NAMES.index("<|vision_start|>") not in row
+        answer = parse_answer(TAGGED_TOKENS.read(row)[0], form)
+        assert (answer.unread, len(answer.objects) <= 5) == ((), True)
+        several += len(answer.objects) > 1
+    assert several or budget < 200
+
+
+def test_no_further_place_where_there_are_enough(grouped: tuple[Format, Grammar]) -> None:
+    form, grammar = grouped
+    one = [Located(desc="a", kind="bbox_2d", bins=(1, 2, 3, 4))]
+    for most, further in ((1, False), (2, True)):
+        constraint = Constraint(DeviceGrammar(grammar, "cpu"), 1, budget=200, max_objects=most, ordered=True)
+        for token in grouped_tokens(answer_text(one, form=form).removesuffix(form.after)):
+            constraint.advance(np.array([token]))
+        allowed = torch.isfinite(constraint.allow(torch.zeros(1, TAGGED_SIZE))[0])
+        assert bool(allowed[list(VOCAB.ids)].any() or allowed[ord(",")]) is further

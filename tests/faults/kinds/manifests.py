@@ -69,11 +69,13 @@ _PLACE = re.compile(r"(?:--set [^\n]*|[^:\n]+(?::\d+)?): ")
 def warm() -> None:
     """Load what `check` loads, and let it read ms-swift's tables once, which takes seconds, into the cache."""
     from coordcore.cli import app
+    from coordcore_train.swift import trial
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         manifest = Path(folder, "m.toml")
         manifest.write_text(as_toml(SHAPES, Random(0)))
         require_done(app, ["check", str(manifest)])
+    trial.refused = lambda *_: {}  # ms-swift takes seconds to be asked about each value, and is not what is spoilt here
 
 
 def require_done(app: Any, arguments: list[str]) -> None:

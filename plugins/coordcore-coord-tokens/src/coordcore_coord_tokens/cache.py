@@ -20,6 +20,7 @@ from coordcore import InputError
 from coordcore.coords import CoordFormat
 from coordcore.files import own_cache_folder
 from coordcore.quantisation import Quantisation
+from coordcore.records.answers import Format
 from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:
@@ -71,10 +72,13 @@ class Cache:
     They can be deleted at any time. Where nothing can be written, nothing is kept.
     """
 
-    def __init__(self, path: Path, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat) -> None:
+    def __init__(
+        self, path: Path, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat, form: Format
+    ) -> None:
         settings = attrs.asdict(config, filter=lambda field, _: field.name not in _HARMLESS)
         settings["decodes"] = config.decodes
         settings["coords"] = attrs.asdict(coords)
+        settings["format"] = form.as_dict()
         root = os.path.abspath(config.image_root or path.parent)
         self.settings = json.dumps([RULES, settings, root, quantisation.as_dict()], default=str)
         # Should two names ever have one checksum, their files take turns; each says what it belongs to.

@@ -14,6 +14,7 @@ import attrs
 from coordcore import InputError, Problem
 from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation
+from coordcore.records.answers import Format
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
@@ -65,6 +66,7 @@ class Job:
     config: CoordJsonlConfig
     quantisation: Quantisation
     coords: CoordFormat
+    form: Format
 
 
 class Checker:
@@ -72,7 +74,7 @@ class Checker:
 
     def __init__(self, job: Job) -> None:
         self._path = job.path
-        self._reader = Reader(job.config, job.quantisation, job.coords)
+        self._reader = Reader(job.config, job.quantisation, job.coords, job.form)
         self._root = job.config.image_root or job.path.parent
         self._images = ImageFolders(str(self._root))
         self._config = job.config

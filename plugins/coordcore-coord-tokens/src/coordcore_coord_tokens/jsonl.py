@@ -13,6 +13,7 @@ import attrs
 
 from coordcore import BuildContext, Example, InputError, Problem
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
+from coordcore.records.answers import COORDJSON, Format
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.answer import Answer
@@ -30,12 +31,15 @@ _log = logging.getLogger(__name__)
 
 
 def record_problems(
-    config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+    config: CoordJsonlConfig,
+    quantisation: Quantisation,
+    coords: CoordFormat = DEFAULT_COORDS,
+    form: Format = COORDJSON,
 ) -> Iterator[Problem]:
     """What is wrong with the records of a run, for `coordcore check`, which reports missing files itself."""
     for path in (config.train, config.validation):
         if path is not None and path.exists():
-            found = scan(path, config, quantisation, coords, rank=int(os.environ.get("RANK", "0")))
+            found = scan(path, config, quantisation, coords, form, rank=int(os.environ.get("RANK", "0")))
             if found.bad:
                 _log.warning("%s", left_out_line(path, found.bad))
             yield from found.problems
@@ -105,11 +109,12 @@ class CoordJsonl:
     def open(cls, config: CoordJsonlConfig, context: BuildContext) -> CoordJsonl:
         """Index the files. Raises InputError with up to 20 problems of each file; logs what reading had to change."""
         paths = [path for path in (config.train, config.validation) if path is not None]
-        scans = [scan(path, config, context.quantisation, context.coords, rank=context.rank) for path in paths]
+        how = (config, context.quantisation, context.coords, context.format)
+        scans = [scan(path, *how, rank=context.rank) for path in paths]
         wrong = [str(problem) for scanned in scans for problem in scanned.problems]
         if wrong:
             raise InputError("\n".join(wrong))
-        reader = Reader(config, context.quantisation, context.coords)
+        reader = Reader(*how)
         sources = []
         for path, scanned in zip(paths, scans, strict=True):
             assert scanned.lines is not None

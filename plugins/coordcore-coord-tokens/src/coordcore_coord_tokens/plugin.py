@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Problem, hookimpl, kinds
+from coordcore.assemble import answer_format
 from coordcore.manifest import Manifest
 from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig
 
@@ -41,6 +42,13 @@ def coordcore_data_builders() -> Iterable[Component]:
 
 
 @hookimpl
+def coordcore_answer_formats() -> Iterable[Component]:
+    from coordcore_coord_tokens.formats import components
+
+    return components()
+
+
+@hookimpl
 def coordcore_template_adapters() -> Iterable[Component]:
     return [
         Component(
@@ -66,4 +74,5 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
             from coordcore.quantisation import quantisation
             from coordcore_coord_tokens.jsonl import record_problems
 
-            yield from record_problems(config, quantisation(run.coords.quantisation), run.coords.format)
+            spec = quantisation(run.coords.quantisation)
+            yield from record_problems(config, spec, run.coords.format, answer_format(run))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coordcore import Geometry
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import QUANTISATIONS, Quantisation
-from coordcore.records.answers import COORDJSON, reserved
-from coordcore.records.answers.format import Coords
+from coordcore.records.answers import COORDJSON, Format, reserved
+from coordcore.records.answers.format import Coords, Label
 from coordcore.records.record import Record, RecordObject
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.forms import NOT_PLAIN, Form, forms
@@ -28,22 +28,24 @@ _set_kind = Geometry.__dict__["kind"].__set__
 _set_values = Geometry.__dict__["values"].__set__
 
 _NOTHING_CHANGED = Answer("")
-_OPENING, _BETWEEN, _CLOSING = COORDJSON.opening, COORDJSON.between, COORDJSON.closing
 
 Draft = tuple[list[str], list[Geometry], list[tuple[int, int]]]
 """What an answer is made of, object by object: the text, the geometry, and (top, left) where these are to be sorted."""
 
 
 def quick_reader(
-    config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+    config: CoordJsonlConfig,
+    quantisation: Quantisation,
+    coords: CoordFormat = DEFAULT_COORDS,
+    form: Format = COORDJSON,
 ) -> QuickBins | QuickReals | None:
-    """The fast path for these settings, None where there is none."""
-    if config.mode != "dense" or coords.order != "xy":
+    """The fast path for these settings, None where there is none: it writes objects one by one, in JSON."""
+    if config.mode != "dense" or coords.order != "xy" or not _is_framed(form):
         return None
     if config.space == "bin":
-        return QuickBins(config, quantisation, coords)
+        return QuickBins(config, quantisation, coords, form)
     rounds = quantisation.rounding in _ADDED and quantisation.encode_scale <= quantisation.bins == coords.bins
-    return QuickReals(config, quantisation, coords) if rounds and not quantisation.inset else None
+    return QuickReals(config, quantisation, coords, form) if rounds and not quantisation.inset else None
 
 
 class _Quick:
@@ -52,17 +54,19 @@ class _Quick:
     What `read` answers, `read_answer(parse_record(line), ...)` answers too, to the last bit. It has no messages.
     """
 
-    def __init__(self, config: CoordJsonlConfig, coords: CoordFormat) -> None:
+    def __init__(self, config: CoordJsonlConfig, coords: CoordFormat, form: Format) -> None:
+        self._opening, self._between, self._closing = form.opening, form.between, form.closing
         self._coords = coords
         self._last = coords.bins - 1
         self._coord_tokens = config.coord_tokens
         self._most = config.max_objects
-        self._desc_first = config.field_order == "desc_first"
+        fixed = form.geometry_first
+        self._desc_first = config.field_order == "desc_first" if fixed is None else not fixed
         self._top_left = config.object_order == "top_left"
         self._arranges = self._top_left or config.max_objects is not None
         self._written = coords.written if config.coord_tokens else tuple(map(str, range(coords.bins)))
-        self._poly = _frame("poly", self._desc_first)
-        before, amid, after, between = _frame("bbox_2d", self._desc_first)
+        self._poly = _frame(form, "poly", self._desc_first)
+        before, amid, after, between = _frame(form, "bbox_2d", self._desc_first)
         # A coordinate with what stands between it and the next: so a box is joined in one go.
         led = tuple(text + between for text in self._written)
         self._writing = before, amid, after, led, self._written, self._desc_first, self._top_left
@@ -105,8 +109,8 @@ class _Quick:
 class QuickBins(_Quick):
     """Records in bins, or coord tokens."""
 
-    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat) -> None:
-        super().__init__(config, coords)
+    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat, form: Format) -> None:
+        super().__init__(config, coords, form)
         self._bins, self._reals = coords.bin_of, tuple(map(float, range(coords.bins)))
         named = QUANTISATIONS.get(quantisation.name) == quantisation
         self._names = (None, quantisation.name) if named else (None,)
@@ -164,7 +168,7 @@ class QuickBins(_Quick):
         if self._arranges:
             self._arrange(draft)
         said = tuple(geometries) if self._coord_tokens else ()
-        return record, Answer(f"{_OPENING}{_BETWEEN.join(texts)}{_CLOSING}", said)
+        return record, Answer(f"{self._opening}{self._between.join(texts)}{self._closing}", said)
 
     def _is_plain(self, metadata: dict[str, Any]) -> bool:
         """Whether a declared quantisation is plainly this one; 1000.0 for 1000 is for the reference to refuse."""
@@ -178,8 +182,8 @@ class QuickBins(_Quick):
 class QuickReals(_Quick):
     """Records in pixels or fractions."""
 
-    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat) -> None:
-        super().__init__(config, coords)
+    def __init__(self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat, form: Format) -> None:
+        super().__init__(config, coords, form)
         self._pixels = config.space == "pixel"
         self._clips = config.outside == "clip"
         self._quantisation = quantisation
@@ -257,7 +261,7 @@ class QuickReals(_Quick):
         if self._arranges:
             self._arrange(draft)
         said = tuple(geometries) if self._coord_tokens else ()
-        return record, Answer(f"{_OPENING}{_BETWEEN.join(texts)}{_CLOSING}", said, widened, clipped)
+        return record, Answer(f"{self._opening}{self._between.join(texts)}{self._closing}", said, widened, clipped)
 
     def _encode_box(
         self, box: Sequence[float], width: float, height: float
@@ -307,14 +311,25 @@ class _Frame(NamedTuple):
     between: str
 
 
-def _frame(kind: str, desc_first: bool) -> _Frame:
-    before, first, amid, second, after = COORDJSON.layout(kind, not desc_first)
-    coords = second if desc_first else first
-    assert isinstance(before, str)
-    assert isinstance(amid, str)
-    assert isinstance(after, str)
+def _is_framed(form: Format) -> bool:
+    """Whether an object is a key with a description in quotes, and a key with coordinates in brackets."""
+    shapes = [form.label, *form.places.values()]
+    types = [tuple(map(type, shape)) for shape in shapes]
+    alone = form.again is None and not form.nothing and form.label[-1] == Label()
+    return alone and types == [(str, Label), *[(str, Coords, str)] * len(form.places)]
+
+
+def _frame(form: Format, kind: str, desc_first: bool) -> _Frame:
+    """The texts of a format in JSON, its place among them."""
+    opening, coords, closing = form.places[kind]
+    key, _ = form.label
+    assert isinstance(opening, str)
     assert isinstance(coords, Coords)
-    return _Frame(before, amid, after, coords.between)
+    assert isinstance(closing, str)
+    assert isinstance(key, str)
+    if not desc_first:
+        return _Frame(form.before + opening, closing + form.amid + key, form.after, coords.between)
+    return _Frame(form.before + key, form.amid + opening, closing + form.after, coords.between)
 
 
 def _one_geometry(item: RecordObject) -> bool:

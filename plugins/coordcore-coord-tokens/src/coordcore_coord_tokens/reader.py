@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from coordcore import Geometry
+from coordcore import Geometry, InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import check_text
-from coordcore.records.answers import answer_text
+from coordcore.records.answers import COORDJSON, Format, answer_text
 from coordcore.records.record import Record, RecordError, parse_record
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.locate import locate
@@ -22,12 +23,17 @@ class Reader:
     """Reads lines: on the fast path where it judges them, by the reference everywhere else."""
 
     def __init__(
-        self, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+        self,
+        config: CoordJsonlConfig,
+        quantisation: Quantisation,
+        coords: CoordFormat = DEFAULT_COORDS,
+        form: Format = COORDJSON,
     ) -> None:
         self.config = config
         self.quantisation = quantisation
         self.coords = coords
-        quick = quick_reader(config, quantisation, coords)
+        self.form = form
+        quick = quick_reader(config, quantisation, coords, form)
         self._quick = quick.read if quick is not None else _nothing
 
     def read(self, line: bytes) -> tuple[Record, Answer]:
@@ -40,10 +46,10 @@ class Reader:
 
     def _reference(self, line: bytes) -> tuple[Record, Answer]:
         record = parse_record(line)
-        return record, read_answer(record, self.config, self.quantisation, self.coords)
+        return record, read_answer(record, self.config, self.quantisation, self.coords, self.form)
 
-    def __reduce__(self) -> tuple[type[Reader], tuple[CoordJsonlConfig, Quantisation, CoordFormat]]:
-        return Reader, (self.config, self.quantisation, self.coords)  # decoders cannot be pickled
+    def __reduce__(self) -> tuple[type[Reader], tuple[CoordJsonlConfig, Quantisation, CoordFormat, Format]]:
+        return Reader, (self.config, self.quantisation, self.coords, self.form)  # decoders cannot be pickled
 
 
 def _nothing(_line: bytes, *, text: bool = True) -> None:
@@ -51,7 +57,11 @@ def _nothing(_line: bytes, *, text: bool = True) -> None:
 
 
 def read_answer(
-    record: Record, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+    record: Record,
+    config: CoordJsonlConfig,
+    quantisation: Quantisation,
+    coords: CoordFormat = DEFAULT_COORDS,
+    form: Format = COORDJSON,
 ) -> Answer:
     """The answer of one record: the reference for the fast path. Raises RecordError."""
     if config.mode == "summary":
@@ -63,12 +73,16 @@ def read_answer(
     objects = list(placed.objects)
     if config.object_order == "top_left":
         objects.sort(key=lambda located: located.top_left)
-    objects = objects[: config.max_objects]
-    text = answer_text(
-        objects,
-        coord_tokens=config.coord_tokens,
-        geometry_first=config.field_order == "geometry_first",
-        coords=coords,
-    )
+    objects = list(chain.from_iterable(form.grouped(objects[: config.max_objects])))
+    try:
+        text = answer_text(
+            objects,
+            coord_tokens=config.coord_tokens,
+            geometry_first=config.field_order == "geometry_first",
+            form=form,
+            coords=coords,
+        )
+    except InputError as error:  # a description or a kind that the format cannot hold
+        raise RecordError("objects", str(error)) from error
     geometries = [Geometry(kind=item.kind, values=item.values) for item in objects] if config.coord_tokens else []
     return Answer(text=text, geometries=tuple(geometries), widened=placed.widened, clipped=placed.clipped)

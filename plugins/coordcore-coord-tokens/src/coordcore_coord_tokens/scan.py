@@ -14,6 +14,7 @@ import attrs
 from coordcore import Problem
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
+from coordcore.records.answers import COORDJSON, Format
 from coordcore.records.source import LONGEST
 from coordcore_coord_tokens.bar import Bar
 from coordcore_coord_tokens.cache import Cache, Outcome
@@ -56,6 +57,7 @@ def scan(
     config: CoordJsonlConfig,
     quantisation: Quantisation,
     coords: CoordFormat = DEFAULT_COORDS,
+    form: Format = COORDJSON,
     *,
     rank: int = 0,
 ) -> Scan:
@@ -70,8 +72,8 @@ def scan(
     try:
         descriptor, stamp = open_regular(path)
         try:
-            job = Job(path=path, stamp=stamp, config=config, quantisation=quantisation, coords=coords)
-            cache = Cache(path, config, quantisation, coords)
+            job = Job(path=path, stamp=stamp, config=config, quantisation=quantisation, coords=coords, form=form)
+            cache = Cache(path, config, quantisation, coords, form)
             known = _known(job, cache)
             if known is None and not stamp.at_rest():  # nothing will be kept that another process could wait for
                 known = _scan(job, cache, descriptor, show=rank == 0)

@@ -31,6 +31,7 @@ class Pictures:
     quantisation: Quantisation
     split: Split
     count: int
+    form: answers.Format = answers.COORDJSON
 
     def __len__(self) -> int:
         return self.count
@@ -54,6 +55,7 @@ class Pictures:
             prompt=PROMPT,
             quantisation=self.quantisation,
             coord_tokens=config.coord_tokens,
+            form=self.form,
             source=f"shapes {self.split} picture {index} (seed {config.seed})",
         )
 
@@ -64,6 +66,7 @@ class Shapes:
 
     config: ShapesConfig
     quantisation: Quantisation
+    form: answers.Format = answers.COORDJSON
 
     def train(self) -> ExampleSource:
         """The training pictures."""
@@ -74,4 +77,4 @@ class Shapes:
         return self._pictures("validation", self.config.validation_images) if self.config.validation_images else None
 
     def _pictures(self, split: Split, count: int) -> Pictures:
-        return Pictures(config=self.config, quantisation=self.quantisation, split=split, count=count)
+        return Pictures(config=self.config, quantisation=self.quantisation, form=self.form, split=split, count=count)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def _build(config: ShapesConfig, context: BuildContext) -> Shapes:
     from coordcore_demo.data import Shapes
 
-    return Shapes(config=config, quantisation=context.quantisation)
+    return Shapes(config=config, quantisation=context.quantisation, form=context.format)
 
 
 @hookimpl

@@ -9,6 +9,7 @@ from unicodedata import normalize
 import numpy as np
 
 from coordcore import kinds
+from coordcore.assemble import answer_format
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.answers import parse_answer
 from coordcore.records.geometry import overlaps
@@ -149,14 +150,13 @@ def check_answers(run: ExaminedRun, name: str) -> Iterator[Finding]:
     if not rows:
         yield not_applicable(name, NO_COORDS)
         return
-    coords = run.manifest.coords.format
-    reasons = [
-        one for row in rows for one in parse_answer(str(row.example.messages[-1]["content"]), coords=coords).unread
-    ]
+    coords, form = run.manifest.coords.format, answer_format(run.manifest)
+    answers = (parse_answer(str(row.example.messages[-1]["content"]), form, coords=coords) for row in rows)
+    reasons = [unread for answer in answers for unread in answer.unread]
     if reasons:
         first = f"{reasons[0].at} {reasons[0].reason}".strip()
         seen = f"{len(reasons)} places of {len(rows)} answers cannot be read, the first: {first}"
-        cure = 'answer as {"objects": [{"desc": ..., "bbox_2d": [...]}]}, or read predictions with a parser of your own'
+        cure = "answer in the format that the manifest names, or read predictions with a parser of your own"
         yield warning(name, seen, cure)
     else:
         yield ok(name, f"{len(rows)} answers are what coordcore predict reads")

@@ -1,10 +1,10 @@
 """COCO and LVIS instances files: boxes x, y, width, height in pixels, one JSON file.
 
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
-774, 774.0). Without a bbox its box is that around its polygons. An image is empty when the file lists it and no
-annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
-Not carried: RLE masks (their bboxes are), shapes of several polygons (their boxes are), keypoints, captions, licences,
-supercategories, areas, LVIS synsets and frequencies.
+774, 774.0). Without a bbox its box is that around its polygons or its mask. An image is empty when the file lists it
+and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
+Not carried: RLE masks and shapes of several polygons (their boxes are), keypoints, captions, licences, supercategories,
+areas, LVIS synsets and frequencies.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from coordcore import InputError
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
 from coordcore_data.convert.ids import Id, Ids, text_of
+from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_path, number, structure
 
 Segmentation = list[list[float]] | dict[str, Any] | None
@@ -73,9 +74,9 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
             reason = "image id used for different images: nobody knows whose the annotations are"
             account.drop_image(reason, image.id, image.file_name, objects=len(annotations))
             continue
-        shapes = [shape for one in annotations if (shape := _shape(one, names, categories, reading, account))]
+        shapes = [shape for one in annotations if (shape := _shape(one, image, names, categories, reading, account))]
         yield SourceImage(
-            file=_file(image),
+            file=file_of(image),
             width=image.width,
             height=image.height,
             shapes=shapes,
@@ -149,10 +150,10 @@ def _without_repetition(annotations: list[CocoAnnotation], account: Account) -> 
 def _repeated_images(images: list[CocoImage]) -> set[Id]:
     """The ids that stand for different images."""
     first: dict[Id, CocoImage] = {}
-    return {one.id for one in images if _file(first.setdefault(one.id, one)) != _file(one)}
+    return {one.id for one in images if file_of(first.setdefault(one.id, one)) != file_of(one)}
 
 
-def _file(image: CocoImage) -> str:
+def file_of(image: CocoImage) -> str:
     if image.file_name:
         return clean_path(image.file_name)
     # LVIS: http://images.cocodataset.org/train2017/000000391895.jpg
@@ -177,7 +178,7 @@ def _lvis(image: CocoImage, names: Mapping[Id, str | None]) -> dict[str, Any]:
 
 
 def _shape(
-    one: Any, names: Mapping[Id, str | None], categories: Ids, reading: Reading, account: Account
+    one: Any, image: CocoImage, names: Mapping[Id, str | None], categories: Ids, reading: Reading, account: Account
 ) -> Shape | None:
     known = categories.find(one.category_id)
     name = None if known is None else names[known]
@@ -185,22 +186,33 @@ def _shape(
         reason = "unknown category id" if known is None else "category without a name, or with several"
         account.drop_object(reason, "annotation", one.id, "category_id", one.category_id)
         return None
+    try:
+        return shape_of(one, image, name, reading, account)
+    except UnreadableError as error:
+        account.drop_object(error.reason, f"annotation {one.id}", error.detail)
+        return None
+
+
+def shape_of(one: Any, image: CocoImage, label: str | None, reading: Reading, account: Account) -> Shape:
+    """What an annotation is on its image. Raises UnreadableError where it has nothing to read a box from."""
     where = f"annotation {one.id}"
-    wanted = reading.polygons or one.bbox is None
-    given = _segmentation(one) if wanted else []
+    crowd = bool(one.iscrowd)
+    given = _segmentation(one) if reading.polygons or one.bbox is None else []
+    if isinstance(given, dict) and one.bbox is None:
+        box = rle_box(given, image.width, image.height)
+        return Shape(label=label, box=box, crowd=crowd, was="RLE mask", name=where)
     parts = _polygons(given, one, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
     if one.bbox is not None:
         if len(parts) > 1:
             account.note("shape of several polygons: only its box is carried", where)
         box = corners(one.bbox, reading.boxes or "xywh")
-        return Shape(label=name, box=box, poly=poly, crowd=bool(one.iscrowd), name=where)
+        return Shape(label=label, box=box, poly=poly, crowd=crowd, name=where)
     if not parts:
-        account.drop_object("neither a bbox nor a polygon that can be read", where)
-        return None
+        raise UnreadableError("neither a bbox nor a polygon that can be read")
     outlines = None if poly is not None else parts
     was = "polygon" if len(parts) == 1 else "shape of several polygons"
-    return Shape(label=name, poly=poly, outlines=outlines, crowd=bool(one.iscrowd), was=was, name=where)
+    return Shape(label=label, poly=poly, outlines=outlines, crowd=crowd, was=was, name=where)
 
 
 def _segmentation(one: Any) -> Segmentation:

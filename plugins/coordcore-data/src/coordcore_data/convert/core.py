@@ -160,7 +160,7 @@ class Account:
     def _example(self, reason: str, where: tuple[Any, ...]) -> None:
         known = self.examples.setdefault(reason, [])
         if where and len(known) < EXAMPLES:
-            known.append(_text(" ".join(map(str, where))))
+            known.append(_text(" ".join(text for one in where if (text := str(one)))))
 
     def rename(self, written: str, shown: str) -> None:
         """Say `shown` for the path `written` in the examples."""

@@ -24,7 +24,7 @@ import msgspec
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import ellipse
-from coordcore_data.convert.text import UnreadableError, clean_path, json_rows, structure
+from coordcore_data.convert.text import UnreadableError, clean_path, json_rows, loose_structure, structure
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _LABELS = (
@@ -206,7 +206,7 @@ def _labels(result: Mapping[str, Any]) -> list[str]:
 
 
 def _size(result: Mapping[str, Any]) -> tuple[float, float] | None:
-    size: _Size = structure(result, _Size)
+    size: _Size = loose_structure(result, _Size)
     if size.image_rotation:
         raise UnreadableError("image that was turned in Label Studio: which way its regions lie is not said")
     return (size.original_width, size.original_height) if size.original_width and size.original_height else None
@@ -214,7 +214,7 @@ def _size(result: Mapping[str, Any]) -> tuple[float, float] | None:
 
 def _shape(result: Mapping[str, Any], name: str, width: float | None, height: float | None) -> Shape:
     """A region without its label, in pixels, or in fractions when the size is not known. Raises UnreadableError."""
-    value: _Value = structure(result.get("value"), _Value)
+    value: _Value = loose_structure(result.get("value"), _Value)
     kind = str(result.get("type", "")).removesuffix("labels") or ("polygon" if value.points else "rectangle")
     if kind == "":
         kind = "rectangle"

@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from coordcore.records.geometry import bounds
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import ellipse
+from coordcore_data.convert.mask import png_size
 from coordcore_data.convert.paths import is_absolute
 from coordcore_data.convert.text import (
     UnreadableError,
@@ -43,6 +44,7 @@ class _Shape(msgspec.Struct):
     label: str | int | float | None = None
     shape_type: str | None = "polygon"
     difficult: bool | None = None
+    mask: Any = None
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
@@ -114,7 +116,8 @@ def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None
     if kind in ("rectangle", "mask"):
         was = "mask" if kind == "mask" else ""
         corners = [flat] if len(one.points) == 4 else None  # which may be turned
-        return Shape(label=label, box=_around(flat), outlines=corners, difficult=difficult, was=was, name=name)
+        box = _around_mask(flat, one.mask) if kind == "mask" else _around(flat)
+        return Shape(label=label, box=box, outlines=corners, difficult=difficult, was=was, name=name)
     if kind == "circle":
         (cx, cy), (x, y) = one.points
         radius = math.hypot(x - cx, y - cy)
@@ -130,6 +133,13 @@ def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None
     return None
 
 
-def _around(flat: list[float]) -> tuple[float, float, float, float]:
+def _around_mask(flat: list[float], mask: Any) -> Box:
+    """LabelMe's corners of a mask are its first and its last pixel; the picture of the mask says whether they are."""
+    x1, y1, x2, y2 = box = _around(flat)
+    size = png_size(mask) if isinstance(mask, str) else None
+    return (x1, y1, x2 + 1, y2 + 1) if size == (x2 - x1 + 1, y2 - y1 + 1) else box
+
+
+def _around(flat: list[float]) -> Box:
     # min and max would lose a NaN.
     return bounds(flat) if all(map(math.isfinite, flat)) else (math.nan,) * 4

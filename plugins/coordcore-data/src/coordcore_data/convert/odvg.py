@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from coordcore_data.convert.core import Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.text import UnreadableError, clean_path, count_of, json_lines, parse_json, structure
+from coordcore_data.convert.text import UnreadableError, clean_path, count_of, json_lines, loose_structure, parse_json
 from coordcore_data.convert.yolo import read_classes
 
 _Box = tuple[float, float, float, float]
@@ -58,7 +58,7 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
     for number, line in json_lines(source):
         account.images.read += 1
         try:
-            row = structure(parse_json(line), _Row)
+            row = loose_structure(parse_json(line), _Row)
         except UnreadableError as error:
             count = count_of(line, "detection", "instances") + count_of(line, "grounding", "regions")
             account.objects.read += count
@@ -71,12 +71,15 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
             account.objects.read += 1
             name = f"instance {index} on line {number}"
             try:
-                one = structure(given, _Instance)
+                one = loose_structure(given, _Instance)
             except UnreadableError as error:
                 account.drop_object(f"instance not readable: {error.reason}", name)
                 lost += 1
                 continue
-            label = one.category if one.category is not None else names.get(str(one.label))
+            by_number = names.get(str(one.label))
+            label = one.category if one.category is not None else by_number
+            if by_number is not None and label != by_number:
+                account.note("category that --classes names otherwise: the category is taken", name, label, by_number)
             if label is None and one.label is not None:
                 account.drop_object("label number without a name; --classes FILE gives them", name, one.label)
                 lost += 1
@@ -102,9 +105,9 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
 def _region(given: Any, name: str, order: BoxOrder, account: Account) -> list[Shape]:
     """One shape for each box of a region; a region that cannot be read counts as one object."""
     try:
-        one = structure(given, _Region)
+        one = loose_structure(given, _Region)
         nested = bool(one.bbox) and isinstance(one.bbox[0], list)
-        boxes: list[_Box] = structure(one.bbox if nested else [one.bbox], list[_Box])
+        boxes: list[_Box] = loose_structure(one.bbox if nested else [one.bbox], list[_Box])
     except UnreadableError as error:
         account.objects.read += 1
         account.drop_object(f"region not readable: {error.reason}", name)

@@ -2,7 +2,7 @@
 
 Two forms. Rows (JSONL, or a JSON array): an image, an expression and a `bbox`, whose order and space no file of this
 kind declares, so `--boxes` and `--from-space` must. REFER's refs (RefCOCO, RefCOCO+, RefCOCOg) as JSON, an array of
-`ann_id` and `sentences`, with `--instances` for the COCO file that holds the boxes.
+`ann_id` and `sentences`, with `--instances` for the COCO file that holds the boxes, read as `coco` reads it.
 Not carried: parsed or tokenised sentences, polygons. The pickle that REFER ships is never read: it could run code.
 """
 
@@ -15,10 +15,19 @@ from typing import Any
 import msgspec
 
 from coordcore import InputError
-from coordcore_data.convert.coco import repeated_ids
-from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.ids import Id
-from coordcore_data.convert.text import UnreadableError, clean_path, json_lines, load_whole, parse_json, structure
+from coordcore_data.convert.coco import file_of, repeated_ids, shape_of
+from coordcore_data.convert.coco_file import load
+from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.ids import Id, Ids
+from coordcore_data.convert.text import (
+    UnreadableError,
+    clean_path,
+    json_lines,
+    load_whole,
+    loose_structure,
+    parse_json,
+    structure,
+)
 
 _IMAGE_KEYS = ("image", "img_path", "image_path", "file_name", "filename")
 _EXPRESSION_KEYS = ("expression", "sent", "sentence", "phrase", "caption", "text")
@@ -78,7 +87,7 @@ def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) 
         account.objects.read += max(len(expressions), 1)
         file = _first(given, _IMAGE_KEYS)
         try:
-            row = structure(given, _Row)
+            row = loose_structure(given, _Row)
             problem = "" if len(row.bbox) == 4 else "bbox is not 4 numbers"
         except UnreadableError as error:
             problem = f"row not readable: {error.reason}"
@@ -122,36 +131,18 @@ def _first(row: Any, keys: tuple[str, ...]) -> Any:
 # --- REFER's refs ---------------------------------------------------------------------------------------------------
 
 
-class _RefImage(msgspec.Struct):
-    id: Id
-    file_name: str
-    width: int | float
-    height: int | float
-
-
-class _RefAnnotation(msgspec.Struct, gc=False):
-    id: Id
-    image_id: Id
-    bbox: tuple[float, float, float, float]
-
-
-class _Instances(msgspec.Struct):
-    images: list[_RefImage]
-    annotations: list[_RefAnnotation]
-
-
 def _from_refs(source: Path, instances: Path, account: Account) -> Found:
     refs = load_whole(source)
     if not isinstance(refs, list):
         raise InputError(f"{source}: expected an array of refs, each with ann_id, image_id and sentences")
-    try:
-        content: _Instances = structure(load_whole(instances), _Instances)
-    except UnreadableError as error:
-        raise InputError(f"{instances}: {error}") from error
-    if twice := repeated_ids(content.images) or repeated_ids(content.annotations):
+    of_instances = Account()  # whose objects are not those of the refs
+    content = load(instances, False, of_instances)
+    annotations = [one for one in content.annotations if one.id is not None]
+    if twice := repeated_ids(content.images) or repeated_ids(annotations):
         raise InputError(f"{instances}: id {twice!r} occurs twice; the refs would be ambiguous")
     known = {one.id: one for one in content.images}
-    boxes = {one.id: one for one in content.annotations}
+    boxes = {one.id: one for one in annotations}
+    image_ids, annotation_ids = Ids(known), Ids(boxes)
     images: dict[Id, SourceImage] = {}
     for index, given in enumerate(refs):
         where = f"refs[{index}]"
@@ -163,25 +154,33 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
             continue
         sentences = [_sentence(one) for one in ref.sentences]
         account.objects.read += max(len(sentences), 1)
-        image, annotation = known.get(ref.image_id), boxes.get(ref.ann_id)
-        if image is None or annotation is None or annotation.image_id != ref.image_id or not sentences:
+        image_id, ann_id = image_ids.find(ref.image_id), annotation_ids.find(ref.ann_id)
+        other = ann_id is None or image_ids.find(boxes[ann_id].image_id) != image_id
+        if image_id is None or ann_id is None or other or not sentences:
             reason = "ref without sentences" if not sentences else "ref to an image or box that the instances lack"
             account.drop_object(reason, where, ref.ann_id, count=max(len(sentences), 1))
             continue
-        if ref.image_id not in images:
+        image = known[image_id]
+        try:
+            shape = shape_of(boxes[ann_id], image, None, Reading(), of_instances)
+        except UnreadableError as error:
+            account.drop_object(error.reason, where, ref.ann_id, error.detail, count=len(sentences))
+            continue
+        if image.id not in images:
             account.images.read += 1
-            images[ref.image_id] = SourceImage(
-                file=clean_path(image.file_name),
+            images[image.id] = SourceImage(
+                file=file_of(image),
                 width=image.width,
                 height=image.height,
                 shapes=[],
                 id=image.id,
                 split=ref.split,
             )
-        if ref.split != images[ref.image_id].split:
-            account.note("image in two splits: it goes to the first", image.file_name)
-        box: Box = corners(annotation.bbox, "xywh")
-        images[ref.image_id].shapes += [Shape(label=one, box=box, name=f"ann_id {ref.ann_id}") for one in sentences]
+        if ref.split != images[image.id].split:
+            account.note("image in two splits: it goes to the first", file_of(image))
+        images[image.id].shapes += [
+            msgspec.structs.replace(shape, label=one, crowd=False, name=f"ann_id {ref.ann_id}") for one in sentences
+        ]
     return Found(images=iter(images.values()), total=len(images))
 
 

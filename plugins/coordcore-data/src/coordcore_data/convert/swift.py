@@ -4,7 +4,8 @@
 belongs together: in their order, each `<ref-object>` stands for the next ref and each `<bbox>` for the next box. A box
 belongs to the ref beside it in its message, or to the only one in the message that it answers. Without `<bbox>`, the
 n-th ref names the n-th box, and a single one all. A box of two numbers is a point and goes under `metadata.points`. A
-row of several images becomes one record for each, by `image_id`.
+row of several images becomes one record for each, by `image_id`. What stands in a thought (`<think>`) is no answer: its
+placeholders take their refs and boxes, which name nothing and are dropped.
 
 Boxes that are written into the answer's text are read as `--from-space` declares them. An answer of `[]` is the only
 one that says "nothing is there", where every answer of the row is one. Of an image that has boxes in another row, or
@@ -17,8 +18,6 @@ from the image files, since the rows have none.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,16 +26,10 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore.coords import ints_to_tokens
-from coordcore.records.answers import parse_answer
 from coordcore_data.convert.chat import Turn, boxes_in, located, pictures, turns
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
-from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, structure
-
-_PLACEHOLDER = re.compile(r"<ref-object>|<bbox>")
-_REFS = "row whose refs do not match its boxes"
-_UNCLEAR = "row that does not say which ref a box belongs to"
-_DENIAL = re.compile(r"\W*(?:no|not|none|nothing|false|there (?:is|are) (?:no|not|none))\b|\s*\[\s*\]", re.IGNORECASE)
+from coordcore_data.convert.placeholders import asked_for, labels_of, without_thoughts
+from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, loose_structure, structure
 
 
 class _Objects(msgspec.Struct):
@@ -89,10 +82,13 @@ def _images(source: Path, folder: Path, reading: Reading, account: Account, unre
 
 @attrs.frozen
 class _Box:
+    """owner: the index of its image. draft: whether it stands in a thought."""
+
     label: str | None
     values: Any
     owner: int
     name: str
+    draft: bool = False
 
 
 def _of_row(
@@ -111,10 +107,12 @@ def _of_row(
         said = turns(row)
         boxes = _in_objects(objects, said, where)
         texts = [
-            (turn.answer, boxes_in(turn)) for turn in said if turn.answer is not None and "<bbox>" not in turn.answer
+            (turn.answer, boxes_in(turn))
+            for turn in said
+            if turn.answer is not None and "<bbox>" not in without_thoughts(turn.answer)
         ]
         written = sum(len(found.objects) for _, found in texts)
-        if written and (boxes or len(files) > 1):
+        if written and (not all(box.draft for box in boxes) or len(files) > 1):
             several = "of an answer about several images" if len(files) > 1 else "of an answer, and boxes in objects"
             raise UnreadableError(f"boxes in the text {several}: which belong where is not said")
         for text, found in texts:
@@ -130,18 +128,19 @@ def _of_row(
             account.drop_image(error.reason, where, error.detail, objects=0 if index else count)
         return
     account.objects.read += len(boxes)
-    asked = [ref for ref in dict.fromkeys(objects.ref) if ref]
+    boxed = not all(box.draft for box in boxes)
     undeclared = (
-        "image without boxes, in a row that has boxes" if boxes else _undeclared(said, [one for _, one in texts])
+        "image without boxes, in a row that has boxes" if boxed else _undeclared(said, [one for _, one in texts])
     )
+    asked = [] if boxed else asked_for(objects.ref, said)
     for image in _sorted(boxes, files, account):
         image.path = folder / image.file
         image.file = clean_path(image.file)
-        image.fractions = objects.bbox_type == "norm1" if objects.bbox else reading.space != "pixel"
-        if not objects.bbox and reading.space == "bin" and reading.quantisation is not None:
+        image.fractions = objects.bbox_type == "norm1" if boxed and not written else reading.space != "pixel"
+        if written and reading.space == "bin" and reading.quantisation is not None:
             image.inset = reading.quantisation.inset
         image.undeclared = undeclared
-        image.metadata = {"asked": asked} if asked and not boxes else {}
+        image.metadata = {"asked": asked} if asked else {}
         yield image
 
 
@@ -160,6 +159,9 @@ def _sorted(boxes: Sequence[_Box], files: Sequence[str], account: Account) -> li
     images = [SourceImage(file=file, width=None, height=None, shapes=[]) for file in files]
     seen: set[tuple[Any, ...]] = set()
     for box in boxes:
+        if box.draft:
+            account.drop_object("box in a thought, which is no answer", box.name)
+            continue
         if not 0 <= box.owner < len(files):
             account.drop_object("image_id of an image that the row does not have", box.name, box.owner)
             for image in images:
@@ -167,7 +169,7 @@ def _sorted(boxes: Sequence[_Box], files: Sequence[str], account: Account) -> li
             continue
         image = images[box.owner]
         try:
-            values: list[float] = structure(box.values, list[float])
+            values: list[float] = loose_structure(box.values, list[float])
         except UnreadableError:
             values = []
         if (said := (box.owner, box.label, *values)) in seen and values:
@@ -190,76 +192,8 @@ def _in_objects(objects: _Objects, said: Sequence[Turn], where: str) -> list[_Bo
     count = len(objects.bbox)
     # As ms-swift does: boxes without an image_id are on the first image.
     owners = [*(objects.image_id or []), *[0] * count][:count]
-    labels = _labels(objects, said) if count else []
+    labels = labels_of(count, objects.ref, said) if count else {}
     return [
-        _Box(label, bbox, owner, f"box {index} on {where}")
-        for index, (label, bbox, owner) in enumerate(zip(labels, objects.bbox, owners, strict=True))
+        _Box(labels.get(index), bbox, owner, f"box {index} on {where}", draft=index not in labels)
+        for index, (bbox, owner) in enumerate(zip(objects.bbox, owners, strict=True))
     ]
-
-
-def _labels(objects: _Objects, said: Sequence[Turn]) -> list[str | None]:
-    """The label of each box."""
-    count, refs = len(objects.bbox), objects.ref
-    text = "".join(turn.question + (turn.answer or "") for turn in said)
-    boxes_placed, refs_placed = text.count("<bbox>"), text.count("<ref-object>")
-    if boxes_placed not in (0, count):
-        raise UnreadableError("row with another number of <bbox> than of boxes")
-    if not boxes_placed or (refs and not refs_placed):
-        if len(refs) not in (1, count):
-            raise UnreadableError(_REFS)
-        return refs * count if len(refs) == 1 else refs
-    if refs_placed != len(refs):
-        raise UnreadableError("row with another number of <ref-object> than of refs")
-    labels: dict[int, str | None] = {}
-    next_ref = next_box = 0
-    for turn in said:
-        sides = []
-        for message in (turn.question, turn.answer or ""):
-            sides.append(_Side(message, refs, next_ref, next_box))
-            next_ref, next_box = next_ref + len(sides[-1].refs), next_box + len(sides[-1].boxes)
-        asked, answered = sides
-        named = re.fullmatch(r"(?:RB+)*", "".join(asked.order))
-        if asked.boxes and asked.refs and (not named or _DENIAL.match(turn.answer or "")):
-            raise UnreadableError("row that asks whether a box is of a ref: what its answer means is not read")
-        labels |= asked.pair(answered.refs) | answered.pair(asked.refs)
-    return [labels[index] for index in range(count)]
-
-
-class _Side:
-    """One message and what its placeholders stand for. order: "R" for a ref and "B" for a box, as they come."""
-
-    def __init__(self, message: str, refs: Sequence[str | None], next_ref: int, next_box: int) -> None:
-        self.order = ["R" if found[0] == "<ref-object>" else "B" for found in _PLACEHOLDER.finditer(message)]
-        self.refs = list(refs[next_ref : next_ref + self.order.count("R")])
-        self.boxes = list(range(next_box, next_box + self.order.count("B")))
-        self.message = message
-
-    def pair(self, others: Sequence[str | None]) -> dict[int, str | None]:
-        """Box -> ref. others: the refs of the other message. Raises UnreadableError."""
-        if not self.boxes:
-            return {}
-        if found := self._as_lists():
-            return found
-        known = set(self.refs or others)
-        if len(known) == 1:
-            return dict.fromkeys(self.boxes, known.pop())
-        order = "".join(self.order)
-        if not self.refs or not re.fullmatch(r"(?:RB+)+|(?:B+R)+", order):
-            raise UnreadableError(_UNCLEAR)
-        groups = re.findall("B+", order)
-        boxes = iter(self.boxes)
-        return {next(boxes): ref for group, ref in zip(groups, self.refs, strict=True) for _ in group}
-
-    def _as_lists(self) -> dict[int, str | None]:
-        """The same where the message is a list of objects, which has one reading; empty where it is none."""
-        refs, boxes = iter(self.refs), iter(self.boxes)
-
-        def fill(found: re.Match[str]) -> str:
-            if found[0] == "<ref-object>":
-                return json.dumps(next(refs) or "", ensure_ascii=False)[1:-1]
-            number = next(boxes)
-            return f"[{', '.join(ints_to_tokens([number // 1000, number % 1000, 999, 999]))}]"
-
-        read = parse_answer(_PLACEHOLDER.sub(fill, self.message))
-        pairs = {item.bins[0] * 1000 + item.bins[1]: item.desc for item in read.objects if len(item.bins) == 4}
-        return dict(pairs) if sorted(pairs) == self.boxes else {}

@@ -175,6 +175,7 @@ def command(
         vocab=loaded.vocab,
         quantisation=loaded.quantisation,
         max_pixels=loaded.max_pixels,
+        form=loaded.format,
         log=lambda line: console.print(told(line), markup=False, highlight=False, soft_wrap=True),
     )
     with prediction_files.appending(output, header) as add:

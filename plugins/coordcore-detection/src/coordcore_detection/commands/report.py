@@ -71,7 +71,7 @@ def _held_out(run: Path) -> Sequence[TruthImage]:
     examples = plan.data.validation()
     if examples is None:
         raise InputError(f"{run}: its data builder holds no example out any more; give the evaluation file alone")
-    return truth_from_examples(examples, plan.quantisation, plan.coords)
+    return truth_from_examples(examples, plan.quantisation, plan.coords, plan.format)
 
 
 def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file: Path) -> Evaluated:

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from coordcore.coords import Order
-from coordcore.records.answers.format import COORDJSON, Coords, Format, Label
+from coordcore.records.answers.format import COORDJSON, Format, Label, Places
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,8 +26,8 @@ X1, Y1, X2, Y2, POLY_START, POLY = range(6)
 COORD = 256
 """Symbol of slot 0; below it are bytes."""
 
-_NEXT = COORD + 6  # the first byte between two objects, kept apart from that byte anywhere else
-_SYMBOLS = _NEXT + 1
+_MARKED = COORD + 6
+"""From here on: the symbol, this much lower, where it begins a further object, and stands for nothing else."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -35,7 +35,8 @@ class Automaton:
     """States and what leads from one to another. State 0 is the beginning.
 
     steps: [S, 256 + 6] int16, state and symbol (a byte, or COORD + slot) -> state, -1 where the format ends.
-    last_steps: the same, but no object follows the one that is being written.
+    last_steps: the same, but neither an object nor, in a format that groups them, a place follows the one that is being
+    written.
     ends: the states in which the answer is complete.
     """
 
@@ -58,22 +59,39 @@ def answer_automaton(
     order: of x and y in a box.
     """
     orders = {"any": (False, True), "desc_first": (False,), "geometry_first": (True,)}[fields]
-    layouts = [form.layout(kind, first) for kind in geometry for first in orders]
-    written = _either(*(_seq(*(_piece(piece, order) for piece in layout)) for layout in layouts))
-    following = _seq(_symbol(_NEXT), _bytes_of(form.between.encode()[1:]), written)
-    several = _seq(written, _many(following))
-    return _deterministic(_seq(_text(form.opening), _either(several, _text("")), _text(form.closing)), form.between)
+    layouts = dict.fromkeys(form.layout(kind, first) for kind in geometry for first in orders)
+    written = _either(
+        *(_seq(*(_piece(piece, order, form.again is not None) for piece in layout)) for layout in layouts)
+    )
+    several = _seq(written, _many(_seq(_text(form.between, further=True), written)))
+    whole = _seq(_text(form.opening), _either(several, _text(form.nothing)), _text(form.closing))
+    return _deterministic(whole)
 
 
-def _piece(piece: str | Label | Coords, order: Order) -> _Pattern:
+def _piece(piece: str | Label | Places, order: Order, grouped: bool) -> _Pattern:
     if isinstance(piece, str):
         return _text(piece)
     if isinstance(piece, Label):
         return _description(piece)
-    between = _text(piece.between)
-    if piece.kind == "poly":
-        return _poly(between)
-    return _slots(between, *((X1, Y1, X2, Y2) if order == "xy" else (Y1, X1, Y2, X2)))
+    if not grouped:
+        return _place(piece, order)
+    again = (_text(piece.again, further=True), _place(piece, order)) if piece.again else (_place(piece, order, True),)
+    return _seq(_place(piece, order), _many(_seq(*again)))
+
+
+def _place(places: Places, order: Order, further: bool = False) -> _Pattern:
+    """further: it is not the first of its label, and nothing stands before it that says so."""
+    patterns = []
+    for piece in places.place:
+        if isinstance(piece, str):
+            patterns.append(_text(piece, further=further))
+        elif piece.kind == "poly":
+            patterns.append(_poly(_text(piece.between), further))
+        else:
+            slots = (X1, Y1, X2, Y2) if order == "xy" else (Y1, X1, Y2, X2)
+            patterns.append(_slots(_text(piece.between), *slots, further=further))
+        further = False
+    return _seq(*patterns)
 
 
 # --- patterns: each adds its edges behind a state and gives the state behind them -----------------------------------
@@ -117,12 +135,10 @@ def _seq(*patterns: _Pattern) -> _Pattern:
     return add
 
 
-def _text(text: str) -> _Pattern:
-    return _bytes_of(text.encode())
-
-
-def _bytes_of(data: bytes) -> _Pattern:
-    return _seq(*(_symbol(byte) for byte in data))
+def _text(text: str, *, further: bool = False) -> _Pattern:
+    """further: a further object begins with it."""
+    first, rest = text.encode()[:1], text.encode()[1:]
+    return _seq(*(_symbol(_MARKED + byte if further else byte) for byte in first), *(_symbol(byte) for byte in rest))
 
 
 def _either(*patterns: _Pattern) -> _Pattern:
@@ -180,20 +196,20 @@ def _description(label: Label) -> _Pattern:
     return _seq(quote, character, _many(character), quote)
 
 
-def _slots(between: _Pattern, *slots: int) -> _Pattern:
-    patterns = [_symbol(COORD + slot) for slot in slots]
-    return _seq(patterns[0], *(_seq(between, pattern) for pattern in patterns[1:]))
+def _slots(between: _Pattern, first: int, *others: int, further: bool = False) -> _Pattern:
+    begin = _symbol(COORD + first + (_MARKED if further else 0))
+    return _seq(begin, *(_seq(between, _symbol(COORD + slot)) for slot in others))
 
 
-def _poly(between: _Pattern) -> _Pattern:
+def _poly(between: _Pattern, further: bool = False) -> _Pattern:
     point = _seq(between, _slots(between, POLY, POLY))
-    return _seq(_slots(between, POLY_START, POLY), point, point, _many(point))
+    return _seq(_slots(between, POLY_START, POLY, further=further), point, point, _many(point))
 
 
 # --- to a deterministic, minimal automaton --------------------------------------------------------------------------
 
 
-def _deterministic(pattern: _Pattern, between: str) -> Automaton:
+def _deterministic(pattern: _Pattern) -> Automaton:
     """The subset construction, then Moore's partition refinement."""
     edges = _Edges()
     final = pattern(edges, edges.state())
@@ -206,7 +222,7 @@ def _deterministic(pattern: _Pattern, between: str) -> Automaton:
             for symbols, to in edges.labelled[state]:
                 for symbol in symbols:
                     targets.setdefault(symbol, []).append(to)
-        row = [-1] * _SYMBOLS
+        row = [-1] * (2 * _MARKED)
         for symbol, states in targets.items():
             found = _closure(edges, states)
             if found not in numbers:
@@ -214,7 +230,7 @@ def _deterministic(pattern: _Pattern, between: str) -> Automaton:
                 waiting.append(found)
             row[symbol] = numbers[found]
         rows.append(row)
-    return _minimal(np.array(rows), np.array([final in subset for subset in waiting]), between.encode()[0])
+    return _minimal(np.array(rows), np.array([final in subset for subset in waiting]))
 
 
 def _closure(edges: _Edges, states: Sequence[int]) -> frozenset[int]:
@@ -227,7 +243,7 @@ def _closure(edges: _Edges, states: Sequence[int]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _minimal(table: Array, final: Array, separator: int) -> Automaton:
+def _minimal(table: Array, final: Array) -> Automaton:
     block = final.astype(np.int64)
     while True:
         # Index -1, no step, reads the appended -1.
@@ -239,8 +255,8 @@ def _minimal(table: Array, final: Array, separator: int) -> Automaton:
         block = refined
     first = np.unique(refined, return_index=True)[1]  # numbered as they are met: the beginning is state 0
     steps = np.append(refined, -1)[table[first]].astype(np.int16)
-    last_steps = steps[:, :_NEXT].copy()
-    free = last_steps.copy()
-    between = steps[:, _NEXT] >= 0
-    free[between, separator] = steps[between, _NEXT]
+    last_steps, further = steps[:, :_MARKED], steps[:, _MARKED:]
+    if ((last_steps >= 0) & (further >= 0)).any():
+        raise ValueError("the format is ambiguous: what begins a further object can also go on with the last one")
+    free = np.where(further >= 0, further, last_steps)
     return Automaton(steps=free, last_steps=last_steps, ends=tuple(np.flatnonzero(final[first]).tolist()))

@@ -75,12 +75,12 @@ def compile_grammar(
 ) -> Grammar:
     """Walk every token from every state. About a second for 150,000 tokens.
 
-    size: V, the width of the model's logits. Tokens without bytes, added tokens and the rows behind the tokenizer's
-    last token may not stand anywhere, coord tokens only where a coordinate belongs.
+    size: V, the width of the model's logits. Tokens without bytes, added tokens that the format itself does not write,
+    and the rows behind the tokenizer's last token may not stand anywhere, coord tokens only where a coordinate belongs.
     Raises InputError when the vocabulary cannot write the format.
     """
     automaton = answer_automaton(geometry, fields, form, vocab.format.order)
-    words = _Words.of(tokens, size)
+    words = _Words.of(tokens, size, form.literals)
     done = len(automaton.steps)
     table = np.full((done + 1, size), -1, dtype=np.int16)
     last_row = np.arange(done + 1)
@@ -91,7 +91,8 @@ def compile_grammar(
         table[state] = words.walk(automaton.steps, state)
         last = words.walk(automaton.last_steps, state)
         if slot[state] >= 0:
-            table[state, ids] = last[ids] = automaton.steps[state, COORD + slot[state]]
+            table[state, ids] = automaton.steps[state, COORD + slot[state]]
+            last[ids] = automaton.last_steps[state, COORD + slot[state]]
         if not np.array_equal(last, table[state]):
             last_row[state] = done + 1 + len(extra)
             extra.append(last)
@@ -117,9 +118,13 @@ class _Words:
     length: Array
 
     @classmethod
-    def of(cls, tokens: TokenBytes, size: int) -> _Words:
+    def of(cls, tokens: TokenBytes, size: int, literals: str) -> _Words:
+        """literals: what a format writes of itself, in which added tokens may stand (`<|box_start|>`)."""
         words = [word or b"" for word in tokens.text[:size]]
         words += [b""] * (size - len(words))
+        for index, token in tokens.added.items():
+            if index < size and token in literals:
+                words[index] = token.encode()
         length = np.array([len(word) for word in words])
         return cls(flat=np.frombuffer(b"".join(words), np.uint8), start=np.cumsum(length) - length, length=length)
 

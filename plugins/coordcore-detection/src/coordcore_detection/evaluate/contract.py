@@ -23,6 +23,7 @@ def contract(header: Header, truth: Mapping[str, Any], max_detections: int) -> d
         "truth": dict(truth),
         "quantisation": header.quantisation,
         **({} if header.coords is None else {"coords": header.coords}),
+        **({} if header.answers is None else {"answers": header.answers}),
         "decoding": header.decoding,
         "score": header.score,
         "calibration": header.calibration and header.calibration.get("method"),

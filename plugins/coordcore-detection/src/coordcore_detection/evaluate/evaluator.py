@@ -14,6 +14,7 @@ from coordcore.coords import DEFAULT_COORDS
 
 if TYPE_CHECKING:
     from coordcore.protocols import Evaluation, EvaluationResult
+    from coordcore.records.answers import Format
     from coordcore_detection.evaluate.evaluation import Evaluated
     from coordcore_detection.evaluate.truth import TruthImage
     from coordcore_detection.predict.predictions import Header, Row
@@ -78,6 +79,7 @@ class DetectionEvaluator:
     """The `Evaluator` of `[eval.detection]`. Leaves predictions, evaluation.json and report; continues the former."""
 
     config: DetectionConfig
+    form: Format
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
@@ -88,6 +90,7 @@ class DetectionEvaluator:
             evaluation.examples,
             evaluation.quantisation,
             evaluation.vocab.format if evaluation.vocab else DEFAULT_COORDS,
+            self.form,
         )
         count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
         header, rows = self._predicted(evaluation, truth, count)
@@ -135,6 +138,7 @@ class DetectionEvaluator:
                 vocab=loaded.vocab,
                 quantisation=loaded.quantisation,
                 max_pixels=loaded.max_pixels,
+                form=loaded.format,
                 log=evaluation.log,
                 watch=watch,
             ):
@@ -161,8 +165,8 @@ def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage],
     return [report]
 
 
-def _build(config: DetectionConfig, _context: BuildContext) -> DetectionEvaluator:
-    return DetectionEvaluator(config=config)
+def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator:
+    return DetectionEvaluator(config=config, form=context.format)
 
 
 COMPONENT = Component(

@@ -16,6 +16,7 @@ from coordcore import InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Outside, Quantisation
 from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
+from coordcore.records.answers import COORDJSON, Format, parse_answer
 from coordcore.records.geometry import bounds, misordered
 from coordcore.records.images import image_path, open_example_image, open_upright
 from coordcore.records.record import RecordError, parse_objects, parse_record
@@ -111,15 +112,19 @@ def _open(root: Path, name: str, within: Path | None, *, width: int, height: int
 
 
 def truth_from_examples(
-    examples: ExampleSource, quantisation: Quantisation, coords: CoordFormat = DEFAULT_COORDS
+    examples: ExampleSource,
+    quantisation: Quantisation,
+    coords: CoordFormat = DEFAULT_COORDS,
+    form: Format = COORDJSON,
 ) -> Sequence[TruthImage]:
     """The examples of a data builder, each made into a TruthImage when it is asked for; example 17 is "example-17".
 
-    The last message must be an answer in CoordJSON, `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`; a `poly` counts
-    as its bounding box. Positions are those of the example's geometries, finer than a bin where the builder knows them.
+    The last message must be an answer in `form`, CoordJSON's being `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`; a
+    `poly` counts as its bounding box. Positions are those of the example's geometries, finer than a bin where the
+    builder knows them.
     Reading one raises InputError, with the example's source in front, for any other answer.
     """
-    return _Examples(examples, quantisation, coords)
+    return _Examples(examples, quantisation, coords, form)
 
 
 def example_key(index: int) -> str:
@@ -128,8 +133,9 @@ def example_key(index: int) -> str:
 
 
 class _Examples(Sequence[TruthImage]):
-    def __init__(self, examples: ExampleSource, quantisation: Quantisation, coords: CoordFormat) -> None:
+    def __init__(self, examples: ExampleSource, quantisation: Quantisation, coords: CoordFormat, form: Format) -> None:
         self._examples = examples
+        self._form = form
         self._coords = coords
         self._quantisation = quantisation
         self._federated: dict[str, dict[int, bytes]] = {}
@@ -143,7 +149,7 @@ class _Examples(Sequence[TruthImage]):
         number = range(len(self))[index]
         example = self._examples[number]
         try:
-            image = _from_example(example, number, self._quantisation, self._coords)
+            image = _from_example(example, number, self._quantisation, self._coords, self._form)
             line = self._federated_line(example.source)
             if line is None:
                 return image
@@ -164,7 +170,9 @@ class _Examples(Sequence[TruthImage]):
         return self._federated[path].get(int(number))
 
 
-def _from_example(example: Example, number: int, quantisation: Quantisation, coords: CoordFormat) -> TruthImage:
+def _from_example(
+    example: Example, number: int, quantisation: Quantisation, coords: CoordFormat, form: Format
+) -> TruthImage:
     if len(example.images) != 1:
         raise InputError(f"has {len(example.images)} images; boxes refer to one image")
     if not example.messages or example.messages[-1]["role"] != "assistant":
@@ -173,7 +181,8 @@ def _from_example(example: Example, number: int, quantisation: Quantisation, coo
     opener = partial(open_example_image, source)
     image = opener()
     size = np.array([image.width, image.height] * 2, dtype=np.float64)
-    objects = _answer(example.messages[-1]["content"], coords)
+    text = example.messages[-1]["content"]
+    objects = _answer(text, coords) if form is COORDJSON else _answer_in(form, text, coords)
     units = [bounds(item.values) for item in objects]
     if example.geometries:  # the answer holds coord tokens; what the builder says of them may be finer
         if len(example.geometries) != len(objects):
@@ -212,3 +221,15 @@ def _answer(text: str, coords: CoordFormat) -> list[Annotation]:
         if item.kind == "bbox_2d" and (wrong := misordered(item.values)):
             raise RecordError(item.path, wrong)
     return found
+
+
+def _answer_in(form: Format, text: str, coords: CoordFormat) -> list[Annotation]:
+    """What an answer in another format says. Raises InputError for one with a part that is not of the format."""
+    answer = parse_answer(text, form, coords=coords)
+    if answer.unread:
+        first = answer.unread[0]
+        raise InputError(f"the answer is not of the format {form.name}: {f'{first.at} {first.reason}'.strip()}")
+    return [
+        Annotation(path=item.at, index=index, desc=item.desc, kind=item.kind, values=item.bins, tokens=True)
+        for index, item in enumerate(answer.objects)
+    ]

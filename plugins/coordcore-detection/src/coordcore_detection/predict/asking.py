@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import Unread
+from coordcore.records.answers import COORDJSON, Format, Unread
 from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
 from coordcore_detection.decode.tokens import token_bytes
@@ -51,6 +51,7 @@ def header(
         weights=weights_digest(path),
         quantisation=loaded.quantisation.as_dict(),
         coords=None if loaded.vocab.format == DEFAULT_COORDS else attrs.asdict(loaded.vocab.format),
+        answers=None if loaded.format is COORDJSON else loaded.format.as_dict(),
         decoding=decoding,
         score=settings.score,
         calibration=settings.calibration.as_dict() if settings.calibration else None,
@@ -67,18 +68,19 @@ def predict(
     vocab: CoordVocab,
     quantisation: Quantisation,
     max_pixels: int | None = None,
+    form: Format = COORDJSON,
     log: Callable[[str], None] | None = None,
     watch: Callable[[Row, Recording, int], None] | None = None,
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
-    model, processor, max_pixels: as `load` gives them. log: told about images that could not be shown to the model;
-    their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row, the recording of
-    its batch and its place there; see `distributions.Distributions`.
+    model, processor, max_pixels, form: as `load` gives them. log: told about images that could not be shown to the
+    model; their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row, the
+    recording of its batch and its place there; see `distributions.Distributions`.
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
     """
-    asker = _Asker(model, processor, settings, vocab, quantisation, max_pixels, watch)
+    asker = _Asker(model, processor, settings, vocab, quantisation, max_pixels, form, watch)
     images = iter(images)
     while batch := list(itertools.islice(images, settings.batch_size)):
         for row in asker.rows(batch):
@@ -98,6 +100,7 @@ class _Asker:
         vocab: CoordVocab,
         quantisation: Quantisation,
         max_pixels: int | None,
+        form: Format,
         watch: Callable[[Row, Recording, int], None] | None,
     ) -> None:
         self.watch = watch
@@ -106,6 +109,7 @@ class _Asker:
         self.settings = settings
         self.quantisation = quantisation
         self.coord_format = vocab.format
+        self.form = form
         self.max_pixels = max_pixels
         self.tokens = token_bytes(processor.tokenizer)
         self.coord_ids = vocab.ids_tensor(model.device)
@@ -119,8 +123,9 @@ class _Asker:
                 vocab,
                 size=size,
                 end_tokens=self.end_tokens,
-                geometry=settings.geometry,
+                geometry=tuple(kind for kind in settings.geometry if kind in form.places),
                 fields=settings.fields,
+                form=form,
             )
             self.grammar = DeviceGrammar(grammar, model.device)
         self._prompts: dict[str, str] = {}
@@ -169,6 +174,7 @@ class _Asker:
                 settings=self.settings,
                 quantisation=self.quantisation,
                 coord_format=self.coord_format,
+                form=self.form,
             )
             for index, truth in enumerate(asked)
         ]

@@ -10,7 +10,7 @@ import numpy as np
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.errors import RunError
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import AnswerObject, Unread, parse_answer
+from coordcore.records.answers import COORDJSON, AnswerObject, Format, Unread, parse_answer
 from coordcore.records.geometry import bounds, overlaps
 from coordcore_detection.decode.decoding import Coords
 from coordcore_detection.decode.tokens import TokenBytes
@@ -38,6 +38,7 @@ def read_row(
     settings: PredictSettings,
     quantisation: Quantisation,
     coord_format: CoordFormat = DEFAULT_COORDS,
+    form: Format = COORDJSON,
 ) -> Row:
     """The row of answer `index` of a batch. Raises RunError when the model's logits are NaN."""
     ends = np.flatnonzero(np.isin(recording.tokens[index], end_tokens))
@@ -47,7 +48,7 @@ def read_row(
     if np.isnan(log_probability).any() or np.isnan(coords.value[coordinate[coordinate >= 0]]).any():
         raise RunError(f"{truth.key}: the model's logits are NaN or infinite; its weights are broken")
     text, complete = tokens.read(recording.tokens[index, :length].tolist())
-    answer = parse_answer(text, coords=coord_format)
+    answer = parse_answer(text, form, coords=coord_format)
     reader = _Reader(truth, log_probability, coordinate, coords, np.array(complete, dtype=np.int64))
     boxes: list[Box] = []
     unread = list(answer.unread)

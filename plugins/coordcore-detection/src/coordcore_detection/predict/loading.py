@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
+from coordcore.records.answers import COORDJSON, Format
+from coordcore_train.chat import question_in
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import own_tokens, read_checkpoint_info, require_ids, require_same_coords
 from coordcore_train.run.folder import RunDir
@@ -23,6 +25,7 @@ class Loaded(NamedTuple):
     """A model in eval mode on its device, and what is needed to ask it.
 
     max_pixels: to which images are reduced before the processor sees them, where that cannot be told to the processor.
+    format: in which it was trained to answer.
     """
 
     model: Any
@@ -30,6 +33,7 @@ class Loaded(NamedTuple):
     vocab: CoordVocab
     quantisation: Quantisation
     max_pixels: int | None = None
+    format: Format = COORDJSON
 
 
 def load(
@@ -56,6 +60,7 @@ def load(
         info = read_checkpoint_info(folder)
         recorded = info.quantisation if info else None
         said = info.vocab.format if info else None
+        form = info.format if info else COORDJSON
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
         trusted = run is not None and _settings(run).get("model", {}).get("trust_remote_code") is True
@@ -71,7 +76,7 @@ def load(
             raise InputError(f"{folder}: its files lack the weights {absent[0]}{more}; merge or copy it again")
     elif run is not None:
         plan = _plan(run)
-        recorded, said = plan.quantisation, plan.coords
+        recorded, said, form = plan.quantisation, plan.coords, plan.format
         with _readable(folder):
             model = _live(plan, folder)
         processor = AutoProcessor.from_pretrained(plan.base, trust_remote_code=plan.trusted)
@@ -97,7 +102,7 @@ def load(
     require_ids(folder, dict(zip(vocab.format.written, vocab.ids, strict=True)))
     max_pixels = None if run is None else _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)
-    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels)
+    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels, form)
 
 
 @contextmanager
@@ -115,13 +120,17 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def question_of(path: Path) -> tuple[str, str | None]:
-    """The question and the system message that the run at `path` was trained on, from its own first example.
+    """The question and the system message that the model at `path` was trained on: those that its `coordcore.json` has,
+    or those of the first example of the run that it belongs to.
 
-    Raises InputError when `path` belongs to no run, when the run's data cannot be read, and when its examples are no
-    single question on one image.
+    Raises InputError when neither tells: for a folder of no run, when the run's data cannot be read, and when its
+    examples are no single question on one image.
     """
     cure = "give the question with --question"
-    run, _ = _run_and_folder(path)
+    run, folder = _run_and_folder(path)
+    info = read_checkpoint_info(folder)
+    if info is not None and info.question is not None:
+        return info.question.text, info.question.system
     if run is None:
         raise InputError(f"{path}: belongs to no run, so that the question it was trained on is not known; {cure}")
     plan = _plan(run)
@@ -132,11 +141,11 @@ def question_of(path: Path) -> tuple[str, str | None]:
         raise InputError(
             f"{run}: the question is read from the run's data, which cannot be: {error}; {cure}"
         ) from error
-    roles = [message["role"] for message in messages]
-    content = [message["content"] for message in messages]
-    if roles[-2:] != ["user", "assistant"] or roles[:-2] not in ([], ["system"]) or content[-2].count("<image>") != 1:
-        raise InputError(f"{run}: its examples are no single question on one image ({', '.join(roles)}); {cure}")
-    return content[-2].replace("<image>", ""), content[0] if roles[0] == "system" else None
+    question = question_in(messages)
+    if question is None:
+        roles = ", ".join(message["role"] for message in messages)
+        raise InputError(f"{run}: its examples are no single question on one image ({roles}); {cure}")
+    return question.text, question.system
 
 
 def weights_digest(path: Path) -> str:

@@ -20,7 +20,8 @@ class Header(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     predictions: VERSION. checkpoint: the folder that was asked. weights: a digest that tells two trainings in one
     folder apart. quantisation: the whole spec, as `Quantisation.as_dict()`. coords: how coordinates are written, by
-    tokens, bins and order, None for `<|coord_0|>` to `<|coord_999|>`. decoding: how coordinates were read and the text
+    tokens, bins and order, None for `<|coord_0|>` to `<|coord_999|>`. answers: the format, as `Format.as_dict()`, None
+    for CoordJSON. decoding: how coordinates were read and the text
     was constrained. score: the name of the score that `Box.score` is. calibration: what was fitted to it, None for a
     raw score. versions: of coordcore, this plugin, torch, transformers.
     """
@@ -33,6 +34,7 @@ class Header(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     weights: str = ""
     calibration: dict[str, Any] | None = None
     coords: dict[str, Any] | None = None
+    answers: dict[str, Any] | None = None
     versions: dict[str, str] = {}
 
 

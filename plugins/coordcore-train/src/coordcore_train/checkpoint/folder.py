@@ -16,6 +16,8 @@ from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab
 from coordcore.errors import InputError
 from coordcore.files import require_regular
 from coordcore.quantisation import Quantisation
+from coordcore.records.answers import COORDJSON, Format
+from coordcore_train.chat import Question
 
 INFO_FILE = "coordcore.json"
 """The file in a checkpoint folder that says how its coord tokens are meant."""
@@ -34,6 +36,8 @@ class CheckpointInfo:
 
     quantisation: Quantisation
     vocab: CoordVocab
+    format: Format
+    question: Question | None
     coordcore_version: str
 
 
@@ -57,13 +61,28 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: coords, coord_ids: {error.args[0]}; write the checkpoint anew") from error
     spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
-    return CheckpointInfo(quantisation=spec, vocab=vocab, coordcore_version=version)
+    form = Format.from_dict(data["answers"], source=f"{path}: answers") if "answers" in data else COORDJSON
+    question = data.get("question")
+    try:
+        asked = None if question is None else Question(**question)
+    except TypeError as error:
+        raise InputError(f"{path}: question: {error}; write the checkpoint anew") from error
+    return CheckpointInfo(quantisation=spec, vocab=vocab, format=form, question=asked, coordcore_version=version)
 
 
 def write_checkpoint_info(
-    folder: Path, *, quantisation: Quantisation, vocab: CoordVocab, trusted: bool = False
+    folder: Path,
+    *,
+    quantisation: Quantisation,
+    vocab: CoordVocab,
+    form: Format = COORDJSON,
+    question: Question | None = None,
+    trusted: bool = False,
 ) -> None:
-    """Write `coordcore.json` into the checkpoint `folder`. trusted: whether it was made with Python from its base."""
+    """Write `coordcore.json` into the checkpoint `folder`.
+
+    question: that every example of its training asked. trusted: whether it was made with Python from its base.
+    """
     from coordcore import __version__
 
     data: dict[str, Any] = {
@@ -72,6 +91,8 @@ def write_checkpoint_info(
         "quantisation": quantisation.as_dict(),
         "coords": attrs.asdict(vocab.format),
         "coord_ids": list(vocab.ids),
+        **({"answers": form.as_dict()} if form is not COORDJSON else {}),
+        **({"question": attrs.asdict(question)} if question is not None else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")

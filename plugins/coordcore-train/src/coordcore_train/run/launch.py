@@ -26,9 +26,11 @@ _PR_SET_PDEATHSIG = 1
 
 def on_cpu(manifest: Manifest) -> bool:
     """Whether the run is on the CPU."""
+    if manifest.train.device == "cpu":
+        return True
     import torch
 
-    return manifest.train.device == "cpu" or not torch.cuda.is_available()
+    return not torch.cuda.is_available()
 
 
 def require_device(manifest: Manifest) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import attrs
 
 from coordcore import kinds
-from coordcore.assemble import Assembly
+from coordcore.assemble import Assembly, answer_format
 from coordcore.components import BuildContext, Selected
 from coordcore.coords import CoordFormat, CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError
 from coordcore.manifest import Manifest, load
 from coordcore.protocols import DataBuilder, ExampleSource, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
 from coordcore.quantisation import Quantisation, quantisation
+from coordcore.records.answers import Format
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import read_vocab
@@ -48,6 +49,10 @@ class Plan(Assembly):
     @property
     def coords(self) -> CoordFormat:
         return self.context.coords
+
+    @property
+    def format(self) -> Format:
+        return self.context.format
 
     @property
     def quantisation(self) -> Quantisation:
@@ -132,6 +137,7 @@ def plan_of(manifest: Manifest, run_dir: Path, base: Path) -> Plan:
         quantisation=quantisation(manifest.coords.quantisation),
         vocab=vocab,
         coords=manifest.coords.format,
+        format=answer_format(manifest),
         rank=rank(),
         world_size=world_size(),
     )

@@ -128,6 +128,9 @@ TABLE = (
     Row("launch.fsdp", "fsdp_config", None),
 )
 
+REFUSALS = (TypeError, ValueError, AssertionError, ImportError, LookupError, AttributeError, RuntimeError, OSError)
+"""What ms-swift's arguments raise for values that they do not take: a package that is missing, text that is no JSON."""
+
 OWNED: Mapping[str, str] = {row.argument: row.key for row in TABLE}
 """ms-swift argument -> the manifest key that sets it."""
 
@@ -194,7 +197,7 @@ def swift_arguments(plan: Plan, *, has_validation: bool, resume: Path | None) ->
     try:
         # ms-swift imports swift_plugin.py here, which must not leave a __pycache__ in the run folder.
         return SftArguments(**values)
-    except (TypeError, ValueError, AssertionError) as error:
+    except REFUSALS as error:
         raise InputError(f"train.swift: ms-swift refuses these arguments: {error}") from error
     finally:
         sys.dont_write_bytecode = writes_bytecode

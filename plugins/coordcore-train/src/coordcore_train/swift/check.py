@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ from coordcore.components import COORD_TOKENS
 from coordcore.coords import MissingCoordTokensError
 from coordcore.errors import InputError, Problem, did_you_mean
 from coordcore.manifest import Manifest
-from coordcore.manifest.types import show
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
+from coordcore_train.checkpoint.code import code_in, refusals
 from coordcore_train.checkpoint.folder import preset_hint, read_vocab
-from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, model_types, require_names
+from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL
+from coordcore_train.swift.registry import model_types
 
 _USUAL_OPTIM = ("adamw_torch", "adamw_torch_fused")
 
@@ -38,10 +38,10 @@ def notes(run: Manifest) -> Iterator[str]:
         base = resolve_base(model.base)
         if base is None:
             yield f"model.base: {model.base} is not in the local hub cache; a run downloads it"
-        elif model.trust_remote_code:
-            from coordcore_train.checkpoint.code import code_in
-
-            yield from (f"model.trust_remote_code: {found}" for found in code_in(base))
+        elif model.trust_remote_code and (found := [*code_in(base)]):
+            yield from (f"model.trust_remote_code: {place}" for place in found)
+            if run.train.swift:
+                yield "train.swift: ms-swift was not asked whether it takes these arguments, because it runs that code"
         if base is not None and model.template == AUTO and model_types():
             yield from _templates(family_of(base, model_type=model.type, name=model.base))
         if base is not None and run.vocab is not None:
@@ -99,7 +99,6 @@ def _precision(manifest: Manifest) -> Iterator[Problem]:
 
 
 def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
-    from coordcore_train.checkpoint.code import refusals
     from coordcore_train.checkpoint.folder import read_checkpoint_info
 
     path = "model.base"
@@ -264,33 +263,16 @@ def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:
 
 
 def _swift(manifest: Manifest) -> Iterator[Problem]:
-    names = manifest.train.swift
-    if not names:
-        return
-    from coordcore_train.swift import known  # two tables, which most runs do without
+    if manifest.train.swift:
+        from coordcore_train.swift import passed_on  # and with it two tables, which most runs do without
 
-    refused = {name: known.refusal(name, value, attention=manifest.model.attention) for name, value in names.items()}
-    rest: dict[str, Any] = {}
-    for name, reason in refused.items():
-        if reason is None:
-            rest[name] = names[name]
-        else:
-            yield Problem(path=f"train.swift.{name}", message=reason)
-    version = known.installed_version()
-    if not rest or version is None:
-        return
+        yield from passed_on.problems(manifest, _trainable(manifest))
+
+
+def _trainable(manifest: Manifest) -> Path | None:
+    """The base, where ms-swift can build its arguments with it: one that is here, trains, and brings no Python."""
     try:
-        arguments = known.known_arguments(version)
-    except InputError as error:
-        yield Problem(path="train.swift", message=str(error))
-        return
-    for name, value in rest.items():
-        if name not in arguments:
-            close = get_close_matches(name, arguments, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            message = f"ms-swift {version} has no such argument{hint}"
-        elif expected := known.type_problem(arguments[name], value):
-            message = f"must be {expected}, got {show(value)}"
-        else:
-            continue
-        yield Problem(path=f"train.swift.{name}", message=message)
+        base = resolve_base(manifest.model.base)
+        return None if base is None or next(code_in(base), None) or _family(manifest, base) else base
+    except InputError:
+        return None  # `_base` reports it

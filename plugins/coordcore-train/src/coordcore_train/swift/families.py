@@ -1,23 +1,17 @@
-"""Which model types of ms-swift there are, and which of them a checkpoint is. Torch-free.
-
-ms-swift's registry is read from its source: importing it takes seconds, and `coordcore check` has to know a wrong base
-before anything is loaded. A test compares what is read here with the registry itself.
-"""
+"""Which model type of ms-swift a checkpoint is, and which template it is trained with. Torch-free."""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from coordcore.errors import InputError, did_you_mean
 from coordcore_train.checkpoint.folder import read_json
+from coordcore_train.swift.registry import ModelType, model_types
 
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
@@ -30,47 +24,12 @@ class UnknownTemplateError(InputError):
     """A template that the model type, or ms-swift, does not have."""
 
 
-@attrs.frozen(kw_only=True)
-class ModelType:
-    """A multimodal entry of ms-swift's registry.
-
-    architectures: names in a `config.json`. templates: those that its checkpoints are used with, ms-swift's own choice
-    first. requires: packages it needs, as in a requirements file. by_name: last part of a published checkpoint's name,
-    in small letters -> its template.
-    """
-
-    name: str
-    architectures: tuple[str, ...]
-    templates: tuple[str, ...]
-    requires: tuple[str, ...] = ()
-    by_name: Mapping[str, str] = attrs.field(factory=dict, eq=False)
-
-
 @attrs.frozen
 class Family:
     """What ms-swift calls the model of a checkpoint and the template it is trained with."""
 
     type: str
     template: str
-
-
-@lru_cache
-def model_types() -> Mapping[str, ModelType]:
-    """Every multimodal type that the installed ms-swift registers, by name. Empty where it is not installed."""
-    try:  # the distribution, because others have a package of this name
-        root = Path(str(metadata.distribution("ms-swift").locate_file("swift")))
-    except metadata.PackageNotFoundError:
-        return {}
-    if not (root / "model" / "constant.py").is_file():
-        return {}
-    constants = {**_constants(root / "model" / "constant.py"), **_constants(root / "template" / "constant.py")}
-    found = {}
-    for file in sorted((root / "model" / "models").glob("*.py")):
-        for statement in ast.parse(file.read_text(encoding="utf-8")).body:
-            entry = _model_type(statement, constants)
-            if entry is not None:
-                found[entry.name] = entry
-    return found
 
 
 def family_of(base: Path, *, model_type: str = AUTO, template: str = AUTO, name: str | None = None) -> Family:
@@ -159,80 +118,3 @@ def _last_part(name: str) -> str:
     """
     cached = re.search(r"/(?:models--|models/)(?:.+?--)?([^/]+?)/snapshots/", name)
     return (cached[1] if cached else Path(name).name).replace("___", ".").lower()
-
-
-# --- ms-swift's source ------------------------------------------------------------------------------------------------
-
-
-def _constants(file: Path) -> dict[str, str]:
-    """`Class.attribute` -> the string it holds, for every class in `file`; a class has its bases' too."""
-    values: dict[str, str] = {}
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        inherited = [base.id for base in node.bases if isinstance(base, ast.Name)]
-        for name, value in list(values.items()):
-            owner, _, attribute = name.partition(".")
-            if owner in inherited:
-                values[f"{node.name}.{attribute}"] = value
-        for item in node.body:
-            if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant):
-                names = [target.id for target in item.targets if isinstance(target, ast.Name)]
-                values |= {f"{node.name}.{name}": str(item.value.value) for name in names}
-    return values
-
-
-def _model_type(statement: ast.stmt, constants: Mapping[str, str]) -> ModelType | None:
-    """The entry that `register_model(ModelMeta(...))` makes, None for another statement, and for a model of text alone
-    or without a template."""
-    registered = statement.value if isinstance(statement, ast.Expr) else None
-    if not _calls(registered, "register_model") or not _calls(call := registered.args[0], "ModelMeta"):
-        return None
-    arguments = dict(zip(("model_type", "model_groups", "loader"), call.args, strict=False))
-    arguments |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-    name = _text(arguments.get("model_type"), constants)
-    if name is None or f"MLLMModelType.{name}" not in constants:
-        return None
-    own = _text(arguments.get("template"), constants)
-    templates = [own] if own else []
-    by_name: dict[str, str] = {}
-    for published, template in _groups(arguments.get("model_groups"), constants):
-        if template := template or own:
-            templates.append(template)
-            by_name |= {one.rpartition("/")[2].lower(): template for one in published}
-    if not templates:
-        return None
-    return ModelType(
-        name=name,
-        architectures=_texts(arguments.get("architectures"), constants),
-        requires=_texts(arguments.get("requires"), constants),
-        templates=tuple(dict.fromkeys(templates)),
-        by_name=by_name,
-    )
-
-
-def _calls(node: ast.AST | None, name: str) -> TypeGuard[ast.Call]:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
-
-
-def _groups(groups: ast.AST | None, constants: Mapping[str, str]) -> Iterator[tuple[list[str], str | None]]:
-    """The names of published checkpoints, and their template, of every ModelGroup."""
-    for call in ast.walk(groups) if groups is not None else ():
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "ModelGroup":
-            template: Any = call.args[1] if len(call.args) > 1 else None
-            template = next((one.value for one in call.keywords if one.arg == "template"), template)
-            models = [one for one in ast.walk(call) if isinstance(one, ast.Call) and one is not call]
-            names = [text for model in models for part in model.args if (text := _text(part, constants))]
-            yield names, _text(template, constants)
-
-
-def _texts(node: ast.AST | None, constants: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(text for one in getattr(node, "elts", ()) if (text := _text(one, constants)))
-
-
-def _text(node: ast.AST | None, constants: Mapping[str, str]) -> str | None:
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return constants.get(f"{node.value.id}.{node.attr}")
-    return None

@@ -112,4 +112,11 @@ def _copy_files(plan: Plan, folder: Path) -> None:
     if limits is not None:
         adopt_image_size(folder, limits, plan.manifest.train.max_pixels)
     if plan.vocab is not None:
-        write_checkpoint_info(folder, quantisation=plan.quantisation, vocab=plan.vocab, trusted=plan.trusted)
+        write_checkpoint_info(
+            folder,
+            quantisation=plan.quantisation,
+            vocab=plan.vocab,
+            form=plan.format,
+            question=RunDir(plan.run_dir).question(),
+            trusted=plan.trusted,
+        )
