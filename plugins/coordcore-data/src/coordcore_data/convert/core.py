@@ -87,7 +87,8 @@ class Reading:
 
     images: folder of the image files. classes: file with the class names. instances: COCO file that REFER's refs point
     into. space, boxes, quantisation: what the numbers are, where the format does not say. origin: what VOC calls the
-    first pixel, None to find out. polygons: whether polygons are wanted, so that they need not be read otherwise.
+    first pixel, None to find out. attribute: of VIA's regions, the one that holds the label. frames: of a video, every
+    how many-th is an image. polygons: whether polygons are wanted, so that they need not be read otherwise.
     partial: whether images are wanted on which only some categories were looked for.
     """
 
@@ -98,6 +99,8 @@ class Reading:
     boxes: BoxOrder | None = None
     quantisation: Quantisation | None = None
     origin: Literal[0, 1] | None = None
+    attribute: str | None = None
+    frames: int | None = None
     polygons: bool = False
     partial: bool = False
 

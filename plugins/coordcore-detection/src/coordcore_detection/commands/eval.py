@@ -39,6 +39,12 @@ def command(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html and its plots, for a person to look at.")
     ] = None,
+    coco_results: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the predicted boxes as a COCO results file.")
+    ] = None,
+    categories: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="COCO file whose category ids --coco-results takes.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE or the report if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -55,6 +61,7 @@ def command(
     from coordcore.errors import printable
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
+    from coordcore_detection.evaluate import coco_results as coco_files
     from coordcore_detection.evaluate import distributions, results, tables
     from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.truth_records import declared
@@ -64,6 +71,10 @@ def command(
     from coordcore_detection.report.write import require_free, write_report
 
     require_writable(output, predictions, records, overwrite=overwrite)
+    require_writable(coco_results, predictions, records, overwrite=overwrite)
+    if categories is not None and coco_results is None:
+        raise InputError("--categories: is for --coco-results, which is not given")
+    ids = None if categories is None else coco_files.read_categories(categories)
     if report is not None:
         require_free(report, overwrite=overwrite)
     if numbers is not None and numbers not in foreign.NUMBERS:
@@ -95,6 +106,8 @@ def command(
     result = evaluated.result
     if output is not None:
         results.write(result, output)
+    if coco_results is not None:
+        typer.echo(printable(coco_files.write(coco_results, truth[:limit], rows, ids)), err=json)
     if report is not None:
         page = write_report(
             report,

@@ -81,7 +81,12 @@ def merge_run(
     checkpoint = checkpoint or RunDir(run_dir.absolute()).last_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")
-    require_readable(checkpoint, adapter=plan.manifest.tuner.type == "lora")
+    try:
+        require_readable(checkpoint, adapter=plan.manifest.tuner.type == "lora")
+    except InputError as error:
+        raise InputError(
+            f"{error}\n{checkpoint} is damaged: copy it anew, or name an older one with --checkpoint"
+        ) from error
     require_own(checkpoint, plan.fingerprint)
     require_no_code(checkpoint, trusted=plan.trusted)
     config = read_json(plan.base / "config.json")
