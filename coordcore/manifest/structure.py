@@ -200,8 +200,8 @@ class Structurer:
                 must_exist = bool(field.metadata.get("exists"))
                 self.look_for_files((*path, key), getattr(value, field.name), exists=must_exist)
         elif isinstance(value, dict | list | tuple | set | frozenset):
-            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-                self.look_for_files((*path, key), item, exists=exists)
+            for place, item in value.items() if isinstance(value, dict) else enumerate(value):
+                self.look_for_files((*path, place), item, exists=exists)
         elif exists and isinstance(value, Path) and not value.exists():
             self.missing.append(self.document.problem(path, f"no such file: {value}"))
 

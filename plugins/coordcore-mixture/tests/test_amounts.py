@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sources import boxes, config
 
 from coordcore import InputError
 from coordcore_mixture.amounts import amounts
-from sources import boxes, config
 
 
 def of(lengths: dict[str, int], **keys: dict[str, float]) -> dict[str, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sources import boxes, config, structured
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS
 from coordcore.testing.plugin import TinyBoxesConfig
 from coordcore_mixture import plugin
-from sources import boxes, config, structured
 
 ONE = boxes()
 

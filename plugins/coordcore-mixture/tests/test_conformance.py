@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sources import boxes, config
+
 from coordcore.testing import parametrize_with_checks
 from coordcore_mixture import plugin
-from sources import boxes, config
 
 
 @parametrize_with_checks(

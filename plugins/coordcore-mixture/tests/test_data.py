@@ -6,11 +6,11 @@ import pickle
 from collections import Counter
 
 import pytest
+from sources import boxes, opened
 
 from coordcore import InputError
 from coordcore.testing.plugin import TinyBoxesBuilder
 from coordcore_mixture.data import MixedExamples
-from sources import boxes, opened
 
 
 def seen(source: MixedExamples, epoch: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""README.md: its table is the config class. Its manifest is tested with the builder that it names, in tests/together."""
+"""README.md: its table is the config class. Its manifest is tested where its builder is, in tests/together."""
 
 from __future__ import annotations
 

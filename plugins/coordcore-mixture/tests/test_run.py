@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from sources import boxes
 
 from coordcore import Example
 from coordcore.testing.training import train_briefly
 from coordcore_mixture.data import MixedExamples
 from coordcore_train.testing.tiny import tiny_qwen3vl
-from sources import boxes
 
 ASKED = MixedExamples.in_epoch
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from math import gcd
 
@@ -24,13 +25,13 @@ def place(index: int, counts: Sequence[int]) -> tuple[int, int]:
         # About count / total of what lies before, off by a rounding for each of the other sources.
         first = max(0, count * (2 * index - slack) // (2 * total) - 1)
         end = min(count, count * (2 * index + slack) // (2 * total) + 2)
-        found = bisect_left(range(end), index, lo=first, key=lambda k, source=source: _index(source, k, counts))
-        if found < end and _index(source, found, counts) == index:
+        found = bisect_left(range(end), index, lo=first, key=partial(_index, counts, source))
+        if found < end and _index(counts, source, found) == index:
             return source, found
     raise IndexError(f"record {index} of an epoch of {total}")
 
 
-def _index(source: int, k: int, counts: Sequence[int]) -> int:
+def _index(counts: Sequence[int], source: int, k: int) -> int:
     """Where the k-th record of a source stands in the epoch: how many stand before it."""
     return k + sum(
         # Of another source those j stand before for which (2j + 1) / count < (2k + 1) / counts[source].
