@@ -121,11 +121,12 @@ def _without_collector() -> Iterator[None]:
 
 
 def _convert(conversion: Conversion, reading: Reading, rules: Rules, account: Account, progress: bool) -> None:
+    from coordcore_data.convert.outputs import Outputs
     from coordcore_data.convert.packed import unpacked
     from coordcore_data.convert.progress import shown
     from coordcore_data.convert.rules import apply_rules
     from coordcore_data.convert.sniff import named
-    from coordcore_data.convert.write import Outputs, split_of
+    from coordcore_data.convert.write import split_of
 
     inputs = (conversion.source, conversion.categories, reading.classes, reading.instances)
     with (

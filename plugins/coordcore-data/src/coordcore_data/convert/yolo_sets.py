@@ -99,6 +99,7 @@ def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[P
     """The images of all splits; a split without any is said. Raises InputError when there is no image at all."""
     roots = _roots(source, content.get("path") or "")
     pairs: list[Pair] = []
+    lone: list[Pair] = []
     missing: list[str] = []
     for split in ("train", "val", "test"):
         names = ("val", "validation", "valid") if split == "val" else (split,)
@@ -111,12 +112,23 @@ def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[P
             if not its:
                 missing.append(f"{split}: {place}")
             pairs += its
+            lone += _without_images(place, roots, split) if found is None else []
     if not pairs:
         told = f"no folder or list of images at {', '.join(missing)}" if missing else "train, val and test are empty"
         raise InputError(f"{source}: names no images: {told}")
     for one in missing:
         account.note("split without images: left out", one)
-    return pairs
+    return pairs + lone
+
+
+def _without_images(place: str, roots: list[Path], split: str) -> list[Pair]:
+    """The label files of a folder of images that is not there."""
+    for root in roots:
+        images = root / place
+        labels = _labels_of(images / "x").parent
+        if labels != images and labels.is_dir():
+            return _orphans(labels, set(), images, split)
+    return []
 
 
 def _roots(source: Path, path: Any) -> list[Path]:
