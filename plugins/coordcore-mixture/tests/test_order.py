@@ -47,7 +47,7 @@ def test_each_pass_takes_every_record_once(length: int) -> None:
 
 
 def test_a_part_of_a_sorted_source_is_spread_over_it() -> None:
-    # Of 10,000 records sorted into ten classes a thousand are taken, from anywhere in a pass: a hundred of each, nearly.
+    # Of 10,000 records sorted into ten classes a thousand are taken, from anywhere in a pass: nearly a hundred of each.
     for begin in (0, 4500, 9000):
         classes = [shuffled(number, 10_000, "0 coco") // 1000 for number in range(begin, begin + 1000)]
         assert max(abs(classes.count(number) - 100) for number in range(10)) <= 5
