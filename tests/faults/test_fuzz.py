@@ -16,6 +16,7 @@ import pytest
 from amounts import Amounts
 
 FORMATS = ("coco", "lvis", "voc", "yolo", "labelme", "cvat", "odvg", "refcoco", "swift", "label_studio", "records")
+FORMATS += ("via", "createml", "labelbox", "openimages", "datumaro", "dota")
 
 
 Fuzz = Callable[[str, int], None]

@@ -14,7 +14,7 @@ import msgspec
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Space
 from coordcore.records.geometry import bounds
-from coordcore_data.convert.core import CROWD, POINTS, Account
+from coordcore_data.convert.core import AREAS, CROWD, POINTS, Account
 from coordcore_data.convert.geometry import poly_area
 from coordcore_data.convert.rules import FinalImage, FinalObject
 
@@ -104,6 +104,8 @@ class RecordWriter:
             metadata["quantisation"] = self._declared
         if image.id is not None:
             metadata["image_id"] = image.id
+        if any(one.area is not None for one in image.objects):
+            metadata[AREAS] = [one.area for one in image.objects]
         if image.difficult:
             metadata["difficult"] = image.difficult
         for key, shapes in ((CROWD, image.crowd), (POINTS, image.points)):
@@ -242,6 +244,8 @@ def _annotation(one: FinalObject, number: int, image_id: int, category: int, cro
     }
     if one.kind == "poly":
         annotation |= {"segmentation": [one.values], "area": poly_area(list(one.values))}
+    if one.area is not None:
+        annotation["area"] = one.area
     return annotation
 
 
