@@ -32,7 +32,8 @@ BOX = {"bbox": [[64, 48, 320, 240]]}
 WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "a blank line": (b"", "blank line; every line holds one row, remove it"),
     "no JSON": (b"{", "not JSON: input data was truncated"),
-    "a list": (b"[]", "expected object, got array"),
+    "a list": (b"[{", "a JSON array; write one row a line (`jq -c '.[]' rows.json > rows.jsonl`)"),
+    "a number": (b"1", "expected object, got int"),
     "no messages": ({"images": []}, "messages: missing; write the turns, with role and content (or `conversations`)"),
     "empty messages": (row(messages=[]), "messages: empty; write the turns, with role and content"),
     "no role": (row(messages=[{"content": "x"}]), "messages[0].role: missing; write who speaks: user or assistant"),
@@ -134,7 +135,7 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
         text('[{"bbox_2d": [1, 2, 3, 4]}]'),
         "messages[1].content: four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1,",
     ),
-    "several problems": (row(objects=BOX | {"ref": 1}), "objects.ref: expected array"),
+    "refs that are no list": (row(objects=BOX | {"ref": "dog"}), "objects.ref: expected array"),
 }
 
 IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -107,6 +107,8 @@ def parse_row(line: bytes) -> ChatRow:
         raise RecordError("", "blank line; every line holds one row, remove it")
     if line.startswith(codecs.BOM_UTF8):
         raise RecordError("", "starts with a byte order mark; save the file as UTF-8 without one")
+    if line.lstrip().startswith(b"["):
+        raise RecordError("", "a JSON array; write one row a line (`jq -c '.[]' rows.json > rows.jsonl`)")
     try:
         row = decode_line(line, _DECODER)
     except msgspec.ValidationError as error:
