@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import msgspec
@@ -64,47 +64,57 @@ class ChatReader:
 
     def say(self, row: ChatRow, sizes: Sequence[Size]) -> Said:
         """What a row says to the model. sizes: width and height of its upright images. Raises RecordError."""
-        asked: list[_Box] = []
-        answered: list[_Box] = []
         placed = _Placed(row, sizes)
-        messages, widened, clipped = [], 0, 0
-        geometries: list[Geometry] = []
-        for turn in row.turns:
-            boxes = answered if turn.role == "assistant" else asked
-            text, position = "", 0
-            for found in shapes_in(turn.text, turn.path, self.coords, numbers=self.config.space != "text"):
-                if isinstance(found, Place) and found.name != BBOX:
-                    text += turn.text[position : found.span[0]] + placed.next_ref(turn, self.coords)
-                    position = found.span[1]
-                    continue
-                box = placed.next_box(turn) if isinstance(found, Place) else self._in_text(found, turn, sizes)
-                boxes.append(box)
-                bins, values, more, cut = self._encode(box)
-                widened, clipped = widened + more, clipped + cut
-                if turn.role == "assistant":
-                    geometries.append(Geometry(kind=box.kind, values=values))
-                written = [self.coords.written[k] for k in self.coords.arranged(bins)]
-                if isinstance(found, Place):
-                    listed = f"[{', '.join(written)}]" if found.listed else "".join(written)
-                    text += turn.text[position : found.span[0]] + listed
-                    position = found.span[1]
-                elif not found.tokens:
-                    for (start, end), token in zip(found.spans, written, strict=True):
-                        text += turn.text[position:start] + token
-                        position = end
-            messages.append({"role": turn.role, "content": text + turn.text[position:]})
+        turns = [(turn, list(self._pieces(turn, placed, sizes))) for turn in row.turns]
         placed.require_all_used()
+        encoded = _Encoder(self).encode([box for _, pieces in turns for _, box in pieces if isinstance(box, _Box)])
+        messages, geometries = [], []
+        owners: set[int | None] = set()
+        boxes = iter(encoded.boxes)
+        for turn, pieces in turns:
+            text, position = "", 0
+            for found, box in pieces:
+                if isinstance(box, str):
+                    parts = [(found.spans[0], box)]
+                else:
+                    bins, values = next(boxes)
+                    parts = list(self._written(found, bins))
+                    if turn.role == "assistant":
+                        geometries.append(Geometry(kind=box.kind, values=tuple(values)))
+                        owners.add(box.owner)
+                for (start, end), written in parts:
+                    text += turn.text[position:start] + written
+                    position = end
+            messages.append({"role": turn.role, "content": text + turn.text[position:]})
         if self.config.system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.config.system})
-        owners = {box.owner for box in answered} if answered else set(range(len(sizes)))
+        owners = owners or set(range(len(sizes)))
         owner = owners.pop() if len(owners) == 1 else None
         return Said(
             messages=messages,
             geometries=tuple(geometries),
             image_size=None if owner is None else sizes[owner],
-            widened=widened,
-            clipped=clipped,
+            widened=encoded.widened,
+            clipped=encoded.clipped,
         )
+
+    def _pieces(self, turn: Turn, placed: _Placed, sizes: Sequence[Size]) -> Iterator[tuple[Place | Shape, str | _Box]]:
+        """What stands in a message: refs with their texts, and boxes. Raises RecordError."""
+        for found in shapes_in(turn.text, turn.path, self.coords, numbers=self.config.space != "text"):
+            if isinstance(found, Shape):
+                yield found, self._in_text(found, turn, sizes)
+            elif found.name == BBOX:
+                yield found, placed.next_box(turn)
+            else:
+                yield found, placed.next_ref(turn, self.coords)
+
+    def _written(self, found: Place | Shape, bins: Sequence[int]) -> Iterator[tuple[tuple[int, int], str]]:
+        """What takes the place of which part of a text."""
+        tokens = [self.coords.written[k] for k in self.coords.arranged(bins)]
+        if isinstance(found, Place):
+            yield found.spans[0], f"[{', '.join(tokens)}]" if found.listed else "".join(tokens)
+        elif not found.tokens:
+            yield from zip(found.spans, tokens, strict=True)
 
     def _in_text(self, found: Shape, turn: Turn, sizes: Sequence[Size]) -> _Box:
         """A box that is written into the text of a message."""
@@ -129,30 +139,51 @@ class ChatReader:
             scale = ("pixel", _THOUSANDTHS)
         return _Box(turn.path, found.kind, found.values, *scale, owner)
 
-    def _encode(self, box: _Box) -> tuple[Sequence[int], tuple[float, ...], int, bool]:
-        """Bins, real-valued bins, whether the box was widened, and whether it was clipped. Raises RecordError."""
-        is_box = box.kind == "bbox_2d"
+
+@attrs.define
+class _Encoder:
+    """Encodes the boxes of one row. boxes: bins and real-valued bins of each, in order."""
+
+    reader: ChatReader
+    boxes: list[tuple[Sequence[int], Sequence[float]]] = attrs.Factory(list)
+    widened: int = 0
+    clipped: int = 0
+
+    def encode(self, boxes: Sequence[_Box]) -> _Encoder:
+        """Raises RecordError for a box that is not right."""
+        spec, outside = self.reader.quantisation, self.reader.config.outside
+        together: dict[Size, list[int]] = {}
+        read = [self._read(box) for box in boxes]
+        for index, (box, values) in enumerate(zip(boxes, read, strict=True)):
+            self.boxes.append(([int(value) for value in values], values))
+            if box.space != "bin" and box.kind == "bbox_2d":
+                together.setdefault(box.size, []).append(index)
+            elif box.space != "bin":
+                sizes = box.size * (len(values) // 2)
+                try:
+                    bins = spec.encode(values, sizes, outside=outside).tolist()
+                except InputError as error:  # outward rounding has no meaning for a single point
+                    raise RecordError(box.path, str(error)) from error
+                self.boxes[index] = bins, spec.to_bin_units(values, sizes, outside=outside).tolist()
+        for size, indices in together.items():
+            encoded = encode_boxes([read[index] for index in indices], *size, quantisation=spec, outside=outside)
+            self.widened += encoded.widened
+            for index, bins, units in zip(indices, encoded.bins.tolist(), encoded.values.tolist(), strict=True):
+                self.boxes[index] = bins, units
+        return self
+
+    def _read(self, box: _Box) -> tuple[float, ...]:
+        """The numbers of a box, as a record's are checked."""
         values: Coordinates = list(box.values)
+        is_box = box.kind == "bbox_2d"
         item = RecordObject(desc="box", bbox_2d=values) if is_box else RecordObject(desc="poly", poly=values)
-        rules = Rules(space=box.space, outside=self.config.outside, coords=self.coords)
+        rules = Rules(space=box.space, outside=self.reader.config.outside, coords=self.reader.coords)
         try:
             read = read_annotation(item, "", rules, box.size)
         except RecordError as error:
             raise RecordError(box.path, error.message, reason=error.reason) from error
-        if box.space == "bin":
-            return [int(value) for value in read.values], tuple(map(float, read.values)), 0, False
-        spec, outside = self.quantisation, self.config.outside
-        if is_box:
-            encoded = encode_boxes([read.values], *box.size, quantisation=spec, outside=outside)
-            rows = encoded.bins[0].tolist(), tuple(encoded.values[0].tolist())
-            return *rows, encoded.widened, read.outside
-        sizes = box.size * (len(read.values) // 2)
-        try:
-            bins = spec.encode(read.values, sizes, outside=outside)
-        except InputError as error:  # outward rounding has no meaning for a single point
-            raise RecordError(box.path, str(error)) from error
-        units = spec.to_bin_units(read.values, sizes, outside=outside)
-        return bins.tolist(), tuple(units.tolist()), 0, read.outside
+        self.clipped += read.outside
+        return tuple(map(float, read.values))
 
 
 class _Placed:

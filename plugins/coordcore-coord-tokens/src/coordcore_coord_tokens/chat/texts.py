@@ -26,6 +26,7 @@ _GROUNDING = re.compile(
 )
 """Markup that may stand in a message: what Qwen, InternVL and DeepSeek-VL put around labels and boxes, thoughts."""
 
+_BEGIN = re.compile(r"[<\[(]")
 _IN_TAGS = re.compile(rf"(?:{_OPENING})((?:(?!{_OPENING}).)*?)(?:{_CLOSING})", re.DOTALL)
 _KEY = re.compile(r"""["'](\w+)["']\s*:\s*["']?[\[(\s]*$""")
 _UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d)["']\s*:["'\[(\s]*[-+.]?\d""")
@@ -52,7 +53,7 @@ class Place:
     """`<bbox>` or `<ref-object>` in a text. listed: stands in JSON, where four coord tokens need brackets."""
 
     name: str
-    span: tuple[int, int]
+    spans: tuple[tuple[int, int]]
     listed: bool = False
 
 
@@ -80,7 +81,7 @@ def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> It
     """
     shapes, coordinates = _grammar(coords)
     rest, position, listed = [], 0, False
-    for match in shapes.finditer(text):
+    for match in _matches(shapes, text):
         start, end = match.span()
         found: list[Shape | Place] = []
         if match["place"]:
@@ -88,7 +89,7 @@ def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> It
             listed = match["place"] == BBOX and (
                 beside or _LISTED.search(text, max(0, start - _BEFORE), start) is not None
             )
-            found.append(Place(name=match["place"], span=(start, end), listed=listed))
+            found.append(Place(name=match["place"], spans=((start, end),), listed=listed))
         else:
             found.extend(_shapes(match, list(coordinates.finditer(text, start, end)), path, coords, numbers))
         if not found:
@@ -97,6 +98,16 @@ def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> It
         position = end
         yield from found
     _check_rest("".join(rest) + text[position:], path, coords, numbers)
+
+
+def _matches(shapes: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """As `shapes.finditer`, which tries every letter, looking only where a shape can begin."""
+    position = 0
+    while begin := _BEGIN.search(text, position):
+        match = shapes.match(text, begin.start())
+        position = match.end() if match else begin.end()
+        if match:
+            yield match
 
 
 def _shapes(
