@@ -196,6 +196,12 @@ def test_a_wrong_place_leaves_the_other_labels() -> None:
     assert [one.at for one in read.unread] == ["objects[0]"]
 
 
+def test_numbers_that_would_run_together_are_refused() -> None:
+    with pytest.raises(InputError, match="the format grouped has nothing between two coordinates, which plain numbers"):
+        answer_text([box("ring", 1, 2, 3, 4)], form=GROUPED, coord_tokens=False)
+    assert answer_text([], form=GROUPED, coord_tokens=False) == "none"
+
+
 def test_a_kind_that_it_cannot_say_is_refused() -> None:
     poly = Located(desc="roof", kind="poly", bins=(1, 2, 3, 4, 5, 6))
     with pytest.raises(InputError, match="the format tags cannot say a poly; it can say bbox_2d"):

@@ -32,3 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def amounts(pytestconfig: pytest.Config) -> Amounts:
     return LONG if pytestconfig.getoption("--long") else SMALL
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COORDCORE_CACHE of every command here: which arguments ms-swift has takes 15 s to find out, once."""
+    folder = tmp_path_factory.mktemp("cache")
+    folder.chmod(0o700)
+    os.environ["COORDCORE_CACHE"] = str(folder)
+    return folder

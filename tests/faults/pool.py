@@ -7,6 +7,7 @@ goes with it.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import resource
@@ -16,12 +17,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
-HANG = 5.0
-"""Seconds of work after which a command hangs, on a machine that has nothing else to do."""
+HANG = 5
+"""Seconds of processor time after which a command hangs: the same on a busy machine as on a quiet one."""
+
+WAIT = 5.0
+"""Seconds by the clock in which a command that does no work at all is taken to wait for ever."""
 
 MEMORY = 4 << 30
 """Bytes of address space that a case may take beyond what the process has already."""
@@ -44,39 +49,20 @@ Case = Callable[[int, Path], list[str]]
 """Works on the case of a seed in an empty folder, in a forked process; gives its breaches, and leaves a NOTE there."""
 
 
-def run(case: Case, seeds: Iterable[int], folder: Path, *, jobs: int, hang: float = HANG) -> Iterator[Outcome]:
+def run(case: Case, seeds: Iterable[int], folder: Path, *, jobs: int, hang: int = HANG) -> Iterator[Outcome]:
     """The outcomes of the cases with these seeds, as they end. `folder`/SEED is a case's own, and stays.
 
-    hang: seconds after which a command of this kind hangs. A case that overruns is run a second time, with twice the
-    time, before it counts.
+    hang: seconds of work after which a command of this kind hangs.
     """
     waiting = iter(seeds)
     alive: dict[int, _Child] = {}
-    again: list[int] = []
-    more = True
-    while more or again or alive:
-        while len(alive) < jobs and (again or more):
-            if again:
-                child = _start(case, again.pop(), folder, hang * 2, retry=True)
-            elif (seed := next(waiting, None)) is not None:
-                child = _start(case, seed, folder, hang)
-            else:
-                more = False
-                break
+    while True:
+        for seed in itertools.islice(waiting, jobs - len(alive)):
+            child = _start(case, seed, folder, hang)
             alive[child.descriptor] = child
-        for child in _ended(alive) if alive else ():
-            outcome = _outcome(child)
-            if outcome is None:
-                again.append(child.seed)
-            else:
-                yield outcome
-
-
-def load_factor() -> float:
-    """How many times longer than its work takes a process waits, as others share the machine: 1 on a quiet one."""
-    wall, work = time.perf_counter(), time.process_time()
-    sum(range(2_000_000))
-    return max(1.0, (time.perf_counter() - wall) / max(time.process_time() - work, 1e-3))
+        if not alive:
+            return
+        yield from map(_outcome, _ended(alive))
 
 
 @attrs.define(kw_only=True)
@@ -85,16 +71,16 @@ class _Child:
     pid: int
     descriptor: int
     folder: Path
-    deadline: float
-    retry: bool
     reading: int
+    looked: float
+    work: int = 0
     told: bytes = b""
     overran: bool = False
     status: int = 0
 
 
-def _start(case: Case, seed: int, folder: Path, seconds: float, *, retry: bool = False) -> _Child:
-    own = folder / (f"{seed}-again" if retry else str(seed))
+def _start(case: Case, seed: int, folder: Path, hang: int) -> _Child:
+    own = folder / str(seed)
     own.mkdir(parents=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -102,15 +88,14 @@ def _start(case: Case, seed: int, folder: Path, seconds: float, *, retry: bool =
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _in_child(case, seed, own, writing)
+        _in_child(case, seed, own, writing, hang)
     os.close(writing)
-    deadline = time.monotonic() + seconds * load_factor()
     return _Child(
-        seed=seed, pid=pid, descriptor=os.pidfd_open(pid), folder=own, deadline=deadline, reading=reading, retry=retry
+        seed=seed, pid=pid, descriptor=os.pidfd_open(pid), folder=own, reading=reading, looked=time.monotonic()
     )
 
 
-def _in_child(case: Case, seed: int, folder: Path, told: int) -> None:
+def _in_child(case: Case, seed: int, folder: Path, told: int, hang: int) -> None:
     """Never returns."""
     code = 99
     try:
@@ -118,6 +103,7 @@ def _in_child(case: Case, seed: int, folder: Path, told: int) -> None:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         _limit(resource.RLIMIT_AS, _address_space() + MEMORY)
         _limit(resource.RLIMIT_CORE, 0)
+        _limit(resource.RLIMIT_CPU, hang)
         os.write(told, json.dumps([breach[:1000] for breach in case(seed, folder)[:20]]).encode())
         code = 0
     except BaseException:
@@ -140,16 +126,17 @@ def _ended(alive: dict[int, _Child]) -> list[_Child]:
     poll = select.poll()
     for descriptor in alive:
         poll.register(descriptor, select.POLLIN)
-    soonest = min(child.deadline for child in alive.values()) - time.monotonic()
+    soonest = min(child.looked for child in alive.values()) + WAIT - time.monotonic()
     ready = {descriptor for descriptor, _ in poll.poll(max(soonest, 0) * 1000)}
     ended = []
     for descriptor, child in list(alive.items()):
-        if descriptor not in ready and time.monotonic() < child.deadline:
+        child.overran = descriptor not in ready and _waits(child)
+        if descriptor not in ready and not child.overran:
             continue
-        child.overran = descriptor not in ready
         if child.overran:
             os.killpg(child.pid, signal.SIGKILL)
         _, child.status = os.waitpid(child.pid, 0)
+        child.overran |= os.WIFSIGNALED(child.status) and os.WTERMSIG(child.status) == signal.SIGXCPU
         child.told = os.read(child.reading, 1 << 16)
         os.close(child.reading)
         os.close(descriptor)
@@ -158,10 +145,26 @@ def _ended(alive: dict[int, _Child]) -> list[_Child]:
     return ended
 
 
-def _outcome(child: _Child) -> Outcome | None:
-    """None for a case that is to be run again."""
-    if child.overran and not child.retry:
-        return None
+def _waits(child: _Child) -> bool:
+    """Whether neither the child nor what it started has done any work for so long that it never will."""
+    if time.monotonic() < child.looked + WAIT:
+        return False
+    before, child.work, child.looked = child.work, _work(child.pid), time.monotonic()
+    return child.work == before
+
+
+def _work(session: int) -> int:
+    """The processor time of the processes of a session, in ticks."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = status.read_text().rpartition(")")[2].split()  # from the state on, the third field
+            if int(fields[3]) == session:
+                total += sum(map(int, fields[11:15]))
+    return total
+
+
+def _outcome(child: _Child) -> Outcome:
     kept = child.folder / NOTE
     note = kept.read_text() if kept.exists() else ""
     if child.overran:

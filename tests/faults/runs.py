@@ -20,7 +20,6 @@ from pathlib import Path
 
 import attrs
 import psutil
-from pool import load_factor
 
 MANIFEST = """\
 requires = ["coordcore-coord-offset", "coordcore-coord-tokens", "coordcore-demo", "coordcore-detection"]
@@ -199,6 +198,13 @@ def require_equal(folder: Path, whole: Path) -> None:
     left = [str(path.relative_to(folder)) for path in (folder / NAME).rglob(".*") if path.name != ".lock"]
     left += [path.name for path in folder.glob(".*")]
     assert not left, f"left behind: {left}"
+
+
+def load_factor() -> float:
+    """How many times longer than its work takes a process waits, as others share the machine: 1 on a quiet one."""
+    wall, work = time.perf_counter(), time.process_time()
+    sum(range(2_000_000))
+    return max(1.0, (time.perf_counter() - wall) / max(time.process_time() - work, 1e-3))
 
 
 def gone(processes: list[psutil.Process], seconds: float) -> list[str]:

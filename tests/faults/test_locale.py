@@ -59,8 +59,8 @@ def _utf8(lines: bytes) -> str:
         (0, "eval p.jsonl ä.jsonl --space pixel"),
     ],
 )
-def test_a_command_in_the_c_locale(work: Path, tmp_path: Path, code: int, arguments: str) -> None:
-    environment = {**os.environ, **C_LOCALE, "COORDCORE_CACHE": str(tmp_path / "cache")}
+def test_a_command_in_the_c_locale(work: Path, cache: Path, code: int, arguments: str) -> None:
+    environment = {**os.environ, **C_LOCALE}
     command = [sys.executable, "-m", "coordcore", *arguments.split()]
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, check=False)
     assert b"Traceback" not in done.stderr, done.stderr.decode("utf-8", "replace")

@@ -12,8 +12,8 @@ from published import ENTRIES, IMAGE, ROWS, VIDEO, VISION_END, VISION_START, nar
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from coordcore.coords import ints_to_tokens
 from coordcore.records.answers.write import Located, answer_text, reserved
+from coordcore_coord_tokens.formats import COMPACT, GROUPED, QWEN, TAGGED
 from coordcore_detection.decode.grammar import Grammar, compile_grammar
 from coordcore_detection.decode.tokens import TokenBytes, token_bytes
 from coordcore_train.checkpoint.expand import expand
@@ -96,27 +96,22 @@ def test_coord_tokens_stay_whole_and_visible(tokenizer: Any) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def _plain_list(coordinates: bool) -> str:
-    rows = []
-    for one in boxes(20):
-        numbers = ints_to_tokens(one.bins) if coordinates else map(str, one.bins)
-        rows.append(f'{{"bbox_2d": [{", ".join(numbers)}], "label": "person"}}')
+def _numbers() -> str:
+    rows = [f'{{"bbox_2d": [{", ".join(map(str, one.bins))}], "label": "person"}}' for one in boxes(20)]
     return f"[{', '.join(rows)}]"
-
-
-def _lines() -> str:
-    return "\n".join("person" + "".join(ints_to_tokens(one.bins)) for one in boxes(20))
 
 
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
         (answer_text(boxes(20)), 24.2),
-        (_plain_list(True), 24.1),
-        (_plain_list(False), 30.1),
-        (_lines(), 5.95),
+        (answer_text(boxes(20), form=QWEN), 24.1),
+        (_numbers(), 30.1),
+        (answer_text(boxes(20), form=COMPACT), 5.95),
+        (answer_text(boxes(20), form=GROUPED), 4.05),
+        (answer_text(boxes(20), form=TAGGED), 5.2),
     ],
-    ids=["coordjson", "list-with-tokens", "list-with-numbers", "lines"],
+    ids=["coordjson", "qwen", "qwen-with-numbers", "compact", "grouped", "grouped-tags"],
 )
 def test_tokens_of_a_box(tokenizer: Any, text: str, tokens: float) -> None:
     """Length of an answer of 20 boxes, which training, generation and serving are paid by."""

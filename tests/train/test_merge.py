@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from itertools import product
 from pathlib import Path
@@ -187,6 +188,27 @@ def test_a_run_without_a_checkpoint(trained: RunDir, tmp_path: Path) -> None:
     shutil.rmtree(run.checkpoints / "checkpoint-2")
     with pytest.raises(InputError, match="has no complete checkpoint yet; train it with `coordcore run`"):
         merge(run, tmp_path / "merged")
+
+
+def test_a_damaged_checkpoint_is_named_with_the_cure(trained: RunDir, tmp_path: Path) -> None:
+    run = copy_of(trained, tmp_path)
+    (run.checkpoints / "checkpoint-2" / "adapter_config.json").unlink()
+    with pytest.raises(
+        InputError, match=r"adapter_config\.json: no such file(.|\n)*name an older one with --checkpoint"
+    ):
+        merge(run, tmp_path / "merged")
+
+
+def test_nobody_waits_for_a_pipe_in_a_checkpoint(trained: RunDir, tmp_path: Path) -> None:
+    from coordcore_train.checkpoint.merge.in_memory import load_live
+    from coordcore_train.run.plan import load_run
+
+    run = copy_of(trained, tmp_path)
+    file = run.checkpoints / "checkpoint-2" / "adapter_config.json"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match=r"adapter_config\.json: cannot be read: is a pipe or a device"):
+        load_live(load_run(run.path), file.parent)  # as predict does
 
 
 def test_a_checkpoint_that_lost_the_surgery(trained: RunDir, tmp_path: Path) -> None:

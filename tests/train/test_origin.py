@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from coordcore_train.checkpoint.merge.run import merge_run
 from coordcore_train.checkpoint.origin import FILE
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import load_run
+from coordcore_train.surgery.saving import signed
 
 SECTIONS = {"train": {"steps": 2, "save_every": 1}}
 ADAPTER = "adapter_model.safetensors"
@@ -117,3 +119,18 @@ def test_a_full_tuner_s_checkpoint_in_another_dtype_is_refused(coord_base: Path,
     save_file({name: one.to(torch.bfloat16) for name, one in load_file(file).items()}, file, {"format": "pt"})
     with pytest.raises(InputError, match=r"checkpoint-2: .* is BF16, it was saved as F32"):
         merge_run(run.path, tmp_path / "merged")
+
+
+def test_the_same_adapter_is_the_same_bytes(tmp_path: Path) -> None:
+    from peft import peft_model
+
+    found = set()
+    for number in range(20):
+        with signed("f" * 64):
+            peft_model.safe_save_file(
+                {"é.a": torch.ones(2)}, tmp_path / "a", metadata={"format": "pt", "x": str(number)}
+            )
+        data = (tmp_path / "a").read_bytes()
+        assert torch.equal(load_file(tmp_path / "a")["é.a"], torch.ones(2))
+        found.add(re.sub(rb'"x":"\d+"', b"", data[8:].replace(b" ", b"")))
+    assert len(found) == 1

@@ -19,6 +19,7 @@ from coordcore.manifest.sections import Launch
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.resume import continues_from
 
+ORIGIN = "coordcore_checkpoint.json"
 STEPS: dict[str, Any] = {"train": {"steps": 3, "save_every": 1, "keep": 3}}
 
 
@@ -67,6 +68,26 @@ def hostile_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps(Bomb(path.parents[3] / "EXECUTED")))
 
 
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def without_rank(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "r": "four"}))
+
+
+def without_epochs(path: Path) -> None:
+    state = json.loads(path.read_text())
+    del state["num_train_epochs"]
+    path.write_text(json.dumps(state))
+
+
 FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
@@ -74,11 +95,13 @@ def ways() -> list[Any]:
     ways = (Path.unlink, cut, empty, other, hostile, hostile_pickle)
     cases = [(file, way) for file in FILES for way in ways]
     cases += [("adapter_model.safetensors", cut), ("adapter_config.json", Path.unlink), ("trainer_state.json", cut)]
+    cases += [("adapter_config.json", without_rank), ("trainer_state.json", without_epochs), (ORIGIN, cut)]
+    cases += [(file, way) for file in ("adapter_model.safetensors", "optimizer.pt", ORIGIN) for way in (folder, pipe)]
     return [pytest.param(file, way, id=f"{file}-{way.__name__}") for file, way in cases]
 
 
 def go_on(run: RunDir, told: list[str], ranks: int = 1) -> Path | None:
-    return continues_from(run, Launch(), ranks, told.append)
+    return continues_from(run, Launch(), ranks, told.append, adapter=True)
 
 
 @pytest.mark.parametrize(("file", "way"), ways())
@@ -125,6 +148,15 @@ def test_a_file_that_the_system_does_not_give_is_no_damage(run: RunDir, monkeypa
 
     monkeypatch.setattr(torch, "load", denied)
     with pytest.raises(RunError, match=r"optimizer\.pt: cannot be read: Permission denied"):
+        go_on(run, [])
+
+
+def test_nor_is_one_that_tells_of_the_adapter(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(path: Path) -> bytes:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", none_left)
+    with pytest.raises(RunError, match=r"checkpoint-2/.*: cannot be read: Too many open files"):
         go_on(run, [])
 
 

@@ -67,6 +67,8 @@ def answer_text(
     groups = form.grouped(objects)
     if unknown := next((group[0].kind for group in groups if group[0].kind not in form.places), None):
         raise InputError(f"the format {form.name} cannot say a {unknown}; it can say {', '.join(form.places)}")
+    if not coord_tokens and not all(_between(form.places[group[0].kind]) for group in groups):
+        raise InputError(f"the format {form.name} has nothing between two coordinates, which plain numbers need")
     written = [
         _write(form.layout(group[0].kind, geometry_first), group, coords if coord_tokens else None, form.name)
         for group in groups
@@ -89,6 +91,10 @@ def _write(layout: Layouts, group: Sequence[Located], coords: CoordFormat | None
         else:
             texts.append(piece.again.join(_place(piece.place, item.bins, coords) for item in group))
     return "".join(texts)
+
+
+def _between(place: Sequence[str | Label | Coords]) -> bool:
+    return all(piece.between for piece in place if isinstance(piece, Coords))
 
 
 def _place(place: Sequence[str | Coords], bins: Sequence[int], coords: CoordFormat | None) -> str:

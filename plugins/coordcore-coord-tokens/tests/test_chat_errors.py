@@ -142,6 +142,7 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
     "three numbers in JSON": (text('{"bbox_2d": [1, 2, 3]}'), "norm1000", "has 3 coordinates; a box has 4"),
     "a point in JSON": (text('{"point_2d": [1, 2]}'), "norm1000", "is a point; points are no geometry kind yet"),
     "Gemini's box": (text('{"box_2d": [1, 2, 3, 4]}'), "norm1000", "numbers under box_2d, which begin with y"),
+    "pairs": (text("(1,2),(3,4),(5,6),(7,8)"), "norm1000", "4 pairs are several boxes or none; write [x1, y1, x2, y2]"),
     "words in JSON": (text('{"bbox_2d": [1, 2, "a", 4]}'), "norm1000", "what stands under bbox_2d is no box that can"),
     "words in tags": (text("<box>1 to 4</box>"), "norm1000", "'<box>1 to 4</box>' is no box that can be read"),
     "more than a thousand": (text("[1, 2, 3, 1001]"), "norm1000", "y = 1001 lies outside 0..1000"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from coordcore_data.convert.core import Reading
 
 REAL_COCO = Path(__file__).parents[3] / "tests" / "data" / "coco_val2014_100_boxes.json"
 
-_READING = ("images", "classes", "instances", "boxes", "origin")
+_READING = ("images", "classes", "instances", "boxes", "origin", "attribute", "frames")
 
 
 def run(source: Path, source_format: str, output: Path, **options: Any) -> Account:
@@ -65,6 +66,23 @@ def write_text(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def write_zip(path: Path, files: dict[str, str | Path]) -> Path:
+    """An archive of texts, and of files by their paths."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if isinstance(content, Path):
+                archive.write(content, name)
+            else:
+                archive.writestr(name, content)
+    return path
+
+
+def why_dropped(account: Account) -> list[str]:
+    """The reasons why images, and then objects, were dropped, those of objects that went with their image left out."""
+    objects = [reason for reason in account.objects.dropped if not reason.startswith("image dropped")]
+    return [*account.images.dropped, *objects]
 
 
 def write_image(path: Path, width: int, height: int, orientation: int | None = None) -> Path:

@@ -336,3 +336,80 @@ def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
     loaded = COCO(str(tmp_path / "b.json"))
     assert len(loaded.getAnnIds()) == 839
     assert len(loaded.getAnnIds(iscrowd=True)) == 9
+
+
+# --- what evaluation reads ------------------------------------------------------------------------------------------
+
+TWO = [{"id": 1, "name": "cat", "frequency": "f"}, {"id": 2, "name": "hot  dog", "frequency": "r"}]
+
+
+def test_areas_that_are_not_the_boxes_are_carried(tmp_path: Path) -> None:
+    found = [
+        annotation(area=600.5),
+        annotation(id=2, area=1200),
+        annotation(id=3),
+        annotation(id=4, area=50, iscrowd=1),
+    ]
+    records, account = converted(tmp_path, coco(found))
+    assert records[0]["metadata"]["object_areas"] == [600.5, None, None]
+    assert account.notes == {}
+
+
+def test_areas_keep_to_their_objects(tmp_path: Path) -> None:
+    """Dropped and cut objects take nothing from the others; through records and back to COCO."""
+    found = [
+        annotation(area=1),
+        annotation(id=2, bbox=[10, 20, 0, 5], area=2),
+        annotation(id=3, bbox=[90, 20, 30, 40], area=3),
+        annotation(id=4),
+    ]
+    source = write_json(tmp_path / "instances.json", coco(found))
+    for space in ("pixel", "bin"):
+        run(source, "coco", tmp_path / "one.jsonl", space=space, overwrite=True)
+        back = {"from_space": space, "from_quantisation": "nearest_999" if space == "bin" else None}
+        run(tmp_path / "one.jsonl", "records", tmp_path / "two.jsonl", overwrite=True, **back)
+        for path in ("one.jsonl", "two.jsonl"):
+            assert read_lines(tmp_path / path)[0]["metadata"]["object_areas"] == [1, 3, None]
+    run(tmp_path / "two.jsonl", "records", tmp_path / "back.json", to="coco", from_space="pixel")
+    assert [one["area"] for one in json.loads((tmp_path / "back.json").read_text())["annotations"][:2]] == [1, 3]
+
+
+@pytest.mark.parametrize("area", [0, -5, "12", [], True, NAN, 1e300])
+def test_an_area_that_is_none_is_counted(tmp_path: Path, area: Any) -> None:
+    records, account = converted(tmp_path, coco([annotation(area=area)]))
+    assert records[0]["metadata"] == {"image_id": 7}
+    assert account.notes == {"area that is no number above 0: its box's counts": 1}
+
+
+def test_areas_of_records_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+    record = {"images": ["a.jpg"], "width": 100, "height": 80, "objects": [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}]}
+    for areas in ([1, 2], 5, ["1"], [-1]):
+        source = write_json(tmp_path / "a.jsonl", record | {"metadata": {"object_areas": areas}})
+        records, account = records_of(source, "records", tmp_path, from_space="pixel")
+        assert "metadata" not in records[0]
+        assert list(account.notes) == [
+            "metadata.object_areas that are not an area or null for each object: not carried"
+        ]
+
+
+def test_lvis_frequencies_are_those_of_the_labels_that_are_there(tmp_path: Path) -> None:
+    """Labels are written as objects have them, and ids may be of another type than the categories'."""
+    image = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80}
+    image |= {"neg_category_ids": ["2"], "not_exhaustive_category_ids": []}
+    records, _ = records_of(write_json(tmp_path / "a.json", coco([annotation()], [image], TWO)), "lvis", tmp_path)
+    expected = {"image_id": 7, "absent_categories": ["hot dog"], "category_frequencies": {"cat": "f"}}
+    assert records[0]["metadata"] == expected
+
+
+def test_an_lvis_image_of_empty_lists_says_that_it_looked_for_nothing_else(tmp_path: Path) -> None:
+    image = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80}
+    image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    records, _ = records_of(write_json(tmp_path / "a.json", coco([annotation()], [image])), "lvis", tmp_path)
+    assert records[0]["metadata"] == {"image_id": 7, "absent_categories": []}
+
+
+@pytest.mark.parametrize("frequency", ["x", None, 3, ["f"]])
+def test_a_frequency_that_is_none_of_lvis_is_left_out(tmp_path: Path, frequency: Any) -> None:
+    categories = [{"id": 1, "name": "cat", "frequency": frequency}]
+    records, _ = converted(tmp_path, coco([annotation()], None, categories))
+    assert records[0]["metadata"] == {"image_id": 7}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 from coordcore import InputError, RunError
 from coordcore.quantisation import QUANTISATIONS, encode_boxes
 from coordcore_data.convert.conversion import parse_splits
+from coordcore_data.convert.outputs import Outputs
 from coordcore_data.convert.write import choose_split
 
 
@@ -229,6 +234,45 @@ def test_a_full_disk_is_a_run_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RunError, match="cannot be written: no space left on device"):
         run(source_of(tmp_path / "in", annotation()), "coco", tmp_path / "out" / "out.jsonl")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import conversion_support
+from coordcore_data.convert import write
+write.RecordWriter.finish = lambda writer: os.kill(os.getpid(), signal.SIGKILL)
+conversion_support.run(Path(sys.argv[1]), "coco", Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    source, output = source_of(tmp_path / "in", annotation()), tmp_path / "out" / "out[1].jsonl"
+    done = subprocess.run([sys.executable, "-c", KILLED, source, output], cwd=Path(__file__).parent, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name[:14] for path in output.parent.iterdir()] == [".out[1].jsonl."]
+    with Outputs(output, False) as goes_on:
+        goes_on.open(output)
+        alive = [*output.parent.iterdir()]
+        run(source, "coco", output)
+        assert {*output.parent.iterdir()} == {*alive, output, output.with_suffix(".account.json")}
+        output.unlink()
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_an_older_account_does_not_speak_for_what_a_kill_has_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = source_of(tmp_path / "in", annotation()), tmp_path / "out" / "out.jsonl"
+    run(source, "coco", output)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, "coco", output, overwrite=True)
+    assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
 
 
 def test_nothing_left_to_write_is_an_error_with_the_account(tmp_path: Path) -> None:

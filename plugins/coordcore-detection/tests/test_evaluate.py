@@ -379,17 +379,18 @@ def test_federated_truth_is_part_of_the_contract() -> None:
 def test_tables_and_comparisons_mark_the_distorted_ap() -> None:
     found = federated()
     names = [name for name, _ in tables.metric_rows(found)]
-    assert ("AP (!)" in names, "AP50 (!)" in names, "F1" in names, "AR100" in names) == (True, True, True, True)
+    assert ("AP (!)" in names, "AP50 (!)" in names, "F1" in names, "AR300" in names) == (True, True, True, True)
     assert compare(found, found, resamples=2).caveats == tuple(found.caveats)
 
 
 def test_the_command_says_what_distorts_ap(folder: Path) -> None:
     record = json.loads((folder / "val.jsonl").read_text())
-    record["metadata"] = {"absent_categories": ["dog"], "incomplete_categories": ["cat"]}
-    (folder / "val.jsonl").write_text(json.dumps(record) + "\n")
+    metadata = {"absent_categories": ["dog"], "incomplete_categories": ["cat"]}
+    lines = [record | {"metadata": metadata}, record | {"images": ["b.png"]}]
+    (folder / "val.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     shown = run("--output", "a.json", "--report", "report")
     assert shown.exit_code == 0, shown.output
-    sentence = "1 of 1 images say which labels are absent or incomplete in them"
+    sentence = "1 of 2 images say which labels are absent or incomplete in them"
     lines = [line.split()[:2] for line in shown.output.splitlines()]
     assert (["AP50", "(!)"] in lines, f"\n(!) {sentence}" in shown.output) == (True, True)
     assert sentence in json.loads(run("--json").output)["caveats"][0]
@@ -401,6 +402,18 @@ def test_the_command_says_what_distorts_ap(folder: Path) -> None:
     )
     both = CliRunner().invoke(app, ["compare", "a.json", "a.json", "--resamples", "2"])
     assert (f"(!) {sentence}" in both.output, "AP50 (!)" in both.output) == (True, True)
+
+
+def test_the_command_measures_federated_truth_as_lvis_does(folder: Path) -> None:
+    record = json.loads((folder / "val.jsonl").read_text())
+    record["metadata"] = {"absent_categories": ["dog"], "category_frequencies": {"cat": "r"}, "object_areas": [5]}
+    (folder / "val.jsonl").write_text(json.dumps(record) + "\n")
+    shown = run("--output", "a.json", "--report", "report")
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split() for line in shown.output.splitlines()]
+    assert all([name, "1.0000", "1.0000"] in [line[:3] for line in lines] for name in ("APr", "AP_small"))
+    assert ("AR300" in shown.output, "(!)" in shown.output) == (True, False)
+    assert results.read(folder / "a.json").contract["max_detections"] == [300]
 
 
 def test_metadata_that_holds_no_labels_is_told(folder: Path) -> None:

@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from coordcore import Example, InputError
 from coordcore.coords import DEFAULT_COORDS
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS
+from coordcore.records.answers import COORDJSON
 from coordcore_detection.predict import loading
 from coordcore_detection.predict.loading import load, question_of, weights_digest
+from coordcore_train.chat import Question
 from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
@@ -61,7 +63,8 @@ def test_ids_that_the_tokenizer_does_not_have_are_refused(recorded: Path) -> Non
 
 
 def test_a_model_that_can_be_asked(base: Path) -> None:
-    model, _, vocab, quantisation, _ = load(base, "cpu")
+    model, _, vocab, quantisation, _, form = load(base, "cpu")
+    assert form is COORDJSON
     assert (model.training, model.dtype, len(vocab.ids), quantisation) == (
         False,
         torch.float32,
@@ -174,7 +177,9 @@ def test_a_run_that_is_not_merged_is_asked_live(run: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         loading,
         "_plan",
-        lambda folder: SimpleNamespace(base=base, coords=DEFAULT_COORDS, quantisation=QWEN, trusted=False),
+        lambda folder: SimpleNamespace(
+            base=base, coords=DEFAULT_COORDS, format=COORDJSON, quantisation=QWEN, trusted=False
+        ),
     )
     monkeypatch.setattr(loading, "_live", live)
     found = [load(one, "cpu") for one in (run, last)]
@@ -236,6 +241,17 @@ def test_data_that_are_gone_are_told(run: Path, monkeypatch: pytest.MonkeyPatch)
         question_of(run)
 
 
+def test_a_checkpoint_far_from_its_run_brings_its_question(base: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    question = Question("Where?", "Be brief.")
+    write_checkpoint_info(copy, quantisation=DEFAULT_QUANTISATION, vocab=read_vocab(base), question=question)
+    assert question_of(copy) == ("Where?", "Be brief.")
+    info = json.loads((copy / "coordcore.json").read_text())
+    (copy / "coordcore.json").write_text(json.dumps({**info, "question": {"words": 1}}))
+    with pytest.raises(InputError, match=r"coordcore\.json: question: .*; write the checkpoint anew"):
+        question_of(copy)
+
+
 def test_a_checkpoint_of_no_run_needs_a_question(base: Path) -> None:
     with pytest.raises(InputError, match=r"belongs to no run.*give the question with --question"):
         question_of(base)
@@ -285,7 +301,9 @@ def test_a_broken_checkpoint_of_a_run_is_named(run: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         loading,
         "_plan",
-        lambda folder: SimpleNamespace(base=run, coords=DEFAULT_COORDS, quantisation=QWEN, trusted=False),
+        lambda folder: SimpleNamespace(
+            base=run, coords=DEFAULT_COORDS, format=COORDJSON, quantisation=QWEN, trusted=False
+        ),
     )
     monkeypatch.setattr(loading, "_live", live)
     with pytest.raises(InputError, match="checkpoint-20: cannot be loaded: Expecting property name"):

@@ -46,7 +46,7 @@ def by_pycocotools(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *
                 "image_id": int(side.image[number]) + 1,
                 "category_id": int(side.label[number]) + 1,
                 "bbox": [*side.boxes[number, :2].tolist(), *sizes[number].tolist()],
-                "area": float(sizes[number].prod()),
+                "area": float(sizes[number].prod() if side.areas is None else side.areas[number]),
                 "iscrowd": 0,
                 key: values[number],
             }
@@ -92,6 +92,17 @@ def test_ap_and_ar_are_those_of_pycocotools(seed: int, by_label: bool) -> None:
     assert list(found.by_label) == list(expected.by_label)
     np.testing.assert_allclose(list(found.by_label.values()), list(expected.by_label.values()), atol=1e-12)
     assert found.curve == {name: pytest.approx(values, abs=1e-12) for name, values in expected.curve.items()}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_size_classes_go_by_the_areas_of_the_objects_where_they_are_known(seed: int) -> None:
+    truth, *rest = random_scene(seed)
+    share = np.random.default_rng(seed).uniform(0.2, 1, len(truth))
+    smaller = attrs.evolve(truth, areas=(truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1) * share)
+    found, expected = ours(smaller, *rest), by_pycocotools(smaller, *rest, by_label=True)
+    assert found.metrics == pytest.approx(expected.metrics, abs=1e-12)
+    differ = {name for name, value in ours(truth, *rest).metrics.items() if value != found.metrics[name]}
+    assert differ == {f"{kind}_{size}" for kind in ("AP", "AR") for size in ("small", "medium", "large")}
 
 
 def test_boxes_on_the_edge_of_a_size_class_belong_to_both() -> None:

@@ -78,6 +78,12 @@ def test_a_line_that_was_cut_off_is_taken_away(path: Path, cut: int) -> None:
     assert (resume(path, header()), read(path)[1]) == ([row("1.png")], [row("1.png")])
 
 
+def test_a_line_is_taken_away_after_a_call_was_killed_as_it_did_so(path: Path) -> None:
+    path.with_name(f".{path.name}.tmp").write_bytes(path.read_bytes())
+    path.write_bytes(path.read_bytes()[:-1])
+    assert (resume(path, header()), read(path)[1]) == ([row("1.png")], [row("1.png")])
+
+
 @pytest.mark.parametrize("size", [0, 5, 30])
 def test_a_header_that_was_cut_off_is_written_again(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])

@@ -18,6 +18,7 @@ from coordcore import Example
 from coordcore.cli import app
 from coordcore.coords import DEFAULT_COORDS, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, encode_boxes
+from coordcore.records.answers import COORDJSON
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.evaluation import evaluate
 from coordcore_detection.evaluate.truth_sources import truth_from_examples
@@ -75,7 +76,10 @@ def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
     examples = [Example(messages=messages, images=(picture,)) for picture in pictures]
     plan = SimpleNamespace(
-        coords=DEFAULT_COORDS, data=SimpleNamespace(validation=lambda: examples), quantisation=DEFAULT_QUANTISATION
+        coords=DEFAULT_COORDS,
+        format=COORDJSON,
+        data=SimpleNamespace(validation=lambda: examples),
+        quantisation=DEFAULT_QUANTISATION,
     )
     monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
     truth = truth_from_examples(examples, DEFAULT_QUANTISATION)

@@ -273,6 +273,42 @@ def test_examples_have_what_lvis_says_of_their_records(tmp_path: Path, monkeypat
     assert [one.id for one in found] == [0, 1, 2, 3]
 
 
+def test_records_have_the_areas_of_their_objects(tmp_path: Path) -> None:
+    two = {"objects": [{"desc": name, "bbox_2d": [0, 0, 10, 20]} for name in ("cat", "dog")], "width": 999}
+    given = {"object_areas": [None, 7.5], "crowd": [{"desc": "cat", "bbox_2d": [0, 0, 5, 5]}]}
+    known, plain = read(tmp_path, RECORD | two | {"metadata": given}, RECORD | two, space="pixel")
+    assert (known.areas is not None and known.areas.tolist(), plain.areas) == ([200.0, 7.5, 25.0], None)
+
+
+BOXES = ([100, 200, 300, 400], [500, 200, 700, 300], [100, 200, 300, 420])
+
+
+@pytest.mark.parametrize(
+    ("scale", "tokens"),
+    [((1, 2), False), ((1 / 999, 1 / 999), False), ((1, 1), False), ((1, 1), True)],
+    ids=["pixel", "norm1", "bin", "tokens"],
+)
+def test_examples_have_the_areas_of_their_records(tmp_path: Path, scale: tuple[float, float], tokens: bool) -> None:
+    """In whatever space they are written, and in whatever order the builder names them; clipped, that of the box."""
+    labels = ("cat", "dog", "cat")
+    written = [[k * scale[n % 2] for n, k in enumerate(box)] for box in BOXES]
+    given = [[f"<|coord_{k}|>" for k in box] for box in BOXES] if tokens else written
+    objects = [{"desc": label, "bbox_2d": box} for label, box in zip(labels, given, strict=True)]
+    record = RECORD | {"objects": objects, "metadata": {"object_areas": [11.5, 12, 13]}}
+    (tmp_path / "val.jsonl").write_text(json.dumps(record) + "\n")
+    answered = [(labels[n], BOXES[n]) for n in (2, 0, 1)] + [("cat", [0, 0, 10, 10])]
+    text = json.dumps({"objects": [{"desc": label, "bbox_2d": box} for label, box in answered]})
+    made = example(
+        images=(Image.new("RGB", (999, 1998)),),
+        messages=({"role": "user", "content": "<image>"}, {"role": "assistant", "content": text}),
+        geometries=tuple(Geometry(kind="bbox_2d", values=tuple(map(float, box))) for _, box in answered),
+        source=f"{tmp_path / 'val.jsonl'}:1",
+    )
+    (image,) = truth_from_examples([made], DEFAULT_QUANTISATION)
+    assert image.areas is not None
+    assert image.areas.tolist() == [13, 11.5, 12, 200]
+
+
 def test_records_have_ids_and_what_lvis_says(tmp_path: Path) -> None:
     metadata = {"absent_categories": ["dog"], "incomplete_categories": ["cat"], "image_id": 7}
     first, second, third = read(

@@ -16,7 +16,7 @@ from command import breaches, invoke
 from furnish import work_folder
 from mutate import Mutator, json_bytes
 
-HANG = 40.0
+HANG = 40
 """These do real work: seconds of it, where nothing is damaged."""
 
 _FOLDERS: dict[str, Path] = {}

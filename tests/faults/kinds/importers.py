@@ -9,6 +9,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,8 @@ import attrs
 from command import Ended, breaches, invoke
 from furnish import RECORDS, png, work_folder
 from mutate import CONTROL, LONG, Mutator, Raw, as_lines, json_bytes
+
+from kinds import exports
 
 Files = dict[str, bytes]
 
@@ -383,6 +386,8 @@ def _voc(spoil: Spoil) -> tuple[Files, list[str]]:
 
 
 def _cvat(spoil: Spoil) -> tuple[Files, list[str]]:
+    if spoil.mutator.rng.random() < 0.4:
+        return {"in.xml": _spoil_xml(exports.CVAT_VIDEO, spoil)}, ["in.xml", "--frames", "2"]
     return {"in.xml": _spoil_xml(CVAT, spoil)}, ["in.xml"]
 
 
@@ -404,6 +409,10 @@ def _yolo(spoil: Spoil) -> tuple[Files, list[str]]:
         "labels/val/lone.txt": LABELS.encode(),
     }
     return files, ["data.yaml"]
+
+
+def _export(name: str, spoil: Spoil) -> tuple[Files, list[str]]:
+    return exports.SOURCES[name](spoil, spoil.mutator.bytes, spoil.mutator.rng)
 
 
 def _rows(tree: Any) -> list[Any]:
@@ -467,5 +476,6 @@ SOURCES: dict[str, Callable[[Spoil], tuple[Files, list[str]]]] = {
     "swift": _swift,
     "label_studio": _label_studio,
     "records": _records,
+    **{name: partial(_export, name) for name in exports.SOURCES},
 }
 """Every format of `coordcore_data.convert.conversion.FORMATS`."""

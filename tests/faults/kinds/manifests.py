@@ -72,9 +72,11 @@ def warm() -> None:
     from coordcore_train.swift import trial
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        manifest = Path(folder, "m.toml")
-        manifest.write_text(as_toml(SHAPES, Random(0)))
-        require_done(app, ["check", str(manifest)])
+        work = work_folder(Path(folder))
+        (work / "train.jsonl").write_bytes(as_lines(list(RECORDS)))
+        for table in (SHAPES, RECORD_FILE):
+            (work / "m.toml").write_text(as_toml(table, Random(0)))
+            require_done(app, ["check", str(work / "m.toml")])
     trial.refused = lambda *_: {}  # ms-swift takes seconds to be asked about each value, and is not what is spoilt here
 
 

@@ -76,7 +76,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     *WRITING,
 )
 
-HANG = 3.0
+HANG = 3
 COMBINATIONS = list(itertools.product(COMMANDS, TARGETS))
 Random(0).shuffle(COMBINATIONS)  # so that the first of them are of every kind
 COUNT = len(COMBINATIONS)

@@ -20,7 +20,7 @@ from toml import as_toml
 
 from kinds import checkpoints, importers, manifests, predictions
 
-HANG = 40.0
+HANG = 40
 
 _CONTINUE = ("run", "cont.toml", "--output", "run", "--set", "output.merge=false", "--set", 'drop=["eval"]',
              "--set", "train.save_every=2")  # fmt: skip

@@ -151,6 +151,12 @@ def convert(
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON by number.")
     ] = None,
+    attribute: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Attribute of VIA's regions that holds their label.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of a video with tracks, take every Nth frame.")
+    ] = None,
     instances: Annotated[
         Path | None, typer.Option(metavar="FILE", help="COCO file with the boxes that REFER's refs name.")
     ] = None,
@@ -194,6 +200,8 @@ def convert(
             space=from_space.value if from_space else None,
             boxes=boxes.value if boxes else None,
             origin=int(origin) if origin else None,  # type: ignore[arg-type]
+            attribute=attribute,
+            frames=frames,
             quantisation=convention(from_quantisation) if from_quantisation else None,
         ),
     )

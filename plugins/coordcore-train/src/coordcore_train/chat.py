@@ -5,6 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
+from attrs.validators import instance_of, optional
+
+
+@attrs.frozen
+class Question:
+    """What a model is asked about every image alike: the text without `<image>`, and the system message, if any."""
+
+    text: str = attrs.field(validator=instance_of(str))
+    system: str | None = attrs.field(default=None, validator=optional(instance_of(str)))
+
+
+def question_in(messages: Sequence[Mapping[str, Any]]) -> Question | None:
+    """The question of an example, None where it is no single one on one image."""
+    roles = [message["role"] for message in messages]
+    content = [str(message["content"]) for message in messages]
+    if roles[-2:] != ["user", "assistant"] or roles[:-2] not in ([], ["system"]) or content[-2].count("<image>") != 1:
+        return None
+    return Question(content[-2].replace("<image>", ""), content[0] if roles[0] == "system" else None)
+
 
 def chat(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A conversation as transformers' chat templates want it: `<image>` in a text becomes an image part."""

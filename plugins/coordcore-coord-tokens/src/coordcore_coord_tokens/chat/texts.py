@@ -132,6 +132,12 @@ def _shapes(
             yield _shape("bbox_2d", found[first : first + 4], path, coords)
     elif count == 2 and (tokens[0] or is_box or key in _POINT_KEYS):
         raise RecordError(path, f"{match[0][:60]!r} is {_POINT}")
+    elif how == "pairs" and count > 4 and not tokens[0] and not key:
+        raise RecordError(
+            path,
+            f"{match[0][:60]!r}: {count // 2} pairs are several boxes or none; write [x1, y1, x2, y2] for each, or "
+            'set `space = "text"` where they are no boxes',
+        )
     elif tokens[0] or is_box or poly:
         raise RecordError(path, f"{match[0][:60]!r} has {count} coordinates; a box has 4, a poly 6 or more in pairs")
 

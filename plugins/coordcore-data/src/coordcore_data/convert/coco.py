@@ -3,14 +3,16 @@
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
 774, 774.0). Without a bbox its box is that around its polygons or its mask. An image is empty when the file lists it
 and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
-Not carried: RLE masks and shapes of several polygons (their boxes are), keypoints, captions, licences, supercategories,
-areas, LVIS synsets and frequencies.
+Areas go under `metadata.object_areas` where they are not the boxes', of LVIS also what is absent or incomplete and the
+frequencies of the labels. Not carried: RLE masks and shapes of several polygons (their boxes and areas are), keypoints,
+captions, licences, supercategories, LVIS synsets.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage, corners, is_area
 from coordcore_data.convert.ids import Id, Ids, text_of
 from coordcore_data.convert.mask import rle_box
-from coordcore_data.convert.text import UnreadableError, clean_path, number, structure
+from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, number, structure
 
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons, or a run-length mask."""
@@ -56,6 +58,7 @@ def names_by_id(categories: list[CocoCategory], account: Account) -> dict[Id, st
 def _images(content: Content, reading: Reading, source: Path, account: Account) -> Iterator[SourceImage]:
     names = names_by_id(content.categories, account)
     categories = Ids(names)
+    frequencies = _frequencies(content.categories)
     by_image: dict[Id, list[CocoAnnotation]] = defaultdict(list)
     for one in _without_repetition(content.annotations, account):
         by_image[one.image_id].append(one)
@@ -83,7 +86,7 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
             lost=len(annotations) - len(shapes) + content.lost.get(image.id, 0),
             undeclared=_FEDERATED if federated else undeclared,
             id=image.id,
-            metadata=_lvis(image, names),
+            metadata=_lvis(image, shapes, names, categories, frequencies),
         )
     for image_id, annotations in by_image.items():
         account.drop_object("annotation of an image that is not listed", "image", image_id, count=len(annotations))
@@ -166,14 +169,32 @@ def _is_federated(image: CocoImage) -> bool:
     return listed or (not image.file_name and image.coco_url is not None)
 
 
-def _lvis(image: CocoImage, names: Mapping[Id, str | None]) -> dict[str, Any]:
-    found = {}
+def _frequencies(categories: list[CocoCategory]) -> dict[str, str]:
+    """Label -> its frequency, of the categories that have one of LVIS's."""
+    return {clean_label(str(one.name)).text: one.frequency for one in categories if one.frequency in ("r", "c", "f")}
+
+
+def _lvis(
+    image: CocoImage,
+    shapes: list[Shape],
+    names: Mapping[Id, str | None],
+    categories: Ids,
+    frequencies: Mapping[str, str],
+) -> dict[str, Any]:
+    """What LVIS says of the labels of an image, as records write labels."""
+    found: dict[str, Any] = {}
     for key, ids in (
         ("absent_categories", image.neg_category_ids),
         ("incomplete_categories", image.not_exhaustive_category_ids),
     ):
         if ids:
-            found[key] = [name for one in ids if (name := names.get(one)) is not None]
+            listed = [names[known] for one in ids if (known := categories.find(one)) is not None]
+            found[key] = [clean_label(name).text for name in listed if name is not None]
+    if not found and _is_federated(image):
+        found["absent_categories"] = []  # which says that no other label was looked for either
+    present = sorted({clean_label(one.label).text for one in shapes}) if frequencies else []
+    if known_here := {label: frequencies[label] for label in present if label in frequencies}:
+        found["category_frequencies"] = known_here
     return found
 
 
@@ -200,19 +221,31 @@ def shape_of(one: Any, image: CocoImage, label: str | None, reading: Reading, ac
     given = _segmentation(one) if reading.polygons or one.bbox is None else []
     if isinstance(given, dict) and one.bbox is None:
         box = rle_box(given, image.width, image.height)
-        return Shape(label=label, box=box, crowd=crowd, was="RLE mask", name=where)
+        return Shape(label=label, box=box, area=_area(one, box, account), crowd=crowd, was="RLE mask", name=where)
     parts = _polygons(given, one, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
     if one.bbox is not None:
         if len(parts) > 1:
             account.note("shape of several polygons: only its box is carried", where)
         box = corners(one.bbox, reading.boxes or "xywh")
-        return Shape(label=label, box=box, poly=poly, crowd=crowd, name=where)
+        return Shape(label=label, box=box, poly=poly, area=_area(one, box, account), crowd=crowd, name=where)
     if not parts:
         raise UnreadableError("neither a bbox nor a polygon that can be read")
     outlines = None if poly is not None else parts
     was = "polygon" if len(parts) == 1 else "shape of several polygons"
-    return Shape(label=label, poly=poly, outlines=outlines, crowd=crowd, was=was, name=where)
+    area = _area(one, None, account)
+    return Shape(label=label, poly=poly, outlines=outlines, area=area, crowd=crowd, was=was, name=where)
+
+
+def _area(one: Any, box: Box | None, account: Account) -> float | None:
+    """What the annotation says of its area, None where it says nothing or that of its box."""
+    if one.area is None:
+        return None
+    if not is_area(one.area):
+        account.note("area that is no number above 0: its box's counts", "annotation", one.id, repr(one.area))
+        return None
+    area: float = one.area
+    return None if box is not None and isclose(area, (box[2] - box[0]) * (box[3] - box[1])) else area
 
 
 def _segmentation(one: Any) -> Segmentation:

@@ -28,11 +28,14 @@ class CocoImage(msgspec.Struct, gc=False):
 
 
 class CocoAnnotation(msgspec.Struct, gc=False):
+    """area: whatever stands there; it decides a size class in `eval`, and makes no annotation unreadable."""
+
     image_id: Id
     category_id: Id
     id: Id | None = None
     bbox: tuple[float, float, float, float] | None = None
     iscrowd: int | bool | None = None
+    area: Any = None
 
 
 class WithPolygons(CocoAnnotation, gc=False):
@@ -46,8 +49,11 @@ class LooseAnnotation(CocoAnnotation, gc=False):
 
 
 class CocoCategory(msgspec.Struct):
+    """LVIS says how many training images have it: "r", "c" or "f", rare, common or frequent."""
+
     id: Id
     name: str | int | float
+    frequency: Any = None
 
 
 class _File(msgspec.Struct):

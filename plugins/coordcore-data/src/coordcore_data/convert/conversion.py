@@ -29,11 +29,17 @@ FORMATS = {
     "voc": "Pascal VOC (folder of XML files)",
     "yolo": "Ultralytics YOLO (data.yaml, or a folder of label files)",
     "labelme": "LabelMe (folder of JSON files)",
-    "cvat": "CVAT for images 1.1 (XML)",
+    "cvat": "CVAT for images, or for video, 1.1 (XML)",
     "odvg": "ODVG (JSONL)",
     "refcoco": "referring expressions (JSON or JSONL rows, or REFER's refs as JSON)",
     "swift": "chat rows of ms-swift, LLaVA or ShareGPT (JSONL or JSON)",
     "label_studio": "Label Studio (JSON or JSON-MIN)",
+    "via": "VGG Image Annotator, VIA 2 (JSON)",
+    "createml": "Create ML (JSON)",
+    "labelbox": "Labelbox (NDJSON)",
+    "openimages": "Open Images (CSV of boxes)",
+    "datumaro": "Datumaro (JSON)",
+    "dota": "DOTA (folder of text files)",
     "records": "coordcore's own records (JSONL)",
 }
 """Name -> what it is. Each is a module beside this one with a function `read`."""
@@ -121,11 +127,12 @@ def _without_collector() -> Iterator[None]:
 
 
 def _convert(conversion: Conversion, reading: Reading, rules: Rules, account: Account, progress: bool) -> None:
+    from coordcore_data.convert.outputs import Outputs
     from coordcore_data.convert.packed import unpacked
     from coordcore_data.convert.progress import shown
     from coordcore_data.convert.rules import apply_rules
     from coordcore_data.convert.sniff import named
-    from coordcore_data.convert.write import Outputs, split_of
+    from coordcore_data.convert.write import split_of
 
     inputs = (conversion.source, conversion.categories, reading.classes, reading.instances)
     with (
@@ -191,12 +198,14 @@ def parse_splits(text: str | None) -> tuple[tuple[str, float], ...] | Literal["s
 
 
 _TAKES = {
-    "--from-space": ("refcoco", "swift", "records"),
+    "--from-space": ("refcoco", "swift", "createml", "records"),
     "--from-quantisation": ("swift", "records"),
     "--boxes": ("coco", "lvis", "odvg", "refcoco", "swift", "records"),
-    "--classes": ("yolo", "odvg"),
+    "--classes": ("yolo", "odvg", "openimages"),
     "--instances": ("refcoco",),
     "--origin": ("voc",),
+    "--attribute": ("via",),
+    "--frames": ("cvat",),
 }
 """Option -> the formats that it says something about. In vain anywhere else, it would be a mistake in silence."""
 
@@ -209,6 +218,8 @@ def _undeclared(reading: Reading) -> dict[str, object]:
         "--classes": reading.classes,
         "--instances": reading.instances,
         "--origin": reading.origin,
+        "--attribute": reading.attribute,
+        "--frames": reading.frames,
     }
 
 

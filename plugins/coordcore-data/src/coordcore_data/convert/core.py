@@ -14,6 +14,7 @@ import msgspec
 
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
+from coordcore.records.record import LARGEST
 
 Box = tuple[float, float, float, float]
 BoxOrder = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
@@ -26,6 +27,9 @@ learn that nothing is there."""
 CROWD, POINTS = "crowd", "points"
 """The kinds of object that travel under `metadata`, and the keys they have there."""
 
+AREAS = "object_areas"
+"""The key under `metadata` of the areas of a record's objects, null for one that its box speaks for."""
+
 EXAMPLES = 3
 
 
@@ -36,6 +40,7 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     polygons that are never written, but by which the shape is cut at the edge of its image: an ellipse's beside its
     box, or several in place of a box. At least one of the four is there, a shape with points has nothing else, and x
     and y come in pairs; anything else may be wrong.
+    area: of the object itself in square pixels, of its mask for instance; None where it is the box's.
     crowd: a region of several objects. difficult: VOC's mark. was: what the source held when that is no box ("polygon",
     "rotated box"), for the account. name: what messages call it ("annotation 17").
     """
@@ -45,6 +50,7 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     poly: list[float] | None = None
     points: list[float] | None = None
     outlines: list[list[float]] | None = None
+    area: float | None = None
     crowd: bool = False
     difficult: bool = False
     was: str = ""
@@ -87,7 +93,8 @@ class Reading:
 
     images: folder of the image files. classes: file with the class names. instances: COCO file that REFER's refs point
     into. space, boxes, quantisation: what the numbers are, where the format does not say. origin: what VOC calls the
-    first pixel, None to find out. polygons: whether polygons are wanted, so that they need not be read otherwise.
+    first pixel, None to find out. attribute: of VIA's regions, the one that holds the label. frames: of a video, every
+    how many-th is an image. polygons: whether polygons are wanted, so that they need not be read otherwise.
     partial: whether images are wanted on which only some categories were looked for.
     """
 
@@ -98,6 +105,8 @@ class Reading:
     boxes: BoxOrder | None = None
     quantisation: Quantisation | None = None
     origin: Literal[0, 1] | None = None
+    attribute: str | None = None
+    frames: int | None = None
     polygons: bool = False
     partial: bool = False
 
@@ -216,6 +225,11 @@ def corners(values: tuple[float, ...] | list[float], order: BoxOrder) -> Box:
     if order == "yxyx":
         return b, a, d, c
     return a, b, c, d
+
+
+def is_area(given: Any) -> bool:
+    """Whether it is the area of something: a number above 0, and none that a float cannot hold exactly."""
+    return type(given) in (int, float) and 0 < given <= LARGEST
 
 
 def _text(given: str) -> str:

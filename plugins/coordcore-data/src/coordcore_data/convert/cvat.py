@@ -1,9 +1,9 @@
-"""CVAT for images 1.1: one XML file, read image by image; shapes in pixels.
+"""CVAT for images 1.1: one XML file, read image by image; shapes in pixels. For video 1.1: every Nth frame of tracks.
 
 Rotation is in degrees, clockwise as one sees it, about the centre of the box (CVAT's own convention). A rotated box
 becomes the polygon of its four corners, from the unrotated box's top left onwards, or its enclosing box.
 Points go under `metadata.points`; ellipses (turned as boxes are) and masks become their enclosing boxes.
-Not carried: polylines, cuboids, skeletons and tags (dropped), attributes, occluded, z_order, groups, tracks.
+Not carried: polylines, cuboids, skeletons and tags (dropped), attributes, occluded, z_order, groups.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from coordcore import InputError
 from coordcore.errors import shortened
 from coordcore.records.geometry import misordered
 from coordcore.records.source import open_source
+from coordcore_data.convert import cvat_video
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import NEGATIVE, ellipse, rotated
 from coordcore_data.convert.text import clean_path, number, numbers, xml_errors, xml_problem
@@ -31,16 +32,21 @@ _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
-    """Raises InputError, while the images are read too, for a file that is no XML to its end or holds a video."""
+    """Raises InputError, while the images are read too, for a file that is no XML to its end, and for a video of which
+    it is not said which frames to take."""
     if not source.is_file():
         raise InputError(f"{source}: no such file; a CVAT export is a zip archive that holds annotations.xml")
-    return Found(images=_images(source, account))
+    return Found(images=_images(source, reading.frames, account))
 
 
-def _images(source: Path, account: Account) -> Iterator[SourceImage]:
+def _images(source: Path, every: int | None, account: Account) -> Iterator[SourceImage]:
+    """every: of a video's frames, every how many-th is an image."""
     from defusedxml import ElementTree
 
     root: Element | None = None
+    meta: Element | None = None
+    video: cvat_video.Video | None = None
+    tracks: list[cvat_video.Track] = []
     try:
         with open_source(source) as file:
             watched = _Watched(file, source)
@@ -50,9 +56,17 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
                     root = element
                     if root.tag != "annotations":
                         raise InputError(f"{source}: <{shortened(root.tag, 80)}> is not CVAT's <annotations>")
+                if event == "end" and element.tag == "meta":
+                    meta = element
                 if event == "end" and element.tag == "track":
-                    raise InputError(f'{source}: holds tracks of a video; export it as "CVAT for images 1.1"')
+                    if every is None:
+                        raise InputError(f"{source}: holds tracks of a video: --frames N takes every Nth frame")
+                    video = video or cvat_video.read_video(meta, every, source)
+                    tracks.append(cvat_video.read_track(element, video, source))
+                    root.clear()
                 if event == "end" and element.tag == "image":
+                    if every is not None:
+                        raise InputError(f"{source}: --frames {every}: holds images, no tracks of a video")
                     yield _image(element, account)
                     root.clear()  # what is done would pile up under the root
     except InputError:
@@ -61,6 +75,9 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
         raise InputError(f"{source}: {xml_problem(error)}") from error
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    if every is not None:
+        video = video or cvat_video.read_video(meta, every, source)
+        yield from cvat_video.images(tracks, video, _shape, account)
 
 
 @attrs.define

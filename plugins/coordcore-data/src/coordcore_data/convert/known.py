@@ -53,10 +53,11 @@ _COCO = Seen("a COCO file", ("coco",))
 _LABEL_STUDIO = Seen("a Label Studio export", ("label_studio",))
 _CHAT = Seen("chat rows, as ms-swift, LLaVA or ShareGPT have them", ("swift",))
 _RECORDS = Seen("records of coordcore", ("records",))
-VIA = Seen("a project of the VGG Image Annotator (VIA)", cure=f"{TO_COCO} (Annotation > Export as COCO)")
+VIA = Seen("a project of the VGG Image Annotator (VIA)", ("via",))
+_FROM_VIA = f"{TO_COCO} (Annotation > Export as COCO), or as JSON, and use --from via"
 PREDICTIONS = Seen("predictions, not annotations: boxes with scores", cure="convert the annotations they belong to")
 _ANSWERS = Seen("answers of a model", cure="`coordcore eval` scores them; they are no annotations")
-_LABELBOX = Seen("a Labelbox export", cure=f"{TO_COCO} (Labelbox's own converter, labelbox.data.serialization)")
+_LABELBOX = Seen("a Labelbox export", ("labelbox",))
 
 BY_SUFFIX = {
     ".npz": Seen("NumPy arrays", cure="write their boxes as JSON lines, with their images and labels"),
@@ -89,13 +90,16 @@ KEYS: tuple[tuple[frozenset[str], Seen], ...] = tuple(
         ("predictions", PREDICTIONS),
         ("detections", PREDICTIONS),
         ("_via_img_metadata", VIA),
-        ("project file metadata view", Seen("a VIA 3 project", cure=VIA.cure)),
+        ("project file metadata view", Seen("a VIA 3 project", cure=TO_COCO)),
         ("filename size regions", VIA),
         ("filename regions", VIA),
         ("data_row projects", _LABELBOX),
         ("data_row", _LABELBOX),
-        ("Labeled~Data Label", _LABELBOX),
-        ("items categories", Seen("a Datumaro data set", cure="write it as COCO: datum convert -f coco")),
+        (
+            "Labeled~Data Label",
+            Seen("a Labelbox export of the first kind (JSON)", cure="export it as NDJSON, and use --from labelbox"),
+        ),
+        ("items categories", Seen("a Datumaro data set", ("datumaro",))),
         ("data annotations", _LABEL_STUDIO),
         ("data completions", _LABEL_STUDIO),
         ("data predictions", _LABEL_STUDIO),
@@ -144,10 +148,13 @@ KEYS: tuple[tuple[frozenset[str], Seen], ...] = tuple(
 HEADERS: tuple[tuple[frozenset[str], Seen], ...] = (
     (
         frozenset(("ImageID", "XMin")),
-        Seen("boxes of Open Images (CSV)", cure=f"{TO_COCO}, with FiftyOne for instance"),
+        Seen("boxes of Open Images (CSV)", ("openimages",)),
     ),
-    (frozenset(("ImageID", "LabelName")), Seen("labels of Open Images (CSV)", cure=TO_COCO)),
-    (frozenset(("region_shape_attributes",)), Seen("a VIA export (CSV)", cure=VIA.cure)),
+    (
+        frozenset(("ImageID", "LabelName")),
+        Seen("labels of Open Images (CSV)", cure="name the file with the boxes, and use --from openimages"),
+    ),
+    (frozenset(("region_shape_attributes",)), Seen("a VIA export (CSV)", cure=_FROM_VIA)),
     (frozenset(("filename", "xmin", "ymax")), Seen("a table of boxes (CSV)", cure="write its rows as ODVG or COCO")),
     (frozenset(("image_id", "bbox")), Seen("a table of boxes (CSV)", cure="write its rows as ODVG or COCO")),
     *(

@@ -85,7 +85,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
 def _images(tasks: Iterable[tuple[str, Any]], account: Account) -> Iterator[SourceImage]:
     for where, parse in tasks:
         account.images.read += 1
-        count = 0
+        count, given = 0, None
         try:
             given = parse()
             task: _Task = structure(given, _Task)
@@ -93,7 +93,7 @@ def _images(tasks: Iterable[tuple[str, Any]], account: Account) -> Iterator[Sour
                 image, regions = _minimal(given)
             else:
                 image, regions = _image_of(task.data or {}), _regions(task)
-            count = sum(max(len(_labels(one)), 1) for one in regions if _is_shape(one))
+            count = _count(regions)
             if not image:
                 raise UnreadableError("task without the path of one image")
             if regions and not count:
@@ -102,6 +102,7 @@ def _images(tasks: Iterable[tuple[str, Any]], account: Account) -> Iterator[Sour
                 )
             found = _image(image, regions, where, task.id, account)
         except UnreadableError as error:
+            count = count or _count(_any_regions(given))
             account.objects.read += count
             account.drop_image(error.reason, where, error.detail, objects=count)
             continue
@@ -124,6 +125,19 @@ def _regions(task: _Task) -> list[dict[str, Any]]:
     if not all(isinstance(one, dict) for one in results):
         raise UnreadableError("results that are no objects")
     return results
+
+
+def _any_regions(given: Any) -> list[Any]:
+    """What the last annotation that says anything holds, of a task that is not as it should be."""
+    found = (given.get("annotations") or given.get("completions")) if isinstance(given, dict) else None
+    kept = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    lists = [one.get("result") for one in kept if not (one.get("was_cancelled") is True or one.get("skipped") is True)]
+    return next((one for one in reversed(lists) if one and isinstance(one, list)), [])
+
+
+def _count(regions: Iterable[Any]) -> int:
+    """How many objects regions are."""
+    return sum(max(len(_labels(one)), 1) for one in regions if not isinstance(one, dict) or _is_shape(one))
 
 
 def _minimal(given: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
@@ -195,12 +209,12 @@ def _image(image: str, regions: list[dict[str, Any]], where: str, task_id: Any, 
 
 
 def _is_shape(result: Mapping[str, Any]) -> bool:
-    kind = str(result.get("type", ""))
-    return kind.startswith(_SHAPES + _OTHERS) or (kind in ("", "labels") and "x" in (result.get("value") or {}))
+    kind, value = str(result.get("type", "")), result.get("value")
+    return kind.startswith(_SHAPES + _OTHERS) or (kind in ("", "labels") and isinstance(value, dict) and "x" in value)
 
 
-def _labels(result: Mapping[str, Any]) -> list[str]:
-    value = result.get("value")
+def _labels(result: Any) -> list[str]:
+    value = result.get("value") if isinstance(result, dict) else None
     found = next((value[key] for key in _LABELS if key in value), None) if isinstance(value, dict) else None
     return [label for label in found if isinstance(label, str)] if isinstance(found, list) else []
 

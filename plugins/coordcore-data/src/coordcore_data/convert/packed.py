@@ -21,11 +21,11 @@ from coordcore_data.convert.sizes import IMAGE_SUFFIXES
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an archive without files
 
-FOLDERS = ("voc", "yolo", "labelme")
+FOLDERS = ("voc", "yolo", "labelme", "openimages", "datumaro", "dota")
 """Formats whose source is a folder; an archive of any other holds one file to read."""
 
 _SUFFIXES = {"cvat": (".xml",), "coco": (".json",), "lvis": (".json",)}
-_WITH_SIZES = (*FOLDERS, "swift")
+_WITH_SIZES = (*FOLDERS, "swift", "via", "createml")
 """Formats that take sizes from the image files, so that these are unpacked too."""
 
 

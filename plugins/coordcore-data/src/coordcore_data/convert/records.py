@@ -25,10 +25,22 @@ from coordcore.records.record import (
     parse_record,
 )
 from coordcore.records.source import all_lines
-from coordcore_data.convert.core import CROWD, POINTS, Account, BoxOrder, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.core import (
+    AREAS,
+    CROWD,
+    POINTS,
+    Account,
+    BoxOrder,
+    Found,
+    Reading,
+    Shape,
+    SourceImage,
+    corners,
+    is_area,
+)
 from coordcore_data.convert.text import UnreadableError, clean_path, count_of, structure
 
-_READ_METADATA = ("quantisation", "image_id", "difficult", CROWD, POINTS)
+_READ_METADATA = ("quantisation", "image_id", "difficult", AREAS, CROWD, POINTS)
 """Keys of `metadata` that are read here; any other is carried as it is."""
 
 
@@ -83,8 +95,10 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
         metadata = record.metadata or {}
         difficult, points = _list(metadata.get("difficult")), _list(metadata.get(POINTS))
         shapes = [_shape(item, number, how) for item in found]
+        areas = _areas(metadata.get(AREAS), record, number, account)
         for item, shape in zip(found, shapes, strict=True):
             shape.difficult = not item.crowd and item.index in difficult
+            shape.area = None if item.crowd else areas.get(item.index)
         shapes += _points(points, number, how, left_out)
         account.objects.read += len(record.objects or ()) + len(crowd_regions(record)) + len(points)
         for wrong in left_out.objects:
@@ -137,6 +151,19 @@ def _points(given: list[Any], number: int, how: _Numbers, left_out: LeftOut) -> 
             left_out.objects.append(error)
         else:
             yield Shape(label=item.desc, points=how.real(values), name=f"{path} on line {number}")
+
+
+def _areas(given: Any, record: Record, number: int, account: Account) -> dict[int, float]:
+    """The areas of the objects by their places. Left out and counted where they do not fit the objects."""
+    values = _list(given)
+    known = {index: area for index, area in enumerate(values) if is_area(area)}
+    wrong = given is not None and len(values) != len(record.objects or ())
+    if wrong or len(known) + values.count(None) != len(values):
+        account.note(
+            "metadata.object_areas that are not an area or null for each object: not carried", f"line {number}"
+        )
+        return {}
+    return known
 
 
 def _list(value: Any) -> list[Any]:

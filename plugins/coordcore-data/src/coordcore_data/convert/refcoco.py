@@ -8,7 +8,7 @@ Not carried: parsed or tokenised sentences, polygons. The pickle that REFER ship
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def _rows(source: Path, account: Account) -> Iterator[tuple[str, Any]]:
 
 def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) -> dict[str, SourceImage]:
     images: dict[str, SourceImage] = {}
+    named: dict[str, str] = {}
     for where, given in rows:
         expressions = _expressions(given)
         account.objects.read += max(len(expressions), 1)
@@ -95,6 +96,8 @@ def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) 
             problem = f"row without one of {', '.join(_IMAGE_KEYS)}, or one of {', '.join(_EXPRESSION_KEYS)}"
         if problem:
             account.drop_object(problem, where, count=max(len(expressions), 1))
+            if isinstance(file, str) and file:
+                named.setdefault(clean_path(file), where)
             continue
         path = clean_path(str(file))
         if path not in images:
@@ -114,7 +117,16 @@ def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) 
             account.note("image in two splits: it goes to the first", path)
         box = corners(row.bbox, reading.boxes or "xyxy")
         images[path].shapes += [Shape(label=one, box=box, name=where) for one in expressions]
+    _drop_unused(named, images, account)
     return images
+
+
+def _drop_unused(named: Mapping[Any, str], images: Container[Any], account: Account) -> None:
+    """Count the images of which no expression could be used. named: image -> where it was named first."""
+    for image, where in named.items():
+        if image not in images:
+            account.images.read += 1
+            account.drop_image("none of its expressions could be used", image, where)
 
 
 def _expressions(row: Any) -> list[str | None]:
@@ -144,13 +156,15 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
     boxes = {one.id: one for one in annotations}
     image_ids, annotation_ids = Ids(known), Ids(boxes)
     images: dict[Id, SourceImage] = {}
+    named: dict[Id, str] = {}
     for index, given in enumerate(refs):
         where = f"refs[{index}]"
         try:
             ref = structure(given, _Ref)
         except UnreadableError as error:
-            account.objects.read += 1
-            account.drop_object(f"ref not readable: {error.reason}", where)
+            count = _count_sentences(given)
+            account.objects.read += count
+            account.drop_object(f"ref not readable: {error.reason}", where, count=count)
             continue
         sentences = [_sentence(one) for one in ref.sentences]
         account.objects.read += max(len(sentences), 1)
@@ -159,12 +173,14 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
         if image_id is None or ann_id is None or other or not sentences:
             reason = "ref without sentences" if not sentences else "ref to an image or box that the instances lack"
             account.drop_object(reason, where, ref.ann_id, count=max(len(sentences), 1))
+            named.setdefault(ref.image_id if image_id is None else image_id, where)
             continue
         image = known[image_id]
         try:
             shape = shape_of(boxes[ann_id], image, None, Reading(), of_instances)
         except UnreadableError as error:
             account.drop_object(error.reason, where, ref.ann_id, error.detail, count=len(sentences))
+            named.setdefault(image_id, where)
             continue
         if image.id not in images:
             account.images.read += 1
@@ -181,7 +197,13 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
         images[image.id].shapes += [
             msgspec.structs.replace(shape, label=one, crowd=False, name=f"ann_id {ref.ann_id}") for one in sentences
         ]
+    _drop_unused(named, images, account)
     return Found(images=iter(images.values()), total=len(images))
+
+
+def _count_sentences(ref: Any) -> int:
+    given = ref.get("sentences") if isinstance(ref, dict) else None
+    return max(len(given), 1) if isinstance(given, list) else 1
 
 
 def _sentence(given: Any) -> str | None:

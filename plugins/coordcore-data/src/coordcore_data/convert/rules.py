@@ -30,11 +30,12 @@ from coordcore_data.convert.text import clean_label
 
 
 class FinalObject(msgspec.Struct, gc=False):
-    """kind: "bbox_2d", "poly" or "points". values: pixels of the upright image, inside it."""
+    """kind: "bbox_2d", "poly" or "points". values: pixels of the upright image, inside it. area: as a shape has it."""
 
     desc: str
     kind: str
     values: tuple[float, ...] | list[float]
+    area: float | None = None
 
 
 class FinalImage(msgspec.Struct, kw_only=True, gc=False):
@@ -181,6 +182,7 @@ def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) 
     if fitted is None:
         return False
     fitted.desc = label.text
+    fitted.area = shape.area
     if shape.crowd:
         final.crowd.append(fitted)
         return True

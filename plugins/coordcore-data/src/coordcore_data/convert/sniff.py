@@ -67,7 +67,7 @@ def _folder(folder: Path) -> Seen | None:
         return Seen("a Hugging Face data set on disk", cure=TO_LINES)
     kinds = [(path, seen) for path in _one_of_each(files) if (seen := _file(path)) is not None]
     for path, seen in sorted(kinds, key=lambda kind: not kind[1].formats):  # what can be read before what cannot
-        if seen.formats in (("voc",), ("labelme",), ("yolo",)):
+        if seen.formats in (("voc",), ("labelme",), ("yolo",), ("dota",), ("openimages",)):
             return Seen(f"a folder with {seen.what}", seen.formats)
         where = f"a folder with {seen.what}, {path.relative_to(folder).as_posix()}"
         return Seen(where, cure=f"name that file, --from {seen.formats[0]}" if seen.formats else seen.cure)
@@ -154,7 +154,7 @@ def _lines(lines: list[str]) -> Seen | None:
             else Seen("YOLO labels", ("yolo",))
         )
     if rows and all(len(row) in (9, 10) and all(map(_is_number, row[:8])) for row in rows):
-        return Seen("DOTA labels: four corners and a label", cure=f"{TO_COCO}, or as YOLO OBB labels")
+        return Seen("DOTA labels: four corners and a label", ("dota",))
     if all(Path(line.strip()).suffix.lower() in IMAGE_SUFFIXES for line in lines):
         return Seen("a list of image paths", cure="YOLO's data.yaml names it, --from yolo reads that")
     if all(line.count(",") >= 8 and all(map(_is_number, line.split(",")[:8])) for line in lines):
@@ -210,7 +210,7 @@ def _content(content: Any) -> Seen | None:
     if isinstance(listed, list):
         inner = next((one for one in listed if isinstance(one, dict)), {})
         if isinstance(inner.get("coordinates"), dict):
-            return Seen("a CreateML file", cure=TO_COCO)
+            return Seen("a CreateML file", ("createml",))
         if {"image", "annotations"} <= set(first):
             return Seen("annotations by image, in a form of some tool's own", cure=TO_COCO)
     regions = [one for value in first.values() if isinstance(value, list) for one in value if isinstance(one, dict)]

@@ -185,7 +185,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     Raises InputError when it cannot be opened.
     """
-    if path.suffix.lower() == ".json":
+    if path.name.lower().removesuffix(".gz").endswith(".json"):
         try:
             content = parse_json(read_bytes(path))
         except UnreadableError:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
 import attrs
 import msgspec
 
-from coordcore import InputError
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Space
 from coordcore.records.geometry import bounds
-from coordcore_data.convert.core import CROWD, POINTS, Account
+from coordcore_data.convert.core import AREAS, CROWD, POINTS, Account
 from coordcore_data.convert.geometry import poly_area
 from coordcore_data.convert.rules import FinalImage, FinalObject
 
@@ -109,6 +104,8 @@ class RecordWriter:
             metadata["quantisation"] = self._declared
         if image.id is not None:
             metadata["image_id"] = image.id
+        if any(one.area is not None for one in image.objects):
+            metadata[AREAS] = [one.area for one in image.objects]
         if image.difficult:
             metadata["difficult"] = image.difficult
         for key, shapes in ((CROWD, image.crowd), (POINTS, image.points)):
@@ -247,62 +244,9 @@ def _annotation(one: FinalObject, number: int, image_id: int, category: int, cro
     }
     if one.kind == "poly":
         annotation |= {"segmentation": [one.values], "area": poly_area(list(one.values))}
+    if one.area is not None:
+        annotation["area"] = one.area
     return annotation
-
-
-class Outputs:
-    """The output files: written beside their names, renamed when all of them are complete, removed otherwise."""
-
-    def __init__(self, output: Path, overwrite: bool, inputs: Iterable[Path | None] = ()) -> None:
-        """inputs: files that are read, and so never replaced."""
-        self._output = output
-        self._overwrite = overwrite
-        self._inputs = [one for one in inputs if one is not None and os.path.exists(one)]
-        self._files: dict[Path, tuple[BinaryIO, Path]] = {}
-
-    def __enter__(self) -> Outputs:
-        return self
-
-    def path(self, split: str | None) -> Path:
-        """`train.jsonl`, or for the split "val" `train.val.jsonl`."""
-        return self._output if split is None else self._output.with_suffix(f".{split}{self._output.suffix}")
-
-    @property
-    def account(self) -> Path:
-        return self._output.with_suffix(".account.json")
-
-    def check(self, path: Path) -> None:
-        """Raise InputError if `path` is there and must not be replaced."""
-        if os.path.isdir(path):  # which never raises, as a Path's does for a name that is too long
-            raise InputError(f"{path}: is a folder; name a file")
-        if os.path.exists(path) and any(map(path.samefile, self._inputs)):
-            raise InputError(f"{path}: is the source, or read beside it; name another file")
-        if os.path.lexists(path) and not self._overwrite:
-            raise InputError(f"{path}: already there; --overwrite replaces it")
-
-    def open(self, path: Path) -> BinaryIO:
-        self.check(path)
-        if path in self._files:
-            raise InputError(f"{path}: would be written twice; name the split or the output differently")
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = beside.open("wb", buffering=1 << 20)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
-        self._files[path] = (file, beside)
-        return file
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            for file, _beside in self._files.values():
-                file.close()
-            if error is None:
-                for path, (_file, beside) in self._files.items():
-                    os.replace(beside, path)
-        finally:
-            for _file, beside in self._files.values():
-                beside.unlink(missing_ok=True)
 
 
 def split_of(image: FinalImage, splits: Splits | str | None, account: Account) -> tuple[str | None, bool]:

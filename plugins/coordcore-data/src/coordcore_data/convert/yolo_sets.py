@@ -10,6 +10,7 @@ import attrs
 
 from coordcore import InputError
 from coordcore_data.convert.core import Account
+from coordcore_data.convert.paths import ImageFolder
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
 from coordcore_data.convert.text import UnreadableError, files_below, is_file, read_bytes
 
@@ -99,6 +100,7 @@ def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[P
     """The images of all splits; a split without any is said. Raises InputError when there is no image at all."""
     roots = _roots(source, content.get("path") or "")
     pairs: list[Pair] = []
+    lone: list[Pair] = []
     missing: list[str] = []
     for split in ("train", "val", "test"):
         names = ("val", "validation", "valid") if split == "val" else (split,)
@@ -111,12 +113,23 @@ def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[P
             if not its:
                 missing.append(f"{split}: {place}")
             pairs += its
+            lone += _without_images(place, roots, split) if found is None else []
     if not pairs:
         told = f"no folder or list of images at {', '.join(missing)}" if missing else "train, val and test are empty"
         raise InputError(f"{source}: names no images: {told}")
     for one in missing:
         account.note("split without images: left out", one)
-    return pairs
+    return pairs + lone
+
+
+def _without_images(place: str, roots: list[Path], split: str) -> list[Pair]:
+    """The label files of a folder of images that is not there."""
+    for root in roots:
+        images = root / place
+        labels = _labels_of(images / "x").parent
+        if labels != images and labels.is_dir():
+            return _orphans(labels, set(), images, split)
+    return []
 
 
 def _roots(source: Path, path: Any) -> list[Path]:
@@ -171,18 +184,24 @@ def _labels_of(image: Path) -> Path:
 def _listed(file: Path, roots: list[Path]) -> Iterator[Path]:
     """The image files of a list.
 
-    Entries that start with "./" are relative to the list, others to where training starts: the root. Folders in front
-    that are not there belong to another machine or archive, as the "data/" that CVAT writes: they are left out.
+    Entries that start with "./" are relative to the list, others to where training starts: the root.
+    """
+    for entry, names in _entries(file):
+        starts = [file.parent, *roots] if entry.startswith("./") else [*roots, file.parent]
+        tried = (start / name for name in names for start in starts)
+        yield next(filter(is_file, tried), starts[0] / entry)
+
+
+def _entries(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """The entries of a list, each with the paths that it may mean, the likeliest first.
+
+    Folders in front that are not there belong to another machine or archive, as the "data/" that CVAT writes.
     """
     for line in _text_of(file).splitlines():
         entry = line.strip().replace("\\", "/")
         parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
-        if not parts:  # nor is a folder above an image
-            continue
-        starts = [file.parent, *roots] if entry.startswith("./") else [*roots, file.parent]
-        names = [entry, *("/".join(parts[index:]) for index in range(len(parts)))]
-        tried = (start / name for name in names for start in starts)
-        yield next(filter(is_file, tried), starts[0] / entry)
+        if parts:  # which a folder above has not, nor is it an image
+            yield entry, [entry, *("/".join(parts[index:]) for index in range(len(parts)))]
 
 
 def _text_of(file: Path) -> str:
@@ -207,6 +226,7 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
     entries = [line.partition("=") for line in text.splitlines() if "=" in line]
     values = {key.strip(): value.strip() for key, _, value in entries}
     roots = [source.parent, *([images] if images is not None else [])]
+    folder = ImageFolder(images) if images is not None else None
     names = _beside(source, values.pop("names", "obj.names"))
     if names is None:
         raise InputError(f"{source}: names: no file with the class names; give it with --classes FILE")
@@ -217,13 +237,14 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
             if value.endswith(".txt"):
                 account.note("split without images: left out", f"{key}: {value}")
             continue
-        for image in _listed(file, roots):
-            labels = _labels_of(image)
-            name = _name(image, source.parent)
-            if images is not None and image.is_relative_to(images):
-                name = _name(image, images)
-                labels = source.parent / Path(name).with_suffix(".txt")
-            pairs.append(Pair(image, labels, name, file, key))
+        for (entry, meant), image in zip(_entries(file), _listed(file, roots), strict=True):
+            if folder is not None and not is_file(image):
+                # Wherever the images lie: labels are where the list says.
+                image = folder.root / (folder.find(meant[-1], "") or meant[-1])
+            tried = (source.parent / Path(name).with_suffix(".txt") for name in meant)
+            labels = next(filter(is_file, tried), source.parent / Path(entry).with_suffix(".txt"))
+            root = images if images is not None and image.is_relative_to(images) else source.parent
+            pairs.append(Pair(image, labels, _name(image, root), file, key))
     if not pairs:
         raise InputError(f"{source}: names no images")
     return pairs, names

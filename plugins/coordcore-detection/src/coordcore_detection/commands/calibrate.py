@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, Score, held_against
+from coordcore_detection.commands.options import OutsideName, Score, SynonymFile, held_against
 
 
 class Method(StrEnum):
@@ -32,6 +32,7 @@ def command(
     outside: Annotated[
         OutsideName, typer.Option(help="A true box that reaches over its image: an error, or clipped.")
     ] = OutsideName.ERROR,
+    synonyms: SynonymFile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Fit the scores of PREDICTIONS to RECORDS, a split that the model was not trained on."""
@@ -39,6 +40,7 @@ def command(
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
     from coordcore_detection.evaluate import calibration
+    from coordcore_detection.evaluate import synonyms as synonym_files
     from coordcore_detection.evaluate.gather import Account
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.predict import prediction_files
@@ -59,6 +61,7 @@ def command(
             score=score.value if score else header.score,
             iou=iou,
             account=account,
+            synonyms=None if synonyms is None else synonym_files.read(synonyms),
         )
     calibration.write(fitted, output)
     typer.echo(f"{output}: {method} calibration of {fitted.score}, {fitted.right} of {fitted.boxes} boxes right")

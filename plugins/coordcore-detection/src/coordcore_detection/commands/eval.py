@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, held_against, told
+from coordcore_detection.commands.options import OutsideName, SynonymFile, held_against, told
 
 
 def command(
@@ -31,13 +31,23 @@ def command(
         str | None,
         typer.Option(metavar="NAME", help="What numbers in another tool's answers are: qwen_1000, pixel, norm1 ..."),
     ] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="How many boxes of an image and label AP looks at.")] = 100,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many boxes of an image and label AP looks at: 100; for LVIS 300 of an image."),
+    ] = None,
+    synonyms: SynonymFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html and its plots, for a person to look at.")
+    ] = None,
+    coco_results: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the predicted boxes as a COCO results file.")
+    ] = None,
+    categories: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="COCO file whose category ids --coco-results takes.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE or the report if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -55,7 +65,9 @@ def command(
     from coordcore.errors import printable
     from coordcore.files import require_writable
     from coordcore.quantisation import Quantisation
+    from coordcore_detection.evaluate import coco_results as coco_files
     from coordcore_detection.evaluate import distributions, results, tables
+    from coordcore_detection.evaluate import synonyms as synonym_files
     from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
@@ -64,6 +76,10 @@ def command(
     from coordcore_detection.report.write import require_free, write_report
 
     require_writable(output, predictions, records, overwrite=overwrite)
+    require_writable(coco_results, predictions, records, overwrite=overwrite)
+    if categories is not None and coco_results is None:
+        raise InputError("--categories: is for --coco-results, which is not given")
+    ids = None if categories is None else coco_files.read_categories(categories)
     if report is not None:
         require_free(report, overwrite=overwrite)
     if numbers is not None and numbers not in foreign.NUMBERS:
@@ -91,10 +107,18 @@ def command(
     if is_foreign:
         rows = foreign.rows(answers, truth, numbers)
     with held_against(predictions, records):
-        evaluated = evaluate(truth[:limit], header, rows, max_detections=max_detections)
+        evaluated = evaluate(
+            truth[:limit],
+            header,
+            rows,
+            max_detections=max_detections,
+            synonyms=None if synonyms is None else synonym_files.read(synonyms),
+        )
     result = evaluated.result
     if output is not None:
         results.write(result, output)
+    if coco_results is not None:
+        typer.echo(printable(coco_files.write(coco_results, truth[:limit], rows, ids)), err=json)
     if report is not None:
         page = write_report(
             report,

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from coordcore.errors import InputError, printable, shortened
 
@@ -25,6 +28,13 @@ class Score(StrEnum):
     COORD_MASS = "coord_mass"
     ENTROPY = "entropy"
     NEAR = "near"
+
+
+SynonymFile = Annotated[
+    Path | None,
+    typer.Option("--synonyms", metavar="FILE", help='TOML of what else a label may be called: helmet = ["hard hat"].'),
+]
+"""A table of `coordcore_detection.evaluate.synonyms`."""
 
 
 def told(text: str) -> str:

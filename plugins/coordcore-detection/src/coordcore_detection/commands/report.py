@@ -77,6 +77,7 @@ def _held_out(run: Path) -> Sequence[TruthImage]:
 def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file: Path) -> Evaluated:
     """The evaluation with its boxes. Raises InputError when the run's data is no longer what was evaluated."""
     from coordcore import InputError
+    from coordcore_detection.evaluate.contract import synonyms_in
     from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.predict import prediction_files
 
@@ -85,6 +86,7 @@ def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file:
         (truth[index] for index in range(count)),
         *prediction_files.read(predictions),
         max_detections=result.contract["max_detections"][-1],
+        synonyms=synonyms_in(result.contract),
     )
     if evaluated.result.contract["truth"] != result.contract["truth"]:
         raise InputError(

@@ -1,14 +1,15 @@
 """COCO's average precision and recall, accumulated from matches: of an evaluation, and of its resamples.
 
 The one accumulation: `average_precision` measures an evaluation, and `coordcore compare` calls `label_ap` with other
-weights of the images. Both give what pycocotools' COCOeval.accumulate gives.
+weights of the images. Both give what pycocotools' COCOeval.accumulate gives, and of matches by LVIS's rule what
+lvis-api's LVISEval.accumulate gives.
 
 Shape legend: n predicted boxes, m true boxes, B weightings of the images (resamples), T IoU thresholds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -29,6 +30,9 @@ RECALL_POINTS = 101
 THRESHOLD_AT = {"50": 0, "75": 5, "95": len(IOU_THRESHOLDS) - 1}
 """IoU, in percent, of the metrics at one threshold and of the curves -> its place in IOU_THRESHOLDS."""
 
+FREQUENCIES = ("r", "c", "f")
+"""LVIS's groups of labels, by how many training images have them: rare, common, frequent: APr, APc, APf."""
+
 _NONE: Ints = np.zeros(0, dtype=np.int64)
 
 
@@ -36,8 +40,8 @@ _NONE: Ints = np.zeros(0, dtype=np.int64)
 class AveragePrecision:
     """AP and AR, each as COCO defines it.
 
-    metrics: AP, AP50, AP75, AP95, AP_small ..., AR1, AR10, AR100 (of `Matches.limit`), AR_small ...; None where no true
-        box counts.
+    metrics: AP, AP50, AP75, AP95, AP_small ..., APr, APc, APf where labels have frequencies, AR1, AR10, AR100 (of
+        `Matches.limit`), AR_small ...; None where no true box counts.
     by_label: label id -> (AP, AP50), for every label with a true box.
     curve: IoU ("50", "75", "95") -> precision at 101 recalls from 0 to 1, the mean over labels.
     """
@@ -47,26 +51,36 @@ class AveragePrecision:
     curve: dict[str, list[float]]
 
 
-def detection_limits(limit: int) -> tuple[int, ...]:
-    """The numbers of boxes of an image and label at which recall is told: COCO's 1, 10 and 100 for a limit of 100."""
-    return *(one for one in (1, 10) if one < limit), limit
+def detection_limits(limit: int, *, federated: bool) -> tuple[int, ...]:
+    """The numbers of boxes of an image and label at which recall is told: COCO's 1, 10 and 100 for a limit of 100.
+
+    federated: of an image whatever the labels, and LVIS's, which is the limit alone.
+    """
+    return (limit,) if federated else (*(one for one in (1, 10) if one < limit), limit)
 
 
 def average_precision(
-    truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, matches: Matches, *, by_label: bool
+    truth: Flat,
+    crowd: Bools,
+    predicted: Flat,
+    scores: Floats,
+    matches: Matches,
+    *,
+    by_label: bool,
+    frequency: Mapping[int, str] | None = None,
 ) -> AveragePrecision:
     """Score `predicted` ([n] finite scores) against `truth` ([m] crowd); `matches` is what `match` gave for them.
 
-    A predicted label that no true box has is left out, as by COCO.
+    A predicted label that no true box has is left out, as by COCO. frequency: label id -> one of FREQUENCIES.
     """
     real = np.flatnonzero(~crowd)
     label, true_label = (one.label if by_label else np.zeros_like(one.label) for one in (predicted, truth))
     boxes = grouped(label, np.argsort(-scores, kind="stable"))
     truths = grouped(true_label, real)
-    within = in_areas(truth.boxes)
+    within = in_areas(truth)
     # AP of each threshold and area, AR of each threshold and area or limit of detections, by label; NaN without truth.
     ap = np.full((len(truths), len(IOU_THRESHOLDS), 1 + len(AREAS)), np.nan)
-    limits = detection_limits(matches.limit)
+    limits = detection_limits(matches.limit, federated=matches.federated)
     ar, ar_first = np.full_like(ap, np.nan), np.full((len(limits), len(truths), len(IOU_THRESHOLDS)), np.nan)
     curve = np.zeros((len(truths), len(THRESHOLD_AT), RECALL_POINTS))
     for k, (name, true) in enumerate(truths.items()):
@@ -82,19 +96,28 @@ def average_precision(
             ar_first[number, k] = found[matches.place[mine] < limit].sum(0) / len(true)
         for number, t in enumerate(THRESHOLD_AT.values()):
             curve[k, number] = _curve(weight, len(true), found[:, t], ignored[:, t])
+    groups = {}
+    if frequency:
+        groups = {one: [frequency.get(name) == one for name in truths] for one in FREQUENCIES}
     return AveragePrecision(
-        metrics=_summary(ap, ar, dict(zip(limits, ar_first, strict=True))),
+        metrics=_summary(ap, ar, dict(zip(limits, ar_first, strict=True)), groups),
         by_label={name: (float(ap[k, :, 0].mean()), float(ap[k, 0, 0])) for k, name in enumerate(truths)},
         curve={name: curve[:, n].mean(0).tolist() for n, name in enumerate(THRESHOLD_AT) if truths},
     )
 
 
-def _summary(ap: Floats, ar: Floats, ar_first: dict[int, Floats]) -> dict[str, float | None]:
-    """AP and AR by name, from [labels, T, areas] and, by limit, [labels, T]. Area 0 holds every size."""
+def _summary(
+    ap: Floats, ar: Floats, ar_first: dict[int, Floats], groups: dict[str, list[bool]]
+) -> dict[str, float | None]:
+    """AP and AR by name, from [labels, T, areas] and, by limit, [labels, T]. Area 0 holds every size.
+
+    groups: which labels are of each frequency.
+    """
     return {
         "AP": _mean(ap[..., 0]),
         **{f"AP{percent}": _mean(ap[:, t, 0]) for percent, t in THRESHOLD_AT.items()},
         **{f"AP_{name}": _mean(ap[..., area]) for area, name in enumerate(AREAS, start=1)},
+        **{f"AP{group}": _mean(ap[labels, :, 0]) for group, labels in groups.items()},
         **{f"AR{limit}": _mean(cells) for limit, cells in ar_first.items()},
         **{f"AR_{name}": _mean(ar[..., area]) for area, name in enumerate(AREAS, start=1)},
     }

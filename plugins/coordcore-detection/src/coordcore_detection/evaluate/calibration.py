@@ -18,6 +18,7 @@ from coordcore_detection.predict.scores import SCORES
 
 if TYPE_CHECKING:
     from coordcore_detection.evaluate.gather import Account
+    from coordcore_detection.evaluate.synonyms import Synonyms
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -117,11 +118,13 @@ def fit_to_predictions(
     score: str,
     iou: float = 0.5,
     account: Account | None = None,
+    synonyms: Synonyms | None = None,
 ) -> Calibration:
     """Fit the raw score `score` of predictions to ground truth of the same images, best a split held out from training.
 
     A box is right when it is paired with a true box of its label and their IoU is at least `iou`; boxes in crowd
-    regions and boxes without a score are left out. account: takes note of what did not fit. Raises InputError as `fit`
+    regions, of labels that nobody looked for in their image (LVIS), and without a score are left out. synonyms: labels
+    that count as one. account: takes note of what did not fit. Raises InputError as `fit`
     does, and when predictions and truth do not belong together.
     """
     from coordcore.quantisation import Quantisation
@@ -130,11 +133,12 @@ def fit_to_predictions(
 
     if score not in SCORES:
         raise InputError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
-    known = Truth(truth, Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation"))
+    quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
+    known = Truth(truth, quantisation, synonyms)
     raw = [_with_raw(row, score) for row in rows]
     account = Account() if account is None else account
     predicted, scores = known.predicted(by_image(known, raw, account), account)
-    found = match(known.flat, known.crowd, predicted, scores, by_label=True)
+    found = match(known.flat, known.crowd, predicted, scores, by_label=True, unjudged=known.unjudged(predicted))
     judged = (found.in_crowd < iou) & (scores >= 0)
     return fit(scores[judged], found.iou[judged] >= iou, method=method, name=score, iou=iou)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,11 +11,25 @@ from coordcore_detection.evaluate.matching import AREAS, IOU_THRESHOLDS
 from coordcore_detection.evaluate.metrics import CALIBRATION_BINS
 from coordcore_detection.predict.predictions import Header
 
+FEDERATED = (
+    "as LVIS: labels that nobody looked for in an image, or not for all, are no mistakes; limits of whole images"
+)
 
-def contract(header: Header, truth: Mapping[str, Any], max_detections: int) -> dict[str, Any]:
+
+def contract(
+    header: Header,
+    truth: Mapping[str, Any],
+    *,
+    max_detections: int,
+    federated: bool,
+    areas: bool,
+    synonyms: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
     """What the metrics of predictions with this header, on ground truth described by `truth`, depend on.
 
-    max_detections: how many boxes of an image and label count for AP.
+    max_detections: how many boxes of an image and label count for AP; of an image, where the truth is federated.
+    federated: whether AP is LVIS's. areas: whether the truth says how large its objects are. synonyms: name -> what
+    else is taken for it.
 
     The checkpoint is not part of it, nor are the fitted numbers of a calibration: those are what a comparison compares.
     """
@@ -29,17 +43,25 @@ def contract(header: Header, truth: Mapping[str, Any], max_detections: int) -> d
         "calibration": header.calibration and header.calibration.get("method"),
         "iou_thresholds": [round(one, 2) for one in IOU_THRESHOLDS.tolist()],
         "recall_points": RECALL_POINTS,
-        "max_detections": list(detection_limits(max_detections)),
+        **({"federated": FEDERATED} if federated else {}),
+        "max_detections": list(detection_limits(max_detections, federated=federated)),
         "equal_scores": "in the order of the images (truth.image_order), then of the answer",
         "areas": {name: list(bounds) for name, bounds in AREAS.items()},
-        "area_of": "box",
-        "labels": "equal text",
+        "area_of": "object, where the truth says it; else box" if areas else "box",
+        "labels": {"synonyms": {name: list(others) for name, others in synonyms.items()}} if synonyms else "equal text",
         "calibration_bins": CALIBRATION_BINS,
         "versions": {
             "predict": header.versions,
             "eval": {name: version(name) for name in ("coordcore", "coordcore-detection", "numpy")},
         },
     }
+
+
+def synonyms_in(contract: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """The table of synonyms that a contract names, empty without one."""
+    labels = contract.get("labels")
+    found: Mapping[str, Sequence[str]] = labels.get("synonyms", {}) if isinstance(labels, Mapping) else {}
+    return found
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -14,9 +14,18 @@ from coordcore_detection.evaluate import metrics, results
 from coordcore_detection.evaluate.average_precision import AveragePrecision, average_precision
 from coordcore_detection.evaluate.contract import contract
 from coordcore_detection.evaluate.gather import Account, Truth, by_image, some, was_seen
-from coordcore_detection.evaluate.matching import MAX_DETECTIONS, Bools, Flat, Floats, Matches, match
+from coordcore_detection.evaluate.matching import (
+    LVIS_MAX_DETECTIONS,
+    MAX_DETECTIONS,
+    Bools,
+    Flat,
+    Floats,
+    Matches,
+    match,
+)
 from coordcore_detection.evaluate.metrics import AGNOSTIC
 from coordcore_detection.evaluate.results import Detail, Result
+from coordcore_detection.evaluate.synonyms import Synonyms
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Header, Row
 
@@ -42,11 +51,18 @@ class Evaluated:
 
 
 def evaluate(
-    truth: Iterable[TruthImage], header: Header, rows: Iterable[Row], *, max_detections: int = MAX_DETECTIONS
+    truth: Iterable[TruthImage],
+    header: Header,
+    rows: Iterable[Row],
+    *,
+    max_detections: int | None = None,
+    synonyms: Synonyms | None = None,
 ) -> Evaluated:
-    """Measure `rows`, predictions under `header`, against `truth`, whose labels must be the same text to be the same.
+    """Measure `rows`, predictions under `header`, against `truth`.
 
-    max_detections: how many boxes of an image (and label) AP and AR look at, those of highest score.
+    max_detections: how many boxes of an image (and label) AP and AR look at, those of highest score. None: COCO's 100,
+    or LVIS's 300 of an image where the truth is federated, as it is when an image says which labels are absent or
+    incomplete in it. synonyms: labels must be the same text to be the same, once each is the name it stands for.
     The order of `truth` and of `rows` changes nothing. Counted and said in the result's notes: images without a
     prediction (as empty answers), predictions of images that the ground truth does not have (left out), one row several
     times (it counts once), boxes without a score (ranked last, left out of the calibration), boxes that are none, such
@@ -55,31 +71,31 @@ def evaluate(
     rows that differ.
     """
     quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
-    known = Truth(truth, quantisation)
+    known = Truth(truth, quantisation, synonyms)
+    limit = max_detections or (LVIS_MAX_DETECTIONS if known.federated else MAX_DETECTIONS)
     account = Account()
     answers = by_image(known, rows, account)
     predicted, scores = known.predicted(answers, account)
-    by_label, agnostic = (
-        match(known.flat, known.crowd, predicted, scores, by_label=way, limit=max_detections) for way in (True, False)
-    )
-    ap = {
-        way: average_precision(known.flat, known.crowd, predicted, scores, matches, by_label=way)
-        for way, matches in ((True, by_label), (False, agnostic))
-    }
+    ap, (by_label, agnostic) = _measured(known, predicted, scores, limit)
     detail = _detail(known, answers, predicted, scores, by_label, agnostic)
     sums = metrics.weighted(
         metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
         np.ones((1, len(known.keys))),
     )
-    distorted = caveats(known, predicted, by_label, account)
-    _explain(known, predicted, quantisation, max_detections, account)
-    values = _ap_metrics(ap, _oracle(known, max_detections)) | {
-        name: value[0] for name, value in metrics.ratios(sums).items()
-    }
+    distorted = caveats(known, account)
+    _explain(known, predicted, by_label, quantisation, limit, account)
+    values = _ap_metrics(ap, _oracle(known, limit)) | {name: value[0] for name, value in metrics.ratios(sums).items()}
     result = Result(
         evaluation=results.VERSION,
         checkpoint=header.checkpoint,
-        contract=contract(header, known.description(), max_detections),
+        contract=contract(
+            header,
+            known.description(),
+            max_detections=limit,
+            federated=known.federated,
+            areas=known.flat.areas is not None,
+            synonyms=known.synonyms,
+        ),
         metrics={name: None if value is None or np.isnan(value) else float(value) for name, value in values.items()},
         counts=account.counts | {"images": len(known.keys), "true_boxes": int((~known.crowd).sum())},
         notes=account.notes,
@@ -105,40 +121,60 @@ def evaluate(
     )
 
 
-def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, max_detections: int, account: Account) -> None:
+def _explain(
+    truth: Truth, predicted: Flat, by_label: Matches, quantisation: Quantisation, limit: int, account: Account
+) -> None:
     """Notes on what the numbers cannot say."""
     real = ~truth.crowd
     account.counts["predicted_boxes"] = len(predicted)
     without = len(truth.keys) - len(np.unique(truth.flat.image[real]))
     account.counts["images_without_truth"] = without
+    judged = " where its label was looked for" if truth.federated else ""
     if not real.any():
         account.notes.append(
-            "the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake"
+            f"the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake{judged}"
         )
     elif without:
-        account.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake")
+        account.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake{judged}")
     new = predicted.label >= truth.true_labels
     names = list(truth.labels)[truth.true_labels :]
     account.count(
         "boxes_of_unknown_labels",
         int(new.sum()),
         f"{new.sum()} predicted boxes have labels that no true box has ({some(names)}): AP by label leaves them out, "
-        "as COCO's does; precision, F1 and the class-agnostic metrics count them",
+        "as COCO's does; precision, F1 and the class-agnostic metrics count them"
+        + (" in images where they were looked for" if truth.federated else ""),
     )
     flat = (truth.flat.boxes[real, 2:] <= truth.flat.boxes[real, :2]).any(1)
     account.count(
         "flat_true_boxes", int(flat.sum()), f"{flat.sum()} true boxes have no area: no prediction can match them"
     )
     per_image = np.bincount(truth.flat.image[real], minlength=len(truth.keys))
-    full = np.flatnonzero(per_image > max_detections)
+    full = np.flatnonzero(per_image > limit)
     account.count(
         "images_of_many_boxes",
         len(full),
-        f"{len(full)} images have more than {max_detections} true boxes, up to {per_image.max()} "
-        f"({some([truth.images[index].key for index in full])}), but AP and AR look at the best {max_detections} "
-        "predicted ones of an image and label (of an image, where labels are not looked at), as COCO's do; "
-        f"--max-detections {per_image.max()} (max_detections of [eval.detection]) looks at more",
+        f"{len(full)} images have more than {limit} true boxes, up to {per_image.max()} "
+        f"({some([truth.images[index].key for index in full])}), but AP and AR look at the best {limit} predicted ones "
+        + (
+            "of an image, as LVIS's do; "
+            if truth.federated
+            else "of an image and label (of an image, where labels are not looked at), as COCO's do; "
+        )
+        + f"--max-detections {per_image.max()} (max_detections of [eval.detection]) looks at more",
     )
+    if truth.federated:
+        unjudged = truth.unjudged(predicted)
+        spared = int((unjudged & (by_label.of_all_sizes()[0] == 0)).sum())
+        account.count(
+            "unjudged_boxes",
+            spared,
+            f"{spared} predicted boxes that found no true box of their label count as no mistakes: nobody looked for "
+            "it in their image, or not for all of its objects (metadata.absent_categories and incomplete_categories)",
+        )
+    if truth.merged:
+        listed = f"({some(list(truth.merged))})"
+        account.notes.append(f"{len(truth.merged)} labels of the ground truth {listed} were taken for their synonyms")
     if truth.in_bins and real.any():
         account.notes.append(
             f"the ground truth holds bins of {quantisation}: what quantising cost is not in these records, "
@@ -146,25 +182,17 @@ def _explain(truth: Truth, predicted: Flat, quantisation: Quantisation, max_dete
         )
 
 
-def caveats(truth: Truth, predicted: Flat, by_label: Matches, account: Account) -> list[str]:
+def caveats(truth: Truth, account: Account) -> list[str]:
     """What must stand beside every AP because it distorts it, one sentence each."""
-    federated = sum(bool(one.absent or one.incomplete) for one in truth.images)
+    federated = sum(one.federated for one in truth.images)
     account.counts["federated_images"] = federated
-    if not federated:
+    silent = len(truth.images) - federated
+    if not federated or not silent:
         return []
-    names = list(truth.labels)
-    present = set(zip(truth.flat.image.tolist(), truth.flat.label.tolist(), strict=True))
-    found, ignored = by_label.of_all_sizes()
-    mistakes = ((found | ignored) == 0) & (predicted.label < truth.true_labels)
-    unjudged = 0
-    for image, label in zip(predicted.image[mistakes].tolist(), predicted.label[mistakes].tolist(), strict=True):
-        one, name = truth.images[image], names[label]
-        unjudged += name in one.incomplete or not ((image, label) in present or name in one.absent)
-    account.counts["unjudged_boxes"] = unjudged
     return [
-        f"{federated} of {len(truth.images)} images say which labels are absent or incomplete in them, as LVIS's do: "
-        f"what is not marked there need not be wrong, but AP, precision and F1 count it so ({unjudged} predicted "
-        "boxes of labels that nobody looked for in their image, or not for all), and lvis-api gives another AP"
+        f"{federated} of {len(truth.images)} images say which labels are absent or incomplete in them, as LVIS's do; "
+        f"the other {silent} say nothing and are measured the same way: predicted boxes of labels that are not marked "
+        "there count as no mistakes, so that AP is too high where everything is marked"
     ]
 
 
@@ -213,16 +241,25 @@ def _hits(truth: Truth, predicted: Flat, scores: Floats) -> tuple[Bools, Bools]:
     return by_label, agnostic
 
 
-def _oracle(truth: Truth, max_detections: int) -> dict[bool, AveragePrecision]:
+def _measured(
+    truth: Truth, predicted: Flat, scores: Floats, limit: int
+) -> tuple[dict[bool, AveragePrecision], tuple[Matches, Matches]]:
+    """AP with and without labels, and the matches of both."""
+    unjudged = truth.unjudged(predicted)
+    sides = (truth.flat, truth.crowd, predicted, scores)
+    matches = {way: match(*sides, by_label=way, limit=limit, unjudged=unjudged) for way in (True, False)}
+    ap = {
+        way: average_precision(*sides, matches[way], by_label=way, frequency=truth.frequency if way else None)
+        for way in (True, False)
+    }
+    return ap, (matches[True], matches[False])
+
+
+def _oracle(truth: Truth, limit: int) -> dict[bool, AveragePrecision]:
     """The ceiling: the truth, quantised, scored against itself; with and without labels."""
     real = ~truth.crowd
     best = Flat(image=truth.flat.image[real], label=truth.flat.label[real], boxes=truth.on_grid[real])
-    scores = np.ones(len(best))
-    sides = (truth.flat, truth.crowd, best, scores)
-    return {
-        way: average_precision(*sides, match(*sides, by_label=way, limit=max_detections), by_label=way)
-        for way in (True, False)
-    }
+    return _measured(truth, best, np.ones(len(best)), limit)[0]
 
 
 def _ap_metrics(ap: dict[bool, AveragePrecision], oracle: dict[bool, AveragePrecision]) -> dict[str, float | None]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 from attrs.validators import and_, ge, le, lt, optional
 
-from coordcore import BuildContext, Component, InputError, option
+from coordcore import BuildContext, Component, InputError, Problem, option
 from coordcore.coords import DEFAULT_COORDS
 
 if TYPE_CHECKING:
+    from coordcore.manifest import Manifest
     from coordcore.protocols import Evaluation, EvaluationResult
     from coordcore.records.answers import Format
     from coordcore_detection.evaluate.evaluation import Evaluated
@@ -53,8 +54,13 @@ class DetectionConfig:
     thinking: int = option(
         default=0, validator=[ge(0), le(10**6)], help="tokens of a thought before the answer; 0 switches thinking off"
     )
-    max_detections: int = option(
-        default=100, validator=_MANY, help="how many boxes of an image and label AP looks at, those of highest score"
+    max_detections: int | None = option(
+        default=None,
+        validator=optional(_MANY),
+        help="how many boxes of an image and label AP looks at, those of highest score: 100; for LVIS 300 of an image",
+    )
+    synonyms: Path | None = option(
+        default=None, exists=True, help='TOML file of what else a label may be called: helmet = ["hard hat"]'
     )
     batch_size: int = option(default=25, validator=[ge(1), le(2**16)], help="images at a time")
 
@@ -83,6 +89,7 @@ class DetectionEvaluator:
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
+        from coordcore_detection.evaluate import synonyms
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
@@ -95,7 +102,11 @@ class DetectionEvaluator:
         count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
         header, rows = self._predicted(evaluation, truth, count)
         evaluated = evaluate(
-            (truth[index] for index in range(count)), header, rows, max_detections=self.config.max_detections
+            (truth[index] for index in range(count)),
+            header,
+            rows,
+            max_detections=self.config.max_detections,
+            synonyms=None if self.config.synonyms is None else synonyms.read(self.config.synonyms),
         )
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
@@ -169,9 +180,21 @@ def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator
     return DetectionEvaluator(config=config, form=context.format)
 
 
+def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
+    """A table of synonyms that is wrong is told before a run trains."""
+    from coordcore_detection.evaluate import synonyms
+
+    if config.synonyms is not None and config.synonyms.is_file():
+        try:
+            synonyms.read(config.synonyms)
+        except InputError as error:
+            yield Problem(path=f"eval.{COMPONENT.name}.synonyms", message=str(error))
+
+
 COMPONENT = Component(
     name="detection",
     config=DetectionConfig,
     build=_build,
+    check=_check,
     summary="predicts the examples held out: AP, F1, IoU, calibration, and the ceiling of the quantisation",
 )

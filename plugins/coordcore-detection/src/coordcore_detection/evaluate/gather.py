@@ -14,8 +14,10 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.quantisation import Quantisation
+from coordcore_detection.evaluate.federated import frequencies, unjudged
 from coordcore_detection.evaluate.matching import Bools, Flat, Floats
 from coordcore_detection.evaluate.oracle import quantised
+from coordcore_detection.evaluate.synonyms import Synonyms, names
 from coordcore_detection.evaluate.truth import Id, TruthImage
 from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import Row
@@ -50,16 +52,27 @@ class _Given:
     crowd: Bools
     absent: tuple[str, ...]
     incomplete: tuple[str, ...]
+    federated: bool
+    frequencies: tuple[tuple[str, str], ...]
+    areas: Floats | None
 
 
 class Truth:
     """The ground truth, read once: images may be drawn or decoded for it, and are not held.
 
     Nothing depends on the order of the records: images are put in that of `image_order`, labels in that of their text.
-    place: where each image stood among those given.
+    synonyms: what stands for each name, of true and of predicted labels. place: where each image stood among those
+    given. federated: whether any image says which labels were looked for; then AP is LVIS's, and images that say
+    nothing had none but their own looked for. frequency: label id -> "r", "c" or "f". merged: true labels that a
+    synonym made another.
     """
 
-    def __init__(self, images: Iterable[TruthImage], quantisation: Quantisation) -> None:
+    def __init__(
+        self, images: Iterable[TruthImage], quantisation: Quantisation, synonyms: Synonyms | None = None
+    ) -> None:
+        self.synonyms: Synonyms = synonyms or {}
+        self._names = names(self.synonyms)
+        self.merged: dict[str, None] = {}
         found: list[_Given] = []
         seen: set[str] = set()
         digests: list[bytes] = []
@@ -70,20 +83,23 @@ class Truth:
             seen.add(one.key)
             digests.append(_digest(one))
             self.in_bins &= one.in_bins
-            found.append(_held(one, quantisation))
+            found.append(self._held(one, quantisation))
         if not found:
             raise InputError("the ground truth holds no images; there is nothing to evaluate")
         self.place, self.order = image_order([(one.key, one.id) for one in found])
         self.images = [found[index] for index in self.place]
         self.keys = {one.key: index for index, one in enumerate(self.images)}
-        names = sorted({name for one in found for name in one.labels})
-        self.labels = {name: index for index, name in enumerate(names)}
-        self.true_labels = len(names)
+        self.labels = {name: index for index, name in enumerate(sorted({name for one in found for name in one.labels}))}
+        self.true_labels = len(self.labels)
         self.flat = Flat(
             image=np.repeat(np.arange(len(found)), [len(one.labels) for one in self.images]),
             label=np.array([self.labels[name] for one in self.images for name in one.labels], dtype=np.int64),
             boxes=np.concatenate([one.boxes for one in self.images]),
+            areas=_areas(self.images),
         )
+        self.federated = any(one.federated for one in found)
+        given = ((one.key, set(one.labels), one.frequencies) for one in self.images)
+        self.frequency = {self.labels[name]: one for name, one in frequencies(given).items()}
         self.on_grid = np.concatenate([one.on_grid for one in self.images])
         self.crowd = np.concatenate([one.crowd for one in self.images])
         self.digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
@@ -97,6 +113,45 @@ class Truth:
             "image_order": self.order,
             "sha256": self.digest,
         }
+
+    def unjudged(self, boxes: Flat) -> Bools | None:
+        """[n]: whether nobody looked for a box's label in its image, or not for all objects; None if not federated.
+
+        boxes: with the labels of this truth, or what `predicted` gave.
+        """
+        if not self.federated:
+            return None
+        return unjudged(
+            boxes,
+            self.flat,
+            self.labels,
+            absent=[one.absent for one in self.images],
+            incomplete=[one.incomplete for one in self.images],
+        )
+
+    def _held(self, image: TruthImage, quantisation: Quantisation) -> _Given:
+        try:
+            on_grid = quantised(image, quantisation)
+        except InputError as error:
+            raise InputError(f"{image.key}: {error}") from error
+        self.merged |= dict.fromkeys(label for label in image.labels if label in self._names)
+        return _Given(
+            key=image.key,
+            id=image.id,
+            size=(image.width, image.height),
+            labels=self._named(image.labels),
+            boxes=image.boxes,
+            on_grid=on_grid,
+            crowd=image.crowd,
+            absent=self._named(image.absent),
+            incomplete=self._named(image.incomplete),
+            federated=image.federated or bool(image.absent or image.incomplete),
+            frequencies=tuple(zip(self._named(image.frequencies), image.frequencies.values(), strict=True)),
+            areas=image.areas,
+        )
+
+    def _named(self, labels: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self._names.get(label, label) for label in labels)
 
     def predicted(self, answers: Sequence[Row | None], account: Account) -> tuple[Flat, Floats]:
         """The boxes of the answers, with finite scores. Labels that are new get ids after those of the truth."""
@@ -135,7 +190,10 @@ class Truth:
         )
         flat = Flat(
             image=np.array([index for index, _ in given], dtype=np.int64),
-            label=np.array([self.labels.setdefault(box.label, len(self.labels)) for _, box in given], dtype=np.int64),
+            label=np.array(
+                [self.labels.setdefault(name, len(self.labels)) for name in self._named(box.label for _, box in given)],
+                dtype=np.int64,
+            ),
             boxes=boxes,
         )
         return flat, scores
@@ -165,29 +223,21 @@ def _natural(key: str) -> tuple[list[Any], str]:
     return parts, key
 
 
-def _held(image: TruthImage, quantisation: Quantisation) -> _Given:
-    try:
-        on_grid = quantised(image, quantisation)
-    except InputError as error:
-        raise InputError(f"{image.key}: {error}") from error
-    return _Given(
-        key=image.key,
-        id=image.id,
-        size=(image.width, image.height),
-        labels=image.labels,
-        boxes=image.boxes,
-        on_grid=on_grid,
-        crowd=image.crowd,
-        absent=image.absent,
-        incomplete=image.incomplete,
-    )
+def _areas(images: Sequence[_Given]) -> Floats | None:
+    """[m] areas of all objects, the box's where an image says nothing; None where no image does."""
+    if all(one.areas is None for one in images):
+        return None
+    boxes = [(one.boxes[:, 2:] - one.boxes[:, :2]).prod(1) for one in images]
+    return np.concatenate([box if one.areas is None else one.areas for one, box in zip(images, boxes, strict=True)])
 
 
 def _digest(image: TruthImage) -> bytes:
     told: list[Any] = [image.key, image.width, image.height, image.labels, image.crowd.tolist()]
     told += [] if image.id is None else [image.id]
     told += [image.absent, image.incomplete] if image.absent or image.incomplete else []
-    return hashlib.sha256(json.dumps(told).encode() + np.round(image.boxes, 6).tobytes()).digest()
+    told += [dict(sorted(image.frequencies.items()))] if image.frequencies else []
+    finer = b"" if image.areas is None else np.round(image.areas, 6).tobytes()
+    return hashlib.sha256(json.dumps(told).encode() + np.round(image.boxes, 6).tobytes() + finer).digest()
 
 
 def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | None]:

@@ -21,8 +21,11 @@ IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100
 """COCO scores the best hundred boxes of an image and label; `limit` is another number of them."""
 
+LVIS_MAX_DETECTIONS = 300
+"""LVIS scores the best three hundred boxes of an image, whatever their labels."""
+
 AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
-"""COCO's size classes, by the area of the box: records hold no masks, whose area COCO's own annotations use."""
+"""COCO's size classes, in square pixels: of a predicted box by its own area, of a true one by `Flat.areas`."""
 
 _BITS = len(IOU_THRESHOLDS)
 _ALL_SIZES = (1 << _BITS) - 1
@@ -35,11 +38,13 @@ class Flat:
     """The boxes of all images, one after another.
 
     image: [n] index of the image. label: [n] id of the label. boxes: [n, 4] x1, y1, x2, y2 in pixels.
+    areas: [n] square pixels that decide the size classes, of the objects themselves; None takes the boxes' own.
     """
 
     image: Ints
     label: Ints
     boxes: Floats
+    areas: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -51,12 +56,14 @@ class Matches:
 
     pair, iou: the true box paired with it and their IoU, -1 and 0 without one. Pairs are made by falling IoU, each box
     in one pair at most: scores play no part, and the pairs at any IoU threshold are those whose IoU reaches it.
-    in_crowd: the largest share of its area inside one crowd region; such a box is no mistake.
+    in_crowd: the largest share of its area inside one crowd region; such a box is no mistake. 1 for a box that nobody
+    judges: where not all objects of a label are marked, the whole image is like a crowd region of that label.
     found, ignored: masks by COCO's rule: boxes by falling score, each takes the best true box that is still free, else
     a crowd region or a true box of another size class, and is then ignored. Boxes past `limit` are ignored, and
-    those of another size class that find nothing. Bit i speaks of threshold i whatever the size, bit 10 a + i of the
-    a-th of AREAS.
+    those of another size class, or that nobody judges, that find nothing. Bit i speaks of threshold i whatever
+    the size, bit 10 a + i of the a-th of AREAS.
     place: among the boxes of the image (and label) by falling score, from 0. limit: of boxes of an image (and label).
+    federated: whether by LVIS's rule, under which place and limit are those of the image whatever the labels.
     """
 
     pair: Ints
@@ -66,6 +73,7 @@ class Matches:
     ignored: Ints
     place: Ints
     limit: int
+    federated: bool = False
 
     def of_all_sizes(self) -> tuple[Ints, Ints]:
         """`found` and `ignored` without the bits of size classes."""
@@ -78,21 +86,27 @@ def bits(masks: Ints, area: int = 0) -> Bools:
     return flags
 
 
-def in_areas(boxes: Floats) -> Bools:
-    """[1 + areas, n]: whether the boxes, [n, 4], are of every size, which they are, and of each of AREAS."""
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return np.stack(
-        [np.ones(len(boxes), dtype=bool), *((low <= area) & (area <= high) for low, high in AREAS.values())]
-    )
+def in_areas(side: Flat) -> Bools:
+    """[1 + areas, n]: whether the boxes are of every size, which they are, and of each of AREAS."""
+    area = (side.boxes[:, 2:] - side.boxes[:, :2]).prod(1) if side.areas is None else side.areas
+    return np.stack([np.ones(len(side), dtype=bool), *((low <= area) & (area <= high) for low, high in AREAS.values())])
 
 
 def match(
-    truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool, limit: int = MAX_DETECTIONS
+    truth: Flat,
+    crowd: Bools,
+    predicted: Flat,
+    scores: Floats,
+    *,
+    by_label: bool,
+    limit: int = MAX_DETECTIONS,
+    unjudged: Bools | None = None,
 ) -> Matches:
     """Match the boxes of each image, those of one label among themselves unless `by_label` is False.
 
     crowd: [m], of the true boxes. scores: [n], finite. The order of predicted boxes decides between equal scores.
-    limit: how many boxes of an image (and label) count for AP, those of highest score.
+    limit: how many boxes of an image (and label) count for AP, those of highest score. unjudged: [n], of predicted
+    boxes: no mistakes, by LVIS's rule (Gupta et al., LVIS, 2019: federated); None where all labels are judged.
     """
     at, to, overlap = candidates(truth, crowd, predicted, by_label=by_label)
     on_crowd = crowd[to]
@@ -101,19 +115,33 @@ def match(
     pair, iou = _pair(at[~on_crowd], to[~on_crowd], overlap[~on_crowd], len(predicted), len(truth))
     rank = np.empty(len(predicted), dtype=np.int64)
     rank[np.argsort(-scores, kind="stable")] = np.arange(len(predicted))
-    place = _place_in_group(_groups(predicted, by_label), rank)
+    federated = unjudged is not None
+    place = _place_in_group(_groups(predicted, by_label and not federated), rank)
     late = place >= limit
     close = (overlap >= IOU_THRESHOLDS[0]) & ~late[at]
-    found, ignored = _coco(at[close], to[close], overlap[close], rank, crowd, _area_masks(truth.boxes))
-    ignored |= ~found & (_ALL ^ _area_masks(predicted.boxes))
+    found, ignored = _coco(at[close], to[close], overlap[close], rank, crowd, _area_masks(truth))
+    spared = _ALL ^ _area_masks(predicted)
+    if unjudged is not None:
+        spared[unjudged] = _ALL
+        in_crowd[unjudged] = 1.0
+    ignored |= ~found & spared
     ignored[late] = _ALL
-    return Matches(pair=pair, iou=iou, in_crowd=in_crowd, found=found, ignored=ignored, place=place, limit=limit)
+    return Matches(
+        pair=pair,
+        iou=iou,
+        in_crowd=in_crowd,
+        found=found,
+        ignored=ignored,
+        place=place,
+        limit=limit,
+        federated=federated,
+    )
 
 
-def _area_masks(boxes: Floats) -> Ints:
+def _area_masks(side: Flat) -> Ints:
     """[n]: all bits of the size classes that a box belongs to, and those of every size."""
     bits_of = np.array([_ALL_SIZES << _BITS * area for area in range(1 + len(AREAS))], dtype=np.int64)
-    masks: Ints = bits_of @ in_areas(boxes)
+    masks: Ints = bits_of @ in_areas(side)
     return masks
 
 

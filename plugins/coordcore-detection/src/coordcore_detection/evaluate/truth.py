@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ class TruthImage:
     the source holds bins, so that the boxes are on the grid of the quantisation and nothing finer is known.
     id: the source's own id of the image, which orders it among the others; None where there is none.
     absent, incomplete: labels that are known not to be there, and those of which not every object is marked (LVIS).
+    federated: whether the source names such labels, be it none: then any other label was not looked for here.
+    frequencies: label -> "r", "c" or "f", how many training images have it (LVIS). areas: [n] square pixels of the
+    objects themselves, of their masks for instance; None where they are those of the boxes.
     """
 
     key: str
@@ -42,3 +45,6 @@ class TruthImage:
     id: Id | None = None
     absent: tuple[str, ...] = ()
     incomplete: tuple[str, ...] = ()
+    federated: bool = False
+    frequencies: Mapping[str, str] = attrs.Factory(dict)
+    areas: np.ndarray[Any, np.dtype[np.float64]] | None = None

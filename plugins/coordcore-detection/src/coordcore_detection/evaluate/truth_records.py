@@ -14,6 +14,7 @@ from coordcore.records.annotations import Annotation, Rules, read_annotations
 from coordcore.records.geometry import bounds, bounds_inside
 from coordcore.records.record import Record, RecordError, check_declared, parse_record
 from coordcore.records.source import all_lines
+from coordcore_detection.evaluate.average_precision import FREQUENCIES
 from coordcore_detection.evaluate.truth import Boxes, Id
 
 
@@ -43,6 +44,30 @@ def known_labels(record: Record, key: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise RecordError(f"metadata.{key}", f"must be a list of labels, got {found!r:.80}")
     return tuple(found)
+
+
+def known_frequencies(record: Record) -> dict[str, str]:
+    """`metadata.category_frequencies` of an LVIS file: label -> "r", "c" or "f". Raises RecordError."""
+    found = (record.metadata or {}).get("category_frequencies")
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or any(one not in FREQUENCIES for one in found.values()):
+        raise RecordError(
+            "metadata.category_frequencies", f"must give labels one of {', '.join(FREQUENCIES)}, got {found!r:.80}"
+        )
+    return found
+
+
+def looked_for(record: Record) -> dict[str, Any]:
+    """What an LVIS file says of the labels of an image, as arguments of `TruthImage`. Raises RecordError."""
+    keys = ("absent_categories", "incomplete_categories")
+    absent, incomplete = (known_labels(record, key) for key in keys)
+    return {
+        "absent": absent,
+        "incomplete": incomplete,
+        "federated": any((record.metadata or {}).get(key) is not None for key in keys),
+        "frequencies": known_frequencies(record),
+    }
 
 
 def read_objects(

@@ -22,7 +22,8 @@ from coordcore.records.images import image_path, open_example_image, open_uprigh
 from coordcore.records.record import RecordError, parse_objects, parse_record
 from coordcore.records.source import all_lines
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.evaluate.truth_records import image_id, known_labels, read_objects
+from coordcore_detection.evaluate.truth_areas import areas_in_answer, known_areas
+from coordcore_detection.evaluate.truth_records import image_id, looked_for, read_objects
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 20
 """Problems of a file that are reported one by one; the rest is counted."""
 
-_FEDERATED = re.compile(rb'"metadata".*"(?:absent|incomplete)_categories"')
+_SAYS_MORE = re.compile(rb'"metadata".*"(?:absent_categories|incomplete_categories|category_frequencies|object_areas)"')
 
 
 def truth_from_records(
@@ -72,7 +73,8 @@ def truth_from_records(
         try:
             record = parse_record(line)
             boxes, labels, crowd = read_objects(record, rules, quantisation)
-            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
+            lists = looked_for(record)
+            areas = known_areas(record, boxes)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -91,8 +93,8 @@ def truth_from_records(
                 path=root / name,
                 in_bins=space == "bin",
                 id=image_id(record),
-                absent=absent,
-                incomplete=incomplete,
+                areas=areas,
+                **lists,
             )
         )
     if problems:
@@ -138,7 +140,7 @@ class _Examples(Sequence[TruthImage]):
         self._form = form
         self._coords = coords
         self._quantisation = quantisation
-        self._federated: dict[str, dict[int, bytes]] = {}
+        self._lines: dict[str, dict[int, bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -150,24 +152,25 @@ class _Examples(Sequence[TruthImage]):
         example = self._examples[number]
         try:
             image = _from_example(example, number, self._quantisation, self._coords, self._form)
-            line = self._federated_line(example.source)
+            line = self._line_that_says_more(example.source)
             if line is None:
                 return image
             record = parse_record(line)
-            absent, incomplete = (known_labels(record, f"{how}_categories") for how in ("absent", "incomplete"))
-            return attrs.evolve(image, absent=absent, incomplete=incomplete)
+            size = (image.width, image.height)
+            areas = areas_in_answer(record, image.labels, image.boxes, size, self._coords)
+            return attrs.evolve(image, areas=areas, **looked_for(record))
         except InputError as error:
             raise InputError(f"{example.source or f'example {number}'}: {error}") from error
 
-    def _federated_line(self, source: str) -> bytes | None:
-        """The record that an example was made of, "val.jsonl:17", if it says what LVIS's do: an example does not."""
+    def _line_that_says_more(self, source: str) -> bytes | None:
+        """The record that an example was made of, "val.jsonl:17", if it says what an example cannot."""
         path, _, number = source.rpartition(":")
         if not number.isdecimal() or not path.endswith(".jsonl"):
             return None
-        if path not in self._federated:
+        if path not in self._lines:
             lines = all_lines(Path(path)) if Path(path).is_file() else iter(())
-            self._federated[path] = {place: line for place, line in lines if _FEDERATED.search(line)}
-        return self._federated[path].get(int(number))
+            self._lines[path] = {place: line for place, line in lines if _SAYS_MORE.search(line)}
+        return self._lines[path].get(int(number))
 
 
 def _from_example(

@@ -12,6 +12,7 @@ from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
 from coordcore.records.answers import COORDJSON, Format
+from coordcore_train.chat import question_in
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids, require_same_coords
 from coordcore_train.run.folder import RunDir
@@ -113,13 +114,17 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def question_of(path: Path) -> tuple[str, str | None]:
-    """The question and the system message that the run at `path` was trained on, from its own first example.
+    """The question and the system message that the model at `path` was trained on: those that its `coordcore.json` has,
+    or those of the first example of the run that it belongs to.
 
-    Raises InputError when `path` belongs to no run, when the run's data cannot be read, and when its examples are no
-    single question on one image.
+    Raises InputError when neither tells: for a folder of no run, when the run's data cannot be read, and when its
+    examples are no single question on one image.
     """
     cure = "give the question with --question"
-    run, _ = _run_and_folder(path)
+    run, folder = _run_and_folder(path)
+    info = read_checkpoint_info(folder)
+    if info is not None and info.question is not None:
+        return info.question.text, info.question.system
     if run is None:
         raise InputError(f"{path}: belongs to no run, so that the question it was trained on is not known; {cure}")
     plan = _plan(run)
@@ -130,11 +135,11 @@ def question_of(path: Path) -> tuple[str, str | None]:
         raise InputError(
             f"{run}: the question is read from the run's data, which cannot be: {error}; {cure}"
         ) from error
-    roles = [message["role"] for message in messages]
-    content = [message["content"] for message in messages]
-    if roles[-2:] != ["user", "assistant"] or roles[:-2] not in ([], ["system"]) or content[-2].count("<image>") != 1:
-        raise InputError(f"{run}: its examples are no single question on one image ({', '.join(roles)}); {cure}")
-    return content[-2].replace("<image>", ""), content[0] if roles[0] == "system" else None
+    question = question_in(messages)
+    if question is None:
+        roles = ", ".join(message["role"] for message in messages)
+        raise InputError(f"{run}: its examples are no single question on one image ({roles}); {cure}")
+    return question.text, question.system
 
 
 def weights_digest(path: Path) -> str:

@@ -71,6 +71,7 @@ def resume(path: Path, header: Header) -> list[Row]:
 def write(path: Path, header: Header, rows: Iterable[Row]) -> None:
     """Write a whole file; it appears when all rows are there."""
     beside = path.with_name(f".{path.name}.tmp")
+    beside.unlink(missing_ok=True)  # of a call that was killed here: rows would be added to its rows
     try:
         with appending(beside, header) as add:
             for row in rows:

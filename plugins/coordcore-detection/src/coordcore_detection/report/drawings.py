@@ -109,7 +109,7 @@ def _fate(evaluated: Evaluated, box: int, iou: float) -> str:
     if iou > 0:
         return f"IoU {iou:.2f}"
     if evaluated.by_label.in_crowd[box] >= 0.5:
-        return "in a crowd region"
+        return "in a crowd region, or of a label that nobody looked for here"
     other = int(evaluated.agnostic.pair[box])
     if other >= 0:
         truth = short(evaluated.labels[evaluated.truth.label[other]])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+from coordcore.errors import printable
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -57,14 +56,12 @@ def page(**content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    text = environment.get_template("report.html").render(content)
-    # A path may hold bytes that are no text; a file of UTF-8 cannot.
-    return text.encode("utf-8", "backslashreplace").decode()
+    return environment.get_template("report.html").render(content)
 
 
 def _printable(value: Any) -> Any:
-    """Control characters, which HTML forbids, as U+FFFD. What a macro of the template made is left as it is."""
-    return value if hasattr(value, "__html__") else _CONTROL.sub("\ufffd", str(value))
+    """What HTML forbids, turns the text around or cannot be encoded, escaped. What a macro made is left as it is."""
+    return value if hasattr(value, "__html__") else printable(str(value))
 
 
 def short(text: str, length: int = 80) -> str:

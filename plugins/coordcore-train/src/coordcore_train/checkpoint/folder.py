@@ -17,6 +17,7 @@ from coordcore.errors import InputError
 from coordcore.files import require_regular
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format
+from coordcore_train.chat import Question
 
 INFO_FILE = "coordcore.json"
 """The file in a checkpoint folder that says how its coord tokens are meant."""
@@ -36,6 +37,7 @@ class CheckpointInfo:
     quantisation: Quantisation
     vocab: CoordVocab
     format: Format
+    question: Question | None
     coordcore_version: str
 
 
@@ -60,13 +62,27 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
         raise InputError(f"{path}: coords, coord_ids: {error.args[0]}; write the checkpoint anew") from error
     spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
     form = Format.from_dict(data["answers"], source=f"{path}: answers") if "answers" in data else COORDJSON
-    return CheckpointInfo(quantisation=spec, vocab=vocab, format=form, coordcore_version=version)
+    question = data.get("question")
+    try:
+        asked = None if question is None else Question(**question)
+    except TypeError as error:
+        raise InputError(f"{path}: question: {error}; write the checkpoint anew") from error
+    return CheckpointInfo(quantisation=spec, vocab=vocab, format=form, question=asked, coordcore_version=version)
 
 
 def write_checkpoint_info(
-    folder: Path, *, quantisation: Quantisation, vocab: CoordVocab, form: Format = COORDJSON, trusted: bool = False
+    folder: Path,
+    *,
+    quantisation: Quantisation,
+    vocab: CoordVocab,
+    form: Format = COORDJSON,
+    question: Question | None = None,
+    trusted: bool = False,
 ) -> None:
-    """Write `coordcore.json` into the checkpoint `folder`. trusted: whether it was made with Python from its base."""
+    """Write `coordcore.json` into the checkpoint `folder`.
+
+    question: that every example of its training asked. trusted: whether it was made with Python from its base.
+    """
     from coordcore import __version__
 
     data: dict[str, Any] = {
@@ -76,6 +92,7 @@ def write_checkpoint_info(
         "coords": attrs.asdict(vocab.format),
         "coord_ids": list(vocab.ids),
         **({"answers": form.as_dict()} if form is not COORDJSON else {}),
+        **({"question": attrs.asdict(question)} if question is not None else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")

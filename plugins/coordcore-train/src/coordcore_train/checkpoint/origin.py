@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from coordcore.errors import InputError
+from coordcore.files import require_regular
 from coordcore_train.checkpoint.folder import NOT_JSON, read_json
 from coordcore_train.checkpoint.tensorfile import metadata_of, tensors_in
 
@@ -51,11 +52,14 @@ def read_origin(checkpoint: Path) -> Origin | None:
     """What a checkpoint says of itself, None where it says nothing. Raises InputError when that is damaged."""
     path = checkpoint / FILE
     try:
+        require_regular(path)
         return msgspec.json.decode(path.read_bytes(), type=Origin)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     except NOT_JSON as error:
-        raise InputError(f"{path}: not readable: {error}; remove this checkpoint to go on from an older one") from error
+        raise InputError(f"{path}: not readable: {error}") from error
 
 
 def require_own(checkpoint: Path, fingerprint: str) -> None:

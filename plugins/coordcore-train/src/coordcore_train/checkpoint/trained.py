@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from coordcore.errors import InputError
+from coordcore.files import require_regular
 from coordcore_train.checkpoint.folder import read_json
+from coordcore_train.checkpoint.origin import read_origin
 from coordcore_train.checkpoint.tensorfile import tensors_in
 
 TRAINER_STATE = "trainer_state.json"
@@ -19,7 +19,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _State(msgspec.Struct):
+class TrainerState(msgspec.Struct):
     """What the trainer goes on from; the rest of its state it only keeps."""
 
     global_step: _Count
@@ -29,6 +29,11 @@ class _State(msgspec.Struct):
     train_batch_size: int | None = None
     log_history: list[dict[str, Any]] = []
     stateful_callbacks: dict[str, Any] = {}
+
+    @property
+    def is_last(self) -> bool:
+        """Whether training had come to its end here: the trainer would take one step more before it looks."""
+        return self.global_step >= self.max_steps
 
 
 class _Adapter(msgspec.Struct):
@@ -41,26 +46,30 @@ class _Adapter(msgspec.Struct):
 
 
 def require_readable(checkpoint: Path, *, adapter: bool) -> None:
-    """Raise InputError where what a run's checkpoint learned is missing or damaged.
+    """Raise InputError naming the file where what a run's checkpoint learned, or what it says of itself, is missing or
+    damaged, and for a pipe or a device under any name: PEFT and ms-swift have files of their own there.
 
     adapter: whether the run trains LoRA, and not the whole model. Whether the tensors fit the model is seen when they
     are loaded.
     """
-    with _told(checkpoint):
-        if adapter:
-            _decoded(checkpoint / ADAPTER_CONFIG, _Adapter)
-        for file in sorted(checkpoint.glob("*.safetensors")):
-            tensors_in(file)
+    for path in sorted(checkpoint.iterdir()):
+        try:
+            require_regular(path)
+        except FileNotFoundError:  # a link to nothing: nothing reads it
+            continue
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    read_origin(checkpoint)
+    if adapter:
+        _decoded(checkpoint / ADAPTER_CONFIG, _Adapter)
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        tensors_in(file)
 
 
-def is_last_step(checkpoint: Path) -> bool:
-    """Whether training had come to its end here: the trainer would take one step more before it looks.
-
-    Raises InputError for a damaged trainer state.
-    """
-    with _told(checkpoint):
-        state = _decoded(checkpoint / TRAINER_STATE, _State)
-    return bool(state.global_step >= state.max_steps)
+def trainer_state(checkpoint: Path) -> TrainerState:
+    """How far a checkpoint had come. Raises InputError for a damaged trainer state."""
+    state: TrainerState = _decoded(checkpoint / TRAINER_STATE, TrainerState)
+    return state
 
 
 def _decoded(path: Path, kind: type[Any]) -> Any:
@@ -68,12 +77,3 @@ def _decoded(path: Path, kind: type[Any]) -> Any:
         return msgspec.convert(read_json(path), kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {str(error).replace('`', '')}") from error
-
-
-@contextmanager
-def _told(checkpoint: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        cure = f"{checkpoint} is damaged: copy it anew, or remove it to go on from the checkpoint before it"
-        raise InputError(f"{error}\n{cure}") from error

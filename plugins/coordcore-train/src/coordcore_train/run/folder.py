@@ -15,6 +15,7 @@ import attrs
 
 from coordcore.errors import InputError
 from coordcore.files import require_regular, write_whole
+from coordcore_train.chat import Question
 from coordcore_train.checkpoint.image_size import ImageTokens
 from coordcore_train.run.content import Content, changed
 
@@ -84,6 +85,11 @@ class RunDir:
         state = self.state()
         found: Any = state.get("image_tokens", {})
         return None if found is None else ImageTokens(**found)
+
+    def question(self) -> Question | None:
+        """What every example of the run asked, None where it was no single question, and in runs of older versions."""
+        found: Any = self.state().get("question")
+        return None if found is None else Question(**found)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 
+from coordcore.errors import printable
+
 _DEFAULTS = {
     "LOG_LEVEL": "ERROR",  # ms-swift
     "TRANSFORMERS_VERBOSITY": "error",
@@ -16,8 +18,19 @@ _DEFAULTS = {
 }
 
 
+class _Record(logging.LogRecord):
+    """What a library logs, as a terminal may show it."""
+
+    def getMessage(self) -> str:  # noqa: N802 - logging's name
+        return printable(super().getMessage())
+
+
 def quiet() -> None:
-    """Silence the libraries underneath, unless the user's environment or COORDCORE_VERBOSE says otherwise."""
+    """Silence the libraries underneath, unless the user's environment or COORDCORE_VERBOSE says otherwise.
+
+    What they log all the same steers no terminal, whatever input they repeat in it.
+    """
+    logging.setLogRecordFactory(_Record)
     if os.environ.get("COORDCORE_VERBOSE"):
         return
     for name, value in _DEFAULTS.items():

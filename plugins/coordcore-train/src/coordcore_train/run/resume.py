@@ -14,8 +14,7 @@ import torch
 
 from coordcore.errors import InputError, RunError
 from coordcore.manifest.sections import Launch
-from coordcore_train.checkpoint.folder import read_json
-from coordcore_train.checkpoint.tensorfile import tensors_in
+from coordcore_train.checkpoint.trained import TRAINER_STATE, require_readable, trainer_state
 from coordcore_train.run.folder import RunDir, checkpoints_in
 
 _CURE = "restore that file, or start over with --overwrite"
@@ -26,30 +25,37 @@ _UNREADABLE = (
     *(AssertionError, ArithmeticError, ImportError, MemoryError, struct.error),
 )
 
+# What the system says of paths that lead to no file. EINVAL is torch's word for an archive that is cut off.
+_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
+
 _STATES = ("scheduler.pt", "optimizer.pt", "optimizer.bin", "scaler.pt")
 _HOLDS = {"optimizer": ("state", "param_groups"), "rng_state": ("python", "numpy", "cpu")}
 _WEIGHTS = ("adapter_model*.bin", "pytorch_model*.bin")
 
 
-def continues_from(folder: RunDir, launch: Launch, ranks: int, log: Callable[[str], None]) -> Path | None:
+def continues_from(
+    folder: RunDir, launch: Launch, ranks: int, log: Callable[[str], None], *, adapter: bool
+) -> Path | None:
     """The newest complete checkpoint whose files can all be read, None in a run without a complete one.
 
     Of torch's own files only what needs no code of theirs is read, and no tensor is loaded. log: told of each newer
-    checkpoint that is passed over, with the file.
+    checkpoint that is passed over, with the file. adapter: whether the run trains LoRA.
 
     Raises InputError naming the file when there is none that can be read, RunError when the system does not give one.
     """
     faults: list[str] = []
     for checkpoint in reversed(checkpoints_in(folder.checkpoints)):
-        if not (checkpoint / "trainer_state.json").is_file():
+        if not (checkpoint / TRAINER_STATE).is_file():
             continue
         try:
-            _require_readable(checkpoint, launch, ranks)
-        except InputError as error:
+            trainer_state(checkpoint)
+            require_readable(checkpoint, adapter=adapter)
+            _require_loadable(checkpoint, launch, ranks)
+        except (InputError, OSError) as error:
+            if denied := _denied(error):
+                raise RunError(f"{denied.filename or checkpoint}: cannot be read: {denied.strerror}") from error
             faults.append(str(error))
             continue
-        except OSError as error:
-            raise RunError(f"{error.filename or checkpoint}: cannot be read: {error.strerror or error}") from error
         for fault in faults:
             log(f"{fault}; going on from the older {checkpoint.name}")
         return checkpoint
@@ -58,10 +64,14 @@ def continues_from(folder: RunDir, launch: Launch, ranks: int, log: Callable[[st
     return None
 
 
-def _require_readable(checkpoint: Path, launch: Launch, ranks: int) -> None:
-    state = read_json(checkpoint / "trainer_state.json")
-    if not all(type(state.get(key)) is int for key in ("global_step", "max_steps")):
-        raise InputError(f"{checkpoint / 'trainer_state.json'}: says no global_step and max_steps")
+def _denied(error: Exception) -> OSError | None:
+    """What the system had to say, where another time it may give the file: nothing newer is given up for that."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return cause if isinstance(cause, OSError) and cause.errno not in _DAMAGE else None
+
+
+def _require_loadable(checkpoint: Path, launch: Launch, ranks: int) -> None:
+    """Raise InputError naming one of torch's own files that is missing, damaged, or holds another thing."""
     for file in _present(checkpoint, launch, ranks):
         held = _pickled(file)
         wanted = _HOLDS.get(file.name.split(".")[0].rstrip("_0123456789"), ())
@@ -70,10 +80,6 @@ def _require_readable(checkpoint: Path, launch: Launch, ranks: int) -> None:
     for pattern in _WEIGHTS:
         for file in checkpoint.glob(pattern):
             _pickled(file)
-    for file in checkpoint.glob("*.safetensors"):
-        tensors_in(file)
-    if any(checkpoint.glob("adapter_model*")):
-        read_json(checkpoint / "adapter_config.json")
 
 
 def _present(checkpoint: Path, launch: Launch, ranks: int) -> Iterator[Path]:
@@ -107,6 +113,6 @@ def readable(file: Path) -> Iterator[None]:
         why = "it is damaged, or holds objects that only code of its own could build: none is run"
         raise InputError(f"{file}: not read: {why}") from error
     except (*_UNREADABLE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch's word for an archive cut off
+        if isinstance(error, OSError) and error.errno not in _DAMAGE:
             raise
         raise InputError(f"{file}: not read: it is damaged, or another run's") from error

@@ -211,7 +211,7 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     launch.start_process_group(cpu=launch.on_cpu(manifest))
     quiet_transformers()
 
-    from coordcore_train.checkpoint.trained import is_last_step, require_readable
+    from coordcore_train.checkpoint.trained import trainer_state
     from coordcore_train.run.evaluate import EvaluateCallback
     from coordcore_train.run.plan import plan_of
     from coordcore_train.run.progress import ProgressCallback
@@ -219,13 +219,14 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     from coordcore_train.surgery.saved import require_saved
 
     plan = plan_of(manifest, folder.path, Path(str(folder.state()["base"])))
-    last = continues_from(folder, manifest.launch, launch.world_size(), _say if launch.is_first() else _keep_quiet)
+    say = _say if launch.is_first() else _keep_quiet
+    adapter = manifest.tuner.type == "lora"
+    last = continues_from(folder, manifest.launch, launch.world_size(), say, adapter=adapter)
     launch.barrier()  # before rank 0 removes what every rank has looked at
     if last is not None:
-        require_readable(last, adapter=manifest.tuner.type == "lora")
         require_own(last, plan.fingerprint)
         require_saved(plan.modules_to_save, last)
-        if is_last_step(last):
+        if trainer_state(last).is_last:
             return
     if launch.is_first():
         folder.discard_after(0 if last is None else checkpoint_step(last))

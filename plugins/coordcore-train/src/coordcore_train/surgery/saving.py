@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from coordcore.errors import InputError
 from coordcore.protocols import RowSurgery
 from coordcore_train.checkpoint.origin import GUARD, SIGNATURE
+from coordcore_train.checkpoint.tensorfile import order_metadata
 from coordcore_train.surgery.adapters import INSTALLED, follow_peft, replace_method, wrappers_in
 from coordcore_train.surgery.arithmetic import add_to_weight, is_same
 from coordcore_train.surgery.hooks import bind_hooks, live_module, remove_hooks, rows_by_role, surgeries_in
@@ -78,6 +79,7 @@ def signed(fingerprint: str) -> Iterator[None]:
 
     def save_signed(tensors: Any, file: Any, metadata: dict[str, str]) -> None:
         save(tensors, file, metadata={**metadata, SIGNATURE: fingerprint})
+        order_metadata(Path(file))
 
     peft_model.safe_save_file = save_signed
     try:

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from coordcore import kinds
 from coordcore.errors import InputError, RunError
+from coordcore_train.chat import question_in
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
@@ -70,7 +71,12 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
             trainer.add_callback(callback)
         limits = image_tokens(self.processor)
         if trainer.is_world_process_zero():
-            RunDir(self.plan.run_dir).write_state(image_tokens=None if limits is None else attrs.asdict(limits))
+            with _same_random_state():
+                question = question_in(self.plan.data.train()[0].messages)
+            RunDir(self.plan.run_dir).write_state(
+                image_tokens=None if limits is None else attrs.asdict(limits),
+                question=None if question is None else attrs.asdict(question),
+            )
         return super().train(trainer)
 
 

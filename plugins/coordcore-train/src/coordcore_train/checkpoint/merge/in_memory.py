@@ -13,6 +13,7 @@ from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.merge.skeleton import require_same_tensors
 from coordcore_train.checkpoint.origin import require_own
 from coordcore_train.checkpoint.tensorfile import tensors_in
+from coordcore_train.checkpoint.trained import require_readable
 from coordcore_train.checkpoint.weights import is_sharded, weight_files
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
@@ -40,10 +41,11 @@ def merge_in_memory(plan: Plan, checkpoint: Path, folder: Path) -> None:
 def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
     """The model of a run as it trained: base, surgeries, adapter, hooks bound and verified. In eval mode.
 
-    Raises InputError for a checkpoint of another run.
+    Raises InputError for a checkpoint of another run, and for one of which a file cannot be read.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    require_readable(checkpoint, adapter=plan.manifest.tuner.type == "lora")
     require_own(checkpoint, plan.fingerprint)
     require_saved(plan.modules_to_save, checkpoint)
     is_adapter = (checkpoint / "adapter_config.json").is_file()

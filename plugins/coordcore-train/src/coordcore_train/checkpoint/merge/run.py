@@ -81,7 +81,12 @@ def merge_run(
     checkpoint = checkpoint or RunDir(run_dir.absolute()).last_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet; train it with `coordcore run`")
-    require_readable(checkpoint, adapter=plan.manifest.tuner.type == "lora")
+    try:
+        require_readable(checkpoint, adapter=plan.manifest.tuner.type == "lora")
+    except InputError as error:
+        raise InputError(
+            f"{error}\n{checkpoint} is damaged: copy it anew, or name an older one with --checkpoint"
+        ) from error
     require_own(checkpoint, plan.fingerprint)
     require_no_code(checkpoint, trusted=plan.trusted)
     config = read_json(plan.base / "config.json")
@@ -113,5 +118,10 @@ def _copy_files(plan: Plan, folder: Path) -> None:
         adopt_image_size(folder, limits, plan.manifest.train.max_pixels)
     if plan.vocab is not None:
         write_checkpoint_info(
-            folder, quantisation=plan.quantisation, vocab=plan.vocab, form=plan.format, trusted=plan.trusted
+            folder,
+            quantisation=plan.quantisation,
+            vocab=plan.vocab,
+            form=plan.format,
+            question=RunDir(plan.run_dir).question(),
+            trusted=plan.trusted,
         )

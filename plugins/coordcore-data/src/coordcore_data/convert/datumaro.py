@@ -1,0 +1,212 @@
+"""Datumaro's JSON: a file, or a folder whose `annotations` hold one for each subset; shapes in pixels.
+
+Boxes are x, y, width, height, and turned by the attribute `rotation` as CVAT exports them: in degrees, clockwise about
+the centre. Polygons become their enclosing boxes or stay polygons, ellipses (the corners of their box) become their
+enclosing boxes, as masks do (COCO's run lengths); points go under `metadata.points`. The attribute `is_crowd` marks a
+crowd. Polygons and masks of one group and label are one object, and so are they and the box of their group: this is how
+Datumaro keeps what several shapes are of.
+An item without annotations says that nothing is there. Its image is the path, else its id.
+Not carried: polylines, cuboids, skeletons (dropped), labels and captions of whole images (dropped: they say that
+something is there), other attributes, z_order. Point clouds and videos are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from coordcore import InputError
+from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.geometry import ellipse, rotated
+from coordcore_data.convert.mask import rle_box
+from coordcore_data.convert.text import UnreadableError, clean_path, count_in, load_whole, loose_structure, structure
+
+_MASK = "RLE mask"
+
+
+class _Label(msgspec.Struct):
+    name: str
+
+
+class _Labels(msgspec.Struct):
+    labels: list[_Label] = []
+
+
+class _Categories(msgspec.Struct):
+    label: _Labels | None = None
+
+
+class _Media(msgspec.Struct):
+    path: str | None = None
+    size: tuple[float, float] | None = None
+    """Height and width."""
+
+
+class _Item(msgspec.Struct):
+    id: str | int
+    annotations: list[Any] | None = None
+    image: _Media | None = None
+    media: _Media | None = None
+    point_cloud: Any = None
+    video: Any = None
+    video_frame: Any = None
+
+
+class _Attributes(msgspec.Struct):
+    is_crowd: bool | None = None
+    rotation: float | None = None
+
+
+class _Annotation(msgspec.Struct):
+    type: str
+    label_id: int | None = None
+    group: int | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    points: list[float] | None = None
+    rle: dict[str, Any] | None = None
+    attributes: _Attributes | None = None
+
+
+def read(source: Path, reading: Reading, account: Account) -> Found:
+    """Raises InputError for a file that cannot be read as a whole, or holds no items."""
+    sets = [(path, *_content(path)) for path in _files(source)]
+    return Found(images=_images(sets, account), total=sum(len(items) for _, _, items in sets))
+
+
+def _files(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    for folder in (source / "annotations", source, *sorted(source.glob("*/annotations"))):
+        if found := sorted(folder.glob("*.json")):
+            return found
+    raise InputError(f"{source}: holds no annotations/*.json; name the file")
+
+
+def _content(path: Path) -> tuple[list[str], list[Any]]:
+    """The names of the labels, and the items."""
+    content = load_whole(path)
+    items = content.get("items") if isinstance(content, dict) else None
+    if not isinstance(items, list):
+        raise InputError(f"{path}: no list of items; Datumaro's JSON has `categories` and `items`")
+    try:
+        categories: _Categories = structure(content.get("categories", {}), _Categories)
+    except UnreadableError as error:
+        raise InputError(f"{path}: categories: {error.reason}") from error
+    return [label.name for label in categories.label.labels] if categories.label else [], items
+
+
+def _images(sets: Sequence[tuple[Path, list[str], list[Any]]], account: Account) -> Iterator[SourceImage]:
+    for path, names, items in sets:
+        for index, given in enumerate(items):
+            account.images.read += 1
+            where = f"item {index} of {path.name}"
+            try:
+                item: _Item = structure(given, _Item)
+                if item.point_cloud is not None or item.video is not None or item.video_frame is not None:
+                    raise UnreadableError("item that is no image")
+            except UnreadableError as error:
+                count = count_in(given, "annotations")
+                account.objects.read += count
+                account.drop_image(error.reason, where, error.detail, objects=count)
+                continue
+            media = item.image or item.media or _Media()
+            if not media.path:
+                account.note("item without the path of its image: its id is taken", item.id)
+            shapes, lost = _shapes(item.annotations or [], names, media.size, where, account)
+            yield SourceImage(
+                file=clean_path(media.path or str(item.id)),
+                stem=str(item.id),
+                width=media.size[1] if media.size else None,
+                height=media.size[0] if media.size else None,
+                shapes=shapes,
+                lost=lost,
+                undeclared="item without a list of annotations" if item.annotations is None else "",
+                split=path.stem,
+            )
+
+
+def _shapes(
+    given: list[Any], names: list[str], size: tuple[float, float] | None, where: str, account: Account
+) -> tuple[list[Shape], int]:
+    """The objects of an image, and how many of them were dropped. size: its height and width."""
+    alone: list[Shape] = []
+    groups: dict[tuple[int, int | None, bool], list[Shape]] = {}
+    lost = 0
+    for index, one in enumerate(given):
+        name = f"annotation {index} of {where}"
+        try:
+            annotation: _Annotation = loose_structure(one, _Annotation)
+            shape = _shape(annotation, names, size, name)
+        except UnreadableError as error:
+            account.objects.read += 1
+            account.drop_object(error.reason, name, error.detail)
+            lost += 1
+            continue
+        if annotation.group and annotation.type in ("bbox", "polygon", "mask"):
+            groups.setdefault((annotation.group, annotation.label_id, shape.crowd), []).append(shape)
+        else:
+            alone.append(shape)
+    joined = [shape for members in groups.values() for shape in _joined(members, account)]
+    account.objects.read += len(alone) + len(joined)
+    return alone + joined, lost
+
+
+def _joined(members: list[Shape], account: Account) -> list[Shape]:
+    """The shapes of one group and label as one object, if their polygons and masks have at most one box."""
+    boxes = [shape for shape in members if shape.box is not None and not shape.was]
+    polygons = [shape.poly for shape in members if shape.was == "polygon" and shape.poly is not None]
+    masks = [shape.box for shape in members if shape.was == _MASK and shape.box is not None]
+    if len(members) == 1 or len(boxes) > 1 or len(boxes) + len(polygons) + len(masks) < len(members):
+        return members
+    account.note("shapes of one group and label: one object", members[0].name, count=len(members))
+    return [
+        msgspec.structs.replace(
+            members[0],
+            box=boxes[0].box if boxes else None,
+            poly=polygons[0] if len(polygons) == 1 and not masks else None,
+            outlines=[*polygons, *([x1, y1, x2, y1, x2, y2, x1, y2] for x1, y1, x2, y2 in masks)],
+            was="" if boxes else "polygon" if polygons else _MASK,
+        )
+    ]
+
+
+def _shape(one: _Annotation, names: list[str], size: tuple[float, float] | None, name: str) -> Shape:
+    """Raises UnreadableError for an annotation that is no object, or has no numbers."""
+    if one.type in ("label", "caption"):
+        raise UnreadableError(f"{one.type} of the whole image: what is where is not said")
+    if one.type not in ("bbox", "polygon", "points", "ellipse", "mask"):
+        known = one.type.isidentifier() and len(one.type) < 40
+        raise UnreadableError(f"{one.type}: records have no such geometry" if known else "type that is no name")
+    label = None
+    if one.label_id is not None:
+        if not 0 <= one.label_id < len(names):
+            raise UnreadableError("label_id without a name", str(one.label_id))
+        label = names[one.label_id]
+    attributes = one.attributes or _Attributes()
+    crowd = bool(attributes.is_crowd)
+    if one.type == "bbox":
+        if one.bbox is None:
+            raise UnreadableError("bbox without its numbers")
+        box = corners(one.bbox, "xywh")
+        if attributes.rotation and box[0] < box[2] and box[1] < box[3]:
+            turned = rotated(box, attributes.rotation)
+            return Shape(label=label, poly=turned, crowd=crowd, was="rotated box", name=name)
+        return Shape(label=label, box=box, crowd=crowd, name=name)
+    if one.type == "mask":
+        height, width = size or (None, None)
+        return Shape(label=label, box=rle_box(one.rle or {}, width, height), crowd=crowd, was=_MASK, name=name)
+    points = one.points or []
+    if not points or len(points) % 2 or (one.type == "ellipse" and len(points) != 4):
+        raise UnreadableError(f"{one.type} without pairs of numbers")
+    if one.type == "points":
+        return Shape(label=label, points=points, name=name)
+    if one.type == "polygon":
+        return Shape(label=label, poly=points, crowd=crowd, was="polygon", name=name)
+    x1, y1, x2, y2 = points
+    if not (x1 < x2 and y1 < y2):
+        return Shape(label=label, box=(x1, y1, x2, y2), crowd=crowd, was="ellipse", name=name)
+    around, outline = ellipse((x1, y1, x2, y2), 0.0)
+    return Shape(label=label, box=around, outlines=[outline], crowd=crowd, was="ellipse", name=name)
