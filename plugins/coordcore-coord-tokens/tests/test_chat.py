@@ -229,7 +229,7 @@ def test_another_quantisation(write: Any, context: BuildContext) -> None:
 
 def test_a_long_text_takes_no_longer_per_letter(say: Say) -> None:
     begun = time.perf_counter()
-    hostile = "[" * 20000 + "[1, " * 20000 + "(1,2)" * 20000 + "<box>1 " * 5000 + " " * 20000 + '"a":' * 5000
+    hostile = "[" * 20000 + "[1, " * 20000 + "(1,2 " * 20000 + "<box>1 " * 5000 + " " * 20000 + '"a":' * 5000
     example = say(row("<image>?", hostile), space="norm1000")
     assert (example.geometries, time.perf_counter() - begun < 20) == ((), True)
 
