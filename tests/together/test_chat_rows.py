@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from conftest import coordcore
+from coordcore_train.testing.tiny import tiny_qwen3vl
 
 MANIFEST = """
 name = "chat"
@@ -18,8 +19,6 @@ name = "chat"
 [model]
 base = "{base}"
 dtype = "float32"
-
-[vocab]
 
 [data.chat_jsonl]
 train = "train.jsonl"
@@ -70,12 +69,17 @@ ROWS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_qwen3vl(tmp_path_factory.mktemp("base") / "tiny")  # with coord tokens, which saves expanding it
+
+
 @pytest.fixture
-def folder(tmp_path: Path, tiny_base: Path) -> Path:
+def folder(tmp_path: Path, base: Path) -> Path:
     Image.new("RGB", (64, 48), "white").save(tmp_path / "a.png")
     Image.new("RGB", (32, 32), "white").save(tmp_path / "b.png")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (tmp_path / "chat.toml").write_text(MANIFEST.format(base=tiny_base))
+    (tmp_path / "chat.toml").write_text(MANIFEST.format(base=base))
     return tmp_path
 
 

@@ -266,6 +266,7 @@ def test_messages_in_parts(say: Say) -> None:
 @pytest.mark.parametrize("images", ["photo.png", ["photo.png"], [{"path": "photo.png", "bytes": None}]])
 def test_spellings_of_images(say: Say, images: Any) -> None:
     assert len(say(row("<image>?", "A dog.") | {"images": images}).images) == 1
+    assert len(say(row("<image>?", "A dog.") | {"images": [], "image": images}).images) == 1
 
 
 def test_system_messages(say: Say) -> None:

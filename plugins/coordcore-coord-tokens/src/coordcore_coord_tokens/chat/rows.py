@@ -190,8 +190,8 @@ def _require_order(turns: Sequence[Turn]) -> None:
 
 def _images(row: _Row, inside: Sequence[str | None]) -> tuple[str, ...]:
     """The paths of the images, from the one place that has them."""
-    key = "images" if row.images is not None else "image"
-    given: Any = row.images if row.images is not None else row.image
+    key = "images" if row.images else "image"
+    given: Any = row.images or row.image
     listed = given if isinstance(given, list) else [] if given in (None, "") else [given]
     if row.images and row.image and row.images != row.image:
         raise RecordError("image", "given beside other `images`; write one of them")
