@@ -121,6 +121,12 @@ def test_a_row_without_images(say: Say) -> None:
     assert (example.images, example.image_size) == ([], None)
 
 
+@pytest.mark.parametrize("space", [None, "norm1"])
+def test_in_a_row_without_images_numbers_are_text(say: Say, space: str | None) -> None:
+    example = say(row("Sort it.", "[1, 2, 3, 4]", images=[]), space=space)
+    assert (texts(example)[1], example.geometries) == ("[1, 2, 3, 4]", ())
+
+
 def test_missing_places_of_images_go_before_the_first_question_as_in_ms_swift(say: Say) -> None:
     assert texts(say(row("What is it?", "A dog.")))[0] == "<image>What is it?"
 

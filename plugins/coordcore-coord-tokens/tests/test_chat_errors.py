@@ -155,7 +155,7 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
         "messages[1].content: a box in pixels, of one of 2 images of several sizes: of which is not said",
     ),
     "a box without an image": (
-        {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "[1, 2, 3, 4]"}]},
+        {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<|coord_1|>" * 4}]},
         "pixel",
         "messages[1].content: has a box, but the row has no image; add its image",
     ),

@@ -100,7 +100,9 @@ class ChatReader:
 
     def _pieces(self, turn: Turn, placed: _Placed, sizes: Sequence[Size]) -> Iterator[tuple[Place | Shape, str | _Box]]:
         """What stands in a message: refs with their texts, and boxes. Raises RecordError."""
-        for found in shapes_in(turn.text, turn.path, self.coords, numbers=self.config.space != "text"):
+        # Without an image, numbers are no boxes: text-only rows stand among the others, with lists in their code.
+        numbers = self.config.space != "text" and len(sizes) > 0
+        for found in shapes_in(turn.text, turn.path, self.coords, numbers=numbers):
             if isinstance(found, Shape):
                 yield found, self._in_text(found, turn, sizes)
             elif found.name == BBOX:
