@@ -33,7 +33,12 @@ Scope = Literal["coord", "text", "token", "box"]
 
 
 class ExampleSource(Protocol):
-    """Examples by index. Read lazily, picklable (data-loader workers), the same example for the same index."""
+    """Examples by index. Read lazily, picklable (data-loader workers), the same example for the same index.
+
+    One whose examples differ from epoch to epoch also has `in_epoch(epoch: int, index: int) -> Example`, which training
+    asks in the place of `source[index]`: the same example for the same two numbers, whatever was asked before. epoch:
+    from 0.
+    """
 
     def __len__(self) -> int: ...
 

@@ -88,7 +88,8 @@ def _lines(path: str, described: list[dict[str, Any]]) -> Iterator[str]:
     for key in described:
         if "keys" in key and path:
             yield ""
-            yield from _lines(f"{path}.{key['key']}", key["keys"])
+            of_any_name = ".name" if key["type"].startswith("a table, each") else ""
+            yield from _lines(f"{path}.{key['key']}{of_any_name}", key["keys"])
 
 
 def _toml(value: Any) -> str:

@@ -64,9 +64,9 @@ def load(file: Path | str, overrides: Iterable[str] = (), plugins: Plugins | Non
     document = read(Path(file), overrides, problems, kinds)
     if problems:
         raise ManifestError(problems)
-    structurer = Structurer(document)
     if plugins is None:
         plugins = discover(block=_blocked(document))
+    structurer = Structurer(document, plugins)
     sections = {"name": Path(file).stem, "model": {}, **document.data}
     sections.pop("resolved", None)
     own = structurer.values(sections, Manifest, kinds)
@@ -124,7 +124,7 @@ def _select(kind: Kind, structurer: Structurer, plugins: Plugins) -> Iterator[Se
             message = f"must be a table that names a {kind.noun}, as {example} does; got {show(section)}"
             structurer.report((kind, name), message)
         elif name not in available:
-            structurer.report((kind, name), _unknown(kind, name, plugins))
+            structurer.report((kind, name), unknown(kind, name, plugins))
         else:
             component, distribution = plugins.get(kind, name), plugins.distribution(kind, name)
             with guarded() as watch:  # validators, converters and what the component says are the plugin's own code
@@ -137,7 +137,7 @@ def _select(kind: Kind, structurer: Structurer, plugins: Plugins) -> Iterator[Se
                 yield chosen
 
 
-def _unknown(kind: Kind, name: str, plugins: Plugins) -> str:
+def unknown(kind: Kind, name: str, plugins: Plugins) -> str:
     """Why a manifest cannot name this component, for a message."""
     for conflict in plugins.conflicts:
         if (conflict.kind, conflict.name) == (kind, name):

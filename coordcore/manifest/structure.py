@@ -23,6 +23,7 @@ from coordcore.manifest import types
 from coordcore.manifest.lines import KeyPath
 from coordcore.manifest.read import Document
 from coordcore.manifest.types import keys, show
+from coordcore.plugins import Plugins
 
 _SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,), Path: (str,)}
 """The type of a key -> the types of the TOML values it takes. To Python True is an int; to a manifest it is not."""
@@ -35,13 +36,18 @@ class _WrongValueError(Exception):
 class Structurer:
     """Structures parts of one document.
 
-    problems: what is wrong with the values. missing: files named by `exists` keys that are not there.
+    problems: what is wrong with the values. missing: files named by `exists` keys that are not there. plugins: what
+    components are looked up in, None for what is installed.
+
+    An attrs class with a classmethod `from_manifest(table, structurer)` is what that returns: for keys whose types
+    depend on others, such as the settings of a component that a neighbour names. It goes on with `values` and
+    `structure`, tells what is wrong by `report`, and returns `attrs.NOTHING` then. Provisional, as this class is.
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, plugins: Plugins | None = None) -> None:
         self.problems: list[Problem] = []
         self.missing: list[Problem] = []
-        self.document = document
+        self.document, self.plugins = document, plugins
         self._path: KeyPath = ()
         self._converter = Converter(detailed_validation=False)
         for scalar in _SCALARS:
@@ -76,6 +82,8 @@ class Structurer:
         """An instance of the attrs class `cls`."""
         if not isinstance(table, dict):
             _refuse(table, cls)
+        if hasattr(cls, "from_manifest"):
+            return cls.from_manifest(table, self)
         before = len(self.problems)
         values = self.values(table, cls)
         if len(self.problems) > before:
@@ -191,9 +199,9 @@ class Structurer:
             for key, field in keys(type(value)).items():
                 must_exist = bool(field.metadata.get("exists"))
                 self.look_for_files((*path, key), getattr(value, field.name), exists=must_exist)
-        elif exists and isinstance(value, list | tuple | set | frozenset):
-            for index, item in enumerate(value):
-                self.look_for_files((*path, index), item, exists=True)
+        elif isinstance(value, dict | list | tuple | set | frozenset):
+            for place, item in value.items() if isinstance(value, dict) else enumerate(value):
+                self.look_for_files((*path, place), item, exists=exists)
         elif exists and isinstance(value, Path) and not value.exists():
             self.missing.append(self.document.problem(path, f"no such file: {value}"))
 

@@ -138,7 +138,7 @@ def test_expand_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("none", "nearest_999", "no such folder: {cwd}/none"),
         ("Qwen/x", "nearest_999", "Qwen/x is not in the local hub cache; fetch it with: hf download Qwen/x"),
-        ("base", "near", "unknown quantisation 'near'; available: "),
+        ("base", "near", "--quantisation: unknown quantisation 'near'; "),
     ],
 )
 def test_expand_of_what_is_not_there(base: str, quantisation: str, message: str) -> None:
@@ -147,6 +147,41 @@ def test_expand_of_what_is_not_there(base: str, quantisation: str, message: str)
 
     assert result.exit_code == 2
     assert result.stderr.startswith("coordcore: " + message.replace("{cwd}", str(Path.cwd())))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tokens", "<{}{}>"], "--tokens <{}{}>: must be a pattern like <|coord_{}|> or <loc{:04}>, or rex_omni"),
+        (["--tokens", "PaliGemma"], "--tokens PaliGemma: must be a pattern like"),
+        (["--bins", "1"], "--tokens <|coord_{}|> --bins 1: 'bins' must be >= 2"),
+        (["--bins", "40000"], "--tokens <|coord_{}|> --bins 40000: 'bins' must be < 32768"),
+        (["--tokens", "paligemma", "--bins", "10"], "--quantisation: 'paligemma_1024' has 1024 bins, and coords.bins"),
+        (["--bins", "256", "--quantisation", "nearest_999"], "--quantisation: 'nearest_999' has 1000 bins"),
+    ],
+)
+def test_expand_reads_its_tokens_as_a_manifest_does(options: list[str], message: str) -> None:
+    Path("base").mkdir()
+    result = invoke("expand", "base", "--output", "out", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("coordcore: " + message)
+
+
+def test_expand_by_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    class Report:
+        output, rows_before, rows_after = "out", 10, 1088
+
+    def expand(*_places: Path, **options: Any) -> type[Report]:
+        given.update(options)
+        return Report
+
+    Path("base").mkdir()
+    replace_module(monkeypatch, "coordcore_train.checkpoint.expand", expand=expand)
+    result = invoke("expand", "base", "--output", "out", "--tokens", "paligemma")
+    assert (result.exit_code, result.stdout) == (0, "out: 1024 coord tokens, 10 -> 1088 rows\n")
+    assert (str(given["coords"]), given["quantisation"].name) == ("<loc0000> to <loc1023>, y first", "paligemma_1024")
 
 
 def test_merge_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

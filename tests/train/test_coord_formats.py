@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 
@@ -74,6 +77,33 @@ def test_a_base_s_own_tokens_are_used_and_hinted_at(tmp_path: Path, name: str) -
     with pytest.raises(InputError, match="has no coord tokens"):
         read_vocab(base)
     assert preset_hint(base) == f'; it has its own: set [coords] tokens = "{name}"'
+
+
+@pytest.mark.parametrize("preset", [None, "rex_omni"])
+def test_fewer_bins_than_the_tokenizer_has_are_refused(tmp_path: Path, preset: str | None) -> None:
+    coords = DEFAULT_COORDS if preset is None else PRESETS[preset][0]
+    base = tiny_qwen3vl(tmp_path / "base", coord_tokens=coords)
+    half = attrs.evolve(coords, bins=500)
+    message = f"the tokenizer has {coords.written[500]} as well, and coords.bins is 500; set [coords] bins"
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_vocab(base, half)
+
+
+def test_the_default_s_tokens_are_hinted_at_too(tmp_path: Path) -> None:
+    base = tiny_qwen3vl(tmp_path / "base")
+    assert preset_hint(base) == '; it has its own: set [coords] tokens = "<|coord_{}|>"'
+
+
+def test_tokens_of_the_base_vocabulary_are_not_added_again(plain_base: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(plain_base, tmp_path / "base")
+    path = base / "tokenizer.json"
+    data = json.loads(path.read_text())
+    first = max(token["id"] for token in data["added_tokens"]) + 1
+    data["model"]["vocab"] |= {token: first + k for k, token in enumerate(DEFAULT_COORDS.written)}
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"tokenizer.json: has some coord tokens in its base vocabulary"):
+        expand(base, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("bins", [256, 1000, 1024])

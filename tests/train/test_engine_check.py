@@ -243,11 +243,21 @@ def test_a_base_without_coord_tokens_needs_a_vocab_section() -> None:
     checkpoint(Path("base"), tokens={})
 
     assert problems(BOXES) == [
-        "m.toml:2: model.base: {cwd}/base has no coord tokens; add a [vocab] section, "
+        "m.toml:2: model.base: {cwd}/base has no coord tokens <|coord_0|> to <|coord_999|>; add a [vocab] section, "
         "or expand it with coordcore expand"
     ]
     assert problems(BOXES + "[vocab]\n") == []
     assert problems(PLAIN) == []
+
+
+def test_a_second_set_of_coord_tokens_is_told_of() -> None:
+    checkpoint(Path("base"), tokens={f"<{k}>": 70 + k for k in range(1000)})
+
+    assert problems(BOXES + "[vocab]\n") == []
+    assert notes(loaded(BOXES + "[vocab]\n")) == [
+        f"vocab: <|coord_0|> to <|coord_999|> are added to {Path.cwd()}/base; it has its own: "
+        'set [coords] tokens = "rex_omni" to train those instead'
+    ]
 
 
 def test_coord_tokens_outside_the_vocabulary() -> None:

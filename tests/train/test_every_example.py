@@ -11,19 +11,29 @@ import torch
 import torch.distributed as dist
 from swift.dataloader import BatchSamplerShard
 
-from coordcore_train.swift.rows import Shares
+from coordcore import Example
+from coordcore_train.swift.rows import Rows, Shares
 
 
 def batches(
-    monkeypatch: pytest.MonkeyPatch, count: int, size: int, ranks: int, rank: int, *, drop_last: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    size: int,
+    ranks: int,
+    rank: int,
+    *,
+    drop_last: bool = False,
+    epoch: int = 1,
+    length: int = 0,
+    skip: int = 0,
 ) -> list[list[int]]:
-    """The batches of a rank in the second epoch."""
+    """The batches of a rank in an epoch, the second unless another is named."""
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
     monkeypatch.setattr(dist, "get_rank", lambda: rank)
     stock = BatchSamplerShard(count, size, shuffle=True, drop_last=drop_last, data_seed=7)
-    sampler = stock if ranks == 1 else Shares(stock, count)
-    sampler.set_epoch(1)
+    sampler = stock if ranks == 1 and not length else Shares(stock, count, skip, length)
+    sampler.set_epoch(epoch)
     found = list(sampler)
     assert len(found) == len(sampler)
     return found
@@ -54,6 +64,40 @@ def test_a_continued_epoch_goes_on_behind_what_was_trained(monkeypatch: pytest.M
     stock.set_epoch(1)
     rest = Shares(stock, 11, skip=2)
     assert (list(rest), len(rest)) == (whole[2:], 1)
+
+
+class ByEpoch:
+    """Three examples, others in each epoch."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int, /) -> Example:
+        raise AssertionError("training asks for an epoch")
+
+    def in_epoch(self, epoch: int, index: int) -> Example:
+        return Example(messages=({"role": "assistant", "content": "yes"},), source=f"epoch {epoch}, {index}")
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, rank: int, ranks: int, skip: int = 0) -> list[str]:
+    """What a rank trains of them in the third epoch, padding apart."""
+    rows, found = Rows(ByEpoch(), ranks), []
+    for index in itertools.chain(*batches(monkeypatch, 3, 1, ranks, rank, epoch=2, length=rows.length, skip=skip)):
+        example, padding = rows[index]["coordcore_example"]
+        found += [] if padding else [example.source]
+    return found
+
+
+def test_a_source_is_told_the_epoch_by_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = asked(monkeypatch, 0, 1)
+    first, second = (asked(monkeypatch, rank, 2) for rank in range(2))
+    assert sorted(alone) == [f"epoch 2, {index}" for index in range(3)]
+    assert [first[0], second[0], first[1]] == alone
+    assert len(second) == 1
+
+
+def test_a_continued_epoch_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(monkeypatch, 0, 1, skip=2) == asked(monkeypatch, 0, 1)[2:]
 
 
 def test_five_examples_on_two_ranks_train_what_a_single_rank_trains(coord_base: Path, tmp_path: Path) -> None:

@@ -191,3 +191,15 @@ def test_what_was_read_of_the_registry_is_kept_while_its_files_are_the_same(
         assert read() == first
         assert kept.read_text() == text
     assert reads == 4
+
+
+@pytest.mark.parametrize(("keys", "left"), [(16, 1), (32, 2)])
+def test_the_heads_of_linear_attention_are_few_in_a_narrow_copy(keys: int, left: int) -> None:
+    from transformers import Qwen3_5TextConfig
+
+    from coordcore_train.swift.miniature import _narrow
+
+    config = Qwen3_5TextConfig(linear_num_key_heads=keys, linear_num_value_heads=32, num_key_value_heads=4)
+    _narrow(config, 32)
+    assert (config.linear_num_key_heads, config.linear_num_value_heads) == (left, 2)
+    assert (config.num_key_value_heads, config.num_attention_heads) == (1, 2)

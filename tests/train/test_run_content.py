@@ -22,6 +22,17 @@ class Config:
     note: Path | None = option(default=None, help="not read")
 
 
+@attrs.frozen(kw_only=True)
+class Nested:
+    sources: dict[str, Config] = option(help="several")
+
+
+def test_the_files_of_nested_settings_are_looked_at(records: Path) -> None:
+    selected = SimpleNamespace(path="data.many", config=Nested(sources={"a": Config(train=records)}))
+    found = content_of(SimpleNamespace(of=lambda _kind: [selected]), None)  # type: ignore[arg-type]
+    assert {path: entry["file"] for path, entry in found.items()} == {"data.many.sources.a.train": str(records)}
+
+
 def manifest(**settings: Any) -> Any:
     selected = SimpleNamespace(path="data.records", config=Config(**settings))
     return SimpleNamespace(of=lambda kind: [selected] if kind == "data" else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from prediction_support import checkpoint
 from safetensors.torch import load_file, save_file
 
 from coordcore import Example, InputError
-from coordcore.coords import DEFAULT_COORDS
+from coordcore.coords import DEFAULT_COORDS, PRESETS
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS
 from coordcore.records.answers import COORDJSON
 from coordcore_detection.predict import loading
@@ -95,6 +96,25 @@ def test_another_quantisation_than_the_recorded_one_is_refused(recorded: Path) -
 def test_a_model_without_coord_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no coord tokens; add the 1000 tokens with `coordcore expand"):
         load(tiny_qwen3vl(tmp_path, coord_tokens=False), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("base", "asked", "hint"),
+    [
+        ("paligemma", None, "--coords paligemma"),
+        (None, "paligemma", "leave out --coords"),
+        ("rex_omni", "paligemma", "--coords rex_omni"),
+    ],
+)
+def test_a_base_of_other_tokens_says_which_it_has(
+    tmp_path: Path, base: str | None, asked: str | None, hint: str
+) -> None:
+    own = DEFAULT_COORDS if base is None else PRESETS[base][0]
+    wanted = DEFAULT_COORDS if asked is None else PRESETS[asked][0]
+    tiny_qwen3vl(tmp_path, coord_tokens=own)
+    message = f"{tmp_path}: {wanted}: the tokenizer has no coord tokens; "
+    with pytest.raises(InputError, match=f"^{re.escape(message)}.*; it has its own: {hint}$"):
+        load(tmp_path, "cpu", coords=wanted)
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:

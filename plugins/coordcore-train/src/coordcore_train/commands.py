@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,27 +47,32 @@ def expand(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initialiser's small noise.")] = 0,
     quantisation: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The convention to record in the checkpoint; nearest_999 for 1000 bins."),
+        typer.Option(metavar="NAME", help="The convention to record in the checkpoint, as in [coords] quantisation."),
     ] = None,
     tokens: Annotated[
         str, typer.Option(metavar="PATTERN", help="The token of each bin, as in [coords] tokens.")
     ] = "<|coord_{}|>",
-    bins: Annotated[int, typer.Option(min=2, help="Bins of a coordinate, as many as tokens are added.")] = 1000,
+    bins: Annotated[
+        int | None, typer.Option(metavar="N", help="Bins of a coordinate, as in [coords] bins.", show_default=False)
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Add the coord tokens to the checkpoint BASE."""
-    from coordcore.coords import CoordFormat
+    from coordcore.manifest.sections import Coords
     from coordcore.quantisation import quantisation as convention
     from coordcore_train.checkpoint.base import resolve_base
 
     folder = resolve_base(base)
     if folder is None:
         raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
-    spec = convention(quantisation or f"nearest_{bins - 1}")
+    given: dict[str, Any] = {"tokens": tokens, "bins": bins, "quantisation": quantisation}
     try:
-        coords = CoordFormat(tokens=tokens, bins=bins)
+        coords = Coords(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
-        raise InputError(f"--tokens {tokens}, --bins {bins}: {error.args[0]}") from error
+        options = " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+        raise InputError(f"{options}: {error.args[0]}") from error
+    if fault := coords.fault():
+        raise InputError(f"--quantisation: {fault}")
     from coordcore_train.checkpoint.expand import expand as expand_checkpoint
 
     report = expand_checkpoint(
@@ -75,11 +80,11 @@ def expand(
         output,
         initialiser=initialiser.value,
         seed=seed,
-        quantisation=spec,
-        coords=coords,
+        quantisation=convention(coords.quantisation),
+        coords=coords.format,
         overwrite=overwrite,
     )
-    typer.echo(f"{report.output}: {bins} coord tokens, {report.rows_before} -> {report.rows_after} rows")
+    typer.echo(f"{report.output}: {coords.bins} coord tokens, {report.rows_before} -> {report.rows_after} rows")
 
 
 def merge(

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from coordcore.coords import DEFAULT_COORDS, CoordFormat, CoordVocab
+from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
 from coordcore.records.answers import COORDJSON, Format
 from coordcore_train.chat import question_in
 from coordcore_train.checkpoint.code import require_no_code
-from coordcore_train.checkpoint.folder import read_checkpoint_info, require_ids, require_same_coords
+from coordcore_train.checkpoint.folder import own_tokens, read_checkpoint_info, require_ids, require_same_coords
 from coordcore_train.run.folder import RunDir
 
 if TYPE_CHECKING:
@@ -90,9 +90,15 @@ def load(
     if said is not None and coords is not None:
         require_same_coords(said, coords, str(folder), "the run")
     config = model.config.get_text_config()
-    vocab = CoordVocab.from_tokenizer(
-        processor.tokenizer, said or coords or DEFAULT_COORDS, config_vocab_size=config.vocab_size
-    )
+    wanted = said or coords or DEFAULT_COORDS
+    try:
+        vocab = CoordVocab.from_tokenizer(processor.tokenizer, wanted, config_vocab_size=config.vocab_size)
+    except MissingCoordTokensError as error:
+        own = [f"--coords {name}" if name in PRESETS else "leave out --coords" for name in own_tokens(folder)]
+        hint = f"; it has its own: {' or '.join(own)}" if own else ""
+        raise InputError(f"{folder}: {wanted}: {error}{hint}") from error
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
     require_ids(folder, dict(zip(vocab.format.written, vocab.ids, strict=True)))
     max_pixels = None if run is None else _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +26,7 @@ from coordcore_train.checkpoint.folder import (
     write_checkpoint_info,
     write_json,
 )
-from coordcore_train.checkpoint.initialise import Initialiser, coord_rows, moments
+from coordcore_train.checkpoint.initialise import Initialiser, coord_rows, mean_row
 from coordcore_train.checkpoint.weights import Matrix, RowBlock, copy_weights, vocabulary_matrices
 
 ROW_MULTIPLE = 64
@@ -138,7 +139,7 @@ def _expand_into(
     rows = _common_rows(base, config, matrices)
 
     copy_files(base, folder)
-    vocab, digits = _add_tokens(folder, coords)
+    vocab, digits, known = _add_tokens(folder, coords)
     first = vocab.ids[0]
     if first > rows:
         raise InputError(f"{base}: the tokenizer has ids up to {first - 1}, the matrix {rows} rows; not one checkpoint")
@@ -148,10 +149,12 @@ def _expand_into(
         matrix.name: _row_block(matrix, first, rows_after, digits, initialiser, seed, coords.bins)
         for matrix in matrices.values()
     }
-    copy_weights(base, folder, blocks)
     _update_config(folder, rows, rows_after)
     write_checkpoint_info(folder, quantisation=quantisation, vocab=vocab)
-    _verify_tokenizer(base, folder, vocab, rows_after, trusted=trusted)
+    with ThreadPoolExecutor(max_workers=1) as beside:  # the kernel copies, Python reads the tokenizer
+        verified = beside.submit(_verify_tokenizer, base, folder, vocab, rows_after, known, trusted=trusted)
+        copy_weights(base, folder, blocks)
+        verified.result()
     return ExpandReport(
         output=folder,
         vocab=vocab,
@@ -195,8 +198,8 @@ def _tied(config: dict[str, Any], matrices: dict[str, Matrix]) -> bool:
     return "head" not in matrices if said is None else bool(said)
 
 
-def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int]]:
-    """Add the tokens to the tokenizer files in `folder`; their ids, and the ids of the digits 0 .. 9.
+def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int], dict[str, int]]:
+    """Add the tokens to the tokenizer files in `folder`; their ids, those of the digits 0 .. 9, and what was there.
 
     The files are edited rather than saved anew by a library: nothing but the new tokens changes in them.
     """
@@ -208,11 +211,12 @@ def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int
     digits = [tokenizer.encode(digit, add_special_tokens=False).ids for digit in "0123456789"]
     if any(len(one) != 1 for one in digits):
         raise InputError(f"{path}: digits are not single tokens: {digits}; coordcore expects a byte-level tokenizer")
+    known = tokenizer.get_vocab()
     tokens = coords.written
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     ids = {token: tokenizer.token_to_id(token) or 0 for token in tokens}
     first = ids[tokens[0]]
-    if list(ids.values()) != list(range(first, first + coords.bins)):
+    if known.keys() & ids.keys() or list(ids.values()) != list(range(first, first + coords.bins)):
         raise InputError(f"{path}: has some coord tokens in its base vocabulary; expand a base that has none of them")
 
     data = read_json(path)
@@ -227,7 +231,7 @@ def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int
         added = {str(token_id): {"content": token, **_TOKEN_FLAGS} for token, token_id in ids.items()}
         data["added_tokens_decoder"] |= added
         write_json(settings, data)
-    return CoordVocab(ids=ids.values(), format=coords), [one[0] for one in digits]
+    return CoordVocab(ids=ids.values(), format=coords), [one[0] for one in digits], known
 
 
 def _row_block(
@@ -249,7 +253,7 @@ def _row_block(
             "choose another one, or a base that is trained"
         )
     if rows_after > matrix.rows:
-        padding = moments(known)[0].expand(rows_after - first - bins, -1)
+        padding = mean_row(known).expand(rows_after - first - bins, -1)
         block = torch.cat([block, padding])
     data = block.to(known.dtype).contiguous().view(torch.uint8).numpy().tobytes()
     return RowBlock(first=first, rows=len(block), data=data)
@@ -266,18 +270,24 @@ def _update_config(folder: Path, rows: int, rows_after: int) -> None:
     write_json(path, config)
 
 
-def _verify_tokenizer(base: Path, folder: Path, vocab: CoordVocab, rows: int, *, trusted: bool) -> None:
-    """Read the result as transformers does: the ids we wrote, and every old token where it was."""
+def _verify_tokenizer(
+    base: Path, folder: Path, vocab: CoordVocab, rows: int, known: dict[str, int], *, trusted: bool
+) -> None:
+    """Read the result as transformers does: the ids we wrote, and every old token where it was.
+
+    known: the vocabulary that the base's tokenizer.json holds. Only where transformers makes another one of the result
+    is the base read as well.
+    """
     from transformers import AutoTokenizer
 
-    with _loads_tokenizer(base):
-        old, new = (
-            AutoTokenizer.from_pretrained(one, local_files_only=True, trust_remote_code=trusted)
-            for one in (base, folder)
-        )
+    def load(folder: Path) -> Any:
+        with _loads_tokenizer(base):
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
+
+    new = load(folder)
     found = CoordVocab.from_tokenizer(new, vocab.format, embedding_rows=rows, config_vocab_size=rows)
     kept = {token: token_id for token, token_id in new.get_vocab().items() if token not in vocab.format.bin_of}
-    if found != vocab or kept != old.get_vocab():
+    if found != vocab or (kept != known and kept != load(base).get_vocab()):
         raise InputError(
             f"{base}: tokenizer.json and the other tokenizer files disagree about ids; "
             "load and save the tokenizer once with transformers.AutoTokenizer"

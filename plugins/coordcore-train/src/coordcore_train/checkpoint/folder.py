@@ -121,7 +121,7 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file as checkpoints have them: indented, any script as it is."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n")
 
 
 class _AddedToken(msgspec.Struct):
@@ -162,10 +162,15 @@ def read_vocab(folder: Path, coords: CoordFormat | None = None) -> CoordVocab:
     Reads the added tokens of `tokenizer.json` (else `added_tokens.json`) and the vocabulary size of `config.json`.
     coords: what they must be; those that `coordcore.json` names, else the default, when absent.
     Raises as `CoordVocab.from_tokenizer`, and InputError when those files are missing or not readable, or
-    `coordcore.json` names other tokens or ids.
+    `coordcore.json` names other tokens or ids, or the tokenizer has coord tokens beyond the last bin.
     """
     known = read_added_tokens(folder)
     coords = require_ids(folder, known, coords)
+    if (beyond := coords.tokens.format(coords.bins)) in known:
+        raise InputError(
+            f"{folder}: the tokenizer has {beyond} as well, and coords.bins is {coords.bins}; "
+            "set [coords] bins to the number of its coord tokens"
+        )
     return CoordVocab.checked(known, f"{folder}: the tokenizer", coords, config_vocab_size=read_vocab_size(folder))
 
 
@@ -176,11 +181,16 @@ def require_same_coords(a: CoordFormat, b: CoordFormat, what_a: str, what_b: str
         raise InputError(f"{what_a} has the coord tokens {a}, {what_b} {b}; {cure}")
 
 
-def preset_hint(folder: Path) -> str:
-    """The end of a message about missing coord tokens: which preset's the tokenizer in `folder` has, if any."""
+def own_tokens(folder: Path) -> list[str]:
+    """What `[coords] tokens` calls the coord tokens that the tokenizer in `folder` has: presets, and the default."""
     known = read_added_tokens(folder).keys()
-    names = [name for name, (coords, _) in PRESETS.items() if known >= coords.bin_of.keys()]
-    return "".join(f'; it has its own: set [coords] tokens = "{name}"' for name in names)
+    named = {name: coords for name, (coords, _) in PRESETS.items()} | {DEFAULT_COORDS.tokens: DEFAULT_COORDS}
+    return [name for name, coords in named.items() if known >= coords.bin_of.keys()]
+
+
+def preset_hint(folder: Path) -> str:
+    """The end of a message about missing coord tokens: which others the tokenizer in `folder` has, if any."""
+    return "".join(f'; it has its own: set [coords] tokens = "{name}"' for name in own_tokens(folder))
 
 
 def require_ids(folder: Path, known: Mapping[str, int], coords: CoordFormat | None = None) -> CoordFormat:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Initialiser = Literal["mean", "digits", "smooth"]
+
+_PIECE = 4096
 
 
 def coord_rows(rows: Tensor, digit_rows: Tensor, initialiser: Initialiser, seed: int, bins: int = 1000) -> Tensor:
@@ -39,13 +42,28 @@ def coord_rows(rows: Tensor, digit_rows: Tensor, initialiser: Initialiser, seed:
     return mean + deviation * (code - code.mean(0)) / code.std(0)
 
 
+def mean_row(rows: Tensor) -> Tensor:
+    """The mean over the rows, [H] float32."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    for piece in _in_float64(rows):
+        total += piece.sum(0)
+    return (total / len(rows)).float()
+
+
 def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the rows, [H] float32 each."""
     total = torch.zeros(rows.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for start in range(0, len(rows), 4096):  # a real matrix as a whole would take gigabytes in float64
-        piece = rows[start : start + 4096].double()
+    for piece in _in_float64(rows):
         total += piece.sum(0)
-        squares += piece.square().sum(0)
+        squares += piece.square_().sum(0)
     mean = total / len(rows)
     return mean.float(), (squares / len(rows) - mean.square()).clamp(min=0).sqrt().float()
+
+
+def _in_float64(rows: Tensor) -> Iterator[Tensor]:
+    """The rows in pieces, each in the memory of the one before: as a whole, a real matrix would take gigabytes."""
+    memory = torch.empty(min(_PIECE, len(rows)), rows.shape[1], dtype=torch.float64)
+    for start in range(0, len(rows), _PIECE):
+        piece = rows[start : start + _PIECE]
+        yield memory[: len(piece)].copy_(piece)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from coordcore import kinds
 from coordcore.errors import InputError
 from coordcore.manifest import Manifest
@@ -44,10 +46,20 @@ def changed(now: Content, earlier: object) -> str | None:
 
 def _files(manifest: Manifest) -> Iterator[tuple[str, Path]]:
     for selected in manifest.of(kinds.DATA):
-        for key, field in keys(type(selected.config)).items():
-            value = getattr(selected.config, field.name)
-            if field.metadata.get("exists") and isinstance(value, Path) and value.is_file():
-                yield f"{selected.path}.{key}", value
+        yield from _files_in(selected.config, selected.path)
+
+
+def _files_in(value: Any, path: str, *, exists: bool = False) -> Iterator[tuple[str, Path]]:
+    """The same of a structured value, with those that it holds; exists: whether its key is declared so."""
+    if attrs.has(type(value)):
+        for key, field in keys(type(value)).items():
+            inner = getattr(value, field.name)
+            yield from _files_in(inner, f"{path}.{key}", exists=bool(field.metadata.get("exists")))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _files_in(inner, f"{path}.{key}", exists=exists)
+    elif exists and isinstance(value, Path) and value.is_file():
+        yield path, value
 
 
 def _hash(file: Path) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from coordcore.components import COORD_TOKENS
+from coordcore.coords import MissingCoordTokensError
 from coordcore.errors import InputError, Problem, did_you_mean
 from coordcore.manifest import Manifest
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.code import code_in, refusals
 from coordcore_train.checkpoint.folder import preset_hint, read_vocab
-from coordcore_train.swift.families import AUTO, Family, family_of, require_names
+from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL
 from coordcore_train.swift.registry import model_types
@@ -43,6 +44,8 @@ def notes(run: Manifest) -> Iterator[str]:
                 yield "train.swift: ms-swift was not asked whether it takes these arguments, because it runs that code"
         if base is not None and model.template == AUTO and model_types():
             yield from _templates(family_of(base, model_type=model.type, name=model.base))
+        if base is not None and run.vocab is not None:
+            yield from _second_tokens(run, base)
     except InputError:
         pass  # `check` reports it
     from coordcore_train.swift import known
@@ -59,6 +62,15 @@ def _templates(family: Family) -> Iterator[str]:
             f"model.template: {family.template!r} is taken; checkpoints of type {family.type!r} are also trained with "
             f"{', '.join(others)}: set model.template where that is yours"
         )
+
+
+def _second_tokens(run: Manifest, base: Path) -> Iterator[str]:
+    """That `[vocab]` adds tokens to a base that has others of their kind."""
+    try:
+        read_vocab(base, run.coords.format)
+    except MissingCoordTokensError:
+        if hint := preset_hint(base):
+            yield f"vocab: {run.coords.format} are added to {base}{hint} to train those instead"
 
 
 def _optim(manifest: Manifest) -> Iterator[Problem]:
@@ -124,8 +136,10 @@ def _family(manifest: Manifest, base: Path) -> Problem | None:
     named = "model.type" if model.type != AUTO else "model.base"
     try:
         family = family_of(base, model_type=model.type, template=model.template, name=model.base)
+    except UnknownTemplateError as error:
+        return Problem(path="model.template", message=str(error))
     except InputError as error:
-        return Problem(path="model.template" if "has no template" in str(error) else named, message=str(error))
+        return Problem(path=named, message=str(error))
     if reason := NOT_TRAINED.get(family.type):
         return Problem(path=named, message=f"models of type {family.type!r} cannot be trained: {reason}")
     message = _unfit(base) or _missing(family.type)
@@ -236,14 +250,13 @@ def _processor(base: Path) -> Iterator[str]:
 
 
 def _vocab(manifest: Manifest, base: Path) -> Iterator[Problem]:
-    from coordcore.coords import MissingCoordTokensError
-
     try:
         read_vocab(base, manifest.coords.format)
     except MissingCoordTokensError:
         if manifest.vocab is None:
-            message = f"{base} has no coord tokens; add a [vocab] section, or expand it with coordcore expand"
-            yield Problem(path="model.base", message=f"{message}{preset_hint(base)}")
+            cure = "add a [vocab] section, or expand it with coordcore expand"
+            message = f"{base} has no coord tokens {manifest.coords.format}; {cure}{preset_hint(base)}"
+            yield Problem(path="model.base", message=message)
 
 
 # --- ms-swift's arguments -------------------------------------------------------------------------------------------

@@ -20,6 +20,10 @@ AUTO = "auto"
 """What `model.type` and `model.template` say where the checkpoint is to tell."""
 
 
+class UnknownTemplateError(InputError):
+    """A template that the model type, or ms-swift, does not have."""
+
+
 @attrs.frozen
 class Family:
     """What ms-swift calls the model of a checkpoint and the template it is trained with."""
@@ -89,7 +93,7 @@ def require_names(model_type: str, template: str) -> None:
     known = sorted({name for entry in entries for name in entry.templates})
     if template != AUTO and template not in known:
         who = "ms-swift" if model_type == AUTO else f"model type {model_type!r}"
-        raise InputError(f"{who} has no template {template!r}; {did_you_mean(template, known)}")
+        raise UnknownTemplateError(f"{who} has no template {template!r}; {did_you_mean(template, known)}")
 
 
 def _architecture(config: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,11 @@ _WIDTHS = (
     *("hidden_size", "intermediate_size", "embed_dim", "moe_intermediate_size", "shared_expert_intermediate_size"),
     "projection_dim",
 )
+_HEADS = (
+    (("num_attention_heads", "num_heads"), "num_key_value_heads"),
+    (("linear_num_value_heads",), "linear_num_key_heads"),  # of the layers with linear attention
+)
+"""How heads are counted: those of the queries, or of a state, and those that several of these may share."""
 
 
 def write_miniature(base: Path, folder: Path, *, trusted: bool) -> Path:
@@ -62,13 +67,14 @@ def _parts(config: Any) -> list[Any]:
 
 
 def _narrow(part: Any, width: int) -> None:
-    heads = [name for name in ("num_attention_heads", "num_heads") if isinstance(getattr(part, name, None), int)]
-    shared = getattr(part, "num_key_value_heads", None)
     for name in _WIDTHS:
         if getattr(part, name, None):
             setattr(part, name, width)
     # The width of a head stays: rotary sections are counted in it.
-    if isinstance(shared, int):
-        part.num_key_value_heads = 1 if any(shared < getattr(part, name) for name in heads) else 2
-    for name in heads:
-        setattr(part, name, 2)
+    for many, few in _HEADS:
+        heads = [name for name in many if isinstance(getattr(part, name, None), int)]
+        shared = getattr(part, few, None)
+        if isinstance(shared, int):
+            setattr(part, few, 1 if any(shared < getattr(part, name) for name in heads) else 2)
+        for name in heads:
+            setattr(part, name, 2)

@@ -1,4 +1,4 @@
-"""A run's examples as ms-swift rows, and the batches of one rank of several that train every example."""
+"""A run's examples as ms-swift rows, and the batches of a rank by which every example of an epoch is trained."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ class Rows(Dataset[dict[str, Any]]):
     """A run's examples as ms-swift rows, made per access.
 
     `multiple`: the length is filled up to a multiple of it with rows that are not charged, so that every rank has the
-    same number of batches and no example counts twice.
+    same number of batches and no example counts twice. Of a source whose examples differ from epoch to epoch the rows
+    of the next epoch follow behind, without end: a data-loader process that lives on is told the epoch by the index.
     """
 
     def __init__(self, source: ExampleSource, multiple: int = 1) -> None:
         self.source = source
         self.real = len(source)
         self.length = math.ceil(self.real / multiple) * multiple
+        self.by_epoch = hasattr(source, "in_epoch")
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return to_row(self.source[index % self.real], padding=index >= self.real)
+        epoch, place = divmod(index, self.length)
+        source: Any = self.source
+        example = source.in_epoch(epoch, place % self.real) if self.by_epoch else source[place % self.real]
+        return to_row(example, padding=place >= self.real)
 
 
 class Shares(BatchSamplerShard):  # type: ignore[misc]
@@ -40,12 +45,13 @@ class Shares(BatchSamplerShard):  # type: ignore[misc]
     ms-swift's own deals out `count // ranks * ranks` examples in an order of as many, so that the last of an epoch
     are trained in no epoch, or others with every number of ranks. stock: its sampler, with this rank and the number of
     ranks. count: of examples. Rows from `count` on fill up the last batch, unless that is to be dropped. skip: the
-    batches of this epoch that were trained before the run was interrupted.
+    batches of this epoch that were trained before the run was interrupted. length: by which an epoch's rows lie behind
+    those of the one before; 0 where they are the same.
     """
 
-    def __init__(self, stock: BatchSamplerShard, count: int, skip: int = 0) -> None:
+    def __init__(self, stock: BatchSamplerShard, count: int, skip: int = 0, length: int = 0) -> None:
         self.__dict__.update(stock.__dict__)
-        self.count, self.skip = count, skip
+        self.count, self.skip, self.length = count, skip, length
         self.total_samples = count // self.world_size if self.drop_last else math.ceil(count / self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -54,6 +60,8 @@ class Shares(BatchSamplerShard):  # type: ignore[misc]
             order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.curr_seed)).tolist()
         every = self.total_samples * self.world_size
         order = [*order, *range(self.count, every)][:every]
+        if first := (self.curr_seed - self.base_seed) * self.length:
+            order = [first + index for index in order]
         yield from islice(
             BatchSampler(order[self.rank :: self.world_size], self.batch_size, self.drop_last), self.skip, None
         )
@@ -63,11 +71,11 @@ class Shares(BatchSamplerShard):  # type: ignore[misc]
 
 
 def shared_out(loader: DataLoaderShard, rows: Rows, skip_batches: int) -> DataLoaderShard:
-    """The loader of one rank of several, with `Shares` in the place of ms-swift's sampler."""
+    """The loader of one rank, with `Shares` in the place of ms-swift's sampler."""
     return DataLoaderShard(
         loader.dataset,
         device=loader.device,
-        batch_sampler=Shares(loader.batch_sampler, rows.real, skip_batches),
+        batch_sampler=Shares(loader.batch_sampler, rows.real, skip_batches, rows.length if rows.by_epoch else 0),
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,

@@ -57,9 +57,9 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     # --- the examples ---
 
     def get_train_dataloader(self, skip_batches: int = 0) -> Any:
-        """ms-swift's; of several ranks, one by which every example is trained in every epoch."""
+        """ms-swift's; of several ranks, or where epochs differ, one by which every example of an epoch is trained."""
         rows = getattr(self.train_dataset, "dataset", None)
-        if self.args.world_size == 1 or not isinstance(rows, Rows):
+        if not isinstance(rows, Rows) or (self.args.world_size == 1 and not rows.by_epoch):
             return super().get_train_dataloader(skip_batches)
         return shared_out(super().get_train_dataloader(), rows, skip_batches)
 

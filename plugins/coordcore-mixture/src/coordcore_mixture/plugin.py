@@ -1,0 +1,68 @@
+"""The hook: the data component `mixture`, and what its sources' plugins check. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import attrs
+
+from coordcore import BuildContext, Component, Problem, hookimpl, kinds
+from coordcore.components import no_problem
+from coordcore.manifest import Manifest
+from coordcore_mixture.config import NAME, MixtureConfig, Source
+
+if TYPE_CHECKING:
+    from coordcore_mixture.data import Mixture
+
+
+def _build(config: MixtureConfig, context: BuildContext) -> Mixture:
+    from coordcore_mixture.data import Mixture
+
+    return Mixture.open(config, context)
+
+
+def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
+    """What the plugin of each source says of the run in which that is the only data."""
+    for name, source in config.sources.items():
+        for problem in source.hooks.check(_run_of(source, run)):
+            yield attrs.evolve(problem, path=_path(problem.path, name, source))
+
+
+def _run_of(source: Source, run: Manifest) -> Manifest:
+    """`run` with one source as its data; the checks of its other components are not asked again."""
+    others = [
+        attrs.evolve(selected, component=attrs.evolve(selected.component, check=no_problem))
+        for selected in run.selected
+        if selected.kind != kinds.DATA
+    ]
+    return attrs.evolve(run, selected=(source.chosen, *others))
+
+
+def _path(path: str, name: str, source: Source) -> str:
+    """Where the manifest has what a plugin found in the section that its builder has in other runs."""
+    own, here = source.chosen.path, f"{kinds.DATA}.{NAME}.sources.{name}"
+    return (
+        f"{here}.settings{path.removeprefix(own)}" if path == own or path.startswith((f"{own}.", f"{own}[")) else path
+    )
+
+
+def _of_sources(config: MixtureConfig, question: str) -> list[str]:
+    """What the sources provide or require, each capability once."""
+    said = (capability for source in config.sources.values() for capability in getattr(source.chosen, question))
+    return list(dict.fromkeys(said))
+
+
+@hookimpl
+def coordcore_data_builders() -> Iterable[Component]:
+    return [
+        Component(
+            name=NAME,
+            config=MixtureConfig,
+            build=_build,
+            summary="several data builders in one run, by weight or by number of records",
+            provides=lambda config: _of_sources(config, "provides"),
+            requires=lambda config: _of_sources(config, "requires"),
+            check=_check,
+        )
+    ]

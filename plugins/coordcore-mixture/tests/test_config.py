@@ -1,0 +1,104 @@
+"""What a manifest says of its sources: structured as the builders' own sections, and refused at its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sources import boxes, config, structured
+
+from coordcore import COORD_SUPERVISION, COORD_TOKENS
+from coordcore.testing.plugin import TinyBoxesConfig
+from coordcore_mixture import plugin
+
+ONE = boxes()
+
+
+@pytest.mark.parametrize(
+    ("sources", "problem"),
+    [
+        ({}, "sources: a mixture needs a source, got none; add [data.mixture.sources.<name>] with a builder"),
+        (3, "sources: must be a table, each value a table, got 3"),
+        ({"a": 3}, "sources.a: must be a table, got 3"),
+        ({"a": {}}, "sources.a.builder: required key is missing: the data builder, as it stands in [data.<builder>]"),
+        (
+            {"a": {"builder": "tiny_boxe"}},
+            "sources.a.builder: no plugin offers this data builder; did you mean 'tiny_boxes'? available: ",
+        ),
+        ({"a": {"builder": 3}}, "sources.a.builder: must be a string, got 3; write it in quotes"),
+        (
+            {"a": {"builder": "mixture"}},
+            "sources.a.builder: a mixture is no source of a mixture; name its sources here, beside the others",
+        ),
+        ({"a": boxes(weigth=1.0)}, "sources.a.weigth: unknown key; did you mean 'weight'?"),
+        ({"a": boxes(weight=0.0)}, "sources.a.weight: must be > 0, got 0.0"),
+        ({"a": boxes(weight=-1)}, "sources.a.weight: must be > 0, got -1.0"),
+        ({"a": boxes(weight=float("nan"))}, "sources.a.weight: must be finite, got nan"),
+        ({"a": boxes(weight=float("inf"))}, "sources.a.weight: must be finite, got inf"),
+        ({"a": boxes(weight="2")}, "sources.a.weight: must be a number, got '2'; write it without quotes"),
+        ({"a": boxes(records=0)}, "sources.a.records: must be > 0, got 0"),
+        ({"a": boxes(records=2.5)}, "sources.a.records: must be an integer, got 2.5"),
+        (
+            {"a": boxes(weight=2.0, records=5)},
+            "sources.a.records: a source has a weight or a number of records, got 2.0 and 5; keep one",
+        ),
+        (
+            {"a": boxes(weight=2.0), "b": ONE},
+            "sources: a weight is a share among sources that have one, got one for a alone; give others one too, "
+            "or write a's records in an epoch",
+        ),
+        ({"my set": ONE}, "sources: a source's name is a letter, then letters, digits and underscores, got 'my set'"),
+        ({"é": ONE}, "sources: a source's name is a letter, then letters, digits and underscores, got 'é'"),
+        ({"a": boxes("many")}, "sources.a.settings.train: must be an integer, got 'many'"),
+        ({"a": boxes(0)}, "sources.a.settings.train: must be > 0, got 0"),
+        (
+            {"a": {"builder": "tiny_boxes", "settings": {"trian": 3}}},
+            "sources.a.settings.trian: unknown key; did you mean 'train'?",
+        ),
+        ({"a": {"builder": "tiny_boxes", "settings": 3}}, "sources.a.settings: must be a table, got 3"),
+    ],
+)
+def test_a_bad_source_is_refused_where_it_stands(sources: Any, problem: str) -> None:
+    found = structured(sources)[1]
+    assert len(found) == 1
+    assert found[0].startswith(problem)
+
+
+def test_everything_is_told_at_once() -> None:
+    _, problems = structured({"a": boxes(0, weight=-1.0), "b": {"builder": "none"}})
+    assert [problem.split(":")[0] for problem in problems] == [
+        "sources.a.weight",
+        "sources.a.settings.train",
+        "sources.b.builder",
+    ]
+
+
+def test_the_settings_are_the_builder_s_own() -> None:
+    found = config(a=boxes(3), b={"builder": "tiny_boxes"})
+    assert [source.settings for source in found.sources.values()] == [
+        TinyBoxesConfig(train=3, validation=2),
+        TinyBoxesConfig(),
+    ]
+
+
+def test_a_lone_source_may_have_a_weight() -> None:
+    assert config(a=boxes(weight=2.0)).sources["a"].weight == 2.0
+
+
+def test_a_builder_that_fails_at_its_settings_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: object) -> None:
+        raise KeyError("oh")
+
+    monkeypatch.setattr(TinyBoxesConfig, "__attrs_post_init__", fail, raising=False)
+    monkeypatch.setattr(TinyBoxesConfig, "__init__", lambda self, **_values: self.__attrs_post_init__())
+    assert structured({"a": ONE})[1] == [
+        "sources.a.settings: plugin coordcore-testing cannot take these settings: KeyError: 'oh'; "
+        "tell its authors, or leave the source out"
+    ]
+
+
+def test_a_mixture_provides_and_requires_what_its_sources_do() -> None:
+    [component] = plugin.coordcore_data_builders()
+    found = config(a=boxes(), b=boxes())
+    assert [*component.provides(found)] == [COORD_TOKENS]
+    assert [*component.requires(found)] == [COORD_SUPERVISION]
