@@ -38,11 +38,12 @@ class Example:
     messages: `{"role": "user" | "assistant" | "system", "content": str}` dicts, `<image>` where an image stands.
     images: paths, encoded bytes or PIL images, one per `<image>`. EXIF orientation is already applied (a path must
         point to an upright image): boxes and pixels then agree.
-    geometries: one per geometry in the assistant's text, in order; empty when the answer holds no coord tokens.
-        Their value count must equal the coord tokens of the answer, or encoding stops with `source` in the message.
+    geometries: one per geometry in the assistant's texts, in order, over all its turns; empty when they hold no coord
+        tokens. Those of questions have none. Their value count must equal the coord tokens of the answers, or encoding
+        stops with `source` in the message.
     source: where the example came from, "train.jsonl:17".
-    image_size: width and height in pixels of the image that the geometries lie in; None where unknown. Losses that
-        weigh by the size of objects read it.
+    image_size: width and height in pixels of the image that the geometries lie in; None where unknown, or where they
+        lie in several. Losses that weigh by the size of objects read it.
 
     `Example.boxes` makes one from pixels, text and geometries from one place.
     """

@@ -34,11 +34,11 @@ def image_path(root: Path, image: str, within: Path | None = None) -> Path:
     return path
 
 
-def open_upright(path: Path, *, width: int, height: int) -> Image:
+def open_upright(path: Path, *, width: int | None = None, height: int | None = None) -> Image:
     """The decoded RGB image, turned by its EXIF orientation, on white where it is transparent.
 
     Raises InputError with the path for a missing, corrupt or too deep image, and when its upright size is not
-    `width` x `height`: boxes would land elsewhere.
+    `width` x `height`, where these are given: boxes would land elsewhere.
     """
     from PIL import Image, ImageOps
 
@@ -55,7 +55,7 @@ def open_upright(path: Path, *, width: int, height: int) -> Image:
         raise InputError(f"image {path} cannot be read: {error}") from error
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
         raise InputError(f"image {path} has mode {image.mode}, more than 8 bits a channel; convert it to 8 bits first")
-    if image.size != (width, height):
+    if image.size != (width or image.width, height or image.height):
         turned = f" once its EXIF orientation {orientation} is applied" if orientation != 1 else ""
         raise InputError(
             f"image {path} is {image.width} x {image.height}{turned}, but the record says {width} x {height}; "

@@ -9,7 +9,7 @@ import codecs
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import attrs
 import msgspec
@@ -77,6 +77,7 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 LEFT_OUT = RecordObject(desc="")
+Row = TypeVar("Row")
 
 _DECODER = msgspec.json.Decoder(Record)
 _KEYS: dict[type, list[str]] = {
@@ -102,20 +103,13 @@ def parse_record(line: bytes, left_out: LeftOut | None = None) -> Record:
         left_out.parts.append(mark)
         line = line.removeprefix(codecs.BOM_UTF8)
     try:
-        record = _DECODER.decode(line)
+        record = decode_line(line, _DECODER)
     except msgspec.ValidationError as error:
         wrong = _structural(str(error))
         rest = None if left_out is None else _rest(line, left_out)
         if rest is None:
             raise wrong from error
         record = rest
-    except msgspec.DecodeError as error:
-        detail = _lower(str(error).removeprefix("JSON is malformed: "))
-        raise RecordError("", f"not JSON: {detail}", reason="not JSON") from error
-    except RecursionError as error:
-        raise RecordError("", "not a record: nested too deep") from error
-    except UnicodeDecodeError as error:
-        raise RecordError("", f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
     if len(record.images) != 1:
         raise RecordError(
             "images", f"holds {len(record.images)} images; geometry refers to one image, so write one record for each"
@@ -123,6 +117,24 @@ def parse_record(line: bytes, left_out: LeftOut | None = None) -> Record:
     if not record.images[0]:
         raise RecordError("images[0]", "empty path")
     return record
+
+
+def decode_line(line: bytes, decoder: msgspec.json.Decoder[Row]) -> Row:
+    """What stands on a line of JSON.
+
+    Raises RecordError for a line that is none, msgspec's ValidationError for JSON of another type.
+    """
+    try:
+        return decoder.decode(line)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError as error:
+        detail = _lower(str(error).removeprefix("JSON is malformed: "))
+        raise RecordError("", f"not JSON: {detail}", reason="not JSON") from error
+    except RecursionError as error:
+        raise RecordError("", "not a record: nested too deep") from error
+    except UnicodeDecodeError as error:
+        raise RecordError("", f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
 
 
 def parse_object(given: Any, path: str, left_out: LeftOut | None = None) -> RecordObject:

@@ -130,7 +130,7 @@ def test_an_image_that_goes_bad_later_stops_the_run(mixed, tmp_path):
 
 def test_what_was_found_is_kept_for_the_next_time(mixed, at_rest, monkeypatch):
     first = problems(mixed, on_bad_image="skip")
-    monkeypatch.setattr("coordcore_coord_tokens.checking._decode", None)
+    monkeypatch.setattr("coordcore_coord_tokens.judging._decode", None)
 
     assert problems(mixed, on_bad_image="skip") == first == []
 

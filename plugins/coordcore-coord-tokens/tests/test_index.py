@@ -23,6 +23,7 @@ from coordcore_coord_tokens import index as index_module
 from coordcore_coord_tokens import scan as scan_module
 from coordcore_coord_tokens.files import open_regular
 from coordcore_coord_tokens.index import joined, line_ends
+from coordcore_coord_tokens.judging import RecordJudge
 from coordcore_coord_tokens.scan import scan
 
 Write = Callable[..., Path]
@@ -85,7 +86,10 @@ def test_the_index_is_kept_and_mapped(
     path = write(record, {**record, "objects": []})
     first, second = opened(path), opened(path)
     assert looked_at == ["index", "records"]
-    assert (second.lines.offsets.tolist(), type(second.lines.offsets)) == (first.lines.offsets.tolist(), memoryview)
+    assert (second.file.lines.offsets.tolist(), type(second.file.lines.offsets)) == (
+        first.file.lines.offsets.tolist(),
+        memoryview,
+    )
     assert second[1].messages[-1]["content"] == '{"objects": []}'
 
 
@@ -94,7 +98,7 @@ def test_a_file_written_a_moment_ago_is_indexed_in_memory(
 ) -> None:
     # Written again within the tick of the file system's clock, it would look the same.
     source = opened(write(record, record))
-    assert (type(source.lines.offsets), cache.exists()) == (array, False)
+    assert (type(source.file.lines.offsets), cache.exists()) == (array, False)
 
 
 def test_another_name_for_the_file_is_another_index(
@@ -184,7 +188,11 @@ def test_processes_that_scan_at_once_do_the_work_once(
     # Threads stand for processes: a lock on a file belongs to whoever opened it.
     path = write(*[record] * 50)
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _: scan(path, CoordJsonlConfig(train=path), DEFAULT_QUANTISATION), range(4)))
+        found = list(
+            threads.map(
+                lambda _: scan(path, CoordJsonlConfig(train=path), DEFAULT_QUANTISATION, judge=RecordJudge), range(4)
+            )
+        )
     assert ([len(one.lines or ()) for one in found], looked_at) == ([50] * 4, ["index", "records"])
 
 
@@ -208,7 +216,7 @@ def test_without_a_cache_the_index_stays_in_memory(
         monkeypatch.delenv("COORDCORE_CACHE")
         monkeypatch.setattr("os.path.expanduser", lambda path: path)
     source = opened(write(record, record))
-    assert (source[1].source, type(source.lines.offsets)) == ("train.jsonl:2", array)
+    assert (source[1].source, type(source.file.lines.offsets)) == ("train.jsonl:2", array)
     assert (caplog.messages, sorted(one.name for one in Path.cwd().iterdir() if one.name.startswith("~"))) == ([], [])
 
 

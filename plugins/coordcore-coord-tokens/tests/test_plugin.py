@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,27 @@ from typing import Any
 import attrs
 import pytest
 
-from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Selected, kinds
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Selected, kinds
 from coordcore.hookspecs import GROUP
 from coordcore.manifest.sections import Manifest, Model
-from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, CoordTemplate, CoordTemplateConfig, plugin
+from coordcore_coord_tokens import (
+    ChatJsonl,
+    ChatJsonlConfig,
+    CoordJsonl,
+    CoordJsonlConfig,
+    CoordTemplate,
+    CoordTemplateConfig,
+    plugin,
+)
 
 Write = Callable[..., Path]
+
+
+CHAT_ROW = {
+    "messages": [{"role": "user", "content": "<image>Where?"}, {"role": "assistant", "content": "<bbox>"}],
+    "images": ["photo.png"],
+    "objects": {"bbox": [[64, 48, 320, 240]]},
+}
 
 
 def test_the_entry_point_names_the_plugin_module() -> None:
@@ -25,13 +40,8 @@ def test_the_entry_point_names_the_plugin_module() -> None:
     assert entry.load() is plugin
 
 
-def component(offered: Iterable[Component]) -> Component:
-    (only,) = offered
-    return only
-
-
-DATA = component(plugin.coordcore_data_builders())
-TEMPLATE = component(plugin.coordcore_template_adapters())
+DATA, CHAT = plugin.coordcore_data_builders()
+(TEMPLATE,) = plugin.coordcore_template_adapters()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +61,12 @@ def test_the_data_component_builds(write: Write, context: BuildContext, record: 
     assert isinstance(DATA.build(CoordJsonlConfig(train=write(record)), context), CoordJsonl)
 
 
+def test_the_chat_component_builds(write: Write, context: BuildContext) -> None:
+    config = ChatJsonlConfig(train=write(CHAT_ROW))
+    assert isinstance(CHAT.build(config, context), ChatJsonl)
+    assert (CHAT.provides(config), CHAT.requires(config)) == ([COORD_TOKENS], [COORD_SUPERVISION])
+
+
 def test_the_template_component_builds(context: BuildContext) -> None:
     built = TEMPLATE.build(CoordTemplateConfig(skip_bbox_norm=False), context)
     assert built == CoordTemplate(coord_tokens=True, skip_bbox_norm=False)
@@ -63,7 +79,11 @@ def test_a_prompt_is_plain_text(key: str) -> None:
 
 
 def check(*configs: Any) -> list[str]:
-    offered = {CoordJsonlConfig: (kinds.DATA, DATA), CoordTemplateConfig: (kinds.TEMPLATE, TEMPLATE)}
+    offered = {
+        CoordJsonlConfig: (kinds.DATA, DATA),
+        ChatJsonlConfig: (kinds.DATA, CHAT),
+        CoordTemplateConfig: (kinds.TEMPLATE, TEMPLATE),
+    }
     selected = []
     for config in configs:
         kind, component = offered[type(config)]
@@ -85,6 +105,14 @@ def test_check_reads_the_records(write: Write, record: dict[str, Any]) -> None:
     ]
 
 
+def test_check_reads_chat_rows(write: Write) -> None:
+    wrong = {**CHAT_ROW, "objects": None}
+    assert check(ChatJsonlConfig(train=write(CHAT_ROW, wrong)), CoordTemplateConfig(coord_tokens=False)) == [
+        "template.coord_template.coord_tokens: false, but data.chat_jsonl writes coord tokens; set both alike",
+        "train.jsonl:2: messages[1].content: a further <bbox>, but objects.bbox holds 0",
+    ]
+
+
 def test_check_leaves_a_missing_file_to_the_core(folder: Path) -> None:
     assert check(CoordJsonlConfig(train=Path("absent.jsonl"))) == []
 
@@ -100,7 +128,7 @@ def test_data_and_template_must_agree(write: Write, record: dict[str, Any]) -> N
 
 
 def test_every_option_has_help() -> None:
-    options = [*attrs.fields(CoordJsonlConfig), *attrs.fields(CoordTemplateConfig)]
+    options = [*attrs.fields(CoordJsonlConfig), *attrs.fields(ChatJsonlConfig), *attrs.fields(CoordTemplateConfig)]
     assert [one.name for one in options if not one.metadata.get("help")] == []
 
 

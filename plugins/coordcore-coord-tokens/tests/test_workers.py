@@ -20,6 +20,7 @@ from coordcore_coord_tokens import scan as scan_module
 from coordcore_coord_tokens.checking import Checked, total
 from coordcore_coord_tokens.files import Stamp
 from coordcore_coord_tokens.folders import FOLDERS
+from coordcore_coord_tokens.judging import RecordJudge
 from coordcore_coord_tokens.scan import PROCESSES, SHARE, Scan, processes_for, scan
 
 Write = Callable[..., Path]
@@ -38,7 +39,9 @@ def thin(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def scanned(path: Path) -> Scan:
-    return scan(path, CoordJsonlConfig(train=path, space="pixel", outside="clip"), DEFAULT_QUANTISATION)
+    return scan(
+        path, CoordJsonlConfig(train=path, space="pixel", outside="clip"), DEFAULT_QUANTISATION, judge=RecordJudge
+    )
 
 
 def test_processes_find_what_one_finds(
@@ -119,7 +122,7 @@ def test_a_source_is_read_in_other_processes(
     if kept:
         monkeypatch.setattr("coordcore_coord_tokens.files.AT_REST", -1)
     source = build(record, {**record, "objects": []}).train()
-    assert (source.lines.index is not None) is kept
+    assert (source.file.lines.index is not None) is kept
     content(source)  # the open file goes along with a fork, and stays behind on a spawn
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(content, [source] * 4) == ['{"objects": []}'] * 4

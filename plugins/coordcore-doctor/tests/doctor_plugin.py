@@ -33,7 +33,7 @@ class BoxesConfig:
     height: int = option(default=64, help="of the pictures")
     side: int = option(default=24, help="of the boxes, in pixels")
     convention: str = option(default="", help="another than the run's")
-    fault: Literal["", "unread", "uncounted", "own format", "decomposed"] = option(
+    fault: Literal["", "unread", "uncounted", "own format", "decomposed", "special tokens"] = option(
         default="", help="what is wrong with example 3"
     )
 
@@ -65,6 +65,8 @@ class Boxes:
             answer = answer.replace('box"', 'cafe\u0301"')
         if fault == "own format":
             answer = f"box at {bins}"
+        if fault == "special tokens":
+            answer = f"<|box_start|>{answer}<|box_end|>"
         values = tuple(encoded.values[0].tolist())
         return Example(
             messages=({"role": "user", "content": "<image>Where?"}, {"role": "assistant", "content": answer}),

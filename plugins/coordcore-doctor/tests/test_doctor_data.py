@@ -97,6 +97,11 @@ def test_letters_that_the_tokenizer_composes(base: Path, tmp_path: Path) -> None
     assert found.seen.endswith("boxes.jsonl:4")
 
 
+def test_special_tokens_of_the_model_s_own_are_read_back(base: Path, tmp_path: Path) -> None:
+    found = look("template", tmp_path, base, data={"doctor_boxes": {"fault": "special tokens", "count": 8}})
+    assert (found.state, found.seen) == ("ok", "8 answers read back as they were given")
+
+
 def test_a_template_that_changes_the_answer(base: Path, tmp_path: Path) -> None:
     found = look("template", tmp_path, base, template={"doctor_template": {"fault": "other text"}})
     assert (found.state, found.cure.startswith("look at the [template] adapter")) == ("error", True)

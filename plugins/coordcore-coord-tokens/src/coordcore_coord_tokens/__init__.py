@@ -1,4 +1,4 @@
-"""JSONL records with coordinate tokens, and the ms-swift template adapter. The public names, loaded on first use."""
+"""Records and chat rows with coordinate tokens, the ms-swift template adapter. The public names, loaded on use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coordcore.records.answers import Located, answer_text
     from coordcore_coord_tokens.annotate import annotate_coord_tokens
+    from coordcore_coord_tokens.chat.builder import ChatJsonl, ChatSource
+    from coordcore_coord_tokens.chat.config import ChatJsonlConfig
     from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig
     from coordcore_coord_tokens.jsonl import CoordJsonl, JsonlSource
     from coordcore_coord_tokens.template import CoordTemplate, apply_coord_template_adapter
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChatJsonl",
+    "ChatJsonlConfig",
+    "ChatSource",
     "CoordJsonl",
     "CoordJsonlConfig",
     "CoordTemplate",
@@ -27,6 +32,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ChatJsonl": "coordcore_coord_tokens.chat.builder",
+    "ChatJsonlConfig": "coordcore_coord_tokens.chat.config",
+    "ChatSource": "coordcore_coord_tokens.chat.builder",
     "CoordJsonl": "coordcore_coord_tokens.jsonl",
     "CoordJsonlConfig": "coordcore_coord_tokens.plugin",
     "CoordTemplate": "coordcore_coord_tokens.template",

@@ -24,7 +24,7 @@ from coordcore.records.answers import Format
 from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.config import CoordJsonlConfig
+    from coordcore_coord_tokens.config import LinesConfig
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Cache:
     """
 
     def __init__(
-        self, path: Path, config: CoordJsonlConfig, quantisation: Quantisation, coords: CoordFormat, form: Format
+        self, path: Path, config: LinesConfig, quantisation: Quantisation, coords: CoordFormat, form: Format
     ) -> None:
         settings = attrs.asdict(config, filter=lambda field, _: field.name not in _HARMLESS)
         settings["decodes"] = config.decodes

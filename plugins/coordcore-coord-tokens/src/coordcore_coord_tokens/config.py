@@ -26,8 +26,8 @@ def _is_plain_text(_instance: Any, _attribute: Any, text: str) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class CoordJsonlConfig:
-    """`[data.coord_jsonl]`: one JSONL file of records, one image and one answer each."""
+class LinesConfig:
+    """The keys of every builder that reads JSONL files: which files, where their images lie, and what is checked."""
 
     train: Path = option(exists=True, help="JSONL file of the training records")
     validation: Path | None = option(default=None, exists=True, help="JSONL file of the held-out records")
@@ -40,6 +40,49 @@ class CoordJsonlConfig:
         help="folder that every image must lie below, for records with absolute paths or '..'; image_root, or the "
         "JSONL file's folder, when absent",
     )
+    outside: Literal["error", "clip"] = option(
+        default="error", help="a corner outside the image: report it, or move it to the edge (counted)"
+    )
+    system: str | None = option(
+        default=None,
+        validator=optional(and_(min_len(1), _is_plain_text)),
+        help="system message; the template's when absent",
+    )
+    limit: int | None = option(
+        default=None, validator=optional(and_(gt(0), le(10**12))), help="use only the first records of each file"
+    )
+    validate: bool | Literal["images"] = option(
+        default=True,
+        help="read every record and look for its images before training; 'images' decodes every image, too; false "
+        "leaves all of it to the first use of each",
+    )
+    on_bad_image: Literal["stop", "skip"] = option(
+        default="stop",
+        help="an image that is missing, cannot be decoded or is of another size than its record says: stop, or decode "
+        "every image before training, leave out the records of bad ones, and say how many",
+    )
+    max_aspect: float | None = option(
+        default=200.0,
+        validator=optional(and_(ge(1), le(10**6))),
+        help="most that an image may be longer in one direction than in the other; processors of Qwen's models stop at "
+        "images beyond 200",
+    )
+
+    @property
+    def decodes(self) -> bool:
+        """Whether every image is decoded before training."""
+        return self.validate == "images" or self.on_bad_image == "skip"
+
+    @property
+    def weight(self) -> int:
+        """How much longer the check of a record takes than that of one whose image need not be opened."""
+        return 1
+
+
+@attrs.frozen(kw_only=True)
+class CoordJsonlConfig(LinesConfig):
+    """`[data.coord_jsonl]`: one JSONL file of records, one image and one answer each."""
+
     mode: Literal["dense", "summary"] = option(
         default="dense", help="what the answer is: every object with its place, or the record's summary"
     )
@@ -50,9 +93,6 @@ class CoordJsonlConfig:
         default="bin",
         help="what the numbers in the file are: bins, 0..999 unless [coords] says others (or coord tokens), pixels of "
         "the upright image, or 0..1",
-    )
-    outside: Literal["error", "clip"] = option(
-        default="error", help="a pixel or norm1 corner outside the image: report it, or move it to the edge (counted)"
     )
     geometry: tuple[Literal["bbox_2d", "poly"], ...] = option(
         default=("bbox_2d", "poly"), validator=min_len(1), help="geometry kinds that may occur"
@@ -73,30 +113,6 @@ class CoordJsonlConfig:
         validator=optional(and_(min_len(1), _is_plain_text)),
         help="the question; one per mode when absent",
     )
-    system: str | None = option(
-        default=None,
-        validator=optional(and_(min_len(1), _is_plain_text)),
-        help="system message; the template's when absent",
-    )
-    limit: int | None = option(
-        default=None, validator=optional(and_(gt(0), le(10**12))), help="use only the first records of each file"
-    )
-    validate: bool | Literal["images"] = option(
-        default=True,
-        help="read every record and look for its image before training; 'images' decodes every image, too; false "
-        "leaves all of it to the first use of each",
-    )
-    on_bad_image: Literal["stop", "skip"] = option(
-        default="stop",
-        help="an image that is missing, cannot be decoded or is of another size than its record says: stop, or decode "
-        "every image before training, leave out the records of bad ones, and say how many",
-    )
-    max_aspect: float | None = option(
-        default=200.0,
-        validator=optional(and_(ge(1), le(10**6))),
-        help="most that an image may be longer in one direction than in the other; processors of Qwen's models stop at "
-        "images beyond 200",
-    )
 
     @property
     def question(self) -> str:
@@ -104,11 +120,6 @@ class CoordJsonlConfig:
         if self.prompt is not None:
             return self.prompt
         return DENSE_PROMPT if self.mode == "dense" else SUMMARY_PROMPT
-
-    @property
-    def decodes(self) -> bool:
-        """Whether every image is decoded before training."""
-        return self.validate == "images" or self.on_bad_image == "skip"
 
     @property
     def emits_coord_tokens(self) -> bool:

@@ -1,4 +1,4 @@
-"""The components `coord_jsonl` and `coord_template`, and what they check. Torch-free."""
+"""The components `coord_jsonl`, `chat_jsonl` and `coord_template`, and what they check. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Problem, hookimpl, kinds
 from coordcore.assemble import answer_format
 from coordcore.manifest import Manifest
-from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig
+from coordcore_coord_tokens.chat.config import ChatJsonlConfig
+from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig, LinesConfig
 
 if TYPE_CHECKING:
+    from coordcore_coord_tokens.chat.builder import ChatJsonl
     from coordcore_coord_tokens.jsonl import CoordJsonl
     from coordcore_coord_tokens.template import CoordTemplate
 
@@ -19,6 +21,12 @@ def _build_jsonl(config: CoordJsonlConfig, context: BuildContext) -> CoordJsonl:
     from coordcore_coord_tokens.jsonl import CoordJsonl
 
     return CoordJsonl.open(config, context)
+
+
+def _build_chat(config: ChatJsonlConfig, context: BuildContext) -> ChatJsonl:
+    from coordcore_coord_tokens.chat.builder import ChatJsonl
+
+    return ChatJsonl.open(config, context)
 
 
 def _build_template(config: CoordTemplateConfig, context: BuildContext) -> CoordTemplate:
@@ -37,7 +45,15 @@ def coordcore_data_builders() -> Iterable[Component]:
             summary="JSONL records of boxes, polygons or summaries, with the places as coord tokens or numbers",
             provides=lambda config: [COORD_TOKENS] if config.emits_coord_tokens else [],
             requires=lambda config: [COORD_SUPERVISION] if config.emits_coord_tokens else [],
-        )
+        ),
+        Component(
+            name="chat_jsonl",
+            config=ChatJsonlConfig,
+            build=_build_chat,
+            summary="chat rows of ms-swift, ShareGPT or LLaVA, with the boxes of objects and texts as coord tokens",
+            provides=lambda _: [COORD_TOKENS],
+            requires=lambda _: [COORD_SUPERVISION],
+        ),
     ]
 
 
@@ -62,17 +78,30 @@ def coordcore_template_adapters() -> Iterable[Component]:
 
 @hookimpl
 def coordcore_check(run: Manifest) -> Iterable[Problem]:
-    data = [chosen.config for chosen in run.of(kinds.DATA) if isinstance(chosen.config, CoordJsonlConfig)]
+    data = [chosen.config for chosen in run.of(kinds.DATA) if isinstance(chosen.config, LinesConfig)]
     templates = [chosen.config for chosen in run.of(kinds.TEMPLATE) if isinstance(chosen.config, CoordTemplateConfig)]
     for config in data:
-        if config.emits_coord_tokens and any(not template.coord_tokens for template in templates):
+        name = "coord_jsonl" if isinstance(config, CoordJsonlConfig) else "chat_jsonl"
+        writes = config.emits_coord_tokens if isinstance(config, CoordJsonlConfig) else True
+        if writes and any(not template.coord_tokens for template in templates):
             yield Problem(
                 path="template.coord_template.coord_tokens",
-                message="false, but data.coord_jsonl writes coord tokens; set both alike",
+                message=f"false, but data.{name} writes coord tokens; set both alike",
             )
         if config.validate or config.decodes:
-            from coordcore.quantisation import quantisation
-            from coordcore_coord_tokens.jsonl import record_problems
+            yield from _row_problems(config, run)
 
-            spec = quantisation(run.coords.quantisation)
-            yield from record_problems(config, spec, run.coords.format, answer_format(run))
+
+def _row_problems(config: LinesConfig, run: Manifest) -> Iterable[Problem]:
+    from coordcore.quantisation import quantisation
+
+    how = (quantisation(run.coords.quantisation), run.coords.format, answer_format(run))
+    if isinstance(config, CoordJsonlConfig):
+        from coordcore_coord_tokens.jsonl import record_problems
+
+        return record_problems(config, *how)
+    if isinstance(config, ChatJsonlConfig):
+        from coordcore_coord_tokens.chat.builder import row_problems
+
+        return row_problems(config, *how)
+    return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,14 @@ from coordcore.records.answers import COORDJSON, Format
 from coordcore.records.source import LONGEST
 from coordcore_coord_tokens.bar import Bar
 from coordcore_coord_tokens.cache import Cache, Outcome
-from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Job, Part, problem, total
+from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Config, Job, Part, problem, total
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown, unreadable
 from coordcore_coord_tokens.index import TooLongError, joined, line_ends, load_index, save_index
+from coordcore_coord_tokens.judging import Judge
 from coordcore_coord_tokens.lines import Lines
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.config import CoordJsonlConfig
+    from coordcore_coord_tokens.config import LinesConfig
 
 PART = 1 << 20
 """Bytes of records that are checked at a time."""
@@ -54,14 +55,17 @@ class Scan:
 
 def scan(
     path: Path,
-    config: CoordJsonlConfig,
+    config: Config,
     quantisation: Quantisation,
     coords: CoordFormat = DEFAULT_COORDS,
     form: Format = COORDJSON,
     *,
+    judge: Callable[[Job[Config]], Judge],
     rank: int = 0,
 ) -> Scan:
-    """Index `path`; with `config.validate` also read every record and look for its image (decoded if that is asked).
+    """Index `path`; with `config.validate` also read every record and look for its images (decoded if that is asked).
+
+    judge: what judges the lines.
 
     Neither is done again while file, settings and image folders stay as they are. Several processes may scan one file:
     the first does the work and the others wait for it. The records are looked at on rank 0 alone, which ends all ranks
@@ -72,7 +76,9 @@ def scan(
     try:
         descriptor, stamp = open_regular(path)
         try:
-            job = Job(path=path, stamp=stamp, config=config, quantisation=quantisation, coords=coords, form=form)
+            job = Job(
+                path=path, stamp=stamp, config=config, quantisation=quantisation, coords=coords, form=form, judge=judge
+            )
             cache = Cache(path, config, quantisation, coords, form)
             known = _known(job, cache)
             if known is None and not stamp.at_rest():  # nothing will be kept that another process could wait for
@@ -92,7 +98,7 @@ def scan(
         return Scan(problems=(problem(path, unreadable(error)),))
 
 
-def _known(job: Job, cache: Cache) -> Scan | None:
+def _known(job: Job[Any], cache: Cache) -> Scan | None:
     """What was found the last time, if it still holds."""
     found: dict[str, Any] = {}
     if _looks(job.config):
@@ -106,12 +112,12 @@ def _known(job: Job, cache: Cache) -> Scan | None:
     return Scan(lines=Lines(job.path, job.stamp, offsets, cache.index), **found)
 
 
-def _looks(config: CoordJsonlConfig) -> bool:
+def _looks(config: LinesConfig) -> bool:
     """Whether the records are looked at."""
     return bool(config.validate) or config.decodes
 
 
-def _scan(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Scan:
+def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
     at_rest = job.stamp.at_rest()
     lines = _indexed(job, cache, descriptor, show=show)
     if len(lines) == 0:
@@ -138,7 +144,7 @@ def _scan(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Scan:
     return Scan(lines=lines, widened=found.widened, clipped=found.clipped, bad=found.bad)
 
 
-def _indexed(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Lines:
+def _indexed(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Lines:
     """The lines of the file, indexed in the cache if that can be, else in memory."""
     stamp, limit = job.stamp, job.config.limit
     offsets = load_index(cache.index, stamp)
@@ -152,8 +158,8 @@ def _indexed(job: Job, cache: Cache, descriptor: int, *, show: bool) -> Lines:
         return Lines(job.path, stamp, joined(line_ends(descriptor, stamp.size, limit, bar.advance)), None)
 
 
-def _checked(job: Job, offsets: Sequence[int], *, show: bool) -> Checked:
-    weight = DECODING if job.config.decodes else 1
+def _checked(job: Job[Any], offsets: Sequence[int], *, show: bool) -> Checked:
+    weight = DECODING if job.config.decodes else job.config.weight
     parts = list(_parts(offsets, PART // weight))
     count = processes_for(offsets[-1] * weight)
     with Bar(f"check {shown(job.path)}", offsets[-1], shown=show) as bar:

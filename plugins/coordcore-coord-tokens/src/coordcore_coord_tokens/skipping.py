@@ -15,7 +15,7 @@ from coordcore_coord_tokens.files import shown
 from coordcore_coord_tokens.lines import Lines
 
 if TYPE_CHECKING:
-    from coordcore_coord_tokens.config import CoordJsonlConfig
+    from coordcore_coord_tokens.config import LinesConfig
 
 PATIENCE = 2 * 60 * 60.0
 """Seconds that a rank waits for the first one to decode all images."""
@@ -30,7 +30,7 @@ def left_out_line(path: Path, bad: Bad) -> str:
     return f"{shown(path)}: {len(bad)} records are left out for their images; the first: line {number}: {reason}"
 
 
-def agreed(lines: Lines, bad: Bad, config: CoordJsonlConfig, context: BuildContext) -> Bad:
+def agreed(lines: Lines, bad: Bad, config: LinesConfig, context: BuildContext) -> Bad:
     """The records that this run leaves out of a file. bad: those that rank 0 has found just now.
 
     They are written into the run folder once. A run that goes on leaves out what it has left out from its start,

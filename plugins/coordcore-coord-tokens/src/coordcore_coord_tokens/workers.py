@@ -15,14 +15,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from coordcore import InputError, RunError
 from coordcore_coord_tokens.checking import Checked, Checker, Job, Part
 from coordcore_coord_tokens.files import shown
 
 
-def check_in_processes(job: Job, parts: list[Part], count: int) -> Iterator[Checked]:
+def check_in_processes(job: Job[Any], parts: list[Part], count: int) -> Iterator[Checked]:
     """What was found in each part, in order. Raises RunError for a process that cannot start or ends too early."""
     with ExitStack() as stack, ThreadPoolExecutor(count) as threads:
         idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
@@ -45,7 +45,7 @@ def check_in_processes(job: Job, parts: list[Part], count: int) -> Iterator[Chec
 
 
 @contextmanager
-def _started(job: Job) -> Iterator[subprocess.Popen[bytes]]:
+def _started(job: Job[Any]) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     command = [sys.executable, "-P", "-m", "coordcore_coord_tokens.workers"]
     try:
@@ -80,7 +80,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends its processes itself
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
-    job: Job = pickle.load(asked)
+    job: Job[Any] = pickle.load(asked)
     checker: Checker | None = None
     with suppress(EOFError, BrokenPipeError):  # the caller has what it wanted, or is gone
         while True:

@@ -47,7 +47,8 @@ def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
     composed: list[str] = []
     for row in sample.rows:
         written = str(row.example.messages[-1]["content"]).strip()
-        read = tokenizer.decode(row.answer, skip_special_tokens=True)
+        # Special tokens may be the answer's own: <|box_start|> is one.
+        read = tokenizer.decode(row.answer, skip_special_tokens=False)
         if written not in read:
             (composed if normalize("NFC", written) in read else changed).append(row.example.where)
     if composed:

@@ -1,0 +1,29 @@
+"""The manifest keys of `[data.chat_jsonl]`. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from coordcore import option
+from coordcore_coord_tokens.config import LinesConfig
+
+OPENING = 32
+"""How much longer the check of a row takes than that of a record: the size of its image is read from the file."""
+
+
+@attrs.frozen(kw_only=True)
+class ChatJsonlConfig(LinesConfig):
+    """`[data.chat_jsonl]`: one JSONL file of conversations about images, boxes in `objects` or in the text."""
+
+    space: Literal["pixel", "norm1", "norm1000", "bin", "text"] | None = option(
+        default=None,
+        help="what four numbers in brackets in a message are, x1, y1, x2, y2: pixels of the upright image, 0..1, "
+        "0..1000, the run's bins, or no box but text; rows that have some are refused when absent. Boxes of `objects` "
+        "say it themselves (`bbox_type`)",
+    )
+
+    @property
+    def weight(self) -> int:
+        return OPENING

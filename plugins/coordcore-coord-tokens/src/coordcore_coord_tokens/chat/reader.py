@@ -1,0 +1,239 @@
+"""From a row to the conversation that is trained: its boxes as coord tokens, and their real-valued places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+import msgspec
+
+from coordcore import Geometry, InputError
+from coordcore.coords import CoordFormat
+from coordcore.quantisation import Quantisation, encode_boxes
+from coordcore.records.annotations import Rules, Space, check_text, read_annotation
+from coordcore.records.record import Coordinates, RecordError, RecordObject
+from coordcore_coord_tokens.chat.config import ChatJsonlConfig
+from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
+from coordcore_coord_tokens.chat.texts import BBOX, Place, Shape, shapes_in
+
+Size = tuple[int, int]
+
+_THOUSANDTHS = (1000, 1000)
+_UNDECLARED = (
+    "four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1, norm1000 or bin, or to "
+    '"text" where they are no boxes'
+)
+
+
+class Said(msgspec.Struct, frozen=True, gc=False):
+    """A conversation, and what `coordcore.Example` says of it.
+
+    widened, clipped: as in `Answer`, of questions and answers.
+    """
+
+    messages: list[dict[str, str]]
+    geometries: tuple[Geometry, ...]
+    image_size: Size | None
+    widened: int
+    clipped: int
+
+
+@attrs.frozen
+class _Box:
+    """A geometry with its numbers as they are written. owner: the index of its image, None where nothing says it."""
+
+    path: str
+    kind: str
+    values: Sequence[float]
+    space: Space
+    size: Size
+    owner: int | None
+
+
+@attrs.frozen(kw_only=True)
+class ChatReader:
+    """Reads rows by the settings of one run."""
+
+    config: ChatJsonlConfig
+    quantisation: Quantisation
+    coords: CoordFormat
+
+    def read(self, line: bytes) -> ChatRow:
+        """The row on a line. Raises RecordError."""
+        return parse_row(line)
+
+    def say(self, row: ChatRow, sizes: Sequence[Size]) -> Said:
+        """What a row says to the model. sizes: width and height of its upright images. Raises RecordError."""
+        placed = _Placed(row, sizes)
+        turns = [(turn, list(self._pieces(turn, placed, sizes))) for turn in row.turns]
+        placed.require_all_used()
+        encoded = _Encoder(self).encode([box for _, pieces in turns for _, box in pieces if isinstance(box, _Box)])
+        messages, geometries = [], []
+        owners: set[int | None] = set()
+        boxes = iter(encoded.boxes)
+        for turn, pieces in turns:
+            text, position = "", 0
+            for found, box in pieces:
+                if isinstance(box, str):
+                    parts = [(found.spans[0], box)]
+                else:
+                    bins, values = next(boxes)
+                    parts = list(self._written(found, bins))
+                    if turn.role == "assistant":
+                        geometries.append(Geometry(kind=box.kind, values=tuple(values)))
+                        owners.add(box.owner)
+                for (start, end), written in parts:
+                    text += turn.text[position:start] + written
+                    position = end
+            messages.append({"role": turn.role, "content": text + turn.text[position:]})
+        if self.config.system is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.config.system})
+        owners = owners or set(range(len(sizes)))
+        owner = owners.pop() if len(owners) == 1 else None
+        return Said(
+            messages=messages,
+            geometries=tuple(geometries),
+            image_size=None if owner is None else sizes[owner],
+            widened=encoded.widened,
+            clipped=encoded.clipped,
+        )
+
+    def _pieces(self, turn: Turn, placed: _Placed, sizes: Sequence[Size]) -> Iterator[tuple[Place | Shape, str | _Box]]:
+        """What stands in a message: refs with their texts, and boxes. Raises RecordError."""
+        # Without an image, numbers are no boxes: text-only rows stand among the others, with lists in their code.
+        numbers = self.config.space != "text" and len(sizes) > 0
+        for found in shapes_in(turn.text, turn.path, self.coords, numbers=numbers):
+            if isinstance(found, Shape):
+                yield found, self._in_text(found, turn, sizes)
+            elif found.name == BBOX:
+                yield found, placed.next_box(turn)
+            else:
+                yield found, placed.next_ref(turn, self.coords)
+
+    def _written(self, found: Place | Shape, bins: Sequence[int]) -> Iterator[tuple[tuple[int, int], str]]:
+        """What takes the place of which part of a text."""
+        tokens = [self.coords.written[k] for k in self.coords.arranged(bins)]
+        if isinstance(found, Place):
+            yield found.spans[0], f"[{', '.join(tokens)}]" if found.listed else "".join(tokens)
+        elif not found.tokens:
+            yield from zip(found.spans, tokens, strict=True)
+
+    def _in_text(self, found: Shape, turn: Turn, sizes: Sequence[Size]) -> _Box:
+        """A box that is written into the text of a message."""
+        space = self.config.space
+        if not sizes:
+            raise RecordError(turn.path, "has a box, but the row has no image; add its image")
+        if not found.tokens and (space is None or space == "text"):
+            raise RecordError(turn.path, _UNDECLARED)
+        owner = 0 if len(sizes) == 1 else None
+        if not found.tokens and space == "pixel" and len(set(sizes)) > 1:
+            raise RecordError(
+                turn.path,
+                f"a box in pixels, of one of {len(sizes)} images of several sizes: of which is not said; give it as "
+                "<bbox>, with `objects.image_id`",
+            )
+        scale: tuple[Space, Size] = ("norm1", (1, 1))
+        if found.tokens or space == "bin":
+            scale = ("bin", (1, 1))
+        elif space == "pixel":
+            scale = ("pixel", sizes[0])
+        elif space == "norm1000":
+            scale = ("pixel", _THOUSANDTHS)
+        return _Box(turn.path, found.kind, found.values, *scale, owner)
+
+
+@attrs.define
+class _Encoder:
+    """Encodes the boxes of one row. boxes: bins and real-valued bins of each, in order."""
+
+    reader: ChatReader
+    boxes: list[tuple[Sequence[int], Sequence[float]]] = attrs.Factory(list)
+    widened: int = 0
+    clipped: int = 0
+
+    def encode(self, boxes: Sequence[_Box]) -> _Encoder:
+        """Raises RecordError for a box that is not right."""
+        spec, outside = self.reader.quantisation, self.reader.config.outside
+        together: dict[Size, list[int]] = {}
+        read = [self._read(box) for box in boxes]
+        for index, (box, values) in enumerate(zip(boxes, read, strict=True)):
+            self.boxes.append(([int(value) for value in values], values))
+            if box.space != "bin" and box.kind == "bbox_2d":
+                together.setdefault(box.size, []).append(index)
+            elif box.space != "bin":
+                sizes = box.size * (len(values) // 2)
+                try:
+                    bins = spec.encode(values, sizes, outside=outside).tolist()
+                except InputError as error:  # outward rounding has no meaning for a single point
+                    raise RecordError(box.path, str(error)) from error
+                self.boxes[index] = bins, spec.to_bin_units(values, sizes, outside=outside).tolist()
+        for size, indices in together.items():
+            encoded = encode_boxes([read[index] for index in indices], *size, quantisation=spec, outside=outside)
+            self.widened += encoded.widened
+            for index, bins, units in zip(indices, encoded.bins.tolist(), encoded.values.tolist(), strict=True):
+                self.boxes[index] = bins, units
+        return self
+
+    def _read(self, box: _Box) -> tuple[float, ...]:
+        """The numbers of a box, as a record's are checked."""
+        values: Coordinates = list(box.values)
+        is_box = box.kind == "bbox_2d"
+        item = RecordObject(desc="box", bbox_2d=values) if is_box else RecordObject(desc="poly", poly=values)
+        rules = Rules(space=box.space, outside=self.reader.config.outside, coords=self.reader.coords)
+        try:
+            read = read_annotation(item, "", rules, box.size)
+        except RecordError as error:
+            raise RecordError(box.path, error.message, reason=error.reason) from error
+        self.clipped += read.outside
+        return tuple(map(float, read.values))
+
+
+class _Placed:
+    """The refs and boxes of `objects`, taken one by one as the placeholders ask for them."""
+
+    def __init__(self, row: ChatRow, sizes: Sequence[Size]) -> None:
+        objects = row.objects
+        self._refs, self._boxes = objects.ref or [], objects.bbox or []
+        self._real = objects.bbox_type != "norm1"
+        self._sizes = sizes
+        given = objects.image_id or []
+        if len(given) > len(self._boxes):
+            raise RecordError("objects.image_id", f"holds {len(given)}, but objects.bbox {len(self._boxes)}")
+        # As ms-swift does: boxes without an image_id are on the first image.
+        self._owners = [*given, *[0] * (len(self._boxes) - len(given))]
+        for index, owner in enumerate(self._owners):
+            if not 0 <= owner < len(sizes):
+                has = f"{len(sizes)} image{'' if len(sizes) == 1 else 's'}"
+                path = f"objects.image_id[{index}]" if index < len(given) else f"objects.bbox[{index}]"
+                raise RecordError(path, f"is on image {owner}, counted from 0, but the row has {has}")
+        self._ref = self._box = 0
+
+    def next_ref(self, turn: Turn, coords: CoordFormat) -> str:
+        """The ref that a `<ref-object>` stands for. Raises RecordError."""
+        index = self._ref
+        if index == len(self._refs):
+            raise RecordError(turn.path, f"a further <ref-object>, but objects.ref holds {len(self._refs)}")
+        self._ref += 1
+        check_text(self._refs[index], f"objects.ref[{index}]", coords)
+        return self._refs[index]
+
+    def next_box(self, turn: Turn) -> _Box:
+        """The box that a `<bbox>` stands for. Raises RecordError."""
+        index = self._box
+        if index == len(self._boxes):
+            raise RecordError(turn.path, f"a further <bbox>, but objects.bbox holds {len(self._boxes)}")
+        self._box += 1
+        path, values, owner = f"objects.bbox[{index}]", self._boxes[index], self._owners[index]
+        if len(values) == 2:
+            raise RecordError(path, "is a point; points are no geometry kind yet: leave the row out")
+        size = self._sizes[owner] if self._real else (1, 1)
+        return _Box(path, "bbox_2d", values, "pixel" if self._real else "norm1", size, owner)
+
+    def require_all_used(self) -> None:
+        """Raise RecordError for a ref or a box that no placeholder stands for."""
+        for key, place, held, used in (
+            ("bbox", BBOX, len(self._boxes), self._box),
+            ("ref", "<ref-object>", len(self._refs), self._ref),
+        ):
+            if used < held:
+                raise RecordError(f"objects.{key}", f"holds {held}, but the messages have {used} {place}")

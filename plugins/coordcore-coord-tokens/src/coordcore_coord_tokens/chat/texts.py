@@ -1,0 +1,167 @@
+"""Where boxes stand in the text of a message: placeholders, coord tokens, and numbers in JSON, in tags or in brackets.
+
+What an answer means, labels and all, is read by `coordcore.records.answers`. Here only the coordinates matter, in
+questions as well and without a label, and the text around them stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import attrs
+
+from coordcore.coords import CoordFormat
+from coordcore.records.answers import reserved
+from coordcore.records.record import RecordError
+
+BBOX, REF = "<bbox>", "<ref-object>"
+
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>"}
+_OPENING, _CLOSING = ("|".join(map(re.escape, tags)) for tags in (_TAGS, _TAGS.values()))
+_GROUNDING = re.compile(
+    rf"{_OPENING}|{_CLOSING}|<\|object_ref_(?:start|end)\|>|<\|/?(?:ref|grounding)\|>|</?think>|{re.escape('<image>')}"
+)
+"""Markup that may stand in a message: what Qwen, InternVL and DeepSeek-VL put around labels and boxes, thoughts."""
+
+_BEGIN = re.compile(r"[<\[(]")
+_IN_TAGS = re.compile(rf"(?:{_OPENING})((?:(?!{_OPENING}).)*?)(?:{_CLOSING})", re.DOTALL)
+_KEY = re.compile(r"""["'](\w+)["']\s*:\s*["']?[\[(\s]*$""")
+_UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d)["']\s*:["'\[(\s]*[-+.]?\d""")
+_LISTED = re.compile(r"""["']\w+["']\s*:\s*(?:\[\s*)?$""")
+_BOX_KEYS, _POINT_KEYS = ("bbox_2d", "bbox", "box_2d"), ("point_2d", "point")
+_BEFORE = 64
+"""Letters before coordinates in which their key is looked for."""
+
+_POINT = "a point; points are no geometry kind yet: leave the row out"
+
+
+@attrs.frozen(kw_only=True)
+class Shape:
+    """A geometry in a text. spans: of its coordinates. values: x first. tokens: written as coord tokens."""
+
+    kind: str
+    values: tuple[float, ...]
+    spans: tuple[tuple[int, int], ...]
+    tokens: bool
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """`<bbox>` or `<ref-object>` in a text. listed: stands in JSON, where four coord tokens need brackets."""
+
+    name: str
+    spans: tuple[tuple[int, int]]
+    listed: bool = False
+
+
+@lru_cache
+def _grammar(coords: CoordFormat) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What finds shapes and placeholders, and what finds the coordinates in a shape."""
+    token = coords.pattern()
+    some = rf"(?:[\"']?{token}[\"']?|{_NUMBER})"
+    pair = rf"[\[(]\s*{some}\s*,\s*{some}\s*[\])]"
+    shapes = re.compile(
+        rf"(?P<place>{BBOX}|{REF})"
+        rf"|(?P<tagged>(?:{_OPENING})\s*{some}(?:[\s,]+{some})*\s*(?:{_CLOSING}))"
+        rf"|(?P<pairs>{pair}(?:\s*(?:,\s*)?{pair})*)"
+        rf"|(?P<list>[\[(]\s*{some}(?:\s*,\s*{some})*\s*[\])])"
+        rf"|(?P<bare>{token}(?:[\s,]*{token})*)"
+    )
+    return shapes, re.compile(rf"(?P<token>{token})|{_NUMBER}")
+
+
+def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> Iterator[Shape | Place]:
+    """What stands in a text, in order.
+
+    numbers: whether plain numbers are read; if not, they are text. Raises RecordError for coordinates that are no
+    shape, and for control tokens in the rest. The time it takes is linear in the length of the text.
+    """
+    shapes, coordinates = _grammar(coords)
+    rest, position, listed = [], 0, False
+    for match in _matches(shapes, text):
+        start, end = match.span()
+        found: list[Shape | Place] = []
+        if match["place"]:
+            beside = listed and not text[position:start].strip(" ,\n\t")
+            listed = match["place"] == BBOX and (
+                beside or _LISTED.search(text, max(0, start - _BEFORE), start) is not None
+            )
+            found.append(Place(name=match["place"], spans=((start, end),), listed=listed))
+        else:
+            found.extend(_shapes(match, list(coordinates.finditer(text, start, end)), path, coords, numbers))
+        if not found:
+            continue
+        rest += [text[position:start], "\0"]
+        position = end
+        yield from found
+    _check_rest("".join(rest) + text[position:], path, coords, numbers)
+
+
+def _matches(shapes: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """As `shapes.finditer`, which tries every letter, looking only where a shape can begin."""
+    position = 0
+    while begin := _BEGIN.search(text, position):
+        match = shapes.match(text, begin.start())
+        position = match.end() if match else begin.end()
+        if match:
+            yield match
+
+
+def _shapes(
+    match: re.Match[str], found: Sequence[re.Match[str]], path: str, coords: CoordFormat, numbers: bool
+) -> Iterator[Shape]:
+    tokens = [one["token"] is not None for one in found]
+    if not any(tokens) and not numbers:
+        return
+    if any(tokens) and not all(tokens):
+        raise RecordError(path, f"{match[0][:60]!r} mixes numbers and coord tokens; write one form throughout")
+    text, count, how = match.string, len(found), match.lastgroup
+    keyed = _KEY.search(text, max(0, match.start() - _BEFORE), match.start())
+    key = keyed[1] if keyed else ""
+    is_box = key in _BOX_KEYS or how == "tagged"
+    poly = key == "poly" or (how == "bare" and text[: match.start()].endswith("|"))
+    if key == "box_2d" and not tokens[0]:
+        raise RecordError(path, "numbers under box_2d, which begin with y where Gemini writes them; write bbox_2d")
+    if poly and count >= 6 and count % 2 == 0:
+        yield _shape("poly", found, path, coords)
+    elif count == 4 or (how in ("bare", "tagged") and count % 4 == 0):
+        for first in range(0, count, 4):
+            yield _shape("bbox_2d", found[first : first + 4], path, coords)
+    elif count == 2 and (tokens[0] or is_box or key in _POINT_KEYS):
+        raise RecordError(path, f"{match[0][:60]!r} is {_POINT}")
+    elif how == "pairs" and count > 4 and not tokens[0] and not key:
+        raise RecordError(
+            path,
+            f"{match[0][:60]!r}: {count // 2} pairs are several boxes or none; write [x1, y1, x2, y2] for each, or "
+            'set `space = "text"` where they are no boxes',
+        )
+    elif tokens[0] or is_box or poly:
+        raise RecordError(path, f"{match[0][:60]!r} has {count} coordinates; a box has 4, a poly 6 or more in pairs")
+
+
+def _shape(kind: str, found: Sequence[re.Match[str]], path: str, coords: CoordFormat) -> Shape:
+    tokens = found[0]["token"] is not None
+    if not tokens:
+        values = tuple(float(one[0]) for one in found)
+    elif wrong := next((one[0] for one in found if one[0] not in coords.bin_of), None):
+        raise RecordError(path, f"{wrong!r} is no coord token; write {coords.written[0]} to {coords.written[-1]}")
+    else:
+        values = coords.arranged([coords.bin_of[one[0]] for one in found])
+    return Shape(kind=kind, values=values, spans=tuple(one.span() for one in found), tokens=tokens)
+
+
+def _check_rest(text: str, path: str, coords: CoordFormat, numbers: bool) -> None:
+    """Raise RecordError for what is left of a text without its shapes. "\\0" stands for each."""
+    if numbers:
+        for inside in _IN_TAGS.finditer(text):
+            if re.search(r"\d", inside[1]):
+                raise RecordError(path, f"{inside[0][:60]!r} is no box that can be read; write (x1,y1),(x2,y2)")
+        if unread := _UNREAD_KEY.search(text):
+            raise RecordError(path, f"what stands under {unread[1]} is no box that can be read: {unread[0]!r} ...")
+    if found := reserved(_GROUNDING.sub(" ", text), coords):
+        raise RecordError(
+            path, f"contains {found!r}, which the tokenizer or the template reads as a control token; reword it"
+        )

@@ -1,0 +1,210 @@
+"""What is wrong with a chat row is said with file, line, path and cure, before training and at the first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from coordcore import BuildContext, InputError
+from coordcore_coord_tokens import ChatJsonl, ChatJsonlConfig
+
+ASKED = {"role": "user", "content": "<image>Where is the dog?"}
+
+
+def row(answer: Any = "<bbox>", **more: Any) -> dict[str, Any]:
+    said = {"role": "assistant", "content": answer}
+    return {"messages": [ASKED, said], "images": ["photo.png"], "objects": {"bbox": [[64, 48, 320, 240]]}, **more}
+
+
+def turns(*messages: tuple[str, str]) -> dict[str, Any]:
+    said = [{"role": role, "content": content} for role, content in messages]
+    return {"messages": said, "images": ["photo.png"]}
+
+
+def text(answer: str) -> dict[str, Any]:
+    return row(answer, objects=None)
+
+
+BOX = {"bbox": [[64, 48, 320, 240]]}
+WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
+    "a blank line": (b"", "blank line; every line holds one row, remove it"),
+    "no JSON": (b"{", "not JSON: input data was truncated"),
+    "a list": (b"[{", "a JSON array; write one row a line (`jq -c '.[]' rows.json > rows.jsonl`)"),
+    "a number": (b"1", "expected object, got int"),
+    "no messages": ({"images": []}, "messages: missing; write the turns, with role and content (or `conversations`)"),
+    "empty messages": (row(messages=[]), "messages: empty; write the turns, with role and content"),
+    "no role": (row(messages=[{"content": "x"}]), "messages[0].role: missing; write who speaks: user or assistant"),
+    "a tool": (turns(("user", "?"), ("tool", "x")), "messages[1].role: 'tool' is not supported; known: user, human"),
+    "no content": (row(None), "messages[1].content: missing; write what is said"),
+    "an empty answer": (row(" "), "messages[1].content: empty answer; write what is said"),
+    "two questions": (
+        turns(("user", "<image>?"), ("user", "?"), ("assistant", "x")),
+        "messages[1].content: a turn of the user, where one of the assistant belongs",
+    ),
+    "an answer first": (turns(("assistant", "x")), "messages[0].content: a turn of the assistant, where one of the us"),
+    "no answer": (
+        turns(("user", "<image>?"), ("assistant", "x"), ("user", "?")),
+        "messages[2].content: the last turn is no answer, so there is nothing to train; leave it out",
+    ),
+    "an answer that is not to be trained": (
+        row(messages=[ASKED, {"role": "assistant", "content": "x", "loss": False}]),
+        "messages[1].loss: not supported: every answer is trained",
+    ),
+    "a video": (row(videos=["a.mp4"]), "videos: not supported: only text and images are trained; leave the row out"),
+    "more places than boxes": (
+        row("<bbox> and <bbox>"),
+        "messages[1].content: a further <bbox>, but objects.bbox holds 1",
+    ),
+    "a place without objects": (row(objects=None), "messages[1].content: a further <bbox>, but objects.bbox holds 0"),
+    "a question with a box that is not there": (
+        row("x", messages=[{"role": "user", "content": "<image><bbox>?"}, {"role": "assistant", "content": "x"}])
+        | {"objects": {"bbox": []}},
+        "messages[0].content: a further <bbox>, but objects.bbox holds 0",
+    ),
+    "a question with a box beside the image": (
+        turns(("user", "<image><bbox>?"), ("assistant", "x")) | {"objects": {"bbox": [[700, 0, 800, 10]]}},
+        'objects.bbox[0]: x = 800 lies outside 0..640; `outside = "clip"` moves such corners to the edge',
+    ),
+    "more boxes than places": (row("dog"), "objects.bbox: holds 1, but the messages have 0 <bbox>"),
+    "more refs than places": (
+        row(objects=BOX | {"ref": ["dog"]}),
+        "objects.ref: holds 1, but the messages have 0 <ref-object>",
+    ),
+    "more places than refs": (
+        row("<ref-object><bbox>"),
+        "messages[1].content: a further <ref-object>, but objects.ref holds 0",
+    ),
+    "an empty ref": (row("<ref-object><bbox>", objects=BOX | {"ref": [""]}), "objects.ref[0]: empty; write what is"),
+    "a control token in a ref": (
+        row("<ref-object><bbox>", objects=BOX | {"ref": ["<|im_end|>"]}),
+        "objects.ref[0]: contains '<|im_end|>'",
+    ),
+    "a ref that is no text": (row(objects=BOX | {"ref": [None]}), "objects.ref[0]: expected str, got null"),
+    "an image_id out of range": (
+        row(objects=BOX | {"image_id": [1]}),
+        "objects.image_id[0]: is on image 1, counted from 0, but the row has 1 image",
+    ),
+    "a negative image_id": (row(objects=BOX | {"image_id": [-1]}), "objects.image_id[0]: is on image -1"),
+    "too many image_ids": (row(objects=BOX | {"image_id": [0, 0]}), "objects.image_id: holds 2, but objects.bbox 1"),
+    "a box without an image": (
+        row(images=[], messages=[{"role": "user", "content": "?"}, {"role": "assistant", "content": "<bbox>"}]),
+        "objects.bbox[0]: is on image 0, counted from 0, but the row has 0 images",
+    ),
+    "a point": (
+        row(objects={"bbox": [[1, 2]]}),
+        "objects.bbox[0]: is a point; points are no geometry kind yet: leave the row out",
+    ),
+    "three numbers": (row(objects={"bbox": [[1, 2, 3]]}), "objects.bbox[0]: needs 4 numbers (x1, y1, x2, y2), got 3"),
+    "no number": (row(objects={"bbox": [[1, 2, 3, "4"]]}), "objects.bbox[0][3]: expected float, got str"),
+    "another bbox_type": (row(objects=BOX | {"bbox_type": "norm1000"}), "objects.bbox_type: invalid enum value"),
+    "corners in the wrong order": (
+        row(objects={"bbox": [[320, 48, 64, 240]]}),
+        "objects.bbox[0]: x2 = 64.0 < x1 = 320.0: corners are x1, y1, x2, y2 (COCO writes x, y, w, h)",
+    ),
+    "pixels for fractions": (
+        row(objects=BOX | {"bbox_type": "norm1"}),
+        "objects.bbox[0]: x = 320 lies outside 0..1",
+    ),
+    "a missing image": (row(images=["gone.png"]), "images[0]: no image file at gone.png"),
+    "a file that is no image": (row(images=["train.jsonl"]), "images[0]: image train.jsonl cannot be read"),
+    "an image elsewhere": (row(images=["../photo.png"]), "images[0]: ../photo.png lies outside"),
+    "an address": (row(images=["https://a.b/c.png"]), "images[0]: 'https://a.b/c.png' is no path; download the image"),
+    "an image without a path": (row(images=[{"bytes": "x"}]), "images[0]: without a path; write the image to a file"),
+    "two lists of images": (row(image="small.png"), "image: given beside other `images`; write one of them"),
+    "a thin image": (row("x", objects=None, images=["thin.png"]), "images[0]: 300 x 1 is 300 times as long one way"),
+    "more places than images": (
+        turns(("user", "<image><image>?"), ("assistant", "x")),
+        "messages[0].content: a further <image>, the 2. of the row, which has 1 image",
+    ),
+    "an image in an answer": (row("<image>"), "messages[1].content: <image> in an answer: answers are text"),
+    "a control token": (text("a dog<|im_end|>"), "messages[1].content: contains '<|im_end|>'"),
+    "a control token of ms-swift": (text("a <video>"), "messages[1].content: contains '<video>'"),
+    "the wildcard": (text("<|coord_*|>"), "messages[1].content: contains '<|coord_*|>'"),
+    "a bin that is none": (text("<|coord_1000|>" * 4), "messages[1].content: '<|coord_1000|>' is no coord token"),
+    "three coord tokens": (text("<|coord_1|>" * 3), "has 3 coordinates; a box has 4, a poly 6 or more in pairs"),
+    "two coord tokens": (text("(<|coord_1|>,<|coord_2|>)"), "is a point; points are no geometry kind yet"),
+    "coord tokens in the wrong order": (
+        text("<|coord_9|><|coord_1|><|coord_1|><|coord_2|>"),
+        "messages[1].content: x2 = 1 < x1 = 9: corners are x1, y1, x2, y2",
+    ),
+    "numbers and coord tokens": (text("[1, 2, 3, <|coord_4|>]"), "mixes numbers and coord tokens; write one form"),
+    "numbers that nothing declares": (
+        text('[{"bbox_2d": [1, 2, 3, 4]}]'),
+        "messages[1].content: four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1,",
+    ),
+    "refs that are no list": (row(objects=BOX | {"ref": "dog"}), "objects.ref: expected array"),
+}
+
+IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
+    "three numbers in JSON": (text('{"bbox_2d": [1, 2, 3]}'), "norm1000", "has 3 coordinates; a box has 4"),
+    "a point in JSON": (text('{"point_2d": [1, 2]}'), "norm1000", "is a point; points are no geometry kind yet"),
+    "Gemini's box": (text('{"box_2d": [1, 2, 3, 4]}'), "norm1000", "numbers under box_2d, which begin with y"),
+    "pairs": (text("(1,2),(3,4),(5,6),(7,8)"), "norm1000", "4 pairs are several boxes or none; write [x1, y1, x2, y2]"),
+    "words in JSON": (text('{"bbox_2d": [1, 2, "a", 4]}'), "norm1000", "what stands under bbox_2d is no box that can"),
+    "words in tags": (text("<box>1 to 4</box>"), "norm1000", "'<box>1 to 4</box>' is no box that can be read"),
+    "more than a thousand": (text("[1, 2, 3, 1001]"), "norm1000", "y = 1001 lies outside 0..1000"),
+    "no bins": (text("[1, 2, 3, 1000]"), "bin", "1000.0 > 999: this looks like absolute pixels"),
+    "no fractions": (text("[1, 2, 3, 4]"), "norm1", "x = 3 lies outside 0..1"),
+    "no pixels": (text("[1, 2, 3, 481]"), "pixel", "y = 481 lies outside 0..480"),
+    "pixels of one image of several": (
+        text("[1, 2, 3, 4]") | {"images": ["photo.png", "small.png"]},
+        "pixel",
+        "messages[1].content: a box in pixels, of one of 2 images of several sizes: of which is not said",
+    ),
+    "a box without an image": (
+        {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<|coord_1|>" * 4}]},
+        "pixel",
+        "messages[1].content: has a box, but the row has no image; add its image",
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def images(folder: Path) -> None:
+    Image.new("RGB", (100, 50)).save("small.png")
+    Image.new("RGB", (300, 1)).save("thin.png")
+
+
+def refused(config: ChatJsonlConfig, context: BuildContext) -> str:
+    with pytest.raises(InputError) as caught:
+        ChatJsonl.open(config, context).train()[1]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_before_training(write: Any, context: BuildContext, name: str) -> None:
+    given, message = WRONG[name]
+    found = refused(ChatJsonlConfig(train=write(row(), given)), context)
+    assert found.startswith("train.jsonl:2: ")
+    assert message in found
+
+
+@pytest.mark.parametrize("name", [name for name in WRONG if name != "a thin image"])  # which the processor refuses
+def test_at_its_first_use(write: Any, context: BuildContext, name: str) -> None:
+    given, message = WRONG[name]
+    found = refused(ChatJsonlConfig(train=write(row(), given), validate=False), context)
+    assert found.startswith("train.jsonl:2: ")
+    assert message in found
+
+
+@pytest.mark.parametrize("name", IN_SPACE)
+def test_in_a_space(write: Any, context: BuildContext, name: str) -> None:
+    given, space, message = IN_SPACE[name]
+    found = refused(ChatJsonlConfig(train=write(row(), given), space=space), context)
+    assert found.startswith("train.jsonl:2: ")
+    assert message in found
+
+
+def test_all_problems_of_a_file_are_told(write: Any, context: BuildContext) -> None:
+    config = ChatJsonlConfig(train=write(row("dog"), row(), row(images=["gone.png"])))
+    assert [line.split(":")[1] for line in refused(config, context).splitlines()] == ["1", "3"]
+
+
+def test_images_are_decoded_beforehand_where_that_is_asked(write: Any, context: BuildContext) -> None:
+    Path("cut.png").write_bytes(Path("photo.png").read_bytes()[:120])
+    path = write(row(), row(images=["cut.png"]))
+    assert len(ChatJsonl.open(ChatJsonlConfig(train=path), context).train()) == 2
+    assert "images[0]: image cut.png cannot be read" in refused(ChatJsonlConfig(train=path, validate="images"), context)

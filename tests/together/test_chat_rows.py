@@ -1,0 +1,97 @@
+"""Chat rows are checked and train: several images and turns, boxes in questions, answers, objects and texts."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from conftest import coordcore
+from coordcore_train.testing.tiny import tiny_qwen3vl
+
+MANIFEST = """
+name = "chat"
+
+[model]
+base = "{base}"
+dtype = "float32"
+
+[data.chat_jsonl]
+train = "train.jsonl"
+space = "norm1000"
+
+[template.coord_template]
+
+[loss.text_ce]
+
+[loss.coord_soft_ce_w1]
+
+[train]
+steps = 3
+batch_size = 2
+learning_rate = 1e-3
+log_every = 1
+device = "cpu"
+threads = 1
+
+[output]
+merge = false
+"""
+
+
+def chat(*texts: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+    return {"messages": messages, "images": ["a.png"], **more}
+
+
+ROWS = [
+    chat(
+        "<image>Where is <ref-object>?",
+        "<bbox>",
+        "And what is at <bbox>?",
+        "a cat, beside <bbox>",
+        images=["a.png", "b.png"],
+        objects={"ref": ["the dog"], "bbox": [[1, 2, 30, 40], [1, 1, 9, 9], [1, 1, 9, 9]], "image_id": [0, 1, 1]},
+    ),
+    chat("<image>List.", '[{"bbox_2d": [10, 20, 300, 400], "label": "dog"}]'),
+    chat("<image>What is it?", "A dog."),
+    {
+        "image": "a.png",
+        "conversations": [
+            {"from": "human", "value": "<image>\nWhere?"},
+            {"from": "gpt", "value": "<ref>dog</ref><box>[[10, 20, 300, 400]]</box>"},
+        ],
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_qwen3vl(tmp_path_factory.mktemp("base") / "tiny")  # with coord tokens, which saves expanding it
+
+
+@pytest.fixture
+def folder(tmp_path: Path, base: Path) -> Path:
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "a.png")
+    Image.new("RGB", (32, 32), "white").save(tmp_path / "b.png")
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "chat.toml").write_text(MANIFEST.format(base=base))
+    return tmp_path
+
+
+def test_chat_rows_train(folder: Path) -> None:
+    coordcore("run", "chat.toml", cwd=folder)
+    lines = (folder / "runs" / "chat" / "metrics.jsonl").read_text().splitlines()
+    assert [math.isfinite(json.loads(line)["loss"]) for line in lines] == [True] * 3
+
+
+def test_rows_are_checked_before_a_run(folder: Path) -> None:
+    wrong = chat("<image>Where is <bbox>?", "<bbox>", objects={"bbox": [[1, 2, 3, 4]]})
+    with (folder / "train.jsonl").open("a") as file:
+        file.write(json.dumps(wrong) + "\n")
+    said = coordcore("check", "chat.toml", cwd=folder, expect=2)
+    assert "train.jsonl:5: messages[1].content: a further <bbox>, but objects.bbox holds 1" in said
