@@ -36,8 +36,8 @@ class CheckpointInfo:
 
     quantisation: Quantisation
     vocab: CoordVocab
-    format: Format
-    question: Question | None
+    format: Format = COORDJSON
+    question: Question | None = None
     coordcore_version: str
 
 
