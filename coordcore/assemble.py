@@ -26,8 +26,15 @@ def answer_format(manifest: Manifest) -> Format:
         vocab=None,
         coords=manifest.coords.format,
     )
-    chosen = manifest.of(FORMAT)
-    return Assembly(manifest=manifest, context=context).build(chosen[0]) if chosen else context.format
+    for chosen in manifest.of(FORMAT):
+        form: Format = Assembly(manifest=manifest, context=context).build(chosen)
+        try:
+            form.require()
+        except (ValueError, AttributeError) as error:
+            whose = f"tell the authors of {chosen.distribution}"
+            raise InputError(f"{chosen.path}: is no answer format: {error}; {whose}") from error
+        return form
+    return context.format
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from coordcore import kinds
+from coordcore.assemble import answer_format
 from coordcore.components import COORD_SUPERVISION, COORD_TOKENS
 from coordcore.errors import InputError, ManifestError, Problem, in_order
 from coordcore.guard import guarded, told
@@ -33,6 +34,9 @@ def check(loaded: Loaded) -> list[Problem]:
     """Everything wrong with a loaded manifest that its single sections do not show, in the order of the file."""
     run, plugins = loaded.manifest, loaded.plugins
     problems = [*loaded.missing, *_capabilities(run, plugins), *_claims(run), *_evaluation(run)]
+    problems += (wrong := list(_format(run)))
+    if wrong:  # the plugins ask for it
+        return in_order(loaded.document.placed(problem) for problem in problems)
     problems += loaded.hooks.check(run)
     if reason := plugins.engine_conflict:
         problems.append(Problem(path="plugins.block", message=reason))
@@ -57,6 +61,14 @@ def notes(loaded: Loaded) -> list[str]:
 
 def _reason(error: BaseException | None) -> str:
     return str(error) if isinstance(error, InputError) or error is None else told(error)
+
+
+def _format(run: Manifest) -> Iterator[Problem]:
+    try:
+        answer_format(run)
+    except InputError as error:
+        path, _, reason = str(error).partition(": ")
+        yield Problem(path=path, message=reason)
 
 
 def _evaluation(run: Manifest) -> Iterator[Problem]:

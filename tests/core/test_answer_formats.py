@@ -15,7 +15,11 @@ from coordcore.records.answers import COORDJSON, Format, Located, answer_text, g
 from coordcore.records.answers.format import Coords, Label, Places
 
 LINES = Format(
-    name="lines", label=(Label(without="<"),), places={"bbox_2d": (Coords("bbox_2d", between=""),)}, between="\n"
+    name="lines",
+    label=(Label(without="<"),),
+    places={"bbox_2d": (Coords("bbox_2d", between=""),)},
+    between="\n",
+    nothing="none",
 )
 """One object a line: its description and four coordinates."""
 
@@ -46,6 +50,8 @@ TAGS = Format(
     after="<|box_end|>",
     between=", ",
     again=",",
+    nothing="none",
+    geometry_first=False,
 )
 
 BIN = st.integers(0, 999)
@@ -191,9 +197,32 @@ def test_a_draft_in_a_thought_is_not_the_answer() -> None:
 
 def test_a_wrong_place_leaves_the_other_labels() -> None:
     ring = "".join(ints_to_tokens([1, 2, 3, 4]))
-    read = parse_answer(f"ring{ring}{ring[:-13]}\ncross{ring}", GROUPED)
-    assert [one.desc for one in read.objects] == ["cross"]
-    assert [one.at for one in read.unread] == ["objects[0]"]
+    wrong, far = "".join(ints_to_tokens([5, 0, 1, 9])), ring.replace("<|coord_2|>", "<|coord_1000|>")
+    read = parse_answer(f"ring{ring}{wrong}{far}{ring}{ring[:-5]}\ncross{ring}", GROUPED)
+    assert [(one.desc, one.at) for one in read.objects] == [
+        ("ring", "objects[0]"), ("ring", "objects[3]"), ("cross", "objects[5]"),
+    ]  # fmt: skip
+    assert [(one.at, one.reason[:24]) for one in read.unread] == [
+        ("objects[1].bbox_2d", "x2 = 1 < x1 = 5"),
+        ("objects[2].bbox_2d", '"<|coord_1000|>" is no c'),
+        ("objects[4].bbox_2d", 'not a bbox_2d: "<|coord_'),
+    ]
+
+
+@pytest.mark.parametrize("around", ["\n", "\r\n", " \n"])
+def test_white_space_around_an_answer_is_no_part_of_it(around: str) -> None:
+    objects = [box("ring", 1, 2, 3, 4), box("cross", 5, 6, 7, 8)]
+    for form in (TAGS, GROUPED) if " " not in around else (TAGS,):
+        read = parse_answer(f"{around}{answer_text(objects, form=form)}{around}", form)
+        assert ([one.desc for one in read.objects], read.unread) == (["ring", "cross"], ())
+    read = parse_answer(answer_text(objects, form=GROUPED).replace("\n", "\r\n"), GROUPED)
+    assert ([one.desc for one in read.objects], read.unread) == (["ring", "cross"], ())
+
+
+def test_an_object_without_a_description_is_refused() -> None:
+    for form in (COORDJSON, GROUPED):
+        with pytest.raises(InputError, match="a description must not be empty"):
+            answer_text([box("", 1, 2, 3, 4)], form=form)
 
 
 def test_numbers_that_would_run_together_are_refused() -> None:
@@ -232,8 +261,22 @@ def test_a_description_survives_json(form: Format) -> None:
         ({"places": {"poly": ["x"]}}, "places.poly must hold the Coords of a poly"),
         ({"places": {"poly": [{"cube": 1}]}}, ""),
         ({"colour": "red"}, "unexpected keyword argument 'colour'"),
-        ({"between": 7}, "between must be text, got 7"),
+        ({"between": 7}, "between must be text of at most 200 characters, got '7'"),
         ({"json": "yes"}, "json must be true or false, got 'yes'"),
+        ({"geometry_first": "yes"}, "geometry_first must be true or false, got 'yes'"),
+        ({"json": True}, "a label in quotes, Label(), belongs to a format with json = true"),
+        ({"label": [{"without": None}]}, "a label in quotes, Label(), belongs to a format with json = true"),
+        ({"label": [{"without": 5}]}, "label.without must be text"),
+        ({"label": [{"kind": "bbox_2d", "between": ""}]}, "label must hold one Label"),
+        ({"places": {"bbox_2d": [{"kind": "bbox_2d", "between": 5}]}}, "places.bbox_2d.between must be text"),
+        ({"places": {"bbox_2d": [{"without": "<"}]}}, "places.bbox_2d must hold the Coords of a bbox_2d"),
+        ({"again": 5}, "again must be text"),
+        ({"again": "\n", "between": "\n"}, "again must not hold between"),
+        ({"opening": "x" * 201}, "opening must be text of at most 200 characters"),
+        ({"name": "a\x1b[2J"}, "name must be lower-case letters, digits and underscores"),
+        ({"nothing": ""}, "nothing must not be empty"),
+        ({"between": ", "}, "a label could hold ', ', which stands behind it"),
+        ({"amid": " - "}, "a label could hold ' - ', which stands behind it"),
     ],
 )
 def test_what_describes_no_format_is_refused(change: dict[str, Any], reason: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from fakes import EntryPoint, component, found, offering, usual
 
@@ -13,6 +14,7 @@ from coordcore import COORD_SUPERVISION, COORD_TOKENS, Problem, hookimpl, kinds
 from coordcore.check import check, notes
 from coordcore.manifest import Loaded, Manifest, load
 from coordcore.plugins import Plugins
+from coordcore.records.answers import COORDJSON
 
 PLAIN = '[model]\nbase = "base"\n[data.plain_text]\n[loss.text_ce]\n'
 BOXES = '[model]\nbase = "base"\n[data.boxes]\ntrain = "boxes.jsonl"\n[loss.fuzzy]\n'
@@ -156,3 +158,11 @@ def test_blocking_what_is_not_installed_is_noted() -> None:
         NO_ENGINE,
         "plugins.block: no installed plugin's distribution is called 'coordcore-sotf-ce'; blocks nothing",
     ]
+
+
+def test_a_plugins_format_that_is_none_is_named() -> None:
+    endless = attrs.evolve(COORDJSON, name="endless", between="")
+    offered = attrs.evolve(component("endless"), build=lambda _config, _context: endless)
+    plugins = usual(EntryPoint(plugin=offering(kinds.FORMAT, offered)))
+    [problem] = problems(PLAIN + "[format.endless]\n", plugins=plugins)
+    assert problem.startswith("m.toml:5: format.endless: is no answer format: between must not be empty; tell the")

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CONTRACT, FLOOR = 2_780, 1_255
+CONTRACT, FLOOR = 2_795, 1_315
+
 """Lines of code that the contract and the floor of records may have: the core without the conformance kit."""
 
 HEAVY = ("torch", "transformers", "peft", "swift", "safetensors", "accelerate")

@@ -6,7 +6,8 @@ parsers, not the grammar of constrained decoding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -53,6 +54,10 @@ class _Described(Protocol):
 
 
 T = TypeVar("T", bound=_Described)
+P = TypeVar("P")
+
+_LONGEST = 200
+"""Characters of a piece: the grammar has a state for each."""
 
 Layout = tuple[str | Label | Coords, ...]
 Layouts = tuple[str | Label | Places, ...]
@@ -87,7 +92,7 @@ class Format:
     def literals(self) -> str:
         """What an answer holds beside labels and coordinates, each piece on a line."""
         pieces = [*self.label, *(piece for place in self.places.values() for piece in place)]
-        own = (self.opening, self.before, self.amid, self.after, self.between, self.again, self.closing)
+        own = (self.opening, self.before, self.amid, self.after, self.between, self.again, self.nothing, self.closing)
         return "\n".join([*filter(None, own), *(piece for piece in pieces if isinstance(piece, str))])
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,21 +112,46 @@ class Format:
         return form
 
     def require(self) -> None:
-        """Raise ValueError for a description that describes no format."""
-        for name in ("name", "opening", "before", "amid", "after", "between", "nothing", "closing"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} must be text, got {getattr(self, name)!r}")
-        if not isinstance(self.json, bool):
-            raise ValueError(f"json must be true or false, got {self.json!r}")
+        """Raise ValueError for what describes no format, or one whose answers could be read in two ways."""
+        for name in ("name", "opening", "before", "amid", "after", "between", "again", "nothing", "closing"):
+            _require_text(name, "" if getattr(self, name) is None and name == "again" else getattr(self, name))
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", self.name):
+            raise ValueError(f"name must be lower-case letters, digits and underscores, got {self.name!r}")
+        for name, values in (("json", (True, False)), ("geometry_first", (True, False, None))):
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not self.between:
             raise ValueError("between must not be empty")
-        if [type(piece) for piece in self.label].count(Label) != 1:
-            raise ValueError("label must hold one Label")
+        if not self.opening + self.nothing + self.closing:
+            raise ValueError("nothing must not be empty: an answer without objects would be no text")
+        if self.again and self.between in self.again:
+            raise ValueError(f"again must not hold between, {self.between!r}")
+        label = _one(self.label, Label, "label must hold one Label, and texts")
+        if label.without is not None:
+            _require_text("label.without", label.without)
+        if self.json is not (label.without is None):
+            raise ValueError("a label in quotes, Label(), belongs to a format with json = true, and to no other")
         if not self.places.keys() <= set(KINDS) or not self.places:
             raise ValueError(f"places must be of the kinds {', '.join(KINDS)}, got {', '.join(self.places)}")
         for kind, place in self.places.items():
-            if [piece.kind for piece in place if isinstance(piece, Coords)] != [kind]:
-                raise ValueError(f"places.{kind} must hold the Coords of a {kind}, once")
+            coords = _one(place, Coords, f"places.{kind} must hold the Coords of a {kind}, once, and texts")
+            _require_text(f"places.{kind}.between", coords.between)
+            if coords.kind != kind:
+                raise ValueError(f"places.{kind} must hold the Coords of a {kind}, once, and texts")
+        self._require_ends_of_labels(label)
+
+    def _require_ends_of_labels(self, label: Label) -> None:
+        """Raise ValueError where a label could hold what comes behind it: a label must end somewhere."""
+        if label.without is None:
+            return
+        ends = [] if self.before else [self.between]
+        for layout in {self.layout(kind, first) for kind in self.places for first in (False, True)}:
+            behind = [*layout[[isinstance(piece, Label) for piece in layout].index(True) + 1 :], self.between][0]
+            first = behind.place[0] if isinstance(behind, Places) else behind
+            ends.append(first if isinstance(first, str) else "<")  # what every coord token begins with
+        for end in ends:
+            if not any(letter in label.without or letter < " " for letter in end):
+                raise ValueError(f"a label could hold {end!r}, which stands behind it; labels must lack a letter of it")
 
     def layout(self, kind: str, geometry_first: bool = False) -> Layouts:
         """An object of one kind: literal texts, and between them the label and the places."""
@@ -144,6 +174,24 @@ class Format:
         for item in objects:
             groups.setdefault((item.desc, item.kind), []).append(item)
         return list(groups.values())
+
+
+def _require_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError(f"{name} must be text of at most {_LONGEST} characters, got {str(value)[:40]!r}")
+
+
+def _one(pieces: Sequence[Any], kind: type[P], reason: str) -> P:
+    """The piece of a kind, where there is one, and everything else is text."""
+    found = [piece for piece in pieces if isinstance(piece, kind)]
+    for piece in pieces:
+        if not isinstance(piece, kind):
+            if not isinstance(piece, str):
+                raise ValueError(reason)
+            _require_text("a piece", piece)
+    if len(found) != 1:
+        raise ValueError(reason)
+    return found[0]
 
 
 def _plain(value: Any) -> Any:

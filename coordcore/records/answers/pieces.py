@@ -14,84 +14,102 @@ from coordcore.records.geometry import misordered
 def parse_pieces(text: str, form: Format, coords: CoordFormat = DEFAULT_COORDS) -> Answer:
     """Read an answer in `form`, which is not JSON. What stands where an object belongs and is none is passed over."""
     begin, end = answered(text)
-    if begin:  # templates put white space behind a thought
-        begin = end - len(text[begin:end].lstrip())
-    if text[begin:end].strip() == (form.opening + form.nothing + form.closing).strip():
-        return Answer(objects=(), unread=())
-    if begin == end:
+    # White space around an answer is no part of it, but for spaces where a label may begin or end with one.
+    spaces = " \r\n\t" if begin or form.opening + form.before else "\r\n"
+    begin = end - len(text[begin:end].lstrip(spaces))
+    end = begin + len(text[begin:end].rstrip(" \r\n\t" if form.after + form.closing else "\r\n"))
+    if begin >= end:
+        if not text and not form.opening + form.nothing + form.closing:
+            return Answer(objects=(), unread=())
         reason = "thoughts, and no answer behind them" if text.strip() else "empty answer"
         return Answer(objects=(), unread=(Unread(at="", reason=reason),))
+    if text[begin:end].strip() == form.opening + form.nothing + form.closing:
+        return Answer(objects=(), unread=())
     if not text.startswith(form.opening, begin):
         return Answer(objects=(), unread=(Unread(at="", reason=f"does not begin with {quoted(form.opening)}"),))
     objects: list[AnswerObject] = []
     unread: list[Unread] = []
-    position = begin + len(form.opening)
-    body = text[position:end].removesuffix(form.closing)
-    if not text[:end].endswith(form.closing):
+    start, whole = begin + len(form.opening), text.endswith(form.closing, begin, end)
+    stop = end - len(form.closing) if whole else end
+    for separator in [*_split(form).finditer(text, start, stop), None]:
+        behind = stop if separator is None else separator.start()
+        if start < behind or separator is not None:
+            found, faults = _objects(text, start, behind, form, coords, len(objects) + len(unread))
+            objects += found
+            unread += faults
+        start = stop if separator is None else separator.end()
+    if not whole:
         unread.append(Unread(at="objects", reason="cut off: the list does not end"))
-    for written in _split(form).split(body) if body else []:
-        read = _objects(text, position, position + len(written), form, coords, len(objects) + len(unread))
-        position += len(written) + len(form.between)
-        if isinstance(read, Unread):
-            unread.append(read)
-        else:
-            objects += read
     return Answer(objects=tuple(objects), unread=tuple(unread))
 
 
 def _objects(
     text: str, start: int, end: int, form: Format, coords: CoordFormat, index: int
-) -> list[AnswerObject] | Unread:
-    """The objects of one label. index: of the first of them in the answer."""
-    at = f"objects[{index}]"
-    tries = ((kind, place, pattern.fullmatch(text, start, end)) for kind, place, pattern in _patterns(form, coords))
-    kind, place, found = next(((kind, place, found) for kind, place, found in tries if found), ("", None, None))
-    objects = []
-    for number, written in enumerate(place.finditer(text, *found.span("places")) if found and place else ()):
-        tokens = coords.arranged(list(re.finditer(coords.pattern(), written[0])))
-        if any(token[0] not in coords.bin_of for token in tokens):
-            found = None
-            break
-        bins = tuple(coords.bin_of[token[0]] for token in tokens)
-        at = f"objects[{index + number}]"
-        if kind == "bbox_2d" and (order := misordered(bins)):
-            return Unread(at=f"{at}.{kind}", reason=order)
-        objects.append(
-            AnswerObject(
-                at=at,
-                desc=found["label"],  # type: ignore[index]
-                kind=kind,
-                bins=bins,
-                desc_span=found.span("label"),  # type: ignore[union-attr]
-                coord_spans=tuple((written.start() + one.start(), written.start() + one.end()) for one in tokens),
-            )
-        )
-    if found is None:
-        return Unread(at=at, reason=f"not of the format {form.name}: {quoted(text[start:end])}")
-    return objects
+) -> tuple[list[AnswerObject], list[Unread]]:
+    """The objects of one label, and what of its places is none. index: of the first of them in the answer."""
+    nothing = Unread(at=f"objects[{index}]", reason=f"not of the format {form.name}: {quoted(text[start:end])}")
+    for kind, place, frame in _patterns(form, coords):
+        found = frame.fullmatch(text, start, end)
+        if found is None or not place.match(text, *found.span("places")):
+            continue
+        label, (position, last) = found["label"], found.span("places")
+        objects: list[AnswerObject] = []
+        unread: list[Unread] = []
+        while True:
+            at = f"objects[{index + len(objects) + len(unread)}]"
+            written = place.match(text, position, last)
+            if written is None:
+                unread.append(Unread(at=f"{at}.{kind}", reason=f"not a {kind}: {quoted(text[position:last])}"))
+                break
+            tokens = coords.arranged(list(re.finditer(coords.pattern(), written[0])))
+            bins = tuple(coords.bin_of.get(token[0], -1) for token in tokens)
+            order = misordered(bins) if kind == "bbox_2d" and -1 not in bins else None
+            if -1 in bins:
+                wrong = quoted(tokens[bins.index(-1)][0])
+                unread.append(Unread(at=f"{at}.{kind}", reason=f"{wrong} is no coord token"))
+            elif order:
+                unread.append(Unread(at=f"{at}.{kind}", reason=order))
+            else:
+                spans = tuple((written.start() + one.start(), written.start() + one.end()) for one in tokens)
+                objects.append(
+                    AnswerObject(
+                        at=at, desc=label, kind=kind, bins=bins, desc_span=found.span("label"), coord_spans=spans
+                    )
+                )
+            position = written.end()
+            if position == last:
+                break
+            if form.again is None:
+                return [], [nothing]
+            position += len(form.again) if text.startswith(form.again, position) else 0
+        return objects, unread
+    return [], [nothing]
 
 
 @lru_cache
 def _split(form: Format) -> re.Pattern[str]:
     """Where one object ends and the next begins: a label may hold what stands between objects, but not what follows."""
-    return re.compile(re.escape(form.between) + f"(?={re.escape(form.before)})")
+    if form.before and form.between.strip():
+        return re.compile(rf"{re.escape(form.between.strip())}\s*(?={re.escape(form.before)})")
+    between = re.escape(form.between)
+    return re.compile(rf"\r?{between}" if form.between == "\n" else between + f"(?={re.escape(form.before)})")
 
 
 @lru_cache
 def _patterns(form: Format, coords: CoordFormat) -> list[tuple[str, re.Pattern[str], re.Pattern[str]]]:
-    """What an object may look like, with its kind, and what one place looks like."""
+    """For each kind and order what one place looks like, and an object around its places, which may be damaged."""
     token = coords.pattern()
     found = []
     for kind in form.places:
-        places = {first: form.layout(kind, first) for first in (False, True)}
-        for layout in dict.fromkeys(places.values()):
+        for layout in dict.fromkeys(form.layout(kind, first) for first in (False, True)):
             (piece,) = (piece for piece in layout if isinstance(piece, Places))
             place = "".join(_pattern(part, token) for part in piece.place)
+            # Behind a label whatever stands is looked into, place by place; before one, it begins where they end.
+            behind = form.again is not None and any(isinstance(part, Label) for part in layout[: layout.index(piece)])
             again = f"(?:{re.escape(piece.again)}{place})*" if form.again is not None else ""
-            whole = "".join(
-                f"(?P<places>{place}{again})" if isinstance(part, Places) else _pattern(part, token) for part in layout
-            )
-            found.append((kind, re.compile(place), re.compile(whole)))
+            places = "(?P<places>.+)" if behind else f"(?P<places>{place}{again})"
+            frame = "".join(places if isinstance(part, Places) else _pattern(part, token) for part in layout)
+            found.append((kind, re.compile(place), re.compile(frame, re.DOTALL)))
     return found
 
 

@@ -18,7 +18,7 @@ from coordcore.records.geometry import bounds
 _RESERVED = re.compile(
     r"<\|[^<>|]*\|>"
     r"|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
-    r"|</?(?:think|tool_call|tool_response)>"
+    r"|</?(?:tool_call|tool_response|(?i:think|thinking|thought|reasoning)\s*)>"
 )
 
 
@@ -67,7 +67,7 @@ def answer_text(
     groups = form.grouped(objects)
     if unknown := next((group[0].kind for group in groups if group[0].kind not in form.places), None):
         raise InputError(f"the format {form.name} cannot say a {unknown}; it can say {', '.join(form.places)}")
-    if not coord_tokens and not all(_between(form.places[group[0].kind]) for group in groups):
+    if not coord_tokens and not all(_between(form.places[group[0].kind]) and form.again != "" for group in groups):
         raise InputError(f"the format {form.name} has nothing between two coordinates, which plain numbers need")
     written = [
         _write(form.layout(group[0].kind, geometry_first), group, coords if coord_tokens else None, form.name)
@@ -103,6 +103,8 @@ def _place(place: Sequence[str | Coords], bins: Sequence[int], coords: CoordForm
 
 
 def _label(label: Label, desc: str, name: str) -> str:
+    if not desc:
+        raise InputError("a description must not be empty")
     if label.without is None:
         return json.dumps(desc, ensure_ascii=False)
     if wrong := [letter for letter in desc if letter in label.without or letter < " "]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from coordcore import BuildContext, InputError
@@ -108,3 +109,18 @@ def test_what_a_format_cannot_say_is_found_before_training(form: Format, item: A
     config = CoordJsonlConfig(train=write(record))
     (problem,) = record_problems(config, DEFAULT_QUANTISATION, form=form)
     assert reason in str(problem)
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_own_format_in_json_for_boxes_alone(write: Any) -> None:
+    boxes = attrs.evolve(QWEN, name="boxes", places={"bbox_2d": QWEN.places["bbox_2d"]})
+    assert "bbox_2d" in opened(write, RECORD, boxes).train()[0].messages[-1]["content"]
+    roof = {**RECORD, "objects": [{"desc": "roof", "poly": [1, 2, 3, 4, 5, 6]}]}
+    with pytest.raises(InputError, match="the format boxes cannot say a poly"):
+        opened(write, roof, boxes)
+
+
+@pytest.mark.usefixtures("folder")
+def test_tags_keep_their_order(write: Any) -> None:
+    example = opened(write, RECORD, TAGGED, field_order="geometry_first").train()[0]
+    assert example.messages[-1]["content"].startswith("<|object_ref_start|>ring<|object_ref_end|><|box_start|><|coord_")

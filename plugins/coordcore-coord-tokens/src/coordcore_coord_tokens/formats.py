@@ -32,6 +32,7 @@ TAGGED = Format(
     between=", ",
     again=",",
     nothing="none",
+    geometry_first=False,
 )
 """The same between the tokens that Qwen's vocabulary has for it, as Rex-Omni answers."""
 

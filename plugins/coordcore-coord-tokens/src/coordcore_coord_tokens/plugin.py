@@ -80,6 +80,11 @@ def coordcore_template_adapters() -> Iterable[Component]:
 def coordcore_check(run: Manifest) -> Iterable[Problem]:
     data = [chosen.config for chosen in run.of(kinds.DATA) if isinstance(chosen.config, LinesConfig)]
     templates = [chosen.config for chosen in run.of(kinds.TEMPLATE) if isinstance(chosen.config, CoordTemplateConfig)]
+    if any(isinstance(config, ChatJsonlConfig) for config in data):
+        for chosen in run.of(kinds.FORMAT):
+            if chosen.component.name != "coordjson":
+                message = "answers of data.chat_jsonl are written as the rows have them; leave the section out"
+                yield Problem(path=chosen.path, message=message)
     for config in data:
         name = "coord_jsonl" if isinstance(config, CoordJsonlConfig) else "chat_jsonl"
         writes = config.emits_coord_tokens if isinstance(config, CoordJsonlConfig) else True

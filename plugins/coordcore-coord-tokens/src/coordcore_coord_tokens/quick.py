@@ -65,7 +65,7 @@ class _Quick:
         self._top_left = config.object_order == "top_left"
         self._arranges = self._top_left or config.max_objects is not None
         self._written = coords.written if config.coord_tokens else tuple(map(str, range(coords.bins)))
-        self._poly = _frame(form, "poly", self._desc_first)
+        self._poly = _frame(form, "poly", self._desc_first) if "poly" in form.places else None
         before, amid, after, between = _frame(form, "bbox_2d", self._desc_first)
         # A coordinate with what stands between it and the next: so a box is joined in one go.
         led = tuple(text + between for text in self._written)
@@ -87,6 +87,7 @@ class _Quick:
 
     def _add_polygon(self, draft: Draft, desc: str, bins: list[int], values: Sequence[float]) -> None:
         texts, geometries, corners = draft
+        assert self._poly is not None
         before, amid, after, between = self._poly
         places = between.join([self._written[k] for k in bins])
         fields = (quote(desc), amid, places) if self._desc_first else (places, amid, quote(desc))
@@ -141,6 +142,8 @@ class QuickBins(_Quick):
                 if not _one_geometry(item):
                     return None
                 if item.poly is not None:
+                    if self._poly is None:
+                        return None
                     if text:
                         bins = [self._bins[token] for token in item.poly] if tokens else item.poly
                         self._add_polygon(draft, desc, bins, [self._reals[k] for k in bins])
@@ -226,6 +229,8 @@ class QuickReals(_Quick):
                 if not _one_geometry(item):
                     return None
                 if item.poly is not None:
+                    if self._poly is None:
+                        return None
                     xs, ys = item.poly[::2], item.poly[1::2]
                     if min(xs) < 0.0 or max(xs) > width or min(ys) < 0.0 or max(ys) > height:
                         return None
@@ -316,7 +321,7 @@ def _is_framed(form: Format) -> bool:
     shapes = [form.label, *form.places.values()]
     types = [tuple(map(type, shape)) for shape in shapes]
     alone = form.again is None and not form.nothing and form.label[-1] == Label()
-    return alone and types == [(str, Label), *[(str, Coords, str)] * len(form.places)]
+    return alone and "bbox_2d" in form.places and types == [(str, Label), *[(str, Coords, str)] * len(form.places)]
 
 
 def _frame(form: Format, kind: str, desc_first: bool) -> _Frame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from coordcore.coords import int_to_token
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
-from coordcore.records.answers import parse_answer
+from coordcore.records.answers import COORDJSON, Format, parse_answer
 from coordcore_demo.config import PROMPT
 from coordcore_demo.scores import Scores, score
 from coordcore_demo.shapes import MAX_OBJECTS, Shape, draw
@@ -49,12 +49,15 @@ def answers(folder: Path, images: Sequence[Image.Image], *, max_new_tokens: int)
     return [text.strip() for text in texts]
 
 
-def to_shapes(text: str, *, image_size: int, quantisation: Quantisation) -> list[Shape] | None:
+def to_shapes(
+    text: str, *, image_size: int, quantisation: Quantisation, form: Format = COORDJSON
+) -> list[Shape] | None:
     """An answer's objects with their boxes in pixels, or None when a part of it is no box.
 
     Plain numbers, in which the base answers, count as the coord tokens of the same bins.
     """
-    answer = parse_answer(_PLAIN_BIN.sub(lambda match: int_to_token(int(match[0])), text))
+    plain = form is COORDJSON
+    answer = parse_answer(_PLAIN_BIN.sub(lambda match: int_to_token(int(match[0])), text) if plain else text, form)
     if answer.unread or any(found.kind != "bbox_2d" for found in answer.objects):
         return None
     boxes = [quantisation.decode(found.bins, image_size).tolist() for found in answer.objects]
@@ -78,7 +81,9 @@ def verify(
     truths = [shapes for _, shapes in drawn]
     texts = answers(folder, pictures, max_new_tokens=TOKENS_PER_OBJECT * max_objects)
     quantisation = info.quantisation if info else DEFAULT_QUANTISATION
-    read_back = [to_shapes(text, image_size=pictures[0].width, quantisation=quantisation) for text in texts]
+    form = info.format if info else COORDJSON
+    size = pictures[0].width
+    read_back = [to_shapes(text, image_size=size, quantisation=quantisation, form=form) for text in texts]
     if sheet is not None:
         from coordcore_demo.sheet import write_sheet
 

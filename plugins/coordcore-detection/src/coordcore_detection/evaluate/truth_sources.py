@@ -228,11 +228,13 @@ def _answer(text: str, coords: CoordFormat) -> list[Annotation]:
 
 def _answer_in(form: Format, text: str, coords: CoordFormat) -> list[Annotation]:
     """What an answer in another format says. Raises InputError for one with a part that is not of the format."""
-    answer = parse_answer(text, form, coords=coords)
+    answer = parse_answer(text, form, numbers=form.json, coords=coords)
     if answer.unread:
         first = answer.unread[0]
         raise InputError(f"the answer is not of the format {form.name}: {f'{first.at} {first.reason}'.strip()}")
     return [
-        Annotation(path=item.at, index=index, desc=item.desc, kind=item.kind, values=item.bins, tokens=True)
+        Annotation(
+            path=item.at, index=index, desc=item.desc, kind=item.kind, values=item.bins or item.numbers, tokens=True
+        )
         for index, item in enumerate(answer.objects)
     ]

@@ -118,15 +118,22 @@ class _Asker:
         self.bin_of = bins_of_tokens(vocab, size)
         self.grammar: DeviceGrammar | None = None
         if settings.constrained:
-            grammar = compile_grammar(
-                self.tokens,
-                vocab,
-                size=size,
-                end_tokens=self.end_tokens,
-                geometry=tuple(kind for kind in settings.geometry if kind in form.places),
-                fields=settings.fields,
-                form=form,
-            )
+            kinds = tuple(kind for kind in settings.geometry if kind in form.places)
+            if not kinds:
+                asked, can = ", ".join(settings.geometry), ", ".join(form.places)
+                raise InputError(f"the model answers in the format {form.name}, which says {can}; {asked} is asked for")
+            try:
+                grammar = compile_grammar(
+                    self.tokens,
+                    vocab,
+                    size=size,
+                    end_tokens=self.end_tokens,
+                    geometry=kinds,
+                    fields=settings.fields,
+                    form=form,
+                )
+            except ValueError as error:
+                raise InputError(f"the format {form.name}: {error}; ask for free decoding") from error
             self.grammar = DeviceGrammar(grammar, model.device)
         self._prompts: dict[str, str] = {}
 
