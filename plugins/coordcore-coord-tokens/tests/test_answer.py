@@ -15,11 +15,17 @@ from coordcore_coord_tokens import Located, answer_text
 BIN = st.integers(0, 999)
 OBJECT = st.one_of(
     st.builds(
-        lambda desc, bins: Located(desc=desc, kind="bbox_2d", bins=bins, values=bins), st.text(), st.tuples(*[BIN] * 4)
+        lambda desc, bins: Located(desc=desc, kind="bbox_2d", bins=bins, values=bins),
+        st.text(
+            min_size=1,
+        ),
+        st.tuples(*[BIN] * 4),
     ),
     st.builds(
         lambda desc, points: Located(desc=desc, kind="poly", bins=sum(points, ()), values=sum(points, ())),
-        st.text(),
+        st.text(
+            min_size=1,
+        ),
         st.lists(st.tuples(BIN, BIN), min_size=3, max_size=8),
     ),
 )
