@@ -58,12 +58,9 @@ def resolved(manifest: Manifest, plugins: Plugins) -> str:
 YOUNGER: Mapping[str, Mapping[str, object]] = {
     "model": {"type": "auto", "template": "auto"},
     "coords": {"tokens": "<|coord_{}|>", "bins": 1000},
+    "format": {"coordjson": {}},
 }
 """Keys that older manifests do not know -> the value that says what was done before; it changes no fingerprint."""
-
-
-OLD_DEFAULTS: Mapping[str, Table] = {"format": {"coordjson": {}}}
-"""Sections of kinds that older manifests do not know -> the one that says what was done before."""
 
 
 def fingerprint(manifest: Manifest) -> str:
@@ -74,15 +71,15 @@ def fingerprint(manifest: Manifest) -> str:
     import hashlib
 
     document = as_document(manifest)
-    for section, table in OLD_DEFAULTS.items():
-        if document.get(section) == table:
-            del document[section]
     for section in sections_without_effect(selected.kind for selected in manifest.selected):
         document.pop(section, None)
     for section, names in WITHOUT_EFFECT.items():
         document[section] = {key: value for key, value in document[section].items() if key not in names}
     for section, defaults in YOUNGER.items():
-        document[section] = {key: value for key, value in document[section].items() if defaults.get(key) != value}
+        table = document.get(section, {})
+        document[section] = {key: value for key, value in table.items() if defaults.get(key) != value}
+        if not document[section]:
+            del document[section]
     # The order of surgeries and losses is the order they act in, so only keys inside a config are sorted.
     parts = [[key, *([list(value.items())] if isinstance(value, dict) else [value])] for key, value in document.items()]
     text = json.dumps(parts, sort_keys=True, default=str)

@@ -19,6 +19,7 @@ import msgspec
 
 from coordcore.coords import DEFAULT_COORDS, CoordFormat, token_to_int
 from coordcore.records.answers.format import COORDJSON, DESC
+from coordcore.records.answers.write import THOUGHT
 from coordcore.records.geometry import misordered
 
 Span = tuple[int, int]
@@ -37,7 +38,7 @@ _START = re.compile(
     r"""(?P<list>\{\s*["']objects["']\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$))"""
     rf"|(?P<object>{_OBJECT.pattern})|(?P<tag>{_TAG.pattern})"
 )
-_THOUGHT = re.compile(r"[<◁](?P<end>/?)(?:think|thinking|thought|reasoning)\s*[>▷]", re.IGNORECASE)
+_THOUGHT = re.compile(rf"[<◁](?P<end>/?)(?:{THOUGHT})\s*[>▷]", re.IGNORECASE)
 _TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")

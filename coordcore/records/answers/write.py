@@ -13,12 +13,15 @@ from coordcore.errors import InputError
 from coordcore.records.answers.format import COORDJSON, Coords, Format, Label, Layouts
 from coordcore.records.geometry import bounds
 
+THOUGHT = "think|thinking|thought|reasoning"
+"""What models call the tag that they think in."""
+
 # Text between <| and |> is a control token in Qwen's vocabulary (or a coord token); the second group is replaced by
 # ms-swift's templates (swift.template.Template.special_tokens), the third is Qwen3's reasoning and tool markup.
 _RESERVED = re.compile(
     r"<\|[^<>|]*\|>"
     r"|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
-    r"|</?(?:tool_call|tool_response|(?i:think|thinking|thought|reasoning)\s*)>"
+    rf"|</?(?:tool_call|tool_response|(?i:{THOUGHT})\s*)>"
 )
 
 
