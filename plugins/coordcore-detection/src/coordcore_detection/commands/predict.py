@@ -35,6 +35,8 @@ class GeometryName(StrEnum):
 
     BBOX_2D = "bbox_2d"
     POLY = "poly"
+    POINT = "point"
+    QUAD = "quad"
 
 
 def command(
@@ -73,7 +75,10 @@ def command(
         bool, typer.Option("--ordered/--unordered", help="Constrained: allow no x2 < x1 and no y2 < y1.")
     ] = True,
     geometry: Annotated[
-        list[GeometryName] | None, typer.Option(help="Constrained: allow this kind only. May be repeated.")
+        list[GeometryName] | None,
+        typer.Option(
+            help="Constrained: allow this kind only, instead of boxes, polygons and what RECORDS have. May be repeated."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 2048,
     max_objects: Annotated[int, typer.Option(min=1, help="Objects of an answer.")] = 100,
@@ -100,6 +105,8 @@ def command(
     from coordcore_train.run.quiet import quiet, quiet_transformers
 
     quiet()
+    import attrs
+
     from coordcore import InputError
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
@@ -112,7 +119,6 @@ def command(
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
-    kinds = geometry or list(GeometryName)
     fitted = calibrations.read(calibration) if calibration else None
     try:
         settings = PredictSettings(
@@ -122,13 +128,14 @@ def command(
             calibration=fitted,
             constrained=constrained,
             ordered=ordered,
-            geometry=tuple(kind.value for kind in kinds),  # type: ignore[misc]
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
             repeats=repeats,
             batch_size=batch_size,
         )
+        if geometry is not None:
+            settings = attrs.evolve(settings, geometry=tuple(kind.value for kind in geometry))
     except ValueError as error:
         raise InputError(str(error)) from error
     import torch
@@ -155,6 +162,8 @@ def command(
         outside=outside.value,
         coords=loaded.vocab.format,
     )[:limit]
+    if geometry is None:
+        settings = settings.also_for(kind for image in truth for kind in image.kinds)
     header = asking.header(model, loaded, settings, question, system)
     if overwrite:
         output.unlink(missing_ok=True)
