@@ -48,7 +48,7 @@ class WithPolygons(CocoAnnotation, gc=False):
 
 class LooseAnnotation(CocoAnnotation, gc=False):
     segmentation: Any = None
-    keypoints: Any = None  # type: ignore[assignment]
+    keypoints: Any = None
 
 
 class CocoCategory(msgspec.Struct):

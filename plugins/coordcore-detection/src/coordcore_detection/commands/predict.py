@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -135,7 +135,8 @@ def command(
             batch_size=batch_size,
         )
         if geometry is not None:
-            settings = attrs.evolve(settings, geometry=tuple(kind.value for kind in geometry))
+            chosen: Any = tuple(kind.value for kind in geometry)
+            settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
     import torch
