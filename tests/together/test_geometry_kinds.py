@@ -1,4 +1,4 @@
-"""Every kind of geometry in every shipped format: the grammar allows what the writer writes, and the parser reads it."""
+"""Every kind of geometry in every shipped format: what is written is allowed, and what is allowed can be read."""
 
 from __future__ import annotations
 
