@@ -387,7 +387,7 @@ def test_examples_say_what_the_builder_would(tmp_path: Path) -> None:
 def test_keys_that_records_do_not_have_are_left_out_and_noted(tmp_path: Path) -> None:
     records, account = from_records(tmp_path, record({**INSIDE, "score": 0.5}, colour="red"))
     assert records == [record(INSIDE)]
-    known = "known keys: desc, bbox_2d, poly, poly_points"
+    known = "known keys: desc, bbox_2d, poly, poly_points, point, quad, keypoints"
     assert account.notes == {
         "colour: unknown key; known keys: images, width, height, objects, summary, metadata": 1,
         f"objects[...].score: unknown key; {known}": 1,
