@@ -66,6 +66,7 @@ def test_what_is_allowed_can_be_read(name: str) -> None:
         scores[:, END] -= 3.0
         scores[:, 128:256] -= 9.0
         scores[:, [ord(letter) for letter in '"|<.#>qp,']] += 2.0
+        scores[:, [ord(letter) for letter in "|.#\n"]] += 2.0
         chosen = constraint.allow(scores).argmax(-1).numpy()
         constraint.advance(chosen)
         written.append(chosen)

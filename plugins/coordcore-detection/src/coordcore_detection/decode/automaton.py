@@ -49,19 +49,20 @@ class Automaton:
 
 @lru_cache
 def answer_automaton(
-    geometry: tuple[str, ...] = tuple(COORDJSON.places),
+    geometry: tuple[str, ...] | None = None,
     fields: Fields = "any",
     form: Format = COORDJSON,
     order: Order = "xy",
 ) -> Automaton:
     """The automaton of `form`, such as `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}, ...]}`.
 
-    geometry: the kinds an object may have. fields: the order of description and geometry in an object. A description
-    has at least one character and is valid UTF-8; a geometry has as many coordinates as `geometry.COUNTS` says.
+    geometry: the kinds an object may have, all of the format's when None. fields: the order of description and geometry
+    in an object. A description has at least one character and is valid UTF-8; a geometry has as many coordinates as
+    `geometry.COUNTS` says.
     order: of x and y in a box or point.
     """
     orders = {"any": (False, True), "desc_first": (False,), "geometry_first": (True,)}[fields]
-    layouts = dict.fromkeys(form.layout(kind, first) for kind in geometry for first in orders)
+    layouts = dict.fromkeys(form.layout(kind, first) for kind in geometry or form.places for first in orders)
     written = _either(
         *(_seq(*(_piece(piece, order, form.again is not None) for piece in layout)) for layout in layouts)
     )

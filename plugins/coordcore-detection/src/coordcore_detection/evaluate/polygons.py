@@ -55,7 +55,7 @@ def _crossings(sides: Floats) -> Iterator[Floats]:
         here = slice(begin, begin + step)
         apart = start[None] - start[here, None]
         slant = _cross(way[here, None], way[None])
-        with np.errstate(divide="ignore", invalid="ignore"):  # parallel sides do not cross
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # parallel sides do not cross
             along, across = _cross(apart, way[None]) / slant, _cross(apart, way[here, None]) / slant
         crosses = (along > 0) & (along < 1) & (across > 0) & (across < 1)
         yield (start[here, None, 0] + along * way[here, None, 0])[crosses]
