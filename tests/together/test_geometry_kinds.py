@@ -65,8 +65,8 @@ def test_what_is_allowed_can_be_read(name: str) -> None:
         scores = torch.randn(rows, SIZE, generator=generator)
         scores[:, END] -= 3.0
         scores[:, 128:256] -= 9.0
-        likely = '"|<.#>qp,' if form.json else "|||..##\n"
-        scores[:, [ord(letter) for letter in likely]] += 2.0 if form.json else 4.0
+        likely = '"|<.#>qp,' if form.before else "|.#\n"
+        scores[:, [ord(letter) for letter in likely]] += 2.0 if form.before else 4.0
         chosen = constraint.allow(scores).argmax(-1).numpy()
         constraint.advance(chosen)
         written.append(chosen)
