@@ -48,8 +48,8 @@ def test_a_model_as_it_is_published_is_scored_as_the_baseline(tmp_path: Path) ->
     records = write_records(tmp_path, 16)
     told = ("--numbers", "nearest_999", "--question", PROMPT, "--device", "cpu")
     coordcore("predict", BASE, str(records), "--space", "pixel", "--output", "base.jsonl", *told, cwd=tmp_path)
-    coordcore("eval", "base.jsonl", str(records), "--space", "pixel", "--output", "scores", cwd=tmp_path)
-    metrics = json.loads((tmp_path / "scores/evaluation.json").read_text())["metrics"]
+    coordcore("eval", "base.jsonl", str(records), "--space", "pixel", "--output", "scores.json", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "scores.json").read_text())["metrics"]
     assert metrics["agnostic_mean_iou"] > 0.6
     assert metrics["agnostic_F1_50"] > 0.8
 
