@@ -208,9 +208,11 @@ def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int
     path = folder / "tokenizer.json"
     with _loads_tokenizer(path):
         tokenizer = Tokenizer.from_file(str(path))
-    digits = [tokenizer.encode(digit, add_special_tokens=False).ids for digit in "0123456789"]
-    if any(len(one) != 1 for one in digits):
-        raise InputError(f"{path}: digits are not single tokens: {digits}; coordcore expects a byte-level tokenizer")
+    # Asked for by name: where the tokenizer puts a space before a text, encoding a digit gives that space as well.
+    digits = [tokenizer.token_to_id(digit) for digit in "0123456789"]
+    if None in digits:
+        missing = ", ".join(digit for digit, index in zip("0123456789", digits, strict=True) if index is None)
+        raise InputError(f"{path}: digits are not single tokens: {missing}; coordcore expects a byte-level tokenizer")
     known = tokenizer.get_vocab()
     tokens = coords.written
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
@@ -231,7 +233,7 @@ def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int
         added = {str(token_id): {"content": token, **_TOKEN_FLAGS} for token, token_id in ids.items()}
         data["added_tokens_decoder"] |= added
         write_json(settings, data)
-    return CoordVocab(ids=ids.values(), format=coords), [one[0] for one in digits], known
+    return CoordVocab(ids=ids.values(), format=coords), digits, known
 
 
 def _row_block(
