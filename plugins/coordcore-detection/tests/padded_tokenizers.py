@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from coordcore.coords import ints_to_tokens
 
 PADDED = ("first", "always", "prepended")
-"""By a pre-tokenizer, at the beginning of a text or behind every added token as well; or by a normalizer (LLaVA 1.5)."""
+"""By a pre-tokenizer, at the beginning of a text or behind every added token too; or by a normalizer (LLaVA 1.5)."""
 
 _SPACE = "\u2581"
 _LETTERS = 'abcdefghijklmnopqrstuvwxyz0123456789{}[]":,_'

@@ -262,7 +262,7 @@ def test_the_strict_reader_reads_what_the_tests_write() -> None:
     ]
 
 
-# --- a tokenizer that puts a space of its own before a text ------------------------------------------------------------
+# --- a tokenizer that puts a space of its own before a text -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=PADDED)
@@ -275,7 +275,7 @@ def padded(request: pytest.FixtureRequest) -> tuple[Any, Grammar, TokenBytes]:
 
 
 def test_what_training_writes_may_be_written(padded: tuple[Any, Grammar, TokenBytes]) -> None:
-    tokenizer, grammar, tokens = padded
+    tokenizer, grammar, _ = padded
     text = f'{{"objects": [{{"desc": "a cab", "bbox_2d": {coords(1, 2, 3, 4)}}}]}}'
     state = grammar.start
     for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
