@@ -76,6 +76,16 @@ def own_size(processor: Any, max_pixels: int) -> dict[str, int]:
     return {"shortest_edge": least, "longest_edge": min(most, counted * max_pixels)}
 
 
+def most_pixels(folder: Path) -> int | None:
+    """To how many pixels the image processor in the checkpoint `folder` reduces an image; None where it knows none."""
+    for _, _, settings in _settings(folder):
+        size = settings.get("size")
+        known = [settings.get("max_pixels"), size.get("longest_edge") if isinstance(size, dict) else None]
+        if _has_pixels(settings) and (found := [one for one in known if isinstance(one, int)]):
+            return min(found)
+    return None
+
+
 def other_limits(folder: Path) -> str | None:
     """By what the image processor in the checkpoint `folder` limits images, where it cannot be told a number of pixels:
     "size = {...} in processor_config.json"; None where it can, and where its files do not say.
