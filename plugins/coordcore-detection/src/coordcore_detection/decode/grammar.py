@@ -88,7 +88,8 @@ def compile_grammar(
     if tokens.first or tokens.padded != "never":
         start = len(states)
         added = [*ids, *(index for index in tokens.added if index < size)]
-        states += _add_padded(tables, automaton, words, added if tokens.padded == "always" else [])
+        # Spaces between the pieces of an answer are read over in JSON only.
+        states += _add_padded(tables, automaton, words, added if tokens.padded == "always" and form.json else [])
     done = len(states)
     free, last = (np.concatenate([table, np.full((1, size), done, np.int16)]) for table in tables)
     differ = np.flatnonzero((free != last).any(1))
