@@ -224,7 +224,8 @@ class Constraint:
     """The state of one batch on its way through a grammar.
 
     The bookkeeping, a few numbers for each row, stays on the host; the masks of whole vocabulary rows are made on the
-    device. In each step: `allow` on the scores, then `advance` with the tokens that were chosen.
+    device. In each step: `allow` on the scores, then `advance` with the tokens that were chosen. A step may be one of
+    some rows only.
     """
 
     def __init__(self, tables: DeviceGrammar, rows: int, *, budget: int, max_objects: int, ordered: bool) -> None:
@@ -240,9 +241,10 @@ class Constraint:
             raise InputError(f"max_new_tokens must be at least {least} for an empty answer, got {budget}")
         self.tables = tables
         self.grammar = grammar
-        self.remaining = budget
         self.max_objects = max_objects
         self.ordered = ordered
+        self.every = np.arange(rows)
+        self.remaining = np.full(rows, budget, dtype=np.int64)
         self.state = np.full(rows, grammar.start, dtype=np.int64)
         self.objects = np.zeros(rows, dtype=np.int64)
         self.closing = np.zeros(rows, dtype=bool)
@@ -251,52 +253,56 @@ class Constraint:
         """Rows whose answer was ended: without the limits they would have gone on."""
         self._lower = np.zeros((2, rows), dtype=np.int64)
 
-    def advance(self, tokens: Array) -> None:
-        """tokens: [B], the ones that were chosen."""
+    def advance(self, tokens: Array, rows: Array | None = None) -> None:
+        """tokens: [R], the ones that were chosen. rows: [R], of which rows; of all when None."""
+        at = self.every if rows is None else rows
         bins = self.grammar.bin_of[tokens]
         # Where a coordinate may stand, another format may allow text as well.
-        slot = np.where(bins >= 0, self.grammar.slot[self.state], _NO_SLOT)
+        slot = np.where(bins >= 0, self.grammar.slot[self.state[at]], _NO_SLOT)
         if (slot != _NO_SLOT).any():
             for axis, start in enumerate((X1, Y1)):
-                self._lower[axis] = np.where(slot == start, bins, self._lower[axis])
-            self.objects += (slot == X1) | (slot == POLY_START)
-        self.state = self.grammar.table[self.state, tokens].astype(np.int64)
-        self.remaining -= 1
+                self._lower[axis, at] = np.where(slot == start, bins, self._lower[axis, at])
+            self.objects[at] += (slot == X1) | (slot == POLY_START)
+        self.state[at] = self.grammar.table[self.state[at], tokens]
+        self.remaining[at] -= 1
 
-    def allow(self, scores: Tensor) -> Tensor:
-        """A copy of `scores` [B, V] with minus infinity wherever a token may not stand."""
+    def allow(self, scores: Tensor, rows: Array | None = None) -> Tensor:
+        """A copy of `scores` [R, V] with minus infinity wherever a token may not stand. rows: as for `advance`."""
         import torch
 
-        forbidden = self.tables.forbidden.index_select(0, self.tables.rows(self.state))
-        slot = self.grammar.slot[self.state]
+        at = self.every if rows is None else rows
+        forbidden = self.tables.forbidden.index_select(0, self.tables.rows(self.state[at]))
+        slot = self.grammar.slot[self.state[at]]
         if self.ordered and ((slot == X2) | (slot == Y2)).any():
-            lower = np.where(slot == X2, self._lower[0], np.where(slot == Y2, self._lower[1], 0))
+            lower = np.where(slot == X2, self._lower[0, at], np.where(slot == Y2, self._lower[1, at], 0))
             forbidden |= self.tables.order < self.tables.rows(lower.astype(np.int16))[:, None]
         allowed = torch.where(forbidden, -torch.inf, scores)
-        limits = self._limits()
+        limits = self._limits(at)
         if not limits:
             return allowed
         for limit in limits:
             forbidden |= limit
         limited = torch.where(forbidden, -torch.inf, scores)
-        self.cut |= limited.argmax(-1) != allowed.argmax(-1)
+        self.cut[self.tables.rows(at)] |= limited.argmax(-1) != allowed.argmax(-1)
         return limited
 
-    def _limits(self) -> list[Tensor]:
-        """What else to forbid, [B, V] each: by the budget, by the objects, and where a loop was seen."""
+    def _limits(self, at: Array) -> list[Tensor]:
+        """What else to forbid, [R, V] each: by the budget, by the objects, and where a loop was seen."""
         grammar, tables = self.grammar, self.tables
         limits = []
-        last = np.where(self.objects >= self.max_objects, grammar.last_row[self.state], self.state)
-        if (last != self.state).any():
+        state, closing = self.state[at], self.closing[at]
+        last = np.where(self.objects[at] >= self.max_objects, grammar.last_row[state], state)
+        if (last != state).any():
             limits.append(tables.forbidden[tables.rows(last)])
-        # `remaining - 1` tokens are left behind the next one. Far from the end of the budget that forbids nothing.
-        short = self.remaining <= tables.farthest
-        if short or self.closing.any():
-            rows = tables.rows(self.state)
+        # One token less is left behind the next one. Far from the end of the budget that forbids nothing.
+        left = self.remaining[at] - 1
+        short = bool((left < tables.farthest).any())
+        if short or closing.any():
+            rows = tables.rows(state)
             behind = tables.far[tables.table[rows].long()]
             if short:
-                limits.append(behind > self.remaining - 1)
+                limits.append(behind > tables.rows(left)[:, None])
             now = tables.far[rows][:, None]
             # A complete answer is closed by the end token, behind which nothing is left, and by no other.
-            limits.append(tables.rows(self.closing)[:, None] & (behind >= now.clamp(min=1)))
+            limits.append(tables.rows(closing)[:, None] & (behind >= now.clamp(min=1)))
         return limits

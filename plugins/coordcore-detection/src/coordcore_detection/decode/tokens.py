@@ -81,8 +81,8 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
     last = max(tokenizer.get_vocab().values(), default=-1)  # a vocabulary may have holes
     tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(list(range(last + 1)))
     text = tuple(None if index in added or token is None else read(token) for index, token in enumerate(tokens))
-    first = {}
-    if steps.keys() & {"Strip", "Metaspace"}:
+    first: dict[int, bytes] = {}
+    if backend is not None and steps.keys() & {"Strip", "Metaspace"}:
         for index, (token, written) in enumerate(zip(tokens, text, strict=True)):
             if token is not None and written is not None and written.startswith(b" "):
                 alone = backend.decoder.decode([token]).encode()

@@ -209,11 +209,12 @@ def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int
     with _loads_tokenizer(path):
         tokenizer = Tokenizer.from_file(str(path))
     # Asked for by name: where the tokenizer puts a space before a text, encoding a digit gives that space as well.
-    digits = [tokenizer.token_to_id(digit) for digit in "0123456789"]
-    if None in digits:
-        missing = ", ".join(digit for digit, index in zip("0123456789", digits, strict=True) if index is None)
-        raise InputError(f"{path}: digits are not single tokens: {missing}; coordcore expects a byte-level tokenizer")
     known = tokenizer.get_vocab()
+    if missing := [digit for digit in "0123456789" if digit not in known]:
+        raise InputError(
+            f"{path}: digits are not single tokens: {', '.join(missing)}; coordcore expects a byte-level tokenizer"
+        )
+    digits = [known[digit] for digit in "0123456789"]
     tokens = coords.written
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     ids = {token: tokenizer.token_to_id(token) or 0 for token in tokens}
