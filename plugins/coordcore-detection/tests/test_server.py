@@ -202,7 +202,9 @@ def test_scores_and_expectations_come_from_the_probabilities_of_tokens() -> None
     assert box.score == box.scores["geometric_mean"]
 
 
-@pytest.mark.parametrize("tokens", [None, [token("something else", -1.0)]])
+@pytest.mark.parametrize(
+    "tokens", [None, [token("something else", -1.0)], [{"token": "a", "logprob": None}], "none", [None], {"a": 1}]
+)
 def test_boxes_without_probabilities_have_no_score(tokens: Any) -> None:
     with serving(lambda _: completion(said(1, 2, 3, 4), tokens=tokens)) as fake:
         predict(fake, "--limit", 1)
@@ -261,6 +263,21 @@ def test_a_request_that_fails_is_made_again(error: Error, expected: list[float],
         result = predict(fake)
     assert (result.exit_code, waits) == (0, expected), result.output
     assert [row.image for row in rows()] == [f"{k}.png" for k in range(COUNT)]
+
+
+def test_a_server_that_never_answers_is_not_asked_for_ever(waits: list[float]) -> None:
+    ended = threading.Event()
+
+    def hangs(_body: Mapping[str, Any]) -> Any:
+        ended.wait(20)
+        return Error(code=0)
+
+    with serving(hangs) as fake:
+        server = servers.Server(url=fake.url, model="tiny", timeout=0.05)
+        with pytest.raises(RunError, match="no answer in 2 tries, at last: it took too long"):
+            server.ask({"messages": []})
+        ended.set()
+    assert waits == [1.0]
 
 
 def test_a_server_that_ends_loses_nothing_and_is_continued(waits: list[float]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +20,10 @@ KEY = "OPENAI_API_KEY"
 
 ATTEMPTS = 7
 """Of one request. They are 1, 2, 4 ... seconds apart, or as far as the server says: a minute in all."""
+
+_LATE = "it took too long"
+_MOST_LATE = 2
+"""Requests that ran into the timeout, which is long."""
 
 _AGAIN = (408, 409, 425, 429)
 _REFUSALS = (400, 413, 415, 422)
@@ -72,7 +75,7 @@ class Server:
         """The JSON that the server answers: to a POST of `body`, or to a GET. Raises as `ask`."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        reason = ""
+        reason, late = "", 0
         for attempt in range(attempts):
             wait = 2.0**attempt
             try:
@@ -84,11 +87,13 @@ class Server:
                 wait = _told_to_wait(error.headers.get("Retry-After"), wait)
             except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
                 reason = _reason(error)
-            if attempt + 1 < attempts:
-                pause(min(wait, _LONGEST_WAIT))
+                late += reason == _LATE
+            if attempt + 1 == attempts or late == _MOST_LATE:
+                break
+            pause(min(wait, _LONGEST_WAIT))
         raise RunError(
-            f"{self.url}{path}: no answer in {attempts} tries, at last: {reason}; what was answered is kept: give the "
-            "same command again when the server is there"
+            f"{self.url}{path}: no answer in {attempt + 1} tries, at last: {reason}; what was answered is kept: give "
+            "the same command again when the server is there"
         )
 
     def _refusal(self, error: urllib.error.HTTPError, path: str) -> str:
@@ -138,8 +143,8 @@ def _told_to_wait(given: str | None, otherwise: float) -> float:
 
 def _reason(error: Exception) -> str:
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(inner, TimeoutError | socket.timeout):
-        return "it took too long"
+    if isinstance(inner, TimeoutError):
+        return _LATE
     return (getattr(inner, "strerror", None) or str(inner) or type(inner).__name__).lower()
 
 
@@ -177,13 +182,20 @@ def _reply(said: Any, url: str) -> Reply:
             content = "".join(part["text"] for part in content)
         if content is not None and not isinstance(content, str):
             raise TypeError
-        tokens = [_token(one) for one in (choice.get("logprobs") or {}).get("content") or ()]
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         shown = json.dumps(said)[:_SHOWN]
         raise InputError(
             f"{url}: answers no chat completion, but {shown}; is it an OpenAI-compatible server?"
         ) from error
-    return Reply(text=whole(content or ""), is_cut=choice.get("finish_reason") == "length", tokens=tokens)
+    return Reply(text=whole(content or ""), is_cut=choice.get("finish_reason") == "length", tokens=_tokens(choice))
+
+
+def _tokens(choice: Mapping[str, Any]) -> list[Token]:
+    """The tokens of an answer, none where the server does not say them, or in a form of its own."""
+    try:
+        return [_token(one) for one in choice["logprobs"]["content"]]
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return []
 
 
 def _token(given: Mapping[str, Any]) -> Token:
