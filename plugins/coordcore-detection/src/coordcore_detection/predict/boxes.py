@@ -103,27 +103,29 @@ class _Reader:
             )
         )
         score = scores[settings.score]
-        pick, values = _corners(self.coords.value[rows], found.kind)
+        pick, values = corners(self.coords.value[rows], found.kind)
         pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
-        further: dict[str, Any] = {}
-        if found.kind != "bbox_2d":
-            points = quantisation.decode(self.coords.value[rows].reshape(-1, 2), self.size).ravel()
-            further = {"kind": found.kind, "points": np.round(points, 6).tolist()}
+        points = quantisation.decode(self.coords.value[rows].reshape(-1, 2), self.size)
         return Box(
             label=found.desc,
-            box=_four(pixels, 6),
+            box=four(pixels, 6),
             bins=bounds(found.bins),
-            score=_short(settings.calibration.apply(score) if settings.calibration else score),
-            scores={name: _short(value) for name, value in scores.items()},
-            spread=_four(self.coords.spread[rows][pick], 3),
-            **further,
+            score=short(settings.calibration.apply(score) if settings.calibration else score),
+            scores={name: short(value) for name, value in scores.items()},
+            spread=four(self.coords.spread[rows][pick], 3),
+            **shaped(found.kind, points),
         )
 
     def _tokens(self, span: tuple[int, int]) -> Array:
         return np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))
 
 
-def _corners(values: Array, kind: str) -> tuple[Array, Array]:
+def shaped(kind: str, pixels: Array) -> dict[str, Any]:
+    """What a `Box` says of a geometry beside the box around it, which of a box is nothing. pixels: x, y, x, y ..."""
+    return {} if kind == "bbox_2d" else {"kind": kind, "points": np.round(pixels, 6).ravel().tolist()}
+
+
+def corners(values: Array, kind: str) -> tuple[Array, Array]:
     """Which of the coordinates x, y, x, y ... bound the geometry, and x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 
     The written corners are in order; their expectations need not be, and are then both put at the first corner's.
@@ -136,12 +138,12 @@ def _corners(values: Array, kind: str) -> tuple[Array, Array]:
     return pick, values[pick]
 
 
-def _four(values: Array, digits: int) -> tuple[float, float, float, float]:
+def four(values: Array, digits: int) -> tuple[float, float, float, float]:
     a, b, c, d = np.round(values, digits).tolist()
     return a, b, c, d
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     return float(f"{value:.6g}")
 
 

@@ -17,8 +17,10 @@ from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.joining import Join
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.answer_files import Given
-from coordcore_detection.predict.boxes import mark_duplicates
+from coordcore_detection.predict.boxes import mark_duplicates, shaped
 from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 NUMBERS = ("pixel", "norm1", *QUANTISATIONS)
 """What numbers in answers can be: pixels of the upright image, fractions of it, or by a quantisation's name."""
@@ -122,16 +124,23 @@ def _beyond(values: Sequence[float], numbers: str | None) -> str:
     return f"{wrong[0]:g} lies outside 0..{limit:g} of {numbers}; are these pixels (--numbers pixel)?" if wrong else ""
 
 
+def pixels_of(values: Array, convention: Quantisation, size: Array) -> Array:
+    """The pixels of numbers in the thousandths, or whatever they are, of a convention. size: that of each one's axis.
+
+    Unlike bins, numbers may say the image's last edge: 1000 in qwen_1000.
+    """
+    spans = np.maximum(size - convention.inset, 1.0)
+    return np.minimum((values + convention.decode_shift) * spans / convention.decode_scale, size)
+
+
 def _box(one: AnswerObject, values: Sequence[float], width: int, height: int, numbers: str | None) -> Box:
     points = np.array(values, dtype=np.float64).reshape(-1, 2)
     size = np.array([width, height], dtype=np.float64)
     if numbers == "norm1":
         points = points * size
     elif numbers != "pixel":
-        convention = _convention(numbers)
-        points = np.minimum((points + convention.decode_shift) * size / convention.decode_scale, size)
+        points = pixels_of(points, _convention(numbers), size)
     found = np.round(points, 6).ravel().tolist()
     x1, y1, x2, y2 = bounds(values)
     bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
-    further: dict[str, Any] = {} if one.kind == "bbox_2d" else {"kind": one.kind, "points": found}
-    return Box(label=one.desc, box=bounds(found), bins=bins, score=math.nan, **further)
+    return Box(label=one.desc, box=bounds(found), bins=bins, score=math.nan, **shaped(one.kind, points))

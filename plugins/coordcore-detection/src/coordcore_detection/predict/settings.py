@@ -61,6 +61,11 @@ class PredictSettings:
         wanted = {*self.geometry, *kinds}
         return attrs.evolve(self, geometry=tuple(kind for kind in get_args(Geometry) if kind in wanted))
 
+    def of_numbers(self) -> dict[str, Any]:
+        """As `decoding`, of a model that answers in plain numbers: what is said of coord tokens is left out."""
+        kept = ("max_new_tokens", "repeats", *(["thinking"] if self.thinking else []))
+        return {"numbers": True, **{name: getattr(self, name) for name in kept}}
+
     def decoding(self) -> dict[str, Any]:
         """What the header of predictions says of it: all that changes an answer, but for score and calibration."""
         values = attrs.asdict(self)

@@ -24,6 +24,7 @@ from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
 from coordcore_train.swift.rows import Rows
+from coordcore_train.swift.trackers import keep_here
 
 _LOOKED_AT = 256  # examples, before it is said that nothing is charged in them
 
@@ -120,6 +121,7 @@ def _same_random_state() -> Iterator[None]:
 def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallback]) -> None:
     """Train a run to its last step. See `coordcore_train.engine.TrainingEngine.train`."""
     enter(plan)
+    keep_here(plan.manifest.train.report_to, RunDir(plan.run_dir).path / "logs")
     arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
     try:
         CoordSft(arguments, plan, callbacks).run()
