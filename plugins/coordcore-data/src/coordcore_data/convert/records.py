@@ -14,13 +14,14 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore.records.annotations import Annotation, Rules, check_text, read_annotations, read_numbers
+from coordcore.records.annotations import Annotation, Rules, read_annotations, read_numbers
 from coordcore.records.record import (
     Coordinates,
     LeftOut,
     Record,
     RecordError,
     check_declared,
+    check_text,
     crowd_regions,
     parse_record,
 )
