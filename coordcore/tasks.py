@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+ABSENT = 3
+"""Categories that a question of the task "named" asks for beside those that are there, where nobody says how many."""
+
 
 class Task(NamedTuple):
     """prompt: the question, with `{placeholder}` where there is one. needs, takes: keys that a record must or may have

@@ -55,6 +55,10 @@ def command(
     question: Annotated[
         str | None, typer.Option(help="What the model is asked, instead of what the run was trained on.")
     ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=TEXT", help="What records of a task are asked, instead of the run's. Repeatable."),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System message, with --question.")] = None,
     coordinates: Annotated[
         Coordinates, typer.Option(help="Read a coordinate as its most likely bin, or as the expected one.")
@@ -104,14 +108,17 @@ def command(
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
+    from coordcore.tasks import TASKS
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
+    from coordcore_detection.evaluate.truth_tasks import read_prompts
     from coordcore_detection.predict import prediction_files
     from coordcore_detection.predict.settings import PredictSettings
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
+    given = read_prompts(prompt or [])
     kinds = geometry or list(GeometryName)
     fitted = calibrations.read(calibration) if calibration else None
     try:
@@ -137,6 +144,7 @@ def command(
 
     quiet_transformers()
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device is Device.AUTO else device.value
+    prompts = {**asking.prompts_of(model), **given}
     if question is None:
         question, system = asking.question_of(model)
     if coords is not None and coords not in PRESETS:
@@ -152,10 +160,13 @@ def command(
         images_within=images_within,
         question=question,
         system=system,
+        prompts=prompts,
         outside=outside.value,
         coords=loaded.vocab.format,
     )[:limit]
-    header = asking.header(model, loaded, settings, question, system)
+    tasks = {image.task for image in truth} - {"detect"}
+    asked = {name: prompts.get(name, TASKS[name].prompt) for name in sorted(tasks)}
+    header = asking.header(model, loaded, settings, question, system, asked)
     if overwrite:
         output.unlink(missing_ok=True)
     rows = prediction_files.resume(output, header)

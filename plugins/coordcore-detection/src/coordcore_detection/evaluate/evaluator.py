@@ -88,8 +88,10 @@ class DetectionEvaluator:
     form: Format
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
+        from msgspec import UnsetType
+
         from coordcore.protocols import EvaluationResult
-        from coordcore_detection.evaluate import synonyms
+        from coordcore_detection.evaluate import synonyms, tables
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
@@ -110,7 +112,11 @@ class DetectionEvaluator:
         )
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
+        for line in tables.task_lines(evaluated.result):
+            evaluation.log(line)
         metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
+        tasks = {} if isinstance(evaluated.result.tasks, UnsetType) else evaluated.result.tasks
+        metrics |= {f"{task}_{name}": one for task, of in tasks.items() for name, one in of.items() if one is not None}
         return EvaluationResult(
             metrics=metrics,
             shown=[name for name in SHOWN if name in metrics],

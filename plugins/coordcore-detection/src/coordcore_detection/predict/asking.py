@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import takewhile
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import numpy as np
 import torch
 from transformers import GenerationConfig
@@ -23,8 +24,8 @@ from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
 from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import read_row
-from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
+from coordcore_detection.predict.boxes import read_row, read_text
+from coordcore_detection.predict.loading import Loaded, load, prompts_of, question_of, weights_digest
 from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 from coordcore_detection.predict.recording import Recorder, Recording, StopLoops
@@ -32,18 +33,24 @@ from coordcore_detection.predict.settings import PredictSettings
 from coordcore_train.chat import question_text, thought_end
 from coordcore_train.checkpoint.image_size import reduced
 
-__all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "question_of"]
+__all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "prompts_of", "question_of"]
 
 
 def header(
-    path: Path, loaded: Loaded, settings: PredictSettings, question: str | None = None, system: str | None = None
+    path: Path,
+    loaded: Loaded,
+    settings: PredictSettings,
+    question: str | None = None,
+    system: str | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> Header:
     """The contract of predictions by `loaded`, which was loaded from `path`.
 
-    question, system: what the model is asked, where all images share it.
+    question, system: what the model is asked, where all images share it. prompts: by task, where records name some.
     """
     decoding = {**settings.decoding(), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
     decoding |= {} if question is None else {"question": question, "system": system}
+    decoding |= {"prompts": dict(prompts)} if prompts else {}
     packages = ("coordcore", "coordcore-detection", "torch", "transformers")
     return Header(
         predictions=VERSION,
@@ -146,10 +153,12 @@ class _Asker:
                 shown.append((index, reduced(truth.open(), self.max_pixels)))
             except InputError as error:
                 rows[index] = _not_shown(truth, str(error))
-        if shown:
-            asked = [batch[index] for index, _ in shown]
-            rows |= zip((index for index, _ in shown), self._ask(asked, [image for _, image in shown]), strict=True)
-        return [rows[index] for index in range(len(batch))]
+        for in_text in (False, True):  # the grammar knows answers with places alone
+            part = [(index, image) for index, image in shown if batch[index].is_text is in_text]
+            if part:
+                asked = [batch[index] for index, _ in part]
+                rows |= zip((index for index, _ in part), self._ask(asked, [image for _, image in part]), strict=True)
+        return [_with_question(rows[index], truth) for index, truth in enumerate(batch)]
 
     def _ask(self, asked: Sequence[TruthImage], images: Sequence[Any]) -> list[Row]:
         prompts = [self._prompt(truth) for truth in asked]
@@ -162,7 +171,11 @@ class _Asker:
             if len(asked) == 1:
                 return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
             return [row for one, image in zip(asked, images, strict=True) for row in self._ask([one], [image])]
-        recording = self._generate(inputs)
+        recording = self._generate(inputs, None if asked[0].is_text else self.grammar)
+        if asked[0].is_text:
+            return [
+                read_text(truth, recording, index, self.tokens, self.end_tokens) for index, truth in enumerate(asked)
+            ]
         coords = read_coords(
             recording.logits,
             recording.log_sum,
@@ -224,15 +237,15 @@ class _Asker:
         thoughts = [self.tokens.read(takewhile(lambda one: one not in stops, row))[0] for row in written]
         return [prompt + thought + closing for prompt, thought in zip(prompts, thoughts, strict=True)]
 
-    def _generate(self, inputs: Any) -> Recording:
+    def _generate(self, inputs: Any, grammar: DeviceGrammar | None) -> Recording:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
         settings = self.settings
         rows, prompt = inputs["input_ids"].shape
         constraint = None
-        if self.grammar is not None:
+        if grammar is not None:
             constraint = Constraint(
-                self.grammar,
+                grammar,
                 rows,
                 budget=settings.max_new_tokens,
                 max_objects=settings.max_objects,
@@ -295,6 +308,12 @@ def _only(model: Any, config: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+def _with_question(row: Row, truth: TruthImage) -> Row:
+    """The row with what was asked, where the record asks a question of its own."""
+    own = truth.task != "detect" or truth.question is not None
+    return msgspec.structs.replace(row, question=truth.asked) if own else row
 
 
 def _not_shown(truth: TruthImage, reason: str) -> Row:

@@ -41,8 +41,7 @@ def read_row(
     form: Format = COORDJSON,
 ) -> Row:
     """The row of answer `index` of a batch. Raises RunError when the model's logits are NaN."""
-    ends = np.flatnonzero(np.isin(recording.tokens[index], end_tokens))
-    length = int(ends[0]) if len(ends) else recording.tokens.shape[1]
+    length, stopped = _end(recording, index, end_tokens)
     log_probability = recording.log_probability[index, :length].astype(np.float64)
     coordinate = recording.coordinate[index, :length]
     if np.isnan(log_probability).any() or np.isnan(coords.value[coordinate[coordinate >= 0]]).any():
@@ -59,7 +58,6 @@ def read_row(
         else:
             boxes.append(box)
     mark_duplicates(boxes)
-    stopped = "end" if len(ends) and not recording.cut[index] else "length"
     return Row(
         image=truth.key,
         width=truth.width,
@@ -67,8 +65,27 @@ def read_row(
         text=text,
         boxes=boxes,
         unread=unread,
-        stopped="repetition" if recording.looped[index] else stopped,
+        stopped=stopped,
     )
+
+
+def read_text(
+    truth: TruthImage, recording: Recording, index: int, tokens: TokenBytes, end_tokens: Sequence[int]
+) -> Row:
+    """The row of answer `index` of a batch that was asked for text. Raises RunError when the model's logits are NaN."""
+    length, stopped = _end(recording, index, end_tokens)
+    if np.isnan(recording.log_probability[index, :length]).any():
+        raise RunError(f"{truth.key}: the model's logits are NaN or infinite; its weights are broken")
+    text, _ = tokens.read(recording.tokens[index, :length].tolist())
+    return Row(image=truth.key, width=truth.width, height=truth.height, text=text, boxes=[], stopped=stopped)
+
+
+def _end(recording: Recording, index: int, end_tokens: Sequence[int]) -> tuple[int, str]:
+    """How many tokens an answer has before its end, and what stopped it."""
+    ends = np.flatnonzero(np.isin(recording.tokens[index], end_tokens))
+    stopped = "end" if len(ends) and not recording.cut[index] else "length"
+    length = int(ends[0]) if len(ends) else recording.tokens.shape[1]
+    return length, "repetition" if recording.looped[index] else stopped
 
 
 class _Reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -146,6 +146,17 @@ def question_of(path: Path) -> tuple[str, str | None]:
         roles = ", ".join(message["role"] for message in messages)
         raise InputError(f"{run}: its examples are no single question on one image ({roles}); {cure}")
     return question.text, question.system
+
+
+def prompts_of(path: Path) -> Mapping[str, str]:
+    """By task, the prompts that the model at `path` was trained on; empty where it was trained on no tasks, or where
+    neither its `coordcore.json` nor a run tells."""
+    run, folder = _run_and_folder(path)
+    info = read_checkpoint_info(folder)
+    asked = info.question if info is not None and info.question is not None else None
+    if asked is None and run is not None:
+        asked = RunDir(run).question()
+    return (asked.prompts if asked is not None else None) or {}
 
 
 def weights_digest(path: Path) -> str:

@@ -92,7 +92,7 @@ def write_checkpoint_info(
         "coords": attrs.asdict(vocab.format),
         "coord_ids": list(vocab.ids),
         **({"answers": form.as_dict()} if form is not COORDJSON else {}),
-        **({"question": attrs.asdict(question)} if question is not None else {}),
+        **({"question": question.as_dict()} if question is not None else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
