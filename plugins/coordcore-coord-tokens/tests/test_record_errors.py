@@ -60,7 +60,11 @@ CASES = [
     Case(b"[]", "expected object, got array"),
     # the record
     record("objcts: unknown key; did you mean 'objects'?", objcts=[]),
-    record("colour: unknown key; known keys: images, width, height, objects, summary, task, question, answer, categories, metadata", colour="red"),
+    record(
+        "colour: unknown key; known keys: images, width, height, objects, summary, task, question, answer, categories, "
+        "metadata",
+        colour="red",
+    ),
     Case({"images": ["photo.png"], "width": 640, "objects": []}, "height: missing"),
     Case(BASE, "objects: missing; write an empty list when the image holds none"),
     record("width: expected int >= 1", width=0),
