@@ -46,8 +46,8 @@ class ShapesConfig:
     )
     task: Literal["detect", "refer", "named"] = option(
         default="detect",
-        help="ask for all shapes, for the one that a phrase names (red ring; not there in a quarter of the pictures), or "
-        "for those of some names, present and absent",
+        help="ask for all shapes, for the one that a phrase names (not there in a quarter of the pictures), or for "
+        "those of some names, present and absent",
         before="detect",
     )
     coord_tokens: bool = option(

@@ -28,6 +28,7 @@ from coordcore.records.record import (
 from coordcore.records.source import all_lines
 from coordcore_data.convert.core import (
     AREAS,
+    ASKED,
     CROWD,
     POINTS,
     Account,
@@ -117,6 +118,7 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             id=metadata.get("image_id"),
             summary=record.summary,
             metadata={key: value for key, value in metadata.items() if key not in _READ_METADATA},
+            asked={key: value for key in ASKED if (value := getattr(record, key)) is not None},
         )
 
 
