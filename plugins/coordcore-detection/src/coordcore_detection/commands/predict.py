@@ -152,7 +152,7 @@ def command(
     own, spec = (None, None) if coords is None else PRESETS[coords]
     spec = quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
     loaded = asking.load(model, where, quantisation=convention(spec) if spec else None, coords=own)
-    truth = truth_from_records(
+    every = truth_from_records(
         records,
         space=space.value,
         quantisation=loaded.quantisation,
@@ -163,8 +163,9 @@ def command(
         prompts=prompts,
         outside=outside.value,
         coords=loaded.vocab.format,
-    )[:limit]
-    tasks = {image.task for image in truth} - {"detect"}
+    )
+    truth = every[:limit]
+    tasks = {image.task for image in every} - {"detect"}
     asked = {name: prompts.get(name, TASKS[name].prompt) for name in sorted(tasks)}
     header = asking.header(model, loaded, settings, question, system, asked)
     if overwrite:
