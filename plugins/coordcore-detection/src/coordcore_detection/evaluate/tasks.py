@@ -44,14 +44,15 @@ def figures(
 
     rows: the answers by key. None where the truth gives no value.
     """
-    whole: Figures = {name: evaluated.result.metrics[name] for name in _AS_THE_WHOLE}
+    whole: Figures = {"records": float(len(images))}
+    whole |= {name: evaluated.result.metrics[name] for name in _AS_THE_WHOLE}
     if TASKS[task].is_text:
         return _texts([(one.answer, rows[one.key].text if one.key in rows else "") for one in images])
     if task == "refer":
         return _phrases(evaluated)
     if task == "named":
         return whole | _absent(images, rows, names(synonyms))
-    return {"records": float(len(images))} | whole
+    return whole
 
 
 def _phrases(evaluated: Evaluated) -> Figures:
@@ -84,7 +85,7 @@ def _absent(images: Sequence[TruthImage], rows: Mapping[str, Row], meant: Mappin
         said = {meant.get(box.label, box.label) for box in rows[image.key].boxes} if image.key in rows else set()
         asked += len(absent - there)
         found += len((absent - there) & said)
-    return {"records": float(len(images)), "absent": float(asked), "absent_found": found / asked if asked else None}
+    return {"absent": float(asked), "absent_found": found / asked if asked else None}
 
 
 def _texts(pairs: Sequence[tuple[str, str]]) -> Figures:
