@@ -20,7 +20,7 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
 
     Raises RecordError.
     """
-    name = record.task or "detect"
+    name = "detect" if record.task is None else record.task
     if (task := TASKS.get(name)) is None:
         raise RecordError("task", f"{name!r} is no task; {did_you_mean(name, TASKS)}", reason="is no task")
     asked, count = record.categories, len(record.objects or ())

@@ -22,6 +22,7 @@ def record(**content: Any) -> Record:
 
 WRONG = [
     ("task: 'reffer' is no task; did you mean 'refer'?", {"task": "reffer"}),
+    ("task: '' is no task; known: caption, chat, detect, named, refer, region", {"task": ""}),
     ('question: missing; the task "refer" needs it', {"task": "refer"}),
     ('answer: missing; the task "caption" needs it', {"task": "caption"}),
     ('answer: missing; the task "region" needs it', {"task": "region", "objects": [CAT]}),

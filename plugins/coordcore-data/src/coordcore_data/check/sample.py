@@ -36,9 +36,10 @@ class Sample:
 
     boxes: [n, 4] float64, coord tokens as their bins, polygons as their enclosing boxes. sizes: [n, 2] width and height
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
-    files: path, width and height of each record. unasked: the paths of those that ask no question of their own. empty: records without objects; unsaid: those among them that have
-    crowd regions or points under `metadata`. tokens: boxes written as coord tokens. repeated: boxes that occur
-    again in the same record with the same description. declared: what `metadata.quantisation` says, with how often.
+    files: path, width and height of each record. unasked: the paths of those that ask no question of their own.
+    empty: records without objects; unsaid: those among them that have crowd regions or points under `metadata`.
+    tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
+    description. declared: what `metadata.quantisation` says, with how often.
     problems: what was left out, with how often; examples: the first of each.
     """
 
