@@ -19,6 +19,7 @@ from coordcore import Example, InputError
 from coordcore.cli import app
 from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_detection.evaluate import results, tables
+from coordcore_detection.evaluate.compare import compare
 from coordcore_detection.evaluate.evaluation import Evaluated, evaluate
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_sources import truth_from_examples, truth_from_records
@@ -253,6 +254,13 @@ def test_figures_survive_their_file(tmp_path: Path) -> None:
     result = measured([asked("a", "chat", answer="x")], [row("a", [], text="x")]).result
     results.write(result, tmp_path / "evaluation.json")
     assert results.read(tmp_path / "evaluation.json").tasks == result.tasks
+
+
+def test_two_results_are_compared_by_the_figures_of_their_tasks() -> None:
+    images = [asked("a", "chat", answer="x"), asked("b", "refer", [("cat", WHOLE)])]
+    a, b = (measured(images, [row("a", [], text=text), row("b", [])]).result for text in ("x", "y"))
+    lines = {line.metric: line for line in compare(a, b, resamples=2).lines}
+    assert (lines["chat_equal"].a, lines["chat_equal"].b) == (1.0, 0.0)
 
 
 def test_the_answer_to_another_question_is_refused() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coordcore_detection.predict.settings import PredictSettings
 
 PREDICTIONS = "predictions.jsonl"
-SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP")
+SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP", "refer_accuracy_50", "named_absent_found")
 
 # `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
 Coordinates = Literal["argmax", "expectation"]
@@ -88,10 +88,8 @@ class DetectionEvaluator:
     form: Format
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
-        from msgspec import UnsetType
-
         from coordcore.protocols import EvaluationResult
-        from coordcore_detection.evaluate import synonyms, tables
+        from coordcore_detection.evaluate import results, synonyms, tables
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
@@ -114,9 +112,8 @@ class DetectionEvaluator:
             evaluation.log(f"note: {note}")
         for line in tables.task_lines(evaluated.result):
             evaluation.log(line)
-        metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
-        tasks = {} if isinstance(evaluated.result.tasks, UnsetType) else evaluated.result.tasks
-        metrics |= {f"{task}_{name}": one for task, of in tasks.items() for name, one in of.items() if one is not None}
+        found = evaluated.result.metrics | results.task_figures(evaluated.result)
+        metrics = {name: value for name, value in found.items() if value is not None}
         return EvaluationResult(
             metrics=metrics,
             shown=[name for name in SHOWN if name in metrics],

@@ -110,6 +110,12 @@ def images(detail: Detail) -> Images:
     )
 
 
+def task_figures(result: Result) -> dict[str, float | None]:
+    """The figures of all tasks under one name each, "refer_accuracy_50"."""
+    tasks = {} if isinstance(result.tasks, msgspec.UnsetType) else result.tasks
+    return {f"{task}_{name}": value for task, figures in tasks.items() for name, value in figures.items()}
+
+
 def summary(result: Result) -> dict[str, Any]:
     """The result without its detail, as plain values."""
     plain: dict[str, Any] = msgspec.to_builtins(result)
