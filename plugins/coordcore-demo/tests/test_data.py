@@ -82,6 +82,12 @@ def test_names_ask_for_present_and_absent_shapes_in_any_order():
     assert firsts == {True, False}
 
 
+def test_a_checkpoint_carries_the_prompts_of_tasks():
+    shapes = [Shapes(config=ShapesConfig(task=task), quantisation=DEFAULT_QUANTISATION) for task in ("detect", "refer")]
+    assert shapes[0].prompts is None
+    assert shapes[1].prompts["refer"].format(phrase="red ring") == "Find the red ring."
+
+
 def test_what_is_asked_of_a_picture_is_always_the_same():
     asked = [train(max_objects=3, task="named")[7].messages for _ in range(2)]
     assert asked[0] == asked[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import get_args
 
 import attrs
@@ -100,6 +100,11 @@ class Shapes:
     config: ShapesConfig
     quantisation: Quantisation
     form: answers.Format = answers.COORDJSON
+
+    @property
+    def prompts(self) -> Mapping[str, str] | None:
+        """What a checkpoint carries of a task that asks for some shapes."""
+        return None if self.config.task == "detect" else {"detect": PROMPT, **PROMPTS}
 
     def train(self) -> ExampleSource:
         """The training pictures."""
