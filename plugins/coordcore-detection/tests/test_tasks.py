@@ -82,6 +82,11 @@ def test_a_place_is_asked_about_in_bins_whatever_the_records_hold(tmp_path: Path
     assert found.asked == f"What is at {PLACE}?"
 
 
+def test_a_model_of_plain_numbers_is_asked_in_them(tmp_path: Path) -> None:
+    [found] = read(tmp_path, asks("region", RING, answer="x"), coord_tokens=False)
+    assert found.asked == "What is at [12, 40, 300, 412]?"
+
+
 def test_absent_categories_are_drawn_from_the_place_in_the_file(tmp_path: Path) -> None:
     records = [asks("named", {**RING, "desc": f"thing {k}"}) for k in range(9)]
     first, again = read(tmp_path, *records), read(tmp_path, *records)

@@ -94,6 +94,13 @@ def command(
         str | None,
         typer.Option(metavar="NAME", help="Coord tokens of a base that records none: rex_omni, paligemma."),
     ] = None,
+    numbers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The model writes plain numbers in this convention, as Qwen3-VL qwen_1000; no scores.",
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU when there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
@@ -150,8 +157,14 @@ def command(
     if coords is not None and coords not in PRESETS:
         raise InputError(f"--coords: {coords!r} is none of {', '.join(PRESETS)}")
     own, spec = (None, None) if coords is None else PRESETS[coords]
-    spec = quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
-    loaded = asking.load(model, where, quantisation=convention(spec) if spec else None, coords=own)
+    if numbers is not None and (coords or quantisation):
+        raise InputError("--numbers: says the convention of plain numbers; leave out --quantisation and --coords")
+    spec = numbers or quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
+    loaded = asking.load(
+        model, where, quantisation=convention(spec) if spec else None, coords=own, numbers=numbers is not None
+    )
+    if loaded.format.numbers and (score or calibration):
+        raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     every = truth_from_records(
         records,
         space=space.value,
@@ -162,7 +175,8 @@ def command(
         system=system,
         prompts=prompts,
         outside=outside.value,
-        coords=loaded.vocab.format,
+        coords=loaded.coords,
+        coord_tokens=not loaded.format.numbers,
     )
     truth = every[:limit]
     tasks = {image.task for image in every} - {"detect"}

@@ -47,6 +47,7 @@ def truth_from_records(
     question: str,
     system: str | None = None,
     prompts: Mapping[str, str] | None = None,
+    coord_tokens: bool = True,
     outside: Outside = "error",
     coords: CoordFormat | None = None,
 ) -> Sequence[TruthImage]:
@@ -56,7 +57,8 @@ def truth_from_records(
     coords: the tokens that records may have in place of bins; the default's form when None.
     image_root: where image paths begin, the folder of `path` by default. images_within: the folder that all images must
     lie below, `image_root` by default; opening one elsewhere raises InputError. question, system: what is asked.
-    prompts: by task, what records that name one are asked; the usual prompt of a task that is not there.
+    prompts: by task, what records that name one are asked; the usual prompt of a task that is not there. coord_tokens:
+    whether places in questions are.
     outside: what becomes of corners outside the image, an error or "clip". An image that has several records gets the
     keys "a.jpg", "a.jpg#2" ... in the order of the file.
 
@@ -73,7 +75,12 @@ def truth_from_records(
     images: list[TruthImage] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
-    asking = Asking(prompts={**(prompts or {}), "detect": question}, rules=rules, quantisation=quantisation)
+    asking = Asking(
+        prompts={**(prompts or {}), "detect": question},
+        rules=rules,
+        quantisation=quantisation,
+        coord_tokens=coord_tokens,
+    )
     tasks: dict[int, tuple[int, Record]] = {}
     for number, line in all_lines(path):
         try:

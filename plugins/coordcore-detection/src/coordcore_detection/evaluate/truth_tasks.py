@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 import attrs
 import numpy as np
 
-from coordcore.coords import CoordFormat
 from coordcore.errors import InputError
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Rules, read_annotations
@@ -20,11 +19,12 @@ from coordcore_detection.evaluate.truth import TruthImage
 @attrs.frozen(kw_only=True)
 class Asking:
     """How a file is asked. prompts: by task; of one that has none, the usual prompt is asked. rules, quantisation: what
-    numbers in the records are, and how the question says them."""
+    numbers in the records are, and how the question says them; coord_tokens: False says the same bins in numbers."""
 
     prompts: Mapping[str, str]
     rules: Rules
     quantisation: Quantisation
+    coord_tokens: bool = True
 
     def asked(self, image: TruthImage, record: Record, number: int, labels: Collection[str]) -> TruthImage:
         """`image` with what its record asks, and what that makes of its boxes.
@@ -59,8 +59,9 @@ class Asking:
         if self.rules.space != "bin":
             size = (record.width, record.height) if self.rules.space == "pixel" else (1, 1)
             bins = _encoded(item.kind, item.values, size, self.quantisation, item.path)
-        coords: CoordFormat = self.rules.coords
-        return f"[{', '.join(coords.written[int(k)] for k in coords.arranged([int(k) for k in bins]))}]"
+        coords, whole = self.rules.coords, [int(k) for k in bins]
+        said = [coords.written[k] for k in coords.arranged(whole)] if self.coord_tokens else map(str, whole)
+        return f"[{', '.join(said)}]"
 
 
 def _encoded(

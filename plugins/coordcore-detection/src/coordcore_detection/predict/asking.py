@@ -24,11 +24,12 @@ from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
 from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import read_row, read_text
+from coordcore_detection.predict.boxes import read_row
 from coordcore_detection.predict.loading import Loaded, load, prompts_of, question_of, weights_digest
+from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
-from coordcore_detection.predict.recording import Recorder, Recording, StopLoops
+from coordcore_detection.predict.recording import Recorder, Recording, StopLoops, StopRepeats
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_train.chat import question_text, thought_end
 from coordcore_train.checkpoint.image_size import reduced
@@ -48,7 +49,9 @@ def header(
 
     question, system: what the model is asked, where all images share it. prompts: by task, where records name some.
     """
-    decoding = {**settings.decoding(), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
+    numbers = loaded.format.numbers
+    decoding = {**(settings.of_numbers() if numbers else settings.decoding())}
+    decoding |= {"dtype": str(loaded.model.dtype).removeprefix("torch.")}
     decoding |= {} if question is None else {"question": question, "system": system}
     decoding |= {"prompts": dict(prompts)} if prompts else {}
     packages = ("coordcore", "coordcore-detection", "torch", "transformers")
@@ -57,10 +60,10 @@ def header(
         checkpoint=str(path),
         weights=weights_digest(path),
         quantisation=loaded.quantisation.as_dict(),
-        coords=None if loaded.vocab.format == DEFAULT_COORDS else attrs.asdict(loaded.vocab.format),
+        coords=None if loaded.coords == DEFAULT_COORDS else attrs.asdict(loaded.coords),
         answers=None if loaded.format is COORDJSON else loaded.format.as_dict(),
         decoding=decoding,
-        score=settings.score,
+        score="none" if numbers else settings.score,
         calibration=settings.calibration.as_dict() if settings.calibration else None,
         versions={name: version(name) for name in packages},
     )
@@ -72,7 +75,7 @@ def predict(
     images: Iterable[TruthImage],
     settings: PredictSettings,
     *,
-    vocab: CoordVocab,
+    vocab: CoordVocab | None,
     quantisation: Quantisation,
     max_pixels: int | None = None,
     form: Format = COORDJSON,
@@ -81,9 +84,9 @@ def predict(
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
-    model, processor, max_pixels, form: as `load` gives them. log: told about images that could not be shown to the
-    model; their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row, the
-    recording of its batch and its place there; see `distributions.Distributions`.
+    model, processor, vocab, max_pixels, form: as `load` gives them. log: told about images that could not be shown to
+    the model; their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row of a
+    model that writes coord tokens, the recording of its batch and its place there (`distributions.Distributions`).
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
     """
@@ -104,7 +107,7 @@ class _Asker:
         model: Any,
         processor: Any,
         settings: PredictSettings,
-        vocab: CoordVocab,
+        vocab: CoordVocab | None,
         quantisation: Quantisation,
         max_pixels: int | None,
         form: Format,
@@ -115,15 +118,18 @@ class _Asker:
         self.processor = processor
         self.settings = settings
         self.quantisation = quantisation
-        self.coord_format = vocab.format
         self.form = form
         self.max_pixels = max_pixels
         self.tokens = token_bytes(processor.tokenizer)
-        self.coord_ids = vocab.ids_tensor(model.device)
         self.end_tokens = _end_tokens(model, processor.tokenizer)
+        self.grammar: DeviceGrammar | None = None
+        self._prompts: dict[str, str] = {}
+        self.vocab = vocab
+        if vocab is None:
+            return
+        self.coord_ids = vocab.ids_tensor(model.device)
         size = model.config.get_text_config().vocab_size
         self.bin_of = bins_of_tokens(vocab, size)
-        self.grammar: DeviceGrammar | None = None
         if settings.constrained:
             kinds = tuple(kind for kind in settings.geometry if kind in form.places)
             if not kinds:
@@ -142,7 +148,6 @@ class _Asker:
             except ValueError as error:
                 raise InputError(f"the format {form.name}: {error}; ask for free decoding") from error
             self.grammar = DeviceGrammar(grammar, model.device)
-        self._prompts: dict[str, str] = {}
 
     def rows(self, batch: Sequence[TruthImage]) -> list[Row]:
         """The rows of a batch, in order."""
@@ -171,11 +176,9 @@ class _Asker:
             if len(asked) == 1:
                 return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
             return [row for one, image in zip(asked, images, strict=True) for row in self._ask([one], [image])]
-        recording = self._generate(inputs, None if asked[0].is_text else self.grammar)
-        if asked[0].is_text:
-            return [
-                read_text(truth, recording, index, self.tokens, self.end_tokens) for index, truth in enumerate(asked)
-            ]
+        if self.vocab is None or asked[0].is_text:
+            return self._free_rows(asked, inputs)
+        recording = self._generate(inputs)
         coords = read_coords(
             recording.logits,
             recording.log_sum,
@@ -193,7 +196,7 @@ class _Asker:
                 end_tokens=self.end_tokens,
                 settings=self.settings,
                 quantisation=self.quantisation,
-                coord_format=self.coord_format,
+                coord_format=self.vocab.format,
                 form=self.form,
             )
             for index, truth in enumerate(asked)
@@ -202,6 +205,21 @@ class _Asker:
             for index, row in enumerate(rows):
                 self.watch(row, recording, index)
         return rows
+
+    def _free_rows(self, asked: Sequence[TruthImage], inputs: Any) -> list[Row]:
+        """Answers in plain numbers or in text, which the model writes freely."""
+        rows, prompt = inputs["input_ids"].shape
+        stop = StopRepeats(prompt, self.settings.repeats, rows)
+        written = self._generated(inputs, stopping=[stop])[:, prompt:].tolist()
+        found = []
+        for truth, tokens, looped in zip(asked, written, stop.looped.tolist(), strict=True):
+            said = list(takewhile(lambda token: token not in self.end_tokens, tokens))
+            is_whole = len(said) < len(tokens)
+            stopped = "repetition" if looped and not is_whole else "end" if is_whole else "length"
+            text, _ = self.tokens.read(said)
+            form = None if truth.is_text else self.form
+            found.append(row_of_text(truth, text, stopped, form=form, quantisation=self.quantisation))
+        return found
 
     def _inputs(self, prompts: Sequence[str], images: Sequence[Any]) -> Any:
         inputs = self.processor(
@@ -237,15 +255,13 @@ class _Asker:
         thoughts = [self.tokens.read(takewhile(lambda one: one not in stops, row))[0] for row in written]
         return [prompt + thought + closing for prompt, thought in zip(prompts, thoughts, strict=True)]
 
-    def _generate(self, inputs: Any, grammar: DeviceGrammar | None) -> Recording:
-        from transformers import LogitsProcessorList, StoppingCriteriaList
-
+    def _generate(self, inputs: Any) -> Recording:
         settings = self.settings
         rows, prompt = inputs["input_ids"].shape
         constraint = None
-        if grammar is not None:
+        if self.grammar is not None:
             constraint = Constraint(
-                grammar,
+                self.grammar,
                 rows,
                 budget=settings.max_new_tokens,
                 max_objects=settings.max_objects,
@@ -261,26 +277,33 @@ class _Asker:
             max_coordinates=4 * settings.max_objects,
             constraint=constraint,
         )
+        stopping = [] if constraint else [StopLoops(recorder)]
+        return recorder.finish(self._generated(inputs, processors=[recorder], stopping=stopping))
+
+    def _generated(self, inputs: Any, *, processors: Sequence[Any] = (), stopping: Sequence[Any] = ()) -> torch.Tensor:
+        """[B, prompt + T]: the prompts with their answers. Raises RunError for a batch that does not fit."""
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
         config = GenerationConfig(
             do_sample=False,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=self.settings.max_new_tokens,
             eos_token_id=self.end_tokens,
             pad_token_id=self.end_tokens[0],
         )
         try:
             with torch.inference_mode(), _only(self.model, config):
-                sequences = self.model.generate(
+                sequences: torch.Tensor = self.model.generate(
                     **inputs,
                     generation_config=config,
-                    logits_processor=LogitsProcessorList([recorder]),
-                    stopping_criteria=StoppingCriteriaList([] if constraint else [StopLoops(recorder)]),
+                    logits_processor=LogitsProcessorList(processors),
+                    stopping_criteria=StoppingCriteriaList(stopping),
                 )
         except torch.OutOfMemoryError as error:
             raise RunError(
-                f"{rows} images at a time do not fit the GPU's memory ({str(error).splitlines()[0]}); "
-                "lower --batch-size"
+                f"{len(inputs['input_ids'])} images at a time do not fit the GPU's memory "
+                f"({str(error).splitlines()[0]}); lower --batch-size"
             ) from error
-        return recorder.finish(sequences)
+        return sequences
 
     def _prompt(self, truth: TruthImage) -> str:
         key = repr(truth.messages)

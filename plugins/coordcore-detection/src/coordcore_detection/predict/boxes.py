@@ -41,7 +41,8 @@ def read_row(
     form: Format = COORDJSON,
 ) -> Row:
     """The row of answer `index` of a batch. Raises RunError when the model's logits are NaN."""
-    length, stopped = _end(recording, index, end_tokens)
+    ends = np.flatnonzero(np.isin(recording.tokens[index], end_tokens))
+    length = int(ends[0]) if len(ends) else recording.tokens.shape[1]
     log_probability = recording.log_probability[index, :length].astype(np.float64)
     coordinate = recording.coordinate[index, :length]
     if np.isnan(log_probability).any() or np.isnan(coords.value[coordinate[coordinate >= 0]]).any():
@@ -58,6 +59,7 @@ def read_row(
         else:
             boxes.append(box)
     mark_duplicates(boxes)
+    stopped = "end" if len(ends) and not recording.cut[index] else "length"
     return Row(
         image=truth.key,
         width=truth.width,
@@ -65,27 +67,8 @@ def read_row(
         text=text,
         boxes=boxes,
         unread=unread,
-        stopped=stopped,
+        stopped="repetition" if recording.looped[index] else stopped,
     )
-
-
-def read_text(
-    truth: TruthImage, recording: Recording, index: int, tokens: TokenBytes, end_tokens: Sequence[int]
-) -> Row:
-    """The row of answer `index` of a batch that was asked for text. Raises RunError when the model's logits are NaN."""
-    length, stopped = _end(recording, index, end_tokens)
-    if np.isnan(recording.log_probability[index, :length]).any():
-        raise RunError(f"{truth.key}: the model's logits are NaN or infinite; its weights are broken")
-    text, _ = tokens.read(recording.tokens[index, :length].tolist())
-    return Row(image=truth.key, width=truth.width, height=truth.height, text=text, boxes=[], stopped=stopped)
-
-
-def _end(recording: Recording, index: int, end_tokens: Sequence[int]) -> tuple[int, str]:
-    """How many tokens an answer has before its end, and what stopped it."""
-    ends = np.flatnonzero(np.isin(recording.tokens[index], end_tokens))
-    stopped = "end" if len(ends) and not recording.cut[index] else "length"
-    length = int(ends[0]) if len(ends) else recording.tokens.shape[1]
-    return length, "repetition" if recording.looped[index] else stopped
 
 
 class _Reader:
@@ -119,22 +102,22 @@ class _Reader:
             )
         )
         score = scores[settings.score]
-        pick, values = _corners(self.coords.value[rows])
+        pick, values = corners(self.coords.value[rows])
         pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
         return Box(
             label=found.desc,
-            box=_four(pixels, 6),
+            box=four(pixels, 6),
             bins=bounds(found.bins),
-            score=_short(settings.calibration.apply(score) if settings.calibration else score),
-            scores={name: _short(value) for name, value in scores.items()},
-            spread=_four(self.coords.spread[rows][pick], 3),
+            score=short(settings.calibration.apply(score) if settings.calibration else score),
+            scores={name: short(value) for name, value in scores.items()},
+            spread=four(self.coords.spread[rows][pick], 3),
         )
 
     def _tokens(self, span: tuple[int, int]) -> Array:
         return np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))
 
 
-def _corners(values: Array) -> tuple[Array, Array]:
+def corners(values: Array) -> tuple[Array, Array]:
     """Which of the coordinates x, y, x, y ... bound the geometry, and x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 
     The written corners are in order; their expectations need not be, and are then both put at the first corner's.
@@ -147,12 +130,12 @@ def _corners(values: Array) -> tuple[Array, Array]:
     return pick, values[pick]
 
 
-def _four(values: Array, digits: int) -> tuple[float, float, float, float]:
+def four(values: Array, digits: int) -> tuple[float, float, float, float]:
     a, b, c, d = np.round(values, digits).tolist()
     return a, b, c, d
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     return float(f"{value:.6g}")
 
 

@@ -116,11 +116,11 @@ def _copy_files(plan: Plan, folder: Path) -> None:
     limits = RunDir(plan.run_dir).image_tokens()
     if limits is not None:
         adopt_image_size(folder, limits, plan.manifest.train.max_pixels)
-    if plan.vocab is not None:
+    if plan.vocab is not None or plan.format.numbers:
         write_checkpoint_info(
             folder,
             quantisation=plan.quantisation,
-            vocab=plan.vocab,
+            vocab=None if plan.format.numbers else plan.vocab,
             form=plan.format,
             question=RunDir(plan.run_dir).question(),
             trusted=plan.trusted,
