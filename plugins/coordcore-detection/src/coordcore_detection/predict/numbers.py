@@ -18,8 +18,8 @@ from coordcore_detection.predict.predictions import Box, Row
 def row_of_text(truth: TruthImage, text: str, stopped: str, *, form: Format | None, quantisation: Quantisation) -> Row:
     """The row of an answer whose numbers are the bins of `quantisation`, or its last edge.
 
-    stopped: as `Row.stopped`. form: None for an answer in words, which says no boxes. Numbers beyond the edge are unread:
-    pixels, most likely.
+    stopped: as `Row.stopped`. form: None for an answer in words, which says no boxes. Numbers beyond the edge are
+    unread: pixels, most likely.
     """
     answer = Answer(objects=(), unread=()) if form is None else parse_answer(text, form)
     unread, boxes = list(answer.unread), []
