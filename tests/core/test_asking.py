@@ -115,7 +115,7 @@ def test_an_object_that_was_left_out_is_no_category() -> None:
 
 # --- categories -----------------------------------------------------------------------------------------------------
 
-FILE = ["cat", "cow", "dog", "horse", "sheep"]
+FILE = ("cat", "cow", "dog", "horse", "sheep")
 
 
 def test_absent_categories_are_drawn_from_those_of_the_file() -> None:
@@ -167,5 +167,5 @@ def test_a_record_with_nothing_to_ask_for_is_refused() -> None:
     ],
 )
 def test_the_question_of_a_record(content: dict[str, Any], prompt: str | None, question: str) -> None:
-    categories = ["cat", "mouse, computer"]
+    categories = ("cat", "mouse, computer")
     assert question_of(record(**content), prompt, categories=categories, box="[1, 2]") == question

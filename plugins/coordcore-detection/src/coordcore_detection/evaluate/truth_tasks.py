@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -26,14 +26,14 @@ class Asking:
     quantisation: Quantisation
     coord_tokens: bool = True
 
-    def asked(self, image: TruthImage, record: Record, number: int, labels: Collection[str]) -> TruthImage:
+    def asked(self, image: TruthImage, record: Record, number: int, labels: tuple[str, ...]) -> TruthImage:
         """`image` with what its record asks, and what that makes of its boxes.
 
         number: of the record's line, from 1, which decides what is drawn. labels: of the records with the task "named".
         Raises RecordError where there is nothing to ask for.
         """
         task = record.task or "detect"
-        categories = asked_categories(record, labels, ABSENT, f"{number}") if task == "named" else []
+        categories = tuple(asked_categories(record, labels, ABSENT, f"{number}") if task == "named" else ())
         box = self._box(record) if task == "region" else ""
         question = question_of(record, self.prompts.get(task), categories=categories, box=box)
         messages = (*image.messages[:-1], {"role": "user", "content": f"<image>{question}"})
@@ -44,7 +44,7 @@ class Asking:
             messages=messages,
             task=task,
             question=record.question,
-            categories=tuple(categories),
+            categories=categories,
             answer=record.answer or "",
             labels=tuple(label for label, keep in zip(image.labels, kept, strict=True) if keep),
             boxes=image.boxes[kept],

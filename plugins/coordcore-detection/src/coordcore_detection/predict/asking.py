@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import takewhile
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import msgspec
 import numpy as np
 import torch
 from transformers import GenerationConfig
@@ -19,41 +18,36 @@ from transformers import GenerationConfig
 from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import COORDJSON, Format, Unread
+from coordcore.records.answers import COORDJSON, Format, Located, Unread, answer_text
 from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
 from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import read_row
-from coordcore_detection.predict.loading import Loaded, load, prompts_of, question_of, weights_digest
+from coordcore_detection.predict.ahead import Guesses, NotAheadError, only, write_ahead
+from coordcore_detection.predict.boxes import read_row, with_question
+from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
-from coordcore_detection.predict.recording import Recorder, Recording, StopLoops, StopRepeats
+from coordcore_detection.predict.recording import Journal, Recorder, Recording, StopLoops, StopRepeats
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_train.chat import question_text, thought_end
 from coordcore_train.checkpoint.image_size import reduced
 
-__all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "prompts_of", "question_of"]
+__all__ = ["Loaded", "PredictSettings", "header", "load", "predict", "question_of"]
 
 
 def header(
-    path: Path,
-    loaded: Loaded,
-    settings: PredictSettings,
-    question: str | None = None,
-    system: str | None = None,
-    prompts: Mapping[str, str] | None = None,
+    path: Path, loaded: Loaded, settings: PredictSettings, question: str | None = None, system: str | None = None
 ) -> Header:
     """The contract of predictions by `loaded`, which was loaded from `path`.
 
-    question, system: what the model is asked, where all images share it. prompts: by task, where records name some.
+    question, system: what the model is asked, where all images share it.
     """
     numbers = loaded.format.numbers
     decoding = {**(settings.of_numbers() if numbers else settings.decoding())}
     decoding |= {"dtype": str(loaded.model.dtype).removeprefix("torch.")}
     decoding |= {} if question is None else {"question": question, "system": system}
-    decoding |= {"prompts": dict(prompts)} if prompts else {}
     packages = ("coordcore", "coordcore-detection", "torch", "transformers")
     return Header(
         predictions=VERSION,
@@ -130,6 +124,7 @@ class _Asker:
         self.coord_ids = vocab.ids_tensor(model.device)
         size = model.config.get_text_config().vocab_size
         self.bin_of = bins_of_tokens(vocab, size)
+        self.guesses: Guesses | None = None
         if settings.constrained:
             kinds = tuple(kind for kind in settings.geometry if kind in form.places)
             if not kinds:
@@ -148,6 +143,14 @@ class _Asker:
             except ValueError as error:
                 raise InputError(f"the format {form.name}: {error}; ask for free decoding") from error
             self.grammar = DeviceGrammar(grammar, model.device)
+            self.guesses = Guesses(grammar, self._some_answer(vocab))
+
+    def _some_answer(self, vocab: CoordVocab) -> list[int]:
+        """The tokens of an answer with two boxes, as the tokenizer makes them of its text."""
+        box = Located(desc="a", kind="bbox_2d", bins=(0, 0, 1, 1))
+        text = answer_text([box, box], form=self.form, coords=vocab.format)
+        ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.end_tokens[0]]
 
     def rows(self, batch: Sequence[TruthImage]) -> list[Row]:
         """The rows of a batch, in order."""
@@ -163,7 +166,7 @@ class _Asker:
             if part:
                 asked = [batch[index] for index, _ in part]
                 rows |= zip((index for index, _ in part), self._ask(asked, [image for _, image in part]), strict=True)
-        return [_with_question(rows[index], truth) for index, truth in enumerate(batch)]
+        return [with_question(rows[index], truth) for index, truth in enumerate(batch)]
 
     def _ask(self, asked: Sequence[TruthImage], images: Sequence[Any]) -> list[Row]:
         prompts = [self._prompt(truth) for truth in asked]
@@ -210,7 +213,8 @@ class _Asker:
         """Answers in plain numbers or in text, which the model writes freely."""
         rows, prompt = inputs["input_ids"].shape
         stop = StopRepeats(prompt, self.settings.repeats, rows)
-        written = self._generated(inputs, stopping=[stop])[:, prompt:].tolist()
+        with _inference(rows):
+            written = self._generated(inputs, stopping=[stop])[:, prompt:].tolist()
         found = []
         for truth, tokens, looped in zip(asked, written, stop.looped.tolist(), strict=True):
             said = list(takewhile(lambda token: token not in self.end_tokens, tokens))
@@ -248,7 +252,7 @@ class _Asker:
             eos_token_id=[token, *self.end_tokens],
             pad_token_id=self.end_tokens[0],
         )
-        with torch.inference_mode(), _only(self.model, config):
+        with torch.inference_mode(), only(self.model, config):
             sequences = self.model.generate(**inputs, generation_config=config)
         written = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         stops = {token, *self.end_tokens}
@@ -256,17 +260,39 @@ class _Asker:
         return [prompt + thought + closing for prompt, thought in zip(prompts, thoughts, strict=True)]
 
     def _generate(self, inputs: Any) -> Recording:
+        rows = len(inputs["input_ids"])
+        with _inference(rows):
+            if self.guesses is not None:
+                try:
+                    return self._write_ahead(inputs, rows, self.guesses)
+                except NotAheadError:
+                    self.guesses = None  # nor will it for the next batch
+            return self._write(inputs, rows)
+
+    def _constraint(self, rows: int) -> Constraint | None:
         settings = self.settings
-        rows, prompt = inputs["input_ids"].shape
-        constraint = None
-        if self.grammar is not None:
-            constraint = Constraint(
-                self.grammar,
-                rows,
-                budget=settings.max_new_tokens,
-                max_objects=settings.max_objects,
-                ordered=settings.ordered,
-            )
+        if self.grammar is None:
+            return None
+        return Constraint(
+            self.grammar,
+            rows,
+            budget=settings.max_new_tokens,
+            max_objects=settings.max_objects,
+            ordered=settings.ordered,
+        )
+
+    def _write_ahead(self, inputs: Any, rows: int, guesses: Guesses) -> Recording:
+        """Several tokens a pass, where they can be guessed."""
+        constraint = self._constraint(rows)
+        assert constraint is not None  # there are guesses where there is a grammar
+        journal = Journal(self.coord_ids, self.bin_of, rows, self.settings.repeats, self.end_tokens[0])
+        # What a batch has learned stays in it: in the last digits an answer depends on what was guessed.
+        return write_ahead(self.model, inputs, constraint, guesses.copy(), journal, self.end_tokens)
+
+    def _write(self, inputs: Any, rows: int) -> Recording:
+        """A token a pass."""
+        settings, constraint = self.settings, self._constraint(rows)
+        prompt = inputs["input_ids"].shape[1]
         recorder = Recorder(
             self.coord_ids,
             self.bin_of,
@@ -281,7 +307,7 @@ class _Asker:
         return recorder.finish(self._generated(inputs, processors=[recorder], stopping=stopping))
 
     def _generated(self, inputs: Any, *, processors: Sequence[Any] = (), stopping: Sequence[Any] = ()) -> torch.Tensor:
-        """[B, prompt + T]: the prompts with their answers. Raises RunError for a batch that does not fit."""
+        """[B, prompt + T]: the prompts with their answers, a token a pass."""
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
         config = GenerationConfig(
@@ -290,19 +316,13 @@ class _Asker:
             eos_token_id=self.end_tokens,
             pad_token_id=self.end_tokens[0],
         )
-        try:
-            with torch.inference_mode(), _only(self.model, config):
-                sequences: torch.Tensor = self.model.generate(
-                    **inputs,
-                    generation_config=config,
-                    logits_processor=LogitsProcessorList(processors),
-                    stopping_criteria=StoppingCriteriaList(stopping),
-                )
-        except torch.OutOfMemoryError as error:
-            raise RunError(
-                f"{len(inputs['input_ids'])} images at a time do not fit the GPU's memory "
-                f"({str(error).splitlines()[0]}); lower --batch-size"
-            ) from error
+        with only(self.model, config):
+            sequences: torch.Tensor = self.model.generate(
+                **inputs,
+                generation_config=config,
+                logits_processor=LogitsProcessorList(processors),
+                stopping_criteria=StoppingCriteriaList(stopping),
+            )
         return sequences
 
     def _prompt(self, truth: TruthImage) -> str:
@@ -323,20 +343,15 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 @contextmanager
-def _only(model: Any, config: Any) -> Iterator[None]:
-    """Let nothing but `config` decide: transformers fills gaps from the model's own, such as a repetition penalty."""
-    own = model.generation_config
-    model.generation_config = config
+def _inference(rows: int) -> Iterator[None]:
+    """Within this context the model answers `rows` prompts. Raises RunError for a batch that does not fit."""
     try:
-        yield
-    finally:
-        model.generation_config = own
-
-
-def _with_question(row: Row, truth: TruthImage) -> Row:
-    """The row with what was asked, where the record asks a question of its own."""
-    own = truth.task != "detect" or truth.question is not None
-    return msgspec.structs.replace(row, question=truth.asked) if own else row
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"{rows} images at a time do not fit the GPU's memory ({str(error).splitlines()[0]}); lower --batch-size"
+        ) from error
 
 
 def _not_shown(truth: TruthImage, reason: str) -> Row:

@@ -72,7 +72,7 @@ def load(
 
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda: torch sees no GPU; use cpu")
-    run, folder = _run_and_folder(path)
+    run, folder = run_and_folder(path)
     if (folder / "config.json").is_file() and not _is_live(folder):
         info = read_checkpoint_info(folder)
         recorded = info.quantisation if info else None
@@ -80,7 +80,7 @@ def load(
         form = info.format if info else COORDJSON
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
-        trusted = run is not None and _settings(run).get("model", {}).get("trust_remote_code") is True
+        trusted = run is not None and manifest_of(run).get("model", {}).get("trust_remote_code") is True
         require_no_code(folder, trusted=trusted)
         with _readable(folder):
             model, report = AutoModelForImageTextToText.from_pretrained(
@@ -156,7 +156,7 @@ def question_of(path: Path) -> tuple[str, str | None]:
     examples are no single question on one image.
     """
     cure = "give the question with --question"
-    run, folder = _run_and_folder(path)
+    run, folder = run_and_folder(path)
     if (asked := _recorded(run, folder)) is not None:
         return asked.text, asked.system
     if run is None:
@@ -179,7 +179,7 @@ def question_of(path: Path) -> tuple[str, str | None]:
 def prompts_of(path: Path) -> Mapping[str, str]:
     """By task, the prompts that the model at `path` was trained on; empty where it was trained on no tasks, or where
     neither its `coordcore.json` nor a run tells."""
-    asked = _recorded(*_run_and_folder(path))
+    asked = _recorded(*run_and_folder(path))
     return (asked.prompts if asked is not None else None) or {}
 
 
@@ -193,13 +193,13 @@ def _recorded(run: Path | None, folder: Path) -> Question | None:
 
 def weights_digest(path: Path) -> str:
     """A short digest of the names, sizes and times of the weight files, to tell two trainings in one folder apart."""
-    _, folder = _run_and_folder(path)
+    _, folder = run_and_folder(path)
     files = sorted(one for one in folder.glob("*") if one.suffix in (".safetensors", ".bin"))
     text = "\n".join(f"{one.name} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _run_and_folder(path: Path) -> tuple[Path | None, Path]:
+def run_and_folder(path: Path) -> tuple[Path | None, Path]:
     """The run that `path` is or lies in, if any, and the folder with the weights. Raises InputError."""
     path = path.absolute()
     if not path.is_dir():
@@ -243,7 +243,7 @@ def _as_trained(processor: Any, run: Path, device: str) -> int | None:
     """
     from coordcore_train.run.launch import set_threads
 
-    train = _settings(run).get("train", {})
+    train = manifest_of(run).get("train", {})
     if device == "cpu":
         set_threads(train.get("threads"))
     max_pixels: int | None = train.get("max_pixels")
@@ -254,7 +254,7 @@ def _as_trained(processor: Any, run: Path, device: str) -> int | None:
     return None
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def manifest_of(run: Path) -> dict[str, Any]:
     """The manifest of a run, as it is: a merged checkpoint can be asked without the plugins that it names."""
     import tomli
 

@@ -15,6 +15,7 @@ import msgspec
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab
 from coordcore.errors import InputError
 from coordcore.files import require_regular
+from coordcore.manifest.sections import Coords
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format
 from coordcore_train.chat import Question
@@ -187,6 +188,28 @@ def own_tokens(folder: Path) -> list[str]:
     known = read_added_tokens(folder).keys()
     named = {name: coords for name, (coords, _) in PRESETS.items()} | {DEFAULT_COORDS.tokens: DEFAULT_COORDS}
     return [name for name, coords in named.items() if known >= coords.bin_of.keys()]
+
+
+def order_fault(coords: Coords) -> str | None:
+    """What is wrong with the order of x and y in `[coords]`: a preset's tokens written out by hand do not say theirs,
+    and a preset has no other than its own.
+    """
+    name = next((name for name, (preset, _) in PRESETS.items() if coords.tokens in (name, preset.tokens)), None)
+    if name is None:
+        return None
+    preset, spec = PRESETS[name]
+    has = f"{preset.order[0]} first"
+    if coords.tokens == name:
+        wrong = coords.order not in (None, preset.order)
+        return (
+            f"{name} has {has}; leave coords.order out, or write the tokens out: {preset.tokens!r}" if wrong else None
+        )
+    if coords.order is not None:
+        return None
+    return (
+        f"{coords.tokens!r} are the tokens of {name}, which has {has} and {spec.format(last=preset.bins - 1)}; "
+        f'write tokens = "{name}", or say coords.order, "xy" or "yx"'
+    )
 
 
 def preset_hint(folder: Path) -> str:
