@@ -44,6 +44,8 @@ class Example:
     source: where the example came from, "train.jsonl:17".
     image_size: width and height in pixels of the image that the geometries lie in; None where unknown, or where they
         lie in several. Losses that weigh by the size of objects read it.
+    task: what is asked, of `coordcore.tasks`, for evaluators: an example of a task in text has no geometries.
+    categories: those that a question of the task "named" asks for.
 
     `Example.boxes` makes one from pixels, text and geometries from one place.
     """
@@ -53,6 +55,8 @@ class Example:
     geometries: tuple[Geometry, ...] = ()
     source: str = ""
     image_size: tuple[int, int] | None = None
+    task: str = "detect"
+    categories: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

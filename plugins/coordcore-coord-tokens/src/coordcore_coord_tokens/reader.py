@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from coordcore import Geometry, InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
-from coordcore.records.annotations import check_text
 from coordcore.records.answers import COORDJSON, Format, answer_text
-from coordcore.records.record import Record, RecordError, parse_record
+from coordcore.records.asking import INCOMPLETE, check_asked
+from coordcore.records.record import Record, RecordError, check_text, labels_under, parse_record
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.locate import locate
 from coordcore_coord_tokens.quick import quick_reader
@@ -65,12 +65,19 @@ def read_answer(
 ) -> Answer:
     """The answer of one record: the reference for the fast path. Raises RecordError."""
     if config.mode == "summary":
+        for key in ("task", "question", "answer", "categories"):
+            if getattr(record, key) is not None:
+                raise RecordError(key, '`mode = "summary"` asks each record for its summary; leave the key out')
         if record.summary is None:
             raise RecordError("summary", 'missing; `mode = "summary"` needs one in every record')
         check_text(record.summary, "summary", coords)
         return Answer(text=record.summary)
     placed = locate(record, config, quantisation, coords)
-    objects = list(placed.objects)
+    if check_asked(record, coords).is_text:
+        return Answer(text=record.answer or "", widened=placed.widened, clipped=placed.clipped)
+    # What is not asked for, since not every one of them is marked, is no part of the answer either.
+    unsure = labels_under(record, INCOMPLETE) if record.task == "named" else ()
+    objects = [item for item in placed.objects if item.desc not in unsure]
     if config.object_order == "top_left":
         objects.sort(key=lambda located: located.top_left)
     objects = list(chain.from_iterable(form.grouped(objects[: config.max_objects])))

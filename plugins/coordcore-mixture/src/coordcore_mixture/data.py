@@ -45,8 +45,11 @@ class MixedExamples:
         number, drawn = place(index, [*self.counts.values()])
         name = [*self.counts][number]
         source = self.sources[name]
-        which = shuffled(epoch * self.counts[name] + drawn, len(source), f"{self.seed} {name}")
-        return _named(name, source[which])
+        taken = epoch * self.counts[name] + drawn
+        which = shuffled(taken, len(source), f"{self.seed} {name}")
+        # To a source whose examples differ from epoch to epoch, each pass over it is one.
+        by_pass = getattr(source, "in_epoch", None)
+        return _named(name, source[which] if by_pass is None else by_pass(taken // len(source), which))
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -37,9 +37,10 @@ class Sample:
     boxes: [n, 4] float64, coord tokens as their bins, polygons and quads as their enclosing boxes, points as boxes
     without extent. is_point: [n] bool. crossed: quads whose sides cross. sizes: [n, 2] width and height
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
-    files: path, width and height of each record. empty: records without objects; unsaid: those among them that have
-    crowd regions or points under `metadata`. tokens: boxes written as coord tokens. repeated: boxes that occur
-    again in the same record with the same description. declared: what `metadata.quantisation` says, with how often.
+    files: path, width and height of each record. unasked: the paths of those that ask no question of their own.
+    empty: records without objects; unsaid: those among them that have crowd regions or points under `metadata`.
+    tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
+    description. declared: what `metadata.quantisation` says, with how often.
     problems: what was left out, with how often; examples: the first of each.
     """
 
@@ -58,6 +59,7 @@ class Sample:
     owner: Array
     labels: tuple[str, ...]
     files: tuple[tuple[str, float, float], ...]
+    unasked: tuple[str, ...]
     declared: dict[str, int]
     problems: dict[str, int]
     examples: dict[str, str]
@@ -91,6 +93,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
     counts = dict.fromkeys(("records", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0)
     labels: list[str] = []
     files: list[tuple[str, float, float]] = []
+    unasked: list[str] = []
     declared: dict[str, int] = {}
     problems: dict[str, int] = {}
     examples: dict[str, str] = {}
@@ -112,6 +115,8 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         if wrong:
             continue
         files.append((record.images[0], record.width, record.height))
+        if record.task in (None, "detect") and record.question is None:
+            unasked.append(record.images[0])
         metadata = record.metadata or {}
         spec = metadata.get("quantisation")
         if spec is not None:
@@ -147,6 +152,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         owner=np.array(owner, dtype=np.int64),
         labels=tuple(labels),
         files=tuple(files),
+        unasked=tuple(unasked),
         declared=declared,
         problems=problems,
         examples=examples,

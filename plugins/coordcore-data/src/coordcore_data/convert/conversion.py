@@ -93,6 +93,7 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
         points=conversion.geometry == "point",
         keypoints=conversion.keypoints,
         partial=to_records and conversion.purpose == "evaluation",
+        per=conversion.reading.per or (None if to_records else "image"),  # COCO's files list an image once
     )
     rules = Rules(
         geometry=conversion.geometry,
@@ -209,6 +210,7 @@ _TAKES = {
     "--origin": ("voc",),
     "--attribute": ("via",),
     "--frames": ("cvat",),
+    "--per": ("refcoco",),
     "--keypoints": ("coco", "lvis", "yolo", "records"),
 }
 """Option -> the formats that it says something about. In vain anywhere else, it would be a mistake in silence."""
@@ -224,6 +226,7 @@ def _undeclared(reading: Reading) -> dict[str, object]:
         "--origin": reading.origin,
         "--attribute": reading.attribute,
         "--frames": reading.frames,
+        "--per": reading.per,
         "--keypoints": reading.keypoints or None,
     }
 
@@ -302,6 +305,7 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
     told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
     for name in ("polygons", "points", "keypoints", "partial"):  # `geometry`, `keypoints` and `purpose` say so
         del reading[name]
+    reading = {key: value for key, value in reading.items() if key != "per" or value is not None}
     if not conversion.keypoints:
         del told["keypoints"]
     for part in (told, reading):

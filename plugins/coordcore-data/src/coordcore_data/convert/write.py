@@ -64,6 +64,10 @@ class _Record(msgspec.Struct, omit_defaults=True, gc=False):
     height: int
     objects: list[_RecordObject]
     summary: str | None = None
+    task: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    categories: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -115,7 +119,8 @@ class RecordWriter:
             if shapes:
                 metadata[key] = [{"desc": one.desc, one.kind: next(values)} for one in shapes]
                 self.account.carry_objects(key, len(shapes))
-        return _Record([path], image.width, image.height, objects, image.summary, metadata or None)
+        size = image.width, image.height
+        return _Record([path], *size, objects, image.summary, metadata=metadata or None, **image.asked)
 
     def _keypoints(self, one: FinalObject, image: FinalImage) -> list[float] | None:
         if not one.keypoints or self.space == "pixel":

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
+from coordcore.tasks import TASKS
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -32,6 +34,8 @@ class TruthImage:
     objects themselves, of their masks for instance; None where they are those of the boxes.
     outlines: index of a box -> [k, 2] corners in pixels of the polygon or quad that it encloses. points: label, x and y
     in pixels of each object that is a point, and so none of the boxes. kinds: of geometry, of all objects.
+    task: what is asked, of `coordcore.tasks`. question: the record's own, or its phrase; None where it has none, or is
+    not known. categories: those that a question of the task "named" asks for. answer: of a task in text.
     """
 
     key: str
@@ -53,3 +57,17 @@ class TruthImage:
     outlines: Mapping[int, Boxes] = attrs.Factory(dict)
     points: tuple[tuple[str, float, float], ...] = ()
     kinds: frozenset[str] = frozenset()
+    task: str = "detect"
+    question: str | None = None
+    categories: tuple[str, ...] = ()
+    answer: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is answered with text, and no boxes."""
+        return TASKS[self.task].is_text
+
+    @property
+    def asked(self) -> str:
+        """What the last of its messages asks, without the image."""
+        return str(self.messages[-1]["content"]).replace("<image>", "")
