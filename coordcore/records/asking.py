@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
 
 from coordcore.coords import CoordFormat
 from coordcore.errors import did_you_mean
@@ -27,7 +26,7 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
     for key, value in {"question": record.question, "answer": record.answer, "categories": asked}.items():
         if value is None and key in task.needs:
             raise RecordError(key, f'missing; the task "{name}" needs it')
-        if value is not None and key not in ("question", *task.needs, *task.takes):
+        if value is not None and key not in ("question", task.placeholder, *task.needs):
             raise RecordError(key, f'the task "{name}" takes none; leave it out, or name the `task` that it belongs to')
         for index, text in enumerate([value] if isinstance(value, str) else [""] if value == [] else value or ()):
             check_text(text, key if isinstance(value, str) else f"{key}[{index}]", coords)
@@ -43,10 +42,12 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
     for index, item in enumerate(record.objects or ()):
         if asked is not None and item.desc not in asked and item is not LEFT_OUT:
             raise RecordError(f"objects[{index}].desc", f"{item.desc!r} is not among `categories`; ask for it too")
+        if task.placeholder == "phrase" and (item.point is None) is (name == "point") and item is not LEFT_OUT:
+            raise RecordError(f"objects[{index}]", 'a `point` is found by the task "point", and nothing else by it')
     return task
 
 
-def asked_categories(record: Record, others: Collection[str], absent: int, draw: str) -> list[str]:
+def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw: str) -> list[str]:
     """The categories that a record of the task "named" asks for: those it lists, or those that are there and `absent`
     that are not, mixed.
 
@@ -58,17 +59,15 @@ def asked_categories(record: Record, others: Collection[str], absent: int, draw:
         return record.categories
     unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
     there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
-    whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())
+    whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())  # every category was looked for
     pool = sorted(({*others} if whole else known).difference(there, unsure))
-    chance = random.Random(draw)
-    asked = [*there, *chance.sample(pool, min(absent if there else max(absent, 1), len(pool)))]
+    asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
     if not asked:
         raise RecordError("categories", "missing; nothing is there to ask for, nor known to be absent; write the list")
-    chance.shuffle(asked)
-    return asked
+    return random.Random(f"{draw} order").sample(asked, len(asked))
 
 
-def question_of(record: Record, prompt: str | None, *, categories: Collection[str] = (), box: str = "") -> str:
+def question_of(record: Record, prompt: str | None, *, categories: tuple[str, ...] = (), box: str = "") -> str:
     """The question of a record. prompt: of its task, the usual one when None. box: how a question says its place.
 
     A category with a comma stands in quotes.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -50,11 +49,11 @@ class Questions:
             return config.question, ()
         wordings = config.wordings(name)
         wording = random.Random(f"{draw} wording").choice(wordings) if varied and len(wordings) > 1 else wordings[0]
-        categories: Sequence[str] = ()
+        categories: tuple[str, ...] = ()
         if name == "named":
-            categories = asked_categories(record, self.labels, config.absent_categories, draw)
+            categories = tuple(asked_categories(record, self.labels, config.absent_categories, draw))
         box = self._box(record) if name == "region" else ""
-        return question_of(record, wording, categories=categories, box=box), tuple(categories)
+        return question_of(record, wording, categories=categories, box=box), categories
 
     def _box(self, record: Record) -> str:
         """The place of a record's one object, as a question says it: `[<|coord_12|>, ...]`, in every answer format."""

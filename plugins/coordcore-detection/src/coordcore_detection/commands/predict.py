@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,8 @@ class GeometryName(StrEnum):
 
     BBOX_2D = "bbox_2d"
     POLY = "poly"
+    POINT = "point"
+    QUAD = "quad"
 
 
 def command(
@@ -77,7 +79,10 @@ def command(
         bool, typer.Option("--ordered/--unordered", help="Constrained: allow no x2 < x1 and no y2 < y1.")
     ] = True,
     geometry: Annotated[
-        list[GeometryName] | None, typer.Option(help="Constrained: allow this kind only. May be repeated.")
+        list[GeometryName] | None,
+        typer.Option(
+            help="Constrained: allow this kind only, instead of boxes, polygons and what RECORDS have. May be repeated."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 2048,
     max_objects: Annotated[int, typer.Option(min=1, help="Objects of an answer.")] = 100,
@@ -104,6 +109,8 @@ def command(
     from coordcore_train.run.quiet import quiet, quiet_transformers
 
     quiet()
+    import attrs
+
     from coordcore import InputError
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
@@ -119,7 +126,6 @@ def command(
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
     given = read_prompts(prompt or [])
-    kinds = geometry or list(GeometryName)
     fitted = calibrations.read(calibration) if calibration else None
     try:
         settings = PredictSettings(
@@ -129,13 +135,15 @@ def command(
             calibration=fitted,
             constrained=constrained,
             ordered=ordered,
-            geometry=tuple(kind.value for kind in kinds),  # type: ignore[misc]
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
             repeats=repeats,
             batch_size=batch_size,
         )
+        if geometry is not None:
+            chosen: Any = tuple(kind.value for kind in geometry)
+            settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
     import torch
@@ -167,6 +175,8 @@ def command(
     truth = every[:limit]
     tasks = {image.task for image in every} - {"detect"}
     asked = {name: prompts.get(name, TASKS[name].prompt) for name in sorted(tasks)}
+    if geometry is None:
+        settings = settings.also_for(kind for image in every for kind in image.kinds)
     header = asking.header(model, loaded, settings, question, system, asked)
     if overwrite:
         output.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -26,30 +26,35 @@ class Asking:
     rules: Rules
     quantisation: Quantisation
 
-    def asked(self, image: TruthImage, record: Record, number: int, labels: Collection[str]) -> TruthImage:
+    def asked(self, image: TruthImage, record: Record, number: int, labels: tuple[str, ...]) -> TruthImage:
         """`image` with what its record asks, and what that makes of its boxes.
 
         number: of the record's line, from 1, which decides what is drawn. labels: of the records with the task "named".
         Raises RecordError where there is nothing to ask for.
         """
         task = record.task or "detect"
-        categories = asked_categories(record, labels, ABSENT, f"{number}") if task == "named" else []
+        categories = tuple(asked_categories(record, labels, ABSENT, f"{number}") if task == "named" else ())
         box = self._box(record) if task == "region" else ""
         question = question_of(record, self.prompts.get(task), categories=categories, box=box)
         messages = (*image.messages[:-1], {"role": "user", "content": f"<image>{question}"})
         unsure = labels_under(record, INCOMPLETE) if task == "named" else []
-        kept = np.array([not TASKS[task].is_text and label not in unsure for label in image.labels], dtype=bool)
+        is_text = TASKS[task].is_text
+        kept = np.array([not is_text and label not in unsure for label in image.labels], dtype=bool)
+        places = {old: new for new, old in enumerate(np.flatnonzero(kept).tolist())}
         return attrs.evolve(
             image,
             messages=messages,
             task=task,
             question=record.question,
-            categories=tuple(categories),
+            categories=categories,
             answer=record.answer or "",
             labels=tuple(label for label, keep in zip(image.labels, kept, strict=True) if keep),
             boxes=image.boxes[kept],
             crowd=image.crowd[kept],
             areas=None if image.areas is None else image.areas[kept],
+            outlines={places[index]: outline for index, outline in image.outlines.items() if index in places},
+            points=tuple(point for point in image.points if not is_text and point[0] not in unsure),
+            kinds=frozenset() if is_text else image.kinds,
         )
 
     def _box(self, record: Record) -> str:

@@ -14,6 +14,7 @@ from coordcore.records.answers import COORDJSON, AnswerObject, Format, Unread, p
 from coordcore.records.geometry import bounds, overlaps
 from coordcore_detection.decode.decoding import Coords
 from coordcore_detection.decode.tokens import TokenBytes
+from coordcore_detection.evaluate.polygons import areas
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Box, Row
 from coordcore_detection.predict.scores import Evidence, scores_of
@@ -119,8 +120,12 @@ class _Reader:
             )
         )
         score = scores[settings.score]
-        pick, values = _corners(self.coords.value[rows])
+        pick, values = _corners(self.coords.value[rows], found.kind)
         pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
+        further: dict[str, Any] = {}
+        if found.kind != "bbox_2d":
+            points = quantisation.decode(self.coords.value[rows].reshape(-1, 2), self.size).ravel()
+            further = {"kind": found.kind, "points": np.round(points, 6).tolist()}
         return Box(
             label=found.desc,
             box=_four(pixels, 6),
@@ -128,18 +133,19 @@ class _Reader:
             score=_short(settings.calibration.apply(score) if settings.calibration else score),
             scores={name: _short(value) for name, value in scores.items()},
             spread=_four(self.coords.spread[rows][pick], 3),
+            **further,
         )
 
     def _tokens(self, span: tuple[int, int]) -> Array:
         return np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))
 
 
-def _corners(values: Array) -> tuple[Array, Array]:
+def _corners(values: Array, kind: str) -> tuple[Array, Array]:
     """Which of the coordinates x, y, x, y ... bound the geometry, and x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 
     The written corners are in order; their expectations need not be, and are then both put at the first corner's.
     """
-    if len(values) == 4:
+    if kind == "bbox_2d":
         low = values[:2]
         return np.arange(4), np.concatenate([low, np.maximum(low, values[2:])])
     x, y = values[::2], values[1::2]
@@ -157,7 +163,7 @@ def _short(value: float) -> float:
 
 
 def mark_duplicates(boxes: Sequence[Box]) -> None:
-    """Mark each box that an earlier one of its label equals or overlaps by DUPLICATE_IOU."""
+    """Mark each box that an earlier one of its label equals or overlaps by DUPLICATE_IOU, or point that it equals."""
     alike: dict[str, list[Box]] = {}
     for box in boxes:
         alike.setdefault(box.label, []).append(box)
@@ -168,4 +174,13 @@ def mark_duplicates(boxes: Sequence[Box]) -> None:
             earlier = corners[:index]
             near = overlaps(earlier, no_crowd[:index], np.broadcast_to(corners[index], earlier.shape))
             same = (earlier == corners[index]).all(1)  # also of boxes without area
-            box.duplicate = bool(((near >= DUPLICATE_IOU) | same).any())
+            alike_at = np.flatnonzero((near >= DUPLICATE_IOU) | same)
+            box.duplicate = any(_are_alike(group[other], box) for other in alike_at)
+
+
+def _are_alike(a: Box, b: Box) -> bool:
+    """Whether two whose boxes are alike are so themselves: the bars of an X have one box."""
+    if a.outline is None or b.outline is None:
+        return (a.kind == "point") is (b.kind == "point")
+    own, other, both = areas(*(np.array(one.outline).reshape(-1, 2) for one in (a, b)))
+    return both >= DUPLICATE_IOU * (own + other - both)

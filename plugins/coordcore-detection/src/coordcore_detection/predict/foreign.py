@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from sys import float_info
+from typing import Any
 
 import numpy as np
 
@@ -123,14 +124,15 @@ def _beyond(values: Sequence[float], numbers: str | None) -> str:
 
 
 def _box(one: AnswerObject, values: Sequence[float], width: int, height: int, numbers: str | None) -> Box:
-    size = np.array([width, height] * 2, dtype=np.float64)
-    x1, y1, x2, y2 = bounds(values)
-    corners = np.array([x1, y1, x2, y2])
+    points = np.array(values, dtype=np.float64).reshape(-1, 2)
+    size = np.array([width, height], dtype=np.float64)
     if numbers == "norm1":
-        corners = corners * size
+        points = points * size
     elif numbers != "pixel":
         convention = _convention(numbers)
-        corners = np.minimum((corners + convention.decode_shift) * size / convention.decode_scale, size)
-    a, b, c, d = np.round(corners, 6).tolist()
+        points = np.minimum((points + convention.decode_shift) * size / convention.decode_scale, size)
+    found = np.round(points, 6).ravel().tolist()
+    x1, y1, x2, y2 = bounds(values)
     bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
-    return Box(label=one.desc, box=(a, b, c, d), bins=bins, score=math.nan)
+    further: dict[str, Any] = {} if one.kind == "bbox_2d" else {"kind": one.kind, "points": found}
+    return Box(label=one.desc, box=bounds(found), bins=bins, score=math.nan, **further)
