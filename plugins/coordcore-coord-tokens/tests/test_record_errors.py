@@ -72,6 +72,10 @@ CASES = [
         question="Where?",
         answer="at <|coord_7|>",
     ),
+    Case(
+        {**BASE, "task": "point", "question": "ring", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]},
+        'objects[0]: a `point` is found by the task "point", and nothing else by it',
+    ),
     record('objects: the task "region" takes 1 of them, got 0', task="region", answer="a red ring"),
     Case(
         {**BASE, "task": "region", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]}

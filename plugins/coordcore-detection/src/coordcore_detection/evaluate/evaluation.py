@@ -92,7 +92,7 @@ def evaluate(
         evaluated = attrs.evolve(evaluated, place=tuple(kept[index] for index in evaluated.place))
     else:
         evaluated = measure(images, rows)
-    tasks = by_task(images, rows, synonyms or {}, measure)
+    tasks = by_task(images, rows, synonyms or {}, radius, measure)
     if tasks:
         evaluated.result.tasks = tasks
         evaluated.result.contract["tasks"] = {name: MEASURES[name] for name in tasks}
