@@ -23,9 +23,10 @@ TASKS = {
     "detect": Task("Locate every object in the image. Answer in JSON: a list of objects with description and place."),
     "named": Task("Locate every object of these categories: {categories}.", "categories"),
     "refer": Task("Locate what this phrase refers to: {phrase}", "phrase", needs=("question",)),
+    "point": Task("Point at what this phrase refers to: {phrase}", "phrase", needs=("question",)),
     "region": Task("What is at {box}?", "box", needs=("answer",), is_text=True),
     "caption": Task("Describe the image.", needs=("answer",), is_text=True),
     "chat": Task("", needs=("question", "answer"), is_text=True),
 }
 """What is asked: every object, which is the task of a record that names none; every object of some categories; what a
-phrase refers to; what is at a box; what the image shows; a question of the record's own."""
+phrase refers to, by its box or by a point; what is at a box; what the image shows; a question of the record's own."""

@@ -42,6 +42,8 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
     for index, item in enumerate(record.objects or ()):
         if asked is not None and item.desc not in asked and item is not LEFT_OUT:
             raise RecordError(f"objects[{index}].desc", f"{item.desc!r} is not among `categories`; ask for it too")
+        if task.placeholder == "phrase" and (item.point is None) is (name == "point") and item is not LEFT_OUT:
+            raise RecordError(f"objects[{index}]", 'a `point` is found by the task "point", and nothing else by it')
     return task
 
 

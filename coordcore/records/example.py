@@ -22,7 +22,7 @@ _WITHOUT_SOURCE = "an example without a source"
 class Geometry:
     """One geometry of the answer. x is first, also where answers write y first (`BuildContext.coords`).
 
-    kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...).
+    kind: one of `coordcore.records.geometry.KINDS`.
     values: targets in bin units on the run's quantisation, real-valued where the source is finer than a bin
         (12.4 rounds to the written token `<|coord_12|>`), else the bin itself. One value per coord token.
     """

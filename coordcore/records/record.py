@@ -60,6 +60,9 @@ class RecordObject(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     bbox_2d: Coordinates | None = None
     poly: Coordinates | None = None
     poly_points: int | None = None
+    point: Coordinates | None = None
+    quad: Coordinates | None = None
+    keypoints: Coordinates | None = None
     line: Any = None
     tokens_cache: Any = msgspec.field(name="_coord_tokens", default=None)
     ints_cache: Any = msgspec.field(name="_coord_token_ints", default=None)

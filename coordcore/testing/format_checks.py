@@ -12,7 +12,12 @@ from coordcore.records.answers import AnswerObject, Format, Located, answer_text
 from coordcore.testing.building import build
 
 _LABELS = ("red ring", "blue square", "red ring", "\u00e9p\u00e9e 5", "red ring")
-_SHAPES = {"bbox_2d": (12, 40, 500, 999), "poly": (0, 0, 999, 3, 7, 999)}
+_SHAPES = {
+    "bbox_2d": (12, 40, 500, 999),
+    "poly": (0, 0, 999, 3, 7, 999),
+    "point": (12, 999),
+    "quad": (40, 12, 999, 12, 960, 500, 1, 500),
+}
 
 
 def check_format_survives_a_checkpoint(component: Component, config: Any = None) -> None:

@@ -22,7 +22,7 @@ def record(**content: Any) -> Record:
 
 WRONG = [
     ("task: 'reffer' is no task; did you mean 'refer'?", {"task": "reffer"}),
-    ("task: '' is no task; known: caption, chat, detect, named, refer, region", {"task": ""}),
+    ("task: '' is no task; known: caption, chat, detect, named, point, refer, region", {"task": ""}),
     ('question: missing; the task "refer" needs it', {"task": "refer"}),
     ('answer: missing; the task "caption" needs it', {"task": "caption"}),
     ('answer: missing; the task "region" needs it', {"task": "region", "objects": [CAT]}),
@@ -72,6 +72,14 @@ WRONG = [
         "question: does not say where its box stands; write {box} there",
         {"task": "region", "question": "What is this?", "answer": "a cat", "objects": [CAT]},
     ),
+    (
+        'objects[0]: a `point` is found by the task "point", and nothing else by it',
+        {"task": "point", "question": "cat", "objects": [CAT]},
+    ),
+    (
+        'objects[1]: a `point` is found by the task "point", and nothing else by it',
+        {"task": "refer", "question": "cat", "objects": [CAT, {"desc": "cat", "point": [1, 2]}]},
+    ),
     ("objects: missing; write an empty list when the image holds none", {"task": "named", "objects": None}),
 ]
 
@@ -94,6 +102,8 @@ def test_keys_of_a_task_are_texts() -> None:
         {"objects": [CAT], "question": "Find the cat."},
         {"task": "detect", "objects": [CAT]},
         {"task": "refer", "question": "left cat"},
+        {"task": "point", "question": "left cat", "objects": [{"desc": "cat", "point": [1, 2]}]},
+        {"task": "point", "question": "right cat"},
         {"task": "named", "categories": ["cat", "dog"], "objects": [CAT]},
         {"task": "region", "objects": [CAT], "question": "Is {box} a cat?", "answer": "yes"},
         {"task": "caption", "objects": None, "answer": "A cat."},

@@ -169,8 +169,10 @@ CASES = {
     "a coord token as text": one("objects[0].desc: contains '<|coord_5|>'", desc="<|coord_5|>", bbox_2d=BOX),
     "a placeholder": one("objects[0].desc: contains '<image>'", desc="<image>", bbox_2d=BOX),
     "a sign that only looks like one": one("", desc="a < b | c > d", bbox_2d=BOX),
-    "no geometry": one("objects[0]: needs exactly one geometry, bbox_2d or poly, got none"),
-    "a geometry that is null": one("objects[0]: needs exactly one geometry, bbox_2d or poly, got none", bbox_2d=None),
+    "no geometry": one("objects[0]: needs exactly one geometry, bbox_2d, poly, point or quad, got none"),
+    "a geometry that is null": one(
+        "objects[0]: needs exactly one geometry, bbox_2d, poly, point or quad, got none", bbox_2d=None
+    ),
     "two geometries": one("objects[0]: needs exactly one geometry, ", bbox_2d=BOX, poly=POLY),
     "three numbers": one(f"{AT}: needs 4 numbers (x1, y1, x2, y2), got 3", bbox_2d=[1, 2, 3]),
     "numbers of two dimensions": one(f"{AT}[0]: expected int | float | str, got array", bbox_2d=[[1, 2], [3, 4]]),

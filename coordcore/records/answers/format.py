@@ -31,7 +31,7 @@ class Label:
 
 @attrs.frozen
 class Coords:
-    """The coordinates of a geometry, one coord token each: four of a "bbox_2d", six or more in pairs of a "poly"."""
+    """The coordinates of a geometry of a kind, one coord token each, as many as `geometry.COUNTS` says."""
 
     kind: str
     between: str

@@ -29,7 +29,7 @@ _RESERVED = re.compile(
 class Located:
     """One object of an answer.
 
-    kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...). bins: what the answer says.
+    kind: one of `geometry.KINDS`. bins: what the answer says.
     values: the same coordinates as real numbers in bin units, for `coordcore.Geometry`.
     """
 

@@ -100,6 +100,14 @@ def test_a_detection_may_ask_in_its_own_words(build: Build, asks: Asks) -> None:
     ]
 
 
+def test_a_phrase_is_pointed_at(build: Build, asks: Asks) -> None:
+    record = asks("point", {"desc": "ring", "point": [12, 40]}, question="the ring")
+    train = build(record, geometry=("point",)).train()
+    question, answer, count = said(train)
+    assert question == "<image>Point at what this phrase refers to: the ring"
+    assert (answer.count("<|coord_"), count, train[0].geometries[0].kind) == (2, 1, "point")
+
+
 def test_every_kind_of_place_can_be_referred_to(build: Build, asks: Asks) -> None:
     triangle = {"desc": "roof", "poly": [0, 0, 9, 0, 9, 9]}
     assert [one.kind for one in build(asks("refer", triangle, question="roof")).train()[0].geometries] == ["poly"]

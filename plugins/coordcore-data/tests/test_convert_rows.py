@@ -442,7 +442,7 @@ def test_a_category_whose_object_is_dropped_does_not_become_an_absent_one(tmp_pa
 def test_keys_that_records_do_not_have_are_left_out_and_noted(tmp_path: Path) -> None:
     records, account = from_records(tmp_path, record({**INSIDE, "score": 0.5}, colour="red"))
     assert records == [record(INSIDE)]
-    known = "known keys: desc, bbox_2d, poly, poly_points"
+    known = "known keys: desc, bbox_2d, poly, poly_points, point, quad, keypoints"
     assert account.notes == {
         "colour: unknown key; known keys: images, width, height, objects, summary, task, question, answer, "
         "categories, metadata": 1,

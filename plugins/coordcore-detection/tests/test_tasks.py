@@ -194,6 +194,41 @@ def test_without_scores_the_first_box_counts() -> None:
     assert figures(images, [row("a", boxes, [float("nan")] * 2)], "refer")["accuracy_90"] == 1.0
 
 
+def test_a_point_is_right_near_a_true_one() -> None:
+    true = [(label, 50.0, 50.0) for label in ("ring",)]
+    images = [asked(key, "point", points=tuple(true)) for key in "abc"] + [asked("d", "point"), asked("e", "point")]
+
+    def pointed(key: str, *places: tuple[float, float], scores: Sequence[float] = (0.5, 0.5)) -> Row:
+        found = row(key, [("x", (x, y, x, y)) for x, y in places], scores[: len(places)])
+        for box in found.boxes:
+            box.kind = "point"
+        return found
+
+    rows = [
+        pointed("a", (53.0, 50.0)),  # within 5 % of 100
+        pointed("b", (53.0, 50.0), (90.0, 50.0), scores=(0.2, 0.9)),  # the worse one is the answer
+        pointed("c"),
+        pointed("d"),  # nothing is there, nothing is found
+        pointed("e", (1.0, 1.0)),
+    ]
+    found = figures(images, rows, "point")
+    assert (found["records"], found["accuracy"], found["absent"], found["absent_right"]) == (5, 0.4, 2, 0.5)
+    assert found["agnostic_point_distance"] == pytest.approx((3 + 3) / 2)
+
+
+def test_texts_have_no_points_and_no_outlines(tmp_path: Path) -> None:
+    objects = [{"desc": "a", "quad": [1, 1, 9, 1, 9, 9, 1, 9]}]
+    [found] = read(tmp_path, asks("region", *objects, answer="x"))
+    assert (found.outlines, found.points, found.kinds, found.asked.count("<|coord_")) == ({}, (), frozenset(), 8)
+
+
+def test_outlines_stay_with_their_boxes_where_some_are_not_asked_for(tmp_path: Path) -> None:
+    quad = {"desc": "cup", "quad": [1, 1, 9, 1, 9, 9, 1, 9]}
+    lists = {"incomplete_categories": ["blue square"]}
+    [found] = read(tmp_path, asks("named", SQUARE, quad, RING, metadata=lists))
+    assert (found.labels, [*found.outlines]) == (("cup", "red ring"), [0])
+
+
 def test_absent_categories_that_are_found_are_counted() -> None:
     images = [
         asked("a", "named", [("cat", WHOLE)], categories=("cat", "dog", "cow")),

@@ -127,7 +127,7 @@ class CoordJsonlConfig(LinesConfig):
         help="what the numbers in the file are: bins, 0..999 unless [coords] says others (or coord tokens), pixels of "
         "the upright image, or 0..1",
     )
-    geometry: tuple[Literal["bbox_2d", "poly"], ...] = option(
+    geometry: tuple[Literal["bbox_2d", "poly", "point", "quad"], ...] = option(
         default=("bbox_2d", "poly"), validator=min_len(1), help="geometry kinds that may occur"
     )
     field_order: Literal["desc_first", "geometry_first"] = option(

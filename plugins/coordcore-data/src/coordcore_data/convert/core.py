@@ -46,6 +46,8 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     polygons that are never written, but by which the shape is cut at the edge of its image: an ellipse's beside its
     box, or several in place of a box. At least one of the four is there, a shape with points has nothing else, and x
     and y come in pairs; anything else may be wrong.
+    keypoints, seen: x, y, ... of named places of the object, and how well each is to be seen (2, 1, or 0 for one that
+    is not labelled).
     area: of the object itself in square pixels, of its mask for instance; None where it is the box's.
     crowd: a region of several objects. difficult: VOC's mark. was: what the source held when that is no box ("polygon",
     "rotated box"), for the account. name: what messages call it ("annotation 17").
@@ -56,6 +58,8 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     poly: list[float] | None = None
     points: list[float] | None = None
     outlines: list[list[float]] | None = None
+    keypoints: list[float] | None = None
+    seen: list[int] = []
     area: float | None = None
     crowd: bool = False
     difficult: bool = False
@@ -102,9 +106,9 @@ class Reading:
     images: folder of the image files. classes: file with the class names. instances: COCO file that REFER's refs point
     into. space, boxes, quantisation: what the numbers are, where the format does not say. origin: what VOC calls the
     first pixel, None to find out. attribute: of VIA's regions, the one that holds the label. frames: of a video, every
-    how many-th is an image. polygons: whether polygons are wanted, so that they need not be read otherwise.
-    partial: whether images are wanted on which only some categories were looked for. per: of referring expressions,
-    what a record is for; every expression when None.
+    how many-th is an image. polygons, points, keypoints: whether these are wanted, so that they need not be read
+    otherwise. partial: whether images are wanted on which only some categories were looked for. per: of referring
+    expressions, what a record is for; every expression when None.
     """
 
     images: Path | None = None
@@ -118,6 +122,8 @@ class Reading:
     frames: int | None = None
     per: Per | None = None
     polygons: bool = False
+    points: bool = False
+    keypoints: bool = False
     partial: bool = False
 
 

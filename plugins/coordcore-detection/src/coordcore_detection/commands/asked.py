@@ -20,21 +20,21 @@ Log = Callable[[str], None]
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """answers: the rows of images, in their order; what is to be told on the way goes to the log.
+    """header: the contract under settings. answers: the rows of images, in their order; what is to be told on the way
+    goes to the log.
 
     numbers: whether they hold plain numbers.
     """
 
-    header: Header
+    header: Callable[[PredictSettings], Header]
     quantisation: Quantisation
     coords: CoordFormat
     numbers: bool = False
-    answers: Callable[[Sequence[TruthImage], Log], Iterator[Row]]
+    answers: Callable[[Sequence[TruthImage], Log, PredictSettings], Iterator[Row]]
 
 
 def here(
     checkpoint: Path,
-    settings: PredictSettings,
     device: str,
     quantisation: Quantisation | None,
     coords: CoordFormat | None,
@@ -53,7 +53,7 @@ def here(
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords, numbers=numbers)
 
-    def answers(images: Sequence[TruthImage], log: Log) -> Iterator[Row]:
+    def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         return asking.predict(
             loaded.model,
             loaded.processor,
@@ -67,7 +67,7 @@ def here(
         )
 
     return Asked(
-        header=asking.header(checkpoint, loaded, settings, question, system),
+        header=lambda settings: asking.header(checkpoint, loaded, settings, question, system),
         quantisation=loaded.quantisation,
         coords=loaded.coords,
         numbers=loaded.format.numbers,
@@ -103,11 +103,11 @@ def on_server(
         raise InputError(f"--model: {server.url} has no {model!r}, but {', '.join(names)}")
     server = attrs.evolve(server, model=model or names[0])
 
-    def answers(images: Sequence[TruthImage], log: Log) -> Iterator[Row]:
+    def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         return served.predict(server, said, images, settings, concurrency=concurrency, log=log)
 
     return Asked(
-        header=served.header(said, server, settings, question, system),
+        header=lambda settings: served.header(said, server, settings, question, system),
         quantisation=said.quantisation,
         coords=said.coords,
         numbers=said.format.numbers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,8 @@ class GeometryName(StrEnum):
 
     BBOX_2D = "bbox_2d"
     POLY = "poly"
+    POINT = "point"
+    QUAD = "quad"
 
 
 def command(
@@ -82,7 +84,10 @@ def command(
         bool, typer.Option("--ordered/--unordered", help="Constrained: allow no x2 < x1 and no y2 < y1.")
     ] = True,
     geometry: Annotated[
-        list[GeometryName] | None, typer.Option(help="Constrained: allow this kind only. May be repeated.")
+        list[GeometryName] | None,
+        typer.Option(
+            help="Constrained: allow this kind only, instead of boxes, polygons and what RECORDS have. May be repeated."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 2048,
     max_objects: Annotated[int, typer.Option(min=1, help="Objects of an answer.")] = 100,
@@ -126,6 +131,8 @@ def command(
     from coordcore_train.run.quiet import quiet
 
     quiet()
+    import attrs
+
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
@@ -140,7 +147,6 @@ def command(
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
     given = read_prompts(prompt or [])
-    kinds = geometry or list(GeometryName)
     fitted = calibrations.read(calibration) if calibration else None
     usual = Score.NEAR if server is None else Score.GEOMETRIC_MEAN
     try:
@@ -151,13 +157,15 @@ def command(
             calibration=fitted,
             constrained=constrained,
             ordered=ordered,
-            geometry=tuple(kind.value for kind in kinds),  # type: ignore[misc]
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
             repeats=repeats,
             batch_size=batch_size,
         )
+        if geometry is not None:
+            chosen: Any = tuple(kind.value for kind in geometry)
+            settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
     if server is None:
@@ -178,9 +186,7 @@ def command(
         own, spec = (None, None) if coords is None else PRESETS[coords]
         spec = numbers or quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
         used = convention(spec) if spec else None
-        model_asked = asked.here(
-            checkpoint, settings, device.value, used, own, question, system, numbers=numbers is not None
-        )
+        model_asked = asked.here(checkpoint, device.value, used, own, question, system, numbers=numbers is not None)
         if model_asked.numbers and (score or calibration):
             raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
@@ -199,7 +205,9 @@ def command(
         coord_tokens=not model_asked.numbers,
     )
     truth = every[:limit]
-    header = model_asked.header
+    if geometry is None:
+        settings = settings.also_for(kind for image in every for kind in image.kinds)
+    header = model_asked.header(settings)
     if tasks := sorted({image.task for image in every} - {"detect"}):
         header.decoding["prompts"] = {name: prompts.get(name, TASKS[name].prompt) for name in tasks}
     if overwrite:
@@ -217,7 +225,7 @@ def command(
     def log(line: str) -> None:
         console.print(told(line), markup=False, highlight=False, soft_wrap=True)
 
-    answers = model_asked.answers(left, log)
+    answers = model_asked.answers(left, log, settings)
     with prediction_files.appending(output, header) as add:
         for row in track(answers, description="predict", total=len(left), console=console, transient=True):
             add(row)

@@ -80,9 +80,10 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
     details = [restricted(one.detail, [key for key in one.detail.images if key in known]) for one in (a, b)]
     whole = [_whole(*pair) for pair in zip((a, b), details, strict=True)]
     drawn = _draw(details, resamples, seed)
-    if absent := [name for name in drawn[0] if any(name not in one for one in whole)]:
+    shared = [name for name in drawn[0] if name in drawn[1]]  # of points and outlines, either may have none
+    if absent := [name for name in shared if any(name not in one for one in whole)]:
         raise InputError(f"not both hold {absent[0]}; evaluate the predictions again")
-    lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in drawn[0]]
+    lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in shared]
     if len(known) == len(a.detail.images) == len(b.detail.images):
         fixed = [name for name in a.metrics if name in b.metrics and name not in drawn[0]]
         lines += [_line(name, a.metrics[name], b.metrics[name]) for name in fixed]
@@ -122,8 +123,8 @@ def restricted(detail: Detail, images: Sequence[str]) -> Detail:
 
     boxes, truths = chosen(detail.image), chosen(detail.truth_image)
 
-    def outcome(one: Outcome) -> Outcome:
-        return Outcome(
+    def outcome(one: Any) -> Any:
+        return one and Outcome(
             iou=_take(one.iou, boxes),
             in_crowd=_take(one.in_crowd, boxes),
             found=_take(one.found, boxes),
@@ -144,6 +145,9 @@ def restricted(detail: Detail, images: Sequence[str]) -> Detail:
         duplicate=_take(detail.duplicate, boxes),
         by_label=outcome(detail.by_label),
         agnostic=outcome(detail.agnostic),
+        by_outline=outcome(detail.by_outline),
+        agnostic_by_outline=outcome(detail.agnostic_by_outline),
+        points=detail.points and {name: _take(column, kept) for name, column in detail.points.items()},
     )
 
 

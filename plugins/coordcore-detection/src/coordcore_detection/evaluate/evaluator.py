@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from coordcore_detection.predict.settings import PredictSettings
 
 PREDICTIONS = "predictions.jsonl"
-SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP", "refer_accuracy_50", "named_absent_found")
+SHOWN = (
+    *("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP"),
+    *("shape_AP", "shape_AP50", "point_accuracy", "point_F1", "point_distance"),
+    *("refer_accuracy_50", "named_absent_found"),
+)
 
 # `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
 Coordinates = Literal["argmax", "expectation"]
@@ -61,6 +65,9 @@ class DetectionConfig:
     )
     synonyms: Path | None = option(
         default=None, exists=True, help='TOML file of what else a label may be called: helmet = ["hard hat"]'
+    )
+    radius: str = option(
+        default="5%", help="how far a predicted point may be from a true one: 12px, or 5% of the image's longer side"
     )
     batch_size: int = option(default=25, validator=[ge(1), le(2**16)], help="images at a time")
 
@@ -107,6 +114,7 @@ class DetectionEvaluator:
             rows,
             max_detections=self.config.max_detections,
             synonyms=None if self.config.synonyms is None else synonyms.read(self.config.synonyms),
+            radius=self.config.radius,
         )
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
@@ -126,7 +134,9 @@ class DetectionEvaluator:
         from coordcore_detection.evaluate.truth_sources import example_key
         from coordcore_detection.predict import asking, continuing, prediction_files
 
-        settings = self.config.settings()
+        # Boxes and polygons are allowed in any case; an example of each kind is enough to allow the others.
+        kinds = (one.kind for index in range(count) for one in evaluation.examples[index].geometries)
+        settings = self.config.settings().also_for(kinds)
         loaded = asking.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
         header = asking.header(evaluation.checkpoint, loaded, settings)
         path = evaluation.output / PREDICTIONS
@@ -184,9 +194,13 @@ def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator
 
 
 def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
-    """A table of synonyms that is wrong is told before a run trains."""
-    from coordcore_detection.evaluate import synonyms
+    """A table of synonyms or a radius that is wrong is told before a run trains."""
+    from coordcore_detection.evaluate import points, synonyms
 
+    try:
+        points.Radius.read(config.radius)
+    except InputError as error:
+        yield Problem(path=f"eval.{COMPONENT.name}.radius", message=str(error))
     if config.synonyms is not None and config.synonyms.is_file():
         try:
             synonyms.read(config.synonyms)

@@ -24,7 +24,7 @@ from coordcore.records.source import all_lines
 from coordcore.tasks import TASKS
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_areas import areas_in_answer, known_areas
-from coordcore_detection.evaluate.truth_records import image_id, looked_for, read_objects
+from coordcore_detection.evaluate.truth_records import Objects, image_id, looked_for, read_objects
 from coordcore_detection.evaluate.truth_tasks import Asking
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def truth_from_records(
     outside: Outside = "error",
     coords: CoordFormat | None = None,
 ) -> Sequence[TruthImage]:
-    """The images of the record file `path`; a poly counts as its bounding box. Images are opened when they are used.
+    """The images of the record file `path`. Images are opened when they are used.
 
     space: what the numbers are. quantisation: decodes bins; a record that declares another one is an error.
     coords: the tokens that records may have in place of bins; the default's form when None.
@@ -85,9 +85,9 @@ def truth_from_records(
     for number, line in all_lines(path):
         try:
             record = parse_record(line)
-            boxes, named, crowd = read_objects(record, rules, quantisation)
+            objects = read_objects(record, rules, quantisation)
             lists = looked_for(record)
-            areas = known_areas(record, boxes)
+            areas = known_areas(record, objects.boxes, objects.places)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
@@ -100,15 +100,13 @@ def truth_from_records(
                 key=name if seen[name] == 1 else f"{name}#{seen[name]}",
                 width=record.width,
                 height=record.height,
-                labels=named,
-                boxes=boxes,
-                crowd=crowd,
                 open=partial(_open, root, name, images_within, width=record.width, height=record.height),
                 messages=tuple(messages),
                 path=root / name,
                 in_bins=space == "bin",
                 id=image_id(record),
                 areas=areas,
+                **objects.as_arguments(),
                 **lists,
             )
         )
@@ -147,9 +145,9 @@ def truth_from_examples(
 ) -> Sequence[TruthImage]:
     """The examples of a data builder, each made into a TruthImage when it is asked for; example 17 is "example-17".
 
-    The last message must be an answer in `form`, CoordJSON's being `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`; a
-    `poly` counts as its bounding box. A thought before it (`<think>...</think>`) is passed over. Positions are those of
-    the example's geometries, finer than a bin where the builder knows them.
+    The last message must be an answer in `form`, CoordJSON's being `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`. A
+    thought before it (`<think>...</think>`) is passed over. Positions are those of the example's geometries, finer than
+    a bin where the builder knows them.
     Reading one raises InputError, with the example's source in front, for any other answer.
     """
     return _Examples(examples, quantisation, coords, form)
@@ -209,30 +207,34 @@ def _from_example(
     source = example.images[0]
     opener = partial(open_example_image, source)
     image = opener()
-    size = np.array([image.width, image.height] * 2, dtype=np.float64)
+    size = np.array([image.width, image.height], dtype=np.float64)
     text, is_text = example.messages[-1]["content"], TASKS[example.task].is_text
     begin, end = answered(text)
     said = text[begin:end].strip()
     objects = [] if is_text else _answer(said, coords) if form is COORDJSON else _answer_in(form, said, coords)
-    units = [bounds(item.values) for item in objects]
+    units = [item.values for item in objects]
     if example.geometries:  # the answers hold coord tokens; what the builder says of them may be finer
         geometries = _geometries_behind(example, begin, coords)
         if len(geometries) != len(objects):
             raise InputError(f"has {len(geometries)} geometries, but its answer speaks of {len(objects)}")
-        units = [bounds(geometry.values) for geometry in geometries]
-    array = np.array(units, dtype=np.float64).reshape(-1, 4)
+        units = [geometry.values for geometry in geometries]
+    found = Objects.sorted(
+        [(item.desc, item.kind, values, False) for item, values in zip(objects, units, strict=True)],
+        boxes=lambda regions: quantisation.decode(
+            np.array([bounds(units[place]) for place in regions], dtype=np.float64).reshape(-1, 4), np.tile(size, 2)
+        ),
+        outline=lambda values: quantisation.decode(np.array(values, dtype=np.float64).reshape(-1, 2), size),
+    )
     return TruthImage(
         key=example_key(number),
         width=image.width,
         height=image.height,
-        labels=tuple(item.desc for item in objects),
-        boxes=quantisation.decode(array, size),
-        crowd=np.zeros(len(objects), dtype=bool),
+        **found.as_arguments(),
         id=number,
         open=opener,
         messages=tuple(dict(message) for message in example.messages[:-1]),
         path=Path(source) if isinstance(source, str | Path) else None,
-        in_bins=bool((array == np.rint(array)).all()),
+        in_bins=all(float(value).is_integer() for values in units for value in values),
         task=example.task,
         categories=example.categories,
         answer=text if is_text else "",

@@ -38,7 +38,9 @@ class Asking:
         question = question_of(record, self.prompts.get(task), categories=categories, box=box)
         messages = (*image.messages[:-1], {"role": "user", "content": f"<image>{question}"})
         unsure = labels_under(record, INCOMPLETE) if task == "named" else []
-        kept = np.array([not TASKS[task].is_text and label not in unsure for label in image.labels], dtype=bool)
+        is_text = TASKS[task].is_text
+        kept = np.array([not is_text and label not in unsure for label in image.labels], dtype=bool)
+        places = {old: new for new, old in enumerate(np.flatnonzero(kept).tolist())}
         return attrs.evolve(
             image,
             messages=messages,
@@ -50,6 +52,9 @@ class Asking:
             boxes=image.boxes[kept],
             crowd=image.crowd[kept],
             areas=None if image.areas is None else image.areas[kept],
+            outlines={places[index]: outline for index, outline in image.outlines.items() if index in places},
+            points=tuple(point for point in image.points if not is_text and point[0] not in unsure),
+            kinds=frozenset() if is_text else image.kinds,
         )
 
     def _box(self, record: Record) -> str:

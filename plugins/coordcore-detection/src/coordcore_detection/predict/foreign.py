@@ -17,7 +17,7 @@ from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.joining import Join
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.answer_files import Given
-from coordcore_detection.predict.boxes import mark_duplicates
+from coordcore_detection.predict.boxes import mark_duplicates, shaped
 from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -135,13 +135,13 @@ def pixels_of(values: Array, convention: Quantisation, size: Array) -> Array:
 
 
 def _box(one: AnswerObject, values: Sequence[float], width: int, height: int, numbers: str | None) -> Box:
-    size = np.array([width, height] * 2, dtype=np.float64)
-    x1, y1, x2, y2 = bounds(values)
-    corners = np.array([x1, y1, x2, y2])
+    points = np.array(values, dtype=np.float64).reshape(-1, 2)
+    size = np.array([width, height], dtype=np.float64)
     if numbers == "norm1":
-        corners = corners * size
+        points = points * size
     elif numbers != "pixel":
-        corners = pixels_of(corners, _convention(numbers), size)
-    a, b, c, d = np.round(corners, 6).tolist()
+        points = pixels_of(points, _convention(numbers), size)
+    found = np.round(points, 6).ravel().tolist()
+    x1, y1, x2, y2 = bounds(values)
     bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
-    return Box(label=one.desc, box=(a, b, c, d), bins=bins, score=math.nan)
+    return Box(label=one.desc, box=bounds(found), bins=bins, score=math.nan, **shaped(one.kind, points))

@@ -10,7 +10,7 @@ from coordcore.quantisation import Quantisation
 from coordcore.records.answers import Answer, Format, Unread, parse_answer
 from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import mark_duplicates
+from coordcore_detection.predict.boxes import mark_duplicates, shaped
 from coordcore_detection.predict.foreign import pixels_of
 from coordcore_detection.predict.predictions import Box, Row
 
@@ -23,7 +23,7 @@ def row_of_text(truth: TruthImage, text: str, stopped: str, *, form: Format | No
     """
     answer = Answer(objects=(), unread=()) if form is None else parse_answer(text, form)
     unread, boxes = list(answer.unread), []
-    size = np.array([truth.width, truth.height] * 2, dtype=np.float64)
+    size = np.array([truth.width, truth.height], dtype=np.float64)
     limit = quantisation.decode_scale
     for item in answer.objects:
         values = item.numbers or item.bins
@@ -32,9 +32,10 @@ def row_of_text(truth: TruthImage, text: str, stopped: str, *, form: Format | No
             unread.append(Unread(at=f"{item.at}.{item.kind}", reason=reason))
             continue
         x1, y1, x2, y2 = bounds(values)
-        a, b, c, d = np.round(pixels_of(np.array([x1, y1, x2, y2], dtype=np.float64), quantisation, size), 6).tolist()
+        points = pixels_of(np.array(values, dtype=np.float64).reshape(-1, 2), quantisation, size)
         bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
-        boxes.append(Box(label=item.desc, box=(a, b, c, d), bins=bins, score=math.nan))
+        around = bounds(np.round(points, 6).ravel().tolist())
+        boxes.append(Box(label=item.desc, box=around, bins=bins, score=math.nan, **shaped(item.kind, points)))
     mark_duplicates(boxes)
     return Row(
         image=truth.key,

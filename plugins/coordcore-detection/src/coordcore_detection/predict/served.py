@@ -24,7 +24,7 @@ from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, AnswerObject, Format, Unread, parse_answer
 from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import corners, four, mark_duplicates, short, with_question
+from coordcore_detection.predict.boxes import corners, four, mark_duplicates, shaped, short, with_question
 from coordcore_detection.predict.loading import manifest_of, run_and_folder, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -311,8 +311,9 @@ def _box(
         scores = {"geometric_mean": math.exp(sum(logs) / len(logs)), "min": math.exp(min(logs))}
         if settings.coordinates == "expectation":
             values = [places.expected(one, k, settings.window) for one, k in zip(at, found.bins, strict=True)]
-    _, pixels = corners(np.array(values))
-    box = checkpoint.quantisation.decode(pixels.reshape(2, 2), np.array([truth.width, truth.height])).ravel()
+    size = np.array([truth.width, truth.height])
+    _, pixels = corners(np.array(values), found.kind)
+    box = checkpoint.quantisation.decode(pixels.reshape(2, 2), size).ravel()
     score = scores.get(settings.score, math.nan)
     return Box(
         label=found.desc,
@@ -320,4 +321,5 @@ def _box(
         bins=bounds(found.bins),
         score=short(settings.calibration.apply(score) if settings.calibration and scores else score),
         scores={name: short(value) for name, value in scores.items()},
+        **shaped(found.kind, checkpoint.quantisation.decode(np.array(values).reshape(-1, 2), size)),
     )
