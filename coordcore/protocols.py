@@ -46,7 +46,11 @@ class ExampleSource(Protocol):
 
 
 class DataBuilder(Protocol):
-    """Built by a data component."""
+    """Built by a data component.
+
+    One whose examples come from several places may have `groups: Sequence[str]`, and give each example one of them as
+    its `group`: the run's metrics then tell the groups apart (`loss@coco`).
+    """
 
     def train(self) -> ExampleSource:
         """The training examples, unshuffled: the core shuffles with the run's seed."""

@@ -44,6 +44,8 @@ class Example:
     source: where the example came from, "train.jsonl:17".
     image_size: width and height in pixels of the image that the geometries lie in; None where unknown, or where they
         lie in several. Losses that weigh by the size of objects read it.
+    max_pixels: its images are resized to at most so many pixels, where that is less than the run's `train.max_pixels`.
+    group: which of its builder's `groups` it belongs to.
 
     `Example.boxes` makes one from pixels, text and geometries from one place.
     """
@@ -53,6 +55,8 @@ class Example:
     geometries: tuple[Geometry, ...] = ()
     source: str = ""
     image_size: tuple[int, int] | None = None
+    max_pixels: int | None = None
+    group: str = ""
 
     @property
     def where(self) -> str:
