@@ -34,16 +34,21 @@ def option(
     factory: Callable[[], Any] | None = None,
     validator: Any = None,
     exists: bool = False,
+    before: Any = attrs.NOTHING,
 ) -> Any:
     """Declare one manifest key on a component's config class.
 
     `help` is what `coordcore schema` prints. A `validator` is an ordinary attrs validator; its message reaches the
     user with the file, the line and the dotted path in front. `exists` is for `Path` fields: `coordcore check` then
-    reports a missing file. Relative paths are relative to the manifest that holds them.
+    reports a missing file. Relative paths are relative to the manifest that holds them. `before` is for a key of a
+    section that was published without it: the value that says what was done before. At it the key changes no
+    fingerprint, and runs that began without the key continue.
     """
     if factory is not None:
         default = attrs.Factory(factory)
-    return attrs.field(default=default, validator=validator, metadata={"help": help, "exists": exists})
+    return attrs.field(
+        default=default, validator=validator, metadata={"help": help, "exists": exists, "before": before}
+    )
 
 
 def _coordjson() -> Format:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,8 @@ def resolved(manifest: Manifest, plugins: Plugins) -> str:
     return tomli_w.dumps({**as_document(manifest), "resolved": record})
 
 
-YOUNGER: Mapping[str, Mapping[str, object]] = {
-    "model": {"type": "auto", "template": "auto"},
-    "coords": {"tokens": "<|coord_{}|>", "bins": 1000},
-    "format": {"coordjson": {}},
-}
-"""Keys that older manifests do not know -> the value that says what was done before; it changes no fingerprint."""
+YOUNGER: Table = {"format": {"coordjson": {}}}
+"""Sections that older manifests do not know -> what says what was done before; it changes no fingerprint."""
 
 
 def fingerprint(manifest: Manifest) -> str:
@@ -70,38 +66,43 @@ def fingerprint(manifest: Manifest) -> str:
     """
     import hashlib
 
-    document = as_document(manifest)
-    for section in sections_without_effect(selected.kind for selected in manifest.selected):
-        document.pop(section, None)
-    for section, names in WITHOUT_EFFECT.items():
-        document[section] = {key: value for key, value in document[section].items() if key not in names}
-    for section, defaults in YOUNGER.items():
-        table = document.get(section, {})
-        document[section] = {key: value for key, value in table.items() if defaults.get(key) != value}
-        if not document[section]:
-            del document[section]
+    document = determining(manifest)
     # The order of surgeries and losses is the order they act in, so only keys inside a config are sorted.
     parts = [[key, *([list(value.items())] if isinstance(value, dict) else [value])] for key, value in document.items()]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def as_document(manifest: Manifest) -> Table:
-    """The plain tables of a manifest. A key that is None is left out, as TOML has no null."""
-    document: Table = plain(manifest)
+def determining(manifest: Manifest) -> Table:
+    """The part of a manifest that determines the result of a run."""
+    document = as_document(manifest, added=False)
+    for section in sections_without_effect(selected.kind for selected in manifest.selected):
+        document.pop(section, None)
+    for section, names in WITHOUT_EFFECT.items():
+        document[section] = {key: value for key, value in document[section].items() if key not in names}
+    return {section: table for section, table in document.items() if table != YOUNGER.get(section)}
+
+
+def as_document(manifest: Manifest, *, added: bool = True) -> Table:
+    """The plain tables of a manifest. A key that is None is left out, as TOML has no null.
+
+    added: False leaves out keys that were added to their section later (`option`) and say what was done before.
+    """
+    document: Table = plain(manifest, added=added)
     for selected in manifest.selected:
-        document.setdefault(str(selected.kind), {})[selected.component.name] = plain(selected.config)
+        document.setdefault(str(selected.kind), {})[selected.component.name] = plain(selected.config, added=added)
     return document
 
 
-def plain(value: Any) -> Any:
-    """A structured value as TOML can hold it."""
+def plain(value: Any, *, added: bool = True) -> Any:
+    """A structured value as TOML can hold it. added: as for `as_document`."""
     if attrs.has(type(value)):
-        value = {key: getattr(value, field.name) for key, field in keys(type(value)).items()}
+        held = [(key, field, getattr(value, field.name)) for key, field in keys(type(value)).items()]
+        value = {key: item for key, field, item in held if added or item != field.metadata.get("before", attrs.NOTHING)}
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items() if item is not None}
+        return {key: plain(item, added=added) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, added=added) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(plain(item) for item in value)
     if isinstance(value, Enum):

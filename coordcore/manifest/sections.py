@@ -56,6 +56,10 @@ def _is_address(_instance: Any, _attribute: Any, address: str) -> None:
             raise ValueError("must be a host name or an IP address") from None
 
 
+def _auto(text: str) -> Any:
+    return option(default="auto", before="auto", validator=[min_len(1), _is_text], help=text)
+
+
 @attrs.frozen(kw_only=True)
 class Model:
     """`[model]`: what is trained."""
@@ -65,12 +69,8 @@ class Model:
         help="checkpoint folder (relative to this file), 'package:NAME/FOLDER' for one shipped in an installed "
         "package, or a hub id",
     )
-    type: str = option(
-        default="auto", validator=[min_len(1), _is_text], help="ms-swift's model type; auto reads it off the checkpoint"
-    )
-    template: str = option(
-        default="auto", validator=[min_len(1), _is_text], help="ms-swift's template; auto takes that of the type"
-    )
+    type: str = _auto("ms-swift's model type; auto reads it off the checkpoint")
+    template: str = _auto("ms-swift's template; auto takes that of the type")
     dtype: Literal["float32", "bfloat16", "float16"] = option(default="bfloat16", help="dtype of the base weights")
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
         default="auto", help="attention implementation; auto lets transformers choose"
@@ -102,9 +102,14 @@ class Coords:
     """`[coords]`: how coordinates are written. Data, checkpoint and predictions must agree on it."""
 
     tokens: str = option(
-        default="<|coord_{}|>", validator=_writes_tokens, help=f"the token of each bin, or {' or '.join(PRESETS)}"
+        default="<|coord_{}|>",
+        validator=_writes_tokens,
+        help=f"the token of each bin, or {' or '.join(PRESETS)}",
+        before="<|coord_{}|>",
     )
-    bins: int = option(default=_BINS, validator=[ge(2), lt(2**15)], help="bins of a coordinate; 1000, or the preset's")
+    bins: int = option(
+        default=_BINS, validator=[ge(2), lt(2**15)], help="bins of a coordinate; 1000, or the preset's", before=1000
+    )
     quantisation: str = option(default=_QUANTISATION, help="encode and decode convention; nearest_999, or the preset's")
 
     @property

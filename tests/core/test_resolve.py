@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 import tomli
 from fakes import usual
 
-from coordcore import __version__
+from coordcore import __version__, option
 from coordcore.manifest import Manifest, fingerprint, load, resolved
+from coordcore.manifest.resolve import plain
 
 FULL = """\
 requires = ["packaging>=20"]
@@ -115,3 +117,23 @@ def test_the_order_of_keys_does_not_change_the_fingerprint() -> None:
     swapped = FULL.replace('scale = "log"\ngate.hard = true\n', 'gate.hard = true\nscale = "log"\n')
 
     assert fingerprint(manifest(swapped)) == fingerprint(manifest())
+
+
+def test_a_key_that_came_later_changes_the_fingerprint_only_where_it_says_something_else() -> None:
+    assert fingerprint(manifest(FULL, "model.type=auto")) == fingerprint(manifest())
+    assert fingerprint(manifest(FULL, "model.type=qwen2_vl")) != fingerprint(manifest())
+
+
+@attrs.frozen(kw_only=True)
+class Kept:
+    """A section of a plugin that got keys."""
+
+    first: int = option(default=1, help="was there from the start")
+    later: str = option(default="new", help="came later, with another default", before="old")
+    last: str | None = option(default=None, help="came later, and None says what was done before")
+
+
+@pytest.mark.parametrize(("later", "covered"), [("old", {"first": 1}), ("new", {"first": 1, "later": "new"})])
+def test_before_is_what_was_done_without_the_key(later: str, covered: dict[str, object]) -> None:
+    assert plain(Kept(later=later), added=False) == covered
+    assert plain(Kept(later=later)) == {"first": 1, "later": later}

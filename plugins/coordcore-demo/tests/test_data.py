@@ -40,6 +40,15 @@ def test_an_example_asks_and_answers_with_the_boxes_of_its_picture():
     assert example.images[0].tobytes() == image.tobytes()
 
 
+def test_shapes_without_their_colours_share_labels():
+    example = train(seed=3, max_objects=9, label="shape")[8]
+    shapes = draw(3, 8, split="train", max_objects=9)[1]
+    answer = train(seed=3, max_objects=9, label="shape", coord_tokens=False)[8].messages[1]["content"]
+    named = [item["desc"] for item in json.loads(answer)["objects"]]
+    assert named == [shape.desc.split()[1] for shape in shapes]
+    assert len(example.geometries) == len(shapes) > len(set(named))
+
+
 def test_targets_are_real_valued():
     example = train(seed=3)[8]
     ((_, box),) = draw(3, 8, split="train")[1]

@@ -60,12 +60,14 @@ class LinesConfig:
         default="stop",
         help="an image that is missing, cannot be decoded or is of another size than its record says: stop, or decode "
         "every image before training, leave out the records of bad ones, and say how many",
+        before="stop",
     )
     max_aspect: float | None = option(
         default=200.0,
         validator=optional(and_(ge(1), le(10**6))),
         help="most that an image may be longer in one direction than in the other; processors of Qwen's models stop at "
         "images beyond 200",
+        before=200.0,
     )
 
     @property

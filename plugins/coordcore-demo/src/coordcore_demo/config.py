@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import attrs
 from attrs.validators import ge, gt, le, lt
 
@@ -31,6 +33,11 @@ class ShapesConfig:
     )
     min_objects: int = option(default=1, validator=_COUNT, help="fewest shapes on a picture")
     max_objects: int = option(default=1, validator=_COUNT, help="most shapes on a picture")
+    label: Literal["colour_shape", "shape"] = option(
+        default="colour_shape",
+        help="what an object is called: 'red ring', which no other of its picture is, or 'ring'",
+        before="colour_shape",
+    )
     coord_tokens: bool = option(
         default=True, help="write coordinates as coord tokens; false writes the same bins as plain numbers"
     )

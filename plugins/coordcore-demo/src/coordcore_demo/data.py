@@ -49,7 +49,7 @@ class Pictures:
             max_objects=config.max_objects,
         )
         return Example.boxes(
-            [(shape.desc, shape.box) for shape in shapes],
+            [(shape.desc if config.label == "colour_shape" else shape.desc.split()[1], shape.box) for shape in shapes],
             image=image,
             image_size=image.size,
             prompt=PROMPT,
