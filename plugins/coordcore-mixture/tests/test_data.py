@@ -125,7 +125,7 @@ class Dated:
 
 
 def test_a_source_with_epochs_is_in_a_new_one_with_every_pass_over_it() -> None:
-    source = NamedExamples(name="a", source=Dated(), settings=opened(a=boxes(4)).settings["a"])
+    source = NamedExamples(name="a", source=Dated(), max_pixels=None)
     mixed = MixedExamples(sources={"a": source}, counts={"a": 2}, seed=0)
     passes = [place.split(": ")[1].split(":") for epoch in range(3) for place in seen(mixed, epoch)]
     assert [epoch for epoch, _ in passes] == ["0", "0", "0", "1", "1", "1"]

@@ -23,7 +23,7 @@ class NamedExamples:
 
     name: str
     source: ExampleSource
-    settings: Source
+    max_pixels: int | None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -37,7 +37,7 @@ class NamedExamples:
         return self._named(source.in_epoch(epoch, index)) if hasattr(source, "in_epoch") else self[index]
 
     def _named(self, example: Example) -> Example:
-        least = [size for size in (self.settings.max_pixels, example.max_pixels) if size is not None]
+        least = [size for size in (self.max_pixels, example.max_pixels) if size is not None]
         return attrs.evolve(
             example,
             source=f"{self.name}: {example.where}",
@@ -61,13 +61,19 @@ class MixedExamples:
         return sum(self.counts.values())
 
     def __getitem__(self, index: int, /) -> Example:
-        return self.in_epoch(0, index)
+        source, _, which = self._place(0, index)
+        return source[which]
 
     def in_epoch(self, epoch: int, index: int) -> Example:
         """A source of which an epoch takes a part goes on in the next where it was.
 
         Where a source's own examples differ from epoch to epoch, each pass over it is an epoch of its own.
         """
+        source, own_epoch, which = self._place(epoch, index)
+        return source.in_epoch(own_epoch, which)
+
+    def _place(self, epoch: int, index: int) -> tuple[NamedExamples, int, int]:
+        """The source, its own epoch and the example in it."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         number, drawn = place(index, [*self.counts.values()])
@@ -75,7 +81,7 @@ class MixedExamples:
         source = self.sources[name]
         number = epoch * self.counts[name] + drawn
         which = shuffled(number, len(source), f"{self.seed} {name}")
-        return source.in_epoch(number // len(source), which)
+        return source, number // len(source), which
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -137,4 +143,4 @@ class Mixture:
         return OneAfterAnother(sources=held) if held else None
 
     def _named(self, name: str, source: ExampleSource) -> NamedExamples:
-        return NamedExamples(name=name, source=source, settings=self.settings[name])
+        return NamedExamples(name=name, source=source, max_pixels=self.settings[name].max_pixels)
