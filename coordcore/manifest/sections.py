@@ -12,7 +12,7 @@ import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len, optional
 
 from coordcore.components import Selected, option
-from coordcore.coords import DEFAULT_COORDS, PATTERN, PRESETS, CoordFormat
+from coordcore.coords import DEFAULT_COORDS, PATTERN, PRESETS, CoordFormat, Order
 from coordcore.errors import InputError, did_you_mean
 from coordcore.quantisation import QUANTISATIONS, quantisation
 
@@ -111,6 +111,7 @@ class Coords:
         default=_BINS, validator=[ge(2), lt(2**15)], help="bins of a coordinate; 1000, or the preset's", before=1000
     )
     quantisation: str = option(default=_QUANTISATION, help="encode and decode convention; nearest_999, or the preset's")
+    order: Order | None = option(default=None, help="of x and y in a point; xy, or the preset's", before="xy")
 
     @property
     def preset(self) -> tuple[CoordFormat, str]:
@@ -121,7 +122,7 @@ class Coords:
     def format(self) -> CoordFormat:
         """How coordinates are written."""
         tokens = self.preset[0].tokens if self.tokens in PRESETS else self.tokens
-        return attrs.evolve(self.preset[0], tokens=tokens, bins=self.bins)
+        return attrs.evolve(self.preset[0], tokens=tokens, bins=self.bins, order=self.order or self.preset[0].order)
 
     def fault(self) -> str | None:
         """What is wrong with the quantisation."""

@@ -105,6 +105,7 @@ class Example:
             Located(desc=desc, kind="bbox_2d", bins=tuple(bins), values=tuple(values)) for desc, bins, values in boxes
         ]
         form = form or COORDJSON
+        coord_tokens = coord_tokens and not form.numbers
         located = [item for group in form.grouped(located) for item in group]
         try:
             answer = answer_text(located, coord_tokens=coord_tokens, form=form, coords=coords)

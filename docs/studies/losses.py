@@ -12,21 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import tomli_w
+from common import ROOT, STUDENT_95, Table, interval, train, write_measured
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/explanation/losses.md"
 PLOT = ROOT / "docs/images/losses.png"
 IMAGES = 200
-
-Table = dict[str, Any]
 
 
 def soft(**keys: float) -> Table:
@@ -69,20 +65,6 @@ def manifest(loss: Table, seed: int, steps: int) -> Table:
     }
 
 
-def train(folder: Path, loss: Table, seed: int, steps: int) -> Path:
-    """Run one manifest, unless its folder is finished; returns the run folder. Raises RuntimeError when it fails."""
-    run = folder / "run"
-    if not (run / "eval/detection/metrics.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "manifest.toml"
-        path.write_text(tomli_w.dumps(manifest(loss, seed, steps)), encoding="utf-8")
-        command = [sys.executable, "-m", "coordcore", "run", str(path), "--output", str(run)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{path} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return run
-
-
 def measure(run: Path, seed: int) -> dict[str, dict[str, float]]:
     """Reading of the coordinates -> metric -> value, from the boxes that the run's evaluation left."""
     import numpy as np
@@ -113,14 +95,6 @@ def measure(run: Path, seed: int) -> dict[str, dict[str, float]]:
 
 
 # --- the figures ------------------------------------------------------------------------------------------------------
-
-STUDENT_95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
-"""Runs -> the .975 quantile of Student's t with one degree of freedom less."""
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds and the half width of its 95 % interval."""
-    return statistics.mean(values), STUDENT_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5
 
 
 def table(found: Mapping[str, Any], reading: str) -> str:
@@ -172,11 +146,7 @@ def render(found: Mapping[int, Mapping[str, Any]], seeds: int) -> None:
     for steps, losses in found.items():
         for reading in READINGS:
             parts.append(f"### {steps} steps, coordinates read by {reading}\n\n{table(losses, reading)}\n")
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition("<!-- measured -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    measured = f"{seeds} seeds; {IMAGES} held-out pictures each.\n\n" + "\n".join(parts)
-    PAGE.write_text(f"{before}<!-- measured -->\n{measured}<!-- end -->{after}", encoding="utf-8")
+    write_measured(PAGE, f"{seeds} seeds; {IMAGES} held-out pictures each.\n\n" + "\n".join(parts))
     plot(found, PLOT)
 
 
@@ -193,7 +163,8 @@ def main() -> int:
     def one(job: tuple[int, str, int]) -> dict[str, dict[str, float]]:
         steps, name, seed = job
         number = list(LOSSES).index(name)
-        figures = measure(train(options.folder / f"{steps}-{number}-{seed}", LOSSES[name], seed, steps), seed)
+        folder = options.folder / f"{steps}-{number}-{seed}"
+        figures = measure(train(folder, manifest(LOSSES[name], seed, steps)), seed)
         print(f"{steps} steps, {name}, seed {seed}: AP {figures['expectation']['agnostic_AP']:.3f}", flush=True)
         return figures
 

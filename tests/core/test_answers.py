@@ -148,6 +148,8 @@ def test_quotes_around_anything_else(written: str) -> None:
         f"Well. <reasoning>[{B}]</reasoning>[{A}]",
         f"◁think▷[{B}]◁/think▷[{A}]",
         f"[{A}] <thinking>or rather [{B}]",
+        f"<|channel>thought\n[{B}]<channel|>[{A}]",
+        f"[{A}]<|channel>thought\n[{B}]",
     ],
 )
 def test_thoughts_are_no_answer(text: str) -> None:

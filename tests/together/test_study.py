@@ -1,10 +1,10 @@
-"""The manifests of docs/studies/losses.py say what their names say, and nothing is wrong with them."""
+"""The manifests of docs/studies say what their names say, and nothing is wrong with them."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import tomli_w
@@ -14,38 +14,51 @@ from coordcore import kinds
 from coordcore.check import check
 from coordcore.manifest import load
 
-
-def study() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("losses", ROOT / "docs/studies/losses.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path.insert(0, str(ROOT / "docs/studies"))
+LOSSES, FORMATS, COMMON = (importlib.import_module(name) for name in ("losses", "formats", "common"))
 
 
-STUDY = study()
-
-
-@pytest.mark.parametrize("name", STUDY.LOSSES)
+@pytest.mark.parametrize("name", LOSSES.LOSSES)
 def test_a_manifest(tmp_path: Path, name: str) -> None:
     path = tmp_path / "study.toml"
-    path.write_text(tomli_w.dumps(STUDY.manifest(STUDY.LOSSES[name], seed=1, steps=7)))
+    path.write_text(tomli_w.dumps(LOSSES.manifest(LOSSES.LOSSES[name], seed=1, steps=7)))
     loaded = load(path)
     assert check(loaded) == []
     used = {one.component.name: one.config for one in loaded.manifest.of(kinds.LOSS)}
-    assert used["text_ce"].coord_positions == (name == STUDY.PLAIN)
-    assert ("coord_soft_ce_w1" in used) == (name != STUDY.PLAIN)
+    assert used["text_ce"].coord_positions == (name == LOSSES.PLAIN)
+    assert ("coord_soft_ce_w1" in used) == (name != LOSSES.PLAIN)
 
 
 def test_a_loss_has_the_weights_that_its_name_says(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
-    path.write_text(tomli_w.dumps(STUDY.manifest(STUDY.LOSSES["soft CE + W1, σ = 10"], seed=1, steps=7)))
+    path.write_text(tomli_w.dumps(LOSSES.manifest(LOSSES.LOSSES["soft CE + W1, σ = 10"], seed=1, steps=7)))
     (config,) = (one.config for one in load(path).manifest.of(kinds.LOSS) if one.component.name == "coord_soft_ce_w1")
     weights = (config.ce_weight, config.soft_ce_weight, config.w1_weight, config.gate_weight, config.sigma)
     assert weights == (0.0, 1.0, 1.0, 1.0, 10.0)
 
 
 def test_an_interval_is_students() -> None:
-    mean, half = STUDY.interval([0.1, 0.2, 0.3])
+    mean, half = COMMON.interval([0.1, 0.2, 0.3])
     assert (mean, half) == (pytest.approx(0.2), pytest.approx(4.303 * 0.1 / 3**0.5))
+
+
+@pytest.mark.parametrize("name", FORMATS.FORMATS)
+def test_a_manifest_of_a_format(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(tomli_w.dumps(FORMATS.manifest(name, seed=1)))
+    loaded = load(path)
+    assert check(loaded) == []
+    assert [selected.component.name for selected in loaded.manifest.of(kinds.FORMAT)] == [name]
+
+
+def test_the_table_compares_within_a_seed() -> None:
+    runs = [
+        {"training": 10.0, "boxes/s": 100.0, "tokens a box": 20.0, "AP": 0.5, "AP50": 0.8, "F1_95": 0.1},
+        {"training": 20.0, "boxes/s": 50.0, "tokens a box": 20.0, "AP": 0.7, "AP50": 0.9, "F1_95": 0.1},
+    ]
+    short = [
+        {**run, "boxes/s": 4 * run["boxes/s"], "tokens a box": 5.0, "training": run["training"] / 2} for run in runs
+    ]
+    table = FORMATS.table({name: runs if name == FORMATS.LIST else short for name in FORMATS.FORMATS}).splitlines()
+    assert "| 20.0 | 15 | 75 | 0.600 | 0.850 | 0.100 |" in table[2]
+    assert "| 5.0 (x 0.25) | 8 (x 0.50) | 300 (x 4.00) | 0.600 (+0.000 ± 0.000) |" in table[-1]

@@ -38,7 +38,8 @@ _START = re.compile(
     r"""(?P<list>\{\s*["']objects["']\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$))"""
     rf"|(?P<object>{_OBJECT.pattern})|(?P<tag>{_TAG.pattern})"
 )
-_THOUGHT = re.compile(rf"[<◁](?P<end>/?)(?:{THOUGHT})\s*[>▷]", re.IGNORECASE)
+# Of Gemma 4 as well: <|channel>thought ... <channel|>
+_THOUGHT = re.compile(rf"[<◁](?P<end>/?)(?:{THOUGHT})\s*[>▷]|<(\|channel>thought|(?P<last>channel\|>))", re.IGNORECASE)
 _TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -149,7 +150,7 @@ def answered(text: str) -> Span:
     """The part of a text that is its answer: behind the last thought, before one that does not end."""
     begin, end = 0, len(text)
     for tag in _THOUGHT.finditer(text):
-        if tag["end"]:
+        if tag["end"] or tag["last"]:
             begin, end = tag.end(), len(text)
         else:
             end = min(end, tag.start())

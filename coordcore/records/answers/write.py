@@ -67,6 +67,7 @@ def answer_text(
     format that groups objects they stand as `form.grouped` has them.
     Raises InputError for a description or a kind that another format, `form`, cannot hold.
     """
+    coord_tokens = coord_tokens and not form.numbers
     groups = form.grouped(objects)
     if unknown := next((group[0].kind for group in groups if group[0].kind not in form.places), None):
         raise InputError(f"the format {form.name} cannot say a {unknown}; it can say {', '.join(form.places)}")

@@ -1,4 +1,4 @@
-"""The answer formats `compact`, `grouped` and `qwen`. Torch-free.
+"""The answer formats `compact`, `grouped`, `qwen` and `qwen_numbers`. Torch-free.
 
 Tokens a box with Qwen3's tokenizer, 20 boxes of 5 labels: CoordJSON 24.2, qwen 24.1, compact 6.0, grouped 4.1.
 """
@@ -51,6 +51,9 @@ QWEN = Format(
 )
 """Qwen's own list, `[{"bbox_2d": [<|coord_12|>, ...], "label": "red ring"}]`."""
 
+QWEN_NUMBERS = attrs.evolve(QWEN, name="qwen_numbers", numbers=True)
+"""The same as Qwen3-VL itself writes it: plain numbers, in thousandths under the quantisation qwen_1000."""
+
 
 @attrs.frozen(kw_only=True)
 class PlainFormatConfig:
@@ -89,4 +92,10 @@ def components() -> Iterable[Component]:
         config=PlainFormatConfig,
         build=lambda _config, _context: QWEN,
         summary="Qwen's own list in JSON, with coord tokens for numbers",
+    )
+    yield Component(
+        name="qwen_numbers",
+        config=PlainFormatConfig,
+        build=lambda _config, _context: QWEN_NUMBERS,
+        summary="Qwen's own list in JSON, with plain numbers and without coord tokens",
     )

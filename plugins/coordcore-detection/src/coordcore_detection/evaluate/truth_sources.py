@@ -12,11 +12,11 @@ import attrs
 import msgspec
 import numpy as np
 
-from coordcore import InputError
+from coordcore import Geometry, InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Outside, Quantisation
 from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
-from coordcore.records.answers import COORDJSON, Format, parse_answer
+from coordcore.records.answers import COORDJSON, Format, answered, parse_answer
 from coordcore.records.geometry import bounds, misordered
 from coordcore.records.images import image_path, open_example_image, open_upright
 from coordcore.records.record import RecordError, parse_objects, parse_record
@@ -122,8 +122,8 @@ def truth_from_examples(
     """The examples of a data builder, each made into a TruthImage when it is asked for; example 17 is "example-17".
 
     The last message must be an answer in `form`, CoordJSON's being `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`; a
-    `poly` counts as its bounding box. Positions are those of the example's geometries, finer than a bin where the
-    builder knows them.
+    `poly` counts as its bounding box. A thought before it (`<think>...</think>`) is passed over. Positions are those of
+    the example's geometries, finer than a bin where the builder knows them.
     Reading one raises InputError, with the example's source in front, for any other answer.
     """
     return _Examples(examples, quantisation, coords, form)
@@ -185,12 +185,15 @@ def _from_example(
     image = opener()
     size = np.array([image.width, image.height] * 2, dtype=np.float64)
     text = example.messages[-1]["content"]
-    objects = _answer(text, coords) if form is COORDJSON else _answer_in(form, text, coords)
+    begin, end = answered(text)
+    said = text[begin:end].strip()
+    objects = _answer(said, coords) if form is COORDJSON else _answer_in(form, said, coords)
     units = [bounds(item.values) for item in objects]
-    if example.geometries:  # the answer holds coord tokens; what the builder says of them may be finer
-        if len(example.geometries) != len(objects):
-            raise InputError(f"has {len(example.geometries)} geometries, but its answer speaks of {len(objects)}")
-        units = [bounds(geometry.values) for geometry in example.geometries]
+    if example.geometries:  # the answers hold coord tokens; what the builder says of them may be finer
+        geometries = _geometries_behind(example, begin, coords)
+        if len(geometries) != len(objects):
+            raise InputError(f"has {len(geometries)} geometries, but its answer speaks of {len(objects)}")
+        units = [bounds(geometry.values) for geometry in geometries]
     array = np.array(units, dtype=np.float64).reshape(-1, 4)
     return TruthImage(
         key=example_key(number),
@@ -205,6 +208,17 @@ def _from_example(
         path=Path(source) if isinstance(source, str | Path) else None,
         in_bins=bool((array == np.rint(array)).all()),
     )
+
+
+def _geometries_behind(example: Example, begin: int, coords: CoordFormat) -> list[Geometry]:
+    """The geometries of the last answer from its character `begin` on: none of earlier answers, none of a thought."""
+    texts = [message["content"] for message in example.messages if message["role"] == "assistant"]
+    texts[-1] = texts[-1][:begin]
+    before = sum(token in coords.bin_of for text in texts for token in re.findall(coords.pattern(), text))
+    geometries = list(example.geometries)
+    while geometries and before > 0:
+        before -= len(geometries.pop(0).values)
+    return geometries
 
 
 def _answer(text: str, coords: CoordFormat) -> list[Annotation]:

@@ -102,22 +102,22 @@ class _Reader:
             )
         )
         score = scores[settings.score]
-        pick, values = _corners(self.coords.value[rows])
+        pick, values = corners(self.coords.value[rows])
         pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
         return Box(
             label=found.desc,
-            box=_four(pixels, 6),
+            box=four(pixels, 6),
             bins=bounds(found.bins),
-            score=_short(settings.calibration.apply(score) if settings.calibration else score),
-            scores={name: _short(value) for name, value in scores.items()},
-            spread=_four(self.coords.spread[rows][pick], 3),
+            score=short(settings.calibration.apply(score) if settings.calibration else score),
+            scores={name: short(value) for name, value in scores.items()},
+            spread=four(self.coords.spread[rows][pick], 3),
         )
 
     def _tokens(self, span: tuple[int, int]) -> Array:
         return np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))
 
 
-def _corners(values: Array) -> tuple[Array, Array]:
+def corners(values: Array) -> tuple[Array, Array]:
     """Which of the coordinates x, y, x, y ... bound the geometry, and x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 
     The written corners are in order; their expectations need not be, and are then both put at the first corner's.
@@ -130,12 +130,12 @@ def _corners(values: Array) -> tuple[Array, Array]:
     return pick, values[pick]
 
 
-def _four(values: Array, digits: int) -> tuple[float, float, float, float]:
+def four(values: Array, digits: int) -> tuple[float, float, float, float]:
     a, b, c, d = np.round(values, digits).tolist()
     return a, b, c, d
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     return float(f"{value:.6g}")
 
 

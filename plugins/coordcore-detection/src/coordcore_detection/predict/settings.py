@@ -56,6 +56,11 @@ class PredictSettings:
                 f"score is {self.score!r}, but the calibration was fitted to {self.calibration.score!r}; set both alike"
             )
 
+    def of_numbers(self) -> dict[str, Any]:
+        """As `decoding`, of a model that answers in plain numbers: what is said of coord tokens is left out."""
+        kept = ("max_new_tokens", "repeats", *(["thinking"] if self.thinking else []))
+        return {"numbers": True, **{name: getattr(self, name) for name in kept}}
+
     def decoding(self) -> dict[str, Any]:
         """What the header of predictions says of it: all that changes an answer, but for score and calibration."""
         values = attrs.asdict(self)

@@ -1,0 +1,180 @@
+"""Trains the demo with every answer format and several seeds, and writes docs/explanation/formats.md's table.
+
+    python docs/studies/formats.py --docs
+
+Every run has the same base, pictures, steps, loss and adapters; only the way the answer is written differs. The seed of
+a run draws its pictures, their order and LoRA's start, and is shared by all formats, so that differences are taken
+between runs that saw the same. A run that is finished is not run again. The merged checkpoints then answer in turn, in
+one process, each a few times: their times are compared within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, STUDENT_95, Table, interval, train, write_measured
+
+PAGE = ROOT / "docs/explanation/formats.md"
+IMAGES = 200
+LIST = "coordjson"
+FORMATS: Mapping[str, tuple[Table, str]] = {
+    LIST: ({}, '`{"objects": [{"desc": "ring", "bbox_2d": [c, c, c, c]}, ...]}`'),
+    "qwen": ({}, '`[{"bbox_2d": [c, c, c, c], "label": "ring"}, ...]`'),
+    "compact": ({}, "`ring` and four coord tokens, an object a line"),
+    "grouped": ({}, "`ring` and the coord tokens of every ring, a label a line"),
+}
+"""Section `[format.<name>]` -> its keys, and how the page shows it."""
+
+METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
+
+
+def manifest(name: str, seed: int, steps: int | None = None) -> Table:
+    """The manifest of several shapes to a picture, called by their form alone, with another answer format."""
+    given: Table = {
+        "extends": str(ROOT / "docs/examples/shapes-many.toml"),
+        "format": {name: FORMATS[name][0]},
+        "data": {"shapes": {"seed": seed, "validation_images": IMAGES, "label": "shape"}},
+        "eval": {"detection": {"images": IMAGES}},
+        "train": {"seed": seed},
+    }
+    if steps is not None:
+        given["train"]["steps"] = steps
+    return given
+
+
+def training_seconds(folder: Path) -> float:
+    """From the first step to the last, as the run printed it."""
+    return float(re.findall(r"^step (\d+)/\1 .*?([\d.]+) s$", (folder / "run.log").read_text(), re.MULTILINE)[-1][1])
+
+
+class Asked:
+    """A merged checkpoint that answers, with the pictures that its run held out."""
+
+    def __init__(self, run: Path) -> None:
+        import tomli
+
+        from coordcore_demo.config import ShapesConfig
+        from coordcore_demo.data import Pictures
+        from coordcore_detection.evaluate.truth_sources import truth_from_examples
+        from coordcore_detection.predict import asking
+
+        settings = tomli.loads((run / "manifest.resolved.toml").read_text(encoding="utf-8"))["data"]["shapes"]
+        self.loaded = asking.load(run, "cpu")
+        pictures = Pictures(
+            config=ShapesConfig(**settings),
+            quantisation=self.loaded.quantisation,
+            split="validation",
+            count=IMAGES,
+            form=self.loaded.format,
+        )
+        self.truth = truth_from_examples(pictures, self.loaded.quantisation)
+
+    def answer(self, images: int) -> tuple[float, int, int]:
+        """Seconds, boxes and tokens of the answers to the first so many pictures."""
+        from coordcore_detection.predict import asking
+
+        loaded = self.loaded
+        started = time.perf_counter()
+        rows = list(
+            asking.predict(
+                loaded.model,
+                loaded.processor,
+                self.truth[:images],
+                asking.PredictSettings(),
+                vocab=loaded.vocab,
+                quantisation=loaded.quantisation,
+                max_pixels=loaded.max_pixels,
+                form=loaded.format,
+            )
+        )
+        seconds = time.perf_counter() - started
+        written = [len(ids) for ids in loaded.processor.tokenizer([row.text for row in rows])["input_ids"]]
+        return seconds, sum(len(row.boxes) for row in rows), sum(written)
+
+
+def speeds(runs: Mapping[str, Sequence[Path]], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Format -> for each seed boxes a second (the median round) and tokens a box."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for seed in range(len(runs[LIST])):
+        asked = {name: Asked(folders[seed]) for name, folders in runs.items()}
+        for checkpoint in asked.values():
+            checkpoint.answer(25)  # what the first batch costs once
+        answers = [{name: checkpoint.answer(IMAGES) for name, checkpoint in asked.items()} for _ in range(rounds)]
+        for name in runs:
+            _, boxes, tokens = answers[0][name]
+            rate = statistics.median(boxes / turn[name][0] for turn in answers)
+            found[name].append({"boxes/s": rate, "tokens a box": tokens / max(boxes, 1)})
+    return found
+
+
+def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Markdown: means over the seeds; in brackets how many times CoordJSON's, or the difference and its interval."""
+    heads = ["tokens a box", "training, s", "boxes/s", *METRICS.values()]
+    lines = [f"| format | an answer | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
+    for name, runs in found.items():
+        cells = []
+        for key, digits in (("tokens a box", 1), ("training", 0), ("boxes/s", 0)):
+            values, base = ([run[key] for run in side] for side in (runs, found[LIST]))
+            cell = f"{statistics.mean(values):.{digits}f}"
+            if name != LIST:
+                cell += f" (x {statistics.mean(a / b for a, b in zip(values, base, strict=True)):.2f})"
+            cells.append(cell)
+        for metric in METRICS:
+            values = [run[metric] for run in runs]
+            cell = f"{statistics.mean(values):.3f}"
+            if name != LIST:
+                mean, half = interval([value - run[metric] for value, run in zip(values, found[LIST], strict=True)])
+                cell += f" ({mean:+.3f} ± {half:.3f})"
+            cells.append(cell)
+        lines.append(f"| `{name}` | {FORMATS[name][1]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
+    parser.add_argument("--steps", type=int, help="optimizer steps; the example's own when absent")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
+    parser.add_argument("--folder", type=Path, default=Path("runs/formats"), help="where runs are kept")
+    parser.add_argument("--docs", action="store_true", help="write the page's table")
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    jobs = [(seed, name) for seed in range(options.seeds) for name in FORMATS]
+
+    def run(job: tuple[int, str]) -> dict[str, float]:
+        seed, name = job
+        folder = options.folder / f"{name}-{seed}"
+        metrics: dict[str, Any] = json.loads(
+            (train(folder, manifest(name, seed, options.steps)) / "eval/detection/metrics.json").read_text()
+        )
+        print(f"{name}, seed {seed}: AP {metrics['AP']:.3f}", flush=True)
+        return {"training": training_seconds(folder), **{key: metrics[key] or 0.0 for key in METRICS}}
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        figures = dict(zip(jobs, pool.map(run, jobs), strict=True))
+    seeds = range(options.seeds)
+    rates = speeds(
+        {name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in FORMATS}, options.rounds
+    )
+    found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in FORMATS}
+    (options.folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+    if options.docs:
+        write_measured(PAGE, f"{options.seeds} seeds; {IMAGES} held-out pictures each.\n\n{table(found)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
