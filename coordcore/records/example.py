@@ -45,6 +45,7 @@ class Example:
     image_size: width and height in pixels of the image that the geometries lie in; None where unknown, or where they
         lie in several. Losses that weigh by the size of objects read it.
     max_pixels: its images are resized to at most so many pixels, where that is less than the run's `train.max_pixels`.
+    uncharged: which of `geometries`, by number, have coordinates that no loss sees: noise that nothing can tell.
     group: which of its builder's `groups` it belongs to.
 
     `Example.boxes` makes one from pixels, text and geometries from one place.
@@ -56,6 +57,7 @@ class Example:
     source: str = ""
     image_size: tuple[int, int] | None = None
     max_pixels: int | None = None
+    uncharged: Sequence[int] = ()
     group: str = ""
 
     @property

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 from attrs.validators import and_, ge, gt, le, min_len, optional
 
 from coordcore import option
+from coordcore_coord_tokens.augment.config import AugmentConfig
+from coordcore_coord_tokens.texts import is_plain_text
 
 DENSE_PROMPT = "Locate every object in the image. Answer in JSON: a list of objects with description and place."
 SUMMARY_PROMPT = "Summarise what the image shows in one sentence."
-
-
-def _is_plain_text(_instance: Any, _attribute: Any, text: str) -> None:
-    from coordcore.records.answers import reserved
-
-    found = reserved(text)
-    if found:
-        raise ValueError(
-            f"contains {found!r}, which the model's template reads as a control token; "
-            "write plain text (the image is put before the prompt by itself)"
-        )
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +36,7 @@ class LinesConfig:
     )
     system: str | None = option(
         default=None,
-        validator=optional(and_(min_len(1), _is_plain_text)),
+        validator=optional(and_(min_len(1), is_plain_text)),
         help="system message; the template's when absent",
     )
     limit: int | None = option(
@@ -112,9 +103,10 @@ class CoordJsonlConfig(LinesConfig):
     )
     prompt: str | None = option(
         default=None,
-        validator=optional(and_(min_len(1), _is_plain_text)),
+        validator=optional(and_(min_len(1), is_plain_text)),
         help="the question; one per mode when absent",
     )
+    augment: AugmentConfig | None = option(default=None, help="how training examples differ from epoch to epoch")
 
     @property
     def question(self) -> str:

@@ -18,7 +18,10 @@ from coordcore_coord_tokens.reader import Reader
 from coordcore_coord_tokens.sources import OpenedFile, file_problems, open_files
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from coordcore.quantisation import Quantisation
+    from coordcore_coord_tokens.augment.source import AugmentedSource
     from coordcore_coord_tokens.config import CoordJsonlConfig
 
 
@@ -48,15 +51,24 @@ class JsonlSource:
         return len(self.file)
 
     def __getitem__(self, index: int, /) -> Example:
-        index = self.file.line_of(index)
-        record, answer = self.read(index)
-        source = f"{self.file.name}:{index + 1}"
+        line = self.file.line_of(index)
+        record, answer = self.read(line)
+        return self.example(record, answer, self.image(record, line), line)
+
+    def where(self, line: int) -> str:
+        return f"{self.file.name}:{line + 1}"
+
+    def image(self, record: Record, line: int) -> Image:
+        """The image of the record on a line."""
         root = self.config.image_root or self.file.lines.path.parent
         try:
             path = image_path(root, record.images[0], self.config.images_within)
-            image = open_upright(path, width=record.width, height=record.height)
+            return open_upright(path, width=record.width, height=record.height)
         except InputError as error:
-            raise InputError(f"{source}: images[0]: {error}") from error
+            raise InputError(f"{self.where(line)}: images[0]: {error}") from error
+
+    def example(self, record: Record, answer: Answer, image: Image, line: int) -> Example:
+        """What a record and its answer say of an image that is `record.width` x `record.height`."""
         messages = [
             {"role": "user", "content": f"<image>{self.config.question}"},
             {"role": "assistant", "content": answer.text},
@@ -67,24 +79,24 @@ class JsonlSource:
             messages=messages,
             images=[image],
             geometries=answer.geometries,
-            source=source,
+            source=self.where(line),
             image_size=(record.width, record.height),
         )
 
-    def read(self, index: int) -> tuple[Record, Answer]:
-        """The record on a line and its answer, without the image. index: of the line, from 0."""
+    def read(self, line: int) -> tuple[Record, Answer]:
+        """The record on a line, from 0, and its answer, without the image."""
         try:
-            return self.reader.read(self.file.lines.read(index))
+            return self.reader.read(self.file.lines.read(line))
         except RecordError as error:
             self.file.lines.look()  # what stands in the middle of another file's line is no mistake of the record
-            raise InputError(f"{self.file.name}:{index + 1}: {error}") from error
+            raise InputError(f"{self.where(line)}: {error}") from error
 
 
 @attrs.frozen(kw_only=True)
 class CoordJsonl:
     """The `DataBuilder` of `[data.coord_jsonl]`."""
 
-    train_source: JsonlSource
+    train_source: JsonlSource | AugmentedSource
     validation_source: JsonlSource | None
 
     @classmethod
@@ -93,9 +105,14 @@ class CoordJsonl:
         reader = Reader(config, context.quantisation, context.coords, context.format)
         files = open_files(config, context, RecordJudge)
         train, *held_out = [JsonlSource(config=config, reader=reader, file=file) for file in files]
-        return cls(train_source=train, validation_source=held_out[0] if held_out else None)
+        if config.augment is None:
+            return cls(train_source=train, validation_source=held_out[0] if held_out else None)
+        from coordcore_coord_tokens.augment.source import AugmentedSource
 
-    def train(self) -> JsonlSource:
+        changed = AugmentedSource(plain=train, augment=config.augment, seed=context.seed)
+        return cls(train_source=changed, validation_source=held_out[0] if held_out else None)
+
+    def train(self) -> JsonlSource | AugmentedSource:
         return self.train_source
 
     def validation(self) -> JsonlSource | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from coordcore import Geometry, InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import check_text
-from coordcore.records.answers import COORDJSON, Format, answer_text
+from coordcore.records.answers import COORDJSON, Format, Located, answer_text
 from coordcore.records.record import Record, RecordError, parse_record
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.locate import locate
@@ -70,10 +73,19 @@ def read_answer(
         check_text(record.summary, "summary", coords)
         return Answer(text=record.summary)
     placed = locate(record, config, quantisation, coords)
-    objects = list(placed.objects)
+    answer = written(list(chain.from_iterable(form.grouped(in_order(placed.objects, config)))), config, coords, form)
+    return msgspec.structs.replace(answer, widened=placed.widened, clipped=placed.clipped)
+
+
+def in_order(objects: Iterable[Located], config: CoordJsonlConfig) -> list[Located]:
+    """The objects that an answer names, in their order."""
     if config.object_order == "top_left":
-        objects.sort(key=lambda located: located.top_left)
-    objects = list(chain.from_iterable(form.grouped(objects[: config.max_objects])))
+        objects = sorted(objects, key=lambda located: located.top_left)
+    return list(objects)[: config.max_objects]
+
+
+def written(objects: Sequence[Located], config: CoordJsonlConfig, coords: CoordFormat, form: Format) -> Answer:
+    """The answer that names `objects`. Raises RecordError for what its format cannot hold."""
     try:
         text = answer_text(
             objects,
@@ -85,4 +97,4 @@ def read_answer(
     except InputError as error:  # a description or a kind that the format cannot hold
         raise RecordError("objects", str(error)) from error
     geometries = [Geometry(kind=item.kind, values=item.values) for item in objects] if config.coord_tokens else []
-    return Answer(text=text, geometries=tuple(geometries), widened=placed.widened, clipped=placed.clipped)
+    return Answer(text=text, geometries=tuple(geometries))

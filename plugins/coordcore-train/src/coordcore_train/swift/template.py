@@ -93,6 +93,10 @@ class CoordTemplate:
             encoded[_PLACES] = align(encoded["labels"], example, self.plan.vocab)
             if self.plan.objective.reads_origin:
                 encoded[_SIZES] = sizes_of(example, encoded[_PLACES], self.plan.quantisation)
+            if example.uncharged:
+                numbers = encoded[_PLACES].geometries
+                charged = zip(encoded["labels"], numbers, strict=True)
+                encoded["labels"] = [IGNORE if number in example.uncharged else label for label, number in charged]
         if groups:
             encoded[_GROUP] = torch.tensor([example.group == group for group in groups])
         return encoded
