@@ -205,7 +205,7 @@ def test_left_and_right_in_records_are_refused_before_the_run(
     write(record, record | {"objects": [{"desc": "left shoe", "bbox_2d": [1, 1, 5, 5]}]})
     [problem] = problems_of(manifest(folder, "[data.coord_jsonl.augment]\nflip = 0.5"))
     assert problem.startswith(
-        "objects[0].desc: 'left shoe' says 'left', which is wrong of a mirrored image; set left_right"
+        "objects[0].desc: 'left shoe' says 'left', which is wrong of a mirrored image; beside flip"
     )
     assert problems_of(manifest(folder, '[data.coord_jsonl.augment]\nflip = 0.5\nleft_right = "exchange"')) == []
     assert problems_of(manifest(folder, "[data.coord_jsonl.augment]\nresize = [0.5, 1]")) == []
@@ -297,7 +297,7 @@ def test_nothing_else_is_called_as_noise_is(folder: Path, write: Write, record: 
             {"coord_tokens": False},
             "noise_objects = 1",
             "",
-            "data.coord_jsonl.augment.noise_objects: the coordinates of",
+            "data.coord_jsonl.augment.noise_objects: no loss may see",
         ),
         (
             {"geometry": ["poly"]},

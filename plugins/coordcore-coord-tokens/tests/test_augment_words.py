@@ -53,6 +53,7 @@ def test_other_words_stay(text: str) -> None:
         ({"flip": 1, "left_right_words": {"left": ""}}, "needs words of letters alone, got ''"),
         ({"flip": 1, "left_right_words": {"left hand": "right"}}, "got 'left hand'"),
         ({"noise_objects": 1, "noise_label": "<|im_end|>"}, "control token"),
+        ({"noise_objects": 1, "noise_label": " "}, "must say something, got ' '"),
         ({"hue": 0.6}, "hue"),
         ({"flip": -0.1}, "flip"),
         ({"noise_objects": -1}, "noise_objects"),

@@ -7,9 +7,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from coordcore import Problem
+from coordcore.assemble import answer_format
 from coordcore.quantisation import quantisation
+from coordcore.records.answers import Located
 from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
+from coordcore_coord_tokens.reader import written
 
 if TYPE_CHECKING:
     from coordcore.manifest import Manifest
@@ -36,8 +39,7 @@ class Augmented:
             if self._words is not None and (word := self._words.found(text)):
                 raise RecordError(path, told_left_right(text, word), reason=f"says {word!r}")
             if text == self._noise and self._dense:
-                cure = "set another noise_label in [data.coord_jsonl.augment]"
-                raise RecordError(path, f"{text!r} is what noise is called; {cure}")
+                raise RecordError(path, f"{text!r} is what noise is called; set another noise_label")
 
 
 def problems(config: CoordJsonlConfig, run: Manifest) -> Iterator[Problem]:
@@ -65,13 +67,19 @@ def problems(config: CoordJsonlConfig, run: Manifest) -> Iterator[Problem]:
                 )
         return
     if augment.noise_objects and not config.coord_tokens:
-        message = "the coordinates of noise can only be left out of the loss as coord tokens; set coord_tokens = true"
+        message = "no loss may see the coordinates of noise, and plain numbers are seen like any text; leave it out"
         yield Problem(path=f"{here}.noise_objects", message=message)
     if augment.noise_objects and "bbox_2d" not in config.geometry:
         message = (
             f"noise is boxes, and geometry allows {', '.join(config.geometry)} alone; add bbox_2d, or leave it out"
         )
         yield Problem(path=f"{here}.noise_objects", message=message)
+    elif augment.noise_objects:
+        noise = Located(desc=augment.noise_label, kind="bbox_2d", bins=(0, 0, 1, 1), values=(0.0, 0.0, 1.0, 1.0))
+        try:
+            written([noise], config, run.coords.format, answer_format(run))
+        except RecordError as error:
+            yield Problem(path=f"{here}.noise_label", message=error.message)
     convention = quantisation(run.coords.quantisation)
     if augment.moves and config.space == "bin" and convention.rounding != "nearest":
         message = (

@@ -26,6 +26,11 @@ def _between(least: float, most: float) -> Callable[[Any, Any, Range | None], No
     return validate
 
 
+def _has_letters(_instance: Any, _attribute: Any, text: str) -> None:
+    if not text.strip():
+        raise ValueError(f"must say something, got {text!r}")
+
+
 def _are_pairs(_instance: Any, _attribute: Any, words: Mapping[str, str]) -> None:
     every = [word for pair in words.items() for word in pair]
     for word in every:
@@ -86,7 +91,7 @@ class AugmentConfig:
         help="boxes where nothing is, at the end of every answer, whose coordinates no loss sees (Pix2Seq)",
     )
     noise_label: str = option(
-        default="noise", validator=[min_len(1), is_plain_text], help="what these are called, and nothing else is"
+        default="noise", validator=[_has_letters, is_plain_text], help="what these are called, and nothing else is"
     )
 
     def __attrs_post_init__(self) -> None:

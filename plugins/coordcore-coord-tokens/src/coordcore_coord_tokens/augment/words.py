@@ -41,6 +41,6 @@ class LeftRight:
 def told_left_right(text: str, word: str) -> str:
     """Why a text is refused."""
     return (
-        f'{text!r} says {word!r}, which is wrong of a mirrored image; set left_right = "exchange" in '
-        "[data.coord_jsonl.augment], which puts the other word there, or leave flip out"
+        f"{text!r} says {word!r}, which is wrong of a mirrored image; beside flip, set "
+        'left_right = "exchange", which puts the other word there, or leave flip out'
     )
