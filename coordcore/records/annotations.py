@@ -10,7 +10,7 @@ import msgspec
 
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Outside
-from coordcore.records.answers.write import reserved
+from coordcore.records.asking import check_asked
 from coordcore.records.geometry import KINDS, misordered
 from coordcore.records.record import (
     LEFT_OUT,
@@ -19,6 +19,7 @@ from coordcore.records.record import (
     Record,
     RecordError,
     RecordObject,
+    check_text,
     crowd_regions,
     parse_object,
 )
@@ -65,15 +66,15 @@ def read_annotations(record: Record, rules: Rules, left_out: LeftOut | None = No
 
     Raises RecordError for the first that is not right; `left_out` takes its error instead, and the others go on.
     """
-    if record.objects is None:
-        raise RecordError("objects", "missing; write an empty list when the image holds none")
+    check_asked(record, rules.coords)
+    objects = record.objects or []
     crowd = crowd_regions(record)
     size = (record.width, record.height) if rules.space == "pixel" else (1, 1)
     found = []
-    for index, given in enumerate([*record.objects, *crowd]):
+    for index, given in enumerate([*objects, *crowd]):
         if given is LEFT_OUT:
             continue
-        number = index - len(record.objects)
+        number = index - len(objects)
         path = f"objects[{index}]" if number < 0 else f"metadata.crowd[{number}]"
         try:
             item = given if isinstance(given, RecordObject) else parse_object(given, path, left_out)
@@ -100,16 +101,6 @@ def read_annotation(
     return Annotation(
         path=path, index=index, desc=item.desc, kind=kind, values=values, tokens=tokens, outside=outside, crowd=crowd
     )
-
-
-def check_text(text: str, path: str, coords: CoordFormat = DEFAULT_COORDS) -> None:
-    """Raise RecordError unless `text` has content and a tokenizer reads all of it as text."""
-    if not text.strip():
-        raise RecordError(path, "empty; write what is there")
-    if found := reserved(text, coords):
-        raise RecordError(
-            path, f"contains {found!r}, which the tokenizer or the template reads as a control token; reword it"
-        )
 
 
 def _geometry(item: RecordObject, path: str) -> tuple[str, Coordinates]:

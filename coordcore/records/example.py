@@ -47,6 +47,8 @@ class Example:
     max_pixels: its images are resized to at most so many pixels, where that is less than the run's `train.max_pixels`.
     uncharged: which of `geometries`, by number, have coordinates that no loss sees: noise that nothing can tell.
     group: which of its builder's `groups` it belongs to.
+    task: what is asked, of `coordcore.tasks`, for evaluators: an example of a task in text has no geometries.
+    categories: those that a question of the task "named" asks for.
 
     `Example.boxes` makes one from pixels, text and geometries from one place.
     """
@@ -59,6 +61,8 @@ class Example:
     max_pixels: int | None = None
     uncharged: Sequence[int] = ()
     group: str = ""
+    task: str = "detect"
+    categories: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

@@ -168,14 +168,12 @@ def test_by_index_an_example_is_as_without_the_table(
     changed = source(build(drawn, space="pixel", augment=AugmentConfig(**EVERYTHING)))
     plain = CoordJsonl.open(attrs.evolve(changed.plain.config, augment=None), context)
     assert same(changed[0], plain.train()[0])
-    assert not hasattr(plain.train(), "in_epoch")
 
 
 def test_held_out_examples_are_never_changed(build: Build, drawn: dict[str, Any], write: Write) -> None:
     held_out = build(drawn, validation=write(drawn, name="v.jsonl"), space="pixel", augment=AugmentConfig(**EVERYTHING))
-    validation = held_out.validation()
-    assert validation is not None
-    assert not hasattr(validation, "in_epoch")
+    validation: Any = held_out.validation()
+    assert all(same(validation.in_epoch(epoch, 0), validation[0]) for epoch in range(4))
 
 
 # --- words ---
@@ -189,7 +187,8 @@ def refused(config: CoordJsonlConfig, run: Any) -> list[str]:
 
 def manifest(folder: Path, text: str = "", **keys: Any) -> Any:
     """A loaded manifest with these keys of [data.coord_jsonl], and `text` behind."""
-    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+    prompts = "".join(f"prompts.{task} = {json.dumps(texts)}\n" for task, texts in keys.pop("prompts", {}).items())
+    lines = prompts + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
     head = '[model]\nbase = "base"\n[loss.text_ce]\ncoord_positions = true\n'
     Path("m.toml").write_text(f'{head}[data.coord_jsonl]\ntrain = "train.jsonl"\n{lines}{text}')
     return load(folder / "m.toml")
@@ -252,6 +251,48 @@ def test_a_mirrored_summary_has_its_words_exchanged(build: Build, record: dict[s
     augment = AugmentConfig(flip=1.0, left_right="exchange")
     built = build(record | {"summary": "A cup, left of a can."}, mode="summary", augment=augment)
     assert source(built).in_epoch(0, 0).messages[-1]["content"] == "A cup, right of a can."
+
+
+# --- tasks ---
+
+
+def asked(build: Build, record: dict[str, Any], **task: Any) -> Example:
+    """A record of a task, mirrored."""
+    augment = AugmentConfig(flip=1.0, crop=(0.5, 0.5), left_right="exchange", noise_objects=1)
+    example: Example = source(build(record | task, space="pixel", augment=augment)).in_epoch(0, 0)
+    return example
+
+
+def test_the_phrase_of_a_mirrored_example_is_exchanged(build: Build, record: dict[str, Any]) -> None:
+    example = asked(build, record, task="refer", question="the left one")
+    assert example.messages[0]["content"].endswith("the right one")
+    assert (example.task, example.uncharged) == ("refer", ())
+
+
+def test_categories_are_exchanged(build: Build, record: dict[str, Any]) -> None:
+    labels = ["left shoe", "left hat"]
+    objects = [{"desc": labels[0], "bbox_2d": [0, 0, 640, 480]}]
+    example = asked(build, record, task="named", objects=objects, categories=labels)
+    assert example.categories == ("right shoe", "right hat")
+    assert example.messages[0]["content"].endswith("right shoe, right hat.")
+    assert [item.desc for item in parse_json(example.messages[-1]["content"]).objects] == ["right shoe"]
+
+
+def test_the_box_in_a_question_moves_and_is_not_cut_off(build: Build, record: dict[str, Any]) -> None:
+    objects = [{"desc": "x", "bbox_2d": [0, 0, 64, 48]}]
+    example = asked(build, record, task="region", objects=objects, answer="The left one.")
+    assert example.image_size == (640, 480)
+    assert "<|coord_899|>, <|coord_0|>, <|coord_999|>, <|coord_100|>" in example.messages[0]["content"]
+    assert example.messages[-1]["content"] == "The right one."
+
+
+def test_words_in_what_is_asked_are_refused_before_the_run(folder: Path, write: Write, record: dict[str, Any]) -> None:
+    write(record | {"task": "refer", "question": "the left one"})
+    text = "[data.coord_jsonl.augment]\nflip = 0.5"
+    [problem] = problems_of(manifest(folder, text, space="pixel"))
+    assert problem.startswith("question: 'the left one' says 'left'")
+    found = problems_of(manifest(folder, text, space="pixel", validate=False, prompts={"refer": ["Left? {phrase}"]}))
+    assert [line.partition(":")[0] for line in found] == ["data.coord_jsonl.prompts.refer"]
 
 
 # --- order and noise ---

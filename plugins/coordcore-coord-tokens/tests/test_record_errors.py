@@ -58,9 +58,46 @@ CASES = [
     Case(b"\xef\xbb\xbf{}", "starts with a byte order mark; save the file as UTF-8 without one"),
     Case(b'{"metadata": {"a": ' + b"[" * 9999 + b"]" * 9999 + b"}}", "not a record: nested too deep"),
     Case(b"[]", "expected object, got array"),
+    # what it asks
+    record("task: 'reffer' is no task; did you mean 'refer'?", task="reffer"),
+    record('question: missing; the task "refer" needs it', task="refer"),
+    record("question: empty; write what is there", task="refer", question=" "),
+    record(
+        'answer: the task "detect" takes none; leave it out, or name the `task` that it belongs to', answer="a red ring"
+    ),
+    record(
+        "answer: contains '<|coord_7|>', which the tokenizer or the template reads as a control token; reword it",
+        task="chat",
+        question="Where?",
+        answer="at <|coord_7|>",
+    ),
+    record('objects: the task "region" takes 1 of them, got 0', task="region", answer="a red ring"),
+    Case(
+        {**BASE, "task": "region", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]}
+        | {"question": "What is this?", "answer": "a red ring"},
+        "question: does not say where its box stands; write {box} there",
+    ),
+    Case(
+        {**BASE, "task": "named", "objects": [{"desc": "cup", "bbox_2d": [12, 40, 300, 412]}], "categories": ["cow"]},
+        "objects[0].desc: 'cup' is not among `categories`; ask for it too",
+    ),
+    record(
+        "categories[1]: 'cup' is there twice, or in metadata.incomplete_categories; drop it",
+        task="named",
+        categories=["cup", "cup"],
+    ),
+    record(
+        "categories: missing; nothing is there to ask for, nor known to be absent; write the list",
+        task="named",
+        metadata={"absent_categories": []},
+    ),
     # the record
     record("objcts: unknown key; did you mean 'objects'?", objcts=[]),
-    record("colour: unknown key; known keys: images, width, height, objects, summary, metadata", colour="red"),
+    record(
+        "colour: unknown key; known keys: images, width, height, objects, summary, task, question, answer, categories, "
+        "metadata",
+        colour="red",
+    ),
     Case({"images": ["photo.png"], "width": 640, "objects": []}, "height: missing"),
     Case(BASE, "objects: missing; write an empty list when the image holds none"),
     record("width: expected int >= 1", width=0),

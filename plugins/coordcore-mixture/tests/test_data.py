@@ -58,6 +58,25 @@ def test_a_source_taken_in_part_goes_on_in_the_next_epoch() -> None:
     assert seen(mixed, 0) != seen(mixed, 1)
 
 
+def test_a_source_that_draws_anew_in_each_epoch_does_so_in_each_pass() -> None:
+    class Asked:
+        """Four examples that say which pass they were asked in."""
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int, /) -> Example:
+            raise AssertionError("a source with epochs is asked by them")
+
+        def in_epoch(self, epoch: int, index: int) -> Example:
+            return Example(messages=(), source=f"{index} in pass {epoch}")
+
+    source = NamedExamples(name="a", source=Asked(), max_pixels=None)
+    mixed = MixedExamples(sources={"a": source}, counts={"a": 6}, seed=0)
+    drawn = [place for epoch in range(2) for place in seen(mixed, epoch)]
+    assert sorted(drawn) == [f"a: {index} in pass {turn}" for index in range(4) for turn in range(3)]
+
+
 def test_the_run_s_seed_decides_what_is_taken() -> None:
     first, second, again = (seen(train(seed, a=boxes(50, records=10)), 0) for seed in (0, 1, 0))
     assert first == again != second

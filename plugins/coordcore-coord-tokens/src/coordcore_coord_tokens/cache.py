@@ -36,6 +36,7 @@ _HARMLESS = {
     "train",
     "validation",
     "prompt",
+    "prompts",
     "system",
     "validate",
     "coord_tokens",

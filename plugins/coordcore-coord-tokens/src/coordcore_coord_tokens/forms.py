@@ -45,7 +45,9 @@ class Form:
                 fields.append((kind, shape | None if kind in self.geometry else None, None))
             plain = _struct("PlainObject", fields, RecordObject)
         path = _annotated[str, msgspec.Meta(min_length=1)]
-        record = _struct("PlainRecord", [("images", _tuple[path]), ("objects", _list[plain])], Record)
+        # Of a record with a task the reference reads all; without one none of its keys may be there.
+        tasks = [(key, None, None) for key in ("task", "question", "answer", "categories")]
+        record = _struct("PlainRecord", [("images", _tuple[path]), ("objects", _list[plain]), *tasks], Record)
         return msgspec.json.Decoder(record)
 
 

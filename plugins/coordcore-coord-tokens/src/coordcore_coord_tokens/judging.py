@@ -12,6 +12,7 @@ from coordcore.records.record import RecordError
 from coordcore_coord_tokens.augment.check import Augmented
 from coordcore_coord_tokens.files import Stamp
 from coordcore_coord_tokens.folders import ImageFolders
+from coordcore_coord_tokens.questions import Questions
 from coordcore_coord_tokens.reader import Reader
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class RecordJudge:
 
     def __init__(self, job: Job[CoordJsonlConfig]) -> None:
         self._check = Reader(job.config, job.quantisation, job.coords, job.form).check
+        self._questions = Questions(config=job.config, quantisation=job.quantisation, coords=job.coords, path=job.path)
         self._images = Images(job.config, job.path)
         trained = job.path == job.config.train
         self._augmented = Augmented(job.config) if job.config.augment is not None and trained else None
@@ -83,6 +85,8 @@ class RecordJudge:
 
     def judge(self, line: bytes) -> Judged:
         record, answer = self._check(line)
+        if record.task is not None:
+            self._questions.ask(record, "")
         if self._augmented is not None:
             self._augmented.require(record)
         image, width, height = record.images[0], record.width, record.height

@@ -75,6 +75,13 @@ class Reversed(StrEnum):
     SORT = "sort"
 
 
+class Per(StrEnum):
+    """What a record is made of."""
+
+    EXPRESSION = "expression"
+    IMAGE = "image"
+
+
 class Origin(StrEnum):
     """What a source calls the first pixel."""
 
@@ -157,6 +164,10 @@ def convert(
     frames: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of a video with tracks, take every Nth frame.")
     ] = None,
+    per: Annotated[
+        Per | None,
+        typer.Option(help="A record for every expression of refcoco, which asks for it, or for every image."),
+    ] = None,
     instances: Annotated[
         Path | None, typer.Option(metavar="FILE", help="COCO file with the boxes that REFER's refs name.")
     ] = None,
@@ -202,6 +213,7 @@ def convert(
             origin=int(origin) if origin else None,  # type: ignore[arg-type]
             attribute=attribute,
             frames=frames,
+            per=per.value if per else None,
             quantisation=convention(from_quantisation) if from_quantisation else None,
         ),
     )

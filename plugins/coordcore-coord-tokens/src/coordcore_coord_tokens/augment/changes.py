@@ -39,9 +39,17 @@ class Move:
 
 
 def drawn(
-    config: AugmentConfig, draws: Draws, shapes: Sequence[Shape], size: tuple[int, int], *, max_aspect: float
+    config: AugmentConfig,
+    draws: Draws,
+    shapes: Sequence[Shape],
+    size: tuple[int, int],
+    *,
+    cuts: bool = True,
+    max_aspect: float,
 ) -> Move:
     """How picture and places move. size: width and height in pixels. max_aspect: of a window's sides.
+
+    cuts: whether a window may be cut out, if the settings ask for it.
 
     A window that leaves none of the shapes, or is too long one way, is drawn again; after 20 of them the image is left
     whole.
@@ -49,7 +57,7 @@ def drawn(
     mirrors = draws("flip").random() < config.flip
     moved = [mirrored(shape, size[0]) for shape in shapes] if mirrors else list(shapes)
     window: Window = (0, 0, *size)
-    for tried in _windows(config, draws("crop"), moved, size):
+    for tried in _windows(config, draws("crop"), moved, size) if cuts else ():
         left = [shape for one in moved if (shape := within(one, tried, visible=config.crop_visible)) is not None]
         sides = sorted((tried[2] - tried[0], tried[3] - tried[1]))
         if (left or not moved) and sides[1] <= max_aspect * sides[0]:

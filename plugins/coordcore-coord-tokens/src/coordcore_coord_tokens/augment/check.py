@@ -10,7 +10,8 @@ from coordcore import Problem
 from coordcore.assemble import answer_format
 from coordcore.quantisation import quantisation
 from coordcore.records.answers import Located
-from coordcore.records.record import Record, RecordError
+from coordcore.records.asking import ABSENT
+from coordcore.records.record import Record, RecordError, labels_under
 from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
 from coordcore_coord_tokens.reader import written
 
@@ -32,14 +33,24 @@ class Augmented:
 
     def require(self, record: Record) -> None:
         """Raise RecordError for texts that a mirrored image makes wrong, and for an object called as noise is."""
-        texts = [("summary", record.summary or "")]
-        if self._dense:
-            texts = [(f"objects[{number}].desc", item.desc) for number, item in enumerate(record.objects or ())]
-        for path, text in texts:
+        for path, text in self._texts(record):
             if self._words is not None and (word := self._words.found(text)):
                 raise RecordError(path, told_left_right(text, word), reason=f"says {word!r}")
-            if text == self._noise and self._dense:
+            if text == self._noise and path.endswith(".desc"):
                 raise RecordError(path, f"{text!r} is what noise is called; set another noise_label")
+
+    def _texts(self, record: Record) -> Iterator[tuple[str, str]]:
+        """What a record says in questions and answers, with where it says it."""
+        if not self._dense:
+            yield "summary", record.summary or ""
+            return
+        yield from ((f"objects[{number}].desc", item.desc) for number, item in enumerate(record.objects or ()))
+        if record.task is None:
+            return
+        yield from (("question", record.question or ""), ("answer", record.answer or ""))
+        listed = {"categories": record.categories or [], f"metadata.{ABSENT}": labels_under(record, ABSENT)}
+        for key, labels in listed.items():
+            yield from ((f"{key}[{number}]", label) for number, label in enumerate(labels))
 
 
 def problems(config: CoordJsonlConfig, run: Manifest) -> Iterator[Problem]:
@@ -51,7 +62,9 @@ def problems(config: CoordJsonlConfig, run: Manifest) -> Iterator[Problem]:
         yield Problem(path=here, message="needs torchvision, which is not installed; pip install coordcore[train]")
     if augment.flip > 0 and augment.left_right == "refuse":
         words = LeftRight(augment.left_right_words)
-        for key, text in (("prompt", config.question), ("system", config.system or "")):
+        texts = [("system", config.system or ""), ("prompt", config.question)]
+        texts += [(f"prompts.{task}", text) for task in config.prompts for text in config.prompts[task]]
+        for key, text in texts:
             if word := words.found(text):
                 yield Problem(path=f"data.coord_jsonl.{key}", message=told_left_right(text, word))
     if config.mode == "summary":

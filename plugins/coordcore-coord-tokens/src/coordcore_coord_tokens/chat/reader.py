@@ -10,8 +10,8 @@ import msgspec
 from coordcore import Geometry, InputError
 from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation, encode_boxes
-from coordcore.records.annotations import Rules, Space, check_text, read_annotation
-from coordcore.records.record import Coordinates, RecordError, RecordObject
+from coordcore.records.annotations import Rules, Space, read_annotation
+from coordcore.records.record import Coordinates, RecordError, RecordObject, check_text
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
 from coordcore_coord_tokens.chat.texts import BBOX, Place, Shape, shapes_in

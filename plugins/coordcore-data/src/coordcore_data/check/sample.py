@@ -36,9 +36,10 @@ class Sample:
 
     boxes: [n, 4] float64, coord tokens as their bins, polygons as their enclosing boxes. sizes: [n, 2] width and height
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
-    files: path, width and height of each record. empty: records without objects; unsaid: those among them that have
-    crowd regions or points under `metadata`. tokens: boxes written as coord tokens. repeated: boxes that occur
-    again in the same record with the same description. declared: what `metadata.quantisation` says, with how often.
+    files: path, width and height of each record. unasked: the paths of those that ask no question of their own.
+    empty: records without objects; unsaid: those among them that have crowd regions or points under `metadata`.
+    tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
+    description. declared: what `metadata.quantisation` says, with how often.
     problems: what was left out, with how often; examples: the first of each.
     """
 
@@ -54,6 +55,7 @@ class Sample:
     owner: Array
     labels: tuple[str, ...]
     files: tuple[tuple[str, float, float], ...]
+    unasked: tuple[str, ...]
     declared: dict[str, int]
     problems: dict[str, int]
     examples: dict[str, str]
@@ -87,6 +89,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
     counts = {"records": 0, "empty": 0, "unsaid": 0, "polygons": 0, "tokens": 0, "repeated": 0}
     labels: list[str] = []
     files: list[tuple[str, float, float]] = []
+    unasked: list[str] = []
     declared: dict[str, int] = {}
     problems: dict[str, int] = {}
     examples: dict[str, str] = {}
@@ -108,6 +111,8 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         if wrong:
             continue
         files.append((record.images[0], record.width, record.height))
+        if record.task in (None, "detect") and record.question is None:
+            unasked.append(record.images[0])
         metadata = record.metadata or {}
         spec = metadata.get("quantisation")
         if spec is not None:
@@ -139,6 +144,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         owner=np.array(owner, dtype=np.int64),
         labels=tuple(labels),
         files=tuple(files),
+        unasked=tuple(unasked),
         declared=declared,
         problems=problems,
         examples=examples,

@@ -267,7 +267,7 @@ def _repeated(sample: Sample) -> Suspicion | None:
 
 
 def _twice(sample: Sample) -> Suspicion | None:
-    names = [name for name, _, _ in sample.files if name]
+    names = [name for name in sample.unasked if name]
     twice = len(names) - len(set(names))
     if not twice:
         return None

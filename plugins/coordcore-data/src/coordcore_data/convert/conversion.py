@@ -90,6 +90,7 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
         conversion.reading,
         polygons=conversion.geometry == "poly",
         partial=to_records and conversion.purpose == "evaluation",
+        per=conversion.reading.per or (None if to_records else "image"),  # COCO's files list an image once
     )
     rules = Rules(
         geometry=conversion.geometry,
@@ -206,6 +207,7 @@ _TAKES = {
     "--origin": ("voc",),
     "--attribute": ("via",),
     "--frames": ("cvat",),
+    "--per": ("refcoco",),
 }
 """Option -> the formats that it says something about. In vain anywhere else, it would be a mistake in silence."""
 
@@ -220,6 +222,7 @@ def _undeclared(reading: Reading) -> dict[str, object]:
         "--origin": reading.origin,
         "--attribute": reading.attribute,
         "--frames": reading.frames,
+        "--per": reading.per,
     }
 
 
@@ -296,6 +299,7 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
 
     told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
     del reading["polygons"], reading["partial"]  # `geometry` and `purpose` say so
+    reading = {key: value for key, value in reading.items() if key != "per" or value is not None}
     for part in (told, reading):
         if part["quantisation"] is not None:
             part["quantisation"] = part["quantisation"].as_dict()

@@ -14,19 +14,21 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore.records.annotations import Annotation, Rules, check_text, read_annotations, read_numbers
+from coordcore.records.annotations import Annotation, Rules, read_annotations, read_numbers
 from coordcore.records.record import (
     Coordinates,
     LeftOut,
     Record,
     RecordError,
     check_declared,
+    check_text,
     crowd_regions,
     parse_record,
 )
 from coordcore.records.source import all_lines
 from coordcore_data.convert.core import (
     AREAS,
+    ASKED,
     CROWD,
     POINTS,
     Account,
@@ -116,6 +118,7 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             id=metadata.get("image_id"),
             summary=record.summary,
             metadata={key: value for key, value in metadata.items() if key not in _READ_METADATA},
+            asked={key: value for key in ASKED if (value := getattr(record, key)) is not None},
         )
 
 

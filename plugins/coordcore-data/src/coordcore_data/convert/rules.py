@@ -52,6 +52,7 @@ class FinalImage(msgspec.Struct, kw_only=True, gc=False):
     split: str | None
     summary: str | None
     metadata: dict[str, Any]
+    asked: dict[str, Any] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +81,7 @@ def apply_rules(images: Iterable[SourceImage], rules: Rules, account: Account) -
         final = _final_image(image, rules, folder, account)
         if final is None:
             continue
-        if final.file in seen:
+        if final.file in seen and not final.asked:
             account.note("image file in several records", final.file)
         seen.add(final.file)
         yield final
@@ -104,6 +105,9 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
     if size.orientation != 1:
         _move(image.shapes, lambda points: turn(points, *stored, size.orientation))
     extras = image.id, image.summary, image.metadata
+    if not _can_be_written(image.asked):
+        account.drop_image("question or answer that JSON cannot hold", image.file, objects=count)
+        return None
     if not _can_be_written(extras):
         account.note("id, summary or metadata that JSON cannot hold: not carried", image.file)
         extras = None, None, {}
@@ -119,14 +123,19 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
         split=image.split,
         summary=extras[1],
         metadata=extras[2],
+        asked=image.asked,
     )
     lost = image.lost > 0
     for shape in image.shapes:
         lost |= not _add_shape(shape, final, rules, account)
     reason = _why_left_out(final, image.undeclared, lost, rules.purpose)
+    if lost and "categories" in final.asked:
+        reason = "an object was dropped of a category that is asked for, which would then count as absent"
     if reason:
-        account.drop_image(reason, image.file, objects=len(final.crowd) + len(final.points))
+        account.drop_image(reason, image.file, objects=len(final.objects) + len(final.crowd) + len(final.points))
         return None
+    if final.asked.get("task") == "refer" and "question" not in final.asked:
+        final.asked = {**final.asked, "question": final.objects[0].desc}
     if not final.objects:
         account.note("image with crowd regions only" if final.crowd else "image without objects: an empty record")
     return final

@@ -61,6 +61,10 @@ class _Record(msgspec.Struct, omit_defaults=True, gc=False):
     height: int
     objects: list[_RecordObject]
     summary: str | None = None
+    task: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    categories: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -112,7 +116,8 @@ class RecordWriter:
             if shapes:
                 metadata[key] = [{"desc": one.desc, one.kind: next(values)} for one in shapes]
                 self.account.carry_objects(key, len(shapes))
-        return _Record([path], image.width, image.height, objects, image.summary, metadata or None)
+        size = image.width, image.height
+        return _Record([path], *size, objects, image.summary, metadata=metadata or None, **image.asked)
 
     def _values(self, objects: Sequence[tuple[FinalObject, FinalImage]]) -> list[Any]:
         """The coordinates of each in the file's space."""

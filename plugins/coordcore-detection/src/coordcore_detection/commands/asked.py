@@ -110,5 +110,6 @@ def on_server(
         header=served.header(said, server, settings, question, system),
         quantisation=said.quantisation,
         coords=said.coords,
+        numbers=said.format.numbers,
         answers=answers,
     )

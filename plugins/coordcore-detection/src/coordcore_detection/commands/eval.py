@@ -142,6 +142,8 @@ def command(
     )
     console.print(tables.evaluation_table(result))
     console.print(tables.rates(result), markup=False, soft_wrap=True)
+    for line in tables.task_lines(result):
+        console.print(line, markup=False, soft_wrap=True)
     for caveat in result.caveats:
         console.print(told(f"{tables.CAVEAT} {caveat}"), markup=False, soft_wrap=True)
     for note in result.notes:

@@ -60,6 +60,10 @@ def command(
     question: Annotated[
         str | None, typer.Option(help="What the model is asked, instead of what the run was trained on.")
     ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=TEXT", help="What records of a task are asked, instead of the run's. Repeatable."),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System message, with --question.")] = None,
     coordinates: Annotated[
         Coordinates, typer.Option(help="Read a coordinate as its most likely bin, or as the expected one.")
@@ -125,14 +129,17 @@ def command(
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
+    from coordcore.tasks import TASKS
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
+    from coordcore_detection.evaluate.truth_tasks import read_prompts
     from coordcore_detection.predict import continuing, prediction_files
     from coordcore_detection.predict.settings import PredictSettings
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
+    given = read_prompts(prompt or [])
     kinds = geometry or list(GeometryName)
     fitted = calibrations.read(calibration) if calibration else None
     usual = Score.NEAR if server is None else Score.GEOMETRIC_MEAN
@@ -158,8 +165,9 @@ def command(
     else:
         _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
     from coordcore_detection.commands import asked
-    from coordcore_detection.predict.loading import question_of
+    from coordcore_detection.predict.loading import prompts_of, question_of
 
+    prompts = {**prompts_of(checkpoint), **given}
     if question is None:
         question, system = question_of(checkpoint)
     if server is None:
@@ -177,7 +185,7 @@ def command(
             raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
         model_asked = asked.on_server(checkpoint, settings, server, model, concurrency, question, system)
-    truth = truth_from_records(
+    every = truth_from_records(
         records,
         space=space.value,
         quantisation=model_asked.quantisation,
@@ -185,10 +193,15 @@ def command(
         images_within=images_within,
         question=question,
         system=system,
+        prompts=prompts,
         outside=outside.value,
         coords=model_asked.coords,
-    )[:limit]
+        coord_tokens=not model_asked.numbers,
+    )
+    truth = every[:limit]
     header = model_asked.header
+    if tasks := sorted({image.task for image in every} - {"detect"}):
+        header.decoding["prompts"] = {name: prompts.get(name, TASKS[name].prompt) for name in tasks}
     if overwrite:
         output.unlink(missing_ok=True)
     rows = prediction_files.resume(output, header)

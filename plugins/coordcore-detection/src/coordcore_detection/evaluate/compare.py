@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
-from coordcore_detection.evaluate import resampling
+from coordcore_detection.evaluate import resampling, results
 from coordcore_detection.evaluate.contract import differences
 from coordcore_detection.evaluate.matching import Floats
 from coordcore_detection.evaluate.results import Detail, Outcome, Result
@@ -86,6 +86,8 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
     if len(known) == len(a.detail.images) == len(b.detail.images):
         fixed = [name for name in a.metrics if name in b.metrics and name not in drawn[0]]
         lines += [_line(name, a.metrics[name], b.metrics[name]) for name in fixed]
+        tasks = [results.task_figures(one) for one in (a, b)]
+        lines += [_line(name, tasks[0][name], tasks[1][name]) for name in tasks[0] if name in tasks[1]]
     return Comparison(
         lines=tuple(lines),
         differences=found,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import numpy as np
@@ -26,6 +26,7 @@ from coordcore_detection.evaluate.matching import (
 from coordcore_detection.evaluate.metrics import AGNOSTIC
 from coordcore_detection.evaluate.results import Detail, Result
 from coordcore_detection.evaluate.synonyms import Synonyms
+from coordcore_detection.evaluate.tasks import MEASURES, by_task
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Header, Row
 
@@ -70,6 +71,42 @@ def evaluate(
     Raises InputError when there is no image, none of the predicted ones is known, a size differs, or an image has two
     rows that differ.
     """
+    # Images that were drawn or decoded are not held.
+    images = [attrs.evolve(one, open=_closed, messages=()) for one in truth]
+    rows = list(rows)
+
+    def measure(images: Sequence[TruthImage], rows: Sequence[Row]) -> Evaluated:
+        return _evaluate(images, header, rows, max_detections=max_detections, synonyms=synonyms)
+
+    # Answers in text have no boxes; where all are, the whole is empty.
+    spoken = {one.key for one in images if one.is_text}
+    kept = [index for index, one in enumerate(images) if one.key not in spoken] or [*range(len(images))]
+    if len(kept) < len(images):
+        given = [row for row in rows if row.image not in spoken]
+        evaluated = measure([images[index] for index in kept], given)
+        evaluated = attrs.evolve(evaluated, place=tuple(kept[index] for index in evaluated.place))
+    else:
+        evaluated = measure(images, rows)
+    tasks = by_task(images, rows, synonyms or {}, measure)
+    if tasks:
+        evaluated.result.tasks = tasks
+        evaluated.result.contract["tasks"] = {name: MEASURES[name] for name in tasks}
+    return evaluated
+
+
+def _closed() -> NoReturn:
+    raise RuntimeError("the images of an evaluation are not looked at")
+
+
+def _evaluate(
+    truth: Sequence[TruthImage],
+    header: Header,
+    rows: Sequence[Row],
+    *,
+    max_detections: int | None,
+    synonyms: Synonyms | None,
+) -> Evaluated:
+    """`evaluate` without the figures of each task."""
     quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
     known = Truth(truth, quantisation, synonyms)
     limit = max_detections or (LVIS_MAX_DETECTIONS if known.federated else MAX_DETECTIONS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coordcore_detection.predict.settings import PredictSettings
 
 PREDICTIONS = "predictions.jsonl"
-SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP")
+SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP", "refer_accuracy_50", "named_absent_found")
 
 # `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
 Coordinates = Literal["argmax", "expectation"]
@@ -89,7 +89,7 @@ class DetectionEvaluator:
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
-        from coordcore_detection.evaluate import synonyms
+        from coordcore_detection.evaluate import results, synonyms, tables
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
@@ -110,7 +110,10 @@ class DetectionEvaluator:
         )
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
-        metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
+        for line in tables.task_lines(evaluated.result):
+            evaluation.log(line)
+        found = evaluated.result.metrics | results.task_figures(evaluated.result)
+        metrics = {name: value for name, value in found.items() if value is not None}
         return EvaluationResult(
             metrics=metrics,
             shown=[name for name in SHOWN if name in metrics],

@@ -55,6 +55,8 @@ class _Given:
     federated: bool
     frequencies: tuple[tuple[str, str], ...]
     areas: Floats | None
+    question: str | None
+    categories: tuple[str, ...]
 
 
 class Truth:
@@ -148,6 +150,8 @@ class Truth:
             federated=image.federated or bool(image.absent or image.incomplete),
             frequencies=tuple(zip(self._named(image.frequencies), image.frequencies.values(), strict=True)),
             areas=image.areas,
+            question=image.question,
+            categories=image.categories,
         )
 
     def _named(self, labels: Iterable[str]) -> tuple[str, ...]:
@@ -236,6 +240,7 @@ def _digest(image: TruthImage) -> bytes:
     told += [] if image.id is None else [image.id]
     told += [image.absent, image.incomplete] if image.absent or image.incomplete else []
     told += [dict(sorted(image.frequencies.items()))] if image.frequencies else []
+    told += [image.task, image.question, image.categories, image.answer] if image.task != "detect" else []
     finer = b"" if image.areas is None else np.round(image.areas, 6).tobytes()
     return hashlib.sha256(json.dumps(told).encode() + np.round(image.boxes, 6).tobytes() + finer).digest()
 
@@ -256,6 +261,7 @@ def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | 
                 f"{row.image}: predicted on {row.width} x {row.height}, the ground truth says {width} x {height}; "
                 "evaluate against the records that were predicted"
             )
+        _require_same_question(row, truth.images[index])
         earlier = answers[index]
         if earlier is not None:
             if msgspec.json.encode(earlier) != msgspec.json.encode(row):
@@ -287,6 +293,18 @@ def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | 
     unread = [part for row in answers if row is not None and was_seen(row) for part in row.unread]
     account.count("unread_parts", len(unread), _reasons([part.reason for part in unread]))
     return answers
+
+
+def _require_same_question(row: Row, image: _Given) -> None:
+    """Raise InputError for an answer to another question: of several records of an image, the file gives the order."""
+    if not isinstance(row.question, str):
+        return
+    wanted = [*re.split(r"\{\w+\}", image.question or ""), *image.categories]
+    if lacking := [text for text in wanted if text not in row.question]:
+        raise InputError(
+            f"{row.image}: was asked {_short(row.question)!r}, and its record asks for {_short(lacking[0])!r}; "
+            "evaluate against the records that were predicted, in their order"
+        )
 
 
 def was_seen(row: Row) -> bool:

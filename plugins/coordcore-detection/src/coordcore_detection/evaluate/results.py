@@ -58,6 +58,8 @@ class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     evaluation: VERSION. checkpoint: what was asked. contract: see `coordcore_detection.evaluate.contract`. metrics: by
     name, null where the ground truth gives no value. counts: what was read, left out or repaired; notes say so in
     words. caveats: what distorts AP, to be said beside it. labels: AP by label, most boxes first.
+    tasks: the figures of each task of the records by its own measure, `contract.tasks` says which; left out where all
+    records are detection.
     calibration, curves: by "by_label" and "agnostic", as in `metrics.calibration_table` and `AveragePrecision.curve`.
     """
 
@@ -71,6 +73,7 @@ class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     calibration: dict[str, list[dict[str, float]]]
     curves: dict[str, dict[str, list[float]]]
     caveats: list[str] = []
+    tasks: dict[str, dict[str, float | None]] | msgspec.UnsetType = msgspec.UNSET
     detail: Detail
 
 
@@ -105,6 +108,12 @@ def images(detail: Detail) -> Images:
         score=np.array(detail.score, dtype=np.float64),  # null becomes NaN
         duplicate=np.array(detail.duplicate, dtype=bool),
     )
+
+
+def task_figures(result: Result) -> dict[str, float | None]:
+    """The figures of all tasks under one name each, "refer_accuracy_50"."""
+    tasks = {} if isinstance(result.tasks, msgspec.UnsetType) else result.tasks
+    return {f"{task}_{name}": value for task, figures in tasks.items() for name, value in figures.items()}
 
 
 def summary(result: Result) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
+from coordcore.tasks import TASKS
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -30,6 +32,8 @@ class TruthImage:
     federated: whether the source names such labels, be it none: then any other label was not looked for here.
     frequencies: label -> "r", "c" or "f", how many training images have it (LVIS). areas: [n] square pixels of the
     objects themselves, of their masks for instance; None where they are those of the boxes.
+    task: what is asked, of `coordcore.tasks`. question: the record's own, or its phrase; None where it has none, or is
+    not known. categories: those that a question of the task "named" asks for. answer: of a task in text.
     """
 
     key: str
@@ -48,3 +52,17 @@ class TruthImage:
     federated: bool = False
     frequencies: Mapping[str, str] = attrs.Factory(dict)
     areas: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    task: str = "detect"
+    question: str | None = None
+    categories: tuple[str, ...] = ()
+    answer: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is answered with text, and no boxes."""
+        return TASKS[self.task].is_text
+
+    @property
+    def asked(self) -> str:
+        """What the last of its messages asks, without the image."""
+        return str(self.messages[-1]["content"]).replace("<image>", "")

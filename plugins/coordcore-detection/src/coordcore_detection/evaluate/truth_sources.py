@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,11 +19,13 @@ from coordcore.records.annotations import Annotation, Rules, Space, read_annotat
 from coordcore.records.answers import COORDJSON, Format, answered, parse_answer
 from coordcore.records.geometry import bounds, misordered
 from coordcore.records.images import image_path, open_example_image, open_upright
-from coordcore.records.record import RecordError, parse_objects, parse_record
+from coordcore.records.record import Record, RecordError, parse_objects, parse_record
 from coordcore.records.source import all_lines
+from coordcore.tasks import TASKS
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_areas import areas_in_answer, known_areas
 from coordcore_detection.evaluate.truth_records import image_id, looked_for, read_objects
+from coordcore_detection.evaluate.truth_tasks import Asking
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -44,6 +46,8 @@ def truth_from_records(
     images_within: Path | None = None,
     question: str,
     system: str | None = None,
+    prompts: Mapping[str, str] | None = None,
+    coord_tokens: bool = True,
     outside: Outside = "error",
     coords: CoordFormat | None = None,
 ) -> Sequence[TruthImage]:
@@ -53,6 +57,8 @@ def truth_from_records(
     coords: the tokens that records may have in place of bins; the default's form when None.
     image_root: where image paths begin, the folder of `path` by default. images_within: the folder that all images must
     lie below, `image_root` by default; opening one elsewhere raises InputError. question, system: what is asked.
+    prompts: by task, what records that name one are asked; the usual prompt of a task that is not there. coord_tokens:
+    whether places in questions are.
     outside: what becomes of corners outside the image, an error or "clip". An image that has several records gets the
     keys "a.jpg", "a.jpg#2" ... in the order of the file.
 
@@ -69,15 +75,24 @@ def truth_from_records(
     images: list[TruthImage] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
+    asking = Asking(
+        prompts={**(prompts or {}), "detect": question},
+        rules=rules,
+        quantisation=quantisation,
+        coord_tokens=coord_tokens,
+    )
+    tasks: dict[int, tuple[int, Record]] = {}
     for number, line in all_lines(path):
         try:
             record = parse_record(line)
-            boxes, labels, crowd = read_objects(record, rules, quantisation)
+            boxes, named, crowd = read_objects(record, rules, quantisation)
             lists = looked_for(record)
             areas = known_areas(record, boxes)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
+        if record.task is not None or record.question is not None:
+            tasks[len(images)] = number, record
         name = record.images[0]
         seen[name] = seen.get(name, 0) + 1
         images.append(
@@ -85,7 +100,7 @@ def truth_from_records(
                 key=name if seen[name] == 1 else f"{name}#{seen[name]}",
                 width=record.width,
                 height=record.height,
-                labels=labels,
+                labels=named,
                 boxes=boxes,
                 crowd=crowd,
                 open=partial(_open, root, name, images_within, width=record.width, height=record.height),
@@ -97,6 +112,17 @@ def truth_from_records(
                 **lists,
             )
         )
+    labels = {
+        label
+        for _, record in tasks.values()
+        if record.task == "named"
+        for label in (*(record.categories or ()), *(item.desc for item in record.objects or ()))
+    }
+    for place, (number, record) in tasks.items():
+        try:
+            images[place] = asking.asked(images[place], record, number, tuple(labels))
+        except InputError as error:
+            problems.append(f"{path}:{number}: {error}")
     if problems:
         rest = len(problems) - SHOWN_PROBLEMS
         more = [f"{path}: {rest} more records have problems"] if rest > 0 else []
@@ -152,7 +178,7 @@ class _Examples(Sequence[TruthImage]):
         example = self._examples[number]
         try:
             image = _from_example(example, number, self._quantisation, self._coords, self._form)
-            line = self._line_that_says_more(example.source)
+            line = None if image.is_text else self._line_that_says_more(example.source)
             if line is None:
                 return image
             record = parse_record(line)
@@ -184,10 +210,10 @@ def _from_example(
     opener = partial(open_example_image, source)
     image = opener()
     size = np.array([image.width, image.height] * 2, dtype=np.float64)
-    text = example.messages[-1]["content"]
+    text, is_text = example.messages[-1]["content"], TASKS[example.task].is_text
     begin, end = answered(text)
     said = text[begin:end].strip()
-    objects = _answer(said, coords) if form is COORDJSON else _answer_in(form, said, coords)
+    objects = [] if is_text else _answer(said, coords) if form is COORDJSON else _answer_in(form, said, coords)
     units = [bounds(item.values) for item in objects]
     if example.geometries:  # the answers hold coord tokens; what the builder says of them may be finer
         geometries = _geometries_behind(example, begin, coords)
@@ -207,6 +233,9 @@ def _from_example(
         messages=tuple(dict(message) for message in example.messages[:-1]),
         path=Path(source) if isinstance(source, str | Path) else None,
         in_bins=bool((array == np.rint(array)).all()),
+        task=example.task,
+        categories=example.categories,
+        answer=text if is_text else "",
     )
 
 

@@ -24,7 +24,7 @@ from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_o
 from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.ahead import Guesses, NotAheadError, only, write_ahead
-from coordcore_detection.predict.boxes import read_row
+from coordcore_detection.predict.boxes import read_row, with_question
 from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -161,10 +161,12 @@ class _Asker:
                 shown.append((index, reduced(truth.open(), self.max_pixels)))
             except InputError as error:
                 rows[index] = _not_shown(truth, str(error))
-        if shown:
-            asked = [batch[index] for index, _ in shown]
-            rows |= zip((index for index, _ in shown), self._ask(asked, [image for _, image in shown]), strict=True)
-        return [rows[index] for index in range(len(batch))]
+        for in_text in (False, True):  # the grammar knows answers with places alone
+            part = [(index, image) for index, image in shown if batch[index].is_text is in_text]
+            if part:
+                asked = [batch[index] for index, _ in part]
+                rows |= zip((index for index, _ in part), self._ask(asked, [image for _, image in part]), strict=True)
+        return [with_question(rows[index], truth) for index, truth in enumerate(batch)]
 
     def _ask(self, asked: Sequence[TruthImage], images: Sequence[Any]) -> list[Row]:
         prompts = [self._prompt(truth) for truth in asked]
@@ -177,8 +179,8 @@ class _Asker:
             if len(asked) == 1:
                 return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
             return [row for one, image in zip(asked, images, strict=True) for row in self._ask([one], [image])]
-        if self.vocab is None:
-            return self._number_rows(asked, inputs)
+        if self.vocab is None or asked[0].is_text:
+            return self._free_rows(asked, inputs)
         recording = self._generate(inputs)
         coords = read_coords(
             recording.logits,
@@ -207,8 +209,8 @@ class _Asker:
                 self.watch(row, recording, index)
         return rows
 
-    def _number_rows(self, asked: Sequence[TruthImage], inputs: Any) -> list[Row]:
-        """Answers in plain numbers, which the model writes freely."""
+    def _free_rows(self, asked: Sequence[TruthImage], inputs: Any) -> list[Row]:
+        """Answers in plain numbers or in text, which the model writes freely."""
         rows, prompt = inputs["input_ids"].shape
         stop = StopRepeats(prompt, self.settings.repeats, rows)
         with _inference(rows):
@@ -219,7 +221,8 @@ class _Asker:
             is_whole = len(said) < len(tokens)
             stopped = "repetition" if looped and not is_whole else "end" if is_whole else "length"
             text, _ = self.tokens.read(said)
-            found.append(row_of_text(truth, text, stopped, form=self.form, quantisation=self.quantisation))
+            form = None if truth.is_text else self.form
+            found.append(row_of_text(truth, text, stopped, form=form, quantisation=self.quantisation))
         return found
 
     def _inputs(self, prompts: Sequence[str], images: Sequence[Any]) -> Any:

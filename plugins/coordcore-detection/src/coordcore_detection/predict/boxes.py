@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
@@ -137,6 +138,12 @@ def four(values: Array, digits: int) -> tuple[float, float, float, float]:
 
 def short(value: float) -> float:
     return float(f"{value:.6g}")
+
+
+def with_question(row: Row, truth: TruthImage) -> Row:
+    """The row with what was asked, where the record asks a question of its own."""
+    own = truth.task != "detect" or truth.question is not None
+    return msgspec.structs.replace(row, question=truth.asked) if own else row
 
 
 def mark_duplicates(boxes: Sequence[Box]) -> None:

@@ -56,7 +56,8 @@ def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | N
         image = truth[index] if index is not None else None
         name = image.key if image is not None else (given.names or given.ids)[0]
         width, height = (image.width, image.height) if image is not None else (1, 1)
-        boxes, unread = _boxes(given, width, height, numbers)
+        in_text = image is not None and image.is_text
+        boxes, unread = ([], []) if in_text else _boxes(given, width, height, numbers)
         stopped = "length" if given.is_cut else "end"
         found.append(
             Row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +14,7 @@ from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab, M
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
 from coordcore.records.answers import COORDJSON, Format
-from coordcore_train.chat import question_in
+from coordcore_train.chat import Question, question_in
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import own_tokens, read_checkpoint_info, require_ids, require_same_coords
 from coordcore_train.run.folder import RunDir
@@ -150,16 +150,15 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def question_of(path: Path) -> tuple[str, str | None]:
     """The question and the system message that the model at `path` was trained on: those that its `coordcore.json` has,
-    or those of the first example of the run that it belongs to.
+    or the run that it belongs to, or those of the first example of that run.
 
     Raises InputError when neither tells: for a folder of no run, when the run's data cannot be read, and when its
     examples are no single question on one image.
     """
     cure = "give the question with --question"
     run, folder = run_and_folder(path)
-    info = read_checkpoint_info(folder)
-    if info is not None and info.question is not None:
-        return info.question.text, info.question.system
+    if (asked := _recorded(run, folder)) is not None:
+        return asked.text, asked.system
     if run is None:
         raise InputError(f"{path}: belongs to no run, so that the question it was trained on is not known; {cure}")
     plan = _plan(run)
@@ -175,6 +174,21 @@ def question_of(path: Path) -> tuple[str, str | None]:
         roles = ", ".join(message["role"] for message in messages)
         raise InputError(f"{run}: its examples are no single question on one image ({roles}); {cure}")
     return question.text, question.system
+
+
+def prompts_of(path: Path) -> Mapping[str, str]:
+    """By task, the prompts that the model at `path` was trained on; empty where it was trained on no tasks, or where
+    neither its `coordcore.json` nor a run tells."""
+    asked = _recorded(*run_and_folder(path))
+    return (asked.prompts if asked is not None else None) or {}
+
+
+def _recorded(run: Path | None, folder: Path) -> Question | None:
+    """What `coordcore.json` or the run says that was asked."""
+    info = read_checkpoint_info(folder)
+    if info is not None and info.question is not None:
+        return info.question
+    return None if run is None else RunDir(run).question()
 
 
 def weights_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Answers in plain numbers: boxes without scores, read from the text alone. Torch-free."""
+"""Answers read from their text alone: in plain numbers, whose boxes have no scores, or without boxes. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import Format, Unread, parse_answer
+from coordcore.records.answers import Answer, Format, Unread, parse_answer
 from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.boxes import mark_duplicates
@@ -15,12 +15,13 @@ from coordcore_detection.predict.foreign import pixels_of
 from coordcore_detection.predict.predictions import Box, Row
 
 
-def row_of_text(truth: TruthImage, text: str, stopped: str, *, form: Format, quantisation: Quantisation) -> Row:
+def row_of_text(truth: TruthImage, text: str, stopped: str, *, form: Format | None, quantisation: Quantisation) -> Row:
     """The row of an answer whose numbers are the bins of `quantisation`, or its last edge.
 
-    stopped: as `Row.stopped`. Numbers beyond the edge are unread: pixels, most likely.
+    stopped: as `Row.stopped`. form: None for an answer in words, which says no boxes. Numbers beyond the edge are
+    unread: pixels, most likely.
     """
-    answer = parse_answer(text, form)
+    answer = Answer(objects=(), unread=()) if form is None else parse_answer(text, form)
     unread, boxes = list(answer.unread), []
     size = np.array([truth.width, truth.height] * 2, dtype=np.float64)
     limit = quantisation.decode_scale

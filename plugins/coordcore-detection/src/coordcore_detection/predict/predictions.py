@@ -60,7 +60,8 @@ class Box(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Row(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The answer to one image.
 
-    image: the key of the image. text: the raw answer. stopped: "end" for an end token, "length" for too many tokens,
+    image: the key of the image, or of the record, where an image has several. text: the raw answer. question: what was
+    asked, of a record that asks a question of its own. stopped: "end" for an end token, "length" for too many tokens,
     "repetition" for a loop that was cut off.
     """
 
@@ -71,3 +72,4 @@ class Row(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     boxes: list[Box]
     unread: list[Unread] = []
     stopped: str = "end"
+    question: str | msgspec.UnsetType = msgspec.UNSET

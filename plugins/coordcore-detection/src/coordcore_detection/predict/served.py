@@ -24,7 +24,7 @@ from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, AnswerObject, Format, Unread, parse_answer
 from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import corners, four, mark_duplicates, short
+from coordcore_detection.predict.boxes import corners, four, mark_duplicates, short, with_question
 from coordcore_detection.predict.loading import manifest_of, run_and_folder, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -220,7 +220,7 @@ def _row(server: Server, checkpoint: Checkpoint, truth: TruthImage, settings: Pr
         reply = server.ask(request(truth, image, settings, switches=checkpoint.switches))
     except RefusedError as error:
         return _not_shown(truth, f"the server refuses it: {error}")
-    return read_reply(truth, reply, checkpoint, settings)
+    return with_question(read_reply(truth, reply, checkpoint, settings), truth)
 
 
 def _not_shown(truth: TruthImage, reason: str) -> Row:
@@ -256,8 +256,9 @@ def request(truth: TruthImage, image: Any, settings: PredictSettings, *, switche
 def read_reply(truth: TruthImage, reply: Reply, checkpoint: Checkpoint, settings: PredictSettings) -> Row:
     """The row of an answer. Boxes have no score where the server does not say the probabilities of its tokens."""
     stopped = "length" if reply.is_cut else "end"
-    if checkpoint.format.numbers:
-        return row_of_text(truth, reply.text, stopped, form=checkpoint.format, quantisation=checkpoint.quantisation)
+    if checkpoint.format.numbers or truth.is_text:
+        form = None if truth.is_text else checkpoint.format
+        return row_of_text(truth, reply.text, stopped, form=form, quantisation=checkpoint.quantisation)
     answer = parse_answer(reply.text, checkpoint.format, coords=checkpoint.coords)
     places = _Places(reply, checkpoint.coords)
     boxes = [_box(found, truth, places, checkpoint, settings) for found in answer.objects]

@@ -94,7 +94,7 @@ def write_checkpoint_info(
         **({"coords": attrs.asdict(vocab.format)} if vocab is not None else {}),
         "coord_ids": list(vocab.ids) if vocab is not None else [],
         **({"answers": form.as_dict()} if form is not COORDJSON else {}),
-        **({"question": attrs.asdict(question)} if question is not None else {}),
+        **({"question": question.as_dict()} if question is not None else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
