@@ -44,6 +44,9 @@ class Example:
     source: where the example came from, "train.jsonl:17".
     image_size: width and height in pixels of the image that the geometries lie in; None where unknown, or where they
         lie in several. Losses that weigh by the size of objects read it.
+    max_pixels: its images are resized to at most so many pixels, where that is less than the run's `train.max_pixels`.
+    uncharged: which of `geometries`, by number, have coordinates that no loss sees: noise that nothing can tell.
+    group: which of its builder's `groups` it belongs to.
     task: what is asked, of `coordcore.tasks`, for evaluators: an example of a task in text has no geometries.
     categories: those that a question of the task "named" asks for.
 
@@ -55,6 +58,9 @@ class Example:
     geometries: tuple[Geometry, ...] = ()
     source: str = ""
     image_size: tuple[int, int] | None = None
+    max_pixels: int | None = None
+    uncharged: Sequence[int] = ()
+    group: str = ""
     task: str = "detect"
     categories: tuple[str, ...] = ()
 

@@ -13,20 +13,11 @@ from attrs.validators import and_, ge, gt, le, min_len, optional
 from coordcore import option
 from coordcore.errors import did_you_mean
 from coordcore.tasks import ABSENT, TASKS
+from coordcore_coord_tokens.augment.config import AugmentConfig
+from coordcore_coord_tokens.texts import is_plain_text
 
 DENSE_PROMPT = TASKS["detect"].prompt
 SUMMARY_PROMPT = "Summarise what the image shows in one sentence."
-
-
-def _is_plain_text(_instance: Any, _attribute: Any, text: str) -> None:
-    from coordcore.records.answers import reserved
-
-    found = reserved(text)
-    if found:
-        raise ValueError(
-            f"contains {found!r}, which the model's template reads as a control token; "
-            "write plain text (the image is put before the prompt by itself)"
-        )
 
 
 def _are_prompts(_instance: Any, _attribute: Any, prompts: Mapping[str, Sequence[str]]) -> None:
@@ -45,7 +36,7 @@ def _is_wording(path: str, text: str, placeholder: str) -> None:
     if not text.strip():
         raise ValueError(f"{path} must not be empty")
     try:
-        _is_plain_text(None, None, text)
+        is_plain_text(None, None, text)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from error
     needs = f"{{{placeholder}}}" if placeholder else "none"
@@ -76,7 +67,7 @@ class LinesConfig:
     )
     system: str | None = option(
         default=None,
-        validator=optional(and_(min_len(1), _is_plain_text)),
+        validator=optional(and_(min_len(1), is_plain_text)),
         help="system message; the template's when absent",
     )
     limit: int | None = option(
@@ -143,7 +134,7 @@ class CoordJsonlConfig(LinesConfig):
     )
     prompt: str | None = option(
         default=None,
-        validator=optional(and_(min_len(1), _is_plain_text)),
+        validator=optional(and_(min_len(1), is_plain_text)),
         help="the question; one per mode when absent",
     )
     prompts: dict[str, tuple[str, ...]] = option(
@@ -160,6 +151,7 @@ class CoordJsonlConfig(LinesConfig):
         "epoch: labels of the file's other such records, or those that the record says are absent",
         before=ABSENT,
     )
+    augment: AugmentConfig | None = option(default=None, help="how training examples differ from epoch to epoch")
 
     def __attrs_post_init__(self) -> None:
         if self.prompts and self.mode == "summary":

@@ -20,7 +20,10 @@ from coordcore_coord_tokens.reader import Reader
 from coordcore_coord_tokens.sources import OpenedFile, file_problems, open_files
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from coordcore.quantisation import Quantisation
+    from coordcore_coord_tokens.augment.source import AugmentedSource
     from coordcore_coord_tokens.config import CoordJsonlConfig
 
 
@@ -60,20 +63,38 @@ class JsonlSource:
         return self._example(index, epoch)
 
     def _example(self, index: int, epoch: int | None) -> Example:
-        index = self.file.line_of(index)
-        record, answer = self.read(index)
-        source = f"{self.file.name}:{index + 1}"
-        draw = f"{index + 1}" if epoch is None else f"{self.seed} {epoch} {index + 1}"
+        line = self.file.line_of(index)
+        record, answer = self.read(line)
         try:
-            question, categories = self.questions.ask(record, draw, varied=epoch is not None)
+            asked = self.questions.ask(record, self.draw(line, epoch), varied=epoch is not None)
         except RecordError as error:
-            raise InputError(f"{source}: {error}") from error
+            raise InputError(f"{self.where(line)}: {error}") from error
+        return self.example(record, answer, asked, self.image(record, line), line)
+
+    def where(self, line: int) -> str:
+        return f"{self.file.name}:{line + 1}"
+
+    def draw(self, line: int, epoch: int | None) -> str:
+        """What all that is drawn for a question follows from."""
+        return f"{line + 1}" if epoch is None else f"{self.seed} {epoch} {line + 1}"
+
+    def image(self, record: Record, line: int) -> Image:
+        """The image of the record on a line."""
         root = self.config.image_root or self.file.lines.path.parent
         try:
             path = image_path(root, record.images[0], self.config.images_within)
-            image = open_upright(path, width=record.width, height=record.height)
+            return open_upright(path, width=record.width, height=record.height)
         except InputError as error:
-            raise InputError(f"{source}: images[0]: {error}") from error
+            raise InputError(f"{self.where(line)}: images[0]: {error}") from error
+
+    def example(
+        self, record: Record, answer: Answer, asked: tuple[str, tuple[str, ...]], image: Image, line: int
+    ) -> Example:
+        """What a record and its answer say of an image that is `record.width` x `record.height`.
+
+        asked: as `Questions.ask` gives it.
+        """
+        question, categories = asked
         messages = [
             {"role": "user", "content": f"<image>{question}"},
             {"role": "assistant", "content": answer.text},
@@ -84,19 +105,19 @@ class JsonlSource:
             messages=messages,
             images=[image],
             geometries=answer.geometries,
-            source=source,
+            source=self.where(line),
             image_size=(record.width, record.height),
             task=record.task or "detect",
             categories=categories,
         )
 
-    def read(self, index: int) -> tuple[Record, Answer]:
-        """The record on a line and its answer, without the image. index: of the line, from 0."""
+    def read(self, line: int) -> tuple[Record, Answer]:
+        """The record on a line, from 0, and its answer, without the image."""
         try:
-            return self.reader.read(self.file.lines.read(index))
+            return self.reader.read(self.file.lines.read(line))
         except RecordError as error:
             self.file.lines.look()  # what stands in the middle of another file's line is no mistake of the record
-            raise InputError(f"{self.file.name}:{index + 1}: {error}") from error
+            raise InputError(f"{self.where(line)}: {error}") from error
 
 
 @attrs.frozen(kw_only=True)
@@ -133,7 +154,12 @@ class CoordJsonl:
             return None
         return {name: config.wordings(name)[0] for name in TASKS if config.wordings(name)[0]}
 
-    def train(self) -> JsonlSource:
+    def train(self) -> JsonlSource | AugmentedSource:
+        augment = self.train_source.config.augment
+        if augment is not None:
+            from coordcore_coord_tokens.augment.source import AugmentedSource
+
+            return AugmentedSource(plain=self.train_source, augment=augment)
         return self.train_source
 
     def validation(self) -> JsonlSource | None:

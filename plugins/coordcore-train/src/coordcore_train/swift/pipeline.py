@@ -59,7 +59,8 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
             raise InputError("the data builder gave no training example; look at the [data] section")
         ranks = max(1, self.args.global_world_size)
         batch = self.args.per_device_eval_batch_size * ranks
-        return Rows(train, ranks), None if validation is None else Rows(validation, batch)
+        groups = self.plan.groups
+        return Rows(train, ranks, groups), None if validation is None else Rows(validation, batch, groups)
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
         """ms-swift prints a sample here. Raises InputError for examples of which the losses charge nothing."""
