@@ -100,9 +100,8 @@ class AugmentedSource:
         move = drawn(self.augment, draws, shapes, size, cuts=cuts, max_aspect=config.max_aspect or float("inf"))
         if not move.mirrors and move.window == (0, 0, *size) and move.size == size:
             return record, config, None
-        objects: list[Any] = [
-            RecordObject(desc=shape.desc, **{shape.kind: list(shape.values)}) for shape in move.shapes
-        ]
+        fields: list[dict[str, Any]] = [{"desc": shape.desc, shape.kind: list(shape.values)} for shape in move.shapes]
+        objects: list[Any] = [RecordObject(**field) for field in fields]
         told = {key: value for key, value in (record.metadata or {}).items() if key in (ABSENT, INCOMPLETE)}
         moved = msgspec.structs.replace(
             record,
