@@ -372,6 +372,9 @@ def _ms_swift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ('report_to = ["nonsense"]', "transformers knows no tracker 'nonsense'; known: azure_ml, clearml, "
             "codecarbon, comet_ml, dagshub, dvclive, flyte, kubeflow, mlflow, neptune, swanlab, tensorboard, trackio, "
             "wandb"),
+        ('report_to = ["none", "tensorboard"]', "transformers knows no tracker 'none'; known: azure_ml, clearml, "
+            "codecarbon, comet_ml, dagshub, dvclive, flyte, kubeflow, mlflow, neptune, swanlab, tensorboard, trackio, "
+            "wandb"),
         ('report_to = ["tensorbord"]', "transformers knows no tracker 'tensorbord'; did you mean 'tensorboard'?"),
         ('report_to = ["tensorboard", "clearml"]', "the tracker 'clearml' needs the package clearml, which is not "
             "installed: pip install it"),

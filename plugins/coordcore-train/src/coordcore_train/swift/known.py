@@ -95,7 +95,6 @@ REFUSED: Mapping[str, str] = {
 }
 """ms-swift argument -> why a run of coordcore cannot have it."""
 
-_NOT_A_TRACKER = ("all", "none")
 _TRACKER_PACKAGES: Mapping[str, tuple[str, ...]] = {
     "azure_ml": ("azureml",),
     "flyte": ("flytekit",),
@@ -176,9 +175,9 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
 def tracker_problem(names: Sequence[Any]) -> str | None:
     """What is wrong with `report_to`: trackers that transformers does not know, or whose package is not installed."""
     known = tracker_names()
+    if not known or list(names) in (["all"], ["none"]):
+        return None
     for name in names:
-        if name in _NOT_A_TRACKER or not known:
-            continue
         if name not in known:
             return f"transformers knows no tracker {name!r}; {did_you_mean(str(name), known)}"
         packages = _TRACKER_PACKAGES.get(name, (name,))
