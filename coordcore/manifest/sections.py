@@ -94,6 +94,7 @@ def _writes_tokens(_instance: Any, _attribute: Any, tokens: str) -> None:
 
 
 _BINS = attrs.Factory(lambda self: self.preset[0].bins, takes_self=True)
+_TOKENS = DEFAULT_COORDS.tokens
 _QUANTISATION = attrs.Factory(lambda self: self.preset[1].format(last=self.bins - 1), takes_self=True)
 
 
@@ -102,10 +103,10 @@ class Coords:
     """`[coords]`: how coordinates are written. Data, checkpoint and predictions must agree on it."""
 
     tokens: str = option(
-        default="<|coord_{}|>",
+        default=_TOKENS,
+        before=_TOKENS,
         validator=_writes_tokens,
         help=f"the token of each bin, or {' or '.join(PRESETS)}",
-        before="<|coord_{}|>",
     )
     bins: int = option(
         default=_BINS, validator=[ge(2), lt(2**15)], help="bins of a coordinate; 1000, or the preset's", before=1000
@@ -184,6 +185,7 @@ class Train:
         default=False, help="call the [eval] evaluators on every checkpoint when it is saved, and not only at the end"
     )
     keep: int | None = option(default=2, validator=optional(_up_to(_MANY)), help="checkpoints kept; the newest ones")
+    report_to: tuple[str, ...] = option(default=(), help="trackers of metrics: tensorboard, wandb, swanlab, mlflow ...")
     swift: dict[str, Any] = option(factory=dict, help="any other ms-swift argument, passed through by its own name")
 
 

@@ -330,6 +330,7 @@ KNOWN = {
     "padding_free": ["bool"],
     "lora_bias": [["literal", "none"], ["literal", "all"]],
     "report_to": ["list"],
+    "debug": ["list"],
     "model_kwargs": ["dict", "str", "none"],
     "warmup_steps": ["float"],
 }
@@ -368,16 +369,8 @@ def _ms_swift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("zzz = 5", "ms-swift 4.6.0 has no such argument"),
         ('neftune_noise_alpha = "5"', "must be a number, got '5'"),
         ('lora_bias = "some"', "must be 'none' or 'all', got 'some'"),
-        ('report_to = "tensorboard"', "must be an array, got 'tensorboard'"),
-        ('report_to = ["nonsense"]', "transformers knows no tracker 'nonsense'; known: azure_ml, clearml, "
-            "codecarbon, comet_ml, dagshub, dvclive, flyte, kubeflow, mlflow, neptune, swanlab, tensorboard, trackio, "
-            "wandb"),
-        ('report_to = ["none", "tensorboard"]', "transformers knows no tracker 'none'; known: azure_ml, clearml, "
-            "codecarbon, comet_ml, dagshub, dvclive, flyte, kubeflow, mlflow, neptune, swanlab, tensorboard, trackio, "
-            "wandb"),
-        ('report_to = ["tensorbord"]', "transformers knows no tracker 'tensorbord'; did you mean 'tensorboard'?"),
-        ('report_to = ["tensorboard", "clearml"]', "the tracker 'clearml' needs the package clearml, which is not "
-            "installed: pip install it"),
+        ('report_to = ["tensorboard"]', "set train.report_to instead"),
+        ('debug = "x"', "must be an array, got 'x'"),
         ("model_kwargs = true", "must be a table or a string, got true"),
     ],
 )  # fmt: skip
@@ -390,11 +383,27 @@ def test_an_ms_swift_argument_that_cannot_be(line: str, expected: str) -> None:
 @pytest.mark.usefixtures("_ms_swift")
 @pytest.mark.parametrize(
     "line",
-    ["neftune_noise_alpha = 5", "neftune_noise_alpha = 5.5", 'lora_bias = "all"', 'report_to = ["tensorboard"]',
+    ["neftune_noise_alpha = 5", "neftune_noise_alpha = 5.5", 'lora_bias = "all"', 'debug = ["x"]',
      "model_kwargs = { a = 1 }", "padding_free = false"],
 )  # fmt: skip
 def test_an_ms_swift_argument_that_can_be(line: str) -> None:
     assert problems(f"{PLAIN}[train.swift]\n{line}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["nonsense"], "transformers knows no tracker 'nonsense'; known: azure_ml, clearml, codecarbon, comet_ml, "
+            "dagshub, dvclive, flyte, kubeflow, mlflow, neptune, swanlab, tensorboard, trackio, wandb"),
+        (["tensorbord"], "transformers knows no tracker 'tensorbord'; did you mean 'tensorboard'?"),
+        (["all"], "transformers knows no tracker 'all'; known: "),
+        (["tensorboard", "clearml"], "the tracker 'clearml' needs the package clearml, which is not installed: "
+            "pip install it"),
+    ],
+)  # fmt: skip
+def test_trackers_that_cannot_be(names: list[str], expected: str) -> None:
+    (found,) = problems(f"{PLAIN}[train]\nreport_to = {names}\n")
+    assert found.startswith(f"m.toml:6: train.report_to: {expected}")
 
 
 @pytest.mark.usefixtures("_ms_swift")

@@ -20,22 +20,28 @@ Log = Callable[[str], None]
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """answers: the rows of images, in their order; what is to be told on the way goes to the log."""
+    """header: the contract under settings. answers: the rows of images, in their order; what is to be told on the way
+    goes to the log.
 
-    header: Header
+    numbers: whether they hold plain numbers.
+    """
+
+    header: Callable[[PredictSettings], Header]
     quantisation: Quantisation
     coords: CoordFormat
-    answers: Callable[[Sequence[TruthImage], Log], Iterator[Row]]
+    numbers: bool = False
+    answers: Callable[[Sequence[TruthImage], Log, PredictSettings], Iterator[Row]]
 
 
 def here(
     checkpoint: Path,
-    settings: PredictSettings,
     device: str,
     quantisation: Quantisation | None,
     coords: CoordFormat | None,
     question: str | None,
     system: str | None,
+    *,
+    numbers: bool = False,
 ) -> Asked:
     """A checkpoint or a run, loaded into this process. device: "auto" takes a GPU when there is one."""
     import torch
@@ -45,9 +51,9 @@ def here(
 
     quiet_transformers()
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords)
+    loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords, numbers=numbers)
 
-    def answers(images: Sequence[TruthImage], log: Log) -> Iterator[Row]:
+    def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         return asking.predict(
             loaded.model,
             loaded.processor,
@@ -61,9 +67,10 @@ def here(
         )
 
     return Asked(
-        header=asking.header(checkpoint, loaded, settings, question, system),
+        header=lambda settings: asking.header(checkpoint, loaded, settings, question, system),
         quantisation=loaded.quantisation,
-        coords=loaded.vocab.format,
+        coords=loaded.coords,
+        numbers=loaded.format.numbers,
         answers=answers,
     )
 
@@ -96,12 +103,13 @@ def on_server(
         raise InputError(f"--model: {server.url} has no {model!r}, but {', '.join(names)}")
     server = attrs.evolve(server, model=model or names[0])
 
-    def answers(images: Sequence[TruthImage], log: Log) -> Iterator[Row]:
+    def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         return served.predict(server, said, images, settings, concurrency=concurrency, log=log)
 
     return Asked(
-        header=served.header(said, server, settings, question, system),
+        header=lambda settings: served.header(said, server, settings, question, system),
         quantisation=said.quantisation,
         coords=said.coords,
+        numbers=said.format.numbers,
         answers=answers,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,8 @@ class GeometryName(StrEnum):
 
     BBOX_2D = "bbox_2d"
     POLY = "poly"
+    POINT = "point"
+    QUAD = "quad"
 
 
 def command(
@@ -60,6 +62,10 @@ def command(
     question: Annotated[
         str | None, typer.Option(help="What the model is asked, instead of what the run was trained on.")
     ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=TEXT", help="What records of a task are asked, instead of the run's. Repeatable."),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System message, with --question.")] = None,
     coordinates: Annotated[
         Coordinates, typer.Option(help="Read a coordinate as its most likely bin, or as the expected one.")
@@ -78,7 +84,10 @@ def command(
         bool, typer.Option("--ordered/--unordered", help="Constrained: allow no x2 < x1 and no y2 < y1.")
     ] = True,
     geometry: Annotated[
-        list[GeometryName] | None, typer.Option(help="Constrained: allow this kind only. May be repeated.")
+        list[GeometryName] | None,
+        typer.Option(
+            help="Constrained: allow this kind only, instead of boxes, polygons and what RECORDS have. May be repeated."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 2048,
     max_objects: Annotated[int, typer.Option(min=1, help="Objects of an answer.")] = 100,
@@ -94,6 +103,13 @@ def command(
     coords: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Coord tokens of a base that records none: rex_omni, paligemma."),
+    ] = None,
+    numbers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The model writes plain numbers in this convention, as Qwen3-VL qwen_1000; no scores.",
+        ),
     ] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU when there is one.")] = Device.AUTO,
     server: Annotated[
@@ -115,18 +131,22 @@ def command(
     from coordcore_train.run.quiet import quiet
 
     quiet()
+    import attrs
+
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
+    from coordcore.tasks import TASKS
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
+    from coordcore_detection.evaluate.truth_tasks import read_prompts
     from coordcore_detection.predict import continuing, prediction_files
     from coordcore_detection.predict.settings import PredictSettings
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
-    kinds = geometry or list(GeometryName)
+    given = read_prompts(prompt or [])
     fitted = calibrations.read(calibration) if calibration else None
     usual = Score.NEAR if server is None else Score.GEOMETRIC_MEAN
     try:
@@ -137,13 +157,15 @@ def command(
             calibration=fitted,
             constrained=constrained,
             ordered=ordered,
-            geometry=tuple(kind.value for kind in kinds),  # type: ignore[misc]
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
             repeats=repeats,
             batch_size=batch_size,
         )
+        if geometry is not None:
+            chosen: Any = tuple(kind.value for kind in geometry)
+            settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
     if server is None:
@@ -151,20 +173,25 @@ def command(
     else:
         _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
     from coordcore_detection.commands import asked
-    from coordcore_detection.predict.loading import question_of
+    from coordcore_detection.predict.loading import prompts_of, question_of
 
+    prompts = {**prompts_of(checkpoint), **given}
     if question is None:
         question, system = question_of(checkpoint)
     if server is None:
         if coords is not None and coords not in PRESETS:
             raise InputError(f"--coords: {coords!r} is none of {', '.join(PRESETS)}")
+        if numbers is not None and (coords or quantisation):
+            raise InputError("--numbers: says the convention of plain numbers; leave out --quantisation and --coords")
         own, spec = (None, None) if coords is None else PRESETS[coords]
-        spec = quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
+        spec = numbers or quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
         used = convention(spec) if spec else None
-        model_asked = asked.here(checkpoint, settings, device.value, used, own, question, system)
+        model_asked = asked.here(checkpoint, device.value, used, own, question, system, numbers=numbers is not None)
+        if model_asked.numbers and (score or calibration):
+            raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
         model_asked = asked.on_server(checkpoint, settings, server, model, concurrency, question, system)
-    truth = truth_from_records(
+    every = truth_from_records(
         records,
         space=space.value,
         quantisation=model_asked.quantisation,
@@ -172,10 +199,17 @@ def command(
         images_within=images_within,
         question=question,
         system=system,
+        prompts=prompts,
         outside=outside.value,
         coords=model_asked.coords,
-    )[:limit]
-    header = model_asked.header
+        coord_tokens=not model_asked.numbers,
+    )
+    truth = every[:limit]
+    if geometry is None:
+        settings = settings.also_for(kind for image in every for kind in image.kinds)
+    header = model_asked.header(settings)
+    if tasks := sorted({image.task for image in every} - {"detect"}):
+        header.decoding["prompts"] = {name: prompts.get(name, TASKS[name].prompt) for name in tasks}
     if overwrite:
         output.unlink(missing_ok=True)
     rows = prediction_files.resume(output, header)
@@ -191,7 +225,7 @@ def command(
     def log(line: str) -> None:
         console.print(told(line), markup=False, highlight=False, soft_wrap=True)
 
-    answers = model_asked.answers(left, log)
+    answers = model_asked.answers(left, log, settings)
     with prediction_files.appending(output, header) as add:
         for row in track(answers, description="predict", total=len(left), console=console, transient=True):
             add(row)
@@ -204,7 +238,8 @@ def command(
 
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
-    *("constrained", "ordered", "geometry", "max_objects", "repeats", "batch_size", "quantisation", "coords", "device"),
+    *("constrained", "ordered", "geometry", "max_objects", "repeats", "batch_size"),
+    *("quantisation", "coords", "numbers", "device"),
 )
 
 

@@ -70,7 +70,7 @@ def compile_grammar(
     *,
     size: int,
     end_tokens: Iterable[int],
-    geometry: tuple[str, ...] = tuple(COORDJSON.places),
+    geometry: tuple[str, ...] | None = None,
     fields: Fields = "any",
     form: Format = COORDJSON,
 ) -> Grammar:

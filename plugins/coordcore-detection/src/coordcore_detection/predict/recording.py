@@ -210,6 +210,21 @@ class StopLoops(StoppingCriteria):  # type: ignore[misc]
         return torch.from_numpy(stop).to(input_ids.device)
 
 
+class StopRepeats(StoppingCriteria):  # type: ignore[misc]
+    """Stops the rows of a generation that is not recorded and repeats itself. looped: [B] bool, which ones."""
+
+    def __init__(self, prompt: int, repeats: int, rows: int) -> None:
+        self._prompt, self._repeats = prompt, repeats
+        self.looped = np.zeros(rows, dtype=bool)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_kwargs: Any) -> Tensor:
+        written = input_ids[:, self._prompt :]
+        if written.shape[1] and written.shape[1] % _LOOK_EVERY == 0:
+            seen = written[:, -self._repeats * LONGEST_LOOP :].T.cpu().numpy()
+            self.looped |= loops(seen, self._repeats)
+        return torch.from_numpy(self.looped).to(input_ids.device)
+
+
 def loops(tokens: Array, repeats: int) -> Array:
     """Which rows of `tokens` ([T, B]) end in a chunk of tokens repeated at least `repeats` times: [B] bool.
 

@@ -24,8 +24,9 @@ from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, AnswerObject, Format, Unread, parse_answer
 from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import corners, four, mark_duplicates, short
+from coordcore_detection.predict.boxes import corners, four, mark_duplicates, shaped, short, with_question
 from coordcore_detection.predict.loading import manifest_of, run_and_folder, weights_digest
+from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
 from coordcore_detection.predict.server import RefusedError, Reply, Server
@@ -78,7 +79,7 @@ class Checkpoint:
         return cls(
             path=path,
             quantisation=info.quantisation,
-            coords=info.vocab.format,
+            coords=info.vocab.format if info.vocab else DEFAULT_COORDS,
             format=info.format,
             max_pixels=min(known, default=None),
             switches=any("enable_thinking" in one.read_text("utf-8") for one in templates if one.is_file()),
@@ -120,7 +121,7 @@ def header(
         coords=None if checkpoint.coords == DEFAULT_COORDS else attrs.asdict(checkpoint.coords),
         answers=None if checkpoint.format is COORDJSON else checkpoint.format.as_dict(),
         decoding=decoding,
-        score=settings.score,
+        score="none" if checkpoint.format.numbers else settings.score,
         calibration=settings.calibration.as_dict() if settings.calibration else None,
         versions={name: version(name) for name in ("coordcore", "coordcore-detection")},
     )
@@ -163,9 +164,10 @@ def require_likely(rows: Sequence[Row], server: Server, checkpoint: Checkpoint) 
     written = checkpoint.coords.bin_of
     strange = [row for row in rows if row.unread and not row.boxes and not any(token in row.text for token in written)]
     if texts and len(strange) == len(rows):
+        said = "a box" if checkpoint.format.numbers else f"a coord token ({checkpoint.coords})"
         raise RunError(
-            f"{server.url}: none of the first {len(rows)} answers of {server.model} holds a coord token "
-            f"({checkpoint.coords}), and none is of the format {checkpoint.format.name}, as of {texts[0][:80]!r}: "
+            f"{server.url}: none of the first {len(rows)} answers of {server.model} holds {said}, "
+            f"and none is of the format {checkpoint.format.name}, as of {texts[0][:80]!r}: "
             f"does it serve {checkpoint.path}?"
         )
 
@@ -218,7 +220,7 @@ def _row(server: Server, checkpoint: Checkpoint, truth: TruthImage, settings: Pr
         reply = server.ask(request(truth, image, settings, switches=checkpoint.switches))
     except RefusedError as error:
         return _not_shown(truth, f"the server refuses it: {error}")
-    return read_reply(truth, reply, checkpoint, settings)
+    return with_question(read_reply(truth, reply, checkpoint, settings), truth)
 
 
 def _not_shown(truth: TruthImage, reason: str) -> Row:
@@ -253,6 +255,10 @@ def request(truth: TruthImage, image: Any, settings: PredictSettings, *, switche
 
 def read_reply(truth: TruthImage, reply: Reply, checkpoint: Checkpoint, settings: PredictSettings) -> Row:
     """The row of an answer. Boxes have no score where the server does not say the probabilities of its tokens."""
+    stopped = "length" if reply.is_cut else "end"
+    if checkpoint.format.numbers or truth.is_text:
+        form = None if truth.is_text else checkpoint.format
+        return row_of_text(truth, reply.text, stopped, form=form, quantisation=checkpoint.quantisation)
     answer = parse_answer(reply.text, checkpoint.format, coords=checkpoint.coords)
     places = _Places(reply, checkpoint.coords)
     boxes = [_box(found, truth, places, checkpoint, settings) for found in answer.objects]
@@ -264,7 +270,7 @@ def read_reply(truth: TruthImage, reply: Reply, checkpoint: Checkpoint, settings
         text=reply.text,
         boxes=boxes,
         unread=list(answer.unread),
-        stopped="length" if reply.is_cut else "end",
+        stopped=stopped,
     )
 
 
@@ -305,8 +311,9 @@ def _box(
         scores = {"geometric_mean": math.exp(sum(logs) / len(logs)), "min": math.exp(min(logs))}
         if settings.coordinates == "expectation":
             values = [places.expected(one, k, settings.window) for one, k in zip(at, found.bins, strict=True)]
-    _, pixels = corners(np.array(values))
-    box = checkpoint.quantisation.decode(pixels.reshape(2, 2), np.array([truth.width, truth.height])).ravel()
+    size = np.array([truth.width, truth.height])
+    _, pixels = corners(np.array(values), found.kind)
+    box = checkpoint.quantisation.decode(pixels.reshape(2, 2), size).ravel()
     score = scores.get(settings.score, math.nan)
     return Box(
         label=found.desc,
@@ -314,4 +321,5 @@ def _box(
         bins=bounds(found.bins),
         score=short(settings.calibration.apply(score) if settings.calibration and scores else score),
         scores={name: short(value) for name, value in scores.items()},
+        **shaped(found.kind, checkpoint.quantisation.decode(np.array(values).reshape(-1, 2), size)),
     )

@@ -33,10 +33,10 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5
 
 @attrs.frozen(kw_only=True)
 class CheckpointInfo:
-    """What `coordcore.json` of an expanded or merged checkpoint holds."""
+    """What `coordcore.json` of an expanded or merged checkpoint holds. vocab: None where answers hold plain numbers."""
 
     quantisation: Quantisation
-    vocab: CoordVocab
+    vocab: CoordVocab | None
     format: Format = COORDJSON
     question: Question | None = None
     coordcore_version: str
@@ -58,7 +58,7 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
         raise InputError(f"{path}: needs coord_ids (integers) and coordcore_version; write the checkpoint anew")
     try:
         coords = CoordFormat(**data.get("coords", {}))  # not written before there were others
-        vocab = CoordVocab(ids=tuple(ids), format=coords)
+        vocab = CoordVocab(ids=tuple(ids), format=coords) if ids else None
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: coords, coord_ids: {error.args[0]}; write the checkpoint anew") from error
     spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
@@ -75,14 +75,15 @@ def write_checkpoint_info(
     folder: Path,
     *,
     quantisation: Quantisation,
-    vocab: CoordVocab,
+    vocab: CoordVocab | None,
     form: Format = COORDJSON,
     question: Question | None = None,
     trusted: bool = False,
 ) -> None:
     """Write `coordcore.json` into the checkpoint `folder`.
 
-    question: that every example of its training asked. trusted: whether it was made with Python from its base.
+    vocab: None for a checkpoint that answers in plain numbers. question: that every example of its training asked.
+    trusted: whether it was made with Python from its base.
     """
     from coordcore import __version__
 
@@ -90,10 +91,10 @@ def write_checkpoint_info(
         "format": INFO_FORMAT,
         "coordcore_version": __version__,
         "quantisation": quantisation.as_dict(),
-        "coords": attrs.asdict(vocab.format),
-        "coord_ids": list(vocab.ids),
+        **({"coords": attrs.asdict(vocab.format)} if vocab is not None else {}),
+        "coord_ids": list(vocab.ids) if vocab is not None else [],
         **({"answers": form.as_dict()} if form is not COORDJSON else {}),
-        **({"question": attrs.asdict(question)} if question is not None else {}),
+        **({"question": question.as_dict()} if question is not None else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
@@ -223,7 +224,7 @@ def require_ids(folder: Path, known: Mapping[str, int], coords: CoordFormat | No
     `coords`.
     """
     info = read_checkpoint_info(folder)
-    if info is None:
+    if info is None or info.vocab is None:
         return coords or DEFAULT_COORDS
     said = info.vocab.format
     require_same_coords(said, coords or said, str(folder), "this run")

@@ -31,6 +31,7 @@ def check(run: Manifest) -> Iterator[Problem]:
     yield from _swift(run)
     yield from _precision(run)
     yield from _optim(run)
+    yield from _trackers(run)
 
 
 def notes(run: Manifest) -> Iterator[str]:
@@ -73,6 +74,14 @@ def _second_tokens(run: Manifest, base: Path) -> Iterator[str]:
     except MissingCoordTokensError:
         if hint := preset_hint(base):
             yield f"vocab: {run.coords.format} are added to {base}{hint} to train those instead"
+
+
+def _trackers(manifest: Manifest) -> Iterator[Problem]:
+    if manifest.train.report_to:
+        from coordcore_train.swift import trackers
+
+        if message := trackers.problem(manifest.train.report_to):
+            yield Problem(path="train.report_to", message=message)
 
 
 def _optim(manifest: Manifest) -> Iterator[Problem]:

@@ -7,14 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from coordcore.errors import InputError, did_you_mean
+from coordcore.errors import InputError
 from coordcore.files import own_cache_folder, write_whole
 from coordcore_train.swift.arguments import OWNED
 
@@ -95,13 +95,6 @@ REFUSED: Mapping[str, str] = {
 }
 """ms-swift argument -> why a run of coordcore cannot have it."""
 
-_TRACKER_PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "azure_ml": ("azureml",),
-    "flyte": ("flytekit",),
-    "tensorboard": ("tensorboard", "tensorboardX"),
-}
-"""Name of a tracker -> the packages of which it needs one, where that is not its name."""
-
 _QUESTION = """
 import dataclasses, enum, json, types, typing
 from swift.arguments import SftArguments
@@ -172,31 +165,7 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
     return known
 
 
-def tracker_problem(names: Sequence[Any]) -> str | None:
-    """What is wrong with `report_to`: trackers that transformers does not know, or whose package is not installed."""
-    known = tracker_names()
-    if not known or list(names) in (["all"], ["none"]):
-        return None
-    for name in names:
-        if name not in known:
-            return f"transformers knows no tracker {name!r}; {did_you_mean(str(name), known)}"
-        packages = _TRACKER_PACKAGES.get(name, (name,))
-        if all(find_spec(package) is None for package in packages):
-            return f"the tracker {name!r} needs the package {packages[0]}, which is not installed: pip install it"
-    return None
-
-
-def tracker_names() -> list[str]:
-    """What transformers takes for `report_to`, from its source. Empty where unknown."""
-    for node in _of_transformers("integrations/integration_utils.py"):
-        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Dict):
-            continue
-        if any(isinstance(one, ast.Name) and one.id == "INTEGRATION_TO_CALLBACK" for one in node.targets):
-            return [str(one.value) for one in node.value.keys if isinstance(one, ast.Constant)]
-    return []
-
-
-def _of_transformers(name: str) -> list[ast.stmt]:
+def of_transformers(name: str) -> list[ast.stmt]:
     """What stands in a source file of transformers; nothing where it is not installed or has no such file."""
     spec = find_spec("transformers")
     file = Path(spec.origin).parent / name if spec is not None and spec.origin else None
@@ -205,7 +174,7 @@ def _of_transformers(name: str) -> list[ast.stmt]:
 
 def optimizer_names() -> list[str]:
     """What transformers takes for `optim`, from its source: importing it takes seconds. Empty where unknown."""
-    for node in _of_transformers("training_args.py"):
+    for node in of_transformers("training_args.py"):
         if isinstance(node, ast.ClassDef) and node.name == "OptimizerNames":
             values = (item.value for item in node.body if isinstance(item, ast.Assign))
             return [one.value for one in values if isinstance(one, ast.Constant) and isinstance(one.value, str)]

@@ -46,5 +46,3 @@ def _wrong(values: Mapping[str, Any], arguments: Mapping[str, list[Any]], versio
             yield name, f"ms-swift {version} has no such argument{hint}"
         elif expected := known.type_problem(arguments[name], value):
             yield name, f"must be {expected}, got {show(value)}"
-        elif name == "report_to" and (message := known.tracker_problem(value)):
-            yield name, message

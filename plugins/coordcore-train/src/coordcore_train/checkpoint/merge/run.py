@@ -123,11 +123,11 @@ def _copy_files(plan: Plan, folder: Path) -> None:
         if hasattr(processor, "merge_size"):
             size = own_size(processor, max_pixels)
             adopt_image_size(folder, lambda _: size)
-    if plan.vocab is not None:
+    if plan.vocab is not None or plan.format.numbers:
         write_checkpoint_info(
             folder,
             quantisation=plan.quantisation,
-            vocab=plan.vocab,
+            vocab=None if plan.format.numbers else plan.vocab,
             form=plan.format,
             question=RunDir(plan.run_dir).question(),
             trusted=plan.trusted,
