@@ -11,15 +11,17 @@ import attrs
 import pytest
 import support
 import torch
-from transformers import TrainerCallback
+from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
 
 from coordcore.manifest import fingerprint, resolved
 from coordcore_train.engine import Skeleton, planning_of
 from coordcore_train.estimate.activations import Watch, language_model, storages
 from coordcore_train.estimate.base import weightless
 from coordcore_train.estimate.estimate import plan_of_base
-from coordcore_train.estimate.model import model_memory
+from coordcore_train.estimate.model import model_memory, objective_shape
+from coordcore_train.estimate.objective import cpu_chunks, objective_memory
 from coordcore_train.estimate.optimizers import state_bytes, state_of
+from coordcore_train.objective import objective
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import plan_of
 from coordcore_train.swift.arguments import swift_arguments
@@ -59,7 +61,7 @@ class Measured(TrainerCallback):  # type: ignore[misc]
 def measure(folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> Measured:
     """Train one step of a run, and look at it."""
     found = Measured()
-    charge = CoordTrainer.compute_loss
+    charge, run_objective = CoordTrainer.compute_loss, objective.run
 
     def compute_loss(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         found.trainer, found.shape = self, tuple(inputs["input_ids"].shape)
@@ -69,7 +71,13 @@ def measure(folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch, **section
         found.kept = watch.total
         return result
 
+    def charge_chunks(batch: Any) -> None:
+        # What a chunk keeps is gone before the next one.
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            run_objective(batch)
+
     monkeypatch.setattr(CoordTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(objective, "run", charge_chunks)
     loaded = support.loaded(folder, base, **sections)
     run = RunDir(folder / "run")
     run.prepare(resolved(loaded.manifest, loaded.plugins), fingerprint(loaded.manifest), base, layout={})
@@ -81,8 +89,10 @@ def measure(folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch, **section
 
 @pytest.fixture(params=[32, 64])
 def wide(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    width = request.param
-    return tiny_qwen3vl(tmp_path / "base", hidden_size=width, vision_hidden_size=width, head_dim=32, heads=width // 16)
+    width, heads = request.param, request.param // 16
+    return tiny_qwen3vl(
+        tmp_path / "base", hidden_size=width, vision_hidden_size=width, head_dim=32, heads=heads, kv_heads=heads
+    )
 
 
 def config_alone(base: Path, folder: Path) -> Path:
@@ -121,8 +131,30 @@ def test_a_step_takes_what_was_predicted(
     assert state_bytes(state_of(plan.manifest.train.optim), model.trained) == seen.optimizer
 
     batch, tokens = seen.shape
-    found = language_model(skeleton.model, batch=batch, tokens=tokens, autocast=skeleton.autocast, kind="auto")
-    kept = found.kept(checkpointing=checkpointing) + found.hidden  # with the gradient that the objective keeps
+    found = language_model(
+        skeleton.model, batch=batch, tokens=tokens, autocast=skeleton.autocast, eager=False, padded=False
+    )
+    shape = objective_shape(skeleton, plan, positions=batch * tokens, hidden_bytes=found.hidden)
+    kept = found.kept(checkpointing=checkpointing) + objective_memory(shape, cpu_chunks(shape)).kept
     print(f"\n{dtype} {tuner} {checkpointing} {seen.shape} kept {seen.kept} predicted {kept} {kept / seen.kept:.3f}")
 
     assert seen.kept / WITHIN < kept < seen.kept * WITHIN
+
+
+def test_a_batch_with_a_mask_keeps_more_as_predicted(tmp_path: Path) -> None:
+    """Two examples of which one is shorter: shared heads are repeated, and each layer keeps the mask in numbers."""
+    base = tiny_qwen3vl(tmp_path / "base", hidden_size=64, heads=4)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(base, attn_implementation="sdpa").train()
+    mask = torch.ones(2, 96, dtype=torch.int64)
+    mask[1, 60:] = 0
+    embedded = torch.zeros(2, 96, 64).requires_grad_(True)
+    watch = Watch(storages(model))
+    with torch.autograd.graph.saved_tensors_hooks(watch.keep, lambda tensor: tensor):
+        model.model(inputs_embeds=embedded, attention_mask=mask, use_cache=False)
+    padded, alone = (
+        language_model(model, batch=2, tokens=96, autocast=None, eager=False, padded=padded) for padded in (True, False)
+    )
+
+    kept = padded.kept(checkpointing=False)
+    assert watch.total / WITHIN < kept < watch.total * WITHIN
+    assert alone.kept(checkpointing=False) < kept

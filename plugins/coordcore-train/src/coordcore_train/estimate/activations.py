@@ -90,16 +90,17 @@ def storages(model: nn.Module) -> set[int]:
     return {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
 
 
-def language_model(model: Any, *, batch: int, tokens: int, autocast: torch.dtype | None, kind: str) -> Activations:
+def language_model(
+    model: Any, *, batch: int, tokens: int, autocast: torch.dtype | None, eager: bool, padded: bool
+) -> Activations:
     """What is kept of `batch` examples of `tokens` tokens each, from their embeddings to the output head.
 
     model: as it trains, perhaps wrapped by PEFT; its tensors need no memory. autocast: the dtype of mixed precision.
-    kind: `[model] attention`.
+    eager: whether `[model] attention` is. padded: whether the examples have a mask, being of different lengths.
     Raises InputError for a model whose forward cannot be followed so.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), _on_fakes(model), ExitStack() as stack:
-        padded = batch > 1 and kind != "flash_attention_2"
-        stack.enter_context(attention(model, kind if kind == EAGER else PADDED if padded else ALONE))
+        stack.enter_context(attention(model, EAGER if eager else PADDED if padded else ALONE))
         base = getattr(model, "get_base_model", lambda: model)()
         width = base.get_input_embeddings().weight.shape[1]
         dtype = base.get_input_embeddings().weight.dtype

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from torch import nn
 
 from coordcore.assemble import answer_format
 from coordcore.check import check
@@ -19,7 +18,7 @@ from coordcore.manifest import Loaded, load
 from coordcore.manifest.sections import Manifest
 from coordcore.quantisation import quantisation
 from coordcore_train.engine import Skeleton, planning_of
-from coordcore_train.estimate.activations import Activations, language_model
+from coordcore_train.estimate.activations import EAGER, Activations, language_model
 from coordcore_train.estimate.base import WeightlessBase, weightless
 from coordcore_train.estimate.memory import (
     GIB,
@@ -30,12 +29,11 @@ from coordcore_train.estimate.memory import (
     StepMemory,
     gpu_memory,
 )
-from coordcore_train.estimate.model import ALIGNER, VISION, model_memory
-from coordcore_train.estimate.objective import ObjectiveShape, accelerator_chunks, objective_memory
+from coordcore_train.estimate.model import ALIGNER, VISION, model_memory, objective_shape
+from coordcore_train.estimate.objective import accelerator_chunks, objective_memory
 from coordcore_train.estimate.optimizers import state_of
 from coordcore_train.estimate.steps import Examples, Steps, sampled, steps_of
 from coordcore_train.estimate.vision import Tower, patches_of, tower_of
-from coordcore_train.objective.in_forward import soft_cap_of
 from coordcore_train.run.plan import Plan
 
 
@@ -259,7 +257,9 @@ class _Planner:
         adapted = tuner.type == "lora" and not (tuner.freeze_vision and tuner.freeze_aligner)
         if not trains and not adapted:
             return None
-        return tower_of(self.skeleton.model, autocast=self.skeleton.autocast, kind=self.plan.manifest.model.attention)
+        return tower_of(
+            self.skeleton.model, autocast=self.skeleton.autocast, eager=self.plan.manifest.model.attention == EAGER
+        )
 
     # --- memory ---
 
@@ -288,30 +288,22 @@ class _Planner:
             hidden = batch * tokens * matrix.shape[1] * matrix.element_size()
             return Activations(outside=outside, layers=(), inputs=(), hidden=hidden)
         kind = self.plan.manifest.model.attention
-        found = language_model(skeleton.model, batch=batch, tokens=tokens, autocast=skeleton.autocast, kind=kind)
+        found = language_model(
+            skeleton.model,
+            batch=batch,
+            tokens=tokens,
+            autocast=skeleton.autocast,
+            eager=kind == EAGER,
+            padded=batch > 1 and kind != "flash_attention_2",
+        )
         if self.tower is not None:
             image_tokens = tokens if self.asked.image_tokens is None else self.asked.image_tokens
             found = found.plus(self.tower.at(patches_of(self.plain, batch * image_tokens)))
         return found
 
     def step(self, setting: Setting, kept: Activations, *, checkpointing: bool) -> StepMemory:
-        head: nn.Module = self.plain.get_output_embeddings()
-        weight: Any = head.weight
-        plan = self.plan
         positions = setting.batch_size * self.examples.longest
-        size = kept.hidden // max(1, positions * weight.shape[1])
-        shape = ObjectiveShape(
-            positions=positions,
-            hidden=weight.shape[1],
-            vocabulary=weight.shape[0],
-            bins=0 if plan.vocab is None else len(plan.vocab.ids),
-            size=size,
-            gradient=4 if plan.manifest.model.dtype == "float16" else size,
-            dense=type(head) is not nn.Linear
-            or soft_cap_of(self.skeleton.model) is not None
-            or any("logits" in term.needs for _, term in plan.objective.terms),
-            trains_head=weight.requires_grad,
-        )
+        shape = objective_shape(self.skeleton, self.plan, positions=positions, hidden_bytes=kept.hidden)
         objective = objective_memory(shape, accelerator_chunks(shape))
         return StepMemory(
             activations=kept.kept(checkpointing=checkpointing),

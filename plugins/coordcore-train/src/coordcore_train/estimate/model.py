@@ -10,7 +10,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from coordcore_train.engine import Skeleton
 from coordcore_train.estimate.memory import ModelMemory, Part
+from coordcore_train.estimate.objective import ObjectiveShape
 from coordcore_train.estimate.optimizers import Trained
+from coordcore_train.objective.in_forward import soft_cap_of
 from coordcore_train.run.plan import Plan
 
 VISION, ALIGNER = "vision tower", "aligner"
@@ -52,6 +54,28 @@ def model_memory(skeleton: Skeleton, plan: Plan) -> ModelMemory:
         size=dtype.itemsize,
         layer=max(layers, default=0),
         rest=sum(parameter.numel() for parameter in parameters) - sum(layers),
+    )
+
+
+def objective_shape(skeleton: Skeleton, plan: Plan, *, positions: int, hidden_bytes: int) -> ObjectiveShape:
+    """What the objective of a plan works on. hidden_bytes: of the hidden states in front of the head."""
+    model: Any = skeleton.model
+    head = getattr(model, "get_base_model", lambda: model)().get_output_embeddings()
+    vocabulary, hidden = head.weight.shape
+    size = hidden_bytes // (positions * hidden)
+    offsets = [surgery.head_offset(model) for surgery in plan.surgeries]
+    return ObjectiveShape(
+        positions=positions,
+        hidden=hidden,
+        vocabulary=vocabulary,
+        bins=0 if plan.vocab is None else len(plan.vocab.ids),
+        offsets=sum(offset.rows.numel() for offset in offsets if offset is not None),
+        size=size,
+        gradient=4 if plan.manifest.model.dtype == "float16" else size,
+        dense=type(head) is not nn.Linear
+        or soft_cap_of(model) is not None
+        or any("logits" in term.needs for _, term in plan.objective.terms),
+        trains_head=head.weight.requires_grad,
     )
 
 

@@ -17,14 +17,16 @@ _TERM_COPIES = 6  # of [n, K]: the same of the coord columns
 class ObjectiveShape:
     """What the objective's memory depends on.
 
-    size, gradient: bytes of a number of the hidden states and the head, and of the gradient of the former. dense:
-    whether a term or the head needs whole logits. trains_head: whether the head's own weight gets a gradient.
+    size, gradient: bytes of a number of the hidden states and the head, and of the gradient of the former. offsets:
+    numbers of the rows that a surgery adds to the head. dense: whether a term or the head needs whole logits.
+    trains_head: whether the head's own weight gets a gradient.
     """
 
     positions: int
     hidden: int
     vocabulary: int
     bins: int
+    offsets: int
     size: int
     gradient: int
     dense: bool
@@ -71,6 +73,6 @@ def objective_memory(shape: ObjectiveShape, chunks: Chunks) -> ObjectiveMemory:
     block = min(chunks.block, rows * shape.vocabulary) * (_FLOAT32 + shape.size)
     whole = min(_DENSE, shape.positions * shape.vocabulary) * _FLOAT32 * _DENSE_COPIES if shape.dense else 0
     return ObjectiveMemory(
-        kept=shape.positions * shape.hidden * shape.gradient + head,
+        kept=shape.positions * shape.hidden * shape.gradient + shape.offsets * _FLOAT32 + head,
         working=table + chunk + columns + max(block, whole) + head,
     )

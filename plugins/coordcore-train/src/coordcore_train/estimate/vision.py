@@ -44,14 +44,14 @@ def patches_of(model: Any, image_tokens: int) -> int:
     return int(image_tokens * _settings(model).spatial_merge_size ** 2)
 
 
-def tower_of(model: Any, *, autocast: torch.dtype | None, kind: str) -> Tower:
+def tower_of(model: Any, *, autocast: torch.dtype | None, eager: bool) -> Tower:
     """Run the tower on skeleton weights; what it computes is of no meaning.
 
-    model: as it trains. kind: `[model] attention`. Raises InputError for a tower that cuts no pictures into a grid.
+    model: as it trains. eager: whether attention is. Raises InputError for a tower that cuts no pictures into a grid.
     """
     counts, found = [], []
     for side in _SIDES:
-        patches, kept = _kept(model, side, autocast, kind)
+        patches, kept = _kept(model, side, autocast, eager)
         counts.append(patches)
         found.append(kept)
     return Tower(patches=(counts[0], counts[1]), small=found[0], large=found[1])
@@ -67,7 +67,7 @@ def _settings(model: Any) -> Any:
     return config
 
 
-def _kept(model: Any, side: int, autocast: torch.dtype | None, kind: str) -> tuple[int, Activations]:
+def _kept(model: Any, side: int, autocast: torch.dtype | None, eager: bool) -> tuple[int, Activations]:
     settings = _settings(model)
     base = getattr(model, "get_base_model", lambda: model)()
     across = side * settings.spatial_merge_size
@@ -76,7 +76,7 @@ def _kept(model: Any, side: int, autocast: torch.dtype | None, kind: str) -> tup
     pixels = torch.zeros(across**2, numbers, dtype=base.get_input_embeddings().weight.dtype)
     watch = Watch(storages(model))
     was_training = model.training
-    with attention(model, EAGER if kind == EAGER else ALONE), layers(model, watch) as inputs:
+    with attention(model, EAGER if eager else ALONE), layers(model, watch) as inputs:
         try:
             model.train()
             with (
