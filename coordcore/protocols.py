@@ -46,7 +46,14 @@ class ExampleSource(Protocol):
 
 
 class DataBuilder(Protocol):
-    """Built by a data component."""
+    """Built by a data component.
+
+    One whose examples come from several places may have `groups: Sequence[str]`, and give each example one of them as
+    its `group`: the run's metrics then tell the groups apart (`loss@coco`).
+
+    One whose examples are of several tasks (`coordcore.tasks`) may have `prompts`: by task, "detect" among them, the
+    prompt that is asked in evaluation, with its placeholder. Checkpoints carry it; None stands for no tasks.
+    """
 
     def train(self) -> ExampleSource:
         """The training examples, unshuffled: the core shuffles with the run's seed."""

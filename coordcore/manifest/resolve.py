@@ -22,7 +22,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     "model": ("trust_remote_code",),  # refused without it where there is code, and of no effect where there is none
     "train": (
         *("log_every", "save_every", "eval_every", "evaluate_checkpoints", "eval_batch_size", "keep"),
-        *("workers", "threads"),
+        *("workers", "threads", "report_to"),
     ),
 }
 """Keys that change neither the weights nor their order of updates: a run may be continued with others."""

@@ -12,7 +12,7 @@ import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len, optional
 
 from coordcore.components import Selected, option
-from coordcore.coords import DEFAULT_COORDS, PATTERN, PRESETS, CoordFormat
+from coordcore.coords import DEFAULT_COORDS, PATTERN, PRESETS, CoordFormat, Order
 from coordcore.errors import InputError, did_you_mean
 from coordcore.quantisation import QUANTISATIONS, quantisation
 
@@ -94,6 +94,7 @@ def _writes_tokens(_instance: Any, _attribute: Any, tokens: str) -> None:
 
 
 _BINS = attrs.Factory(lambda self: self.preset[0].bins, takes_self=True)
+_TOKENS = DEFAULT_COORDS.tokens
 _QUANTISATION = attrs.Factory(lambda self: self.preset[1].format(last=self.bins - 1), takes_self=True)
 
 
@@ -102,15 +103,16 @@ class Coords:
     """`[coords]`: how coordinates are written. Data, checkpoint and predictions must agree on it."""
 
     tokens: str = option(
-        default="<|coord_{}|>",
+        default=_TOKENS,
+        before=_TOKENS,
         validator=_writes_tokens,
         help=f"the token of each bin, or {' or '.join(PRESETS)}",
-        before="<|coord_{}|>",
     )
     bins: int = option(
         default=_BINS, validator=[ge(2), lt(2**15)], help="bins of a coordinate; 1000, or the preset's", before=1000
     )
     quantisation: str = option(default=_QUANTISATION, help="encode and decode convention; nearest_999, or the preset's")
+    order: Order | None = option(default=None, help="of x and y in a point; xy, or the preset's", before="xy")
 
     @property
     def preset(self) -> tuple[CoordFormat, str]:
@@ -121,7 +123,7 @@ class Coords:
     def format(self) -> CoordFormat:
         """How coordinates are written."""
         tokens = self.preset[0].tokens if self.tokens in PRESETS else self.tokens
-        return attrs.evolve(self.preset[0], tokens=tokens, bins=self.bins)
+        return attrs.evolve(self.preset[0], tokens=tokens, bins=self.bins, order=self.order or self.preset[0].order)
 
     def fault(self) -> str | None:
         """What is wrong with the quantisation."""
@@ -183,6 +185,7 @@ class Train:
         default=False, help="call the [eval] evaluators on every checkpoint when it is saved, and not only at the end"
     )
     keep: int | None = option(default=2, validator=optional(_up_to(_MANY)), help="checkpoints kept; the newest ones")
+    report_to: tuple[str, ...] = option(default=(), help="trackers of metrics: tensorboard, wandb, swanlab, mlflow ...")
     swift: dict[str, Any] = option(factory=dict, help="any other ms-swift argument, passed through by its own name")
 
 

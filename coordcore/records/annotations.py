@@ -10,8 +10,8 @@ import msgspec
 
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Outside
-from coordcore.records.answers.write import reserved
-from coordcore.records.geometry import KINDS, misordered
+from coordcore.records.asking import check_asked
+from coordcore.records.geometry import COUNTS, KINDS, clockwise, misordered
 from coordcore.records.record import (
     LEFT_OUT,
     Coordinates,
@@ -19,9 +19,13 @@ from coordcore.records.record import (
     Record,
     RecordError,
     RecordObject,
+    check_text,
     crowd_regions,
     parse_object,
 )
+
+_ANY = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+_NAMES = {"bbox_2d": "x1, y1, x2, y2", "point": "x, y", "quad": "x1, y1 to x4, y4"}
 
 Space = Literal["bin", "pixel", "norm1"]
 """What numbers are: bins, 0..999 by default (or coord tokens), pixels of the upright image, or fractions of it."""
@@ -31,7 +35,8 @@ Space = Literal["bin", "pixel", "norm1"]
 class Rules:
     """What the numbers of a record must be.
 
-    space: None takes numbers of any, and coord tokens. ordered: the second corner of a box never lies before its first.
+    space: None takes numbers of any, and coord tokens. ordered: the second corner of a box never lies before its first,
+    and the sides of a quad never cross.
     outside: of pixels and fractions outside the image, "error" takes none, "clip" those of a shape that overlaps it,
     None all. coords: whose bins and tokens they are; x is first in a record whatever its order.
     """
@@ -45,9 +50,9 @@ class Rules:
 class Annotation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One object of a record, or one crowd region under its `metadata`, checked.
 
-    path: of its coordinates, "objects[2].bbox_2d". index: its place among the objects, 2. kind: "bbox_2d" (x1, y1,
-    x2, y2) or "poly" (x1, y1, x2, y2, ...). values: bins as integers, anything else as it is written.
-    tokens: written as coord tokens. outside: reaches over the edge of the image.
+    path: of its coordinates, "objects[2].bbox_2d". index: its place among the objects, 2. kind: one of
+    `geometry.KINDS`. values: bins as integers, anything else as it is written; those of a quad in `clockwise` order.
+    tokens: written as coord tokens. outside: reaches over the edge of the image. keypoints: x, y, visibility of each.
     """
 
     path: str
@@ -58,6 +63,7 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: bool = False
     outside: bool = False
     crowd: bool = False
+    keypoints: tuple[float, ...] = ()
 
 
 def read_annotations(record: Record, rules: Rules, left_out: LeftOut | None = None) -> list[Annotation]:
@@ -65,19 +71,20 @@ def read_annotations(record: Record, rules: Rules, left_out: LeftOut | None = No
 
     Raises RecordError for the first that is not right; `left_out` takes its error instead, and the others go on.
     """
-    if record.objects is None:
-        raise RecordError("objects", "missing; write an empty list when the image holds none")
+    check_asked(record, rules.coords)
+    objects = record.objects or []
     crowd = crowd_regions(record)
     size = (record.width, record.height) if rules.space == "pixel" else (1, 1)
     found = []
-    for index, given in enumerate([*record.objects, *crowd]):
+    for index, given in enumerate([*objects, *crowd]):
         if given is LEFT_OUT:
             continue
-        number = index - len(record.objects)
+        number = index - len(objects)
         path = f"objects[{index}]" if number < 0 else f"metadata.crowd[{number}]"
         try:
             item = given if isinstance(given, RecordObject) else parse_object(given, path, left_out)
-            found.append(read_annotation(item, path, rules, size, index=index, crowd=number >= 0))
+            aspect = (1, 1) if rules.space == "pixel" else (record.width, record.height)
+            found.append(read_annotation(item, path, rules, size, aspect, index=index, crowd=number >= 0))
         except RecordError as error:
             if left_out is None:
                 raise
@@ -86,47 +93,61 @@ def read_annotations(record: Record, rules: Rules, left_out: LeftOut | None = No
 
 
 def read_annotation(
-    item: RecordObject, path: str, rules: Rules, size: tuple[int, int] = (1, 1), *, index: int = 0, crowd: bool = False
+    item: RecordObject,
+    path: str,
+    rules: Rules,
+    size: tuple[int, int] = (1, 1),
+    aspect: tuple[int, int] = (1, 1),
+    *,
+    index: int = 0,
+    crowd: bool = False,
 ) -> Annotation:
-    """One object. path: "objects[2]". size: the largest x and y in pixels or fractions. Raises RecordError."""
+    """One object. path: "objects[2]". size: the largest x and y in pixels or fractions. Raises RecordError.
+
+    aspect: pixels of one unit along x and y, or what they are in proportion to.
+    """
     check_text(item.desc, f"{path}.desc", rules.coords)
     kind, written = _geometry(item, path)
+    keypoints = () if item.keypoints is None else _keypoints(item.keypoints, f"{path}.keypoints", rules, size)
     path = f"{path}.{kind}"
     values, tokens = read_numbers(written, path, rules)
     if rules.ordered and kind == "bbox_2d" and (wrong := misordered(values)):
         cure = "corners are x1, y1, x2, y2 (COCO writes x, y, w, h)"
         raise RecordError(path, f"{wrong}: {cure}", reason=cure)
+    if rules.ordered and kind == "quad":
+        ordered = clockwise(values, *aspect)
+        if ordered is None:
+            raise RecordError(path, "its sides cross; write the corners in order around it: x1, y1 to x4, y4")
+        values = ordered
     outside = rules.space in ("pixel", "norm1") and rules.outside is not None and _outside(values, path, rules, size)
     return Annotation(
-        path=path, index=index, desc=item.desc, kind=kind, values=values, tokens=tokens, outside=outside, crowd=crowd
+        path=path,
+        index=index,
+        desc=item.desc,
+        kind=kind,
+        values=values,
+        tokens=tokens,
+        outside=outside,
+        crowd=crowd,
+        keypoints=keypoints,
     )
-
-
-def check_text(text: str, path: str, coords: CoordFormat = DEFAULT_COORDS) -> None:
-    """Raise RecordError unless `text` has content and a tokenizer reads all of it as text."""
-    if not text.strip():
-        raise RecordError(path, "empty; write what is there")
-    if found := reserved(text, coords):
-        raise RecordError(
-            path, f"contains {found!r}, which the tokenizer or the template reads as a control token; reword it"
-        )
 
 
 def _geometry(item: RecordObject, path: str) -> tuple[str, Coordinates]:
     """The kind and the coordinates of an object's one geometry, counted but not yet read."""
     if item.line is not None:
-        raise RecordError(f"{path}.line", "lines are not supported; write a bbox_2d or a poly")
+        raise RecordError(f"{path}.line", f"lines are not supported; write a {_ANY}")
     given = [(kind, values) for kind in KINDS if (values := getattr(item, kind)) is not None]
     if len(given) != 1:
         found = " and ".join(kind for kind, _ in given) if given else "none"
-        raise RecordError(path, f"needs exactly one geometry, bbox_2d or poly, got {found}")
+        raise RecordError(path, f"needs exactly one geometry, {_ANY}, got {found}")
     kind, values = given[0]
     where = f"{path}.{kind}"
-    if kind == "bbox_2d":
-        if len(values) != 4:
-            raise RecordError(where, f"needs 4 numbers (x1, y1, x2, y2), got {len(values)}")
+    if kind in _NAMES:
+        if len(values) != COUNTS[kind]:
+            raise RecordError(where, f"needs {COUNTS[kind]} numbers ({_NAMES[kind]}), got {len(values)}")
         if item.poly_points is not None:
-            raise RecordError(f"{path}.poly_points", "belongs to a poly; remove it from this bbox_2d")
+            raise RecordError(f"{path}.poly_points", f"belongs to a poly; remove it from this {kind}")
         return kind, values
     points = len(values) // 2
     if len(values) % 2:
@@ -140,6 +161,20 @@ def _geometry(item: RecordObject, path: str) -> tuple[str, Coordinates]:
             reason="says another count than poly holds",
         )
     return kind, values
+
+
+def _keypoints(written: Coordinates, path: str, rules: Rules, size: tuple[int, int]) -> tuple[float, ...]:
+    """x, y and visibility (as COCO has it: 0 not labelled, 1 hidden, 2 visible) of each. Raises RecordError."""
+    seen = written[2::3]
+    if not written or len(written) % 3:
+        raise RecordError(path, f"needs x, y and visibility of each, got {len(written)} numbers")
+    if wrong := [value for value in seen if value not in (0, 1, 2)]:
+        raise RecordError(path, f"visibility is 0, 1 or 2, got {wrong[0]!r}", reason="visibility is 0, 1 or 2")
+    places = [value for at in range(0, len(written), 3) for value in written[at : at + 2]]
+    values, _ = read_numbers(places, path, rules)
+    if rules.space in ("pixel", "norm1") and rules.outside is not None:
+        _outside(values, path, attrs.evolve(rules, outside="error"), size)
+    return tuple(value for at, flag in enumerate(seen) for value in (*values[2 * at : 2 * at + 2], int(flag)))
 
 
 def read_numbers(written: Coordinates, path: str, rules: Rules) -> tuple[tuple[float, ...], bool]:

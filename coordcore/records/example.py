@@ -22,7 +22,7 @@ _WITHOUT_SOURCE = "an example without a source"
 class Geometry:
     """One geometry of the answer. x is first, also where answers write y first (`BuildContext.coords`).
 
-    kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...).
+    kind: one of `coordcore.records.geometry.KINDS`.
     values: targets in bin units on the run's quantisation, real-valued where the source is finer than a bin
         (12.4 rounds to the written token `<|coord_12|>`), else the bin itself. One value per coord token.
     """
@@ -44,6 +44,11 @@ class Example:
     source: where the example came from, "train.jsonl:17".
     image_size: width and height in pixels of the image that the geometries lie in; None where unknown, or where they
         lie in several. Losses that weigh by the size of objects read it.
+    max_pixels: its images are resized to at most so many pixels, where that is less than the run's `train.max_pixels`.
+    uncharged: which of `geometries`, by number, have coordinates that no loss sees: noise that nothing can tell.
+    group: which of its builder's `groups` it belongs to.
+    task: what is asked, of `coordcore.tasks`, for evaluators: an example of a task in text has no geometries.
+    categories: those that a question of the task "named" asks for.
 
     `Example.boxes` makes one from pixels, text and geometries from one place.
     """
@@ -53,6 +58,11 @@ class Example:
     geometries: tuple[Geometry, ...] = ()
     source: str = ""
     image_size: tuple[int, int] | None = None
+    max_pixels: int | None = None
+    uncharged: Sequence[int] = ()
+    group: str = ""
+    task: str = "detect"
+    categories: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -101,6 +111,7 @@ class Example:
             Located(desc=desc, kind="bbox_2d", bins=tuple(bins), values=tuple(values)) for desc, bins, values in boxes
         ]
         form = form or COORDJSON
+        coord_tokens = coord_tokens and not form.numbers
         located = [item for group in form.grouped(located) for item in group]
         try:
             answer = answer_text(located, coord_tokens=coord_tokens, form=form, coords=coords)

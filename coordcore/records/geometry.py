@@ -1,8 +1,8 @@
-"""Boxes and polygons as plain numbers: what encloses them, whether corners are in order, how far boxes overlap."""
+"""Geometries as plain numbers: their kinds, what encloses them, whether corners are in order, how far boxes overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -14,8 +14,19 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", int, float)
 
-KINDS = ("bbox_2d", "poly")
-"""The kinds of geometry: x1, y1, x2, y2 of a box, or x1, y1, x2, y2, ... of a polygon's points."""
+COUNTS: Mapping[str, int | None] = {"bbox_2d": 4, "poly": None, "point": 2, "quad": 8}
+"""Each kind of geometry, and how many numbers it has, x first; None for a polygon, which has any even number from 6 on.
+
+Of a box these are its upper left and its lower right corner, of a quad, such as a rotated box, all four in `clockwise`
+order.
+"""
+
+KINDS = tuple(COUNTS)
+
+
+def has_count(kind: str, count: int) -> bool:
+    """Whether a geometry of a kind can have so many numbers."""
+    return count == COUNTS[kind] if COUNTS[kind] else count >= 6 and count % 2 == 0
 
 
 def bounds(points: Sequence[Number]) -> tuple[Number, Number, Number, Number]:
@@ -63,6 +74,33 @@ def misordered(box: Sequence[float]) -> str:
     if x2 < x1:
         return f"x2 = {x2} < x1 = {x1}"
     return f"y2 = {y2} < y1 = {y1}" if y2 < y1 else ""
+
+
+def clockwise(quad: Sequence[Number], width: float = 1, height: float = 1) -> tuple[Number, ...] | None:
+    """The corners of a quad in the order that is trained; None where its sides cross.
+
+    They go around clockwise as one sees it (y points down), from the corner where x + y is least in pixels, the upper
+    of two such. width, height: what the numbers are to be multiplied with for that.
+    """
+    a, b, c, d = corners = list(zip(quad[::2], quad[1::2], strict=True))
+    if _cross(a, b, c, d) or _cross(b, c, d, a):
+        return None
+    if _turn(a, b, c) + _turn(a, c, d) < 0:  # twice the area
+        corners.reverse()
+    # Of equal sums, rounding errors shall not decide.
+    sums = [round(x * width + y * height, 6) for x, y in corners]
+    first = min(range(4), key=lambda place: (sums[place], corners[place][1]))
+    return tuple(value for corner in corners[first:] + corners[:first] for value in corner)
+
+
+def _cross(a: Sequence[float], b: Sequence[float], c: Sequence[float], d: Sequence[float]) -> bool:
+    """Whether the lines from a to b and from c to d cross between their ends."""
+    return _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
+
+
+def _turn(a: Sequence[float], b: Sequence[float], c: Sequence[float]) -> float:
+    """Above 0 where the way from a over b to c turns clockwise, as one sees it."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def overlaps(truth: Floats, crowd: Bools, predicted: Floats) -> Floats:

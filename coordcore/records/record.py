@@ -14,8 +14,10 @@ from typing import Annotated, Any, TypeVar
 import attrs
 import msgspec
 
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.errors import InputError
 from coordcore.quantisation import Quantisation, quantisation, require_same
+from coordcore.records.answers.write import reserved
 
 # JSON numbers have no upper bound; these keep every later conversion to a float exact.
 LARGEST = 2**53
@@ -58,6 +60,9 @@ class RecordObject(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     bbox_2d: Coordinates | None = None
     poly: Coordinates | None = None
     poly_points: int | None = None
+    point: Coordinates | None = None
+    quad: Coordinates | None = None
+    keypoints: Coordinates | None = None
     line: Any = None
     tokens_cache: Any = msgspec.field(name="_coord_tokens", default=None)
     ints_cache: Any = msgspec.field(name="_coord_token_ints", default=None)
@@ -72,6 +77,10 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     height: Pixels
     objects: list[RecordObject] | None = None
     summary: str | None = None
+    task: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    categories: list[str] | None = None
     metadata: dict[str, Any] | None = None
     enabled_cache: Any = msgspec.field(name="_coord_tokens_enabled", default=None)
 
@@ -154,6 +163,20 @@ def parse_objects(record: Mapping[str, Any]) -> list[RecordObject]:
 def crowd_regions(record: Record) -> list[Any]:
     """What stands under `metadata.crowd`, not yet read. Raises RecordError unless it is a list."""
     return _converted((record.metadata or {}).get("crowd"), list[Any] | None, "metadata.crowd") or []
+
+
+def labels_under(record: Record, key: str) -> list[str]:
+    """The labels under a key of `metadata`, none where it is not there. Raises RecordError for anything else."""
+    return _converted((record.metadata or {}).get(key), list[str] | None, f"metadata.{key}") or []
+
+
+def check_text(text: str, path: str, coords: CoordFormat = DEFAULT_COORDS) -> None:
+    """Raise RecordError unless `text` has content and a tokenizer reads all of it as text."""
+    if not text.strip():
+        raise RecordError(path, "empty; write what is there")
+    if found := reserved(text, coords):
+        cure = "which the tokenizer or the template reads as a control token; reword it"
+        raise RecordError(path, f"contains {found!r}, {cure}")
 
 
 def check_declared(record: Record, ours: Quantisation, reader: str) -> None:

@@ -15,6 +15,7 @@ from coordcore.errors import InputError
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore.records.example import Example
+from coordcore.records.geometry import KINDS, has_count
 from coordcore.testing.building import build, config_or_default
 
 if TYPE_CHECKING:
@@ -144,17 +145,15 @@ def check_data_quantisation(component: Component, config: Any = None) -> None:
 
 
 def check_data_boxes(component: Component, config: Any = None) -> None:
-    """Geometries are boxes with x1 <= x2 and y1 <= y2, or polygons of three corners and more."""
+    """Geometries are of a known kind and have its count of numbers; boxes have x1 <= x2 and y1 <= y2."""
     for name, example in _examples(component, config):
         for geometry in example.geometries:
             count = len(geometry.values)
+            assert geometry.kind in KINDS, f"{name}: unknown geometry kind {geometry.kind!r}"
+            assert has_count(geometry.kind, count), f"{name}: a {geometry.kind} has {count} values"
             if geometry.kind == "bbox_2d":
-                assert count == 4, f"{name}: a bbox_2d has {count} values"
                 in_order = geometry.values[0] <= geometry.values[2] and geometry.values[1] <= geometry.values[3]
                 assert in_order, f"{name}: {geometry.values} is not x1 <= x2, y1 <= y2; is this x, y, width, height?"
-            else:
-                assert geometry.kind == "poly", f"{name}: unknown geometry kind {geometry.kind!r}"
-                assert count in range(6, count + 1, 2), f"{name}: a poly has {count} values"
 
 
 def check_data_capabilities(component: Component, config: Any = None) -> None:

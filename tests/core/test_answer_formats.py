@@ -253,7 +253,7 @@ def test_a_description_survives_json(form: Format) -> None:
         ({"label": ["x"]}, "label must hold one Label"),
         ({"label": None}, ""),
         ({"places": {}}, "places must be of the kinds"),
-        ({"places": {"cube": ["x"]}}, "places must be of the kinds bbox_2d, poly, got cube"),
+        ({"places": {"cube": ["x"]}}, "places must be of the kinds bbox_2d, poly, point, quad, got cube"),
         (
             {"places": {"poly": [{"kind": "bbox_2d", "between": ""}]}},
             "places.poly must hold the Coords of a poly",

@@ -148,6 +148,8 @@ def test_quotes_around_anything_else(written: str) -> None:
         f"Well. <reasoning>[{B}]</reasoning>[{A}]",
         f"◁think▷[{B}]◁/think▷[{A}]",
         f"[{A}] <thinking>or rather [{B}]",
+        f"<|channel>thought\n[{B}]<channel|>[{A}]",
+        f"[{A}]<|channel>thought\n[{B}]",
     ],
 )
 def test_thoughts_are_no_answer(text: str) -> None:
@@ -238,13 +240,13 @@ def test_wrong_geometry(geometry: str, at: str, reason: str) -> None:
         (f'{{"bbox_2d": {BOX}}}', ".desc", "no description"),
         (f'{{"desc": "", "bbox_2d": {BOX}}}', ".desc", "no description"),
         (f'{{"desc": 5, "bbox_2d": {BOX}}}', ".desc", 'no text in quotes, but "5"'),
-        ('{"desc": "a"}', "", "no geometry: neither bbox_2d nor poly"),
+        ('{"desc": "a"}', "", "no geometry: neither bbox_2d nor poly nor point nor quad"),
         (
             f'{{"desc": "a", "poly": {coords(1, 2, 3, 4, 5)}}}',
             ".poly",
             "5 coordinates; a poly has an even number, at least 6",
         ),
-        ('{"desc": "a", "parts": [1]}', "", "no geometry: neither bbox_2d nor poly"),
+        ('{"desc": "a", "parts": [1]}', "", "no geometry: neither bbox_2d nor poly nor point nor quad"),
         (f'{{"desc": "a", "parts": [1}}, "bbox_2d": {BOX}}}', ".parts", 'nested wrongly: "}" in the list'),
         (f'{{"desc": "a", "desc": "b", "bbox_2d": {BOX}}}', ".desc", "a second description; an object has one"),
         (f'{{"name": "a", "category": "b", "bbox_2d": {BOX}}}', "", "several descriptions: name, category"),
@@ -262,7 +264,7 @@ def test_wrong_objects(one: str, at: str, reason: str) -> None:
 def test_an_object_within_an_object_is_read() -> None:
     assert read(f'{{"objects": [{{"desc": "b", "parts": [{A}]}}]}}') == (
         ["a"],
-        [("objects[0]", "no geometry: neither bbox_2d nor poly")],
+        [("objects[0]", "no geometry: neither bbox_2d nor poly nor point nor quad")],
     )
 
 

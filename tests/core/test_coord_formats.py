@@ -177,6 +177,11 @@ def test_a_record_has_the_run_s_bins(box: list[object], message: str) -> None:
         ('tokens = "paligemma"', PALIGEMMA, "paligemma_1024"),
         ('tokens = "<p{}>"\nbins = 256', SMALL, "nearest_255"),
         ('tokens = "rex_omni"\nquantisation = "rex_reward"', REX, "rex_reward"),
+        (
+            'tokens = "<loc{:04}>"\nbins = 1024\norder = "yx"\nquantisation = "paligemma_1024"',
+            PALIGEMMA,
+            "paligemma_1024",
+        ),
     ],
 )
 def test_the_manifest_declares_it(text: str, coords: CoordFormat, spec: str) -> None:

@@ -42,6 +42,15 @@ NOT_RUN = {
 }
 """What `coordcore check` refuses, or nobody has run -> why."""
 
+LIMITS = {
+    "limits the pixels of an image and cuts it into patches (Qwen, GLM-4.xV)": "is kept in training, and written into "
+    "the files of the merged folder, so that a server shows images of the same size, but for one visual token",
+    "works with tiles, slices, a fixed size, a longest side or a number of tokens (InternVL, Gemma, LLaVA-OneVision, "
+    "Mistral 3, MiniCPM-V)": "is refused by `coordcore check`, which names the key of the base's processor file that "
+    "limits images there: set that, for training and for the server",
+}
+"""Kind of image processor -> what a limit of pixels comes to."""
+
 
 def conform(family: str) -> dict[str, dict[str, Any]]:
     """What `conformance.py` found for `family`. Raises RuntimeError when it ended without an answer."""
@@ -90,6 +99,19 @@ def page(results: dict[str, dict[str, dict[str, Any]]], details: dict[str, str])
         "A tiny checkpoint shows that every name, hook, template and file fits. It says nothing of accuracy, and",
         "nothing of a published checkpoint whose files differ from what its class writes: `coordcore doctor` looks",
         "into yours.",
+        "",
+        "## Limits of image sizes",
+        "",
+        "| the image processor | `train.max_pixels` |",
+        "|---|---|",
+        *(f"| {what} | {how} |" for what, how in LIMITS.items()),
+        "",
+        "## Thoughts",
+        "",
+        "Answers may hold a thought (`<think>...</think>`) before what they say: it is trained as it is written,",
+        "with the boxes in it. An answer without one is trained behind the empty thought with which `coordcore",
+        "predict` asks, which is no target. Evaluation reads what follows the thought; `predict --thinking 512`",
+        "lets a model write one.",
         "",
         "## Not trained",
         "",

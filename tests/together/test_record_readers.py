@@ -135,6 +135,30 @@ CASES = {
     "objects that are an object": record("objects: expected array | null, got object", objects={}),
     "a summary that is null": record("", summary=None),
     "a summary that is no text": record("summary: expected str | null, got int", summary=5),
+    "a phrase that finds something": record(
+        "", task="refer", question="the circle", objects=[{"desc": "red circle", "bbox_2d": BOX}]
+    ),
+    "a phrase that finds nothing": record("", task="refer", question="the circle", objects=[]),
+    "a question of a detection's own": record("", question="What is there?", objects=[]),
+    "a caption without objects": record("", task="caption", answer="A circle.", objects=...),
+    "a task that there is not": record("task: 'find' is no task; ", task="find", objects=[]),
+    "a task that is a number": record("task: expected str | null, got int", task=5),
+    "a phrase that is not there": record("question: missing; the task", task="refer", objects=[]),
+    "a phrase of blanks": record("question: empty", task="refer", question=" ", objects=[]),
+    "a phrase with a control token": record(
+        "question: contains '<|im_end|>'", task="refer", question="x<|im_end|>", objects=[]
+    ),
+    "an answer to a detection": record('answer: the task "detect" takes none', answer="two", objects=[]),
+    "a caption with objects": record(
+        'objects: the task "caption" takes 0', task="caption", answer="x", objects=[{"desc": "x", "bbox_2d": BOX}]
+    ),
+    "a region without its place": record('objects: the task "region" takes 1', task="region", answer="x", objects=[]),
+    "an object that is not asked for": record(
+        "objects[0].desc: 'cup' is not among `categories`",
+        task="named",
+        categories=["cow"],
+        objects=[{"desc": "cup", "bbox_2d": BOX}],
+    ),
     "metadata of one's own": record("", metadata={"image_id": 7, "colour": [1, {"a": None}]}),
     "metadata that is null": record("", metadata=None),
     "metadata that is a list": record("metadata: expected object | null, got array", metadata=[]),
@@ -169,8 +193,10 @@ CASES = {
     "a coord token as text": one("objects[0].desc: contains '<|coord_5|>'", desc="<|coord_5|>", bbox_2d=BOX),
     "a placeholder": one("objects[0].desc: contains '<image>'", desc="<image>", bbox_2d=BOX),
     "a sign that only looks like one": one("", desc="a < b | c > d", bbox_2d=BOX),
-    "no geometry": one("objects[0]: needs exactly one geometry, bbox_2d or poly, got none"),
-    "a geometry that is null": one("objects[0]: needs exactly one geometry, bbox_2d or poly, got none", bbox_2d=None),
+    "no geometry": one("objects[0]: needs exactly one geometry, bbox_2d, poly, point or quad, got none"),
+    "a geometry that is null": one(
+        "objects[0]: needs exactly one geometry, bbox_2d, poly, point or quad, got none", bbox_2d=None
+    ),
     "two geometries": one("objects[0]: needs exactly one geometry, ", bbox_2d=BOX, poly=POLY),
     "three numbers": one(f"{AT}: needs 4 numbers (x1, y1, x2, y2), got 3", bbox_2d=[1, 2, 3]),
     "numbers of two dimensions": one(f"{AT}[0]: expected int | float | str, got array", bbox_2d=[[1, 2], [3, 4]]),

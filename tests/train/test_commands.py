@@ -158,6 +158,12 @@ def test_expand_of_what_is_not_there(base: str, quantisation: str, message: str)
         (["--bins", "40000"], "--tokens <|coord_{}|> --bins 40000: 'bins' must be < 32768"),
         (["--tokens", "paligemma", "--bins", "10"], "--quantisation: 'paligemma_1024' has 1024 bins, and coords.bins"),
         (["--bins", "256", "--quantisation", "nearest_999"], "--quantisation: 'nearest_999' has 1000 bins"),
+        (
+            ["--tokens", "<loc{:04}>", "--bins", "1024"],
+            "--tokens: '<loc{:04}>' are the tokens of paligemma, which has y first and paligemma_1024; "
+            'write tokens = "paligemma", or say coords.order, "xy" or "yx"',
+        ),
+        (["--tokens", "paligemma", "--order", "xy"], "--tokens: paligemma has y first; leave coords.order out, or"),
     ],
 )
 def test_expand_reads_its_tokens_as_a_manifest_does(options: list[str], message: str) -> None:

@@ -59,11 +59,53 @@ def test_a_right_manifest_has_no_problems(text: str) -> None:
     assert notes(loaded(text)) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"size": {"longest_edge": 1540}, "patch_size": {"height": 14, "width": 14}}, "size = {'longest_edge': 1540}"),
+        ({"max_patches": 12, "size": {"height": 448, "width": 448}}, "max_patches = 12, size = {'height': 448, "),
+        ({"patch_size": 16, "merge_size": 2, "size": {"longest_edge": 9}}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("file", ["processor_config.json", "preprocessor_config.json"])
+def test_a_limit_of_pixels_that_the_processor_cannot_be_told(
+    settings: dict[str, Any], expected: str | None, file: str
+) -> None:
+    Path("base/processor_config.json").unlink()
+    whole = {"image_processor": settings} if file == "processor_config.json" else settings
+    Path("base", file).write_text(json.dumps(whole))
+
+    found = problems(PLAIN, "train.max_pixels=10000")
+
+    assert problems(PLAIN) == []
+    assert [expected in one for one in found if expected] == ([] if expected is None else [True])
+    assert all("train.max_pixels: the image processor of {cwd}/base knows no limit of pixels" in one for one in found)
+
+
 def test_the_full_tuner_cannot_train_float16() -> None:
     assert problems(PLAIN, "tuner.type=full", "model.dtype=float16") == [
         "--set model.dtype=float16: model.dtype: the full tuner cannot train float16 weights, whose gradients would "
         'have to be scaled; set "bfloat16" or "float32"'
     ]
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ('tokens = "<loc{:04}>"\nbins = 1024', "'<loc{:04}>' are the tokens of paligemma, which has y first and"),
+        ('tokens = "<{}>"', "'<{}>' are the tokens of rex_omni, which has x first and floor_999; write tokens = "),
+        ('tokens = "paligemma"\norder = "xy"', "paligemma has y first; leave coords.order out, or write the tokens"),
+    ],
+)
+def test_tokens_of_a_preset_written_out_by_hand_say_their_order(section: str, expected: str) -> None:
+    assert f"m.toml:6: coords.tokens: {expected}" in problems(f"{PLAIN}[coords]\n{section}\n")[0]
+
+
+@pytest.mark.parametrize("order", ["xy", "yx"])
+def test_tokens_written_out_by_hand_are_taken_in_the_order_that_is_said(order: str) -> None:
+    text = f'{PLAIN}[coords]\ntokens = "<loc{{:04}}>"\nbins = 1024\norder = "{order}"\n'
+    assert (problems(text), loaded(text).manifest.coords.format.order) == ([], order)
 
 
 # --- the base checkpoint --------------------------------------------------------------------------------------------
@@ -288,6 +330,7 @@ KNOWN = {
     "padding_free": ["bool"],
     "lora_bias": [["literal", "none"], ["literal", "all"]],
     "report_to": ["list"],
+    "debug": ["list"],
     "model_kwargs": ["dict", "str", "none"],
     "warmup_steps": ["float"],
 }
@@ -326,7 +369,8 @@ def _ms_swift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("zzz = 5", "ms-swift 4.6.0 has no such argument"),
         ('neftune_noise_alpha = "5"', "must be a number, got '5'"),
         ('lora_bias = "some"', "must be 'none' or 'all', got 'some'"),
-        ('report_to = "tensorboard"', "must be an array, got 'tensorboard'"),
+        ('report_to = ["tensorboard"]', "set train.report_to instead"),
+        ('debug = "x"', "must be an array, got 'x'"),
         ("model_kwargs = true", "must be a table or a string, got true"),
     ],
 )  # fmt: skip
@@ -339,11 +383,27 @@ def test_an_ms_swift_argument_that_cannot_be(line: str, expected: str) -> None:
 @pytest.mark.usefixtures("_ms_swift")
 @pytest.mark.parametrize(
     "line",
-    ["neftune_noise_alpha = 5", "neftune_noise_alpha = 5.5", 'lora_bias = "all"', 'report_to = ["tensorboard"]',
+    ["neftune_noise_alpha = 5", "neftune_noise_alpha = 5.5", 'lora_bias = "all"', 'debug = ["x"]',
      "model_kwargs = { a = 1 }", "padding_free = false"],
 )  # fmt: skip
 def test_an_ms_swift_argument_that_can_be(line: str) -> None:
     assert problems(f"{PLAIN}[train.swift]\n{line}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["nonsense"], "transformers knows no tracker 'nonsense'; known: azure_ml, clearml, codecarbon, comet_ml, "
+            "dagshub, dvclive, flyte, kubeflow, mlflow, neptune, swanlab, tensorboard, trackio, wandb"),
+        (["tensorbord"], "transformers knows no tracker 'tensorbord'; did you mean 'tensorboard'?"),
+        (["all"], "transformers knows no tracker 'all'; known: "),
+        (["tensorboard", "clearml"], "the tracker 'clearml' needs the package clearml, which is not installed: "
+            "pip install it"),
+    ],
+)  # fmt: skip
+def test_trackers_that_cannot_be(names: list[str], expected: str) -> None:
+    (found,) = problems(f"{PLAIN}[train]\nreport_to = {names}\n")
+    assert found.startswith(f"m.toml:6: train.report_to: {expected}")
 
 
 @pytest.mark.usefixtures("_ms_swift")

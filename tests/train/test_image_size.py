@@ -68,7 +68,7 @@ def test_the_limits_of_a_run_are_written_wherever_they_are_read(tmp_path: Path, 
     settings = {"patch_size": 16, "merge_size": 2, "size": {}, "min_pixels": 3136, "max_pixels": None, "other": 1}
     name = "processor_config.json" if nested else "preprocessor_config.json"
     (tmp_path / name).write_text(json.dumps({"image_processor": settings} if nested else settings))
-    adopt_image_size(tmp_path, ImageTokens(least=2, most=100), 50_000)
+    adopt_image_size(tmp_path, lambda token: ImageTokens(least=2, most=100).size(token, 50_000))
     found = json.loads((tmp_path / name).read_text())
     size = {"shortest_edge": 2048, "longest_edge": 50_000}
     assert (found["image_processor"] if nested else found) == {**settings, "size": size, "min_pixels": 2048}
@@ -77,7 +77,7 @@ def test_the_limits_of_a_run_are_written_wherever_they_are_read(tmp_path: Path, 
 def test_settings_of_another_kind_stay_as_they_are(tmp_path: Path) -> None:
     text = '{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}}'
     (tmp_path / "preprocessor_config.json").write_text(text)
-    adopt_image_size(tmp_path, ImageTokens(), None)
+    adopt_image_size(tmp_path, lambda token: ImageTokens().size(token, None))
     assert (tmp_path / "preprocessor_config.json").read_text() == text
 
 

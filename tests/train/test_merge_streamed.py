@@ -280,11 +280,14 @@ def test_rows_of_two_surgeries_at_scattered_ids(tmp_path: Path) -> None:
 # --- a merge that is wrong is caught ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_layer_that_merges_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    run = run_of(tmp_path, base_of(tmp_path, dtype=dtype), lora={}, dtype=dtype)
-    mm = torch.mm
-    monkeypatch.setattr(layers.torch, "mm", lambda up, down, out: mm(up / 2, down, out=out))
+@pytest.mark.parametrize(("dtype", "alpha"), [("float32", 8), ("bfloat16", 8), ("bfloat16", 7)])
+def test_a_layer_that_merges_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, alpha: int) -> None:
+    run = run_of(tmp_path, base_of(tmp_path, dtype=dtype), lora={"lora_alpha": alpha}, dtype=dtype)
+    mm, addmm_ = torch.mm, torch.Tensor.addmm_
+    if alpha == 8:  # scaled by a power of two
+        monkeypatch.setattr(torch.Tensor, "addmm_", lambda own, up, down, alpha: addmm_(own, up / 2, down, alpha=alpha))
+    else:
+        monkeypatch.setattr(layers.torch, "mm", lambda up, down, out: mm(up / 2, down, out=out))
     with pytest.raises(RunError, match=r"\.\w+_proj merged gives outputs that differ from the live model's by 0\.\d+"):
         merge_run(run.path, tmp_path / "merged")
     assert {path.name for path in tmp_path.iterdir()} == {"base", "manifest.toml", "run"}

@@ -141,12 +141,11 @@ REFUSED = {
     "rope_scaling": ("foo", "AssertionError: assert rope_scaling in"),
     "accelerator_config": ({"bogus": 1}, "unexpected keyword argument 'bogus'"),
     "dataloader_prefetch_factor": (4, "can only be set when data is loaded in a different process"),
-    "report_to": (["swanlab"], "please install swanlab"),
     "max_memory": ("x", "JSONDecodeError"),
     "mrl_dims": ("[1]", "AttributeError"),
     "debug": ("x", "is not a valid DebugOption"),
 }
-TAKEN: dict[str, Any] = {"neftune_noise_alpha": 5, "report_to": ["tensorboard"], "max_model_len": 8192}
+TAKEN: dict[str, Any] = {"neftune_noise_alpha": 5, "max_model_len": 8192}
 
 
 def run_with(folder: Path, base: Path, swift: dict[str, Any]) -> Manifest:

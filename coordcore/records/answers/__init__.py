@@ -32,8 +32,8 @@ def parse_answer(
 ) -> Answer:
     """Read an answer, whatever it is. The time it takes is linear in its length.
 
-    numbers: read the plain numbers of lists in JSON and of tags as well, as `AnswerObject.numbers`. What they mean
-    (pixels, thousandths, bins of a convention) is for the caller to have been told. coords: whose tokens are read, and
-    in which order; what is read has x first.
+    numbers: read the plain numbers of lists in JSON and of tags as well, as `AnswerObject.numbers`; a format of plain
+    numbers asks for it by itself. What they mean (pixels, thousandths, bins of a convention) is for the caller to have
+    been told. coords: whose tokens are read, and in which order; what is read has x first.
     """
-    return parse_json(text, numbers, coords) if form.json else parse_pieces(text, form, coords)
+    return parse_json(text, numbers or form.numbers, coords) if form.json else parse_pieces(text, form, coords)

@@ -31,7 +31,7 @@ class Label:
 
 @attrs.frozen
 class Coords:
-    """The coordinates of a geometry, one coord token each: four of a "bbox_2d", six or more in pairs of a "poly"."""
+    """The coordinates of a geometry of a kind, one coord token each, as many as `geometry.COUNTS` says."""
 
     kind: str
     between: str
@@ -72,6 +72,7 @@ class Format:
     again: in a format that says a label once for all its places of a kind, what stands between these; it may be empty.
     geometry_first: the order of label and geometry where the format fixes it.
     json: written so that the tolerant reader of lists in JSON reads it.
+    numbers: coordinates are plain numbers, bins of the run's quantisation, x first; there are no coord tokens.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Format:
     closing: str = ""
     geometry_first: bool | None = None
     json: bool = False
+    numbers: bool = False
 
     @property
     def literals(self) -> str:
@@ -117,7 +119,8 @@ class Format:
             _require_text(name, "" if getattr(self, name) is None and name == "again" else getattr(self, name))
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", self.name):
             raise ValueError(f"name must be lower-case letters, digits and underscores, got {self.name!r}")
-        for name, values in (("json", (True, False)), ("geometry_first", (True, False, None))):
+        flags = ("json", "numbers")
+        for name, values in (*((name, (True, False)) for name in flags), ("geometry_first", (True, False, None))):
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not self.between:
@@ -138,6 +141,8 @@ class Format:
             _require_text(f"places.{kind}.between", coords.between)
             if coords.kind != kind:
                 raise ValueError(f"places.{kind} must hold the Coords of a {kind}, once, and texts")
+            if self.numbers and not (self.json and coords.between and self.again is None):
+                raise ValueError("numbers = true belongs to a format with json = true, each object by itself")
         self._require_ends_of_labels(label)
 
     def _require_ends_of_labels(self, label: Label) -> None:

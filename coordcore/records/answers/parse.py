@@ -20,13 +20,13 @@ import msgspec
 from coordcore.coords import DEFAULT_COORDS, CoordFormat, token_to_int
 from coordcore.records.answers.format import COORDJSON, DESC
 from coordcore.records.answers.write import THOUGHT
-from coordcore.records.geometry import misordered
+from coordcore.records.geometry import COUNTS, has_count, misordered
 
 Span = tuple[int, int]
 
 _LABELS = (DESC, "label")  # CoordJSON's, and Qwen's own
 _ALL_LABELS = (*_LABELS, "name", "category", "category_name", "class", "class_name")  # read where none of those is
-_KINDS = {kind: kind for kind in COORDJSON.places} | dict.fromkeys(("bbox", "box_2d"), "bbox_2d")
+_KINDS = {kind: kind for kind in COORDJSON.places} | {"bbox": "bbox_2d", "box_2d": "bbox_2d", "point_2d": "point"}
 _OBJECT = re.compile(rf'\{{\s*["\'](?:{"|".join((*_ALL_LABELS, *_KINDS))})["\']\s*:')
 _BOX_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>"}
 _TAG = re.compile(  # Qwen2-VL, InternVL, DeepSeek-VL2
@@ -38,7 +38,8 @@ _START = re.compile(
     r"""(?P<list>\{\s*["']objects["']\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$))"""
     rf"|(?P<object>{_OBJECT.pattern})|(?P<tag>{_TAG.pattern})"
 )
-_THOUGHT = re.compile(rf"[<◁](?P<end>/?)(?:{THOUGHT})\s*[>▷]", re.IGNORECASE)
+# Of Gemma 4 as well: <|channel>thought ... <channel|>
+_THOUGHT = re.compile(rf"[<◁](?P<end>/?)(?:{THOUGHT})\s*[>▷]|<(\|channel>thought|(?P<last>channel\|>))", re.IGNORECASE)
 _TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -77,8 +78,8 @@ class Unread(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class AnswerObject:
     """One object of an answer. Spans are places in the text: first character, and the one behind the last.
 
-    at: where it stands, "objects[2]". kind: "bbox_2d", with x1 <= x2 and y1 <= y2, or "poly" (x1, y1, x2, y2, ...).
-    bins: as the text has them. numbers: where the text has plain numbers instead, and the caller asked for them.
+    at: where it stands, "objects[2]". kind: one of `geometry.KINDS`; a "bbox_2d" has x1 <= x2 and y1 <= y2. bins: as
+    the text has them. numbers: where the text has plain numbers instead, and the caller asked for them.
     """
 
     at: str
@@ -149,7 +150,7 @@ def answered(text: str) -> Span:
     """The part of a text that is its answer: behind the last thought, before one that does not end."""
     begin, end = 0, len(text)
     for tag in _THOUGHT.finditer(text):
-        if tag["end"]:
+        if tag["end"] or tag["last"]:
             begin, end = tag.end(), len(text)
         else:
             end = min(end, tag.start())
@@ -369,26 +370,25 @@ class _Reader:
             raise _Unreadable(at, f"{quoted(wrong)} {what}")
         elif not self.numbers:
             raise _Unreadable(at, f"plain numbers, beginning {wrong}, where coord tokens belong")
-        elif name == "box_2d":
+        elif name in ("box_2d", "point"):
             raise _Unreadable(at, "plain numbers, which begin with y where Gemini writes them and with x elsewhere")
         else:
             numbers = tuple(map(float, tokens))
-        if len(items) != 4 if kind == "bbox_2d" else len(items) < 6 or len(items) % 2:
-            has = "a bbox_2d has 4" if kind == "bbox_2d" else "a poly has an even number, at least 6"
-            raise _Unreadable(at, f"{_count(items)}; {has}")
+        if not has_count(kind, len(items)):
+            raise _Unreadable(at, f"{_count(items)}; a {kind} has {COUNTS[kind] or 'an even number, at least 6'}")
         if kind == "bbox_2d" and (order := misordered(numbers or bins)):
             raise _Unreadable(at, order)
         return bins, numbers
 
 
 def _shapes(name: str, items: list[_Lexeme]) -> list[list[_Lexeme]]:
-    """The coordinates of each shape: lists of two are the points of one, lists of four boxes. Raises _Unreadable."""
+    """The coordinates of each shape: lists of two are the points of one, longer ones shapes. Raises _Unreadable."""
     lists = [list(run) for bracket, run in groupby(items, lambda item: item.kind == "mark") if not bracket] or [[]]
     sizes = {len(coordinates) for coordinates in lists}
-    is_box = _KINDS[name] == "bbox_2d"
-    if len(lists) == 1 or (is_box and sizes == {4}):
+    count = COUNTS[_KINDS[name]]
+    if len(lists) == 1 or sizes == {count}:
         return lists
-    if sizes == {2} and (len(lists) == 2 or not is_box):
+    if sizes == {2} and count in (None, 2 * len(lists)):
         return [list(chain(*lists))]
     raise _Unreadable(f".{name}", f"nested wrongly: {len(lists)} lists that are no {_KINDS[name]}")
 

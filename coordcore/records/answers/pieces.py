@@ -8,7 +8,7 @@ from functools import lru_cache
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.records.answers.format import Coords, Format, Label, Places
 from coordcore.records.answers.parse import Answer, AnswerObject, Unread, answered, quoted
-from coordcore.records.geometry import misordered
+from coordcore.records.geometry import COUNTS, misordered
 
 
 def parse_pieces(text: str, form: Format, coords: CoordFormat = DEFAULT_COORDS) -> Answer:
@@ -119,4 +119,5 @@ def _pattern(piece: str | Label | Coords, token: str) -> str:
     if isinstance(piece, Label):
         return "(?P<label>[^" + re.escape(piece.without or "") + r"\x00-\x1f]+)"
     further = re.escape(piece.between) + token
-    return f"{token}(?:{further}){{3}}" if piece.kind == "bbox_2d" else f"{token}{further}(?:{further}{further}){{2,}}"
+    count = COUNTS[piece.kind]
+    return f"{token}(?:{further}){{{count - 1}}}" if count else f"{token}{further}(?:{further}{further}){{2,}}"

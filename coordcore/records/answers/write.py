@@ -29,7 +29,7 @@ _RESERVED = re.compile(
 class Located:
     """One object of an answer.
 
-    kind: "bbox_2d" (x1, y1, x2, y2) or "poly" (x1, y1, x2, y2, ...). bins: what the answer says.
+    kind: one of `geometry.KINDS`. bins: what the answer says.
     values: the same coordinates as real numbers in bin units, for `coordcore.Geometry`.
     """
 
@@ -67,6 +67,7 @@ def answer_text(
     format that groups objects they stand as `form.grouped` has them.
     Raises InputError for a description or a kind that another format, `form`, cannot hold.
     """
+    coord_tokens = coord_tokens and not form.numbers
     groups = form.grouped(objects)
     if unknown := next((group[0].kind for group in groups if group[0].kind not in form.places), None):
         raise InputError(f"the format {form.name} cannot say a {unknown}; it can say {', '.join(form.places)}")

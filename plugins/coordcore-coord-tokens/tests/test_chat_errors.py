@@ -93,10 +93,6 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
         row(images=[], messages=[{"role": "user", "content": "?"}, {"role": "assistant", "content": "<bbox>"}]),
         "objects.bbox[0]: is on image 0, counted from 0, but the row has 0 images",
     ),
-    "a point": (
-        row(objects={"bbox": [[1, 2]]}),
-        "objects.bbox[0]: is a point; points are no geometry kind yet: leave the row out",
-    ),
     "three numbers": (row(objects={"bbox": [[1, 2, 3]]}), "objects.bbox[0]: needs 4 numbers (x1, y1, x2, y2), got 3"),
     "no number": (row(objects={"bbox": [[1, 2, 3, "4"]]}), "objects.bbox[0][3]: expected float, got str"),
     "another bbox_type": (row(objects=BOX | {"bbox_type": "norm1000"}), "objects.bbox_type: invalid enum value"),
@@ -124,8 +120,8 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "a control token of ms-swift": (text("a <video>"), "messages[1].content: contains '<video>'"),
     "the wildcard": (text("<|coord_*|>"), "messages[1].content: contains '<|coord_*|>'"),
     "a bin that is none": (text("<|coord_1000|>" * 4), "messages[1].content: '<|coord_1000|>' is no coord token"),
-    "three coord tokens": (text("<|coord_1|>" * 3), "has 3 coordinates; a box has 4, a poly 6 or more in pairs"),
-    "two coord tokens": (text("(<|coord_1|>,<|coord_2|>)"), "is a point; points are no geometry kind yet"),
+    "three coord tokens": (text("<|coord_1|>" * 3), "has 3 coordinates; a box has 4, a point 2, a quad 8, a poly 6"),
+    "a quad that is none": (text("ring|#" + "<|coord_1|>" * 6), "has 6 coordinates; a box has 4, a point 2, a quad 8"),
     "coord tokens in the wrong order": (
         text("<|coord_9|><|coord_1|><|coord_1|><|coord_2|>"),
         "messages[1].content: x2 = 1 < x1 = 9: corners are x1, y1, x2, y2",
@@ -140,7 +136,12 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
 
 IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
     "three numbers in JSON": (text('{"bbox_2d": [1, 2, 3]}'), "norm1000", "has 3 coordinates; a box has 4"),
-    "a point in JSON": (text('{"point_2d": [1, 2]}'), "norm1000", "is a point; points are no geometry kind yet"),
+    "three numbers of a point": (
+        text('{"point_2d": [1, 2, 3]}'),
+        "norm1000",
+        "has 3 coordinates; a box has 4, a point",
+    ),
+    "Gemini's point": (text('{"point": [1, 2]}'), "norm1000", "numbers under point, which begin with y"),
     "Gemini's box": (text('{"box_2d": [1, 2, 3, 4]}'), "norm1000", "numbers under box_2d, which begin with y"),
     "pairs": (text("(1,2),(3,4),(5,6),(7,8)"), "norm1000", "4 pairs are several boxes or none; write [x1, y1, x2, y2]"),
     "words in JSON": (text('{"bbox_2d": [1, 2, "a", 4]}'), "norm1000", "what stands under bbox_2d is no box that can"),

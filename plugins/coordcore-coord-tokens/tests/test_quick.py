@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coordcore.coords import CoordFormat, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, quantisation
+from coordcore.records.geometry import KINDS
 from coordcore.records.record import RecordError, parse_record
 from coordcore_coord_tokens import CoordJsonlConfig, annotate_coord_tokens
 from coordcore_coord_tokens.answer import Answer
@@ -31,7 +32,7 @@ CONFIGS = st.builds(
     space=st.sampled_from(["bin", "pixel", "norm1"]),
     outside=st.sampled_from(["error", "clip"]),
     coord_tokens=st.booleans(),
-    geometry=st.sampled_from([("bbox_2d", "poly"), ("bbox_2d",), ("poly",)]),
+    geometry=st.sampled_from([("bbox_2d", "poly"), ("bbox_2d",), ("poly",), ("point",), (*KINDS,)]),
     field_order=st.sampled_from(["desc_first", "geometry_first"]),
     object_order=st.sampled_from(["as_given", "top_left"]),
     max_objects=st.sampled_from([None, 1, 2]),
@@ -58,6 +59,10 @@ def shapes(draw: st.DrawFn, config: CoordJsonlConfig) -> dict[str, Any]:
         if draw(st.integers(0, 9)):
             xs, ys = sorted(xs), sorted(ys)
         return {"bbox_2d": [xs[0], ys[0], xs[1], ys[1]]}
+    kind = draw(st.sampled_from(["poly", "poly", "point", "quad"]))
+    if kind != "poly":
+        count = draw(st.sampled_from([1, 1, 4]) if kind == "point" else st.sampled_from([4, 4, 3]))
+        return {kind: [value for _ in range(count) for value in (draw(width), draw(height))]}
     points = draw(st.lists(st.tuples(width, height), min_size=2, max_size=5))
     shape: dict[str, Any] = {"poly": [value for point in points for value in point]}
     if draw(st.booleans()):
@@ -73,10 +78,22 @@ def lines(draw: st.DrawFn, config: CoordJsonlConfig) -> bytes:
     tokens = config.space == "bin" and draw(st.booleans())
     for _ in range(draw(st.integers(0, 4))):
         one = {"desc": draw(descs), **draw(shapes(config))}
-        for kind in ("bbox_2d", "poly"):
+        for kind in KINDS:
             if tokens and kind in one and all(type(k) is int and 0 <= k <= 999 for k in one[kind]):
                 one[kind] = ints_to_tokens(one[kind])
-        one |= draw(st.sampled_from([{}, {}, {}, {"line": None}, {"poly_points": 3}, {"_coord_tokens": {"a": [1]}}]))
+        one |= draw(
+            st.sampled_from(
+                [
+                    {},
+                    {},
+                    {},
+                    {"line": None},
+                    {"poly_points": 3},
+                    {"keypoints": [1, 1, 2]},
+                    {"_coord_tokens": {"a": [1]}},
+                ]
+            )
+        )
         objects.append(one)
     record: dict[str, Any] = {"images": ["a.png"], "width": SIZE[0], "height": SIZE[1], "objects": objects}
     extra = [{"summary": "s"}, {"metadata": None}, {"metadata": {"quantisation": "nearest_999"}}, {"width": 0}]

@@ -46,6 +46,7 @@ def record(message: str, **keys: Any) -> Case:
 
 BOX = [12, 40, 300, 412]
 PIXEL = {"space": "pixel"}
+POINTS = {"geometry": ("point", "quad")}
 CLIP = {"space": "pixel", "outside": "clip"}
 SUMMARY = {"mode": "summary"}
 
@@ -58,9 +59,50 @@ CASES = [
     Case(b"\xef\xbb\xbf{}", "starts with a byte order mark; save the file as UTF-8 without one"),
     Case(b'{"metadata": {"a": ' + b"[" * 9999 + b"]" * 9999 + b"}}", "not a record: nested too deep"),
     Case(b"[]", "expected object, got array"),
+    # what it asks
+    record("task: 'reffer' is no task; did you mean 'refer'?", task="reffer"),
+    record('question: missing; the task "refer" needs it', task="refer"),
+    record("question: empty; write what is there", task="refer", question=" "),
+    record(
+        'answer: the task "detect" takes none; leave it out, or name the `task` that it belongs to', answer="a red ring"
+    ),
+    record(
+        "answer: contains '<|coord_7|>', which the tokenizer or the template reads as a control token; reword it",
+        task="chat",
+        question="Where?",
+        answer="at <|coord_7|>",
+    ),
+    Case(
+        {**BASE, "task": "point", "question": "ring", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]},
+        'objects[0]: a `point` is found by the task "point", and nothing else by it',
+    ),
+    record('objects: the task "region" takes 1 of them, got 0', task="region", answer="a red ring"),
+    Case(
+        {**BASE, "task": "region", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]}
+        | {"question": "What is this?", "answer": "a red ring"},
+        "question: does not say where its box stands; write {box} there",
+    ),
+    Case(
+        {**BASE, "task": "named", "objects": [{"desc": "cup", "bbox_2d": [12, 40, 300, 412]}], "categories": ["cow"]},
+        "objects[0].desc: 'cup' is not among `categories`; ask for it too",
+    ),
+    record(
+        "categories[1]: 'cup' is there twice, or in metadata.incomplete_categories; drop it",
+        task="named",
+        categories=["cup", "cup"],
+    ),
+    record(
+        "categories: missing; nothing is there to ask for, nor known to be absent; write the list",
+        task="named",
+        metadata={"absent_categories": []},
+    ),
     # the record
     record("objcts: unknown key; did you mean 'objects'?", objcts=[]),
-    record("colour: unknown key; known keys: images, width, height, objects, summary, metadata", colour="red"),
+    record(
+        "colour: unknown key; known keys: images, width, height, objects, summary, task, question, answer, categories, "
+        "metadata",
+        colour="red",
+    ),
     Case({"images": ["photo.png"], "width": 640, "objects": []}, "height: missing"),
     Case(BASE, "objects: missing; write an empty list when the image holds none"),
     record("width: expected int >= 1", width=0),
@@ -86,15 +128,15 @@ CASES = [
         "objects[0].desc: contains '<|im_end|>', which the tokenizer or the template reads as a control token; "
         "reword it",
     ),
-    of("objects[0]: needs exactly one geometry, bbox_2d or poly, got none"),
+    of("objects[0]: needs exactly one geometry, bbox_2d, poly, point or quad, got none"),
     of(
-        "objects[0]: needs exactly one geometry, bbox_2d or poly, got bbox_2d and poly",
+        "objects[0]: needs exactly one geometry, bbox_2d, poly, point or quad, got bbox_2d and poly",
         bbox_2d=BOX,
         poly=[0, 0, 9, 0, 9, 9],
     ),
-    of("objects[0].line: lines are not supported; write a bbox_2d or a poly", line=[1, 2, 3, 4]),
+    of("objects[0].line: lines are not supported; write a bbox_2d, poly, point or quad", line=[1, 2, 3, 4]),
     of(
-        "objects[0].poly: not among the kinds `geometry` allows: bbox_2d",
+        "objects[0].poly: not among the kinds `geometry` allows: bbox_2d; add it there to train it",
         {"geometry": ("bbox_2d",)},
         poly=[0, 0, 9, 0, 9, 9],
     ),
@@ -109,6 +151,15 @@ CASES = [
     of("objects[0].poly: needs at least 3 points, got 2", poly=[1, 2, 3, 4]),
     of("objects[0].poly_points: says 4, but poly holds 3 points", poly=[0, 0, 9, 0, 9, 9], poly_points=4),
     of("objects[0].poly_points: belongs to a poly; remove it from this bbox_2d", bbox_2d=BOX, poly_points=4),
+    of("objects[0].point: needs 2 numbers (x, y), got 4", POINTS, point=BOX),
+    of("objects[0].quad: needs 8 numbers (x1, y1 to x4, y4), got 4", POINTS, quad=BOX),
+    of(
+        "objects[0].quad: its sides cross; write the corners in order around it: x1, y1 to x4, y4",
+        POINTS,
+        quad=[0, 0, 9, 0, 0, 9, 9, 9],
+    ),
+    of("objects[0].keypoints: needs x, y and visibility of each, got 4 numbers", bbox_2d=BOX, keypoints=[1, 2, 2, 5]),
+    of("objects[0].keypoints: visibility is 0, 1 or 2, got 3", bbox_2d=BOX, keypoints=[1, 2, 3]),
     # bins
     of(
         "objects[0].bbox_2d: 1016 > 999: this looks like absolute pixels; convert to bins 0..999 first "

@@ -15,7 +15,7 @@ from coordcore_data.convert.core import Reading
 
 REAL_COCO = Path(__file__).parents[3] / "tests" / "data" / "coco_val2014_100_boxes.json"
 
-_READING = ("images", "classes", "instances", "boxes", "origin", "attribute", "frames")
+_READING = ("images", "classes", "instances", "boxes", "origin", "attribute", "frames", "per")
 
 
 def run(source: Path, source_format: str, output: Path, **options: Any) -> Account:

@@ -97,7 +97,7 @@ def test_the_last_annotation_that_was_not_cancelled_counts(tmp_path: Path) -> No
     assert [one["desc"] for one in records[0]["objects"]] == ["second"]
 
 
-@pytest.mark.parametrize("kind", ["bitmask", "magicwand", "videorectangle", "brush"])
+@pytest.mark.parametrize("kind", ["bitmask", "vector", "videorectangle"])
 def test_a_region_of_no_geometry_of_ours_is_counted(tmp_path: Path, kind: str) -> None:
     records, account = convert(tmp_path, task(region(**BOX), {"type": kind, "value": {"rle": [0]}}))
     assert len(records[0]["objects"]) == 1
@@ -135,6 +135,7 @@ CHOICE = {"type": "choices", "value": {"choices": ["blurred"]}}
         (task(region("bitmasklabels", imageDataURL="data:")), "all of its objects were dropped"),
         (task(CHOICE), "annotation without a region, but with choices or texts"),
         (task(region("brushlabels", format="rle", rle=[0])), "all of its objects were dropped"),
+        (task(region("brushlabels")), "all of its objects were dropped"),
         (task(region(**BOX) | {"image_rotation": 90}), "image that was turned in Label Studio"),
         (task(region(**BOX), region(**BOX) | {"original_width": 10}), "regions of one image with different sizes"),
         (task(region(**BOX)) | {"data": {"text": "x"}}, "task without the path of one image"),

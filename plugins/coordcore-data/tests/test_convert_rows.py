@@ -13,6 +13,7 @@ from conversion_support import coco, read_lines, records_of, run, write_image, w
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
 from coordcore.quantisation import QUANTISATIONS
+from coordcore.records.record import parse_record
 
 
 def odvg(**content: Any) -> dict[str, Any]:
@@ -112,9 +113,37 @@ def from_rows(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], An
     return records_of(write_lines(tmp_path / "a.jsonl", *rows), "refcoco", tmp_path, **(FLAT | options))
 
 
-def test_the_expressions_of_an_image_are_one_record(tmp_path: Path) -> None:
+def test_every_expression_is_a_record_that_asks_for_it(tmp_path: Path) -> None:
     other = row("a dog", [1, 2, 3, 4], image="b.jpg")
-    records, _ = from_rows(tmp_path, row(), other, row(["right cat", "that one"], [50, 20, 60, 60]))
+    records, account = from_rows(tmp_path, row(), other, row(["right cat", "that one"], [50, 20, 60, 60]))
+    asked = [(one["images"], one["task"], one["question"]) for one in records]
+    assert asked == [
+        (["a.jpg"], "refer", "left cat"),
+        (["a.jpg"], "refer", "right cat"),
+        (["a.jpg"], "refer", "that one"),
+        (["b.jpg"], "refer", "a dog"),
+    ]
+    assert records[2]["objects"] == [{"desc": "that one", "bbox_2d": [50, 20, 60, 60]}]
+    assert (account.images.read, account.images.written, account.objects.written) == (4, 4, 4)
+    assert all(parse_record(json.dumps(one).encode()) for one in records)
+
+
+def test_an_expression_without_its_box_is_no_negative(tmp_path: Path) -> None:
+    records, account = from_rows(tmp_path, row(), row("far out", [300, 300, 400, 400]))
+    assert [one["question"] for one in records] == ["left cat"]
+    assert account.images.dropped == {"all of its objects were dropped": 1}
+
+
+def test_a_coco_file_lists_an_image_of_several_expressions_once(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "a.jsonl", row(), row("right cat", [50, 20, 60, 60]))
+    run(source, "refcoco", tmp_path / "out.json", to="coco", space=None, **FLAT)
+    assert len(json.loads((tmp_path / "out.json").read_text())["images"]) == 1
+
+
+def test_the_expressions_of_an_image_can_be_one_record(tmp_path: Path) -> None:
+    other = row("a dog", [1, 2, 3, 4], image="b.jpg")
+    rows = [row(), other, row(["right cat", "that one"], [50, 20, 60, 60])]
+    records, _ = from_rows(tmp_path, *rows, per="image")
     assert [one["images"] for one in records] == [["a.jpg"], ["b.jpg"]]
     assert [one["desc"] for one in records[0]["objects"]] == ["left cat", "right cat", "that one"]
     assert records[0]["objects"][2]["bbox_2d"] == [50, 20, 60, 60]
@@ -384,12 +413,39 @@ def test_examples_say_what_the_builder_would(tmp_path: Path) -> None:
     assert account.examples[reason][0].startswith("line 1: objects[1].bbox_2d: 1016 > 999: this looks like")
 
 
+def test_what_records_ask_is_carried(tmp_path: Path) -> None:
+    image = {"images": ["a.jpg"], "width": 100, "height": 80}
+    cat = {"desc": "cat", "bbox_2d": [1, 2, 30, 40]}
+    rows = [
+        {**image, "objects": [cat], "task": "refer", "question": "left cat"},
+        {**image, "objects": [], "task": "refer", "question": "right cat"},
+        {**image, "objects": [cat], "task": "named", "categories": ["cat", "dog"]},
+        {**image, "objects": [cat], "task": "region", "question": "What is {box}?", "answer": "a cat"},
+        {**image, "objects": [], "task": "caption", "answer": "A cat."},
+        {**image, "task": "chat", "question": "How many?", "answer": "One."},
+    ]
+    source = write_lines(tmp_path / "a.jsonl", *rows)
+    records, _ = records_of(source, "records", tmp_path, from_space="pixel")
+    assert records == [*rows[:-1], {**rows[-1], "objects": []}]
+
+
+def test_a_category_whose_object_is_dropped_does_not_become_an_absent_one(tmp_path: Path) -> None:
+    image = {"images": ["a.jpg"], "width": 100, "height": 80}
+    objects = [{"desc": "cat", "bbox_2d": [1, 2, 30, 40]}, {"desc": "dog", "bbox_2d": [200, 2, 300, 40]}]
+    asked = {**image, "objects": objects, "task": "named", "categories": ["cat", "dog"]}
+    source = write_lines(tmp_path / "a.jsonl", {**image, "objects": objects[:1]}, asked)
+    records, account = records_of(source, "records", tmp_path, from_space="pixel")
+    assert [one.get("task") for one in records] == [None]
+    assert [key.startswith("an object was dropped of a category") for key in account.images.dropped] == [True]
+
+
 def test_keys_that_records_do_not_have_are_left_out_and_noted(tmp_path: Path) -> None:
     records, account = from_records(tmp_path, record({**INSIDE, "score": 0.5}, colour="red"))
     assert records == [record(INSIDE)]
-    known = "known keys: desc, bbox_2d, poly, poly_points"
+    known = "known keys: desc, bbox_2d, poly, poly_points, point, quad, keypoints"
     assert account.notes == {
-        "colour: unknown key; known keys: images, width, height, objects, summary, metadata": 1,
+        "colour: unknown key; known keys: images, width, height, objects, summary, task, question, answer, "
+        "categories, metadata": 1,
         f"objects[...].score: unknown key; {known}": 1,
     }
 

@@ -206,6 +206,12 @@ def test_boxes_over_the_edge_say_how_far(tmp_path: Path) -> None:
     assert "5 % of the boxes reach over the edge of their image, by up to 10 % of its size" in found
 
 
+def test_an_image_may_have_a_record_for_each_question(tmp_path: Path) -> None:
+    rows = [record(task="refer", question=f"cat {k}") for k in range(9)]
+    assert "same image" not in kinds(checked_rows(tmp_path, *rows, record()))
+    assert "same image" in kinds(checked_rows(tmp_path, *rows, record(), record()))
+
+
 def test_one_image_in_several_records(tmp_path: Path) -> None:
     assert "1 records name an image that an earlier record has" in texts(checked_rows(tmp_path, record(), record()))
 

@@ -8,6 +8,7 @@ import pickle
 import pytest
 
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
+from coordcore.records.answers import parse_answer
 from coordcore_demo import PROMPT, ShapesConfig, answer_text, draw
 from coordcore_demo.data import Shapes
 
@@ -47,6 +48,55 @@ def test_shapes_without_their_colours_share_labels():
     named = [item["desc"] for item in json.loads(answer)["objects"]]
     assert named == [shape.desc.split()[1] for shape in shapes]
     assert len(example.geometries) == len(shapes) > len(set(named))
+
+
+def said(example):
+    """What an example answers, by name."""
+    return [item.desc for item in parse_answer(example.messages[-1]["content"]).objects]
+
+
+def test_a_phrase_asks_for_one_shape_and_is_in_vain_one_of_four_times():
+    asking, plain = train(max_objects=3, task="refer"), train(max_objects=3)
+    found = 0
+    for index in range(200):
+        example, whole = asking[index], plain[index]
+        phrase = example.messages[0]["content"].removeprefix("<image>Find the ").removesuffix(".")
+        there = said(whole)
+        assert said(example) == [phrase] * (phrase in there)
+        assert example.images[0].tobytes() == whole.images[0].tobytes()  # the picture is that of any other task
+        assert (example.task, len(example.geometries)) == ("refer", len(said(example)))
+        found += phrase in there
+    assert 130 <= found <= 170
+
+
+def test_names_ask_for_present_and_absent_shapes_in_any_order():
+    asking, plain = train(max_objects=3, task="named"), train(max_objects=3)
+    firsts = set()
+    for index in range(100):
+        example, there = asking[index], said(plain[index])
+        asked = example.categories
+        assert example.messages[0]["content"] == f"<image>Find the shapes: {', '.join(asked)}."
+        assert said(example) == [desc for desc in there if desc in asked]
+        assert {*asked} - {*there}
+        firsts.add(asked[0] in there)
+    assert firsts == {True, False}
+
+
+def test_a_checkpoint_carries_the_prompts_of_tasks():
+    shapes = [Shapes(config=ShapesConfig(task=task), quantisation=DEFAULT_QUANTISATION) for task in ("detect", "refer")]
+    assert shapes[0].prompts is None
+    assert shapes[1].prompts["refer"].format(phrase="red ring") == "Find the red ring."
+
+
+def test_what_is_asked_of_a_picture_is_always_the_same():
+    asked = [train(max_objects=3, task="named")[7].messages for _ in range(2)]
+    assert asked[0] == asked[1]
+    assert train(max_objects=3, task="named", seed=1)[7].messages != asked[0]
+
+
+def test_a_picture_with_every_shape_has_no_absent_one():
+    asking = train(min_objects=9, max_objects=9, task="refer", label="shape")
+    assert all(said(asking[index]) for index in range(20))
 
 
 def test_targets_are_real_valued():

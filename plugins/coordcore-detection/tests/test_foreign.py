@@ -9,10 +9,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import attrs
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from coordcore.cli import app
+from coordcore.quantisation import quantisation
+from coordcore.records.answers import COORDJSON
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.answer_files import Given
+from coordcore_detection.predict.foreign import rows
+from coordcore_detection.predict.numbers import row_of_text
 
 TRUE = [64, 48, 320, 240]  # of 640 x 480: a tenth to a half
 QWEN = '[{"bbox_2d": [100, 100, 500, 500], "label": "helmet"}]'
@@ -351,3 +359,34 @@ def test_what_does_not_go_together_is_told_with_both_files() -> None:
     done = run([{"image": "a.png", "answer": TOKENS}, {"image": "x/a.png", "answer": "[]"}], truth=[record("a.png")])
 
     assert "answers.jsonl against " in done.stderr
+
+
+NUMBERS = attrs.evolve(COORDJSON, name="numbers", numbers=True)
+
+
+def image(width: int, height: int) -> TruthImage:
+    nothing = {"labels": (), "boxes": np.zeros((0, 4)), "crowd": np.zeros(0, dtype=bool)}
+    return TruthImage(key="a", width=width, height=height, open=lambda: None, **nothing)
+
+
+def test_numbers_of_a_convention_reach_the_edge_of_the_image() -> None:
+    """Qwen3-VL writes 1000 for the edge, which is no bin of qwen_1000."""
+    truth = image(640, 480)
+    text = '[{"bbox_2d": [0, 0, 1000, 500], "label": "x"}, {"bbox_2d": [10, 20, 1280, 300], "label": "y"}]'
+    row = row_of_text(truth, text, "end", form=NUMBERS, quantisation=quantisation("qwen_1000"))
+    (box,), (unread,) = row.boxes, row.unread
+    assert (box.box, box.bins) == ((0, 0, 640, 240), (0, 0, 1000, 500))
+    assert unread.reason == "1280 lies outside 0..1000 of qwen_1000; does the model write pixels?"
+
+
+def test_numbers_of_pixel_indices_are_read_as_such() -> None:
+    """coordexp_999 is k / 999 * (size - 1)."""
+    text = '{"objects": [{"desc": "x", "bbox_2d": [0, 0, 999, 999]}]}'
+    row = row_of_text(image(101, 51), text, "end", form=NUMBERS, quantisation=quantisation("coordexp_999"))
+    assert row.boxes[0].box == (0, 0, 100, 50)
+
+
+def test_numbers_of_another_tool_that_are_indices_of_pixels() -> None:
+    given = Given(at="a:1", names=("a",), ids=(), text='[{"bbox_2d": [0, 0, 999, 999], "label": "helmet"}]')
+    (found,) = rows([given], [image(101, 51)], "coordexp_999")
+    assert found.boxes[0].box == (0, 0, 100, 50)

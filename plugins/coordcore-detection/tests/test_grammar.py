@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from padded_tokenizers import PADDED, padded_tokenizer
 from prediction_support import END, FIRST_COORD, SIZE, TOKENS, VOCAB, coords, strict
 
 from coordcore import InputError
+from coordcore.coords import CoordVocab
 from coordcore.records.answers import parse_answer
 from coordcore_detection.decode.automaton import COORD, Automaton, answer_automaton
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, Grammar, compile_grammar
-from coordcore_detection.decode.tokens import TokenBytes
+from coordcore_detection.decode.tokens import TokenBytes, token_bytes
 
 torch.set_num_threads(1)
 
@@ -257,3 +260,49 @@ def test_the_strict_reader_reads_what_the_tests_write() -> None:
     assert strict(f'{{"objects": [{{"desc": "<|coord_5|>", "bbox_2d": {coords(1, 2, 3, 4)}}}]}}') == [
         {"desc": "<|coord_5|>", "bbox_2d": [1, 2, 3, 4]}
     ]
+
+
+# --- a tokenizer that puts a space of its own before a text -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=PADDED)
+def padded(request: pytest.FixtureRequest) -> tuple[Any, Grammar, TokenBytes]:
+    tokenizer = padded_tokenizer(request.param)
+    tokens = token_bytes(tokenizer)
+    size = len(tokenizer)
+    vocab = CoordVocab.from_tokenizer(tokenizer)
+    return tokenizer, compile_grammar(tokens, vocab, size=size, end_tokens=[tokenizer.eos_token_id]), tokens
+
+
+def test_what_training_writes_may_be_written(padded: tuple[Any, Grammar, TokenBytes]) -> None:
+    tokenizer, grammar, _ = padded
+    text = f'{{"objects": [{{"desc": "a cab", "bbox_2d": {coords(1, 2, 3, 4)}}}]}}'
+    state = grammar.start
+    for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+        state = int(grammar.table[state, token])
+        assert state >= 0, tokenizer.convert_ids_to_tokens(token)
+    assert grammar.far[state] == 0
+
+
+def test_constrained_answers_parse_and_are_what_the_tokenizer_decodes(
+    padded: tuple[Any, Grammar, TokenBytes],
+) -> None:
+    tokenizer, grammar, tokens = padded
+    rows, budget = 24, 160
+    constraint = Constraint(DeviceGrammar(grammar, "cpu"), rows, budget=budget, max_objects=5, ordered=True)
+    generator = torch.Generator().manual_seed(0)
+    spaced = torch.tensor([float((tokens.text[index] or b"").startswith(b" ")) for index in range(len(tokenizer))])
+    written = []
+    for _ in range(budget):
+        chosen = constraint.allow(torch.randn(rows, len(tokenizer), generator=generator) + 2 * spaced).argmax(-1)
+        constraint.advance(chosen.numpy())
+        written.append(chosen.numpy())
+    found = 0
+    for ids in np.stack(written, axis=1).tolist():
+        answer = ids[: ids.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in ids else ids
+        text = tokens.read(answer)[0]
+        assert text == tokenizer.decode(answer)
+        read = parse_answer(text)
+        assert (text[:1], read.unread) == ("{", ())
+        found += len(read.objects)
+    assert found > 5

@@ -20,9 +20,10 @@ from coordcore.coords import DEFAULT_COORDS, PRESETS
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS
 from coordcore.records.answers import COORDJSON
 from coordcore_detection.predict import loading
-from coordcore_detection.predict.loading import load, question_of, weights_digest
+from coordcore_detection.predict.loading import load, prompts_of, question_of, weights_digest
 from coordcore_train.chat import Question
 from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info
+from coordcore_train.run.folder import RunDir
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 torch.set_num_threads(1)
@@ -270,6 +271,24 @@ def test_a_checkpoint_far_from_its_run_brings_its_question(base: Path, tmp_path:
     (copy / "coordcore.json").write_text(json.dumps({**info, "question": {"words": 1}}))
     with pytest.raises(InputError, match=r"coordcore\.json: question: .*; write the checkpoint anew"):
         question_of(copy)
+
+
+def test_a_checkpoint_brings_the_prompts_of_its_tasks(base: Path, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    question = Question("All.", None, {"detect": "All.", "refer": "Find {phrase}."})
+    write_checkpoint_info(copy, quantisation=DEFAULT_QUANTISATION, vocab=read_vocab(base), question=question)
+    assert (question_of(copy), prompts_of(copy)) == (("All.", None), question.prompts)
+    assert prompts_of(base) == {}
+    RunDir(run).write_state(fingerprint="x", question=question.as_dict())
+    assert (question_of(run), prompts_of(run)) == (("All.", None), question.prompts)
+    info = json.loads((copy / "coordcore.json").read_text())
+    (copy / "coordcore.json").write_text(json.dumps({**info, "question": {"text": "All.", "prompts": {"refer": 5}}}))
+    with pytest.raises(InputError, match=r"coordcore\.json: question: .*; write the checkpoint anew"):
+        prompts_of(copy)
+
+
+def test_without_tasks_a_checkpoint_says_what_it_ever_said(base: Path, tmp_path: Path) -> None:
+    assert Question("All.").as_dict() == {"text": "All.", "system": None}
 
 
 def test_a_checkpoint_of_no_run_needs_a_question(base: Path) -> None:

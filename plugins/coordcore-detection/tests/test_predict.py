@@ -14,6 +14,8 @@ from prediction_support import checkpoint, image, images, strict
 
 from coordcore import InputError, RunError
 from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict import asking
+from coordcore_detection.predict.ahead import NotAheadError
 from coordcore_detection.predict.asking import Loaded, PredictSettings, header, load, predict
 from coordcore_detection.predict.predictions import Row
 from coordcore_detection.predict.recording import LOOP_TOKENS, loops
@@ -377,3 +379,58 @@ def test_a_model_that_cannot_switch_thinking_says_so(loaded: Loaded) -> None:
 def test_thinking_is_part_of_what_was_asked_only_where_it_is_on() -> None:
     assert "thinking" not in Settings().decoding()
     assert Settings(thinking=6).decoding()["thinking"] == 6
+
+
+# --- several tokens a pass ------------------------------------------------------------------------------------------
+
+
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_args: Any) -> Any:
+        raise NotAheadError
+
+    monkeypatch.setattr(asking, "write_ahead", refuses)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_new_tokens": 30},
+        {"max_new_tokens": 150, "max_objects": 2},
+        {"batch_size": 1},
+        {"batch_size": 4, "ordered": False, "fields": "geometry_first"},
+        {"geometry": ("poly",), "repeats": 2, "max_new_tokens": 300},
+    ],
+)
+def test_what_is_guessed_changes_no_token(
+    loaded: Loaded, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"max_new_tokens": 150, **settings}
+    ahead = ask(loaded, images(7), **settings)
+    one_at_a_time(monkeypatch)
+    alone = ask(loaded, images(7), **settings)
+    assert [(row.text, row.stopped) for row in ahead] == [(row.text, row.stopped) for row in alone]
+    for row, other in zip(ahead, alone, strict=True):
+        assert [box.bins for box in row.boxes] == [box.bins for box in other.boxes]
+        for box, its in zip(row.boxes, other.boxes, strict=True):
+            assert box.box == pytest.approx(its.box, abs=1e-4)
+            assert box.scores == pytest.approx(its.scores, rel=1e-4)
+            assert box.spread == pytest.approx(its.spread, rel=1e-3)
+
+
+def test_the_format_costs_few_passes(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def passes() -> int:
+        count = 0
+
+        def counts(*_args: Any) -> None:
+            nonlocal count
+            count += 1
+
+        hook = loaded.model.register_forward_pre_hook(counts)
+        ask(loaded, images(3), max_new_tokens=150)
+        hook.remove()
+        return count
+
+    ahead = passes()
+    one_at_a_time(monkeypatch)
+    assert ahead < 0.9 * passes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from padded_tokenizers import PADDED, padded_tokenizer
 from prediction_support import checkpoint
 from transformers import PreTrainedTokenizerFast
 
@@ -42,8 +43,8 @@ def test_an_id_without_a_token_writes_nothing() -> None:
     assert TokenBytes(text=(b"a",), added={}).read([0, 99]) == ("a", [1, 1])
 
 
-@pytest.mark.parametrize("decoder", ["fallback", "metaspace"])
-def test_pieces_with_byte_fallback_write_text_and_bytes(decoder: str) -> None:
+@pytest.mark.parametrize(("decoder", "begins"), [("fallback", " "), ("metaspace", "")])
+def test_pieces_with_byte_fallback_write_text_and_bytes(decoder: str, begins: str) -> None:
     """As Gemma and Llama 2 have them: U+2581 stands for a space, <0x0A> for a byte."""
     from tokenizers import Tokenizer, decoders, models
 
@@ -58,8 +59,10 @@ def test_pieces_with_byte_fallback_write_text_and_bytes(decoder: str) -> None:
     )
     backend.add_tokens(["<|coord_5|>"])
     tokens = token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend))
+    text, complete = tokens.read([1, 2, 3, 4, 5, 6, 1])
 
-    assert tokens.read([1, 2, 3, 4, 5, 6]) == (" abc\n\xe9<|coord_5|>", [3, 4, 5, 5, 6, 17])
+    assert text == f"{begins}abc\n\xe9<|coord_5|> ab"
+    assert [one - len(begins) for one in complete] == [2, 3, 4, 4, 5, 16, 19]
 
 
 def test_another_tokenizer_is_refused() -> None:
@@ -68,3 +71,24 @@ def test_another_tokenizer_is_refused() -> None:
 
     with pytest.raises(InputError, match=r"the tokens of Sentences \(decoder none\) do not stand for bytes"):
         token_bytes(Sentences())
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_the_text_of_tokens_is_what_the_tokenizer_decodes(kind: str) -> None:
+    tokenizer = padded_tokenizer(kind)
+    tokens = token_bytes(tokenizer)
+    for text in ('{"a": [<|coord_1|>, 7]}', " a", "  a", "<|coord_1|> a", "\n\u00e9", "a <|coord_1|>\n", ""):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        for begin in range(len(ids)):  # wherever an answer begins
+            assert tokens.read(ids[begin:])[0] == tokenizer.decode(ids[begin:])
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("first", "first"), ("always", "always"), ("prepended", "always")])
+def test_it_is_told_where_a_tokenizer_puts_a_space_of_its_own(kind: str, expected: str) -> None:
+    tokens = token_bytes(padded_tokenizer(kind))
+    assert (tokens.padded, bool(tokens.first)) == (expected, True)
+
+
+def test_the_tokenizer_of_qwen_puts_no_space_anywhere(tokenizer: object) -> None:
+    tokens = token_bytes(tokenizer)
+    assert (tokens.padded, dict(tokens.first)) == ("never", {})

@@ -333,3 +333,30 @@ def test_an_image_outside_its_root_is_not_opened(tmp_path: Path) -> None:
         image.open()
     (image,) = read(tmp_path, outside, image_root=tmp_path / "set", images_within=tmp_path)
     assert image.open().size == (3, 1)
+
+
+BEFORE = {"role": "assistant", "content": "At [<|coord_1|>, <|coord_2|>, <|coord_3|>, <|coord_4|>]."}
+
+
+@pytest.mark.parametrize(
+    ("thought", "earlier"),
+    [
+        ("<think>[<|coord_1|>, <|coord_2|>, <|coord_3|>, <|coord_4|>]?</think>\n\n", ()),
+        ("It may be [<|coord_1|>, <|coord_2|>, <|coord_3|>, <|coord_4|>].</think>", ()),
+        ("<|channel>thought\n[<|coord_1|>, <|coord_2|>, <|coord_3|>, <|coord_4|>]<channel|>", ()),
+        ("", (BEFORE, {"role": "user", "content": "And all of them?"})),
+    ],
+)
+def test_what_stands_before_the_answer_is_none_of_it(thought: str, earlier: tuple[dict[str, str], ...]) -> None:
+    question, answer = example().messages
+    said = ({**question}, *earlier, {**answer, "content": thought + answer["content"]})
+    geometries = (Geometry(kind="bbox_2d", values=(1.0, 2.0, 3.0, 4.0)), *example().geometries)
+    (image,) = truth_from_examples([example(messages=said, geometries=geometries)], DEFAULT_QUANTISATION)
+    assert (image.labels, image.boxes.tolist()) == (('a "cat"',), [[10.25, 40.0, 30.0, 80.0]])
+
+
+def test_an_empty_thought_before_an_answer_in_numbers() -> None:
+    text = ANSWER.replace("<|coord_", "").replace("|>", "")
+    answer = {"role": "assistant", "content": f"<think>\n\n</think>\n\n{text}"}
+    (image,) = truth_from_examples([example(messages=(answer,), geometries=())], DEFAULT_QUANTISATION)
+    assert image.boxes.tolist() == [[10.0, 40.0, 30.0, 80.0]]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 
+import attrs
 import pytest
 from sources import boxes, opened
 
-from coordcore import InputError
+from coordcore import Example, InputError
 from coordcore.testing.plugin import TinyBoxesBuilder
-from coordcore_mixture.data import MixedExamples
+from coordcore_mixture.data import MixedExamples, NamedExamples
 
 
 def seen(source: MixedExamples, epoch: int) -> list[str]:
@@ -57,6 +58,25 @@ def test_a_source_taken_in_part_goes_on_in_the_next_epoch() -> None:
     assert seen(mixed, 0) != seen(mixed, 1)
 
 
+def test_a_source_that_draws_anew_in_each_epoch_does_so_in_each_pass() -> None:
+    class Asked:
+        """Four examples that say which pass they were asked in."""
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int, /) -> Example:
+            raise AssertionError("a source with epochs is asked by them")
+
+        def in_epoch(self, epoch: int, index: int) -> Example:
+            return Example(messages=(), source=f"{index} in pass {epoch}")
+
+    source = NamedExamples(name="a", source=Asked(), max_pixels=None)
+    mixed = MixedExamples(sources={"a": source}, counts={"a": 6}, seed=0)
+    drawn = [place for epoch in range(2) for place in seen(mixed, epoch)]
+    assert sorted(drawn) == [f"a: {index} in pass {turn}" for index in range(4) for turn in range(3)]
+
+
 def test_the_run_s_seed_decides_what_is_taken() -> None:
     first, second, again = (seen(train(seed, a=boxes(50, records=10)), 0) for seed in (0, 1, 0))
     assert first == again != second
@@ -97,3 +117,35 @@ def test_what_a_builder_refuses_names_the_source(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(TinyBoxesBuilder, "__init__", lambda self, **_values: self.__attrs_post_init__())
     with pytest.raises(InputError, match=r"^sources\.a: train\.jsonl: cannot be read$"):
         opened(a=boxes())
+
+
+def test_an_example_is_of_its_source_s_group_and_limit() -> None:
+    mixture = opened(a=boxes(4, max_pixels=4096), b=boxes(4))
+    held_out = mixture.validation()
+    assert held_out is not None
+    examples = [*map(mixture.train().__getitem__, range(8)), *map(held_out.__getitem__, range(4))]
+    assert {(example.group, example.max_pixels) for example in examples} == {("a", 4096), ("b", None)}
+    assert all(example.source.startswith(f"{example.group}: ") for example in examples)
+    assert mixture.groups == ["a", "b"]
+
+
+@attrs.frozen
+class Dated:
+    """Three examples that say in which epoch of their source they are asked for."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int, /) -> Example:
+        raise AssertionError("asked without an epoch")
+
+    def in_epoch(self, epoch: int, index: int) -> Example:
+        return Example(messages=(), source=f"{epoch}:{index}")
+
+
+def test_a_source_with_epochs_is_in_a_new_one_with_every_pass_over_it() -> None:
+    source = NamedExamples(name="a", source=Dated(), max_pixels=None)
+    mixed = MixedExamples(sources={"a": source}, counts={"a": 2}, seed=0)
+    passes = [place.split(": ")[1].split(":") for epoch in range(3) for place in seen(mixed, epoch)]
+    assert [epoch for epoch, _ in passes] == ["0", "0", "0", "1", "1", "1"]
+    assert {index for _, index in passes[:3]} == {index for _, index in passes[3:]} == {"0", "1", "2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_run_that_was_cut_off_goes_on_with_the_records_it_would_have_seen(
 
         monkeypatch.setattr(MixedExamples, "in_epoch", in_epoch)
         # An epoch is of 5 examples and 3 steps: the fourth step begins the second epoch, the seventh the third.
-        settings = {"steps": 7, "batch_size": 2, "save_every": 2}
+        settings = {"steps": 7, "batch_size": 2, "save_every": 2, "log_every": 3}
         return train_briefly(
             tmp_path / name,
             base=base,
@@ -53,6 +54,15 @@ def test_a_run_that_was_cut_off_goes_on_with_the_records_it_would_have_seen(
     assert trained[-5:] == every[-5:]
     assert [place[0] for place in every[-5:]] == ["1", "1", "1", "2", "2"]
     assert (continued / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    both = [line for line in lines if {"loss@a", "loss@b"} <= line.keys()]
+    assert len(both) > 1
+    for line in both:
+        low, high = sorted((line["text_ce/ce@a"], line["text_ce/ce@b"]))
+        assert low < line["text_ce/ce"] < high
+        assert line["loss@a"] == line["text_ce/ce@a"]
+    [held_out] = [line for line in lines if "eval_loss" in line]
+    assert held_out["eval_loss"] == pytest.approx((held_out["eval_loss@a"] + held_out["eval_loss@b"]) / 2)
     last = "checkpoints/checkpoint-7/model.safetensors"
     ours, theirs = load_file(continued / last), load_file(whole / last)
     assert ours.keys() == theirs.keys()

@@ -36,6 +36,7 @@ _HARMLESS = {
     "train",
     "validation",
     "prompt",
+    "prompts",
     "system",
     "validate",
     "coord_tokens",
@@ -77,6 +78,8 @@ class Cache:
     ) -> None:
         settings = attrs.asdict(config, filter=lambda field, _: field.name not in _HARMLESS)
         settings["decodes"] = config.decodes
+        if settings.get("augment", 0) is None:  # it changes what is right, where there is one
+            del settings["augment"]
         settings["coords"] = attrs.asdict(coords)
         settings["format"] = form.as_dict()
         root = os.path.abspath(config.image_root or path.parent)

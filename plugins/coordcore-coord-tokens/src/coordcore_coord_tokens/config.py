@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,20 +11,40 @@ import attrs
 from attrs.validators import and_, ge, gt, le, min_len, optional
 
 from coordcore import option
+from coordcore.errors import did_you_mean
+from coordcore.tasks import ABSENT, TASKS
+from coordcore_coord_tokens.augment.config import AugmentConfig
+from coordcore_coord_tokens.texts import is_plain_text
 
-DENSE_PROMPT = "Locate every object in the image. Answer in JSON: a list of objects with description and place."
+DENSE_PROMPT = TASKS["detect"].prompt
 SUMMARY_PROMPT = "Summarise what the image shows in one sentence."
 
 
-def _is_plain_text(_instance: Any, _attribute: Any, text: str) -> None:
-    from coordcore.records.answers import reserved
+def _are_prompts(_instance: Any, _attribute: Any, prompts: Mapping[str, Sequence[str]]) -> None:
+    for name, wordings in prompts.items():
+        if name not in TASKS:
+            raise ValueError(f"{name!r} is no task; {did_you_mean(name, TASKS)}")
+        if not TASKS[name].prompt:
+            raise ValueError(f"{name} has no prompt, each of its records asks a question of its own; leave it out")
+        if not wordings:
+            raise ValueError(f"{name} must hold one wording at least, got none")
+        for index, text in enumerate(wordings):
+            _is_wording(f"{name}[{index}]", text, TASKS[name].placeholder)
 
-    found = reserved(text)
-    if found:
-        raise ValueError(
-            f"contains {found!r}, which the model's template reads as a control token; "
-            "write plain text (the image is put before the prompt by itself)"
-        )
+
+def _is_wording(path: str, text: str, placeholder: str) -> None:
+    if not text.strip():
+        raise ValueError(f"{path} must not be empty")
+    try:
+        is_plain_text(None, None, text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error
+    needs = f"{{{placeholder}}}" if placeholder else "none"
+    for found in re.findall(r"\{\w+\}", text):
+        if found != needs:
+            raise ValueError(f"{path} has the placeholder {found}, and its task fills {needs}; got {text!r}")
+    if placeholder and needs not in text:
+        raise ValueError(f"{path} must hold {needs}, which stands for what a record asks for; got {text!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +67,7 @@ class LinesConfig:
     )
     system: str | None = option(
         default=None,
-        validator=optional(and_(min_len(1), _is_plain_text)),
+        validator=optional(and_(min_len(1), is_plain_text)),
         help="system message; the template's when absent",
     )
     limit: int | None = option(
@@ -96,7 +118,7 @@ class CoordJsonlConfig(LinesConfig):
         help="what the numbers in the file are: bins, 0..999 unless [coords] says others (or coord tokens), pixels of "
         "the upright image, or 0..1",
     )
-    geometry: tuple[Literal["bbox_2d", "poly"], ...] = option(
+    geometry: tuple[Literal["bbox_2d", "poly", "point", "quad"], ...] = option(
         default=("bbox_2d", "poly"), validator=min_len(1), help="geometry kinds that may occur"
     )
     field_order: Literal["desc_first", "geometry_first"] = option(
@@ -112,16 +134,43 @@ class CoordJsonlConfig(LinesConfig):
     )
     prompt: str | None = option(
         default=None,
-        validator=optional(and_(min_len(1), _is_plain_text)),
+        validator=optional(and_(min_len(1), is_plain_text)),
         help="the question; one per mode when absent",
     )
+    prompts: dict[str, tuple[str, ...]] = option(
+        factory=dict,
+        validator=_are_prompts,
+        help="by task, the wordings of its question, drawn anew in each epoch; {categories} in those of named, "
+        "{phrase} of refer and {box} of region stand for what a record asks for. Each task has one of its own",
+        before={},
+    )
+    absent_categories: int = option(
+        default=ABSENT,
+        validator=[ge(0), le(10**6)],
+        help="how many categories a record of the task named asks for beside those that are there, drawn anew in each "
+        "epoch: labels of the file's other such records, or those that the record says are absent",
+        before=ABSENT,
+    )
+    augment: AugmentConfig | None = option(default=None, help="how training examples differ from epoch to epoch")
+
+    def __attrs_post_init__(self) -> None:
+        if self.prompts and self.mode == "summary":
+            raise ValueError('prompts are for `mode = "dense"`; with "summary" write the question as `prompt`')
+        if "detect" in self.prompts and self.prompt is not None:
+            raise ValueError("prompt and prompts.detect ask the same; keep one of them")
 
     @property
     def question(self) -> str:
         """The prompt, or the mode's own."""
         if self.prompt is not None:
             return self.prompt
-        return DENSE_PROMPT if self.mode == "dense" else SUMMARY_PROMPT
+        return self.wordings("detect")[0] if self.mode == "dense" else SUMMARY_PROMPT
+
+    def wordings(self, task: str) -> tuple[str, ...]:
+        """The prompts of a task, of which the first is asked in evaluation."""
+        if task == "detect" and self.prompt is not None:
+            return (self.prompt,)
+        return self.prompts.get(task) or (TASKS[task].prompt,)
 
     @property
     def emits_coord_tokens(self) -> bool:

@@ -1,4 +1,4 @@
-"""The answer formats `compact`, `grouped` and `qwen`. Torch-free.
+"""The answer formats `compact`, `grouped`, `qwen` and `qwen_numbers`. Torch-free.
 
 Tokens a box with Qwen3's tokenizer, 20 boxes of 5 labels: CoordJSON 24.2, qwen 24.1, compact 6.0, grouped 4.1.
 """
@@ -13,8 +13,13 @@ from coordcore import BuildContext, Component, option
 from coordcore.records.answers import Format
 from coordcore.records.answers.format import Coords, Label
 
-# A polygon is marked: four coordinates alone would be a box, and it might have begun like one.
-_BARE = {"bbox_2d": (Coords("bbox_2d", between=""),), "poly": ("|", Coords("poly", between=""))}
+# All but boxes are marked: where the next box may follow at once, four coordinates could be two points or half a quad.
+_BARE: dict[str, tuple[str | Coords, ...]] = {
+    "bbox_2d": (Coords("bbox_2d", between=""),),
+    "poly": ("|", Coords("poly", between="")),
+    "point": ("|.", Coords("point", between="")),
+    "quad": ("|#", Coords("quad", between="")),
+}
 
 COMPACT = Format(name="compact", label=(Label(without="<|"),), places=_BARE, between="\n", nothing="none")
 """An object a line: `red ring<|coord_12|><|coord_40|><|coord_500|><|coord_999|>`."""
@@ -27,7 +32,11 @@ TAGGED = Format(
     before="<|object_ref_start|>",
     label=(Label(without="<"),),
     amid="<|object_ref_end|><|box_start|>",
-    places={"bbox_2d": (Coords("bbox_2d", between=""),)},
+    places={
+        "bbox_2d": (Coords("bbox_2d", between=""),),
+        "point": (Coords("point", between=""),),
+        "quad": ("<|quad_start|>", Coords("quad", between=""), "<|quad_end|>"),
+    },
     after="<|box_end|>",
     between=", ",
     again=",",
@@ -36,13 +45,18 @@ TAGGED = Format(
 )
 """The same between the tokens that Qwen's vocabulary has for it, as Rex-Omni answers."""
 
+_QWEN_KEYS = {"point": "point_2d"}
+
 QWEN = Format(
     name="qwen",
     opening="[",
     before="{",
     label=('"label": ', Label()),
     amid=", ",
-    places={kind: (f'"{kind}": [', Coords(kind, between=", "), "]") for kind in ("bbox_2d", "poly")},
+    places={
+        kind: (f'"{_QWEN_KEYS.get(kind, kind)}": [', Coords(kind, between=", "), "]")
+        for kind in ("bbox_2d", "poly", "point", "quad")
+    },
     after="}",
     between=", ",
     closing="]",
@@ -50,6 +64,9 @@ QWEN = Format(
     json=True,
 )
 """Qwen's own list, `[{"bbox_2d": [<|coord_12|>, ...], "label": "red ring"}]`."""
+
+QWEN_NUMBERS = attrs.evolve(QWEN, name="qwen_numbers", numbers=True)
+"""The same as Qwen3-VL itself writes it: plain numbers, in thousandths under the quantisation qwen_1000."""
 
 
 @attrs.frozen(kw_only=True)
@@ -89,4 +106,10 @@ def components() -> Iterable[Component]:
         config=PlainFormatConfig,
         build=lambda _config, _context: QWEN,
         summary="Qwen's own list in JSON, with coord tokens for numbers",
+    )
+    yield Component(
+        name="qwen_numbers",
+        config=PlainFormatConfig,
+        build=lambda _config, _context: QWEN_NUMBERS,
+        summary="Qwen's own list in JSON, with plain numbers and without coord tokens",
     )

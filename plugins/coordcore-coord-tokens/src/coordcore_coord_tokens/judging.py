@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 from coordcore import InputError
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import RecordError
+from coordcore_coord_tokens.augment.check import Augmented
 from coordcore_coord_tokens.files import Stamp
 from coordcore_coord_tokens.folders import ImageFolders
+from coordcore_coord_tokens.questions import Questions
 from coordcore_coord_tokens.reader import Reader
 
 if TYPE_CHECKING:
@@ -74,12 +76,19 @@ class RecordJudge:
 
     def __init__(self, job: Job[CoordJsonlConfig]) -> None:
         self._check = Reader(job.config, job.quantisation, job.coords, job.form).check
+        self._questions = Questions(config=job.config, quantisation=job.quantisation, coords=job.coords, path=job.path)
         self._images = Images(job.config, job.path)
+        trained = job.path == job.config.train
+        self._augmented = Augmented(job.config) if job.config.augment is not None and trained else None
         self._decodes, self._skips = job.config.decodes, job.config.on_bad_image == "skip"
         self.take_stamps = self._images.folders.take_stamps
 
     def judge(self, line: bytes) -> Judged:
         record, answer = self._check(line)
+        if record.task is not None:
+            self._questions.ask(record, "")
+        if self._augmented is not None:
+            self._augmented.require(record)
         image, width, height = record.images[0], record.width, record.height
         try:
             self._images.require_size(width, height, "width")

@@ -43,7 +43,8 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords:
     objects = [item for item in read_annotations(record, rules) if not item.crowd]
     for item in objects:
         if item.kind not in config.geometry:
-            raise RecordError(item.path, f"not among the kinds `geometry` allows: {', '.join(config.geometry)}")
+            allowed = ", ".join(config.geometry)
+            raise RecordError(item.path, f"not among the kinds `geometry` allows: {allowed}; add it there to train it")
     if config.space == "bin":
         return Placed(objects=tuple(_located(item, item.values, item.values) for item in objects))
     size = (record.width, record.height) if config.space == "pixel" else (1, 1)
@@ -52,7 +53,7 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords:
     rows = iter(zip(encoded.bins.tolist(), encoded.values.tolist(), strict=True))
     placed = []
     for item in objects:
-        bins, units = next(rows) if item.kind == "bbox_2d" else _encode_poly(item, size, config, ours)
+        bins, units = next(rows) if item.kind == "bbox_2d" else _encode_points(item, size, config, ours)
         placed.append(_located(item, bins, units))
     clipped = sum(item.outside for item in objects)
     return Placed(objects=tuple(placed), widened=encoded.widened, clipped=clipped)
@@ -62,7 +63,7 @@ def _located(item: Annotation, bins: Sequence[float], units: Sequence[float]) ->
     return Located(desc=item.desc, kind=item.kind, bins=tuple(map(int, bins)), values=tuple(map(float, units)))
 
 
-def _encode_poly(
+def _encode_points(
     item: Annotation, size: tuple[int, int], config: CoordJsonlConfig, ours: Quantisation
 ) -> tuple[list[int], list[float]]:
     sizes = size * (len(item.values) // 2)

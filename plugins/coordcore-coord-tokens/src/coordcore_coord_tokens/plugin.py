@@ -85,6 +85,12 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
             if chosen.component.name != "coordjson":
                 message = "answers of data.chat_jsonl are written as the rows have them; leave the section out"
                 yield Problem(path=chosen.path, message=message)
+    if answer_format(run).numbers:
+        for path in run.capabilities().get(COORD_TOKENS, ()):
+            message = (
+                "writes coord tokens, and answers in the chosen format hold plain numbers; set coord_tokens = false"
+            )
+            yield Problem(path=path, message=message)
     for config in data:
         name = "coord_jsonl" if isinstance(config, CoordJsonlConfig) else "chat_jsonl"
         writes = config.emits_coord_tokens if isinstance(config, CoordJsonlConfig) else True
@@ -93,6 +99,10 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
                 path="template.coord_template.coord_tokens",
                 message=f"false, but data.{name} writes coord tokens; set both alike",
             )
+        if isinstance(config, CoordJsonlConfig) and config.augment is not None:
+            from coordcore_coord_tokens.augment import check
+
+            yield from check.problems(config, run)
         if config.validate or config.decodes:
             yield from _row_problems(config, run)
 

@@ -65,8 +65,8 @@ class _Quick:
         self._top_left = config.object_order == "top_left"
         self._arranges = self._top_left or config.max_objects is not None
         self._written = coords.written if config.coord_tokens else tuple(map(str, range(coords.bins)))
-        self._poly = _frame(form, "poly", self._desc_first) if "poly" in form.places else None
-        before, amid, after, between = _frame(form, "bbox_2d", self._desc_first)
+        self._frames = {kind: _frame(form, kind, self._desc_first) for kind in form.places}
+        before, amid, after, between = self._frames["bbox_2d"]
         # A coordinate with what stands between it and the next: so a box is joined in one go.
         led = tuple(text + between for text in self._written)
         self._writing = before, amid, after, led, self._written, self._desc_first, self._top_left
@@ -85,14 +85,14 @@ class _Quick:
             return record, form
         return None, self._form
 
-    def _add_polygon(self, draft: Draft, desc: str, bins: list[int], values: Sequence[float]) -> None:
+    def _add_points(self, draft: Draft, desc: str, kind: str, bins: list[int], values: Sequence[float]) -> None:
+        """Add a polygon or a point."""
         texts, geometries, corners = draft
-        assert self._poly is not None
-        before, amid, after, between = self._poly
+        before, amid, after, between = self._frames[kind]
         places = between.join([self._written[k] for k in bins])
         fields = (quote(desc), amid, places) if self._desc_first else (places, amid, quote(desc))
         texts.append("".join((before, *fields, after)))
-        geometries.append(Geometry(kind="poly", values=tuple(values)))
+        geometries.append(Geometry(kind=kind, values=tuple(values)))
         if self._top_left:
             corners.append((min(bins[1::2]), min(bins[::2])))
 
@@ -141,12 +141,13 @@ class QuickBins(_Quick):
             if not boxes_only:
                 if not _one_geometry(item):
                     return None
-                if item.poly is not None:
-                    if self._poly is None:
+                if item.bbox_2d is None:
+                    kind, points = ("point", item.point) if item.poly is None else ("poly", item.poly)
+                    if kind not in self._frames:
                         return None
                     if text:
-                        bins = [self._bins[token] for token in item.poly] if tokens else item.poly
-                        self._add_polygon(draft, desc, bins, [self._reals[k] for k in bins])
+                        bins = [self._bins[token] for token in points] if tokens else points
+                        self._add_points(draft, desc, kind, bins, [self._reals[k] for k in bins])
                     continue
             x1, y1, x2, y2 = item.bbox_2d
             if tokens:
@@ -228,14 +229,15 @@ class QuickReals(_Quick):
             if not boxes_only:
                 if not _one_geometry(item):
                     return None
-                if item.poly is not None:
-                    if self._poly is None:
+                if item.bbox_2d is None:
+                    kind, points = ("point", item.point) if item.poly is None else ("poly", item.poly)
+                    xs, ys = points[::2], points[1::2]
+                    if kind not in self._frames:
                         return None
-                    xs, ys = item.poly[::2], item.poly[1::2]
                     if min(xs) < 0.0 or max(xs) > width or min(ys) < 0.0 or max(ys) > height:
                         return None
                     if text:
-                        self._add_polygon(draft, desc, *self._encode(item.poly, width, height))
+                        self._add_points(draft, desc, kind, *self._encode(points, width, height))
                     continue
             x1, y1, x2, y2 = item.bbox_2d
             if x2 - x1 >= thin_x and y2 - y1 >= thin_y and x1 >= 0.0 and y1 >= 0.0 and x2 <= width and y2 <= height:
@@ -338,11 +340,12 @@ def _frame(form: Format, kind: str, desc_first: bool) -> _Frame:
 
 
 def _one_geometry(item: RecordObject) -> bool:
-    """Whether there is one geometry, with `poly_points` that are right."""
+    """Whether there is one geometry of those that a form has, with `poly_points` that are right."""
     poly = item.poly
     if poly is None:
-        return item.bbox_2d is not None and item.poly_points is None
-    return item.bbox_2d is None and len(poly) % 2 == 0 and item.poly_points in (None, len(poly) // 2)
+        return (item.bbox_2d is None) != (item.point is None) and item.poly_points is None
+    alone = item.bbox_2d is None and item.point is None
+    return alone and len(poly) % 2 == 0 and item.poly_points in (None, len(poly) // 2)
 
 
 def _part_inside(box: Sequence[float], width: float, height: float) -> tuple[float, ...] | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from coordcore import Geometry, InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
-from coordcore.records.annotations import check_text
-from coordcore.records.answers import COORDJSON, Format, answer_text
-from coordcore.records.record import Record, RecordError, parse_record
+from coordcore.records.answers import COORDJSON, Format, Located, answer_text
+from coordcore.records.asking import INCOMPLETE, check_asked
+from coordcore.records.record import Record, RecordError, check_text, labels_under, parse_record
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.locate import locate
 from coordcore_coord_tokens.quick import quick_reader
@@ -65,15 +68,39 @@ def read_answer(
 ) -> Answer:
     """The answer of one record: the reference for the fast path. Raises RecordError."""
     if config.mode == "summary":
+        for key in ("task", "question", "answer", "categories"):
+            if getattr(record, key) is not None:
+                raise RecordError(key, '`mode = "summary"` asks each record for its summary; leave the key out')
         if record.summary is None:
             raise RecordError("summary", 'missing; `mode = "summary"` needs one in every record')
         check_text(record.summary, "summary", coords)
         return Answer(text=record.summary)
     placed = locate(record, config, quantisation, coords)
-    objects = list(placed.objects)
+    if check_asked(record, coords).is_text:
+        return Answer(text=record.answer or "", widened=placed.widened, clipped=placed.clipped)
+    objects = chain.from_iterable(form.grouped(in_order(asked_for(record, placed.objects), config)))
+    answer = written(list(objects), config, coords, form)
+    return msgspec.structs.replace(answer, widened=placed.widened, clipped=placed.clipped)
+
+
+def asked_for(record: Record, objects: Sequence[Located]) -> list[Located]:
+    """The objects that a record asks for.
+
+    Where not every one of a label is marked, the label is not asked for, and no part of the answer either.
+    """
+    unsure = labels_under(record, INCOMPLETE) if record.task == "named" else ()
+    return [item for item in objects if item.desc not in unsure]
+
+
+def in_order(objects: Iterable[Located], config: CoordJsonlConfig) -> list[Located]:
+    """The objects that an answer names, in their order."""
     if config.object_order == "top_left":
-        objects.sort(key=lambda located: located.top_left)
-    objects = list(chain.from_iterable(form.grouped(objects[: config.max_objects])))
+        objects = sorted(objects, key=lambda located: located.top_left)
+    return list(objects)[: config.max_objects]
+
+
+def written(objects: Sequence[Located], config: CoordJsonlConfig, coords: CoordFormat, form: Format) -> Answer:
+    """The answer that names `objects`. Raises RecordError for what its format cannot hold."""
     try:
         text = answer_text(
             objects,
@@ -85,4 +112,4 @@ def read_answer(
     except InputError as error:  # a description or a kind that the format cannot hold
         raise RecordError("objects", str(error)) from error
     geometries = [Geometry(kind=item.kind, values=item.values) for item in objects] if config.coord_tokens else []
-    return Answer(text=text, geometries=tuple(geometries), widened=placed.widened, clipped=placed.clipped)
+    return Answer(text=text, geometries=tuple(geometries))

@@ -40,10 +40,12 @@ class Boxes(StrEnum):
 
 
 class Geometry(StrEnum):
-    """What an object with a polygon becomes."""
+    """What an object that is no plain box becomes."""
 
     BOX = "box"
     POLY = "poly"
+    QUAD = "quad"
+    POINT = "point"
 
 
 class Crowd(StrEnum):
@@ -75,6 +77,13 @@ class Reversed(StrEnum):
     SORT = "sort"
 
 
+class Per(StrEnum):
+    """What a record is made of."""
+
+    EXPRESSION = "expression"
+    IMAGE = "image"
+
+
 class Origin(StrEnum):
     """What a source calls the first pixel."""
 
@@ -104,8 +113,15 @@ def convert(
         str, typer.Option(metavar="NAME", help="Convention of the bins that are written.")
     ] = "nearest_999",
     geometry: Annotated[
-        Geometry, typer.Option(help="Write polygons and rotated boxes as their enclosing box, or as polygons.")
+        Geometry,
+        typer.Option(
+            help="Write polygons and rotated boxes as their enclosing box (box, point), as polygons (poly), or all "
+            "with four corners (quad); points as objects (point), or else under metadata."
+        ),
     ] = Geometry.BOX,
+    keypoints: Annotated[
+        bool, typer.Option("--keypoints", help="Carry the keypoints of COCO and YOLO-pose beside each object's box.")
+    ] = False,
     crowd: Annotated[Crowd, typer.Option(help="Carry crowd regions under metadata, or leave them out.")] = Crowd.CARRY,
     purpose: Annotated[
         Purpose, typer.Option(help="Leave out images that have crowd regions only, or keep them for evaluation.")
@@ -157,6 +173,10 @@ def convert(
     frames: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of a video with tracks, take every Nth frame.")
     ] = None,
+    per: Annotated[
+        Per | None,
+        typer.Option(help="A record for every expression of refcoco, which asks for it, or for every image."),
+    ] = None,
     instances: Annotated[
         Path | None, typer.Option(metavar="FILE", help="COCO file with the boxes that REFER's refs name.")
     ] = None,
@@ -183,6 +203,7 @@ def convert(
         space=to_space.value if to_space else None,
         quantisation=convention(quantisation) if to_space is SpaceName.BIN else None,
         geometry=geometry.value,
+        keypoints=keypoints,
         crowd=crowd.value,
         purpose=purpose.value,
         outside=outside.value,
@@ -202,6 +223,7 @@ def convert(
             origin=int(origin) if origin else None,  # type: ignore[arg-type]
             attribute=attribute,
             frames=frames,
+            per=per.value if per else None,
             quantisation=convention(from_quantisation) if from_quantisation else None,
         ),
     )

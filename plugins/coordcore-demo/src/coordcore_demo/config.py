@@ -12,6 +12,12 @@ from coordcore import option
 PROMPT = "Find the shapes."
 """The question of every example; the base checkpoint knows no other."""
 
+PROMPTS = {"refer": "Find the {phrase}.", "named": "Find the shapes: {categories}."}
+"""The questions of the tasks that ask for some shapes of a picture."""
+
+ABSENT = 1 / 4
+"""The share of pictures on which the phrase of the task "refer" finds nothing."""
+
 _COUNT = [ge(1), le(9)]
 _MOST = 10**9
 
@@ -37,6 +43,12 @@ class ShapesConfig:
         default="colour_shape",
         help="what an object is called: 'red ring', which no other of its picture is, or 'ring'",
         before="colour_shape",
+    )
+    task: Literal["detect", "refer", "named"] = option(
+        default="detect",
+        help="ask for all shapes, for the one that a phrase names (not there in a quarter of the pictures), or for "
+        "those of some names, present and absent",
+        before="detect",
     )
     coord_tokens: bool = option(
         default=True, help="write coordinates as coord tokens; false writes the same bins as plain numbers"

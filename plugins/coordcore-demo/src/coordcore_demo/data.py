@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import get_args
 
 import attrs
+import numpy as np
 
 from coordcore import Example
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import Quantisation
 from coordcore.records import answers
-from coordcore_demo.config import PROMPT, ShapesConfig
-from coordcore_demo.shapes import Split, draw
+from coordcore_demo.config import ABSENT, PROMPT, PROMPTS, ShapesConfig
+from coordcore_demo.shapes import DESCS, Split, draw
 
 
 def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: bool = True) -> str:
@@ -21,6 +23,11 @@ def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: b
     """
     boxes = [answers.Located(desc=desc, kind="bbox_2d", bins=tuple(map(int, bins))) for desc, bins in objects]
     return answers.answer_text(boxes, coord_tokens=coord_tokens)
+
+
+def _shape_of(desc: str) -> str:
+    """ "ring" of "red ring"."""
+    return desc.split()[1]
 
 
 @attrs.frozen(kw_only=True)
@@ -48,16 +55,42 @@ class Pictures:
             min_objects=config.min_objects,
             max_objects=config.max_objects,
         )
-        return Example.boxes(
-            [(shape.desc if config.label == "colour_shape" else shape.desc.split()[1], shape.box) for shape in shapes],
+        called: Callable[[str], str] = str if config.label == "colour_shape" else _shape_of
+        named = [(called(shape.desc), shape.box) for shape in shapes]
+        asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, DESCS)))
+        example = Example.boxes(
+            [(desc, box) for desc, box in named if asked is None or desc in asked],
             image=image,
             image_size=image.size,
-            prompt=PROMPT,
+            prompt=self._prompt(asked),
             quantisation=self.quantisation,
             coord_tokens=config.coord_tokens,
             form=self.form,
             source=f"shapes {self.split} picture {index} (seed {config.seed})",
         )
+        return attrs.evolve(example, task=config.task, categories=asked if config.task == "named" and asked else ())
+
+    def _asked(self, index: int, present: Iterable[str], every: Iterable[str]) -> tuple[str, ...] | None:
+        """What picture `index` is asked for: some of the names on it and some of the others; None for all of it."""
+        task = self.config.task
+        if task == "detect":
+            return None
+        rng = np.random.default_rng([self.config.seed, get_args(Split).index(self.split), index, 1])
+        there, others = [*present], [desc for desc in every if desc not in {*present}]
+        if task == "refer":
+            pool = others if others and rng.random() < ABSENT else there
+            return (pool[int(rng.integers(len(pool)))],)
+        some = [there[int(k)] for k in rng.permutation(len(there))[: int(rng.integers(len(there) + 1))]]
+        absent = [others[int(k)] for k in rng.permutation(len(others))[: max(1, len(there) - len(some))]]
+        asked = [*some, *absent]
+        return tuple(asked[int(k)] for k in rng.permutation(len(asked)))
+
+    def _prompt(self, asked: Sequence[str] | None) -> str:
+        """The question of a picture."""
+        if asked is None:
+            return PROMPT
+        listed = ", ".join(asked)
+        return PROMPTS[self.config.task].format(phrase=listed, categories=listed)
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +100,11 @@ class Shapes:
     config: ShapesConfig
     quantisation: Quantisation
     form: answers.Format = answers.COORDJSON
+
+    @property
+    def prompts(self) -> Mapping[str, str] | None:
+        """What a checkpoint carries of a task that asks for some shapes."""
+        return None if self.config.task == "detect" else {"detect": PROMPT, **PROMPTS}
 
     def train(self) -> ExampleSource:
         """The training pictures."""

@@ -20,6 +20,7 @@ MAX_OBJECTS = 9
 
 COLOURS = {"red": (225, 55, 55), "green": (55, 185, 80), "blue": (75, 115, 240), "yellow": (240, 205, 60)}
 SHAPES = ("square", "ring", "cross")
+DESCS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 _BACKGROUND = (10, 60)  # grey levels: darker than any colour above
 _SIDES = (0.22, 0.62)  # of the image's side, for a single object
@@ -70,8 +71,7 @@ def layout(
         )
     rng = np.random.default_rng([seed, get_args(Split).index(split), index])
     count = int(rng.integers(min_objects, max_objects + 1))
-    descs = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    chosen = [descs[int(k)] for k in rng.choice(len(descs), size=count, replace=False)]
+    chosen = [DESCS[int(k)] for k in rng.choice(len(DESCS), size=count, replace=False)]
     shapes = [Shape(desc, box) for desc, box in zip(chosen, _boxes(rng, count, image_size), strict=True)]
     return rng, sorted(shapes, key=lambda shape: (shape.box[1], shape.box[0]))
 

@@ -1,6 +1,7 @@
-"""Trains the tiny base checkpoint of this package from random weights: `python -m coordcore_demo.train_base`.
+"""Trains the tiny base checkpoints of this package from random weights: `python -m coordcore_demo.train_base`.
 
-The base answers with plain numbers and has no coord tokens: what a published Qwen3-VL is to a user, in small.
+They answer with plain numbers and have no coord tokens: what a published Qwen3-VL is to a user, in small. One has seen
+a shape a picture, the other several.
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ def write_random_base(folder: Path) -> Path:
     )
 
 
-def pictures() -> Pictures:
-    """The pictures the base learns from: other ones than a run with the demo's default seed sees."""
-    config = ShapesConfig(seed=SEED, coord_tokens=False)
-    return Pictures(config=config, quantisation=DEFAULT_QUANTISATION, split="train", count=PICTURES)
+def pictures(count: int = PICTURES, max_objects: int = 1) -> Pictures:
+    """The pictures a base learns from: other ones than a run with the demo's default seed sees."""
+    config = ShapesConfig(seed=SEED, coord_tokens=False, max_objects=max_objects)
+    return Pictures(config=config, quantisation=DEFAULT_QUANTISATION, split="train", count=count)
 
 
 def conversation(answer: str) -> str:
@@ -105,9 +106,11 @@ def encode(processor: Any, examples: Sequence[Any]) -> dict[str, Tensor]:
     return {**batch, "labels": labels}
 
 
-def train(model: nn.Module, processor: Any, *, steps: int = STEPS) -> Iterator[tuple[int, float]]:
+def train(
+    model: nn.Module, processor: Any, source: Pictures | None = None, *, steps: int = STEPS
+) -> Iterator[tuple[int, float]]:
     """Train in place; yields (step, loss). The order of the pictures and every draw come from SEED."""
-    source = pictures()
+    source = source or pictures()
     order = torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -130,8 +133,8 @@ def train(model: nn.Module, processor: Any, *, steps: int = STEPS) -> Iterator[t
         yield step, loss.item()
 
 
-def write_base(output: Path, *, steps: int = STEPS, log_every: int = 50) -> None:
-    """Train the base and write it to `output`, its weights rounded to bfloat16."""
+def write_base(output: Path, source: Pictures, *, steps: int = STEPS, log_every: int = 50) -> None:
+    """Train a base and write it to `output`, its weights rounded to bfloat16."""
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
     torch.set_num_threads(1)  # So that sums are taken in one order everywhere.
@@ -140,7 +143,7 @@ def write_base(output: Path, *, steps: int = STEPS, log_every: int = 50) -> None
         model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         started = time.perf_counter()
-        for step, loss in train(model, processor, steps=steps):
+        for step, loss in train(model, processor, source, steps=steps):
             if step % log_every == 0 or step == steps:
                 print(f"step {step}/{steps}  loss {loss:.3f}  {time.perf_counter() - started:.0f} s", flush=True)
         for config in (model.config, model.config.text_config, model.config.vision_config):
@@ -153,9 +156,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m coordcore_demo.train_base", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder to write; it must not exist")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="how many are drawn (default: %(default)s)")
+    parser.add_argument("--max-objects", type=int, default=1, help="most shapes on a picture (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.pictures < BATCH_SIZE:
+        parser.error(f"--pictures is {options.pictures}; a batch takes {BATCH_SIZE}")
     try:
-        write_base(options.output, steps=options.steps)
+        source = pictures(options.pictures, options.max_objects)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        write_base(options.output, source, steps=options.steps)
     except InputError as error:
         parser.error(str(error))
 

@@ -60,7 +60,7 @@ def to_shapes(
     answer = parse_answer(_PLAIN_BIN.sub(lambda match: int_to_token(int(match[0])), text) if plain else text, form)
     if answer.unread or any(found.kind != "bbox_2d" for found in answer.objects):
         return None
-    boxes = [quantisation.decode(found.bins, image_size).tolist() for found in answer.objects]
+    boxes = [quantisation.decode(found.bins or found.numbers, image_size).tolist() for found in answer.objects]
     return [Shape(found.desc, (x1, y1, x2, y2)) for found, (x1, y1, x2, y2) in zip(answer.objects, boxes, strict=True)]
 
 

@@ -11,7 +11,7 @@ from coordcore.records.images import open_example_image
 from coordcore_doctor.examined import ExaminedRun
 from coordcore_doctor.findings import Finding, not_applicable, ok, share, warning
 from coordcore_doctor.sample import Encoded
-from coordcore_train.checkpoint.image_size import seen_sizes
+from coordcore_train.checkpoint.image_size import own_size, seen_sizes
 
 NO_IMAGES = "no example of the sample has an image"
 MANY_SMALL = 0.1
@@ -80,7 +80,7 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """
     rows = [row for row in run.sample.rows if row.seen]
     limits = run.rehearsal.encoder.image_tokens
-    if limits is None:
+    if limits is None and (not rows or run.manifest.train.max_pixels is None):
         yield _left_to_the_processor(run, name)
         return
     if not rows:
@@ -88,11 +88,12 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
         return
     processor, limit = run.rehearsal.encoder.processor.image_processor, run.manifest.train.max_pixels
     token = processor.patch_size * processor.merge_size
-    trained_size = limits.size(token, limit)
+    trained_size = own_size(processor, limit or 0) if limits is None else limits.size(token, limit)
     if run.manifest.output.merge:
         size = trained_size
     else:
         shortest, longest = processor.size["shortest_edge"], processor.size["longest_edge"]
+        limit = None if limits is None else limit  # `own_size` is that of a merged folder alone
         size = {"shortest_edge": shortest, "longest_edge": min(longest, limit or longest)}  # as predict does
     pairs = []
     for row in rows:

@@ -87,13 +87,14 @@ def check_quantisation(run: ExaminedRun, name: str) -> Iterator[Finding]:
         info = read_checkpoint_info(run.base)
         if info is not None:
             require_same(info.quantisation, ours, "the base", "the manifest")
-            require_same_coords(info.vocab.format, run.manifest.coords.format, "the base", "the manifest")
+            if info.vocab is not None:
+                require_same_coords(info.vocab.format, run.manifest.coords.format, "the base", "the manifest")
     except InputError as problem:
         yield error(name, str(problem))
         return
     if run.vocab is None:
         yield not_applicable(name, "the run has no coord tokens")
-    elif info is not None and info.vocab.ids != run.vocab.ids:
+    elif info is not None and info.vocab is not None and info.vocab.ids != run.vocab.ids:
         found = f"coordcore.json says ids {info.vocab!r}, the tokenizer {run.vocab!r}"
         yield error(name, found, "expand the original base again; the files are not of one checkpoint")
     else:

@@ -45,6 +45,11 @@ class Source:
         validator=[optional([gt(0), le(10**12)]), _is_alone],
         help="records in an epoch; without this and without a weight, each of them once",
     )
+    max_pixels: int | None = option(
+        default=None,
+        validator=optional([gt(0), le(10**12)]),
+        help="resize this source's images to at most so many pixels; train.max_pixels holds for all of them",
+    )
     settings: Any = option(factory=dict, help="the keys of [data.<builder>]")
     chosen: Selected = attrs.field(metadata={"key": False}, eq=False, repr=False)
     hooks: Hooks = attrs.field(metadata={"key": False}, eq=False, repr=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import attrs
 
@@ -16,9 +17,33 @@ from coordcore_mixture.config import MixtureConfig, Source
 from coordcore_mixture.order import place, shuffled
 
 
-def _named(name: str, example: Example) -> Example:
-    """`example`, whose place begins with the source's name."""
-    return attrs.evolve(example, source=f"{name}: {example.where}")
+@attrs.frozen(kw_only=True)
+class NamedExamples:
+    """The examples of a source, each with its name: as its group, and in front of its place."""
+
+    name: str
+    source: ExampleSource
+    max_pixels: int | None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int, /) -> Example:
+        return self._named(self.source[index])
+
+    def in_epoch(self, epoch: int, index: int) -> Example:
+        """As the source has it in that epoch of its own."""
+        source: Any = self.source
+        return self._named(source.in_epoch(epoch, index)) if hasattr(source, "in_epoch") else self[index]
+
+    def _named(self, example: Example) -> Example:
+        least = [size for size in (self.max_pixels, example.max_pixels) if size is not None]
+        return attrs.evolve(
+            example,
+            source=f"{self.name}: {example.where}",
+            group=self.name,
+            max_pixels=min(least, default=None),
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +53,7 @@ class MixedExamples:
     sources, counts: by name, in one order; counts are records in an epoch. seed: the run's.
     """
 
-    sources: Mapping[str, ExampleSource]
+    sources: Mapping[str, NamedExamples]
     counts: Mapping[str, int]
     seed: int
 
@@ -36,24 +61,34 @@ class MixedExamples:
         return sum(self.counts.values())
 
     def __getitem__(self, index: int, /) -> Example:
-        return self.in_epoch(0, index)
+        source, _, which = self._place(0, index)
+        return source[which]
 
     def in_epoch(self, epoch: int, index: int) -> Example:
-        """A source of which an epoch takes a part goes on in the next where it was."""
+        """A source of which an epoch takes a part goes on in the next where it was.
+
+        Where a source's own examples differ from epoch to epoch, each pass over it is an epoch of its own.
+        """
+        source, own_epoch, which = self._place(epoch, index)
+        return source.in_epoch(own_epoch, which)
+
+    def _place(self, epoch: int, index: int) -> tuple[NamedExamples, int, int]:
+        """The source, its own epoch and the example in it."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         number, drawn = place(index, [*self.counts.values()])
         name = [*self.counts][number]
         source = self.sources[name]
-        which = shuffled(epoch * self.counts[name] + drawn, len(source), f"{self.seed} {name}")
-        return _named(name, source[which])
+        number = epoch * self.counts[name] + drawn
+        which = shuffled(number, len(source), f"{self.seed} {name}")
+        return source, number // len(source), which
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class OneAfterAnother:
     """The validation examples of several sources, by name."""
 
-    sources: Mapping[str, ExampleSource]
+    sources: Mapping[str, NamedExamples]
 
     @cached_property
     def ends(self) -> list[int]:
@@ -67,8 +102,8 @@ class OneAfterAnother:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         number = bisect_right(self.ends, index)
-        name, source = [*self.sources.items()][number]
-        return _named(name, source[index - self.ends[number] + len(source)])
+        source = [*self.sources.values()][number]
+        return source[index - self.ends[number] + len(source)]
 
 
 @attrs.frozen(kw_only=True)
@@ -90,14 +125,22 @@ class Mixture:
                 raise InputError(f"sources.{name}: {error}") from error
         return cls(settings=config.sources, builders=builders, seed=context.seed)
 
+    @property
+    def groups(self) -> Sequence[str]:
+        """The sources, which metrics tell apart."""
+        return list(self.settings)
+
     def train(self) -> ExampleSource:
         """The training examples. Raises InputError for a source that cannot give what it is asked for."""
-        sources = {name: builder.train() for name, builder in self.builders.items()}
+        sources = {name: self._named(name, builder.train()) for name, builder in self.builders.items()}
         counts = amounts(self.settings, {name: len(source) for name, source in sources.items()})
         return MixedExamples(sources=sources, counts=counts, seed=self.seed)
 
     def validation(self) -> ExampleSource | None:
         """The held-out examples of every source that has some, one source after another."""
         found = {name: builder.validation() for name, builder in self.builders.items()}
-        held = {name: source for name, source in found.items() if source is not None and len(source)}
+        held = {name: self._named(name, source) for name, source in found.items() if source is not None and len(source)}
         return OneAfterAnother(sources=held) if held else None
+
+    def _named(self, name: str, source: ExampleSource) -> NamedExamples:
+        return NamedExamples(name=name, source=source, max_pixels=self.settings[name].max_pixels)

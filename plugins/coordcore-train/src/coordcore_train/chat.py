@@ -6,15 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from attrs.validators import instance_of, optional
+from attrs.validators import deep_mapping, instance_of, optional
 
 
 @attrs.frozen
 class Question:
-    """What a model is asked about every image alike: the text without `<image>`, and the system message, if any."""
+    """What a model is asked about every image alike: the text without `<image>`, and the system message, if any.
+
+    prompts: of a model that was trained on records with tasks, by task; `text` is that of a record without one.
+    """
 
     text: str = attrs.field(validator=instance_of(str))
     system: str | None = attrs.field(default=None, validator=optional(instance_of(str)))
+    prompts: Mapping[str, str] | None = attrs.field(
+        default=None, validator=optional(deep_mapping(instance_of(str), instance_of(str), instance_of(dict)))
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; without prompts where there are none."""
+        held: dict[str, Any] = attrs.asdict(self, filter=lambda field, value: field.name != "prompts" or value)
+        return held
 
 
 def question_in(messages: Sequence[Mapping[str, Any]]) -> Question | None:

@@ -20,6 +20,13 @@ class Initialiser(StrEnum):
     SMOOTH = "smooth"
 
 
+class PointOrder(StrEnum):
+    """Which of x and y comes first in a point."""
+
+    XY = "xy"
+    YX = "yx"
+
+
 def run(
     manifest: ManifestFile,
     overrides: Overrides = None,
@@ -117,17 +124,23 @@ def expand(
     bins: Annotated[
         int | None, typer.Option(metavar="N", help="Bins of a coordinate, as in [coords] bins.", show_default=False)
     ] = None,
+    order: Annotated[
+        PointOrder | None,
+        typer.Option(help="Which of x and y comes first, as in [coords] order.", show_default=False),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Add the coord tokens to the checkpoint BASE."""
     from coordcore.manifest.sections import Coords
     from coordcore.quantisation import quantisation as convention
     from coordcore_train.checkpoint.base import resolve_base
+    from coordcore_train.checkpoint.folder import order_fault
 
     folder = resolve_base(base)
     if folder is None:
         raise InputError(f"{base} is not in the local hub cache; fetch it with: hf download {base}")
     given: dict[str, Any] = {"tokens": tokens, "bins": bins, "quantisation": quantisation}
+    given |= {"order": order.value if order else None}
     try:
         coords = Coords(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
@@ -135,6 +148,8 @@ def expand(
         raise InputError(f"{options}: {error.args[0]}") from error
     if fault := coords.fault():
         raise InputError(f"--quantisation: {fault}")
+    if wrong := order_fault(coords):
+        raise InputError(f"--tokens: {wrong}")
     from coordcore_train.checkpoint.expand import expand as expand_checkpoint
 
     report = expand_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import attrs
 import msgspec
@@ -10,8 +11,8 @@ import msgspec
 from coordcore import Geometry, InputError
 from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation, encode_boxes
-from coordcore.records.annotations import Rules, Space, check_text, read_annotation
-from coordcore.records.record import Coordinates, RecordError, RecordObject
+from coordcore.records.annotations import Rules, Space, read_annotation
+from coordcore.records.record import RecordError, RecordObject, check_text
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
 from coordcore_coord_tokens.chat.texts import BBOX, Place, Shape, shapes_in
@@ -176,10 +177,15 @@ class _Encoder:
 
     def _read(self, box: _Box) -> tuple[float, ...]:
         """The numbers of a box, as a record's are checked."""
-        values: Coordinates = list(box.values)
-        is_box = box.kind == "bbox_2d"
-        item = RecordObject(desc="box", bbox_2d=values) if is_box else RecordObject(desc="poly", poly=values)
-        rules = Rules(space=box.space, outside=self.reader.config.outside, coords=self.reader.coords)
+        written: dict[str, Any] = {box.kind: list(box.values)}
+        item = RecordObject(desc=box.kind, **written)
+        # The corners of a quad stay in the order of the text, as all of it does.
+        rules = Rules(
+            space=box.space,
+            ordered=box.kind != "quad",
+            outside=self.reader.config.outside,
+            coords=self.reader.coords,
+        )
         try:
             read = read_annotation(item, "", rules, box.size)
         except RecordError as error:
@@ -224,10 +230,9 @@ class _Placed:
             raise RecordError(turn.path, f"a further <bbox>, but objects.bbox holds {len(self._boxes)}")
         self._box += 1
         path, values, owner = f"objects.bbox[{index}]", self._boxes[index], self._owners[index]
-        if len(values) == 2:
-            raise RecordError(path, "is a point; points are no geometry kind yet: leave the row out")
+        kind = "point" if len(values) == 2 else "bbox_2d"
         size = self._sizes[owner] if self._real else (1, 1)
-        return _Box(path, "bbox_2d", values, "pixel" if self._real else "norm1", size, owner)
+        return _Box(path, kind, values, "pixel" if self._real else "norm1", size, owner)
 
     def require_all_used(self) -> None:
         """Raise RecordError for a ref or a box that no placeholder stands for."""

@@ -14,12 +14,14 @@ import attrs
 
 from coordcore.coords import CoordFormat
 from coordcore.records.answers import reserved
+from coordcore.records.geometry import has_count
 from coordcore.records.record import RecordError
 
 BBOX, REF = "<bbox>", "<ref-object>"
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>"}
+_QUAD_TAG = "<|quad_start|>"
+_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>", _QUAD_TAG: "<|quad_end|>"}
 _OPENING, _CLOSING = ("|".join(map(re.escape, tags)) for tags in (_TAGS, _TAGS.values()))
 _GROUNDING = re.compile(
     rf"{_OPENING}|{_CLOSING}|<\|object_ref_(?:start|end)\|>|<\|/?(?:ref|grounding)\|>|</?think>|{re.escape('<image>')}"
@@ -29,13 +31,11 @@ _GROUNDING = re.compile(
 _BEGIN = re.compile(r"[<\[(]")
 _IN_TAGS = re.compile(rf"(?:{_OPENING})((?:(?!{_OPENING}).)*?)(?:{_CLOSING})", re.DOTALL)
 _KEY = re.compile(r"""["'](\w+)["']\s*:\s*["']?[\[(\s]*$""")
-_UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d)["']\s*:["'\[(\s]*[-+.]?\d""")
+_UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d|quad)["']\s*:["'\[(\s]*[-+.]?\d""")
 _LISTED = re.compile(r"""["']\w+["']\s*:\s*(?:\[\s*)?$""")
 _BOX_KEYS, _POINT_KEYS = ("bbox_2d", "bbox", "box_2d"), ("point_2d", "point")
 _BEFORE = 64
 """Letters before coordinates in which their key is looked for."""
-
-_POINT = "a point; points are no geometry kind yet: leave the row out"
 
 
 @attrs.frozen(kw_only=True)
@@ -121,25 +121,31 @@ def _shapes(
     text, count, how = match.string, len(found), match.lastgroup
     keyed = _KEY.search(text, max(0, match.start() - _BEFORE), match.start())
     key = keyed[1] if keyed else ""
-    is_box = key in _BOX_KEYS or how == "tagged"
-    poly = key == "poly" or (how == "bare" and text[: match.start()].endswith("|"))
-    if key == "box_2d" and not tokens[0]:
-        raise RecordError(path, "numbers under box_2d, which begin with y where Gemini writes them; write bbox_2d")
-    if poly and count >= 6 and count % 2 == 0:
-        yield _shape("poly", found, path, coords)
-    elif count == 4 or (how in ("bare", "tagged") and count % 4 == 0):
+    is_quad = (
+        key == "quad" or match[0].startswith(_QUAD_TAG) or (how == "bare" and text.endswith("|#", 0, match.start()))
+    )
+    is_box = key in _BOX_KEYS or (how == "tagged" and not is_quad)
+    poly = key == "poly" or (how == "bare" and text.endswith("|", 0, match.start()))
+    if key in ("box_2d", "point") and not tokens[0]:
+        cure = {"box_2d": "bbox_2d", "point": "point_2d"}[key]
+        raise RecordError(path, f"numbers under {key}, which begin with y where Gemini writes them; write {cure}")
+    if (poly or is_quad) and has_count("poly" if poly else "quad", count):
+        yield _shape("poly" if poly else "quad", found, path, coords)
+    elif count % 2 == 0 and (key in _POINT_KEYS or (count == 2 and not key and (tokens[0] or how == "tagged"))):
+        for first in range(0, count, 2):
+            yield _shape("point", found[first : first + 2], path, coords)
+    elif not is_quad and (count == 4 or (how in ("bare", "tagged") and count % 4 == 0)):
         for first in range(0, count, 4):
             yield _shape("bbox_2d", found[first : first + 4], path, coords)
-    elif count == 2 and (tokens[0] or is_box or key in _POINT_KEYS):
-        raise RecordError(path, f"{match[0][:60]!r} is {_POINT}")
     elif how == "pairs" and count > 4 and not tokens[0] and not key:
         raise RecordError(
             path,
             f"{match[0][:60]!r}: {count // 2} pairs are several boxes or none; write [x1, y1, x2, y2] for each, or "
             'set `space = "text"` where they are no boxes',
         )
-    elif tokens[0] or is_box or poly:
-        raise RecordError(path, f"{match[0][:60]!r} has {count} coordinates; a box has 4, a poly 6 or more in pairs")
+    elif tokens[0] or is_box or poly or is_quad or key in _POINT_KEYS:
+        counts = "a box has 4, a point 2, a quad 8, a poly 6 or more in pairs"
+        raise RecordError(path, f"{match[0][:60]!r} has {count} coordinates; {counts}")
 
 
 def _shape(kind: str, found: Sequence[re.Match[str]], path: str, coords: CoordFormat) -> Shape:

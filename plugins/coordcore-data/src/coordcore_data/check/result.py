@@ -63,6 +63,7 @@ class Checked:
     empty: int
     boxes: int
     polygons: int
+    points: int
     space: Space
     order: BoxOrder
     guessed: str
@@ -82,16 +83,17 @@ class Checked:
         share = f", {percent(self.empty / self.records)}" if self.empty else ""
         lines = [
             f"{self.path}: {self.records} records ({self.empty} empty{share}), {self.boxes} boxes"
-            + (f", {self.polygons} of them around polygons" if self.polygons else ""),
+            + (f", {self.polygons} of them around polygons" if self.polygons else "")
+            + (f", {self.points} points" if self.points else ""),
             f"space   {self.space}" + (f" (not declared: {self.guessed})" if self.guessed else ""),
         ]
-        if self.boxes:
+        if self.boxes or self.points:
             lines += self._about_boxes()
         if self.files is not None:
             lines += ["", f"image files: {self.files.equal} of {self.files.checked} have the size of their record"]
         lines.append("")
         lines += [f"! {one.text}" for one in self.suspicions] or ["nothing suspicious"]
-        if self.boxes and self.space != "pixel":
+        if (self.boxes or self.points) and self.space != "pixel":
             lines.append("(whether x or y comes first cannot be seen in bins and fractions: look at --sheet)")
         return list(map(printable, lines))
 
@@ -101,7 +103,7 @@ class Checked:
             "read as " + ", ".join(f"{name} {percent(share)} fit" for name, share in self.fits.items()),
             "",
         ]
-        width = max(map(len, self.histograms))
+        width = max(map(len, self.histograms), default=0)
         for name, one in self.histograms.items():
             edges = f"{one.edges[0]:g} |{one.bars()}| {one.edges[-1]:g}"
             lines.append(f"{name.ljust(width)}  {edges:<20}  median {one.median:.3g}")
@@ -149,8 +151,9 @@ def check_sample(
         path=sample.path,
         records=sample.records,
         empty=sample.empty,
-        boxes=len(boxes),
+        boxes=len(boxes) - sample.points,
         polygons=sample.polygons,
+        points=sample.points,
         space=assumed,
         order=order,
         guessed=guessed,
@@ -177,10 +180,10 @@ def _shares(boxes: Array) -> dict[str, float]:
 
 def _histograms(sample: Sample, space: Space, order: BoxOrder) -> dict[str, Histogram]:
     """Of widths and heights as shares of the image, and of width / height in pixels where the size is known."""
-    if not len(sample.boxes):
+    if len(sample.boxes) == sample.points:
         return {}
     limit = limits(sample, space)
-    known = np.isfinite(limit).all(1) & (limit > 0).all(1)
+    known = np.isfinite(limit).all(1) & (limit > 0).all(1) & ~sample.is_point
     relative = (in_order(sample.boxes, order) / np.where(limit > 0, limit, 1))[known]
     extent = relative[:, 2:] - relative[:, :2]
     tenths = np.linspace(0, 1, 11)

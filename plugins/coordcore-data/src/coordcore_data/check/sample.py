@@ -16,7 +16,7 @@ import numpy as np
 from coordcore import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.records.annotations import Rules, Space, read_annotations
-from coordcore.records.geometry import bounds
+from coordcore.records.geometry import bounds, clockwise
 from coordcore.records.images import image_path
 from coordcore.records.record import LeftOut, RecordError, parse_record
 from coordcore.records.source import all_lines
@@ -34,11 +34,13 @@ _UPPER = np.array([False, False, True, True])
 class Sample:
     """All boxes of a record file, as they are written.
 
-    boxes: [n, 4] float64, coord tokens as their bins, polygons as their enclosing boxes. sizes: [n, 2] width and height
+    boxes: [n, 4] float64, coord tokens as their bins, polygons and quads as their enclosing boxes, points as boxes
+    without extent. is_point: [n] bool. crossed: quads whose sides cross. sizes: [n, 2] width and height
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
-    files: path, width and height of each record. empty: records without objects; unsaid: those among them that have
-    crowd regions or points under `metadata`. tokens: boxes written as coord tokens. repeated: boxes that occur
-    again in the same record with the same description. declared: what `metadata.quantisation` says, with how often.
+    files: path, width and height of each record. unasked: the paths of those that ask no question of their own.
+    empty: records without objects; unsaid: those among them that have crowd regions or points under `metadata`.
+    tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
+    description. declared: what `metadata.quantisation` says, with how often.
     problems: what was left out, with how often; examples: the first of each.
     """
 
@@ -47,13 +49,17 @@ class Sample:
     empty: int
     unsaid: int
     polygons: int
+    points: int
+    crossed: int
     tokens: int
     repeated: int
     boxes: Array
+    is_point: Array
     sizes: Array
     owner: Array
     labels: tuple[str, ...]
     files: tuple[tuple[str, float, float], ...]
+    unasked: tuple[str, ...]
     declared: dict[str, int]
     problems: dict[str, int]
     examples: dict[str, str]
@@ -83,10 +89,11 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
 
     progress: show a bar on stderr.
     """
-    values, sizes, owner = array("d"), array("d"), array("q")
-    counts = {"records": 0, "empty": 0, "unsaid": 0, "polygons": 0, "tokens": 0, "repeated": 0}
+    values, sizes, owner, is_point = array("d"), array("d"), array("q"), array("b")
+    counts = dict.fromkeys(("records", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0)
     labels: list[str] = []
     files: list[tuple[str, float, float]] = []
+    unasked: list[str] = []
     declared: dict[str, int] = {}
     problems: dict[str, int] = {}
     examples: dict[str, str] = {}
@@ -108,6 +115,8 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         if wrong:
             continue
         files.append((record.images[0], record.width, record.height))
+        if record.task in (None, "detect") and record.question is None:
+            unasked.append(record.images[0])
         metadata = record.metadata or {}
         spec = metadata.get("quantisation")
         if spec is not None:
@@ -120,7 +129,10 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
             if item.crowd:
                 continue
             box = item.values if item.kind == "bbox_2d" else bounds(item.values)
-            counts["polygons"] += item.kind == "poly"
+            counts["polygons"] += item.kind in ("poly", "quad")
+            counts["points"] += item.kind == "point"
+            counts["crossed"] += item.kind == "quad" and clockwise(item.values) is None
+            is_point.append(item.kind == "point")
             counts["tokens"] += item.tokens
             labels.append(item.desc)
             key = (item.desc, *box)
@@ -135,10 +147,12 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         path=path,
         **counts,
         boxes=np.array(values, dtype=np.float64).reshape(-1, 4),
+        is_point=np.array(is_point, dtype=bool),
         sizes=np.array(sizes, dtype=np.float64).reshape(-1, 2),
         owner=np.array(owner, dtype=np.int64),
         labels=tuple(labels),
         files=tuple(files),
+        unasked=tuple(unasked),
         declared=declared,
         problems=problems,
         examples=examples,

@@ -88,7 +88,7 @@ def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None,
         if not (scale or turned):
             found += [_edge(sample, space, order), _unfilled(sample, space, order)]
         found += [_whole_image(sample, space, order), _inclusive(sample, space, order)]
-    found += [_flat(sample, order), _repeated(sample), _twice(sample), _conventions(sample)]
+    found += [_flat(sample, order), _crossed(sample), _repeated(sample), _twice(sample), _conventions(sample)]
     found += [_contradicted(sample, order)] if space == "bin" else []
     found += [*_files(files), *_broken(sample)]
     return [one for one in found if one is not None]
@@ -251,11 +251,20 @@ def _inclusive(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | Non
 
 def _flat(sample: Sample, order: BoxOrder) -> Suspicion | None:
     boxes = in_order(sample.boxes, order)
-    flat = int((boxes[:, :2] == boxes[:, 2:]).any(1).sum())
+    flat = int(((boxes[:, :2] == boxes[:, 2:]).any(1) & ~sample.is_point).sum())
     if not flat:
         return None
     share = flat / len(boxes)
     return Suspicion(kind="no extent", share=share, text=f"{flat} boxes ({percent(share)}) have no width or no height")
+
+
+def _crossed(sample: Sample) -> Suspicion | None:
+    if not sample.crossed:
+        return None
+    text = (
+        f"quads whose sides cross: {sample.crossed}; write their corners in order around the shape, and not row by row"
+    )
+    return Suspicion(kind="crossed", share=sample.crossed / len(sample.boxes), text=text)
 
 
 def _repeated(sample: Sample) -> Suspicion | None:
@@ -267,7 +276,7 @@ def _repeated(sample: Sample) -> Suspicion | None:
 
 
 def _twice(sample: Sample) -> Suspicion | None:
-    names = [name for name, _, _ in sample.files if name]
+    names = [name for name in sample.unasked if name]
     twice = len(names) - len(set(names))
     if not twice:
         return None

@@ -4,8 +4,9 @@ An annotation finds its image and its category by their ids, by what these say a
 774, 774.0). Without a bbox its box is that around its polygons or its mask. An image is empty when the file lists it
 and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
 Areas go under `metadata.object_areas` where they are not the boxes', of LVIS also what is absent or incomplete and the
-frequencies of the labels. Not carried: RLE masks and shapes of several polygons (their boxes and areas are), keypoints,
-captions, licences, supercategories, LVIS synsets.
+frequencies of the labels. Keypoints are carried where asked for, their names under `metadata.keypoint_names`. Not
+carried: RLE masks and shapes of several polygons (their boxes and areas are), captions, licences, supercategories, LVIS
+synsets.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
     names = names_by_id(content.categories, account)
     categories = Ids(names)
     frequencies = _frequencies(content.categories)
+    places = _keypoint_names(content.categories) if reading.keypoints else {}
     by_image: dict[Id, list[CocoAnnotation]] = defaultdict(list)
     for one in _without_repetition(content.annotations, account):
         by_image[one.image_id].append(one)
@@ -86,7 +88,7 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
             lost=len(annotations) - len(shapes) + content.lost.get(image.id, 0),
             undeclared=_FEDERATED if federated else undeclared,
             id=image.id,
-            metadata=_lvis(image, shapes, names, categories, frequencies),
+            metadata=_lvis(image, shapes, names, categories, frequencies) | _named_places(shapes, places),
         )
     for image_id, annotations in by_image.items():
         account.drop_object("annotation of an image that is not listed", "image", image_id, count=len(annotations))
@@ -174,6 +176,21 @@ def _frequencies(categories: list[CocoCategory]) -> dict[str, str]:
     return {clean_label(str(one.name)).text: one.frequency for one in categories if one.frequency in ("r", "c", "f")}
 
 
+def _keypoint_names(categories: list[CocoCategory]) -> dict[str, list[str]]:
+    """Label -> the names of its keypoints, of the categories that have them."""
+    return {
+        clean_label(str(one.name)).text: one.keypoints
+        for one in categories
+        if isinstance(one.keypoints, list) and one.keypoints and all(isinstance(name, str) for name in one.keypoints)
+    }
+
+
+def _named_places(shapes: list[Shape], known: Mapping[str, list[str]]) -> dict[str, Any]:
+    present = sorted({clean_label(one.label).text for one in shapes if one.keypoints is not None})
+    found = {label: known[label] for label in present if label in known}
+    return {"keypoint_names": found} if found else {}
+
+
 def _lvis(
     image: CocoImage,
     shapes: list[Shape],
@@ -208,10 +225,24 @@ def _shape(
         account.drop_object(reason, "annotation", one.id, "category_id", one.category_id)
         return None
     try:
-        return shape_of(one, image, name, reading, account)
+        shape = shape_of(one, image, name, reading, account)
+        if reading.keypoints:
+            _add_keypoints(shape, parsed(one.keypoints), account)
+        return shape
     except UnreadableError as error:
         account.drop_object(error.reason, f"annotation {one.id}", error.detail)
         return None
+
+
+def _add_keypoints(shape: Shape, given: Any, account: Account) -> None:
+    if given in (None, []):
+        return
+    numbers = isinstance(given, list) and all(type(value) in (int, float) for value in given)
+    if not numbers or len(given) % 3 or any(seen not in (0, 1, 2) for seen in given[2::3]):
+        account.note("keypoints that are not x, y and visibility of each: not carried", shape.name)
+        return
+    shape.keypoints = [float(value) for at in range(0, len(given), 3) for value in given[at : at + 2]]
+    shape.seen = [int(seen) for seen in given[2::3]]
 
 
 def shape_of(one: Any, image: CocoImage, label: str | None, reading: Reading, account: Account) -> Shape:

@@ -28,7 +28,8 @@ class CocoImage(msgspec.Struct, gc=False):
 
 
 class CocoAnnotation(msgspec.Struct, gc=False):
-    """area: whatever stands there; it decides a size class in `eval`, and makes no annotation unreadable."""
+    """area, keypoints: whatever stands there, which makes no annotation unreadable; the first decides a size class in
+    `eval`."""
 
     image_id: Id
     category_id: Id
@@ -36,6 +37,7 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float] | None = None
     iscrowd: int | bool | None = None
     area: Any = None
+    keypoints: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class WithPolygons(CocoAnnotation, gc=False):
@@ -46,14 +48,16 @@ class WithPolygons(CocoAnnotation, gc=False):
 
 class LooseAnnotation(CocoAnnotation, gc=False):
     segmentation: Any = None
+    keypoints: Any = None
 
 
 class CocoCategory(msgspec.Struct):
-    """LVIS says how many training images have it: "r", "c" or "f", rare, common or frequent."""
+    """LVIS says how many training images have it: "r", "c" or "f", rare, common or frequent. keypoints: their names."""
 
     id: Id
     name: str | int | float
     frequency: Any = None
+    keypoints: Any = None
 
 
 class _File(msgspec.Struct):

@@ -18,7 +18,7 @@ from coordcore.errors import printable, shortened
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore_data.convert.core import Account, Purpose, Reader, Reading
-from coordcore_data.convert.geometry import Outside
+from coordcore_data.convert.geometry import Geometry, Outside
 
 if TYPE_CHECKING:
     from coordcore_data.convert.rules import Rules
@@ -60,7 +60,8 @@ class Conversion:
     to: Literal["records", "coco"] = "records"
     space: Space | None = None
     quantisation: Quantisation | None = None
-    geometry: Literal["box", "poly"] = "box"
+    geometry: Geometry = "box"
+    keypoints: bool = False
     crowd: Literal["carry", "drop"] = "carry"
     purpose: Purpose = "training"
     outside: Outside = "clip"
@@ -88,8 +89,11 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
     to_records = conversion.to == "records"
     reading = attrs.evolve(
         conversion.reading,
-        polygons=conversion.geometry == "poly",
+        polygons=conversion.geometry in ("poly", "quad"),
+        points=conversion.geometry == "point",
+        keypoints=conversion.keypoints,
         partial=to_records and conversion.purpose == "evaluation",
+        per=conversion.reading.per or (None if to_records else "image"),  # COCO's files list an image once
     )
     rules = Rules(
         geometry=conversion.geometry,
@@ -206,6 +210,8 @@ _TAKES = {
     "--origin": ("voc",),
     "--attribute": ("via",),
     "--frames": ("cvat",),
+    "--per": ("refcoco",),
+    "--keypoints": ("coco", "lvis", "yolo", "records"),
 }
 """Option -> the formats that it says something about. In vain anywhere else, it would be a mistake in silence."""
 
@@ -220,11 +226,13 @@ def _undeclared(reading: Reading) -> dict[str, object]:
         "--origin": reading.origin,
         "--attribute": reading.attribute,
         "--frames": reading.frames,
+        "--per": reading.per,
+        "--keypoints": reading.keypoints or None,
     }
 
 
 def _check(conversion: Conversion) -> None:
-    for option, value in _undeclared(conversion.reading).items():
+    for option, value in _undeclared(attrs.evolve(conversion.reading, keypoints=conversion.keypoints)).items():
         if value is not None and conversion.source_format not in _TAKES[option]:
             takers = ", ".join(_TAKES[option])
             raise InputError(f"{option} means nothing for {conversion.source_format}; it is for: {takers}")
@@ -295,7 +303,11 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
     import msgspec
 
     told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
-    del reading["polygons"], reading["partial"]  # `geometry` and `purpose` say so
+    for name in ("polygons", "points", "keypoints", "partial"):  # `geometry`, `keypoints` and `purpose` say so
+        del reading[name]
+    reading = {key: value for key, value in reading.items() if key != "per" or value is not None}
+    if not conversion.keypoints:
+        del told["keypoints"]
     for part in (told, reading):
         if part["quantisation"] is not None:
             part["quantisation"] = part["quantisation"].as_dict()

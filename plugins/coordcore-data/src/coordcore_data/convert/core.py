@@ -30,6 +30,12 @@ CROWD, POINTS = "crowd", "points"
 AREAS = "object_areas"
 """The key under `metadata` of the areas of a record's objects, null for one that its box speaks for."""
 
+ASKED = ("task", "question", "answer", "categories")
+"""The keys of a record that say what it asks."""
+
+Per = Literal["expression", "image"]
+"""What a record is made of, where referring expressions are converted."""
+
 EXAMPLES = 3
 
 
@@ -40,6 +46,8 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     polygons that are never written, but by which the shape is cut at the edge of its image: an ellipse's beside its
     box, or several in place of a box. At least one of the four is there, a shape with points has nothing else, and x
     and y come in pairs; anything else may be wrong.
+    keypoints, seen: x, y, ... of named places of the object, and how well each is to be seen (2, 1, or 0 for one that
+    is not labelled).
     area: of the object itself in square pixels, of its mask for instance; None where it is the box's.
     crowd: a region of several objects. difficult: VOC's mark. was: what the source held when that is no box ("polygon",
     "rotated box"), for the account. name: what messages call it ("annotation 17").
@@ -50,6 +58,8 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     poly: list[float] | None = None
     points: list[float] | None = None
     outlines: list[list[float]] | None = None
+    keypoints: list[float] | None = None
+    seen: list[int] = []
     area: float | None = None
     crowd: bool = False
     difficult: bool = False
@@ -63,7 +73,8 @@ class SourceImage(msgspec.Struct, kw_only=True, gc=False):
     file: its path as the source writes it, with forward slashes. stem: another name without suffix that the file may
     have, as its annotation file has it. width, height: as the source states them, None when it does not. fractions: the
     shapes are in fractions of the image, of its sides less `inset` pixels. path: the file itself, where the reader
-    knows it. id, split: the source's own. summary, metadata: for the record.
+    knows it. id, split: the source's own. summary, metadata: for the record, and asked, its keys of a task (`ASKED`);
+    a phrase without a question is asked for by the label of its object.
 
     An image without shapes becomes a record that says "nothing is there" only where the source says so. lost: how many
     of its objects the reader has dropped (`Account.drop_object`, each under its reason), those among them that may be
@@ -85,6 +96,7 @@ class SourceImage(msgspec.Struct, kw_only=True, gc=False):
     split: str | None = None
     summary: str | None = None
     metadata: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -94,8 +106,9 @@ class Reading:
     images: folder of the image files. classes: file with the class names. instances: COCO file that REFER's refs point
     into. space, boxes, quantisation: what the numbers are, where the format does not say. origin: what VOC calls the
     first pixel, None to find out. attribute: of VIA's regions, the one that holds the label. frames: of a video, every
-    how many-th is an image. polygons: whether polygons are wanted, so that they need not be read otherwise.
-    partial: whether images are wanted on which only some categories were looked for.
+    how many-th is an image. polygons, points, keypoints: whether these are wanted, so that they need not be read
+    otherwise. partial: whether images are wanted on which only some categories were looked for. per: of referring
+    expressions, what a record is for; every expression when None.
     """
 
     images: Path | None = None
@@ -107,7 +120,10 @@ class Reading:
     origin: Literal[0, 1] | None = None
     attribute: str | None = None
     frames: int | None = None
+    per: Per | None = None
     polygons: bool = False
+    points: bool = False
+    keypoints: bool = False
     partial: bool = False
 
 

@@ -1,15 +1,16 @@
-"""Boxes and polygons fitted to their image: order, extent, the edge, rotation."""
+"""Boxes, polygons and quads fitted to their image: order, extent, the edge, rotation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from coordcore.records.geometry import bounds, bounds_inside
+from coordcore.records.geometry import bounds, bounds_inside, clockwise
 from coordcore_data.convert.core import Box
 
 Outside = Literal["clip", "drop", "error"]
+Geometry = Literal["box", "poly", "quad", "point"]
 
 NOT_FINITE = "a coordinate is NaN or infinite"
 NEGATIVE = "negative width or height"
@@ -86,6 +87,76 @@ def fit_outlines(
         return fitted, how
     parts = [part for one in outlines if (part := bounds_inside(one, width, height)) is not None]
     return (bounds([value for part in parts for value in part]), how) if parts else (None, NO_OVERLAP)
+
+
+def fit_quad(quad: Sequence[float] | None, width: float, height: float) -> tuple[list[float] | None, str]:
+    """As `fit_box`, for four corners; those beyond the edge of the image are moved to it.
+
+    quad: None where there was nothing to make one of.
+    """
+    if quad is None:
+        return None, NO_EXTENT
+    fitted, how = fit_poly(list(quad), width, height)
+    if fitted is None:
+        return None, how
+    edges = (width, height) * 4
+    moved = [min(max(value, 0.0), edge) for value, edge in zip(quad, edges, strict=True)]
+    ordered = clockwise(moved)
+    return (list(ordered), how) if ordered is not None and poly_area(moved) else (None, NO_EXTENT)
+
+
+def quad_of(points: Sequence[float]) -> tuple[list[float] | None, bool]:
+    """Four corners around points, and whether they are others: those of the smallest rotated box around them.
+
+    None where the points enclose nothing.
+    """
+    if not all(map(math.isfinite, points)):
+        return list(points), False  # whose corners are refused
+    if len(points) == 8 and clockwise(points) is not None:
+        return list(points), False
+    return _smallest_box(points), True
+
+
+def _smallest_box(points: Sequence[float]) -> list[float] | None:
+    """A side of the smallest rotated box lies along a side of the hull (Freeman and Shapira 1975)."""
+    hull = _hull(zip(points[::2], points[1::2], strict=True))
+    best, found = math.inf, None
+    for (x1, y1), (x2, y2) in zip(hull, [*hull[1:], *hull[:1]], strict=True):
+        length = math.hypot(x2 - x1, y2 - y1)
+        if not length:
+            continue
+        ux, uy = (x2 - x1) / length, (y2 - y1) / length
+        along, across = [x * ux + y * uy for x, y in hull], [y * ux - x * uy for x, y in hull]
+        a, b, c, d = min(along), min(across), max(along), max(across)
+        if 0 < (area := (c - a) * (d - b)) < best:
+            best = area
+            corners = ((a, b), (c, b), (c, d), (a, d))
+            found = [value for p, q in corners for value in (p * ux - q * uy, p * uy + q * ux)]
+    return found
+
+
+def _hull(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The corners of the convex hull (Andrew 1979)."""
+    ordered = sorted(set(points))
+    sides = []
+    for run in (ordered, ordered[::-1]):
+        kept: list[tuple[float, float]] = []
+        for x, y in run:
+            while len(kept) > 1 and (kept[-1][0] - kept[-2][0]) * (y - kept[-2][1]) <= (kept[-1][1] - kept[-2][1]) * (
+                x - kept[-2][0]
+            ):
+                kept.pop()
+            kept.append((x, y))
+        sides += kept[:-1]
+    return sides
+
+
+def uncrossed(quad: Sequence[int]) -> list[int]:
+    """The corners of a thin quad that rounding has let cross, in order."""
+    a, b, c, d = zip(quad[::2], quad[1::2], strict=True)
+    orders = ((a, b, c, d), (a, c, b, d), (a, b, d, c))
+    flats = [[value for corner in order for value in corner] for order in orders]
+    return next((flat for flat in flats if clockwise(flat) is not None), list(quad))
 
 
 def _how_far(box: Box, width: float, height: float) -> str:

@@ -2,12 +2,13 @@
 
 Positions are in percent of the image; a rectangle or ellipse is turned by `rotation` degrees, clockwise as one sees it,
 a rectangle about its top left corner and an ellipse about its centre. A turned rectangle becomes the polygon of its
-corners, or its enclosing box; polygons too, ellipses their enclosing boxes. Key points go under `metadata.points`.
+corners, or its enclosing box; polygons too, ellipses and brush masks their enclosing boxes. Key points go under
+`metadata.points`.
 Of a task's annotations the last one counts that was not cancelled, as Label Studio's own converters choose; a task
 without annotations has not been looked at and is dropped, whatever a model predicted for it. An annotation without
 regions says that nothing is there, unless another of its task has some; one that only holds choices, texts or ratings
 does not say what is where.
-Not carried: brush masks, vectors and boxes of videos (dropped), predictions, relations, choices, texts. A region with
+Not carried: bitmasks, vectors and boxes of videos (dropped), predictions, relations, choices, texts. A region with
 several labels is one object for each.
 """
 
@@ -22,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from coordcore import InputError
+from coordcore_data.convert.brush import painted
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import ellipse
 from coordcore_data.convert.text import UnreadableError, clean_path, json_rows, loose_structure, structure
@@ -35,8 +37,9 @@ _LABELS = (
     *(f"{kind}labels" for kind in ("brush", "bitmask", "magicwand", "vector")),
     "labels",
 )
-_SHAPES = ("rectangle", "polygon", "ellipse", "keypoint")
-_OTHERS = ("brush", "bitmask", "magicwand", "vector", "videorectangle")
+_MASKS = ("brush", "magicwand")
+_SHAPES = ("rectangle", "polygon", "ellipse", "keypoint", *_MASKS)
+_OTHERS = ("bitmask", "vector", "videorectangle")
 """Regions that are counted, of which records have no such geometry."""
 
 
@@ -234,6 +237,9 @@ def _shape(result: Mapping[str, Any], name: str, width: float | None, height: fl
         kind = "rectangle"
     if kind.startswith(_OTHERS):
         raise UnreadableError(f"{kind}: records have no such geometry")
+    if kind in _MASKS:
+        box, area = painted(result["value"].get("rle"), width, height)
+        return Shape(label=None, box=box, area=area, was="brush mask", name=name)
     across, down = (width or 1) / 100, (height or 1) / 100
     if kind == "polygon":
         if not value.points:

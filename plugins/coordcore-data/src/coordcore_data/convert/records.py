@@ -2,6 +2,7 @@
 
 What the data builder refuses is left out, and counted under its message. Not carried: keys that records do not have,
 the caches of `annotate_coord_tokens`, `poly_points` (counted anew).
+Objects that are points are read as those under `metadata.points` are, quads as rotated boxes.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import attrs
 import msgspec
 
 from coordcore import InputError
-from coordcore.records.annotations import Annotation, Rules, check_text, read_annotations, read_numbers
+from coordcore.records.annotations import Annotation, Rules, read_annotations, read_numbers
 from coordcore.records.record import (
     Coordinates,
     LeftOut,
     Record,
     RecordError,
     check_declared,
+    check_text,
     crowd_regions,
     parse_record,
 )
 from coordcore.records.source import all_lines
 from coordcore_data.convert.core import (
     AREAS,
+    ASKED,
     CROWD,
     POINTS,
     Account,
@@ -94,7 +97,9 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             continue
         metadata = record.metadata or {}
         difficult, points = _list(metadata.get("difficult")), _list(metadata.get(POINTS))
-        shapes = [_shape(item, number, how) for item in found]
+        shapes = [_shape(item, number, how, reading.keypoints) for item in found]
+        if not reading.keypoints and (count := sum(bool(item.keypoints) for item in found)):
+            account.note("keypoints: not carried without --keypoints", f"line {number}", count=count)
         areas = _areas(metadata.get(AREAS), record, number, account)
         for item, shape in zip(found, shapes, strict=True):
             shape.difficult = not item.crowd and item.index in difficult
@@ -116,6 +121,7 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             id=metadata.get("image_id"),
             summary=record.summary,
             metadata={key: value for key, value in metadata.items() if key not in _READ_METADATA},
+            asked={key: value for key in ASKED if (value := getattr(record, key)) is not None},
         )
 
 
@@ -128,11 +134,19 @@ def _check_declared(record: Record, reading: Reading, where: str) -> None:
             raise InputError(f"{where}: {error}") from error
 
 
-def _shape(item: Annotation, number: int, how: _Numbers) -> Shape:
+def _shape(item: Annotation, number: int, how: _Numbers, with_keypoints: bool) -> Shape:
     values, name = how.real(item.values), f"{item.path} on line {number}"
+    further: dict[str, Any] = {}
+    if item.keypoints and with_keypoints:
+        places = [value for at in range(0, len(item.keypoints), 3) for value in item.keypoints[at : at + 2]]
+        further = {"keypoints": how.real(tuple(places)), "seen": [int(one) for one in item.keypoints[2::3]]}
     if item.kind == "bbox_2d":
-        return Shape(label=item.desc, box=corners(values, how.order), crowd=item.crowd, name=name)
-    return Shape(label=item.desc, poly=values, was="polygon", crowd=item.crowd, name=name)
+        box = corners(values, how.order)
+        return Shape(label=item.desc, box=box, crowd=item.crowd, name=name, **further)
+    if item.kind == "point":
+        return Shape(label=item.desc, points=values, name=name)
+    was = "rotated box" if item.kind == "quad" else "polygon"
+    return Shape(label=item.desc, poly=values, was=was, crowd=item.crowd, name=name, **further)
 
 
 def _points(given: list[Any], number: int, how: _Numbers, left_out: LeftOut) -> Iterator[Shape]:

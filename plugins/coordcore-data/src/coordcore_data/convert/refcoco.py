@@ -1,4 +1,5 @@
-"""Referring expressions: one expression, one box. The expressions of an image become the objects of one record.
+"""Referring expressions: one expression, one box. Each becomes a record of the task "refer", or those of an image the
+objects of one record.
 
 Two forms. Rows (JSONL, or a JSON array): an image, an expression and a `bbox`, whose order and space no file of this
 kind declares, so `--boxes` and `--from-space` must. REFER's refs (RefCOCO, RefCOCO+, RefCOCOg) as JSON, an array of
@@ -54,14 +55,26 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     if source.suffix in (".p", ".pkl", ".pickle"):
         raise InputError(f"{source}: a pickle can run code when it is read; save the refs as JSON")
     if reading.instances is not None:
-        return _from_refs(source, reading.instances, account)
+        return _per(reading, _from_refs(source, reading.instances, account), account)
     if reading.boxes is None or reading.space not in ("pixel", "norm1"):
         raise InputError(
             f"{source}: rows do not say what their boxes are: give --boxes (xyxy, xywh, cxcywh or yxyx) and "
             "--from-space (pixel or norm1); or --instances FILE, if these are REFER's refs"
         )
-    images = _group(_rows(source, account), reading, account)
-    return Found(images=iter(images.values()), total=len(images))
+    return _per(reading, _group(_rows(source, account), reading, account), account)
+
+
+def _per(reading: Reading, images: Mapping[Any, SourceImage], account: Account) -> Found:
+    """The images as they are, or one for each of their expressions, of which each is counted as an image."""
+    if reading.per == "image":
+        return Found(images=iter(images.values()), total=len(images))
+    count = sum(len(image.shapes) for image in images.values())
+    account.images.read += count - len(images)
+    return Found(images=(_of(image, shape) for image in images.values() for shape in image.shapes), total=count)
+
+
+def _of(image: SourceImage, shape: Shape) -> SourceImage:
+    return msgspec.structs.replace(image, shapes=[shape], asked={"task": "refer"})
 
 
 def _rows(source: Path, account: Account) -> Iterator[tuple[str, Any]]:
@@ -143,7 +156,7 @@ def _first(row: Any, keys: tuple[str, ...]) -> Any:
 # --- REFER's refs ---------------------------------------------------------------------------------------------------
 
 
-def _from_refs(source: Path, instances: Path, account: Account) -> Found:
+def _from_refs(source: Path, instances: Path, account: Account) -> dict[Id, SourceImage]:
     refs = load_whole(source)
     if not isinstance(refs, list):
         raise InputError(f"{source}: expected an array of refs, each with ann_id, image_id and sentences")
@@ -198,7 +211,7 @@ def _from_refs(source: Path, instances: Path, account: Account) -> Found:
             msgspec.structs.replace(shape, label=one, crowd=False, name=f"ann_id {ref.ann_id}") for one in sentences
         ]
     _drop_unused(named, images, account)
-    return Found(images=iter(images.values()), total=len(images))
+    return images
 
 
 def _count_sentences(ref: Any) -> int:

@@ -19,10 +19,13 @@ from coordcore_data.convert.geometry import (
     NOT_FINITE,
     OVER_EDGE,
     TOO_FEW_POINTS,
+    Geometry,
     Outside,
     fit_box,
     fit_outlines,
     fit_poly,
+    fit_quad,
+    quad_of,
 )
 from coordcore_data.convert.paths import FOUND, NOT_FOUND, ImageFolder, is_absolute, strip_prefix
 from coordcore_data.convert.sizes import find_size, turn
@@ -30,12 +33,16 @@ from coordcore_data.convert.text import clean_label
 
 
 class FinalObject(msgspec.Struct, gc=False):
-    """kind: "bbox_2d", "poly" or "points". values: pixels of the upright image, inside it. area: as a shape has it."""
+    """kind: "points", or one of `geometry.KINDS`. values: pixels of the upright image, inside it. area: as a shape's.
+
+    keypoints: x, y in pixels and visibility of each; empty where there are none.
+    """
 
     desc: str
     kind: str
     values: tuple[float, ...] | list[float]
     area: float | None = None
+    keypoints: list[float] = []
 
 
 class FinalImage(msgspec.Struct, kw_only=True, gc=False):
@@ -52,6 +59,7 @@ class FinalImage(msgspec.Struct, kw_only=True, gc=False):
     split: str | None
     summary: str | None
     metadata: dict[str, Any]
+    asked: dict[str, Any] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +70,7 @@ class Rules:
     image paths. images, check_sizes: the image files, and whether to compare their sizes.
     """
 
-    geometry: Literal["box", "poly"] = "box"
+    geometry: Geometry = "box"
     crowd: Literal["carry", "drop"] = "carry"
     outside: Outside = "clip"
     purpose: Purpose = "training"
@@ -80,7 +88,7 @@ def apply_rules(images: Iterable[SourceImage], rules: Rules, account: Account) -
         final = _final_image(image, rules, folder, account)
         if final is None:
             continue
-        if final.file in seen:
+        if final.file in seen and not final.asked:
             account.note("image file in several records", final.file)
         seen.add(final.file)
         yield final
@@ -104,6 +112,9 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
     if size.orientation != 1:
         _move(image.shapes, lambda points: turn(points, *stored, size.orientation))
     extras = image.id, image.summary, image.metadata
+    if not _can_be_written(image.asked):
+        account.drop_image("question or answer that JSON cannot hold", image.file, objects=count)
+        return None
     if not _can_be_written(extras):
         account.note("id, summary or metadata that JSON cannot hold: not carried", image.file)
         extras = None, None, {}
@@ -119,14 +130,19 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
         split=image.split,
         summary=extras[1],
         metadata=extras[2],
+        asked=image.asked,
     )
     lost = image.lost > 0
     for shape in image.shapes:
         lost |= not _add_shape(shape, final, rules, account)
     reason = _why_left_out(final, image.undeclared, lost, rules.purpose)
+    if lost and "categories" in final.asked:
+        reason = "an object was dropped of a category that is asked for, which would then count as absent"
     if reason:
-        account.drop_image(reason, image.file, objects=len(final.crowd) + len(final.points))
+        account.drop_image(reason, image.file, objects=len(final.objects) + len(final.crowd) + len(final.points))
         return None
+    if final.asked.get("task") == "refer" and "question" not in final.asked:
+        final.asked = {**final.asked, "question": final.objects[0].desc}
     if not final.objects:
         account.note("image with crowd regions only" if final.crowd else "image without objects: an empty record")
     return final
@@ -174,7 +190,7 @@ def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) 
     if label.changed:
         account.note("label with control characters or blanks that were cleaned", repr(shape.label))
     if shape.points is not None:
-        return _add_points(shape, label.text, final, account)
+        return _add_points(shape, label.text, final, rules, account)
     if shape.crowd and rules.crowd == "drop":
         account.drop_object("crowd", final.file, shape.name)
         return False
@@ -183,6 +199,8 @@ def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) 
         return False
     fitted.desc = label.text
     fitted.area = shape.area
+    if shape.keypoints is not None and not shape.crowd:
+        fitted.keypoints = _keypoints(shape, final, account)
     if shape.crowd:
         final.crowd.append(fitted)
         return True
@@ -192,7 +210,24 @@ def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) 
     return True
 
 
-def _add_points(shape: Shape, desc: str, final: FinalImage, account: Account) -> bool:
+def _keypoints(shape: Shape, final: FinalImage, account: Account) -> list[float]:
+    """x, y and visibility of each, at the edge of the image where they lie beyond it; 0, 0, 0 for one not labelled."""
+    places = shape.keypoints or []
+    found: list[float] = []
+    moved = 0
+    for x, y, seen in zip(places[::2], places[1::2], shape.seen, strict=True):
+        if not seen or not (math.isfinite(x) and math.isfinite(y)):
+            found += (0, 0, 0)
+            continue
+        inside = min(max(x, 0.0), final.width), min(max(y, 0.0), final.height)
+        moved += inside != (x, y)
+        found += (*inside, seen)
+    if moved:
+        account.note("keypoint outside the image: moved to its edge", final.file, shape.name, count=moved)
+    return found
+
+
+def _add_points(shape: Shape, desc: str, final: FinalImage, rules: Rules, account: Account) -> bool:
     points = shape.points or []
     if not all(map(math.isfinite, points)):
         account.drop_object(NOT_FINITE, final.file, shape.name)
@@ -201,6 +236,13 @@ def _add_points(shape: Shape, desc: str, final: FinalImage, account: Account) ->
     if not points or not all(0 <= x <= final.width and 0 <= y <= final.height for x, y in pairs):
         account.drop_object(NO_OVERLAP, final.file, shape.name)
         return False
+    if rules.geometry == "point":
+        count = len(points) // 2
+        if count > 1:
+            account.objects.read += count - 1
+            account.note("shape of several points: an object for each", final.file, shape.name)
+        final.objects += [FinalObject(desc, "point", points[at : at + 2]) for at in range(0, len(points), 2)]
+        return True
     final.points.append(FinalObject(desc, "points", points))
     return True
 
@@ -209,13 +251,19 @@ def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> Fin
     """The shape as a box or polygon inside its image, its `desc` still empty, or None when it is dropped."""
     width, height = final.width, final.height
     values: Box | list[float] | None = None
-    if shape.poly is not None and rules.geometry == "poly":
+    if rules.geometry == "quad":
+        quad, around = quad_of(_corners(shape))
+        values, how = fit_quad(quad, width, height)
+        kind = "quad"
+        if around and values is not None:
+            account.note(f"{shape.was or 'polygon'}: the smallest rotated box around it is written")
+    elif shape.poly is not None and rules.geometry == "poly":
         values, how = fit_poly(shape.poly, width, height)
         kind = "poly"
         if how in (TOO_FEW_POINTS, NO_EXTENT) and shape.box is not None:
             account.note("degenerate polygon: its box is written", final.file, shape.name)
             shape.poly = None
-    if shape.poly is None or rules.geometry == "box":
+    if rules.geometry != "quad" and (shape.poly is None or rules.geometry != "poly"):
         kind = "bbox_2d"
         if shape.outlines is not None:
             values, how = fit_outlines(shape.outlines, width, height, shape.box)
@@ -238,6 +286,16 @@ def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> Fin
     if how:
         account.note(how, final.file, shape.name)
     return FinalObject("", kind, values)
+
+
+def _corners(shape: Shape) -> list[float]:
+    """The points of a polygon, of outlines, or of a box."""
+    if shape.poly is not None:
+        return shape.poly
+    if shape.outlines is not None:
+        return [value for outline in shape.outlines for value in outline]
+    x1, y1, x2, y2 = shape.box or (math.nan,) * 4
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
 def _can_be_written(extras: Any) -> bool:
@@ -279,5 +337,7 @@ def _move(shapes: list[Shape], to: Callable[[list[float]], list[float]]) -> None
             shape.poly = to(shape.poly)
         if shape.points is not None:
             shape.points = to(shape.points)
+        if shape.keypoints is not None:
+            shape.keypoints = to(shape.keypoints)
         if shape.outlines is not None:
             shape.outlines = [to(one) for one in shape.outlines]

@@ -117,7 +117,9 @@ def _of_row(
             raise UnreadableError(f"boxes in the text {several}: which belong where is not said")
         for text, found in texts:
             for item in found.objects:
-                if item.kind != "bbox_2d":
+                if item.kind == "point" and not reading.points:
+                    raise UnreadableError("points in the text of the answer: --geometry point reads them")
+                if item.kind not in ("bbox_2d", "point"):
                     raise UnreadableError("polygons in the text of the answer: not read")
                 boxes.append(_Box(item.desc, located(item, text, reading), 0, f"{item.at} on {where}"))
     except UnreadableError as error:

@@ -15,7 +15,7 @@ from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Space
 from coordcore.records.geometry import bounds
 from coordcore_data.convert.core import AREAS, CROWD, POINTS, Account
-from coordcore_data.convert.geometry import poly_area
+from coordcore_data.convert.geometry import poly_area, uncrossed
 from coordcore_data.convert.rules import FinalImage, FinalObject
 
 Splits = tuple[tuple[str, float], ...]
@@ -53,6 +53,9 @@ class _RecordObject(msgspec.Struct, omit_defaults=True, gc=False):
     bbox_2d: Any = None
     poly: Any = None
     poly_points: int | None = None
+    point: Any = None
+    quad: Any = None
+    keypoints: Any = None
 
 
 class _Record(msgspec.Struct, omit_defaults=True, gc=False):
@@ -61,6 +64,10 @@ class _Record(msgspec.Struct, omit_defaults=True, gc=False):
     height: int
     objects: list[_RecordObject]
     summary: str | None = None
+    task: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    categories: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -97,7 +104,7 @@ class RecordWriter:
         self.pending.clear()
 
     def _record(self, image: FinalImage, path: str, values: Iterator[Any]) -> _Record:
-        objects = [_record_object(one, next(values)) for one in image.objects]
+        objects = [_record_object(one, next(values), self._keypoints(one, image)) for one in image.objects]
         self.account.objects.written += len(objects)
         metadata = dict(image.metadata)
         if self.quantisation is not None:
@@ -112,7 +119,18 @@ class RecordWriter:
             if shapes:
                 metadata[key] = [{"desc": one.desc, one.kind: next(values)} for one in shapes]
                 self.account.carry_objects(key, len(shapes))
-        return _Record([path], image.width, image.height, objects, image.summary, metadata or None)
+        size = image.width, image.height
+        return _Record([path], *size, objects, image.summary, metadata=metadata or None, **image.asked)
+
+    def _keypoints(self, one: FinalObject, image: FinalImage) -> list[float] | None:
+        if not one.keypoints or self.space == "pixel":
+            return one.keypoints or None
+        places = [value for at in range(0, len(one.keypoints), 3) for value in one.keypoints[at : at + 2]]
+        written = _fractions(places, image.width, image.height)
+        if self.quantisation is not None:
+            written = self.quantisation.encode(places, [image.width, image.height] * (len(places) // 2)).tolist()
+        pairs = zip(written[::2], written[1::2], one.keypoints[2::3], strict=True)
+        return [value for triple in pairs for value in triple]
 
     def _values(self, objects: Sequence[tuple[FinalObject, FinalImage]]) -> list[Any]:
         """The coordinates of each in the file's space."""
@@ -127,7 +145,8 @@ class RecordWriter:
                 boxes[image.width, image.height].append(index)
             else:
                 size = [image.width, image.height] * (len(one.values) // 2)
-                found[index] = self.quantisation.encode(one.values, size).tolist()
+                bins = self.quantisation.encode(one.values, size).tolist()
+                found[index] = uncrossed(bins) if one.kind == "quad" else bins
         # The boxes of all images of one size at once: encoding one image at a time takes longer than all the rest.
         for (width, height), indices in boxes.items():
             values = [objects[index][0].values for index in indices]
@@ -143,10 +162,10 @@ def _fractions(values: Sequence[float], width: int, height: int) -> list[float]:
     return [value / (height if index % 2 else width) for index, value in enumerate(values)]
 
 
-def _record_object(one: FinalObject, values: Any) -> _RecordObject:
+def _record_object(one: FinalObject, values: Any, keypoints: list[float] | None) -> _RecordObject:
     if one.kind == "poly":
-        return _RecordObject(one.desc, None, values, len(values) // 2)
-    return _RecordObject(one.desc, values)
+        return _RecordObject(one.desc, None, values, len(values) // 2, keypoints=keypoints)
+    return _RecordObject(one.desc, **{one.kind: values}, keypoints=keypoints)
 
 
 @attrs.define
@@ -223,6 +242,9 @@ class CocoWriter:
             if image.difficult:
                 self.account.note("difficult: COCO has no such mark", path, count=len(image.difficult))
             for one, crowd in [*((one, 0) for one in image.objects), *((one, 1) for one in image.crowd)]:
+                if one.kind == "point":
+                    self.account.drop_object("points: COCO's keypoints belong to a box", path)
+                    continue
                 category = categories.get(one.desc)
                 if category is None:
                     self.account.drop_object("label is not among the given categories", path, repr(one.desc))
@@ -233,7 +255,7 @@ class CocoWriter:
 
 
 def _annotation(one: FinalObject, number: int, image_id: int, category: int, crowd: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = bounds(list(one.values)) if one.kind == "poly" else one.values
+    x1, y1, x2, y2 = one.values if one.kind == "bbox_2d" else bounds(list(one.values))
     annotation: dict[str, Any] = {
         "id": number,
         "image_id": image_id,
@@ -242,7 +264,10 @@ def _annotation(one: FinalObject, number: int, image_id: int, category: int, cro
         "area": (x2 - x1) * (y2 - y1),
         "iscrowd": crowd,
     }
-    if one.kind == "poly":
+    if one.keypoints:
+        shown = sum(seen > 0 for seen in one.keypoints[2::3])
+        annotation |= {"keypoints": one.keypoints, "num_keypoints": shown}
+    if one.kind != "bbox_2d":
         annotation |= {"segmentation": [one.values], "area": poly_area(list(one.values))}
     if one.area is not None:
         annotation["area"] = one.area

@@ -4,8 +4,10 @@ The source is a `data.yaml` or CVAT's `obj.data` with its folders, a folder that
 files beside `--image-root DIR`. An empty label file is YOLO's background image, and so is an image without one, as
 Ultralytics documents; but not where a label file of its folder finds no image, or there is no label file at all.
 Four points are how YOLO writes rotated boxes; they become a polygon like any other. `kpt_shape` in `data.yaml` says
-that `class cx cy w h` is followed by keypoints. Sizes come from the image files, since the format has none.
-Not carried: keypoints, lines with a confidence (six numbers: predictions).
+that `class cx cy w h` is followed by keypoints, which are carried where asked for; without a visibility they are
+visible, but for those below 0, which are not labelled, as in Ultralytics. Sizes come from the image files, since the
+format has none.
+Not carried: lines with a confidence (six numbers: predictions).
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
             account.note("nc in data.yaml is not the number of its names", f"{content['nc']!r}, {len(names)} names")
         keypoints = _keypoints(content.get("kpt_shape"), source)
         pairs = from_yaml(source, content, account)
-    return Found(images=_images(pairs, names, keypoints, account), total=len(pairs))
+    return Found(images=_images(pairs, names, keypoints, reading.keypoints, account), total=len(pairs))
 
 
 def _description(folder: Path) -> Path | None:
@@ -97,19 +99,19 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, (str, int, float))
 
 
-def _keypoints(given: Any, path: Path) -> int | None:
-    """How many numbers the keypoints of a line are, None for a set without keypoints."""
+def _keypoints(given: Any, path: Path) -> tuple[int, int] | None:
+    """How many keypoints a line has, and how many numbers each of them is; None for a set without keypoints."""
     if given in (None, "", "~", "null"):
         return None
     if isinstance(given, list) and len(given) == 2 and all(isinstance(one, str) and one.isdecimal() for one in given):
         count, values = map(int, given)
         if count and values in (2, 3):
-            return count * values
+            return count, values
     raise InputError(f"{path}: kpt_shape: {given!r} is not [number of keypoints, 2 or 3]")
 
 
 def _images(
-    pairs: list[Pair], names: Mapping[str, str], keypoints: int | None, account: Account
+    pairs: list[Pair], names: Mapping[str, str], keypoints: tuple[int, int] | None, carries: bool, account: Account
 ) -> Iterator[SourceImage]:
     undeclared = _undeclared(pairs)
     for pair in pairs:
@@ -134,12 +136,12 @@ def _images(
         account.objects.read += len(lines)
         shapes = []
         for number, line in enumerate(lines, 1):
-            shape = _shape(line, f"{pair.labels.name}:{number}", names, keypoints)
+            shape = _shape(line, f"{pair.labels.name}:{number}", names, keypoints, carries)
             if isinstance(shape, str):
                 account.drop_object(shape, f"{pair.labels.name}:{number}", repr(line))
             else:
                 shapes.append(shape)
-        if keypoints and shapes:
+        if keypoints and shapes and not carries:
             account.note("keypoints: not carried, the box is", pair.name, count=len(shapes))
         yield SourceImage(
             file=pair.name,
@@ -167,17 +169,23 @@ def _undeclared(pairs: list[Pair]) -> dict[Path, str]:
     }
 
 
-def _shape(line: str, name: str, names: Mapping[str, str], keypoints: int | None) -> Shape | str:
-    """The shape of a line, or why there is none."""
+def _shape(
+    line: str, name: str, names: Mapping[str, str], keypoints: tuple[int, int] | None, carries: bool
+) -> Shape | str:
+    """The shape of a line, or why there is none. carries: whether with its keypoints."""
     # Between numbers a comma may stand; inside of one, "0,5", it is another country's point.
     apart = line.split() if len(line.split()) > 1 else line.split(",")
     parts = numbers(" ".join(apart)) if not any("," in part.rstrip(",") for part in apart) else None
     if parts is None or len(parts) < 5:
         return "not `class cx cy w h` or a polygon"
+    places: list[float] = []
     if keypoints is not None:
-        if len(parts) != 5 + keypoints:
-            return f"not the 5 + {keypoints} numbers of a line that kpt_shape in data.yaml says"
-        parts = parts[:5]
+        count, size = keypoints
+        if len(parts) != 5 + count * size:
+            return f"not the 5 + {count * size} numbers of a line that kpt_shape in data.yaml says"
+        parts, places = parts[:5], parts[5:]
+        if carries and size == 3 and any(seen not in (0, 1, 2) for seen in places[2::3]):
+            return "keypoint whose visibility is not 0, 1 or 2"
     elif len(parts) == 6:
         return "six numbers: a prediction with its confidence, no label"
     elif len(parts) % 2 == 0:
@@ -188,5 +196,17 @@ def _shape(line: str, name: str, names: Mapping[str, str], keypoints: int | None
     values = parts[1:]
     if len(values) == 4:
         a, b, c, d = values
-        return Shape(label=label, box=corners((a, b, c, d), "cxcywh"), name=name)
+        shape = Shape(label=label, box=corners((a, b, c, d), "cxcywh"), name=name)
+        if places and carries and keypoints is not None:
+            _add_keypoints(shape, places, keypoints[1])
+        return shape
     return Shape(label=label, poly=values, was="polygon", name=name)
+
+
+def _add_keypoints(shape: Shape, places: list[float], size: int) -> None:
+    """size: how many numbers each of them is."""
+    xs, ys = places[::size], places[1::size]
+    shape.keypoints = [value for pair in zip(xs, ys, strict=True) for value in pair]
+    shape.seen = [2 if x >= 0 and y >= 0 else 0 for x, y in zip(xs, ys, strict=True)]
+    if size == 3:
+        shape.seen = [int(seen) for seen in places[2::3]]

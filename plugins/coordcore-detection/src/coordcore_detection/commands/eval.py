@@ -36,6 +36,9 @@ def command(
         typer.Option(min=1, help="How many boxes of an image and label AP looks at: 100; for LVIS 300 of an image."),
     ] = None,
     synonyms: SynonymFile = None,
+    radius: Annotated[
+        str, typer.Option(help="How far a predicted point may be from a true one: 12px, or 5% of the longer side.")
+    ] = "5%",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
@@ -54,6 +57,8 @@ def command(
 ) -> None:
     """Measure PREDICTIONS against RECORDS: AP, AR, F1, IoU, calibration, and the ceiling of the quantisation.
 
+    Polygons and quads are also measured by their outlines (shape_...), points by distance (point_...).
+
     PREDICTIONS may be answers of vLLM, `swift infer` or a script: lines of JSON with the image's path and the answer.
     """
     from json import dumps
@@ -69,6 +74,7 @@ def command(
     from coordcore_detection.evaluate import distributions, results, tables
     from coordcore_detection.evaluate import synonyms as synonym_files
     from coordcore_detection.evaluate.evaluation import evaluate
+    from coordcore_detection.evaluate.points import Radius
     from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.predict import answer_files, foreign, prediction_files
@@ -82,6 +88,10 @@ def command(
     ids = None if categories is None else coco_files.read_categories(categories)
     if report is not None:
         require_free(report, overwrite=overwrite)
+    try:
+        Radius.read(radius)
+    except InputError as error:
+        raise InputError(f"--radius: {error}") from error
     if numbers is not None and numbers not in foreign.NUMBERS:
         raise InputError(f"--numbers: {numbers!r} is none of {', '.join(foreign.NUMBERS)}")
     data = answer_files.read_bytes(predictions)
@@ -113,6 +123,7 @@ def command(
             rows,
             max_detections=max_detections,
             synonyms=None if synonyms is None else synonym_files.read(synonyms),
+            radius=radius,
         )
     result = evaluated.result
     if output is not None:
@@ -134,14 +145,17 @@ def command(
         return
     console = Console(highlight=False)
     counts = result.counts
+    pointed = "{true_points} true points, {predicted_points} predicted; " if "true_points" in counts else ""
     console.print(
         f"{counts['images']} images, {counts['true_boxes']} true boxes, {counts['predicted_boxes']} predicted; "
-        f"{quantisation}, score {told(header.score)}",
+        f"{pointed.format(**counts)}{quantisation}, score {told(header.score)}",
         markup=False,
         soft_wrap=True,
     )
     console.print(tables.evaluation_table(result))
     console.print(tables.rates(result), markup=False, soft_wrap=True)
+    for line in tables.task_lines(result):
+        console.print(line, markup=False, soft_wrap=True)
     for caveat in result.caveats:
         console.print(told(f"{tables.CAVEAT} {caveat}"), markup=False, soft_wrap=True)
     for note in result.notes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coordcore.errors import InputError
 from coordcore.options import SpaceName
 from coordcore_detection.commands.options import OutsideName, Score, told
 
@@ -35,10 +37,15 @@ class GeometryName(StrEnum):
 
     BBOX_2D = "bbox_2d"
     POLY = "poly"
+    POINT = "point"
+    QUAD = "quad"
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder, or a checkpoint folder.")],
+    context: typer.Context,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder, or a checkpoint folder.")
+    ],
     records: Annotated[Path, typer.Argument(metavar="RECORDS", help="The record file whose images are asked about.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where the predictions go; continued if it is there.")],
     space: Annotated[SpaceName, typer.Option(help="What the numbers of RECORDS are.")] = SpaceName.BIN,
@@ -54,6 +61,10 @@ def command(
     ] = None,
     question: Annotated[
         str | None, typer.Option(help="What the model is asked, instead of what the run was trained on.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=TEXT", help="What records of a task are asked, instead of the run's. Repeatable."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message, with --question.")] = None,
     coordinates: Annotated[
@@ -73,7 +84,10 @@ def command(
         bool, typer.Option("--ordered/--unordered", help="Constrained: allow no x2 < x1 and no y2 < y1.")
     ] = True,
     geometry: Annotated[
-        list[GeometryName] | None, typer.Option(help="Constrained: allow this kind only. May be repeated.")
+        list[GeometryName] | None,
+        typer.Option(
+            help="Constrained: allow this kind only, instead of boxes, polygons and what RECORDS have. May be repeated."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 2048,
     max_objects: Annotated[int, typer.Option(min=1, help="Objects of an answer.")] = 100,
@@ -90,72 +104,112 @@ def command(
         str | None,
         typer.Option(metavar="NAME", help="Coord tokens of a base that records none: rex_omni, paligemma."),
     ] = None,
+    numbers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The model writes plain numbers in this convention, as Qwen3-VL qwen_1000; no scores.",
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU when there is one.")] = Device.AUTO,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Ask an OpenAI-compatible server that has the checkpoint: http://HOST:PORT/v1."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name on the server, which may have one only.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests to the server at a time.")] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Ask RUN_OR_CHECKPOINT about the images of RECORDS, and write a row of text, boxes and scores for each."""
     from coordcore_detection.extra import require_train
 
     require_train("predict")
-    from coordcore_train.run.quiet import quiet, quiet_transformers
+    from coordcore_train.run.quiet import quiet
 
     quiet()
-    from coordcore import InputError
+    import attrs
+
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
+    from coordcore.tasks import TASKS
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
-    from coordcore_detection.predict import prediction_files
+    from coordcore_detection.evaluate.truth_tasks import read_prompts
+    from coordcore_detection.predict import continuing, prediction_files
     from coordcore_detection.predict.settings import PredictSettings
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
-    kinds = geometry or list(GeometryName)
+    given = read_prompts(prompt or [])
     fitted = calibrations.read(calibration) if calibration else None
+    usual = Score.NEAR if server is None else Score.GEOMETRIC_MEAN
     try:
         settings = PredictSettings(
             coordinates=coordinates.value,
             window=None if window >= 999 else window,
-            score=score.value if score else fitted.score if fitted else Score.NEAR.value,
+            score=score.value if score else fitted.score if fitted else usual.value,
             calibration=fitted,
             constrained=constrained,
             ordered=ordered,
-            geometry=tuple(kind.value for kind in kinds),  # type: ignore[misc]
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
             repeats=repeats,
             batch_size=batch_size,
         )
+        if geometry is not None:
+            chosen: Any = tuple(kind.value for kind in geometry)
+            settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
-    import torch
+    if server is None:
+        _require_unused(context, _OF_A_SERVER, "is given with --server")
+    else:
+        _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
+    from coordcore_detection.commands import asked
+    from coordcore_detection.predict.loading import prompts_of, question_of
 
-    from coordcore_detection.predict import asking
-
-    quiet_transformers()
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device is Device.AUTO else device.value
+    prompts = {**prompts_of(checkpoint), **given}
     if question is None:
-        question, system = asking.question_of(model)
-    if coords is not None and coords not in PRESETS:
-        raise InputError(f"--coords: {coords!r} is none of {', '.join(PRESETS)}")
-    own, spec = (None, None) if coords is None else PRESETS[coords]
-    spec = quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
-    loaded = asking.load(model, where, quantisation=convention(spec) if spec else None, coords=own)
-    truth = truth_from_records(
+        question, system = question_of(checkpoint)
+    if server is None:
+        if coords is not None and coords not in PRESETS:
+            raise InputError(f"--coords: {coords!r} is none of {', '.join(PRESETS)}")
+        if numbers is not None and (coords or quantisation):
+            raise InputError("--numbers: says the convention of plain numbers; leave out --quantisation and --coords")
+        own, spec = (None, None) if coords is None else PRESETS[coords]
+        spec = numbers or quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
+        used = convention(spec) if spec else None
+        model_asked = asked.here(checkpoint, device.value, used, own, question, system, numbers=numbers is not None)
+        if model_asked.numbers and (score or calibration):
+            raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
+    else:
+        model_asked = asked.on_server(checkpoint, settings, server, model, concurrency, question, system)
+    every = truth_from_records(
         records,
         space=space.value,
-        quantisation=loaded.quantisation,
+        quantisation=model_asked.quantisation,
         image_root=image_root,
         images_within=images_within,
         question=question,
         system=system,
+        prompts=prompts,
         outside=outside.value,
-        coords=loaded.vocab.format,
-    )[:limit]
-    header = asking.header(model, loaded, settings, question, system)
+        coords=model_asked.coords,
+        coord_tokens=not model_asked.numbers,
+    )
+    truth = every[:limit]
+    if geometry is None:
+        settings = settings.also_for(kind for image in every for kind in image.kinds)
+    header = model_asked.header(settings)
+    if tasks := sorted({image.task for image in every} - {"detect"}):
+        header.decoding["prompts"] = {name: prompts.get(name, TASKS[name].prompt) for name in tasks}
     if overwrite:
         output.unlink(missing_ok=True)
     rows = prediction_files.resume(output, header)
@@ -167,22 +221,34 @@ def command(
     from rich.progress import track
 
     console = Console(stderr=True)
-    answers = asking.predict(
-        loaded.model,
-        loaded.processor,
-        left,
-        settings,
-        vocab=loaded.vocab,
-        quantisation=loaded.quantisation,
-        max_pixels=loaded.max_pixels,
-        form=loaded.format,
-        log=lambda line: console.print(told(line), markup=False, highlight=False, soft_wrap=True),
-    )
+
+    def log(line: str) -> None:
+        console.print(told(line), markup=False, highlight=False, soft_wrap=True)
+
+    answers = model_asked.answers(left, log, settings)
     with prediction_files.appending(output, header) as add:
         for row in track(answers, description="predict", total=len(left), console=console, transient=True):
             add(row)
             rows.append(row)
+    keys = [image.key for image in truth]
+    if server is not None and {row.image for row in rows} == set(keys):
+        rows = continuing.put_in_order(output, header, rows, keys)
     typer.echo(f"{output}: {_account(rows)}")
+
+
+_OF_A_SERVER = ("model", "concurrency")
+_OF_THIS_PROCESS = (
+    *("constrained", "ordered", "geometry", "max_objects", "repeats", "batch_size"),
+    *("quantisation", "coords", "numbers", "device"),
+)
+
+
+def _require_unused(context: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Raise InputError for an option that would be passed over without a word."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"--{name.replace('_', '-')}: {reason}; leave it out")
 
 
 def _account(rows: list[Row]) -> str:

@@ -14,14 +14,16 @@ import numpy as np
 
 from coordcore.coords import Order
 from coordcore.records.answers.format import COORDJSON, Format, Label, Places
+from coordcore.records.geometry import COUNTS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 Fields = Literal["any", "desc_first", "geometry_first"]
-Geometry = Literal["bbox_2d", "poly"]
+Geometry = Literal["bbox_2d", "poly", "point", "quad"]
 
 X1, Y1, X2, Y2, POLY_START, POLY = range(6)
-"""Slots: where a coordinate stands. POLY_START is the first of a polygon, POLY any later one."""
+"""Slots: where a coordinate stands. POLY_START is the first of a polygon or quad, POLY any later one. A point has the
+first two of a box, with which it begins in some formats."""
 
 COORD = 256
 """Symbol of slot 0; below it are bytes."""
@@ -47,19 +49,20 @@ class Automaton:
 
 @lru_cache
 def answer_automaton(
-    geometry: tuple[str, ...] = tuple(COORDJSON.places),
+    geometry: tuple[str, ...] | None = None,
     fields: Fields = "any",
     form: Format = COORDJSON,
     order: Order = "xy",
 ) -> Automaton:
     """The automaton of `form`, such as `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}, ...]}`.
 
-    geometry: the kinds an object may have. fields: the order of description and geometry in an object. A description
-    has at least one character and is valid UTF-8; a "bbox_2d" has 4 coordinates, a "poly" an even number of at least 6.
-    order: of x and y in a box.
+    geometry: the kinds an object may have, all of the format's when None. fields: the order of description and geometry
+    in an object. A description has at least one character and is valid UTF-8; a geometry has as many coordinates as
+    `geometry.COUNTS` says.
+    order: of x and y in a box or point.
     """
     orders = {"any": (False, True), "desc_first": (False,), "geometry_first": (True,)}[fields]
-    layouts = dict.fromkeys(form.layout(kind, first) for kind in geometry for first in orders)
+    layouts = dict.fromkeys(form.layout(kind, first) for kind in geometry or form.places for first in orders)
     written = _either(
         *(_seq(*(_piece(piece, order, form.again is not None) for piece in layout)) for layout in layouts)
     )
@@ -87,9 +90,11 @@ def _place(places: Places, order: Order, further: bool = False) -> _Pattern:
             patterns.append(_text(piece, further=further))
         elif piece.kind == "poly":
             patterns.append(_poly(_text(piece.between), further))
+        elif piece.kind == "quad":
+            patterns.append(_slots(_text(piece.between), POLY_START, *[POLY] * 7, further=further))
         else:
             slots = (X1, Y1, X2, Y2) if order == "xy" else (Y1, X1, Y2, X2)
-            patterns.append(_slots(_text(piece.between), *slots, further=further))
+            patterns.append(_slots(_text(piece.between), *slots[: COUNTS[piece.kind]], further=further))
         further = False
     return _seq(*patterns)
 

@@ -7,7 +7,7 @@ step of generation then reads whole rows of that table and never looks at single
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -46,7 +46,7 @@ class Grammar:
     table: [R, V] int16, the state that a token leads to, -1 for a token that may not stand there. Rows 0 .. S-1 are
     the states. last_row: [S], the row that counts when no further object may follow; most are the state's own.
     slot: [S], which coordinate belongs there, -1 for text. far: [S], the fewest tokens that complete the answer.
-    bin_of: [V] int16, the bin of a coord token, -1 for any other.
+    bin_of: [V] int16, the bin of a coord token, -1 for any other. start: the state in which an answer begins.
     """
 
     table: Array
@@ -54,6 +54,7 @@ class Grammar:
     slot: Array
     far: Array
     bin_of: Array
+    start: int = 0
 
 
 def bins_of_tokens(vocab: CoordVocab, size: int) -> Array:
@@ -69,7 +70,7 @@ def compile_grammar(
     *,
     size: int,
     end_tokens: Iterable[int],
-    geometry: tuple[str, ...] = tuple(COORDJSON.places),
+    geometry: tuple[str, ...] | None = None,
     fields: Fields = "any",
     form: Format = COORDJSON,
 ) -> Grammar:
@@ -81,32 +82,53 @@ def compile_grammar(
     """
     automaton = answer_automaton(geometry, fields, form, vocab.format.order)
     words = _Words.of(tokens, size, form.literals)
-    done = len(automaton.steps)
-    table = np.full((done + 1, size), -1, dtype=np.int16)
+    slots, ids = _slots(automaton), np.array(vocab.ids)
+    tables = [_walked(words, steps, slots, ids) for steps in (automaton.steps, automaton.last_steps)]
+    states, start = [*range(len(automaton.steps))], 0
+    if tokens.first or tokens.padded != "never":
+        start = len(states)
+        added = [*ids, *(index for index in tokens.added if index < size)]
+        # Spaces between the pieces of an answer are read over in JSON only.
+        states += _add_padded(tables, automaton, words, added if tokens.padded == "always" and form.json else [])
+    done = len(states)
+    free, last = (np.concatenate([table, np.full((1, size), done, np.int16)]) for table in tables)
+    differ = np.flatnonzero((free != last).any(1))
     last_row = np.arange(done + 1)
-    extra: list[Array] = []
-    slot = _slots(automaton)
-    ids = np.array(vocab.ids)
-    for state in range(done):
-        table[state] = words.walk(automaton.steps, state)
-        last = words.walk(automaton.last_steps, state)
-        if slot[state] >= 0:
-            table[state, ids] = automaton.steps[state, COORD + slot[state]]
-            last[ids] = automaton.last_steps[state, COORD + slot[state]]
-        if not np.array_equal(last, table[state]):
-            last_row[state] = done + 1 + len(extra)
-            extra.append(last)
-    ends = list(automaton.ends)
+    last_row[differ] = done + 1 + np.arange(len(differ))
+    table = np.concatenate([free, last[differ]])
+    ends = [number for number, state in enumerate(states) if state in automaton.ends]
     for token in end_tokens:
-        table[ends, token] = done
-        for row in last_row[ends][last_row[ends] > done]:
-            extra[row - done - 1][token] = done
-    table[done] = done
+        table[[*ends, *last_row[ends]], token] = done
     far = _distances(table[: done + 1], ends)
-    if far[0] == _FAR:
+    if far[start] == _FAR:
         raise InputError("the tokenizer lacks tokens that the answer format needs; ask for free decoding")
-    rows = np.stack([*table, *extra])
-    return Grammar(table=rows, last_row=last_row, slot=slot, far=far, bin_of=bins_of_tokens(vocab, size))
+    slot = np.append(slots[states], _NO_SLOT)
+    return Grammar(table=table, last_row=last_row, slot=slot, far=far, bin_of=bins_of_tokens(vocab, size), start=start)
+
+
+def _walked(words: _Words, steps: Array, slots: Array, ids: Array) -> Array:
+    """[S, V] int16: the state that each token leads to from each state of an automaton. ids: of the bins."""
+    table = np.stack([words.walk(steps, state) for state in range(len(steps))])
+    for state in np.flatnonzero(slots >= 0):
+        table[state, ids] = steps[state, COORD + slots[state]]
+    return table
+
+
+def _add_padded(tables: list[Array], automaton: Automaton, words: _Words, added: Sequence[int]) -> list[int]:
+    """Add states in which a token may begin with a space that the tokenizer puts there and the format does not write.
+
+    Each is the twin of a state, whose number is in the list returned: of the first, in which an answer begins, and of
+    those behind the tokens `added`, which lead to the twins instead.
+    """
+    behind = np.unique(tables[0][:, added])
+    twins = [0, *behind[behind >= 0].tolist()]
+    numbers = np.arange(-1, len(automaton.steps))  # -1, no state, stays what it is
+    numbers[np.array(twins[1:], dtype=np.int64) + 1] = len(automaton.steps) + np.arange(1, len(twins))
+    for index, steps in enumerate((automaton.steps, automaton.last_steps)):
+        rows = [words.walk_padded(steps, state, tables[index][state]) for state in twins]
+        tables[index] = np.concatenate([tables[index], np.stack(rows)])
+        tables[index][:, added] = numbers[tables[index][:, added] + 1]
+    return twins
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -143,12 +165,22 @@ class _Words:
             alive, at = alive[on], at[on]
         return reached
 
+    def walk_padded(self, steps: Array, state: int, plain: Array) -> Array:
+        """As `walk`, which gave `plain`, where tokens may begin with one space more than the automaton reads."""
+        spaced = self.length > 0
+        spaced[spaced] = self.flat[self.start[spaced]] == ord(" ")
+        shorter = _Words(flat=self.flat, start=self.start + spaced, length=(self.length - spaced) * spaced)
+        reached = shorter.walk(steps, state)
+        reached[spaced & (self.length == 1)] = state
+        return np.where(reached >= 0, reached, plain)
+
 
 def _slots(automaton: Automaton) -> Array:
+    """[S]: the slot of each state of the automaton, _NO_SLOT for text."""
     takes = automaton.steps[:, COORD:] >= 0
     if (takes.sum(1) > 1).any():
         raise ValueError("the format is ambiguous: in one place, coordinates of two kinds may stand")
-    return np.append(np.where(takes.any(1), takes.argmax(1), _NO_SLOT), _NO_SLOT)
+    return np.where(takes.any(1), takes.argmax(1), _NO_SLOT)
 
 
 def _distances(table: Array, ends: list[int]) -> Array:
@@ -192,7 +224,8 @@ class Constraint:
     """The state of one batch on its way through a grammar.
 
     The bookkeeping, a few numbers for each row, stays on the host; the masks of whole vocabulary rows are made on the
-    device. In each step: `allow` on the scores, then `advance` with the tokens that were chosen.
+    device. In each step: `allow` on the scores, then `advance` with the tokens that were chosen. A step may be one of
+    some rows only.
     """
 
     def __init__(self, tables: DeviceGrammar, rows: int, *, budget: int, max_objects: int, ordered: bool) -> None:
@@ -203,14 +236,16 @@ class Constraint:
         import torch
 
         grammar = tables.grammar
-        if budget < grammar.far[0]:
-            raise InputError(f"max_new_tokens must be at least {grammar.far[0]} for an empty answer, got {budget}")
+        least = grammar.far[grammar.start]
+        if budget < least:
+            raise InputError(f"max_new_tokens must be at least {least} for an empty answer, got {budget}")
         self.tables = tables
         self.grammar = grammar
-        self.remaining = budget
         self.max_objects = max_objects
         self.ordered = ordered
-        self.state = np.zeros(rows, dtype=np.int64)
+        self.every = np.arange(rows)
+        self.remaining = np.full(rows, budget, dtype=np.int64)
+        self.state = np.full(rows, grammar.start, dtype=np.int64)
         self.objects = np.zeros(rows, dtype=np.int64)
         self.closing = np.zeros(rows, dtype=bool)
         """Rows that must end by the shortest way."""
@@ -218,52 +253,56 @@ class Constraint:
         """Rows whose answer was ended: without the limits they would have gone on."""
         self._lower = np.zeros((2, rows), dtype=np.int64)
 
-    def advance(self, tokens: Array) -> None:
-        """tokens: [B], the ones that were chosen."""
+    def advance(self, tokens: Array, rows: Array | None = None) -> None:
+        """tokens: [R], the ones that were chosen. rows: [R], of which rows; of all when None."""
+        at = self.every if rows is None else rows
         bins = self.grammar.bin_of[tokens]
         # Where a coordinate may stand, another format may allow text as well.
-        slot = np.where(bins >= 0, self.grammar.slot[self.state], _NO_SLOT)
+        slot = np.where(bins >= 0, self.grammar.slot[self.state[at]], _NO_SLOT)
         if (slot != _NO_SLOT).any():
             for axis, start in enumerate((X1, Y1)):
-                self._lower[axis] = np.where(slot == start, bins, self._lower[axis])
-            self.objects += (slot == X1) | (slot == POLY_START)
-        self.state = self.grammar.table[self.state, tokens].astype(np.int64)
-        self.remaining -= 1
+                self._lower[axis, at] = np.where(slot == start, bins, self._lower[axis, at])
+            self.objects[at] += (slot == X1) | (slot == POLY_START)
+        self.state[at] = self.grammar.table[self.state[at], tokens]
+        self.remaining[at] -= 1
 
-    def allow(self, scores: Tensor) -> Tensor:
-        """A copy of `scores` [B, V] with minus infinity wherever a token may not stand."""
+    def allow(self, scores: Tensor, rows: Array | None = None) -> Tensor:
+        """A copy of `scores` [R, V] with minus infinity wherever a token may not stand. rows: as for `advance`."""
         import torch
 
-        forbidden = self.tables.forbidden.index_select(0, self.tables.rows(self.state))
-        slot = self.grammar.slot[self.state]
+        at = self.every if rows is None else rows
+        forbidden = self.tables.forbidden.index_select(0, self.tables.rows(self.state[at]))
+        slot = self.grammar.slot[self.state[at]]
         if self.ordered and ((slot == X2) | (slot == Y2)).any():
-            lower = np.where(slot == X2, self._lower[0], np.where(slot == Y2, self._lower[1], 0))
+            lower = np.where(slot == X2, self._lower[0, at], np.where(slot == Y2, self._lower[1, at], 0))
             forbidden |= self.tables.order < self.tables.rows(lower.astype(np.int16))[:, None]
         allowed = torch.where(forbidden, -torch.inf, scores)
-        limits = self._limits()
+        limits = self._limits(at)
         if not limits:
             return allowed
         for limit in limits:
             forbidden |= limit
         limited = torch.where(forbidden, -torch.inf, scores)
-        self.cut |= limited.argmax(-1) != allowed.argmax(-1)
+        self.cut[self.tables.rows(at)] |= limited.argmax(-1) != allowed.argmax(-1)
         return limited
 
-    def _limits(self) -> list[Tensor]:
-        """What else to forbid, [B, V] each: by the budget, by the objects, and where a loop was seen."""
+    def _limits(self, at: Array) -> list[Tensor]:
+        """What else to forbid, [R, V] each: by the budget, by the objects, and where a loop was seen."""
         grammar, tables = self.grammar, self.tables
         limits = []
-        last = np.where(self.objects >= self.max_objects, grammar.last_row[self.state], self.state)
-        if (last != self.state).any():
+        state, closing = self.state[at], self.closing[at]
+        last = np.where(self.objects[at] >= self.max_objects, grammar.last_row[state], state)
+        if (last != state).any():
             limits.append(tables.forbidden[tables.rows(last)])
-        # `remaining - 1` tokens are left behind the next one. Far from the end of the budget that forbids nothing.
-        short = self.remaining <= tables.farthest
-        if short or self.closing.any():
-            rows = tables.rows(self.state)
+        # One token less is left behind the next one. Far from the end of the budget that forbids nothing.
+        left = self.remaining[at] - 1
+        short = bool((left < tables.farthest).any())
+        if short or closing.any():
+            rows = tables.rows(state)
             behind = tables.far[tables.table[rows].long()]
             if short:
-                limits.append(behind > self.remaining - 1)
+                limits.append(behind > tables.rows(left)[:, None])
             now = tables.far[rows][:, None]
             # A complete answer is closed by the end token, behind which nothing is left, and by no other.
-            limits.append(tables.rows(self.closing)[:, None] & (behind >= now.clamp(min=1)))
+            limits.append(tables.rows(closing)[:, None] & (behind >= now.clamp(min=1)))
         return limits

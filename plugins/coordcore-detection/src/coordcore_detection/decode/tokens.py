@@ -5,13 +5,15 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from coordcore.errors import InputError
+
+Padded = Literal["never", "first", "always"]
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -20,10 +22,15 @@ class TokenBytes:
 
     text: id -> bytes of an ordinary token, None for an added token and for an id without a token.
     added: id -> the text of an added token, such as `<|im_end|>` or `<|coord_5|>`.
+    first: id -> what a token writes as the first of a text, for those that write something else there: the decoder
+    takes off the space that the encoder puts before a text (Llama 2).
+    padded: where the encoder puts such a space: at the beginning, or also behind each added token.
     """
 
     text: tuple[bytes | None, ...]
     added: dict[int, str]
+    first: Mapping[int, bytes] = attrs.field(factory=dict)
+    padded: Padded = "never"
 
     def of(self, token: int) -> bytes:
         """What `token` writes; nothing for an id without a token."""
@@ -34,13 +41,13 @@ class TokenBytes:
     def read(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
         """The text of `tokens`, and for each token how many characters are complete behind it.
 
-        A character may be spread over several tokens, and belongs to the last of them. Bytes that are no UTF-8 become
-        U+FFFD.
+        The text is what the tokenizer decodes them to, as the whole of an answer. A character may be spread over
+        several tokens, and belongs to the last of them. Bytes that are no UTF-8 become U+FFFD.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces, ends, length = [], [], 0
-        for token in tokens:
-            piece = decoder.decode(self.of(token))
+        for index, token in enumerate(tokens):
+            piece = decoder.decode(self.first[token] if index == 0 and token in self.first else self.of(token))
             pieces.append(piece)
             length += len(piece)
             ends.append(length)
@@ -53,15 +60,14 @@ class TokenBytes:
 
 def token_bytes(tokenizer: Any) -> TokenBytes:
     """Read a transformers tokenizer: byte-level BPE (Qwen, GLM, InternVL, Mistral), or pieces of text with a token for
-    each byte that is in none (Gemma). One that puts a space before its first token and takes it off again (Llama 2) is
-    read with that space. Raises InputError for one whose tokens do not stand for bytes.
+    each byte that is in none (Gemma, Llama 2). Raises InputError for one whose tokens do not stand for bytes.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder = json.loads(backend.to_str())["decoder"] if backend is not None else None
     steps = {step["type"]: step for step in (decoder or {}).get("decoders", [decoder]) if step}
     read: Callable[[str], bytes | None]
     if "ByteLevel" in steps:
-        read = _byte_letters
+        read, space = _byte_letters, "\u0120"
     elif steps.keys() & {"ByteFallback", "Metaspace"}:
         replaced = steps.get("Replace", {}).get("pattern", {}).get("String", "\u2581")
         space = steps.get("Metaspace", {}).get("replacement", replaced)
@@ -74,10 +80,25 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
     added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items()}
     last = max(tokenizer.get_vocab().values(), default=-1)  # a vocabulary may have holes
     tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(list(range(last + 1)))
-    return TokenBytes(
-        text=tuple(None if index in added or token is None else read(token) for index, token in enumerate(tokens)),
-        added=added,
-    )
+    text = tuple(None if index in added or token is None else read(token) for index, token in enumerate(tokens))
+    first: dict[int, bytes] = {}
+    if backend is not None and steps.keys() & {"Strip", "Metaspace"}:
+        for index, (token, written) in enumerate(zip(tokens, text, strict=True)):
+            if token is not None and written is not None and written.startswith(b" "):
+                alone = backend.decoder.decode([token]).encode()
+                first |= {} if alone == written else {index: alone}
+    return TokenBytes(text=text, added=added, first=first, padded=_padded(backend, added.values(), space))
+
+
+def _padded(backend: Any, added: Iterable[str], space: str) -> Padded:
+    """Where the encoder puts a space of its own, by what it makes of a letter."""
+    if not any(token.startswith(space) for token in backend.encode("a", add_special_tokens=False).tokens):
+        return "never"
+    for text in added:
+        tokens = backend.encode(f"{text}a", add_special_tokens=False).tokens
+        if tokens[0] == text:  # it stands for itself, and there is no space before it
+            return "always" if any(token.startswith(space) for token in tokens[1:]) else "first"
+    return "first"
 
 
 def _byte_letters(token: str) -> bytes | None:

@@ -45,7 +45,7 @@ def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categori
         labels = sorted({label for one in truth for label in one.labels})
         categories = {label: number for number, label in enumerate(labels, 1)}
     answers = {row.image: row for row in rows if row.image in ids}  # one that is there twice is the same
-    boxes = [(key, box) for key in ids if key in answers for box in answers[key].boxes]
+    boxes = [(key, box) for key in ids if key in answers for box in answers[key].regions]
     finite = [box.score for _, box in boxes if math.isfinite(box.score)]
     last = min(finite, default=0.0) - 1.0
     known = [(key, box) for key, box in boxes if box.label in categories]
@@ -65,6 +65,8 @@ def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categori
         parts.append(f"{len(boxes) - len(known)} left out, whose labels have no category id")
     if len(written) < len(known):
         parts.append(f"{len(known) - len(written)} left out that are no boxes")
+    if points := sum(len(one.boxes) - len(one.regions) for one in answers.values()):
+        parts.append(f"{points} left out that are points")
     if not own:
         parts.append("image ids are 1, 2, ... in the order of the records, which have none, or not one each")
     return "; ".join(parts)

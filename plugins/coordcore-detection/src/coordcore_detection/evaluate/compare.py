@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
-from coordcore_detection.evaluate import resampling
+from coordcore_detection.evaluate import resampling, results
 from coordcore_detection.evaluate.contract import differences
 from coordcore_detection.evaluate.matching import Floats
 from coordcore_detection.evaluate.results import Detail, Outcome, Result
@@ -80,12 +80,15 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
     details = [restricted(one.detail, [key for key in one.detail.images if key in known]) for one in (a, b)]
     whole = [_whole(*pair) for pair in zip((a, b), details, strict=True)]
     drawn = _draw(details, resamples, seed)
-    if absent := [name for name in drawn[0] if any(name not in one for one in whole)]:
+    shared = [name for name in drawn[0] if name in drawn[1]]  # of points and outlines, either may have none
+    if absent := [name for name in shared if any(name not in one for one in whole)]:
         raise InputError(f"not both hold {absent[0]}; evaluate the predictions again")
-    lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in drawn[0]]
+    lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in shared]
     if len(known) == len(a.detail.images) == len(b.detail.images):
         fixed = [name for name in a.metrics if name in b.metrics and name not in drawn[0]]
         lines += [_line(name, a.metrics[name], b.metrics[name]) for name in fixed]
+        tasks = [results.task_figures(one) for one in (a, b)]
+        lines += [_line(name, tasks[0][name], tasks[1][name]) for name in tasks[0] if name in tasks[1]]
     return Comparison(
         lines=tuple(lines),
         differences=found,
@@ -120,8 +123,8 @@ def restricted(detail: Detail, images: Sequence[str]) -> Detail:
 
     boxes, truths = chosen(detail.image), chosen(detail.truth_image)
 
-    def outcome(one: Outcome) -> Outcome:
-        return Outcome(
+    def outcome(one: Any) -> Any:
+        return one and Outcome(
             iou=_take(one.iou, boxes),
             in_crowd=_take(one.in_crowd, boxes),
             found=_take(one.found, boxes),
@@ -142,6 +145,9 @@ def restricted(detail: Detail, images: Sequence[str]) -> Detail:
         duplicate=_take(detail.duplicate, boxes),
         by_label=outcome(detail.by_label),
         agnostic=outcome(detail.agnostic),
+        by_outline=outcome(detail.by_outline),
+        agnostic_by_outline=outcome(detail.agnostic_by_outline),
+        points=detail.points and {name: _take(column, kept) for name, column in detail.points.items()},
     )
 
 

@@ -24,12 +24,13 @@ def contract(
     federated: bool,
     areas: bool,
     synonyms: Mapping[str, Sequence[str]],
+    radius: str | None = None,
 ) -> dict[str, Any]:
     """What the metrics of predictions with this header, on ground truth described by `truth`, depend on.
 
     max_detections: how many boxes of an image and label count for AP; of an image, where the truth is federated.
     federated: whether AP is LVIS's. areas: whether the truth says how large its objects are. synonyms: name -> what
-    else is taken for it.
+    else is taken for it. radius: within which a predicted point finds a true one, where points are measured.
 
     The checkpoint is not part of it, nor are the fitted numbers of a calibration: those are what a comparison compares.
     """
@@ -49,6 +50,7 @@ def contract(
         "areas": {name: list(bounds) for name, bounds in AREAS.items()},
         "area_of": "object, where the truth says it; else box" if areas else "box",
         "labels": {"synonyms": {name: list(others) for name, others in synonyms.items()}} if synonyms else "equal text",
+        **({} if radius is None else {"point_radius": radius}),
         "calibration_bins": CALIBRATION_BINS,
         "versions": {
             "predict": header.versions,

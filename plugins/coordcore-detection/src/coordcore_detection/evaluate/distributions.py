@@ -49,7 +49,7 @@ class Distributions:
     def __call__(self, row: Row, recording: Recording, index: int) -> None:
         """Look at answer `index` of a batch. One that begins with a polygon, or with what is no box, is left out."""
         last = self._place[self.kept[-1].image] if len(self.kept) == self._limit else len(self._place)
-        if self._place[row.image] > last or not row.boxes:
+        if self._place[row.image] > last or not row.boxes or row.boxes[0].kind in ("point", "quad"):
             return
         at = recording.coordinate[index]
         at = at[at >= 0][:4].tolist()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import numpy as np
 
 from coordcore.quantisation import Quantisation
 from coordcore.records.geometry import overlaps
-from coordcore_detection.evaluate import metrics, results
-from coordcore_detection.evaluate.average_precision import AveragePrecision, average_precision
+from coordcore_detection.evaluate import metrics, points, resampling, results
+from coordcore_detection.evaluate.average_precision import THRESHOLD_AT, AveragePrecision, average_precision
 from coordcore_detection.evaluate.contract import contract
 from coordcore_detection.evaluate.gather import Account, Truth, by_image, some, was_seen
 from coordcore_detection.evaluate.matching import (
@@ -22,10 +22,12 @@ from coordcore_detection.evaluate.matching import (
     Floats,
     Matches,
     match,
+    outline_overlaps,
 )
 from coordcore_detection.evaluate.metrics import AGNOSTIC
-from coordcore_detection.evaluate.results import Detail, Result
+from coordcore_detection.evaluate.results import OUTLINE, Detail, Result
 from coordcore_detection.evaluate.synonyms import Synonyms
+from coordcore_detection.evaluate.tasks import MEASURES, by_task
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Header, Row
 
@@ -57,12 +59,16 @@ def evaluate(
     *,
     max_detections: int | None = None,
     synonyms: Synonyms | None = None,
+    radius: str = points.RADIUS,
 ) -> Evaluated:
     """Measure `rows`, predictions under `header`, against `truth`.
 
     max_detections: how many boxes of an image (and label) AP and AR look at, those of highest score. None: COCO's 100,
     or LVIS's 300 of an image where the truth is federated, as it is when an image says which labels are absent or
     incomplete in it. synonyms: labels must be the same text to be the same, once each is the name it stands for.
+    radius: within which a predicted point finds a true one, as `points.Radius` reads it.
+    Where the truth has polygons or quads, overlap is also measured between outlines. Points have no box: they are
+    measured apart from all else.
     The order of `truth` and of `rows` changes nothing. Counted and said in the result's notes: images without a
     prediction (as empty answers), predictions of images that the ground truth does not have (left out), one row several
     times (it counts once), boxes without a score (ranked last, left out of the calibration), boxes that are none, such
@@ -70,7 +76,45 @@ def evaluate(
     Raises InputError when there is no image, none of the predicted ones is known, a size differs, or an image has two
     rows that differ.
     """
+    # Images that were drawn or decoded are not held.
+    images = [attrs.evolve(one, open=_closed, messages=()) for one in truth]
+    rows = list(rows)
+
+    def measure(images: Sequence[TruthImage], rows: Sequence[Row]) -> Evaluated:
+        return _evaluate(images, header, rows, max_detections=max_detections, synonyms=synonyms, radius=radius)
+
+    # Answers in text have no boxes; where all are, the whole is empty.
+    spoken = {one.key for one in images if one.is_text}
+    kept = [index for index, one in enumerate(images) if one.key not in spoken] or [*range(len(images))]
+    if len(kept) < len(images):
+        given = [row for row in rows if row.image not in spoken]
+        evaluated = measure([images[index] for index in kept], given)
+        evaluated = attrs.evolve(evaluated, place=tuple(kept[index] for index in evaluated.place))
+    else:
+        evaluated = measure(images, rows)
+    tasks = by_task(images, rows, synonyms or {}, radius, measure)
+    if tasks:
+        evaluated.result.tasks = tasks
+        evaluated.result.contract["tasks"] = {name: MEASURES[name] for name in tasks}
+    return evaluated
+
+
+def _closed() -> NoReturn:
+    raise RuntimeError("the images of an evaluation are not looked at")
+
+
+def _evaluate(
+    truth: Sequence[TruthImage],
+    header: Header,
+    rows: Sequence[Row],
+    *,
+    max_detections: int | None,
+    synonyms: Synonyms | None,
+    radius: str,
+) -> Evaluated:
+    """`evaluate` without the figures of each task."""
     quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
+    within = points.Radius.read(radius)
     known = Truth(truth, quantisation, synonyms)
     limit = max_detections or (LVIS_MAX_DETECTIONS if known.federated else MAX_DETECTIONS)
     account = Account()
@@ -78,6 +122,8 @@ def evaluate(
     predicted, scores = known.predicted(answers, account)
     ap, (by_label, agnostic) = _measured(known, predicted, scores, limit)
     detail = _detail(known, answers, predicted, scores, by_label, agnostic)
+    outlined = _by_outline(known, answers, predicted, scores, limit, detail) if known.outlined else {}
+    pointed = _of_points(known, answers, within, detail, account)
     sums = metrics.weighted(
         metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
         np.ones((1, len(known.keys))),
@@ -85,6 +131,7 @@ def evaluate(
     distorted = caveats(known, account)
     _explain(known, predicted, by_label, quantisation, limit, account)
     values = _ap_metrics(ap, _oracle(known, limit)) | {name: value[0] for name, value in metrics.ratios(sums).items()}
+    values |= outlined | pointed
     result = Result(
         evaluation=results.VERSION,
         checkpoint=header.checkpoint,
@@ -95,6 +142,7 @@ def evaluate(
             federated=known.federated,
             areas=known.flat.areas is not None,
             synonyms=known.synonyms,
+            radius=within.text if pointed else None,
         ),
         metrics={name: None if value is None or np.isnan(value) else float(value) for name, value in values.items()},
         counts=account.counts | {"images": len(known.keys), "true_boxes": int((~known.crowd).sum())},
@@ -130,11 +178,11 @@ def _explain(
     without = len(truth.keys) - len(np.unique(truth.flat.image[real]))
     account.counts["images_without_truth"] = without
     judged = " where its label was looked for" if truth.federated else ""
-    if not real.any():
+    if not real.any() and not truth.points:
         account.notes.append(
             f"the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake{judged}"
         )
-    elif without:
+    elif without and real.any():
         account.notes.append(f"{without} images have no true boxes: what is predicted there is a mistake{judged}")
     new = predicted.label >= truth.true_labels
     names = list(truth.labels)[truth.true_labels :]
@@ -206,7 +254,7 @@ def _detail(
 ) -> Detail:
     real = ~truth.crowd
     rows = [row for row in answers if row is not None]
-    given = [box for row in rows for box in row.boxes]
+    given = [box for row in rows for box in row.regions]
     hits = _hits(truth, predicted, scores)
     return Detail(
         images=list(truth.keys),
@@ -224,7 +272,44 @@ def _detail(
     )
 
 
-def _hits(truth: Truth, predicted: Flat, scores: Floats) -> tuple[Bools, Bools]:
+def _by_outline(
+    truth: Truth, answers: Sequence[Row | None], predicted: Flat, scores: Floats, limit: int, detail: Detail
+) -> dict[str, float | None]:
+    """AP and the like by how far outlines overlap. detail: is told what became of each box."""
+    outlines = truth.outlines()
+    flat = attrs.evolve(truth.flat, outlines=outlines)
+    boxes = attrs.evolve(predicted, outlines=truth.predicted_outlines(answers, predicted.boxes))
+    ap, matches = _measured(truth, boxes, scores, limit, flat)
+    hits = _hits(truth, boxes, scores, flat)
+    detail.by_outline, detail.agnostic_by_outline = (
+        results.outcome(found, hit) for found, hit in zip(matches, hits, strict=True)
+    )
+    best = _best(truth, truth.grid_outlines())
+    oracle = _measured(truth, best, np.ones(len(best)), limit, flat)[0]
+    values: dict[str, float | None] = {}
+    for by_label, prefix in ((True, ""), (False, AGNOSTIC)):
+        for name in ("AP", *(f"AP{percent}" for percent in THRESHOLD_AT)):
+            values[f"{prefix}{OUTLINE}{name}"] = ap[by_label].metrics[name]
+            values[f"oracle_{prefix}{OUTLINE}{name}"] = oracle[by_label].metrics[name]
+    ratios = resampling.outline_ratios(detail, np.ones((1, len(truth.keys))))
+    return values | {name: float(value[0]) for name, value in ratios.items()}
+
+
+def _of_points(
+    truth: Truth, answers: Sequence[Row | None], radius: points.Radius, detail: Detail, account: Account
+) -> dict[str, float | None]:
+    """The metrics of points, where there are any. detail: is told the sums of each image."""
+    predicted = sum(len(row.boxes) - len(row.regions) for row in answers if row is not None)
+    if not truth.points and not predicted:
+        return {}
+    account.counts |= {"true_points": truth.points, "predicted_points": predicted}
+    sums = points.per_image(truth.on_images(answers), radius)
+    detail.points = {name: column.tolist() for name, column in sums.items()}
+    ratios = points.ratios(metrics.weighted(sums, np.ones((1, len(truth.keys)))))
+    return {name: float(value[0]) for name, value in ratios.items()}
+
+
+def _hits(truth: Truth, predicted: Flat, scores: Floats, flat: Flat | None = None) -> tuple[Bools, Bools]:
     """[I], with and without labels: whether the box of highest score reaches IoU .5 with the image's only true box."""
     real = np.flatnonzero(~truth.crowd)
     images, first, count = np.unique(truth.flat.image[real], return_index=True, return_counts=True)
@@ -234,7 +319,10 @@ def _hits(truth: Truth, predicted: Flat, scores: Floats) -> tuple[Bools, Bools]:
     images, first = np.unique(predicted.image[order], return_index=True)
     top = order[first][only[images] >= 0]
     target = only[predicted.image[top]]
-    near = overlaps(truth.flat.boxes[target], truth.crowd[target], predicted.boxes[top]) >= 0.5
+    if flat is None:
+        near = overlaps(truth.flat.boxes[target], truth.crowd[target], predicted.boxes[top]) >= 0.5
+    else:
+        near = outline_overlaps(flat, truth.crowd, predicted, top, target) >= 0.5
     by_label, agnostic = np.zeros((2, len(truth.keys)), dtype=bool)
     agnostic[predicted.image[top]] = near
     by_label[predicted.image[top]] = near & (predicted.label[top] == truth.flat.label[target])
@@ -242,11 +330,11 @@ def _hits(truth: Truth, predicted: Flat, scores: Floats) -> tuple[Bools, Bools]:
 
 
 def _measured(
-    truth: Truth, predicted: Flat, scores: Floats, limit: int
+    truth: Truth, predicted: Flat, scores: Floats, limit: int, flat: Flat | None = None
 ) -> tuple[dict[bool, AveragePrecision], tuple[Matches, Matches]]:
-    """AP with and without labels, and the matches of both."""
+    """AP with and without labels, and the matches of both. flat: the truth with its outlines."""
     unjudged = truth.unjudged(predicted)
-    sides = (truth.flat, truth.crowd, predicted, scores)
+    sides = (flat or truth.flat, truth.crowd, predicted, scores)
     matches = {way: match(*sides, by_label=way, limit=limit, unjudged=unjudged) for way in (True, False)}
     ap = {
         way: average_precision(*sides, matches[way], by_label=way, frequency=truth.frequency if way else None)
@@ -257,9 +345,18 @@ def _measured(
 
 def _oracle(truth: Truth, limit: int) -> dict[bool, AveragePrecision]:
     """The ceiling: the truth, quantised, scored against itself; with and without labels."""
-    real = ~truth.crowd
-    best = Flat(image=truth.flat.image[real], label=truth.flat.label[real], boxes=truth.on_grid[real])
+    best = _best(truth)
     return _measured(truth, best, np.ones(len(best)), limit)[0]
+
+
+def _best(truth: Truth, outlines: Sequence[Floats] | None = None) -> Flat:
+    real = ~truth.crowd
+    return Flat(
+        image=truth.flat.image[real],
+        label=truth.flat.label[real],
+        boxes=truth.on_grid[real],
+        outlines=None if outlines is None else [outlines[index] for index in np.flatnonzero(real).tolist()],
+    )
 
 
 def _ap_metrics(ap: dict[bool, AveragePrecision], oracle: dict[bool, AveragePrecision]) -> dict[str, float | None]:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from coordcore_detection.predict.settings import PredictSettings
 
 PREDICTIONS = "predictions.jsonl"
-SHOWN = ("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP")
+SHOWN = (
+    *("AP", "AP50", "agnostic_AP50", "F1", "mean_iou", "ece", "oracle_AP"),
+    *("shape_AP", "shape_AP50", "point_accuracy", "point_F1", "point_distance"),
+    *("refer_accuracy_50", "named_absent_found"),
+)
 
 # `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
 Coordinates = Literal["argmax", "expectation"]
@@ -62,6 +66,9 @@ class DetectionConfig:
     synonyms: Path | None = option(
         default=None, exists=True, help='TOML file of what else a label may be called: helmet = ["hard hat"]'
     )
+    radius: str = option(
+        default="5%", help="how far a predicted point may be from a true one: 12px, or 5% of the image's longer side"
+    )
     batch_size: int = option(default=25, validator=[ge(1), le(2**16)], help="images at a time")
 
     def settings(self) -> PredictSettings:
@@ -89,7 +96,7 @@ class DetectionEvaluator:
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
-        from coordcore_detection.evaluate import synonyms
+        from coordcore_detection.evaluate import results, synonyms, tables
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
@@ -107,10 +114,14 @@ class DetectionEvaluator:
             rows,
             max_detections=self.config.max_detections,
             synonyms=None if self.config.synonyms is None else synonyms.read(self.config.synonyms),
+            radius=self.config.radius,
         )
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
-        metrics = {name: value for name, value in evaluated.result.metrics.items() if value is not None}
+        for line in tables.task_lines(evaluated.result):
+            evaluation.log(line)
+        found = evaluated.result.metrics | results.task_figures(evaluated.result)
+        metrics = {name: value for name, value in found.items() if value is not None}
         return EvaluationResult(
             metrics=metrics,
             shown=[name for name in SHOWN if name in metrics],
@@ -123,7 +134,9 @@ class DetectionEvaluator:
         from coordcore_detection.evaluate.truth_sources import example_key
         from coordcore_detection.predict import asking, continuing, prediction_files
 
-        settings = self.config.settings()
+        # Boxes and polygons are allowed in any case; an example of each kind is enough to allow the others.
+        kinds = (one.kind for index in range(count) for one in evaluation.examples[index].geometries)
+        settings = self.config.settings().also_for(kinds)
         loaded = asking.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
         header = asking.header(evaluation.checkpoint, loaded, settings)
         path = evaluation.output / PREDICTIONS
@@ -181,9 +194,13 @@ def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator
 
 
 def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
-    """A table of synonyms that is wrong is told before a run trains."""
-    from coordcore_detection.evaluate import synonyms
+    """A table of synonyms or a radius that is wrong is told before a run trains."""
+    from coordcore_detection.evaluate import points, synonyms
 
+    try:
+        points.Radius.read(config.radius)
+    except InputError as error:
+        yield Problem(path=f"eval.{COMPONENT.name}.radius", message=str(error))
     if config.synonyms is not None and config.synonyms.is_file():
         try:
             synonyms.read(config.synonyms)

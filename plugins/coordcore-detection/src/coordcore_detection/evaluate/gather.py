@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,7 +16,8 @@ from coordcore import InputError
 from coordcore.quantisation import Quantisation
 from coordcore_detection.evaluate.federated import frequencies, unjudged
 from coordcore_detection.evaluate.matching import Bools, Flat, Floats
-from coordcore_detection.evaluate.oracle import quantised
+from coordcore_detection.evaluate.oracle import quantised, quantised_outlines
+from coordcore_detection.evaluate.points import Point, PointsOfImage
 from coordcore_detection.evaluate.synonyms import Synonyms, names
 from coordcore_detection.evaluate.truth import Id, TruthImage
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -41,7 +42,7 @@ class Account:
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Given:
-    """What is held of a true image. on_grid: its boxes as bins give them."""
+    """What is held of a true image. on_grid, grid_outlines: its boxes and outlines as bins give them."""
 
     key: str
     id: Id | None
@@ -55,6 +56,11 @@ class _Given:
     federated: bool
     frequencies: tuple[tuple[str, str], ...]
     areas: Floats | None
+    outlines: Mapping[int, Floats]
+    grid_outlines: Mapping[int, Floats]
+    points: tuple[Point, ...]
+    question: str | None
+    categories: tuple[str, ...]
 
 
 class Truth:
@@ -64,7 +70,7 @@ class Truth:
     synonyms: what stands for each name, of true and of predicted labels. place: where each image stood among those
     given. federated: whether any image says which labels were looked for; then AP is LVIS's, and images that say
     nothing had none but their own looked for. frequency: label id -> "r", "c" or "f". merged: true labels that a
-    synonym made another.
+    synonym made another. outlined: whether any object is a polygon or a quad. points: how many are points.
     """
 
     def __init__(
@@ -102,6 +108,8 @@ class Truth:
         self.frequency = {self.labels[name]: one for name, one in frequencies(given).items()}
         self.on_grid = np.concatenate([one.on_grid for one in self.images])
         self.crowd = np.concatenate([one.crowd for one in self.images])
+        self.outlined = any(one.outlines for one in found)
+        self.points = sum(len(one.points) for one in found)
         self.digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
     def description(self) -> dict[str, Any]:
@@ -109,6 +117,7 @@ class Truth:
         return {
             "images": len(self.keys),
             "boxes": int((~self.crowd).sum()),
+            **({"points": self.points} if self.points else {}),
             "crowd": int(self.crowd.sum()),
             "image_order": self.order,
             "sha256": self.digest,
@@ -148,14 +157,47 @@ class Truth:
             federated=image.federated or bool(image.absent or image.incomplete),
             frequencies=tuple(zip(self._named(image.frequencies), image.frequencies.values(), strict=True)),
             areas=image.areas,
+            outlines=image.outlines,
+            grid_outlines=quantised_outlines(image, quantisation),
+            points=tuple((self._names.get(label, label), x, y) for label, x, y in image.points),
+            question=image.question,
+            categories=image.categories,
         )
+
+    def outlines(self) -> list[Floats]:
+        """[m] outlines of all true boxes."""
+        return [one for image in self.images for one in _outlines(image.boxes, image.outlines)]
+
+    def grid_outlines(self) -> list[Floats]:
+        """The same as bins give them; where a quantisation has none for single points, as they are."""
+        return [one for image in self.images for one in _outlines(image.on_grid, image.grid_outlines)]
+
+    def on_images(self, answers: Sequence[Row | None]) -> Iterator[PointsOfImage]:
+        """What points are measured by, image by image."""
+        for image, row in zip(self.images, answers, strict=True):
+            boxes = [] if row is None else [box for box in row.boxes if box.kind == "point"]
+            yield PointsOfImage(
+                size=image.size,
+                true=image.points,
+                regions=[
+                    (label, outline)
+                    for label, outline, crowd in zip(
+                        image.labels, _outlines(image.boxes, image.outlines), image.crowd, strict=True
+                    )
+                    if not crowd
+                ],
+                predicted=[((self._names.get(box.label, box.label), *box.box[:2]), box.score) for box in boxes],
+            )
 
     def _named(self, labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(self._names.get(label, label) for label in labels)
 
     def predicted(self, answers: Sequence[Row | None], account: Account) -> tuple[Flat, Floats]:
-        """The boxes of the answers, with finite scores. Labels that are new get ids after those of the truth."""
-        given = [(index, box) for index, row in enumerate(answers) if row is not None for box in row.boxes]
+        """The boxes of the answers, with finite scores. Labels that are new get ids after those of the truth.
+
+        Points are none of them; outlines are there where the truth has any.
+        """
+        given = [(index, box) for index, row in enumerate(answers) if row is not None for box in row.regions]
         boxes = np.array([box.box for _, box in given], dtype=np.float64).reshape(-1, 4)
         broken = ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1))
         boxes[broken] = 0.0
@@ -198,6 +240,14 @@ class Truth:
         )
         return flat, scores
 
+    def predicted_outlines(self, answers: Sequence[Row | None], boxes: Floats) -> Sequence[Floats]:
+        """[n] outlines of what `predicted` gave, of which these are the boxes."""
+        given = [box.outline for row in answers if row is not None for box in row.regions]
+        return [
+            _corners(box) if outline is None or not np.isfinite(outline).all() else np.array(outline).reshape(-1, 2)
+            for box, outline in zip(boxes, given, strict=True)
+        ]
+
 
 def image_order(images: Sequence[tuple[str, Id | None]]) -> tuple[list[int], str]:
     """The order of images, given as (key, id), that decides between equal scores; and its name for the contract.
@@ -223,6 +273,15 @@ def _natural(key: str) -> tuple[list[Any], str]:
     return parts, key
 
 
+def _outlines(boxes: Floats, outlines: Mapping[int, Floats]) -> list[Floats]:
+    return [outlines.get(index, _corners(box)) for index, box in enumerate(boxes)]
+
+
+def _corners(box: Floats) -> Floats:
+    """[4, 2] of a box."""
+    return box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
+
+
 def _areas(images: Sequence[_Given]) -> Floats | None:
     """[m] areas of all objects, the box's where an image says nothing; None where no image does."""
     if all(one.areas is None for one in images):
@@ -236,6 +295,9 @@ def _digest(image: TruthImage) -> bytes:
     told += [] if image.id is None else [image.id]
     told += [image.absent, image.incomplete] if image.absent or image.incomplete else []
     told += [dict(sorted(image.frequencies.items()))] if image.frequencies else []
+    told += [{index: np.round(one, 6).tolist() for index, one in image.outlines.items()}] if image.outlines else []
+    told += [[(label, round(x, 6), round(y, 6)) for label, x, y in image.points]] if image.points else []
+    told += [image.task, image.question, image.categories, image.answer] if image.task != "detect" else []
     finer = b"" if image.areas is None else np.round(image.areas, 6).tobytes()
     return hashlib.sha256(json.dumps(told).encode() + np.round(image.boxes, 6).tobytes() + finer).digest()
 
@@ -256,6 +318,7 @@ def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | 
                 f"{row.image}: predicted on {row.width} x {row.height}, the ground truth says {width} x {height}; "
                 "evaluate against the records that were predicted"
             )
+        _require_same_question(row, truth.images[index])
         earlier = answers[index]
         if earlier is not None:
             if msgspec.json.encode(earlier) != msgspec.json.encode(row):
@@ -287,6 +350,18 @@ def by_image(truth: Truth, rows: Iterable[Row], account: Account) -> list[Row | 
     unread = [part for row in answers if row is not None and was_seen(row) for part in row.unread]
     account.count("unread_parts", len(unread), _reasons([part.reason for part in unread]))
     return answers
+
+
+def _require_same_question(row: Row, image: _Given) -> None:
+    """Raise InputError for an answer to another question: of several records of an image, the file gives the order."""
+    if not isinstance(row.question, str):
+        return
+    wanted = [*re.split(r"\{\w+\}", image.question or ""), *image.categories]
+    if lacking := [text for text in wanted if text not in row.question]:
+        raise InputError(
+            f"{row.image}: was asked {_short(row.question)!r}, and its record asks for {_short(lacking[0])!r}; "
+            "evaluate against the records that were predicted, in their order"
+        )
 
 
 def was_seen(row: Row) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordcore.records.geometry import overlaps
+from coordcore_detection.evaluate.polygons import areas
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,12 +40,14 @@ class Flat:
 
     image: [n] index of the image. label: [n] id of the label. boxes: [n, 4] x1, y1, x2, y2 in pixels.
     areas: [n] square pixels that decide the size classes, of the objects themselves; None takes the boxes' own.
+    outlines: n times [k, 2] corners in pixels; where both sides have them, these are what overlaps, and not the boxes.
     """
 
     image: Ints
     label: Ints
     boxes: Floats
     areas: Floats | None = None
+    outlines: Sequence[Floats] | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -174,8 +177,23 @@ def _overlapping(truth: Flat, crowd: Bools, predicted: Flat, by_label: bool) -> 
         to = order[start[at] + step]
         overlap = overlaps(truth.boxes[to], crowd[to], predicted.boxes[at])
         keep = overlap > 0
-        yield at[keep], to[keep], overlap[keep]
+        at, to, overlap = at[keep], to[keep], overlap[keep]
+        if truth.outlines is not None and predicted.outlines is not None:
+            overlap = outline_overlaps(truth, crowd, predicted, at, to)
+            keep = overlap > 0
+            at, to, overlap = at[keep], to[keep], overlap[keep]
+        yield at, to, overlap
         begin = end
+
+
+def outline_overlaps(truth: Flat, crowd: Bools, predicted: Flat, at: Ints, to: Ints) -> Floats:
+    """As `overlaps`, of the outlines at `to` of the true and at `at` of the predicted side."""
+    result = np.zeros(len(at))
+    for index, (p, t, is_crowd) in enumerate(_columns(at, to, crowd[to])):
+        true, own, both = areas(truth.outlines[t], predicted.outlines[p])  # type: ignore[index]
+        whole = own if is_crowd else true + own - both
+        result[index] = both / whole if both > 0 else 0.0
+    return result
 
 
 def _groups(side: Flat, by_label: bool, other: Flat | None = None) -> Ints:

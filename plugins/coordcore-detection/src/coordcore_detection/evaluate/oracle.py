@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,17 @@ def quantised(image: TruthImage, quantisation: Quantisation) -> Floats:
     encoded = encode_boxes(image.boxes, image.width, image.height, quantisation=quantisation, outside="clip")
     decoded: Floats = quantisation.decode(encoded.bins, size)
     return decoded
+
+
+def quantised_outlines(image: TruthImage, quantisation: Quantisation) -> Mapping[int, Floats]:
+    """The same for `image.outlines`; as they are where boxes are rounded outward: single points then have no bins."""
+    if image.in_bins or quantisation.rounding == "outward":
+        return image.outlines
+    size = np.array([image.width, image.height], dtype=np.float64)
+    return {
+        index: quantisation.decode(quantisation.encode(one, size, outside="clip"), size)
+        for index, one in image.outlines.items()
+    }
 
 
 def all_quantised(images: Sequence[TruthImage], quantisation: Quantisation) -> Floats:

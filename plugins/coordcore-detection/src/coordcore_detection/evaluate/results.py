@@ -16,6 +16,10 @@ from coordcore import InputError
 from coordcore.files import require_regular, write_whole
 from coordcore_detection.evaluate.matching import IOU_THRESHOLDS, Matches
 from coordcore_detection.evaluate.metrics import Found, Images
+from coordcore_detection.evaluate.points import COUNTED
+
+OUTLINE = "shape_"
+"""In front of a metric's name: outlines overlap, and not the boxes around them."""
 
 VERSION = 1
 FILE = "evaluation.json"
@@ -36,6 +40,8 @@ class Detail(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     images: their keys. labels: by id. truth_image, truth_label: of each true box, crowd regions aside. unread,
     unfinished: per image. image, label, score, duplicate: of each predicted box; a score is null where there is none.
+    by_outline, agnostic_by_outline: of the same boxes by their outlines, where the truth has any. points: what
+    `points.per_image` counts, per image, where there are points.
     """
 
     images: list[str]
@@ -50,6 +56,17 @@ class Detail(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     duplicate: list[bool]
     by_label: Outcome
     agnostic: Outcome
+    by_outline: Outcome | msgspec.UnsetType = msgspec.UNSET
+    agnostic_by_outline: Outcome | msgspec.UnsetType = msgspec.UNSET
+    points: dict[str, list[float]] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def outcomes(self) -> dict[str, tuple[Outcome, Outcome]]:
+        """Prefix of a metric's name -> what it is measured from, with and without labels."""
+        found = {"": (self.by_label, self.agnostic)}
+        if self.by_outline and self.agnostic_by_outline:
+            found[OUTLINE] = (self.by_outline, self.agnostic_by_outline)
+        return found
 
 
 class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +75,8 @@ class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     evaluation: VERSION. checkpoint: what was asked. contract: see `coordcore_detection.evaluate.contract`. metrics: by
     name, null where the ground truth gives no value. counts: what was read, left out or repaired; notes say so in
     words. caveats: what distorts AP, to be said beside it. labels: AP by label, most boxes first.
+    tasks: the figures of each task of the records by its own measure, `contract.tasks` says which; left out where all
+    records are detection.
     calibration, curves: by "by_label" and "agnostic", as in `metrics.calibration_table` and `AveragePrecision.curve`.
     """
 
@@ -71,6 +90,7 @@ class Result(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     calibration: dict[str, list[dict[str, float]]]
     curves: dict[str, dict[str, list[float]]]
     caveats: list[str] = []
+    tasks: dict[str, dict[str, float | None]] | msgspec.UnsetType = msgspec.UNSET
     detail: Detail
 
 
@@ -105,6 +125,12 @@ def images(detail: Detail) -> Images:
         score=np.array(detail.score, dtype=np.float64),  # null becomes NaN
         duplicate=np.array(detail.duplicate, dtype=bool),
     )
+
+
+def task_figures(result: Result) -> dict[str, float | None]:
+    """The figures of all tasks under one name each, "refer_accuracy_50"."""
+    tasks = {} if isinstance(result.tasks, msgspec.UnsetType) else result.tasks
+    return {f"{task}_{name}": value for task, figures in tasks.items() for name, value in figures.items()}
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -178,15 +204,18 @@ def _is_complete(result: Result) -> bool:
 
 
 def _is_consistent(detail: Detail) -> bool:
-    both = (detail.by_label, detail.agnostic)
-    per_image = [detail.unread, detail.unfinished, *(one.hit for one in both)]
+    both = [one for pair in detail.outcomes.values() for one in pair]
+    per_image: list[Sized] = [detail.unread, detail.unfinished, *(one.hit for one in both)]
     per_box: list[Sized] = [detail.label, detail.score, detail.duplicate]
     per_box += [column for one in both for column in (one.iou, one.in_crowd, one.found, one.ignored)]
     count = len(detail.images)
+    per_image += (detail.points or {}).values()
     masks = [mask for one in both for column in (one.found, one.ignored) for mask in column]
     return (
         all(0 <= mask < 1 << len(IOU_THRESHOLDS) for mask in masks)
         and all(len(column) == count for column in per_image)
+        and (not detail.points or detail.points.keys() == set(COUNTED))
+        and (not detail.by_outline) is (not detail.agnostic_by_outline)
         and all(len(column) == len(detail.image) for column in per_box)
         and len(detail.truth_label) == len(detail.truth_image)
         and all(0 <= one < count for one in (*detail.image, *detail.truth_image))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import UnsetType
+
 from coordcore.errors import printable, shortened
 from coordcore_detection.evaluate.compare import Comparison, Line
 from coordcore_detection.evaluate.metrics import AGNOSTIC
@@ -52,6 +54,19 @@ def marked(name: str, *, distorted: bool) -> str:
 def rates(result: Result) -> str:
     """The metrics that know no labels, in one line."""
     return ", ".join(f"{name} {number(result.metrics[name])}" for name in PLAIN)
+
+
+def task_lines(result: Result) -> list[str]:
+    """The figures of each task, in a line."""
+    found = {} if isinstance(result.tasks, UnsetType) else result.tasks
+    return [f"{task}: {', '.join(map(figure, values, values.values()))}" for task, values in found.items()]
+
+
+def figure(name: str, value: float | None) -> str:
+    """A figure of a task with its name; counts without digits behind the point."""
+    if name in ("records", "absent"):
+        return f"{value:.0f} {name}"
+    return f"{name} {number(value) or 'none'}"
 
 
 def comparison_table(comparison: Comparison, *, everything: bool = False) -> Table:

@@ -1,4 +1,4 @@
-"""Ground truth of images: boxes in pixels with their labels, from record files or from a run's examples. Torch-free."""
+"""Ground truth of images: what is where, in pixels, from record files or from a run's examples. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+
+from coordcore.tasks import TASKS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +32,10 @@ class TruthImage:
     federated: whether the source names such labels, be it none: then any other label was not looked for here.
     frequencies: label -> "r", "c" or "f", how many training images have it (LVIS). areas: [n] square pixels of the
     objects themselves, of their masks for instance; None where they are those of the boxes.
+    outlines: index of a box -> [k, 2] corners in pixels of the polygon or quad that it encloses. points: label, x and y
+    in pixels of each object that is a point, and so none of the boxes. kinds: of geometry, of all objects.
+    task: what is asked, of `coordcore.tasks`. question: the record's own, or its phrase; None where it has none, or is
+    not known. categories: those that a question of the task "named" asks for. answer: of a task in text.
     """
 
     key: str
@@ -48,3 +54,20 @@ class TruthImage:
     federated: bool = False
     frequencies: Mapping[str, str] = attrs.Factory(dict)
     areas: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    outlines: Mapping[int, Boxes] = attrs.Factory(dict)
+    points: tuple[tuple[str, float, float], ...] = ()
+    kinds: frozenset[str] = frozenset()
+    task: str = "detect"
+    question: str | None = None
+    categories: tuple[str, ...] = ()
+    answer: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is answered with text, and no boxes."""
+        return TASKS[self.task].is_text
+
+    @property
+    def asked(self) -> str:
+        """What the last of its messages asks, without the image."""
+        return str(self.messages[-1]["content"]).replace("<image>", "")

@@ -16,16 +16,16 @@ from coordcore_detection.evaluate.truth import Boxes
 Areas = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def known_areas(record: Record, boxes: Boxes) -> Areas | None:
+def known_areas(record: Record, boxes: Boxes, places: Sequence[int]) -> Areas | None:
     """[n] square pixels for the boxes of a record, [n, 4], crowd regions last; None where the record gives no areas.
 
-    What is null, as a crowd region, has the area of its box. Raises RecordError unless each object has an area or null.
+    places: of the boxes among the objects. What is null, as a crowd region, has the area of its box. Raises RecordError
+    unless each object has an area or null.
     """
     given = _given(record)
     if given is None:
         return None
-    places = np.arange(len(given))
-    return _areas(boxes, places, given)
+    return _areas(boxes, np.array([place for place in places if place < len(given)], dtype=np.int64), given)
 
 
 def areas_in_answer(
@@ -40,7 +40,10 @@ def areas_in_answer(
     if not given:
         return None
     rules = Rules(space=None, ordered=False, outside=None, coords=coords)
-    objects = [item for item in read_annotations(record, rules) if not item.crowd]
+    objects = [item for item in read_annotations(record, rules) if not item.crowd and item.kind != "point"]
+    if not objects:
+        return None
+    indices = np.array([item.index for item in objects], dtype=np.int64)
     written = np.array([bounds(item.values) for item in objects], dtype=np.float64)
     last, sides = coords.bins - 1, np.array(size * 2, dtype=np.float64)
     other = np.array([[label != item.desc for item in objects] for label in labels]).reshape(-1, len(objects))
@@ -52,7 +55,7 @@ def areas_in_answer(
         if close.sum() > near.sum():
             near, places = close, distance.argmin(1)
     areas = _areas(boxes, np.zeros(0, dtype=np.int64), given)
-    areas[near] = _areas(boxes[near], places[near], given)
+    areas[near] = _areas(boxes[near], indices[places[near]], given)
     return areas
 
 

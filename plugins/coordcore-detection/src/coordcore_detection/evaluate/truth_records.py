@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, quantisation
@@ -16,6 +17,52 @@ from coordcore.records.record import Record, RecordError, check_declared, parse_
 from coordcore.records.source import all_lines
 from coordcore_detection.evaluate.average_precision import FREQUENCIES
 from coordcore_detection.evaluate.truth import Boxes, Id
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Objects:
+    """What is on one image, in pixels, as `TruthImage` has it. places: of the boxes, among all objects."""
+
+    labels: tuple[str, ...]
+    boxes: Boxes
+    crowd: np.ndarray[Any, np.dtype[np.bool_]]
+    outlines: dict[int, Boxes]
+    points: tuple[tuple[str, float, float], ...]
+    kinds: frozenset[str]
+    places: tuple[int, ...]
+
+    @classmethod
+    def sorted(
+        cls,
+        given: Sequence[tuple[str, str, Sequence[float], bool]],
+        *,
+        boxes: Callable[[Sequence[int]], Boxes],
+        outline: Callable[[Sequence[float]], Boxes],
+    ) -> Objects:
+        """Points apart from what has a box.
+
+        given: label, kind, numbers and whether it is a crowd region. boxes: gives those of objects, by their places.
+        outline: [k, 2] pixels of numbers.
+        """
+        places = tuple(place for place, (_, kind, _, _) in enumerate(given) if kind != "point")
+        outlined = [(index, place) for index, place in enumerate(places) if given[place][1] != "bbox_2d"]
+        return cls(
+            labels=tuple(given[place][0] for place in places),
+            boxes=boxes(places),
+            crowd=np.array([given[place][3] for place in places], dtype=bool),
+            outlines={index: outline(given[place][2]) for index, place in outlined},
+            points=tuple(
+                (label, *outline(values)[0].tolist())
+                for label, kind, values, crowd in given
+                if kind == "point" and not crowd
+            ),
+            kinds=frozenset(kind for _, kind, _, _ in given),
+            places=places,
+        )
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Of `TruthImage`."""
+        return {name: getattr(self, name) for name in ("labels", "boxes", "crowd", "outlines", "points", "kinds")}
 
 
 def declared(path: Path) -> Quantisation:
@@ -70,10 +117,8 @@ def looked_for(record: Record) -> dict[str, Any]:
     }
 
 
-def read_objects(
-    record: Record, rules: Rules, convention: Quantisation
-) -> tuple[Boxes, tuple[str, ...], np.ndarray[Any, Any]]:
-    """[n, 4] boxes in pixels, n labels and [n] crowd marks of a record; a poly is the box around its part in the image.
+def read_objects(record: Record, rules: Rules, convention: Quantisation) -> Objects:
+    """What a record says is there. The box of a polygon or quad is that around its part in the image.
 
     Raises coordcore.records.record.RecordError with the object's path in front.
     """
@@ -81,16 +126,22 @@ def read_objects(
         check_declared(record, convention, "what reads it")
     found = read_annotations(record, rules)
     limits = (record.width, record.height) if rules.space == "pixel" else (1, 1)
-    corners = [_corners(item, *limits) for item in found]
-    boxes = np.array(corners, dtype=np.float64).reshape(-1, 4)
-    size = np.array([record.width, record.height] * 2, dtype=np.float64)
-    if rules.space == "bin":
-        boxes = convention.decode(boxes, size)
-    else:
-        boxes = np.clip(boxes * size if rules.space == "norm1" else boxes, 0.0, size)
+    size = np.array([record.width, record.height], dtype=np.float64)
+
+    def pixels(corners: Any, columns: int) -> Boxes:
+        """As many rows of x, y, ... as there are."""
+        array = np.array(corners, dtype=np.float64).reshape(-1, columns)
+        edge = np.tile(size, columns // 2)
+        if rules.space == "bin":
+            return convention.decode(array, edge)
+        return np.clip(array * edge if rules.space == "norm1" else array, 0.0, edge)
+
     # The same few labels come again and again.
-    labels = tuple(sys.intern(item.desc) for item in found)
-    return boxes, labels, np.array([item.crowd for item in found], dtype=bool)
+    return Objects.sorted(
+        [(sys.intern(item.desc), item.kind, item.values, item.crowd) for item in found],
+        boxes=lambda regions: pixels([_corners(found[place], *limits) for place in regions], 4),
+        outline=lambda values: pixels(values, 2),
+    )
 
 
 def _corners(item: Annotation, width: int, height: int) -> Sequence[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,18 +12,20 @@ import attrs
 import msgspec
 import numpy as np
 
-from coordcore import InputError
+from coordcore import Geometry, InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Outside, Quantisation
 from coordcore.records.annotations import Annotation, Rules, Space, read_annotation
-from coordcore.records.answers import COORDJSON, Format, parse_answer
+from coordcore.records.answers import COORDJSON, Format, answered, parse_answer
 from coordcore.records.geometry import bounds, misordered
 from coordcore.records.images import image_path, open_example_image, open_upright
-from coordcore.records.record import RecordError, parse_objects, parse_record
+from coordcore.records.record import Record, RecordError, parse_objects, parse_record
 from coordcore.records.source import all_lines
+from coordcore.tasks import TASKS
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_areas import areas_in_answer, known_areas
-from coordcore_detection.evaluate.truth_records import image_id, looked_for, read_objects
+from coordcore_detection.evaluate.truth_records import Objects, image_id, looked_for, read_objects
+from coordcore_detection.evaluate.truth_tasks import Asking
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -44,15 +46,19 @@ def truth_from_records(
     images_within: Path | None = None,
     question: str,
     system: str | None = None,
+    prompts: Mapping[str, str] | None = None,
+    coord_tokens: bool = True,
     outside: Outside = "error",
     coords: CoordFormat | None = None,
 ) -> Sequence[TruthImage]:
-    """The images of the record file `path`; a poly counts as its bounding box. Images are opened when they are used.
+    """The images of the record file `path`. Images are opened when they are used.
 
     space: what the numbers are. quantisation: decodes bins; a record that declares another one is an error.
     coords: the tokens that records may have in place of bins; the default's form when None.
     image_root: where image paths begin, the folder of `path` by default. images_within: the folder that all images must
     lie below, `image_root` by default; opening one elsewhere raises InputError. question, system: what is asked.
+    prompts: by task, what records that name one are asked; the usual prompt of a task that is not there. coord_tokens:
+    whether places in questions are.
     outside: what becomes of corners outside the image, an error or "clip". An image that has several records gets the
     keys "a.jpg", "a.jpg#2" ... in the order of the file.
 
@@ -69,15 +75,24 @@ def truth_from_records(
     images: list[TruthImage] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
+    asking = Asking(
+        prompts={**(prompts or {}), "detect": question},
+        rules=rules,
+        quantisation=quantisation,
+        coord_tokens=coord_tokens,
+    )
+    tasks: dict[int, tuple[int, Record]] = {}
     for number, line in all_lines(path):
         try:
             record = parse_record(line)
-            boxes, labels, crowd = read_objects(record, rules, quantisation)
+            objects = read_objects(record, rules, quantisation)
             lists = looked_for(record)
-            areas = known_areas(record, boxes)
+            areas = known_areas(record, objects.boxes, objects.places)
         except InputError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
+        if record.task is not None or record.question is not None:
+            tasks[len(images)] = number, record
         name = record.images[0]
         seen[name] = seen.get(name, 0) + 1
         images.append(
@@ -85,18 +100,27 @@ def truth_from_records(
                 key=name if seen[name] == 1 else f"{name}#{seen[name]}",
                 width=record.width,
                 height=record.height,
-                labels=labels,
-                boxes=boxes,
-                crowd=crowd,
                 open=partial(_open, root, name, images_within, width=record.width, height=record.height),
                 messages=tuple(messages),
                 path=root / name,
                 in_bins=space == "bin",
                 id=image_id(record),
                 areas=areas,
+                **objects.as_arguments(),
                 **lists,
             )
         )
+    labels = {
+        label
+        for _, record in tasks.values()
+        if record.task == "named"
+        for label in (*(record.categories or ()), *(item.desc for item in record.objects or ()))
+    }
+    for place, (number, record) in tasks.items():
+        try:
+            images[place] = asking.asked(images[place], record, number, tuple(labels))
+        except InputError as error:
+            problems.append(f"{path}:{number}: {error}")
     if problems:
         rest = len(problems) - SHOWN_PROBLEMS
         more = [f"{path}: {rest} more records have problems"] if rest > 0 else []
@@ -121,9 +145,9 @@ def truth_from_examples(
 ) -> Sequence[TruthImage]:
     """The examples of a data builder, each made into a TruthImage when it is asked for; example 17 is "example-17".
 
-    The last message must be an answer in `form`, CoordJSON's being `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`; a
-    `poly` counts as its bounding box. Positions are those of the example's geometries, finer than a bin where the
-    builder knows them.
+    The last message must be an answer in `form`, CoordJSON's being `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`. A
+    thought before it (`<think>...</think>`) is passed over. Positions are those of the example's geometries, finer than
+    a bin where the builder knows them.
     Reading one raises InputError, with the example's source in front, for any other answer.
     """
     return _Examples(examples, quantisation, coords, form)
@@ -152,7 +176,7 @@ class _Examples(Sequence[TruthImage]):
         example = self._examples[number]
         try:
             image = _from_example(example, number, self._quantisation, self._coords, self._form)
-            line = self._line_that_says_more(example.source)
+            line = None if image.is_text else self._line_that_says_more(example.source)
             if line is None:
                 return image
             record = parse_record(line)
@@ -183,28 +207,49 @@ def _from_example(
     source = example.images[0]
     opener = partial(open_example_image, source)
     image = opener()
-    size = np.array([image.width, image.height] * 2, dtype=np.float64)
-    text = example.messages[-1]["content"]
-    objects = _answer(text, coords) if form is COORDJSON else _answer_in(form, text, coords)
-    units = [bounds(item.values) for item in objects]
-    if example.geometries:  # the answer holds coord tokens; what the builder says of them may be finer
-        if len(example.geometries) != len(objects):
-            raise InputError(f"has {len(example.geometries)} geometries, but its answer speaks of {len(objects)}")
-        units = [bounds(geometry.values) for geometry in example.geometries]
-    array = np.array(units, dtype=np.float64).reshape(-1, 4)
+    size = np.array([image.width, image.height], dtype=np.float64)
+    text, is_text = example.messages[-1]["content"], TASKS[example.task].is_text
+    begin, end = answered(text)
+    said = text[begin:end].strip()
+    objects = [] if is_text else _answer(said, coords) if form is COORDJSON else _answer_in(form, said, coords)
+    units = [item.values for item in objects]
+    if example.geometries:  # the answers hold coord tokens; what the builder says of them may be finer
+        geometries = _geometries_behind(example, begin, coords)
+        if len(geometries) != len(objects):
+            raise InputError(f"has {len(geometries)} geometries, but its answer speaks of {len(objects)}")
+        units = [geometry.values for geometry in geometries]
+    found = Objects.sorted(
+        [(item.desc, item.kind, values, False) for item, values in zip(objects, units, strict=True)],
+        boxes=lambda regions: quantisation.decode(
+            np.array([bounds(units[place]) for place in regions], dtype=np.float64).reshape(-1, 4), np.tile(size, 2)
+        ),
+        outline=lambda values: quantisation.decode(np.array(values, dtype=np.float64).reshape(-1, 2), size),
+    )
     return TruthImage(
         key=example_key(number),
         width=image.width,
         height=image.height,
-        labels=tuple(item.desc for item in objects),
-        boxes=quantisation.decode(array, size),
-        crowd=np.zeros(len(objects), dtype=bool),
+        **found.as_arguments(),
         id=number,
         open=opener,
         messages=tuple(dict(message) for message in example.messages[:-1]),
         path=Path(source) if isinstance(source, str | Path) else None,
-        in_bins=bool((array == np.rint(array)).all()),
+        in_bins=all(float(value).is_integer() for values in units for value in values),
+        task=example.task,
+        categories=example.categories,
+        answer=text if is_text else "",
     )
+
+
+def _geometries_behind(example: Example, begin: int, coords: CoordFormat) -> list[Geometry]:
+    """The geometries of the last answer from its character `begin` on: none of earlier answers, none of a thought."""
+    texts = [message["content"] for message in example.messages if message["role"] == "assistant"]
+    texts[-1] = texts[-1][:begin]
+    before = sum(token in coords.bin_of for text in texts for token in re.findall(coords.pattern(), text))
+    geometries = list(example.geometries)
+    while geometries and before > 0:
+        before -= len(geometries.pop(0).values)
+    return geometries
 
 
 def _answer(text: str, coords: CoordFormat) -> list[Annotation]:

@@ -21,7 +21,7 @@ ANSWERS = ("response", "predict", "prediction", "generated_text", "outputs", "ou
 IMAGES = ("image", "images", "image_path", "img_path", "path", "file_name", "filename")
 IDS = ("image_id", "id", "custom_id", "question_id")
 
-_GEOMETRIES = ("bbox_2d", "bbox", "box_2d", "poly")
+_GEOMETRIES = ("bbox_2d", "bbox", "box_2d", "poly", "point", "point_2d", "quad")
 
 _PREDICTIONS = b'{"predictions":'
 

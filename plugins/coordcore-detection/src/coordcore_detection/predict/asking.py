@@ -18,16 +18,18 @@ from transformers import GenerationConfig
 from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import COORDJSON, Format, Unread
+from coordcore.records.answers import COORDJSON, Format, Located, Unread, answer_text
 from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
 from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import read_row
+from coordcore_detection.predict.ahead import Guesses, NotAheadError, only, write_ahead
+from coordcore_detection.predict.boxes import read_row, with_question
 from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
+from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
-from coordcore_detection.predict.recording import Recorder, Recording, StopLoops
+from coordcore_detection.predict.recording import Journal, Recorder, Recording, StopLoops, StopRepeats
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_train.chat import question_text, thought_end
 from coordcore_train.checkpoint.image_size import reduced
@@ -42,7 +44,9 @@ def header(
 
     question, system: what the model is asked, where all images share it.
     """
-    decoding = {**settings.decoding(), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
+    numbers = loaded.format.numbers
+    decoding = {**(settings.of_numbers() if numbers else settings.decoding())}
+    decoding |= {"dtype": str(loaded.model.dtype).removeprefix("torch.")}
     decoding |= {} if question is None else {"question": question, "system": system}
     packages = ("coordcore", "coordcore-detection", "torch", "transformers")
     return Header(
@@ -50,10 +54,10 @@ def header(
         checkpoint=str(path),
         weights=weights_digest(path),
         quantisation=loaded.quantisation.as_dict(),
-        coords=None if loaded.vocab.format == DEFAULT_COORDS else attrs.asdict(loaded.vocab.format),
+        coords=None if loaded.coords == DEFAULT_COORDS else attrs.asdict(loaded.coords),
         answers=None if loaded.format is COORDJSON else loaded.format.as_dict(),
         decoding=decoding,
-        score=settings.score,
+        score="none" if numbers else settings.score,
         calibration=settings.calibration.as_dict() if settings.calibration else None,
         versions={name: version(name) for name in packages},
     )
@@ -65,7 +69,7 @@ def predict(
     images: Iterable[TruthImage],
     settings: PredictSettings,
     *,
-    vocab: CoordVocab,
+    vocab: CoordVocab | None,
     quantisation: Quantisation,
     max_pixels: int | None = None,
     form: Format = COORDJSON,
@@ -74,9 +78,9 @@ def predict(
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
-    model, processor, max_pixels, form: as `load` gives them. log: told about images that could not be shown to the
-    model; their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row, the
-    recording of its batch and its place there; see `distributions.Distributions`.
+    model, processor, vocab, max_pixels, form: as `load` gives them. log: told about images that could not be shown to
+    the model; their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row of a
+    model that writes coord tokens, the recording of its batch and its place there (`distributions.Distributions`).
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
     """
@@ -97,7 +101,7 @@ class _Asker:
         model: Any,
         processor: Any,
         settings: PredictSettings,
-        vocab: CoordVocab,
+        vocab: CoordVocab | None,
         quantisation: Quantisation,
         max_pixels: int | None,
         form: Format,
@@ -108,15 +112,19 @@ class _Asker:
         self.processor = processor
         self.settings = settings
         self.quantisation = quantisation
-        self.coord_format = vocab.format
         self.form = form
         self.max_pixels = max_pixels
         self.tokens = token_bytes(processor.tokenizer)
-        self.coord_ids = vocab.ids_tensor(model.device)
         self.end_tokens = _end_tokens(model, processor.tokenizer)
+        self.grammar: DeviceGrammar | None = None
+        self._prompts: dict[str, str] = {}
+        self.vocab = vocab
+        if vocab is None:
+            return
+        self.coord_ids = vocab.ids_tensor(model.device)
         size = model.config.get_text_config().vocab_size
         self.bin_of = bins_of_tokens(vocab, size)
-        self.grammar: DeviceGrammar | None = None
+        self.guesses: Guesses | None = None
         if settings.constrained:
             kinds = tuple(kind for kind in settings.geometry if kind in form.places)
             if not kinds:
@@ -135,7 +143,14 @@ class _Asker:
             except ValueError as error:
                 raise InputError(f"the format {form.name}: {error}; ask for free decoding") from error
             self.grammar = DeviceGrammar(grammar, model.device)
-        self._prompts: dict[str, str] = {}
+            self.guesses = Guesses(grammar, self._some_answer(vocab))
+
+    def _some_answer(self, vocab: CoordVocab) -> list[int]:
+        """The tokens of an answer with two boxes, as the tokenizer makes them of its text."""
+        box = Located(desc="a", kind="bbox_2d", bins=(0, 0, 1, 1))
+        text = answer_text([box, box], form=self.form, coords=vocab.format)
+        ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.end_tokens[0]]
 
     def rows(self, batch: Sequence[TruthImage]) -> list[Row]:
         """The rows of a batch, in order."""
@@ -146,10 +161,12 @@ class _Asker:
                 shown.append((index, reduced(truth.open(), self.max_pixels)))
             except InputError as error:
                 rows[index] = _not_shown(truth, str(error))
-        if shown:
-            asked = [batch[index] for index, _ in shown]
-            rows |= zip((index for index, _ in shown), self._ask(asked, [image for _, image in shown]), strict=True)
-        return [rows[index] for index in range(len(batch))]
+        for in_text in (False, True):  # the grammar knows answers with places alone
+            part = [(index, image) for index, image in shown if batch[index].is_text is in_text]
+            if part:
+                asked = [batch[index] for index, _ in part]
+                rows |= zip((index for index, _ in part), self._ask(asked, [image for _, image in part]), strict=True)
+        return [with_question(rows[index], truth) for index, truth in enumerate(batch)]
 
     def _ask(self, asked: Sequence[TruthImage], images: Sequence[Any]) -> list[Row]:
         prompts = [self._prompt(truth) for truth in asked]
@@ -162,6 +179,8 @@ class _Asker:
             if len(asked) == 1:
                 return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
             return [row for one, image in zip(asked, images, strict=True) for row in self._ask([one], [image])]
+        if self.vocab is None or asked[0].is_text:
+            return self._free_rows(asked, inputs)
         recording = self._generate(inputs)
         coords = read_coords(
             recording.logits,
@@ -180,7 +199,7 @@ class _Asker:
                 end_tokens=self.end_tokens,
                 settings=self.settings,
                 quantisation=self.quantisation,
-                coord_format=self.coord_format,
+                coord_format=self.vocab.format,
                 form=self.form,
             )
             for index, truth in enumerate(asked)
@@ -189,6 +208,22 @@ class _Asker:
             for index, row in enumerate(rows):
                 self.watch(row, recording, index)
         return rows
+
+    def _free_rows(self, asked: Sequence[TruthImage], inputs: Any) -> list[Row]:
+        """Answers in plain numbers or in text, which the model writes freely."""
+        rows, prompt = inputs["input_ids"].shape
+        stop = StopRepeats(prompt, self.settings.repeats, rows)
+        with _inference(rows):
+            written = self._generated(inputs, stopping=[stop])[:, prompt:].tolist()
+        found = []
+        for truth, tokens, looped in zip(asked, written, stop.looped.tolist(), strict=True):
+            said = list(takewhile(lambda token: token not in self.end_tokens, tokens))
+            is_whole = len(said) < len(tokens)
+            stopped = "repetition" if looped and not is_whole else "end" if is_whole else "length"
+            text, _ = self.tokens.read(said)
+            form = None if truth.is_text else self.form
+            found.append(row_of_text(truth, text, stopped, form=form, quantisation=self.quantisation))
+        return found
 
     def _inputs(self, prompts: Sequence[str], images: Sequence[Any]) -> Any:
         inputs = self.processor(
@@ -217,7 +252,7 @@ class _Asker:
             eos_token_id=[token, *self.end_tokens],
             pad_token_id=self.end_tokens[0],
         )
-        with torch.inference_mode(), _only(self.model, config):
+        with torch.inference_mode(), only(self.model, config):
             sequences = self.model.generate(**inputs, generation_config=config)
         written = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         stops = {token, *self.end_tokens}
@@ -225,19 +260,39 @@ class _Asker:
         return [prompt + thought + closing for prompt, thought in zip(prompts, thoughts, strict=True)]
 
     def _generate(self, inputs: Any) -> Recording:
-        from transformers import LogitsProcessorList, StoppingCriteriaList
+        rows = len(inputs["input_ids"])
+        with _inference(rows):
+            if self.guesses is not None:
+                try:
+                    return self._write_ahead(inputs, rows, self.guesses)
+                except NotAheadError:
+                    self.guesses = None  # nor will it for the next batch
+            return self._write(inputs, rows)
 
+    def _constraint(self, rows: int) -> Constraint | None:
         settings = self.settings
-        rows, prompt = inputs["input_ids"].shape
-        constraint = None
-        if self.grammar is not None:
-            constraint = Constraint(
-                self.grammar,
-                rows,
-                budget=settings.max_new_tokens,
-                max_objects=settings.max_objects,
-                ordered=settings.ordered,
-            )
+        if self.grammar is None:
+            return None
+        return Constraint(
+            self.grammar,
+            rows,
+            budget=settings.max_new_tokens,
+            max_objects=settings.max_objects,
+            ordered=settings.ordered,
+        )
+
+    def _write_ahead(self, inputs: Any, rows: int, guesses: Guesses) -> Recording:
+        """Several tokens a pass, where they can be guessed."""
+        constraint = self._constraint(rows)
+        assert constraint is not None  # there are guesses where there is a grammar
+        journal = Journal(self.coord_ids, self.bin_of, rows, self.settings.repeats, self.end_tokens[0])
+        # What a batch has learned stays in it: in the last digits an answer depends on what was guessed.
+        return write_ahead(self.model, inputs, constraint, guesses.copy(), journal, self.end_tokens)
+
+    def _write(self, inputs: Any, rows: int) -> Recording:
+        """A token a pass."""
+        settings, constraint = self.settings, self._constraint(rows)
+        prompt = inputs["input_ids"].shape[1]
         recorder = Recorder(
             self.coord_ids,
             self.bin_of,
@@ -248,26 +303,27 @@ class _Asker:
             max_coordinates=4 * settings.max_objects,
             constraint=constraint,
         )
+        stopping = [] if constraint else [StopLoops(recorder)]
+        return recorder.finish(self._generated(inputs, processors=[recorder], stopping=stopping))
+
+    def _generated(self, inputs: Any, *, processors: Sequence[Any] = (), stopping: Sequence[Any] = ()) -> torch.Tensor:
+        """[B, prompt + T]: the prompts with their answers, a token a pass."""
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
         config = GenerationConfig(
             do_sample=False,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=self.settings.max_new_tokens,
             eos_token_id=self.end_tokens,
             pad_token_id=self.end_tokens[0],
         )
-        try:
-            with torch.inference_mode(), _only(self.model, config):
-                sequences = self.model.generate(
-                    **inputs,
-                    generation_config=config,
-                    logits_processor=LogitsProcessorList([recorder]),
-                    stopping_criteria=StoppingCriteriaList([] if constraint else [StopLoops(recorder)]),
-                )
-        except torch.OutOfMemoryError as error:
-            raise RunError(
-                f"{rows} images at a time do not fit the GPU's memory ({str(error).splitlines()[0]}); "
-                "lower --batch-size"
-            ) from error
-        return recorder.finish(sequences)
+        with only(self.model, config):
+            sequences: torch.Tensor = self.model.generate(
+                **inputs,
+                generation_config=config,
+                logits_processor=LogitsProcessorList(processors),
+                stopping_criteria=StoppingCriteriaList(stopping),
+            )
+        return sequences
 
     def _prompt(self, truth: TruthImage) -> str:
         key = repr(truth.messages)
@@ -287,14 +343,15 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 @contextmanager
-def _only(model: Any, config: Any) -> Iterator[None]:
-    """Let nothing but `config` decide: transformers fills gaps from the model's own, such as a repetition penalty."""
-    own = model.generation_config
-    model.generation_config = config
+def _inference(rows: int) -> Iterator[None]:
+    """Within this context the model answers `rows` prompts. Raises RunError for a batch that does not fit."""
     try:
-        yield
-    finally:
-        model.generation_config = own
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"{rows} images at a time do not fit the GPU's memory ({str(error).splitlines()[0]}); lower --batch-size"
+        ) from error
 
 
 def _not_shown(truth: TruthImage, reason: str) -> Row:

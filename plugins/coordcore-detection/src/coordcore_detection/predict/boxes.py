@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
@@ -14,6 +15,7 @@ from coordcore.records.answers import COORDJSON, AnswerObject, Format, Unread, p
 from coordcore.records.geometry import bounds, overlaps
 from coordcore_detection.decode.decoding import Coords
 from coordcore_detection.decode.tokens import TokenBytes
+from coordcore_detection.evaluate.polygons import areas
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Box, Row
 from coordcore_detection.predict.scores import Evidence, scores_of
@@ -102,27 +104,34 @@ class _Reader:
             )
         )
         score = scores[settings.score]
-        pick, values = _corners(self.coords.value[rows])
+        pick, values = corners(self.coords.value[rows], found.kind)
         pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
+        points = quantisation.decode(self.coords.value[rows].reshape(-1, 2), self.size)
         return Box(
             label=found.desc,
-            box=_four(pixels, 6),
+            box=four(pixels, 6),
             bins=bounds(found.bins),
-            score=_short(settings.calibration.apply(score) if settings.calibration else score),
-            scores={name: _short(value) for name, value in scores.items()},
-            spread=_four(self.coords.spread[rows][pick], 3),
+            score=short(settings.calibration.apply(score) if settings.calibration else score),
+            scores={name: short(value) for name, value in scores.items()},
+            spread=four(self.coords.spread[rows][pick], 3),
+            **shaped(found.kind, points),
         )
 
     def _tokens(self, span: tuple[int, int]) -> Array:
         return np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))
 
 
-def _corners(values: Array) -> tuple[Array, Array]:
+def shaped(kind: str, pixels: Array) -> dict[str, Any]:
+    """What a `Box` says of a geometry beside the box around it, which of a box is nothing. pixels: x, y, x, y ..."""
+    return {} if kind == "bbox_2d" else {"kind": kind, "points": np.round(pixels, 6).ravel().tolist()}
+
+
+def corners(values: Array, kind: str) -> tuple[Array, Array]:
     """Which of the coordinates x, y, x, y ... bound the geometry, and x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 
     The written corners are in order; their expectations need not be, and are then both put at the first corner's.
     """
-    if len(values) == 4:
+    if kind == "bbox_2d":
         low = values[:2]
         return np.arange(4), np.concatenate([low, np.maximum(low, values[2:])])
     x, y = values[::2], values[1::2]
@@ -130,17 +139,23 @@ def _corners(values: Array) -> tuple[Array, Array]:
     return pick, values[pick]
 
 
-def _four(values: Array, digits: int) -> tuple[float, float, float, float]:
+def four(values: Array, digits: int) -> tuple[float, float, float, float]:
     a, b, c, d = np.round(values, digits).tolist()
     return a, b, c, d
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def with_question(row: Row, truth: TruthImage) -> Row:
+    """The row with what was asked, where the record asks a question of its own."""
+    own = truth.task != "detect" or truth.question is not None
+    return msgspec.structs.replace(row, question=truth.asked) if own else row
+
+
 def mark_duplicates(boxes: Sequence[Box]) -> None:
-    """Mark each box that an earlier one of its label equals or overlaps by DUPLICATE_IOU."""
+    """Mark each box that an earlier one of its label equals or overlaps by DUPLICATE_IOU, or point that it equals."""
     alike: dict[str, list[Box]] = {}
     for box in boxes:
         alike.setdefault(box.label, []).append(box)
@@ -151,4 +166,13 @@ def mark_duplicates(boxes: Sequence[Box]) -> None:
             earlier = corners[:index]
             near = overlaps(earlier, no_crowd[:index], np.broadcast_to(corners[index], earlier.shape))
             same = (earlier == corners[index]).all(1)  # also of boxes without area
-            box.duplicate = bool(((near >= DUPLICATE_IOU) | same).any())
+            alike_at = np.flatnonzero((near >= DUPLICATE_IOU) | same)
+            box.duplicate = any(_are_alike(group[other], box) for other in alike_at)
+
+
+def _are_alike(a: Box, b: Box) -> bool:
+    """Whether two whose boxes are alike are so themselves: the bars of an X have one box."""
+    if a.outline is None or b.outline is None:
+        return (a.kind == "point") is (b.kind == "point")
+    own, other, both = areas(*(np.array(one.outline).reshape(-1, 2) for one in (a, b)))
+    return both >= DUPLICATE_IOU * (own + other - both)

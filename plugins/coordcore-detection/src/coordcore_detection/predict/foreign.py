@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from sys import float_info
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.joining import Join
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.answer_files import Given
-from coordcore_detection.predict.boxes import mark_duplicates
+from coordcore_detection.predict.boxes import mark_duplicates, shaped
 from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 NUMBERS = ("pixel", "norm1", *QUANTISATIONS)
 """What numbers in answers can be: pixels of the upright image, fractions of it, or by a quantisation's name."""
@@ -53,7 +56,8 @@ def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | N
         image = truth[index] if index is not None else None
         name = image.key if image is not None else (given.names or given.ids)[0]
         width, height = (image.width, image.height) if image is not None else (1, 1)
-        boxes, unread = _boxes(given, width, height, numbers)
+        in_text = image is not None and image.is_text
+        boxes, unread = ([], []) if in_text else _boxes(given, width, height, numbers)
         stopped = "length" if given.is_cut else "end"
         found.append(
             Row(
@@ -121,15 +125,23 @@ def _beyond(values: Sequence[float], numbers: str | None) -> str:
     return f"{wrong[0]:g} lies outside 0..{limit:g} of {numbers}; are these pixels (--numbers pixel)?" if wrong else ""
 
 
+def pixels_of(values: Array, convention: Quantisation, size: Array) -> Array:
+    """The pixels of numbers in the thousandths, or whatever they are, of a convention. size: that of each one's axis.
+
+    Unlike bins, numbers may say the image's last edge: 1000 in qwen_1000.
+    """
+    spans = np.maximum(size - convention.inset, 1.0)
+    return np.minimum((values + convention.decode_shift) * spans / convention.decode_scale, size)
+
+
 def _box(one: AnswerObject, values: Sequence[float], width: int, height: int, numbers: str | None) -> Box:
-    size = np.array([width, height] * 2, dtype=np.float64)
-    x1, y1, x2, y2 = bounds(values)
-    corners = np.array([x1, y1, x2, y2])
+    points = np.array(values, dtype=np.float64).reshape(-1, 2)
+    size = np.array([width, height], dtype=np.float64)
     if numbers == "norm1":
-        corners = corners * size
+        points = points * size
     elif numbers != "pixel":
-        convention = _convention(numbers)
-        corners = np.minimum((corners + convention.decode_shift) * size / convention.decode_scale, size)
-    a, b, c, d = np.round(corners, 6).tolist()
+        points = pixels_of(points, _convention(numbers), size)
+    found = np.round(points, 6).ravel().tolist()
+    x1, y1, x2, y2 = bounds(values)
     bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
-    return Box(label=one.desc, box=(a, b, c, d), bins=bins, score=math.nan)
+    return Box(label=one.desc, box=bounds(found), bins=bins, score=math.nan, **shaped(one.kind, points))

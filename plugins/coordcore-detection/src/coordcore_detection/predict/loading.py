@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import attrs
 
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab, MissingCoordTokensError
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, require_same
 from coordcore.records.answers import COORDJSON, Format
-from coordcore_train.chat import question_in
+from coordcore_train.chat import Question, question_in
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import own_tokens, read_checkpoint_info, require_ids, require_same_coords
 from coordcore_train.run.folder import RunDir
@@ -24,20 +26,34 @@ if TYPE_CHECKING:
 class Loaded(NamedTuple):
     """A model in eval mode on its device, and what is needed to ask it.
 
-    max_pixels: to which images are reduced before the processor sees them, where that cannot be told to the processor.
-    format: in which it was trained to answer.
+    vocab: None for a model that answers in plain numbers. max_pixels: to which images are reduced before the processor
+    sees them, where that cannot be told to the processor. format: in which it was trained to answer.
     """
 
     model: Any
     processor: Any
-    vocab: CoordVocab
+    vocab: CoordVocab | None
     quantisation: Quantisation
     max_pixels: int | None = None
     format: Format = COORDJSON
 
+    @property
+    def coords(self) -> CoordFormat:
+        """Its coord tokens; the default where it has none."""
+        return self.vocab.format if self.vocab else DEFAULT_COORDS
+
+
+NUMBERS = attrs.evolve(COORDJSON, name="numbers", numbers=True)
+"""How a model answers that was not trained here and writes plain numbers: in some list of JSON, or tags."""
+
 
 def load(
-    path: Path, device: str, *, quantisation: Quantisation | None = None, coords: CoordFormat | None = None
+    path: Path,
+    device: str,
+    *,
+    quantisation: Quantisation | None = None,
+    coords: CoordFormat | None = None,
+    numbers: bool = False,
 ) -> Loaded:
     """Load a plain checkpoint folder, a run folder (its merged checkpoint, else its newest one, the adapter live), or
     one of a run's checkpoints.
@@ -45,7 +61,8 @@ def load(
     A model in a run's folder sees images as large as in training and, on a CPU, runs on as many threads.
 
     quantisation: of the answers; needed for a plain folder that records none and is not nearest_999. coords: its
-    coord tokens, needed for a plain folder that records none and has others than the default.
+    coord tokens, needed for a plain folder that records none and has others than the default. numbers: a plain folder
+    that records nothing answers in plain numbers.
     Raises InputError for a folder that is none of these, for files that are missing, broken or incomplete, for a model
     without coord tokens, for a `quantisation` or `coords` other than the recorded ones, for "cuda" without a GPU, and
     for a folder that names Python to run, unless it is that of a run whose manifest trusts it.
@@ -55,15 +72,15 @@ def load(
 
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda: torch sees no GPU; use cpu")
-    run, folder = _run_and_folder(path)
+    run, folder = run_and_folder(path)
     if (folder / "config.json").is_file() and not _is_live(folder):
         info = read_checkpoint_info(folder)
         recorded = info.quantisation if info else None
-        said = info.vocab.format if info else None
+        said = info.vocab.format if info and info.vocab else None
         form = info.format if info else COORDJSON
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
-        trusted = run is not None and _settings(run).get("model", {}).get("trust_remote_code") is True
+        trusted = run is not None and manifest_of(run).get("model", {}).get("trust_remote_code") is True
         require_no_code(folder, trusted=trusted)
         with _readable(folder):
             model, report = AutoModelForImageTextToText.from_pretrained(
@@ -90,19 +107,31 @@ def load(
     if said is not None and coords is not None:
         require_same_coords(said, coords, str(folder), "the run")
     config = model.config.get_text_config()
-    wanted = said or coords or DEFAULT_COORDS
+    if numbers and not form.numbers:
+        if recorded is not None:
+            raise InputError(
+                f"{folder}: was trained to write coord tokens; leave plain numbers to models that write them"
+            )
+        form = NUMBERS
+    max_pixels = None if run is None else _as_trained(processor, run, device)
+    model = model.eval().requires_grad_(False).to(device)
+    found = Loaded(model, processor, None, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels, form)
+    return found if form.numbers else found._replace(vocab=_coord_tokens(folder, processor, config, said or coords))
+
+
+def _coord_tokens(folder: Path, processor: Any, config: Any, coords: CoordFormat | None) -> CoordVocab:
+    """The coord tokens of a checkpoint. config: of its language model. Raises InputError."""
+    wanted = coords or DEFAULT_COORDS
     try:
         vocab = CoordVocab.from_tokenizer(processor.tokenizer, wanted, config_vocab_size=config.vocab_size)
     except MissingCoordTokensError as error:
         own = [f"--coords {name}" if name in PRESETS else "leave out --coords" for name in own_tokens(folder)]
-        hint = f"; it has its own: {' or '.join(own)}" if own else ""
+        hint = f"; it has its own: {' or '.join(own)}" if own else "; if it answers in plain numbers, say --numbers"
         raise InputError(f"{folder}: {wanted}: {error}{hint}") from error
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
     require_ids(folder, dict(zip(vocab.format.written, vocab.ids, strict=True)))
-    max_pixels = None if run is None else _as_trained(processor, run, device)
-    model = model.eval().requires_grad_(False).to(device)
-    return Loaded(model, processor, vocab, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels, form)
+    return vocab
 
 
 @contextmanager
@@ -121,16 +150,15 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def question_of(path: Path) -> tuple[str, str | None]:
     """The question and the system message that the model at `path` was trained on: those that its `coordcore.json` has,
-    or those of the first example of the run that it belongs to.
+    or the run that it belongs to, or those of the first example of that run.
 
     Raises InputError when neither tells: for a folder of no run, when the run's data cannot be read, and when its
     examples are no single question on one image.
     """
     cure = "give the question with --question"
-    run, folder = _run_and_folder(path)
-    info = read_checkpoint_info(folder)
-    if info is not None and info.question is not None:
-        return info.question.text, info.question.system
+    run, folder = run_and_folder(path)
+    if (asked := _recorded(run, folder)) is not None:
+        return asked.text, asked.system
     if run is None:
         raise InputError(f"{path}: belongs to no run, so that the question it was trained on is not known; {cure}")
     plan = _plan(run)
@@ -148,15 +176,30 @@ def question_of(path: Path) -> tuple[str, str | None]:
     return question.text, question.system
 
 
+def prompts_of(path: Path) -> Mapping[str, str]:
+    """By task, the prompts that the model at `path` was trained on; empty where it was trained on no tasks, or where
+    neither its `coordcore.json` nor a run tells."""
+    asked = _recorded(*run_and_folder(path))
+    return (asked.prompts if asked is not None else None) or {}
+
+
+def _recorded(run: Path | None, folder: Path) -> Question | None:
+    """What `coordcore.json` or the run says that was asked."""
+    info = read_checkpoint_info(folder)
+    if info is not None and info.question is not None:
+        return info.question
+    return None if run is None else RunDir(run).question()
+
+
 def weights_digest(path: Path) -> str:
     """A short digest of the names, sizes and times of the weight files, to tell two trainings in one folder apart."""
-    _, folder = _run_and_folder(path)
+    _, folder = run_and_folder(path)
     files = sorted(one for one in folder.glob("*") if one.suffix in (".safetensors", ".bin"))
     text = "\n".join(f"{one.name} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _run_and_folder(path: Path) -> tuple[Path | None, Path]:
+def run_and_folder(path: Path) -> tuple[Path | None, Path]:
     """The run that `path` is or lies in, if any, and the folder with the weights. Raises InputError."""
     path = path.absolute()
     if not path.is_dir():
@@ -200,7 +243,7 @@ def _as_trained(processor: Any, run: Path, device: str) -> int | None:
     """
     from coordcore_train.run.launch import set_threads
 
-    train = _settings(run).get("train", {})
+    train = manifest_of(run).get("train", {})
     if device == "cpu":
         set_threads(train.get("threads"))
     max_pixels: int | None = train.get("max_pixels")
@@ -211,7 +254,7 @@ def _as_trained(processor: Any, run: Path, device: str) -> int | None:
     return None
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def manifest_of(run: Path) -> dict[str, Any]:
     """The manifest of a run, as it is: a merged checkpoint can be asked without the plugins that it names."""
     import tomli
 

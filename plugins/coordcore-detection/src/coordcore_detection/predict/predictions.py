@@ -45,6 +45,7 @@ class Box(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     bins: what the text says. score: in 0..1, by the header's `score`, calibrated if the header says so; NaN, which a
     file holds as null, where there is none. scores: every raw score by name. duplicate: of an earlier box of the same
     image: same label, IoU of at least .9.
+    kind, points: where it is no box: of what geometry, and its x, y, x, y, ... in pixels; `box` and `bins` enclose it.
     spread: standard deviation of each coordinate's distribution, in bins; None where it was not asked for.
     """
 
@@ -55,12 +56,20 @@ class Box(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     scores: dict[str, float] = {}
     duplicate: bool = False
     spread: tuple[float, float, float, float] | None = None
+    kind: str | msgspec.UnsetType = msgspec.UNSET
+    points: list[float] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def outline(self) -> list[float] | None:
+        """x, y, x, y, ... of a polygon or quad in pixels, None for anything else."""
+        return self.points if self.points and self.kind != "point" else None
 
 
 class Row(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The answer to one image.
 
-    image: the key of the image. text: the raw answer. stopped: "end" for an end token, "length" for too many tokens,
+    image: the key of the image, or of the record, where an image has several. text: the raw answer. question: what was
+    asked, of a record that asks a question of its own. stopped: "end" for an end token, "length" for too many tokens,
     "repetition" for a loop that was cut off.
     """
 
@@ -71,3 +80,9 @@ class Row(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     boxes: list[Box]
     unread: list[Unread] = []
     stopped: str = "end"
+    question: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def regions(self) -> list[Box]:
+        """What has an area, which is all but points."""
+        return [box for box in self.boxes if box.kind != "point"]

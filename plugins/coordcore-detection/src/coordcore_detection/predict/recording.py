@@ -133,6 +133,72 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         )
 
 
+class Journal:
+    """Keeps what `Recording` holds of rows that are written at different speeds, token by token."""
+
+    def __init__(self, coord_ids: Tensor, bin_of: Array, rows: int, repeats: int, end_token: int) -> None:
+        """repeats: as for `Recorder`. end_token: what stands behind an answer that is shorter than others."""
+        self._ids = coord_ids
+        self._bin_of = bin_of
+        self._repeats = repeats
+        self._end_token = end_token
+        self._tokens: list[list[int]] = [[] for _ in range(rows)]
+        self._places: list[tuple[Array, Array]] = []
+        self._log_probability: list[Tensor] = []
+        self._coordinates: list[tuple[Tensor, Tensor]] = []
+        self._coordinate_places: list[tuple[int, int]] = []
+
+    def write(self, rows: Array, scores: Tensor, chosen: Tensor) -> None:
+        """The tokens `chosen` [R] from `scores` [R, V], which are the next of the rows `rows`."""
+        log_sum = scores.logsumexp(-1)
+        self._log_probability.append(scores.gather(1, chosen[:, None])[:, 0] - log_sum)
+        tokens = chosen.cpu().numpy()
+        steps = np.array([len(self._tokens[row]) for row in rows], dtype=np.int64)
+        self._places.append((rows.copy(), steps))
+        places = np.flatnonzero(self._bin_of[tokens] >= 0)
+        if len(places):
+            at = torch.from_numpy(places).to(scores.device)
+            self._coordinates.append((scores[at[:, None], self._ids], log_sum[at]))
+            self._coordinate_places += zip(rows[places].tolist(), steps[places].tolist(), strict=True)
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            self._tokens[row].append(token)
+
+    def loops(self, rows: Array) -> Array:
+        """[R] bool: which of these rows have come to say the same over and over; looked at now and then."""
+        found = np.zeros(len(rows), dtype=bool)
+        for place, row in enumerate(rows.tolist()):
+            tokens = self._tokens[row]
+            if len(tokens) % _LOOK_EVERY == 0:
+                seen = np.array(tokens[-self._repeats * LONGEST_LOOP :])
+                found[place] = loops(seen[:, None], self._repeats)[0]
+        return found
+
+    def finish(self, *, looped: Array, cut: Array) -> Recording:
+        """What was written."""
+        shape = (len(self._tokens), max(map(len, self._tokens)))
+        tokens = np.full(shape, self._end_token, dtype=np.int64)
+        for row, written in enumerate(self._tokens):
+            tokens[row, : len(written)] = written
+        log_probability = np.zeros(shape, dtype=np.float32)
+        for (rows, steps), values in zip(self._places, self._log_probability, strict=True):
+            log_probability[rows, steps] = values.cpu().numpy()
+        coordinate = np.full(shape, -1, dtype=np.int64)
+        for number, place in enumerate(self._coordinate_places):
+            coordinate[place] = number
+        bins = np.array([self._bin_of[tokens[place]] for place in self._coordinate_places], dtype=np.int64)
+        none = torch.empty(0, len(self._ids), device=self._ids.device)
+        return Recording(
+            tokens=tokens,
+            log_probability=log_probability,
+            coordinate=coordinate,
+            bins=torch.from_numpy(bins).to(self._ids.device),
+            logits=torch.cat([none, *(logits for logits, _ in self._coordinates)]),
+            log_sum=torch.cat([none[:, 0], *(log_sum for _, log_sum in self._coordinates)]),
+            looped=looped,
+            cut=cut,
+        )
+
+
 class StopLoops(StoppingCriteria):  # type: ignore[misc]
     """Stops the rows of a free generation that repeat themselves or hold too many coordinates."""
 
@@ -142,6 +208,21 @@ class StopLoops(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Any, **_kwargs: Any) -> Tensor:
         stop = self._recorder.looped | self._recorder.full
         return torch.from_numpy(stop).to(input_ids.device)
+
+
+class StopRepeats(StoppingCriteria):  # type: ignore[misc]
+    """Stops the rows of a generation that is not recorded and repeats itself. looped: [B] bool, which ones."""
+
+    def __init__(self, prompt: int, repeats: int, rows: int) -> None:
+        self._prompt, self._repeats = prompt, repeats
+        self.looped = np.zeros(rows, dtype=bool)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_kwargs: Any) -> Tensor:
+        written = input_ids[:, self._prompt :]
+        if written.shape[1] and written.shape[1] % _LOOK_EVERY == 0:
+            seen = written[:, -self._repeats * LONGEST_LOOP :].T.cpu().numpy()
+            self.looped |= loops(seen, self._repeats)
+        return torch.from_numpy(self.looped).to(input_ids.device)
 
 
 def loops(tokens: Array, repeats: int) -> Array:

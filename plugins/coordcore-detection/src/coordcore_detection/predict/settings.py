@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 import attrs
@@ -41,7 +41,7 @@ class PredictSettings:
     constrained: bool = True
     ordered: bool = True
     geometry: tuple[Geometry, ...] = attrs.field(
-        default=get_args(Geometry), converter=tuple, validator=[min_len(1), deep_iterable(in_(get_args(Geometry)))]
+        default=("bbox_2d", "poly"), converter=tuple, validator=[min_len(1), deep_iterable(in_(get_args(Geometry)))]
     )
     fields: Fields = attrs.field(default="any", validator=in_(get_args(Fields)))
     max_new_tokens: int = _whole(2048, 1)
@@ -55,6 +55,16 @@ class PredictSettings:
             raise ValueError(
                 f"score is {self.score!r}, but the calibration was fitted to {self.calibration.score!r}; set both alike"
             )
+
+    def also_for(self, kinds: Iterable[str]) -> PredictSettings:
+        """The same with further kinds of geometry allowed, such as those that records have."""
+        wanted = {*self.geometry, *kinds}
+        return attrs.evolve(self, geometry=tuple(kind for kind in get_args(Geometry) if kind in wanted))
+
+    def of_numbers(self) -> dict[str, Any]:
+        """As `decoding`, of a model that answers in plain numbers: what is said of coord tokens is left out."""
+        kept = ("max_new_tokens", "repeats", *(["thinking"] if self.thinking else []))
+        return {"numbers": True, **{name: getattr(self, name) for name in kept}}
 
     def decoding(self) -> dict[str, Any]:
         """What the header of predictions says of it: all that changes an answer, but for score and calibration."""

@@ -138,6 +138,7 @@ def _numbers(result: Result) -> dict[str, Any]:
         "key_figures": key_figures,
         "metric_titles": ["metric", *tables.COLUMNS],
         "metric_rows": [(name, *map(tables.number, values)) for name, values in tables.metric_rows(result)],
+        "tasks": [line.split(": ", 1) for line in tables.task_lines(result)],
         "rates": [(name, tables.number(result.metrics.get(name))) for name in tables.PLAIN],
         "ap_titles": [tables.marked(name, distorted=bool(result.caveats)) for name in ("AP", "AP50")],
         "labels": [

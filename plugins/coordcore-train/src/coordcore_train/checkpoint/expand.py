@@ -208,10 +208,13 @@ def add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int]
     path = folder / "tokenizer.json"
     with _loads_tokenizer(path):
         tokenizer = Tokenizer.from_file(str(path))
-    digits = [tokenizer.encode(digit, add_special_tokens=False).ids for digit in "0123456789"]
-    if any(len(one) != 1 for one in digits):
-        raise InputError(f"{path}: digits are not single tokens: {digits}; coordcore expects a byte-level tokenizer")
+    # Asked for by name: where the tokenizer puts a space before a text, encoding a digit gives that space as well.
     known = tokenizer.get_vocab()
+    if missing := [digit for digit in "0123456789" if digit not in known]:
+        raise InputError(
+            f"{path}: digits are not single tokens: {', '.join(missing)}; coordcore expects a byte-level tokenizer"
+        )
+    digits = [known[digit] for digit in "0123456789"]
     tokens = coords.written
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     ids = {token: tokenizer.token_to_id(token) or 0 for token in tokens}
@@ -231,7 +234,7 @@ def add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int]
         added = {str(token_id): {"content": token, **_TOKEN_FLAGS} for token, token_id in ids.items()}
         data["added_tokens_decoder"] |= added
         write_json(settings, data)
-    return CoordVocab(ids=ids.values(), format=coords), [one[0] for one in digits], known
+    return CoordVocab(ids=ids.values(), format=coords), digits, known
 
 
 def _row_block(

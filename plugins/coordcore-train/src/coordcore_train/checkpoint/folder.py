@@ -15,6 +15,7 @@ import msgspec
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab
 from coordcore.errors import InputError
 from coordcore.files import require_regular
+from coordcore.manifest.sections import Coords
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format
 from coordcore_train.chat import Question
@@ -32,10 +33,10 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5
 
 @attrs.frozen(kw_only=True)
 class CheckpointInfo:
-    """What `coordcore.json` of an expanded or merged checkpoint holds."""
+    """What `coordcore.json` of an expanded or merged checkpoint holds. vocab: None where answers hold plain numbers."""
 
     quantisation: Quantisation
-    vocab: CoordVocab
+    vocab: CoordVocab | None
     format: Format = COORDJSON
     question: Question | None = None
     coordcore_version: str
@@ -57,7 +58,7 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
         raise InputError(f"{path}: needs coord_ids (integers) and coordcore_version; write the checkpoint anew")
     try:
         coords = CoordFormat(**data.get("coords", {}))  # not written before there were others
-        vocab = CoordVocab(ids=tuple(ids), format=coords)
+        vocab = CoordVocab(ids=tuple(ids), format=coords) if ids else None
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: coords, coord_ids: {error.args[0]}; write the checkpoint anew") from error
     spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
@@ -74,14 +75,15 @@ def write_checkpoint_info(
     folder: Path,
     *,
     quantisation: Quantisation,
-    vocab: CoordVocab,
+    vocab: CoordVocab | None,
     form: Format = COORDJSON,
     question: Question | None = None,
     trusted: bool = False,
 ) -> None:
     """Write `coordcore.json` into the checkpoint `folder`.
 
-    question: that every example of its training asked. trusted: whether it was made with Python from its base.
+    vocab: None for a checkpoint that answers in plain numbers. question: that every example of its training asked.
+    trusted: whether it was made with Python from its base.
     """
     from coordcore import __version__
 
@@ -89,10 +91,10 @@ def write_checkpoint_info(
         "format": INFO_FORMAT,
         "coordcore_version": __version__,
         "quantisation": quantisation.as_dict(),
-        "coords": attrs.asdict(vocab.format),
-        "coord_ids": list(vocab.ids),
+        **({"coords": attrs.asdict(vocab.format)} if vocab is not None else {}),
+        "coord_ids": list(vocab.ids) if vocab is not None else [],
         **({"answers": form.as_dict()} if form is not COORDJSON else {}),
-        **({"question": attrs.asdict(question)} if question is not None else {}),
+        **({"question": question.as_dict()} if question is not None else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")
@@ -188,6 +190,28 @@ def own_tokens(folder: Path) -> list[str]:
     return [name for name, coords in named.items() if known >= coords.bin_of.keys()]
 
 
+def order_fault(coords: Coords) -> str | None:
+    """What is wrong with the order of x and y in `[coords]`: a preset's tokens written out by hand do not say theirs,
+    and a preset has no other than its own.
+    """
+    name = next((name for name, (preset, _) in PRESETS.items() if coords.tokens in (name, preset.tokens)), None)
+    if name is None:
+        return None
+    preset, spec = PRESETS[name]
+    has = f"{preset.order[0]} first"
+    if coords.tokens == name:
+        wrong = coords.order not in (None, preset.order)
+        return (
+            f"{name} has {has}; leave coords.order out, or write the tokens out: {preset.tokens!r}" if wrong else None
+        )
+    if coords.order is not None:
+        return None
+    return (
+        f"{coords.tokens!r} are the tokens of {name}, which has {has} and {spec.format(last=preset.bins - 1)}; "
+        f'write tokens = "{name}", or say coords.order, "xy" or "yx"'
+    )
+
+
 def preset_hint(folder: Path) -> str:
     """The end of a message about missing coord tokens: which others the tokenizer in `folder` has, if any."""
     return "".join(f'; it has its own: set [coords] tokens = "{name}"' for name in own_tokens(folder))
@@ -200,7 +224,7 @@ def require_ids(folder: Path, known: Mapping[str, int], coords: CoordFormat | No
     `coords`.
     """
     info = read_checkpoint_info(folder)
-    if info is None:
+    if info is None or info.vocab is None:
         return coords or DEFAULT_COORDS
     said = info.vocab.format
     require_same_coords(said, coords or said, str(folder), "this run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -55,22 +56,81 @@ def seen_sizes(processor: Any, grid: Any) -> tuple[tuple[int, int], ...]:
     return tuple((int(width) * patch, int(height) * patch) for _, height, width in grid.tolist())
 
 
-def adopt_image_size(folder: Path, tokens: ImageTokens, max_pixels: int | None) -> None:
+def own_size(processor: Any, max_pixels: int) -> dict[str, int]:
+    """The `size` by which an image processor brings images to the size they had where training first reduced them.
+
+    processor: one that cuts images into patches and limits their pixels, with its own limits still in it. Some count a
+    pixel once for each frame that they make of an image; how often, it is asked with a blank picture.
+    """
+    from PIL import Image
+
+    patch, token = processor.patch_size, processor.patch_size * processor.merge_size
+    side = 32 * token
+    size = {"shortest_edge": token**2, "longest_edge": side**2}
+    grid = processor(images=[Image.new("RGB", (side + side // 2,) * 2)], size=size, return_tensors="pt")[
+        "image_grid_thw"
+    ]
+    _, height, width = grid[0].tolist()
+    counted = round(side**2 / (height * width * patch**2))
+    least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
+    return {"shortest_edge": least, "longest_edge": min(most, counted * max_pixels)}
+
+
+def most_pixels(folder: Path) -> int | None:
+    """To how many pixels the image processor in the checkpoint `folder` reduces an image; None where it knows none."""
+    for _, _, settings in _settings(folder):
+        size = settings.get("size")
+        known = [settings.get("max_pixels"), size.get("longest_edge") if isinstance(size, dict) else None]
+        if _has_pixels(settings) and (found := [one for one in known if isinstance(one, int)]):
+            return min(found)
+    return None
+
+
+def other_limits(folder: Path) -> str | None:
+    """By what the image processor in the checkpoint `folder` limits images, where it cannot be told a number of pixels:
+    "size = {...} in processor_config.json"; None where it can, and where its files do not say.
+    """
+    files = _settings(folder)
+    if any(_has_pixels(settings) for _, _, settings in files):
+        return None
+    for path, _, settings in files:
+        if found := [f"{key} = {_short(settings[key])}" for key in _LIMITS if settings.get(key) is not None]:
+            return f"{', '.join(found)} in {path.name}"
+    return None
+
+
+def _short(value: Any) -> str:
+    return text if len(text := str(value)) <= _SHOWN else f"{text[:_SHOWN]} ..."
+
+
+_SHOWN = 60
+_LIMITS = ("max_soft_tokens", "max_slice_nums", "scale_resolution", "max_patches", "image_grid_pinpoints", "size")
+"""What image processors have that know no number of pixels: tokens, slices, tiles, grids of tiles, a side."""
+
+
+def _settings(folder: Path) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """The processor files in `folder`: path, what is in the file, and the part of it that is the image processor's."""
+    files = [(folder / name, read_json(folder / name)) for name in FILES if (folder / name).is_file()]
+    parts = [(path, whole, whole.get("image_processor", whole)) for path, whole in files]
+    return [(path, whole, settings) for path, whole, settings in parts if isinstance(settings, dict)]
+
+
+def _has_pixels(settings: dict[str, Any]) -> bool:
+    return {"patch_size", "merge_size"} <= settings.keys()
+
+
+def adopt_image_size(folder: Path, size_of: Callable[[int], dict[str, int]]) -> None:
     """Let the processor files in the checkpoint `folder` bring images to the size that they had in training.
 
-    A trainer resizes by limits of its own and does not read those of the base, by which servers go. A file that says
-    nothing of patches is left as it is: it is no settings of a processor that works with them.
+    size_of: the side of a visual token in pixels -> the processor's `size`. A trainer resizes by limits of its own and
+    does not read those of the base, by which servers go. A file that says nothing of patches is left as it is: it is no
+    settings of a processor that works with them.
     """
-    for name in FILES:
-        path = folder / name
-        if not path.is_file():
-            continue
-        whole = read_json(path)
+    for path, whole, settings in _settings(folder):
         before = deepcopy(whole)
-        settings: Any = whole.get("image_processor", whole)
-        if not isinstance(settings, dict) or not {"patch_size", "merge_size"} <= settings.keys():
+        if not _has_pixels(settings):
             continue
-        size = tokens.size(settings["patch_size"] * settings["merge_size"], max_pixels)
+        size = size_of(settings["patch_size"] * settings["merge_size"])
         known = settings.get("size")
         kept = [key for key in known if key in size] if isinstance(known, dict) else []
         settings["size"] = {key: size[key] for key in (*kept, *size)}  # in the order of the file

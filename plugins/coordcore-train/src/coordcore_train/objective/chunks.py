@@ -16,6 +16,7 @@ from coordcore.errors import RunError
 from coordcore.protocols import LossTerm, Scope
 from coordcore_train.objective.heads import Head
 from coordcore_train.objective.streaming import Excluded, accumulating
+from coordcore_train.objective.targets import groups_of
 from coordcore_train.objective.terms import losses_of
 
 Terms = Sequence[tuple[str, LossTerm]]
@@ -71,7 +72,7 @@ class Batch:
     """Sums up loss, sums and gradients over the chunks of a batch.
 
     wanted: whether the hidden states and each of `head.parameters` need a gradient. At the end: loss (scalar), sums
-    [P] float64, and gradients, None where not wanted.
+    [P] float64 and, of each group of the targets, group_sums [G, P] float64, and gradients, None where not wanted.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Batch:
         self.autocast = torch.is_autocast_enabled(hidden.device.type)
         self.loss = hidden.new_zeros((), dtype=self.dtype)
         self.sums = hidden.new_zeros(len(settings.scales), dtype=torch.float64)
+        self.groups = groups_of(targets)
+        self.group_sums = self.sums.new_zeros(len(targets.get("coord_groups", ())), len(self.sums))
         self.gradients: list[Tensor | None] = [None] * len(wanted)
         if wanted[0]:
             # Each position is in few chunks. float16 would lose small gradients before the loss scale reaches them.
@@ -119,8 +122,12 @@ class Batch:
                 part = f"{owner}/{name}"
                 values = values.to(self.dtype)
                 weights = self.targets.get(weights_key(part))
-                value = (values if weights is None else values * weights[chosen]).sum()
+                values = values if weights is None else values * weights[chosen]
+                value = values.sum()
                 self.sums[self._part[part]] += value.detach()
+                if self.groups:
+                    of_group = torch.where(self.groups[term.scope][:, chosen], values.detach(), 0)
+                    self.group_sums[:, self._part[part]] += of_group.sum(1)
                 scale = self.settings.scales[part]
                 if scale:
                     if trains and count and not values.requires_grad:

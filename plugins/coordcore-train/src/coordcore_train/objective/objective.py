@@ -27,7 +27,7 @@ from coordcore_train.objective.dense import Dense
 from coordcore_train.objective.heads import Head, LinearHead
 from coordcore_train.objective.streamed import Streamed
 from coordcore_train.objective.streaming import Excluded
-from coordcore_train.objective.targets import scope_counts, targets_of, without_origin
+from coordcore_train.objective.targets import groups_of, scope_counts, targets_of, without_origin
 from coordcore_train.objective.terms import option_of, position_weights, require_term, weights_at
 
 
@@ -52,10 +52,14 @@ class Part:
 
 @attrs.frozen(kw_only=True)
 class ObjectiveOutput:
-    """loss: scalar. sums: [P] float64, the detached sum over positions of each part, in the order of `parts`."""
+    """loss: scalar. sums: [P] float64, the detached sum over positions of each part, in the order of `parts`.
+
+    group_sums: [G, P] float64, the same over the positions of each group of the targets.
+    """
 
     loss: Tensor
     sums: Tensor
+    group_sums: Tensor
 
 
 class Objective:
@@ -170,6 +174,18 @@ class Objective:
             for part in self.parts
         ]
 
+    def count_groups(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """[G, P] float64: the denominators as `count` has them, over the positions of each group of the targets."""
+        groups = groups_of(targets)
+        counted = [
+            groups[part.scope].double() @ targets[weights_key(part.name)].double()
+            if part.weighed
+            else groups[part.scope].sum(1).double()
+            for part in self.parts
+            if groups
+        ]
+        return torch.stack(counted, 1) if counted else torch.zeros(0, len(self.parts), dtype=torch.float64)
+
     def is_charged(self, counts: Sequence[float]) -> bool:
         """Whether a batch with these denominators, from `count`, trains anything."""
         return any(part.trains and count > 0 for part, count in zip(self.parts, counts, strict=True))
@@ -205,8 +221,8 @@ class Objective:
             hidden=hidden.detach(),
             wanted=[torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors],
         )
-        loss, sums = _GradientsInForward.apply(batch, *tensors)
-        return ObjectiveOutput(loss=loss, sums=sums)
+        loss, sums, group_sums = _GradientsInForward.apply(batch, *tensors)
+        return ObjectiveOutput(loss=loss, sums=sums, group_sums=group_sums)
 
     def _require_matching(self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor]) -> None:
         """Raise InputError for what would be computed without a word, and wrongly. Reads shapes only."""
@@ -244,17 +260,17 @@ class _GradientsInForward(torch.autograd.Function):
     """The loss of a batch; its gradients are known when `forward` returns, and only scaled in `backward`."""
 
     @staticmethod
-    def forward(ctx: Any, batch: Batch, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, batch: Batch, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.autocast(tensors[0].device.type, enabled=False):
             run(batch)
         ctx.save_for_backward(*batch.gradients)
         ctx.dtypes = [tensor.dtype for tensor in tensors]
-        ctx.mark_non_differentiable(batch.sums)
-        return batch.loss, batch.sums
+        ctx.mark_non_differentiable(batch.sums, batch.group_sums)
+        return batch.loss, batch.sums, batch.group_sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_loss: Tensor, _by_sums: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_loss: Tensor, *_by_sums: Tensor) -> tuple[Tensor | None, ...]:
         gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return None, *(None if one is None else (one * by_loss).to(dtype) for one, dtype in gradients)
 

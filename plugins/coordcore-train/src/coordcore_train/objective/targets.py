@@ -24,6 +24,7 @@ def make_targets(
     corners: Tensor | None = None,
     examples: Tensor | None = None,
     sizes: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Select and shift the supervised positions of a batch: position t predicts label t + 1.
 
@@ -33,11 +34,12 @@ def make_targets(
     examples: [B, T] int64, the example that each label belongs to. sizes: [B, T, 4] float32, width and height of its
     image and of its object, NaN where unknown. For terms that ask where a position comes from: where only one of
     them is given, the examples are the rows and the sizes unknown.
+    groups: [G, B, T] bool, whether a label belongs to each of the groups that losses are summed for.
 
     Returns plain tensors, so that data loaders and trainers can move them; indices are into the flattened [B*T]
     positions: coord_index, bins, values [n]; boxes [m, 4] into the coord positions; text_index, text_labels [n]; and
     grid [B, T, 0], which holds nothing but says of which positions. With `examples` or `sizes`: coord_examples,
-    text_examples [n], coord_sizes, text_sizes [n, 4].
+    text_examples [n], coord_sizes, text_sizes [n, 4]. With `groups`: coord_groups, text_groups [G, n].
     Runs on the CPU beside the collator: the shapes then tell the counts, and the accelerator never has to.
     Raises InputError for another negative label than -100, and when the corners do not come in fours.
     """
@@ -84,6 +86,9 @@ def make_targets(
         size = torch.full((len(row), 4), torch.nan) if sizes is None else sizes[row, column + 1]
         targets |= {"coord_examples": example[is_coord], "text_examples": example[~is_coord]}
         targets |= {"coord_sizes": size[is_coord], "text_sizes": size[~is_coord]}
+    if groups is not None:
+        member = groups[:, row, column + 1]
+        targets |= {"coord_groups": member[:, is_coord], "text_groups": member[:, ~is_coord]}
     return targets
 
 
@@ -91,6 +96,15 @@ def scope_counts(targets: Mapping[str, Tensor]) -> dict[Scope, int]:
     """Positions per scope. Reads shapes only: no device synchronisation."""
     coord, text = len(targets["coord_index"]), len(targets["text_index"])
     return {"coord": coord, "text": text, "token": coord + text, "box": len(targets["boxes"])}
+
+
+def groups_of(targets: Mapping[str, Tensor]) -> dict[Scope, Tensor]:
+    """[G, n] bool per scope, whether each of its positions belongs to each group; nothing where there are no groups."""
+    if "coord_groups" not in targets:
+        return {}
+    coord, text = targets["coord_groups"], targets["text_groups"]
+    boxes = coord[:, targets["boxes"][:, 0]]
+    return {"coord": coord, "text": text, "token": torch.cat([coord, text], 1), "box": boxes}
 
 
 def origin_of(targets: Mapping[str, Tensor], coord: Where | None, text: Where | None) -> Origin | None:

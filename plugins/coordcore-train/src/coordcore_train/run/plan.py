@@ -79,6 +79,11 @@ class Plan(Assembly):
         return source if source is not None and len(source) > 0 else None
 
     @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of examples that the data builder wants metrics to tell apart."""
+        return tuple(getattr(self.data, "groups", ()))
+
+    @cached_property
     def template(self) -> TemplateAdapter:
         return self.one(kinds.TEMPLATE)  # type: ignore[no-any-return]
 

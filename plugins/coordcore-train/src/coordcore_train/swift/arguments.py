@@ -114,6 +114,7 @@ TABLE = (
     Row("train.device", "use_cpu", _use_cpu),
     Row("train.log_every", "logging_strategy", None),
     Row("train.log_every", "logging_steps"),
+    Row("train.report_to", "report_to", lambda names, _: list(names)),
     Row("train.save_every", "save_strategy", lambda *_: "steps"),
     # The trainer saves its last step in any case.
     Row("train.save_every", "save_steps", lambda steps, _: steps or 10**9),
@@ -162,7 +163,6 @@ def _promises(setup: Setup) -> dict[str, Any]:
         "logging_dir": str(run.path / "logs"),
         "add_version": False,
         "create_checkpoint_symlink": False,
-        "report_to": [],
         "use_logits_to_keep": False,
         "average_tokens_across_devices": True,
         "ddp_find_unused_parameters": False,

@@ -14,7 +14,7 @@ from coordcore.manifest import Manifest
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.code import code_in, refusals
-from coordcore_train.checkpoint.folder import preset_hint, read_vocab
+from coordcore_train.checkpoint.folder import order_fault, preset_hint, read_vocab
 from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL
@@ -25,10 +25,13 @@ _USUAL_OPTIM = ("adamw_torch", "adamw_torch_fused")
 
 def check(run: Manifest) -> Iterator[Problem]:
     """Everything that would stop the engine, as far as files and settings tell."""
+    if wrong := order_fault(run.coords):
+        yield Problem(path="coords.tokens", message=wrong)
     yield from _base(run, needs_vocab=COORD_TOKENS in run.capabilities())
     yield from _swift(run)
     yield from _precision(run)
     yield from _optim(run)
+    yield from _trackers(run)
 
 
 def notes(run: Manifest) -> Iterator[str]:
@@ -71,6 +74,14 @@ def _second_tokens(run: Manifest, base: Path) -> Iterator[str]:
     except MissingCoordTokensError:
         if hint := preset_hint(base):
             yield f"vocab: {run.coords.format} are added to {base}{hint} to train those instead"
+
+
+def _trackers(manifest: Manifest) -> Iterator[Problem]:
+    if manifest.train.report_to:
+        from coordcore_train.swift import trackers
+
+        if message := trackers.problem(manifest.train.report_to):
+            yield Problem(path="train.report_to", message=message)
 
 
 def _optim(manifest: Manifest) -> Iterator[Problem]:
@@ -116,6 +127,7 @@ def _base(manifest: Manifest, *, needs_vocab: bool) -> Iterator[Problem]:
         if needs_vocab:
             yield from _vocab(manifest, base)
         yield from _targets(manifest, base)
+        yield from _max_pixels(manifest, base)
         info = read_checkpoint_info(base)
     except InputError as error:
         yield Problem(path=path, message=str(error))
@@ -230,6 +242,19 @@ def _targets(manifest: Manifest, base: Path) -> Iterator[Problem]:
             yield Problem(
                 path=f"tuner.target_modules[{index}]", message=f"no module of {base} is called {name!r}; {hint}"
             )
+
+
+def _max_pixels(manifest: Manifest, base: Path) -> Iterator[Problem]:
+    """A limit of pixels that no server could keep to, because the base's image processor knows none."""
+    from coordcore_train.checkpoint.image_size import other_limits
+
+    limit = manifest.train.max_pixels
+    if limit is not None and (others := other_limits(base)):
+        message = (
+            f"the image processor of {base} knows no limit of pixels, so a server would not show images as training "
+            f"does; leave max_pixels out, and set there what limits them: {others}"
+        )
+        yield Problem(path="train.max_pixels", message=message)
 
 
 def _weights(base: Path) -> Iterator[str]:

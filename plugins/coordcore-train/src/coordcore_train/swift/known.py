@@ -165,13 +165,16 @@ def known_arguments(version: str) -> Mapping[str, list[Any]]:
     return known
 
 
+def of_transformers(name: str) -> list[ast.stmt]:
+    """What stands in a source file of transformers; nothing where it is not installed or has no such file."""
+    spec = find_spec("transformers")
+    file = Path(spec.origin).parent / name if spec is not None and spec.origin else None
+    return ast.parse(file.read_text(encoding="utf-8")).body if file is not None and file.is_file() else []
+
+
 def optimizer_names() -> list[str]:
     """What transformers takes for `optim`, from its source: importing it takes seconds. Empty where unknown."""
-    spec = find_spec("transformers")
-    file = Path(spec.origin).with_name("training_args.py") if spec is not None and spec.origin else None
-    if file is None or not file.is_file():
-        return []
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in of_transformers("training_args.py"):
         if isinstance(node, ast.ClassDef) and node.name == "OptimizerNames":
             values = (item.value for item in node.body if isinstance(item, ast.Assign))
             return [one.value for one in values if isinstance(one, ast.Constant) and isinstance(one.value, str)]

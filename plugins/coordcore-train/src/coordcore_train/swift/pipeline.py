@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from transformers import TrainerCallback
 
 from coordcore import kinds
 from coordcore.errors import InputError, RunError
-from coordcore_train.chat import question_in
+from coordcore.protocols import DataBuilder
+from coordcore_train.chat import Question, question_in
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
 from coordcore_train.swift.rows import Rows
+from coordcore_train.swift.trackers import keep_here
 
 _LOOKED_AT = 256  # examples, before it is said that nothing is charged in them
 
@@ -57,7 +59,8 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
             raise InputError("the data builder gave no training example; look at the [data] section")
         ranks = max(1, self.args.global_world_size)
         batch = self.args.per_device_eval_batch_size * ranks
-        return Rows(train, ranks), None if validation is None else Rows(validation, batch)
+        groups = self.plan.groups
+        return Rows(train, ranks, groups), None if validation is None else Rows(validation, batch, groups)
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
         """ms-swift prints a sample here. Raises InputError for examples of which the losses charge nothing."""
@@ -72,12 +75,22 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         limits = image_tokens(self.processor)
         if trainer.is_world_process_zero():
             with _same_random_state():
-                question = question_in(self.plan.data.train()[0].messages)
+                question = question_of_run(self.plan.data)
             RunDir(self.plan.run_dir).write_state(
                 image_tokens=None if limits is None else attrs.asdict(limits),
-                question=None if question is None else attrs.asdict(question),
+                question=None if question is None else question.as_dict(),
             )
         return super().train(trainer)
+
+
+def question_of_run(data: DataBuilder) -> Question | None:
+    """What the run asks: as its builder says by its `prompts`, else as its first example does."""
+    first = data.train()[0]
+    asked = question_in(first.messages)
+    prompts: Mapping[str, str] | None = getattr(data, "prompts", None)
+    if asked is None or prompts is None:
+        return asked if first.task == "detect" else None
+    return Question(prompts["detect"], asked.system, dict(prompts))
 
 
 def require_charged(plan: Plan, encoded: Any, collate: Callable[[Any], Any], *, workers: int) -> None:
@@ -120,6 +133,7 @@ def _same_random_state() -> Iterator[None]:
 def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallback]) -> None:
     """Train a run to its last step. See `coordcore_train.engine.TrainingEngine.train`."""
     enter(plan)
+    keep_here(plan.manifest.train.report_to, RunDir(plan.run_dir).path / "logs")
     arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
     try:
         CoordSft(arguments, plan, callbacks).run()

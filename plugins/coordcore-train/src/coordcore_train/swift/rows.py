@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,10 +21,12 @@ class Rows(Dataset[dict[str, Any]]):
     `multiple`: the length is filled up to a multiple of it with rows that are not charged, so that every rank has the
     same number of batches and no example counts twice. Of a source whose examples differ from epoch to epoch the rows
     of the next epoch follow behind, without end: a data-loader process that lives on is told the epoch by the index.
+    groups: of the run's data builder.
     """
 
-    def __init__(self, source: ExampleSource, multiple: int = 1) -> None:
+    def __init__(self, source: ExampleSource, multiple: int = 1, groups: Sequence[str] = ()) -> None:
         self.source = source
+        self.groups = groups
         self.real = len(source)
         self.length = math.ceil(self.real / multiple) * multiple
         self.by_epoch = hasattr(source, "in_epoch")
@@ -36,7 +38,7 @@ class Rows(Dataset[dict[str, Any]]):
         epoch, place = divmod(index, self.length)
         source: Any = self.source
         example = source.in_epoch(epoch, place % self.real) if self.by_epoch else source[place % self.real]
-        return to_row(example, padding=place >= self.real)
+        return to_row(example, padding=place >= self.real, groups=self.groups)
 
 
 class Shares(BatchSamplerShard):  # type: ignore[misc]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from coordcore_train.swift.needs import MEDIA_TOKENS
 _EXAMPLE = "coordcore_example"
 _PLACES = "coordcore_places"
 _SIZES = "coordcore_sizes"
+_GROUP = "coordcore_group"
 
 
 def plain_row(example: Example) -> dict[str, Any]:
@@ -37,9 +40,16 @@ def plain_row(example: Example) -> dict[str, Any]:
     return row
 
 
-def to_row(example: Example, *, padding: bool = False) -> dict[str, Any]:
-    """The row for a run's template. `padding` rows fill up the last batch of several ranks and are not charged."""
-    return {**plain_row(example), _EXAMPLE: (example, padding)}
+def to_row(example: Example, *, padding: bool = False, groups: Sequence[str] = ()) -> dict[str, Any]:
+    """The row for a run's template. `padding` rows fill up the last batch of several ranks and are not charged.
+
+    groups: those that the run's metrics tell apart. Raises InputError for an example of another one.
+    """
+    if groups and example.group not in groups:
+        raise InputError(
+            f"{example.where}: its group is {example.group!r}, and its builder names {', '.join(groups)}; name it too"
+        )
+    return {**plain_row(example), _EXAMPLE: (example, padding, groups)}
 
 
 class CoordTemplate:
@@ -61,14 +71,13 @@ class CoordTemplate:
             self.plan.template.apply(self)
 
     def encode(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        example, padding = None, False
-        if isinstance(inputs, dict) and _EXAMPLE in inputs:
-            inputs = dict(inputs)
-            example, padding = inputs.pop(_EXAMPLE)
-        if example is None:
+        if not isinstance(inputs, dict) or _EXAMPLE not in inputs:
             return super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
+        inputs = dict(inputs)
+        example, padding, groups = inputs.pop(_EXAMPLE)
         try:
-            encoded = super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
+            with _at_most(self, example.max_pixels):
+                encoded = super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
         except MaxLengthError as error:
             raise InputError(
                 f"{example.where}: {error}; raise train.max_length, lower train.max_pixels, or shorten the record"
@@ -84,6 +93,12 @@ class CoordTemplate:
             encoded[_PLACES] = align(encoded["labels"], example, self.plan.vocab)
             if self.plan.objective.reads_origin:
                 encoded[_SIZES] = sizes_of(example, encoded[_PLACES], self.plan.quantisation)
+            if example.uncharged:
+                numbers = encoded[_PLACES].geometries
+                charged = zip(encoded["labels"], numbers, strict=True)
+                encoded["labels"] = [IGNORE if number in example.uncharged else label for label, number in charged]
+        if groups:
+            encoded[_GROUP] = torch.tensor([example.group == group for group in groups])
         return encoded
 
     def generate(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -96,6 +111,7 @@ class CoordTemplate:
     def _data_collator(self: Any, batch: list[dict[str, Any]], *, padding_to: int | None = None) -> dict[str, Any]:
         places = [row.pop(_PLACES, None) for row in batch]
         sizes = [row.pop(_SIZES, None) for row in batch]
+        groups = [row.pop(_GROUP, None) for row in batch]
         lengths = [len(row["input_ids"]) for row in batch]
         result: dict[str, Any] = super()._data_collator(batch, padding_to=padding_to)  # type: ignore[misc]
         if "labels" not in result:
@@ -104,12 +120,14 @@ class CoordTemplate:
         objective = self.plan.objective
         values = torch.full(labels.shape, torch.nan)
         corners = torch.full(labels.shape, -1, dtype=torch.int64)
-        origin: dict[str, torch.Tensor] = {}
+        further: dict[str, torch.Tensor] = {}
         if objective.reads_origin:
-            origin["examples"] = torch.full(labels.shape, -1, dtype=torch.int64)
-            origin["sizes"] = torch.full((*labels.shape, 4), torch.nan)
+            further["examples"] = torch.full(labels.shape, -1, dtype=torch.int64)
+            further["sizes"] = torch.full((*labels.shape, 4), torch.nan)
+        if groups[0] is not None:
+            further["groups"] = torch.zeros(len(groups[0]), *labels.shape, dtype=torch.bool)
         start = 0
-        for row, (row_places, row_sizes, length) in enumerate(zip(places, sizes, lengths, strict=True)):
+        for row, (row_places, row_sizes, group, length) in enumerate(zip(places, sizes, groups, lengths, strict=True)):
             if self.padding_free:
                 where = (0, slice(start, start + length))
                 start += length
@@ -120,11 +138,26 @@ class CoordTemplate:
             if row_places is not None:
                 values[where], corners[where] = torch.tensor(row_places.values), torch.tensor(row_places.corners)
             if row_sizes is not None:
-                origin["examples"][where], origin["sizes"][where] = row, row_sizes
-        targets = make_targets(labels, self.plan.vocab, values=values, corners=corners, **origin)
+                further["examples"][where], further["sizes"][where] = row, row_sizes
+            if group is not None:
+                further["groups"][:, *where] = group[:, None]
+        targets = make_targets(labels, self.plan.vocab, values=values, corners=corners, **further)
         result["targets"] = objective.weigh(targets)
         result["counts"] = objective.count(result["targets"])
+        result["group_counts"] = objective.count_groups(result["targets"]).flatten().tolist()
         return result
+
+
+@contextmanager
+def _at_most(template: Any, max_pixels: int | None) -> Iterator[None]:
+    """Within this context the template resizes images to at most `max_pixels`, too."""
+    before = template.max_pixels
+    if max_pixels is not None:
+        template.max_pixels = max_pixels if before is None else min(before, max_pixels)
+    try:
+        yield
+    finally:
+        template.max_pixels = before
 
 
 def media_token_ids(template: type, config: Any, tokenizer: Any) -> dict[str, int]:

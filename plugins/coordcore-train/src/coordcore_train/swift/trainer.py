@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         super().__init__(model, args, *rest, template=template, **kwargs)
         self.checkpoints = Path(args.output_dir)
         parts = len(self.plan.objective.parts)
-        # Per mode and part: sums and denominators, on the device until they are logged.
-        self.sums = {mode: torch.zeros(parts, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
+        # Per mode and part, of all examples and then of each group: sums and denominators, on the device until they are
+        # logged.
+        size = parts * (1 + len(self.plan.groups))
+        self.sums = {mode: torch.zeros(size, dtype=torch.float64, device=args.device) for mode in ("train", "eval")}
         self.seen = {mode: torch.zeros_like(sums) for mode, sums in self.sums.items()}
         self.step_counts: list[float] = [0.0] * parts
         self.steps_logged = 0  # with the next line
@@ -75,16 +78,16 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # DeepSpeed runs cast every float of a batch to the model's dtype; in bfloat16 bin 517.3 would become 516.
-        targets, counts = inputs.pop("targets"), inputs.pop("counts")
+        targets, counts, of_groups = (inputs.pop(name) for name in ("targets", "counts", "group_counts"))
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
-        prepared["counts"] = counts
+        prepared["counts"], prepared["group_counts"] = counts, of_groups
         prepared["targets"] = {key: tensor.to(self.args.device) for key, tensor in targets.items()}
         return prepared
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        targets, counts = inputs.pop("targets"), inputs.pop("counts")
+        targets, counts, of_groups = (inputs.pop(name) for name in ("targets", "counts", "group_counts"))
         for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids", "logits_to_keep"):
             inputs.pop(unused, None)
         plan, unwrapped = self.plan, self.accelerator.unwrap_model(model)
@@ -100,8 +103,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 f"the model called its output head {len(outputs)} times in one forward instead of once; "
                 "a setting computes the loss past the head (check [train.swift])"
             )
-        self.sums[mode] += outputs[0].sums
-        self.seen[mode] += torch.tensor(counts, dtype=torch.float64).to(self.args.device)
+        self.sums[mode] += torch.cat([outputs[0].sums, outputs[0].group_sums.flatten()])
+        self.seen[mode] += torch.tensor([*counts, *of_groups], dtype=torch.float64).to(self.args.device)
         if mode == "train":
             sums = outputs[0].sums
             self.pending.append((self.state.global_step + 1, torch.cat([sums, sums.new_zeros(1)])))
@@ -116,20 +119,31 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     # --- metrics ---
 
-    def _reduced(self, mode: str) -> tuple[dict[str, float], bool]:
+    def _reduced(self, mode: str) -> tuple[list[dict[str, float]], bool]:
         """Since the last call, over all ranks: the mean of every part over its positions, weighed as in the loss, and
-        whether any of them is trained."""
+        whether any of them is trained. The means are of all examples, and then of each group."""
         state = torch.cat([self.sums[mode], self.seen[mode]])
         if self.args.world_size > 1:
             state = self.accelerator.reduce(state, reduction="sum")
-        values = state.tolist()
         self.sums[mode].zero_()
         self.seen[mode].zero_()
         parts = self.plan.objective.parts
-        seen = values[len(parts) :]
-        by_part = zip(parts, values[: len(parts)], seen, strict=True)
-        means = {part.name: total / count for part, total, count in by_part if count}
-        return means, self.plan.objective.is_charged(seen)
+        rows = state.view(2, -1, len(parts)).transpose(0, 1).tolist()
+        means = [
+            {part.name: total / count for part, total, count in zip(parts, sums, seen, strict=True) if count}
+            for sums, seen in rows
+        ]
+        return means, self.plan.objective.is_charged(rows[0][1])
+
+    def _of_groups(self, means: Sequence[Mapping[str, float]], weights: Sequence[float]) -> dict[str, float]:
+        """Of each group, unless nothing of it was seen, its parts and `loss@coco`: the loss of its positions alone."""
+        by_part = {part.name: weight for part, weight in zip(self.plan.objective.parts, weights, strict=True)}
+        said = {}
+        for group, found in zip(self.plan.groups, means, strict=True):
+            if found:
+                said[f"loss@{group}"] = sum(by_part[name] * mean for name, mean in found.items())
+                said.update({f"{name}@{group}": mean for name, mean in found.items()})
+        return said
 
     def require_charged(self, steps: int) -> None:
         """The losses have charged nothing in the last `steps` steps: raise RunError where these are a whole logging
@@ -158,10 +172,11 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def continue_from(self, origin: Origin) -> None:
         """Go on summing up where a checkpoint was saved, so that the next line of metrics is of as many steps."""
         own = torch.tensor(origin.sums[self.args.process_index], dtype=torch.float64, device=self.args.device)
-        parts = len(self.plan.objective.parts)
+        sums, seen = own[1:].chunk(2)
         self._tr_loss += own[0]
-        self.sums["train"] += own[1 : 1 + parts]
-        self.seen["train"] += own[1 + parts :]
+        # A run that began before there were metrics of groups saved none.
+        self.sums["train"][: len(sums)] += sums
+        self.seen["train"][: len(seen)] += seen
         self._globalstep_last_logged = self.state.global_step - origin.steps
         self.moved = origin.moved
 
@@ -211,17 +226,15 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             self.check_finite()
-            means, is_charged = self._reduced("train")
+            [means, *of_groups], is_charged = self._reduced("train")
             if not is_charged:
                 self.require_charged(self.steps_logged)
             logs.update(means)
             objective = self.plan.objective
-            if any(part.scheduled for part in objective.parts):
-                weights = objective.weights_at(
-                    self.state.global_step - 1, self.state.max_steps
-                )  # of the step just done
-                by_part = zip(objective.parts, weights, strict=True)
-                logs.update({f"weight/{part.name}": weight for part, weight in by_part if part.scheduled})
+            weights = objective.weights_at(self.state.global_step - 1, self.state.max_steps)  # of the step just done
+            by_part = zip(objective.parts, weights, strict=True)
+            logs.update({f"weight/{part.name}": weight for part, weight in by_part if part.scheduled})
+            logs.update(self._of_groups(of_groups, weights))
             for group in self.optimizer.param_groups:
                 if "name" in group:
                     logs[f"lr/{group['name']}"] = float(group["lr"])
@@ -236,10 +249,12 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
-        means, _ = self._reduced("eval")
+        [means, *of_groups], _ = self._reduced("eval")
         weights = {part.name: part.weight for part in self.plan.objective.parts}
         output.metrics.update({f"eval_{name}": value for name, value in means.items()})
         output.metrics["eval_loss"] = sum(weights[name] * value for name, value in means.items())
+        said = self._of_groups(of_groups, [*weights.values()])
+        output.metrics.update({f"eval_{name}": value for name, value in said.items()})
         return output
 
     # --- checkpoints ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -84,9 +85,13 @@ def merge_plain_layer(path: str, layer: Any, weight: Tensor, write: Callable[[in
         rows, merged = weight[first:stop].to(dtype), results[:size]
         before.append(nn.functional.linear(inputs, rows))
         for down, up, scaling in adapters:
-            added = torch.mm(up[first:stop], down, out=products[:size]).mul_(scaling)
             # In float32, rounded once; torch's own sum of two dtypes does the same in three times the time.
-            rows = merged.copy_(sums[:size].copy_(rows).add_(added))
+            total = sums[:size].copy_(rows)
+            if math.frexp(scaling)[0] == 0.5:  # a power of two rounds no product: one pass gives the same sums
+                total.addmm_(up[first:stop], down, alpha=scaling)
+            else:
+                total.add_(torch.mm(up[first:stop], down, out=products[:size]).mul_(scaling))
+            rows = merged.copy_(total)
         after.append(nn.functional.linear(inputs, merged))
         write(first, merged)
     base.forward = lambda _inputs: torch.cat(before, -1)  # the live layer, whose base is no longer there

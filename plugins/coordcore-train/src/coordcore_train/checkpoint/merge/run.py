@@ -10,7 +10,7 @@ from coordcore.errors import InputError
 from coordcore.files import whole_folder
 from coordcore_train.checkpoint.code import require_no_code, tell_of_trust
 from coordcore_train.checkpoint.folder import copy_files, read_json, text_config, write_checkpoint_info
-from coordcore_train.checkpoint.image_size import adopt_image_size
+from coordcore_train.checkpoint.image_size import adopt_image_size, other_limits, own_size
 from coordcore_train.checkpoint.merge import NotStreamedError
 from coordcore_train.checkpoint.merge.in_memory import compare_logits as compare
 from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memory
@@ -113,14 +113,21 @@ def _copy_files(plan: Plan, folder: Path) -> None:
     copy_files(plan.base, folder)
     if plan.trusted:
         tell_of_trust(folder, plan.base)
-    limits = RunDir(plan.run_dir).image_tokens()
+    limits, max_pixels = RunDir(plan.run_dir).image_tokens(), plan.manifest.train.max_pixels
     if limits is not None:
-        adopt_image_size(folder, limits, plan.manifest.train.max_pixels)
-    if plan.vocab is not None:
+        adopt_image_size(folder, lambda token: limits.size(token, max_pixels))
+    elif max_pixels is not None and other_limits(folder) is None:
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=plan.trusted).image_processor
+        if hasattr(processor, "merge_size"):
+            size = own_size(processor, max_pixels)
+            adopt_image_size(folder, lambda _: size)
+    if plan.vocab is not None or plan.format.numbers:
         write_checkpoint_info(
             folder,
             quantisation=plan.quantisation,
-            vocab=plan.vocab,
+            vocab=None if plan.format.numbers else plan.vocab,
             form=plan.format,
             question=RunDir(plan.run_dir).question(),
             trusted=plan.trusted,

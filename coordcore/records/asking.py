@@ -1,0 +1,79 @@
+"""What a record asks: whether it has what its task needs, the categories that it names, the question."""
+
+from __future__ import annotations
+
+import random
+
+from coordcore.coords import CoordFormat
+from coordcore.errors import did_you_mean
+from coordcore.records.record import LEFT_OUT, Record, RecordError, check_text, labels_under
+from coordcore.tasks import TASKS, Task
+
+ABSENT, INCOMPLETE = "absent_categories", "incomplete_categories"
+"""Keys under `metadata` of an image on which not everything was looked for: labels that are known not to be there, and
+labels of which not every object is marked."""
+
+
+def check_asked(record: Record, coords: CoordFormat) -> Task:
+    """The task of a record, which has what that needs, nothing of another, and texts that can be asked.
+
+    Raises RecordError.
+    """
+    name = "detect" if record.task is None else record.task
+    if (task := TASKS.get(name)) is None:
+        raise RecordError("task", f"{name!r} is no task; {did_you_mean(name, TASKS)}", reason="is no task")
+    asked, count = record.categories, len(record.objects or ())
+    for key, value in {"question": record.question, "answer": record.answer, "categories": asked}.items():
+        if value is None and key in task.needs:
+            raise RecordError(key, f'missing; the task "{name}" needs it')
+        if value is not None and key not in ("question", task.placeholder, *task.needs):
+            raise RecordError(key, f'the task "{name}" takes none; leave it out, or name the `task` that it belongs to')
+        for index, text in enumerate([value] if isinstance(value, str) else [""] if value == [] else value or ()):
+            check_text(text, key if isinstance(value, str) else f"{key}[{index}]", coords)
+    if record.objects is None and not task.is_text:
+        raise RecordError("objects", "missing; write an empty list when the image holds none")
+    if task.is_text and count != (task.placeholder == "box"):
+        raise RecordError("objects", f'the task "{name}" takes {int(task.placeholder == "box")} of them, got {count}')
+    if task.placeholder == "box" and "{box}" not in (record.question or "{box}"):
+        raise RecordError("question", "does not say where its box stands; write {box} there")
+    for index, label in enumerate(asked or ()):
+        if label in [*labels_under(record, INCOMPLETE), *(asked or ())[:index]]:
+            raise RecordError(f"categories[{index}]", f"{label!r} is there twice, or in metadata.{INCOMPLETE}; drop it")
+    for index, item in enumerate(record.objects or ()):
+        if asked is not None and item.desc not in asked and item is not LEFT_OUT:
+            raise RecordError(f"objects[{index}].desc", f"{item.desc!r} is not among `categories`; ask for it too")
+        if task.placeholder == "phrase" and (item.point is None) is (name == "point") and item is not LEFT_OUT:
+            raise RecordError(f"objects[{index}]", 'a `point` is found by the task "point", and nothing else by it')
+    return task
+
+
+def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw: str) -> list[str]:
+    """The categories that a record of the task "named" asks for: those it lists, or those that are there and `absent`
+    that are not, mixed.
+
+    others: labels to draw absent ones from; where `metadata` lists some that are known to be absent, these. draw: what
+    the drawing follows from. Labels of which not every object is marked are not asked for. Raises RecordError where
+    nothing is left to ask for.
+    """
+    if record.categories is not None:
+        return record.categories
+    unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
+    there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
+    whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())  # every category was looked for
+    pool = sorted(({*others} if whole else known).difference(there, unsure))
+    asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
+    if not asked:
+        raise RecordError("categories", "missing; nothing is there to ask for, nor known to be absent; write the list")
+    return random.Random(f"{draw} order").sample(asked, len(asked))
+
+
+def question_of(record: Record, prompt: str | None, *, categories: tuple[str, ...] = (), box: str = "") -> str:
+    """The question of a record. prompt: of its task, the usual one when None. box: how a question says its place.
+
+    A category with a comma stands in quotes.
+    """
+    task = TASKS[record.task or "detect"]
+    whole = None if task.placeholder == "phrase" else record.question
+    listed = ", ".join(f'"{label}"' if ", " in label else label for label in categories)
+    said = {"phrase": record.question, "categories": listed, "box": box}.get(task.placeholder)
+    return (whole or prompt or task.prompt).replace("{" + task.placeholder + "}", said or "{}")

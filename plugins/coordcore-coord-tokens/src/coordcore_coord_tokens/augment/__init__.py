@@ -1,0 +1,1 @@
+"""Augmentation of records: picture and places move together, differently in every epoch."""

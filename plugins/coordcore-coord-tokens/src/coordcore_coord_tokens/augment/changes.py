@@ -1,0 +1,130 @@
+"""What is drawn for one example in one epoch, and done to its picture and places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from coordcore_coord_tokens.augment.shapes import Shape, Window, grown, mirrored, scaled, within
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from coordcore_coord_tokens.augment.config import AugmentConfig
+
+_TRIES = 20
+
+
+@attrs.frozen
+class Draws:
+    """Random numbers that follow from `key` alone; each purpose has its own, so that none moves another's."""
+
+    key: str
+
+    def __call__(self, purpose: str) -> Random:
+        return Random(f"{self.key} {purpose}")
+
+
+@attrs.frozen(kw_only=True)
+class Move:
+    """mirrors, then cuts out `window`, then resizes that to `size`; the whole image and None where it does not."""
+
+    mirrors: bool
+    window: Window
+    size: tuple[int, int]
+    shapes: tuple[Shape, ...]
+
+
+def drawn(
+    config: AugmentConfig,
+    draws: Draws,
+    shapes: Sequence[Shape],
+    size: tuple[int, int],
+    *,
+    cuts: bool = True,
+    max_aspect: float,
+) -> Move:
+    """How picture and places move. size: width and height in pixels. max_aspect: of a window's sides.
+
+    cuts: whether a window may be cut out, if the settings ask for it.
+
+    A window that leaves none of the shapes, or is too long one way, is drawn again; after 20 of them the image is left
+    whole.
+    """
+    mirrors = draws("flip").random() < config.flip
+    moved = [mirrored(shape, size[0]) for shape in shapes] if mirrors else list(shapes)
+    window: Window = (0, 0, *size)
+    for tried in _windows(config, draws("crop"), moved, size) if cuts else ():
+        left = [shape for one in moved if (shape := within(one, tried, visible=config.crop_visible)) is not None]
+        sides = sorted((tried[2] - tried[0], tried[3] - tried[1]))
+        if (left or not moved) and sides[1] <= max_aspect * sides[0]:
+            window, moved = tried, left
+            break
+    wanted = cut = window[2] - window[0], window[3] - window[1]
+    if config.resize is not None:
+        factor = draws("resize").uniform(*config.resize)
+        wanted = max(1, round(cut[0] * factor)), max(1, round(cut[1] * factor))
+    return Move(
+        mirrors=mirrors,
+        window=window,
+        size=wanted,
+        shapes=tuple(moved if wanted == cut else [scaled(shape, cut, wanted) for shape in moved]),
+    )
+
+
+def _windows(config: AugmentConfig, random: Random, shapes: Sequence[Shape], size: tuple[int, int]) -> Iterator[Window]:
+    if config.crop is None:
+        return
+    for _ in range(_TRIES):
+        width, height = (max(1, round(side * random.uniform(*config.crop))) for side in size)
+        left, top = random.randint(0, size[0] - width), random.randint(0, size[1] - height)
+        window = left, top, left + width, top + height
+        yield grown(window, shapes, size, whole=config.crop_objects == "whole")
+
+
+def moved_picture(image: Image, move: Move) -> Image:
+    """The picture as the places have moved, by torchvision."""
+    from torchvision.transforms.v2 import functional
+
+    picture: Any = functional.horizontal_flip(image) if move.mirrors else image
+    left, top, right, bottom = move.window
+    if (right - left, bottom - top) != picture.size:
+        picture = functional.crop(picture, top, left, bottom - top, right - left)
+    if move.size != picture.size:
+        picture = functional.resize(picture, [move.size[1], move.size[0]])
+    result: Image = picture
+    return result
+
+
+def coloured(image: Image, config: AugmentConfig, draws: Draws) -> Image:
+    """The picture in other colours, by torchvision; in the order of the manifest's keys."""
+    if not config.colours:
+        return image
+    from torchvision.transforms.v2 import functional
+
+    factors: tuple[tuple[str, float, Callable[..., Any]], ...] = (
+        ("brightness", config.brightness, functional.adjust_brightness),
+        ("contrast", config.contrast, functional.adjust_contrast),
+        ("saturation", config.saturation, functional.adjust_saturation),
+        ("hue", config.hue, functional.adjust_hue),
+    )
+    picture: Any = image
+    for name, most, adjust in factors:
+        if most:
+            middle = 0.0 if name == "hue" else 1.0
+            picture = adjust(picture, draws(name).uniform(middle - most, middle + most))
+    result: Image = picture
+    return result
+
+
+def noise_boxes(count: int, random: Random, size: tuple[int, int]) -> list[tuple[float, float, float, float]]:
+    """Boxes anywhere in the image, of a twentieth to a half of its sides."""
+    boxes = []
+    for _ in range(count):
+        width, height = (side * random.uniform(0.05, 0.5) for side in size)
+        left, top = random.uniform(0, size[0] - width), random.uniform(0, size[1] - height)
+        boxes.append((left, top, left + width, top + height))
+    return boxes

@@ -1,0 +1,161 @@
+"""The training examples of `coord_jsonl` as they differ from epoch to epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from coordcore import Example, InputError
+from coordcore.quantisation import encode_boxes
+from coordcore.records.annotations import Rules, read_annotations
+from coordcore.records.answers import Located
+from coordcore.records.asking import ABSENT, INCOMPLETE
+from coordcore.records.record import Record, RecordError, RecordObject, parse_record
+from coordcore.tasks import TASKS
+from coordcore_coord_tokens.answer import Answer
+from coordcore_coord_tokens.augment.changes import Draws, Move, coloured, drawn, moved_picture, noise_boxes
+from coordcore_coord_tokens.augment.shapes import Shape
+from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
+from coordcore_coord_tokens.locate import locate
+from coordcore_coord_tokens.reader import asked_for, in_order, read_answer, written
+
+if TYPE_CHECKING:
+    from coordcore_coord_tokens.augment.config import AugmentConfig
+    from coordcore_coord_tokens.config import CoordJsonlConfig
+    from coordcore_coord_tokens.jsonl import JsonlSource
+
+Turn = Callable[[str], str]
+"""What a text becomes beside the picture: itself, or with its left and right exchanged. Raises RecordError."""
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class AugmentedSource:
+    """The examples of a `JsonlSource`, changed in each epoch as the run's seed, the epoch and the line say.
+
+    By an index alone, they are as the file has them.
+    """
+
+    plain: JsonlSource
+    augment: AugmentConfig
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, index: int, /) -> Example:
+        return self.plain[index]
+
+    def in_epoch(self, epoch: int, index: int) -> Example:
+        """As it is in that epoch. Raises InputError as the plain source does."""
+        plain = self.plain
+        line = plain.file.line_of(index)
+        draws = Draws(f"{plain.seed} {plain.file.lines.path.name} {epoch} {line}")
+        try:
+            record = parse_record(plain.file.lines.read(line))
+            image = plain.image(record, line)
+            record, config, move = self._moved(record, draws)
+            turn: Turn = self._mirrored if move is not None and move.mirrors else str
+            said, uncharged = self._said(record, config, draws, turn)
+            questions = plain.questions
+            if record.task == "region":  # the one question that holds a place
+                questions = attrs.evolve(questions, config=config)
+            question, categories = questions.ask(record, plain.draw(line, epoch), varied=True)
+            asked = turn(question), tuple(map(turn, categories))
+            if move is not None:
+                image = moved_picture(image, move)
+            example = plain.example(record, said, asked, coloured(image, self.augment, draws), line)
+            messages = [
+                {**message, "content": turn(message["content"])} if message["role"] == "system" else message
+                for message in example.messages
+            ]
+        except RecordError as error:
+            plain.file.lines.look()  # what stands in the middle of another file's line is no mistake of the record
+            raise InputError(f"{plain.where(line)}: {error}") from error
+        return attrs.evolve(example, messages=messages, uncharged=uncharged)
+
+    @cached_property
+    def words(self) -> LeftRight:
+        return LeftRight(self.augment.left_right_words)
+
+    def _mirrored(self, text: str) -> str:
+        if self.augment.left_right == "exchange":
+            return self.words.exchanged(text)
+        if word := self.words.found(text):
+            raise RecordError("", told_left_right(text, word))
+        return text
+
+    def _moved(self, record: Record, draws: Draws) -> tuple[Record, CoordJsonlConfig, Move | None]:
+        """The record of the moved image, its texts as they were, and how to read it; as it is, and None, where nothing
+        moves.
+
+        What is asked for text alone is not cut out: its answer would speak of what is cut off.
+        """
+        config, size = self.plain.config, (record.width, record.height)
+        shapes = self._shapes(record) if config.mode == "dense" else []
+        cuts = record.task not in TASKS or not TASKS[record.task].is_text
+        move = drawn(self.augment, draws, shapes, size, cuts=cuts, max_aspect=config.max_aspect or float("inf"))
+        if not move.mirrors and move.window == (0, 0, *size) and move.size == size:
+            return record, config, None
+        fields: list[dict[str, Any]] = [{"desc": shape.desc, shape.kind: list(shape.values)} for shape in move.shapes]
+        objects: list[Any] = [RecordObject(**field) for field in fields]
+        told = {key: value for key, value in (record.metadata or {}).items() if key in (ABSENT, INCOMPLETE)}
+        moved = msgspec.structs.replace(
+            record,
+            width=move.size[0],
+            height=move.size[1],
+            objects=None if record.objects is None else objects,
+            metadata=told or None,
+        )
+        # A place may lie over the edge by a rounding.
+        return moved, attrs.evolve(config, space="pixel", outside="clip"), move
+
+    def _shapes(self, record: Record) -> list[Shape]:
+        """The objects of a record in pixels."""
+        config, reader = self.plain.config, self.plain.reader
+        if record.objects is None:
+            return []
+        rules = Rules(space=config.space, outside=config.outside, coords=reader.coords)
+        shapes = []
+        for item in read_annotations(record, rules):
+            if item.crowd:
+                continue
+            sizes = (record.width, record.height) * (len(item.values) // 2)
+            values: Sequence[float] = item.values
+            if config.space == "bin":
+                values = reader.quantisation.decode(values, sizes).tolist()
+            elif config.space == "norm1":
+                values = [value * side for value, side in zip(values, sizes, strict=True)]
+            shapes.append(Shape(item.desc, item.kind, tuple(map(float, values))))
+        return shapes
+
+    def _said(
+        self, record: Record, config: CoordJsonlConfig, draws: Draws, turn: Turn
+    ) -> tuple[Answer, tuple[int, ...]]:
+        """The answer, and which of its geometries are noise."""
+        reader, augment = self.plain.reader, self.augment
+        # Also where it is written again: it looks at whether the record has what its task needs.
+        answer = read_answer(record, config, reader.quantisation, reader.coords, reader.form)
+        task = record.task or "detect"
+        if config.mode == "summary" or TASKS[task].is_text:
+            return msgspec.structs.replace(answer, text=turn(answer.text)), ()
+        objects = asked_for(record, locate(record, config, reader.quantisation, reader.coords).objects)
+        if augment.shuffle_objects:
+            draws("order").shuffle(objects)
+            config = attrs.evolve(config, object_order="as_given")
+        objects = [attrs.evolve(item, desc=turn(item.desc)) for item in in_order(objects, config)]
+        count = augment.noise_objects if task == "detect" else 0
+        if count:
+            size = record.width, record.height
+            encoded = encode_boxes(noise_boxes(count, draws("noise"), size), *size, quantisation=reader.quantisation)
+            rows = zip(encoded.bins.tolist(), encoded.values.tolist(), strict=True)
+            objects += [
+                Located(desc=augment.noise_label, kind="bbox_2d", bins=tuple(bins), values=tuple(values))
+                for bins, values in rows
+            ]
+        objects = list(chain.from_iterable(reader.form.grouped(objects)))
+        noise = [number for number, item in enumerate(objects) if count and item.desc == augment.noise_label]
+        return written(objects, config, reader.coords, reader.form), tuple(noise)

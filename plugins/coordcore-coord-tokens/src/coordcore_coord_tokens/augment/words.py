@@ -1,0 +1,46 @@
+"""Words that a mirrored image makes wrong: where texts hold them, and the texts with each exchanged for its other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_FORMS = (str.lower, str.capitalize, str.upper)
+_LETTER = r"[^\W\d_]"
+_ENDINGS = "most|handed|hand|wards|ward|side"
+
+
+class LeftRight:
+    """Pairs of words such as left and right, also in leftmost, LEFT, left-hand, left_shoe and LeftArm.
+
+    Not in leftover, upright or bright.
+    """
+
+    def __init__(self, pairs: Mapping[str, str]) -> None:
+        both = [*pairs.items(), *((other, word) for word, other in pairs.items())]
+        self._other = {form(word): form(other) for word, other in both for form in _FORMS}
+        lower, capital, upper = ("|".join(re.escape(form(word)) for word, _ in both) for form in _FORMS)
+        self._pattern = re.compile(
+            rf"(?<!{_LETTER})(?:{lower})(?=(?:{_ENDINGS})?(?!{_LETTER}))"
+            rf"|(?<!{_LETTER})(?:{lower})(?=[A-Z])"
+            # LeftArm and armLeft
+            rf"|(?<![A-Z])(?:{capital})(?=(?:{_ENDINGS})?(?![a-zß-ÿ]))"
+            rf"|(?<!{_LETTER})(?:{upper})(?=(?:{_ENDINGS.upper()})?(?!{_LETTER}))"
+        )
+
+    def found(self, text: str) -> str | None:
+        """The first of these words in `text`, None without one."""
+        match = self._pattern.search(text)
+        return None if match is None else match.group()
+
+    def exchanged(self, text: str) -> str:
+        """`text` with every one of these words as its other."""
+        return self._pattern.sub(lambda match: self._other[match.group()], text)
+
+
+def told_left_right(text: str, word: str) -> str:
+    """Why a text is refused."""
+    return (
+        f"{text!r} says {word!r}, which is wrong of a mirrored image; beside flip, set "
+        'left_right = "exchange", which puts the other word there, or leave flip out'
+    )

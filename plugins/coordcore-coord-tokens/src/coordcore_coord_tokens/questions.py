@@ -1,0 +1,90 @@
+"""What the records of a file ask: which wording of a prompt, which categories, where a box stands. Drawn, not kept."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import msgspec
+
+from coordcore.coords import CoordFormat
+from coordcore.quantisation import Quantisation
+from coordcore.records.asking import asked_categories, question_of
+from coordcore.records.record import Record
+from coordcore.records.source import all_lines
+from coordcore_coord_tokens.locate import locate
+
+if TYPE_CHECKING:
+    from coordcore_coord_tokens.config import CoordJsonlConfig
+
+_NAMED = b'"named"'
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Questions:
+    """The questions of the file `path`."""
+
+    config: CoordJsonlConfig
+    quantisation: Quantisation
+    coords: CoordFormat
+    path: Path
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """That absent categories are drawn from. Read when first needed."""
+        return labels_of(self.path)
+
+    def ask(self, record: Record, draw: str, *, varied: bool = False) -> tuple[str, tuple[str, ...]]:
+        """The question of a record, and the categories that it names.
+
+        draw: what all that is drawn follows from. varied: draw the wording too; else it is the first. Raises
+        RecordError where there is nothing to ask for.
+        """
+        config, name = self.config, record.task or "detect"
+        if config.mode == "summary":
+            return config.question, ()
+        wordings = config.wordings(name)
+        wording = random.Random(f"{draw} wording").choice(wordings) if varied and len(wordings) > 1 else wordings[0]
+        categories: tuple[str, ...] = ()
+        if name == "named":
+            categories = tuple(asked_categories(record, self.labels, config.absent_categories, draw))
+        box = self._box(record) if name == "region" else ""
+        return question_of(record, wording, categories=categories, box=box), categories
+
+    def _box(self, record: Record) -> str:
+        """The place of a record's one object, as a question says it: `[<|coord_12|>, ...]`, in every answer format."""
+        [item] = locate(record, self.config, self.quantisation, self.coords).objects
+        written = self.coords.written
+        said = (
+            [written[k] for k in self.coords.arranged(item.bins)] if self.config.coord_tokens else map(str, item.bins)
+        )
+        return f"[{', '.join(said)}]"
+
+
+class _Desc(msgspec.Struct):
+    desc: str
+
+
+class _Named(msgspec.Struct):
+    task: str
+    objects: list[_Desc] = []
+    categories: list[str] | None = None
+
+
+def labels_of(path: Path) -> tuple[str, ...]:
+    """The labels in the records of a file with the task "named", sorted.
+
+    Lines that are no such record have none. Raises InputError for a file that cannot be read.
+    """
+    found: set[str] = set()
+    for _, line in all_lines(path):
+        if _NAMED in line:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                record = msgspec.json.decode(line, type=_Named)
+                if record.task == "named":
+                    found.update(record.categories or (), (item.desc for item in record.objects))
+    return tuple(sorted(found))

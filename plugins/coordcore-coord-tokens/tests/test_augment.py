@@ -1,0 +1,359 @@
+"""Training examples of `coord_jsonl` that differ from epoch to epoch."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from coordcore import BuildContext, Example, InputError
+from coordcore.manifest import load
+from coordcore.quantisation import DEFAULT_QUANTISATION
+from coordcore.records.answers import parse_json
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, plugin
+from coordcore_coord_tokens.augment.config import AugmentConfig
+
+Build = Callable[..., CoordJsonl]
+Write = Callable[..., Path]
+BOXES = {"red": (12, 40, 301, 412), "blue": (350, 20, 420, 90), "green": (500, 300, 640, 480)}
+EVERYTHING = {"flip": 0.5, "crop": (0.5, 1.0), "resize": (0.5, 1.5), "brightness": 0.3, "shuffle_objects": True}
+
+
+@pytest.fixture
+def drawn(folder: Path) -> dict[str, Any]:
+    """A record of rectangles in three colours, drawn where it says."""
+    image = Image.new("RGB", (640, 480), "white")
+    for colour, (x1, y1, x2, y2) in BOXES.items():
+        ImageDraw.Draw(image).rectangle((x1, y1, x2 - 1, y2 - 1), fill=colour)
+    image.save("drawn.png")
+    objects = [{"desc": colour, "bbox_2d": list(box)} for colour, box in BOXES.items()]
+    return {"images": ["drawn.png"], "width": 640, "height": 480, "objects": objects}
+
+
+def source(built: CoordJsonl) -> Any:
+    return built.train()
+
+
+def boxes(example: Example) -> dict[str, list[float]]:
+    """Description -> the box in pixels of the example's image, from its real-valued targets."""
+    assert example.image_size is not None
+    names = [item.desc for item in parse_json(example.messages[-1]["content"]).objects]
+    return {
+        name: DEFAULT_QUANTISATION.decode(geometry.values, example.image_size * 2).tolist()
+        for name, geometry in zip(names, example.geometries, strict=True)
+    }
+
+
+def seen(image: Image.Image, colour: str) -> tuple[int, int, int, int] | None:
+    """Where a picture has pixels of this colour alone."""
+    wanted = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+    mask = (np.asarray(image) == wanted).all(-1)
+    return Image.fromarray(mask).getbbox()
+
+
+def same(one: Example, other: Example) -> bool:
+    pixels = [image.tobytes() for image in one.images] == [image.tobytes() for image in other.images]
+    return pixels and attrs.evolve(one, images=()) == attrs.evolve(other, images=())
+
+
+# --- places ---
+
+
+def test_boxes_are_where_the_rectangles_are(build: Build, drawn: dict[str, Any]) -> None:
+    augment = AugmentConfig(flip=0.5, crop=(0.4, 1.0), crop_visible=0.0)
+    examples = source(build(drawn, space="pixel", augment=augment))
+    kept = 0
+    for epoch in range(30):
+        example = examples.in_epoch(epoch, 0)
+        assert example.image_size == example.images[0].size
+        found = boxes(example)
+        for colour in BOXES:
+            assert found.get(colour) == pytest.approx(seen(example.images[0], colour)) if colour in found else True
+            assert (colour in found) == (seen(example.images[0], colour) is not None)
+        kept += len(found)
+    assert 30 < kept < 90
+
+
+def test_places_are_not_rounded(build: Build, record: dict[str, Any]) -> None:
+    record["objects"][0]["bbox_2d"] = [12.25, 40.125, 300.5, 412.75]
+    [example] = source(build(record, space="pixel", augment=AugmentConfig(flip=1.0))).in_epoch(0, 0).geometries
+    assert example.values == tuple(
+        place * 999 / size for place, size in zip((339.5, 40.125, 627.75, 412.75), (640, 480) * 2, strict=True)
+    )
+
+
+@pytest.mark.parametrize("space", ["bin", "norm1"])
+def test_records_of_every_space_move(build: Build, record: dict[str, Any], space: str) -> None:
+    record["objects"][0]["bbox_2d"] = [99, 0, 500, 999] if space == "bin" else [0.125, 0.0, 0.5, 1.0]
+    [geometry] = source(build(record, space=space, augment=AugmentConfig(flip=1.0))).in_epoch(0, 0).geometries
+    expected = (499, 0, 900, 999) if space == "bin" else (499.5, 0, 874.125, 999)
+    assert geometry.values == pytest.approx(expected)
+
+
+def test_what_does_not_move_is_to_the_bit_what_the_file_has(build: Build, drawn: dict[str, Any]) -> None:
+    drawn["objects"][0]["bbox_2d"] = [12.3, 40.7, 300.1, 412.9]
+    built = build(drawn, space="pixel", augment=AugmentConfig(brightness=0.5))
+    plain, changed = source(built)[0], source(built).in_epoch(3, 0)
+    assert (changed.messages, changed.geometries) == (plain.messages, plain.geometries)
+    assert changed.images[0].tobytes() != plain.images[0].tobytes()
+
+
+def test_polygons_are_clipped(build: Build, record: dict[str, Any]) -> None:
+    record["objects"] = [{"desc": "all of it", "poly": [0, 0, 640, 0, 640, 480, 0, 480]}]
+    augment = AugmentConfig(crop=(0.5, 0.5), crop_visible=0.0)
+    example = source(build(record, space="pixel", augment=augment)).in_epoch(0, 0)
+    assert example.image_size == (320, 240)
+    assert set(example.geometries[0].values) == {0.0, 999.0}
+
+
+def test_whole_objects_are_never_cut(build: Build, drawn: dict[str, Any]) -> None:
+    augment = AugmentConfig(crop=(0.3, 0.8), crop_objects="whole")
+    examples = source(build(drawn, space="pixel", augment=augment))
+    sizes = {colour: (x2 - x1, y2 - y1) for colour, (x1, y1, x2, y2) in BOXES.items()}
+    for epoch in range(20):
+        example = examples.in_epoch(epoch, 0)
+        for colour, (x1, y1, x2, y2) in boxes(example).items():
+            assert (x2 - x1, y2 - y1) == pytest.approx(sizes[colour])
+        assert {colour for colour in BOXES if seen(example.images[0], colour)} == boxes(example).keys()
+
+
+def test_an_object_over_the_edge_is_clipped_there(build: Build, record: dict[str, Any]) -> None:
+    record["objects"][0]["bbox_2d"] = [-20, 40, 300, 500]
+    built = build(record, space="pixel", outside="clip", augment=AugmentConfig(flip=1.0))
+    [geometry] = source(built).in_epoch(0, 0).geometries
+    assert geometry.values == pytest.approx((340 * 999 / 640, 40 * 999 / 480, 999, 999))
+
+
+# --- reproducible ---
+
+
+def test_an_example_follows_from_seed_epoch_and_line(
+    build: Build, drawn: dict[str, Any], context: BuildContext
+) -> None:
+    built = build(drawn, drawn, space="pixel", augment=AugmentConfig(**EVERYTHING))
+    examples = source(built)
+    first = [examples.in_epoch(2, index) for index in range(2)]
+    for other in (
+        examples,
+        pickle.loads(pickle.dumps(examples)),
+        source(CoordJsonl.open(examples.plain.config, context)),
+    ):
+        other.in_epoch(0, 1)
+        assert all(same(other.in_epoch(2, index), first[index]) for index in (1, 0))
+    assert not same(first[0], first[1])
+    assert not same(first[0], examples.in_epoch(3, 0))
+    seeded = CoordJsonl.open(examples.plain.config, attrs.evolve(context, seed=1))
+    assert not same(first[0], source(seeded).in_epoch(2, 0))
+
+
+def test_nobody_else_s_random_numbers_are_touched(build: Build, drawn: dict[str, Any]) -> None:
+    examples = source(build(drawn, space="pixel", augment=AugmentConfig(**EVERYTHING, noise_objects=2)))
+    before = random.getstate(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist()
+    examples.in_epoch(0, 0)
+    assert before == (random.getstate(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist())
+
+
+def test_by_index_an_example_is_as_without_the_table(
+    build: Build, drawn: dict[str, Any], context: BuildContext
+) -> None:
+    changed = source(build(drawn, space="pixel", augment=AugmentConfig(**EVERYTHING)))
+    plain = CoordJsonl.open(attrs.evolve(changed.plain.config, augment=None), context)
+    assert same(changed[0], plain.train()[0])
+
+
+def test_held_out_examples_are_never_changed(build: Build, drawn: dict[str, Any], write: Write) -> None:
+    held_out = build(drawn, validation=write(drawn, name="v.jsonl"), space="pixel", augment=AugmentConfig(**EVERYTHING))
+    validation: Any = held_out.validation()
+    assert all(same(validation.in_epoch(epoch, 0), validation[0]) for epoch in range(4))
+
+
+# --- words ---
+
+
+def refused(config: CoordJsonlConfig, run: Any) -> list[str]:
+    from coordcore_coord_tokens.augment.check import problems
+
+    return [str(problem) for problem in problems(config, run)]
+
+
+def manifest(folder: Path, text: str = "", **keys: Any) -> Any:
+    """A loaded manifest with these keys of [data.coord_jsonl], and `text` behind."""
+    prompts = "".join(f"prompts.{task} = {json.dumps(texts)}\n" for task, texts in keys.pop("prompts", {}).items())
+    lines = prompts + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+    head = '[model]\nbase = "base"\n[loss.text_ce]\ncoord_positions = true\n'
+    Path("m.toml").write_text(f'{head}[data.coord_jsonl]\ntrain = "train.jsonl"\n{lines}{text}')
+    return load(folder / "m.toml")
+
+
+def problems_of(loaded: Any) -> list[str]:
+    return [f"{problem.path}: {problem.message}" for problem in plugin.coordcore_check(loaded.manifest)]
+
+
+def test_left_and_right_in_records_are_refused_before_the_run(
+    folder: Path, write: Write, record: dict[str, Any]
+) -> None:
+    write(record, record | {"objects": [{"desc": "left shoe", "bbox_2d": [1, 1, 5, 5]}]})
+    [problem] = problems_of(manifest(folder, "[data.coord_jsonl.augment]\nflip = 0.5"))
+    assert problem.startswith(
+        "objects[0].desc: 'left shoe' says 'left', which is wrong of a mirrored image; beside flip"
+    )
+    assert problems_of(manifest(folder, '[data.coord_jsonl.augment]\nflip = 0.5\nleft_right = "exchange"')) == []
+    assert problems_of(manifest(folder, "[data.coord_jsonl.augment]\nresize = [0.5, 1]")) == []
+
+
+def test_left_and_right_in_held_out_records_do_no_harm(folder: Path, write: Write, record: dict[str, Any]) -> None:
+    write(record)
+    write(record | {"objects": [{"desc": "left shoe", "bbox_2d": [1, 1, 5, 5]}]}, name="v.jsonl")
+    assert problems_of(manifest(folder, "[data.coord_jsonl.augment]\nflip = 0.5", validation="v.jsonl")) == []
+
+
+def test_left_and_right_in_questions_are_refused(folder: Path, write: Write, record: dict[str, Any]) -> None:
+    write(record)
+    text = "[data.coord_jsonl.augment]\nflip = 0.5"
+    found = problems_of(manifest(folder, text, prompt="From left to right?", system="Right!"))
+    assert [line.partition(":")[0] for line in found] == ["data.coord_jsonl.prompt", "data.coord_jsonl.system"]
+
+
+def test_words_of_mirrored_examples_are_exchanged(build: Build, record: dict[str, Any]) -> None:
+    record["objects"][0]["desc"] = "left shoe"
+    augment = AugmentConfig(flip=0.5, left_right="exchange")
+    examples = source(build(record, space="pixel", prompt="From left to right?", system="Left.", augment=augment))
+    said = set()
+    for epoch in range(12):
+        example = examples.in_epoch(epoch, 0)
+        mirrored = boxes(example)[next(iter(boxes(example)))][0] == pytest.approx(340)
+        texts = [message["content"] for message in example.messages]
+        assert [text.partition("?")[0] for text in texts[:2]] == (
+            ["Right.", "<image>From right to left"] if mirrored else ["Left.", "<image>From left to right"]
+        )
+        assert [*boxes(example)] == ["right shoe" if mirrored else "left shoe"]
+        said.add(mirrored)
+    assert said == {True, False}
+
+
+def test_an_unchecked_record_is_refused_when_it_is_mirrored(build: Build, record: dict[str, Any]) -> None:
+    record["objects"][0]["desc"] = "left shoe"
+    examples = source(build(record, space="pixel", validate=False, augment=AugmentConfig(flip=1.0)))
+    with pytest.raises(InputError, match=r"^train.jsonl:1: 'left shoe' says 'left'"):
+        examples.in_epoch(0, 0)
+
+
+def test_a_mirrored_summary_has_its_words_exchanged(build: Build, record: dict[str, Any]) -> None:
+    augment = AugmentConfig(flip=1.0, left_right="exchange")
+    built = build(record | {"summary": "A cup, left of a can."}, mode="summary", augment=augment)
+    assert source(built).in_epoch(0, 0).messages[-1]["content"] == "A cup, right of a can."
+
+
+# --- tasks ---
+
+
+def asked(build: Build, record: dict[str, Any], **task: Any) -> Example:
+    """A record of a task, mirrored."""
+    augment = AugmentConfig(flip=1.0, crop=(0.5, 0.5), left_right="exchange", noise_objects=1)
+    example: Example = source(build(record | task, space="pixel", augment=augment)).in_epoch(0, 0)
+    return example
+
+
+def test_the_phrase_of_a_mirrored_example_is_exchanged(build: Build, record: dict[str, Any]) -> None:
+    example = asked(build, record, task="refer", question="the left one")
+    assert example.messages[0]["content"].endswith("the right one")
+    assert (example.task, example.uncharged) == ("refer", ())
+
+
+def test_categories_are_exchanged(build: Build, record: dict[str, Any]) -> None:
+    labels = ["left shoe", "left hat"]
+    objects = [{"desc": labels[0], "bbox_2d": [0, 0, 640, 480]}]
+    example = asked(build, record, task="named", objects=objects, categories=labels)
+    assert example.categories == ("right shoe", "right hat")
+    assert example.messages[0]["content"].endswith("right shoe, right hat.")
+    assert [item.desc for item in parse_json(example.messages[-1]["content"]).objects] == ["right shoe"]
+
+
+def test_the_box_in_a_question_moves_and_is_not_cut_off(build: Build, record: dict[str, Any]) -> None:
+    objects = [{"desc": "x", "bbox_2d": [0, 0, 64, 48]}]
+    example = asked(build, record, task="region", objects=objects, answer="The left one.")
+    assert example.image_size == (640, 480)
+    assert "<|coord_899|>, <|coord_0|>, <|coord_999|>, <|coord_100|>" in example.messages[0]["content"]
+    assert example.messages[-1]["content"] == "The right one."
+
+
+def test_words_in_what_is_asked_are_refused_before_the_run(folder: Path, write: Write, record: dict[str, Any]) -> None:
+    write(record | {"task": "refer", "question": "the left one"})
+    text = "[data.coord_jsonl.augment]\nflip = 0.5"
+    [problem] = problems_of(manifest(folder, text, space="pixel"))
+    assert problem.startswith("question: 'the left one' says 'left'")
+    found = problems_of(manifest(folder, text, space="pixel", validate=False, prompts={"refer": ["Left? {phrase}"]}))
+    assert [line.partition(":")[0] for line in found] == ["data.coord_jsonl.prompts.refer"]
+
+
+# --- order and noise ---
+
+
+def test_the_order_of_objects_is_another_in_every_epoch(build: Build, drawn: dict[str, Any]) -> None:
+    built = build(drawn, space="pixel", object_order="top_left", augment=AugmentConfig(shuffle_objects=True))
+    orders = {tuple(boxes(source(built).in_epoch(epoch, 0))) for epoch in range(40)}
+    assert len(orders) == 6
+    assert boxes(source(built).in_epoch(0, 0)) == boxes(source(built)[0])
+
+
+def test_noise_stands_at_the_end_and_no_loss_sees_its_places(build: Build, drawn: dict[str, Any]) -> None:
+    augment = AugmentConfig(noise_objects=2, noise_label="nothing")
+    built = build(drawn, space="pixel", object_order="top_left", max_objects=2, augment=augment)
+    example = source(built).in_epoch(0, 0)
+    answer = parse_json(example.messages[-1]["content"])
+    assert [item.desc for item in answer.objects] == ["blue", "red", "nothing", "nothing"]
+    assert (example.uncharged, len(example.geometries)) == ((2, 3), 4)
+    assert source(built).in_epoch(1, 0).geometries[:2] == example.geometries[:2]
+    assert source(built).in_epoch(1, 0).geometries[2:] != example.geometries[2:]
+    assert source(built)[0].uncharged == ()
+
+
+def test_nothing_else_is_called_as_noise_is(folder: Path, write: Write, record: dict[str, Any]) -> None:
+    write(record)
+    [problem] = problems_of(
+        manifest(folder, '[data.coord_jsonl.augment]\nnoise_objects = 1\nnoise_label = "red circle"')
+    )
+    assert problem.startswith("objects[0].desc: 'red circle' is what noise is called; set another noise_label")
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("keys", "augment", "coords", "expected"),
+    [
+        ({"mode": "summary"}, "crop = [0.5, 1]", "", "data.coord_jsonl.augment.crop: a summary would speak of what"),
+        ({"mode": "summary"}, "noise_objects = 1", "", "data.coord_jsonl.augment.noise_objects: a summary names no"),
+        ({"mode": "summary"}, "shuffle_objects = true", "", "data.coord_jsonl.augment.shuffle_objects: a summary"),
+        (
+            {"coord_tokens": False},
+            "noise_objects = 1",
+            "",
+            "data.coord_jsonl.augment.noise_objects: no loss may see",
+        ),
+        (
+            {"geometry": ["poly"]},
+            "noise_objects = 1",
+            "",
+            "data.coord_jsonl.augment.noise_objects: noise is boxes, and",
+        ),
+        ({}, "flip = 1", "floor_999", "data.coord_jsonl.augment: bins of floor_999 tell a place to within a bin"),
+    ],
+)
+def test_what_cannot_be_done_with_a_run(
+    folder: Path, write: Write, record: dict[str, Any], keys: dict[str, Any], augment: str, coords: str, expected: str
+) -> None:
+    write(record | {"summary": "A circle."}, name="train.jsonl")
+    text = f"[data.coord_jsonl.augment]\n{augment}\n" + (f'[coords]\nquantisation = "{coords}"\n' if coords else "")
+    loaded = manifest(folder, text, validate=False, **keys)
+    [problem] = refused(loaded.manifest.of("data")[0].config, loaded.manifest)
+    assert problem.startswith(expected)

@@ -1,0 +1,274 @@
+"""What is asked about records with tasks: the words, what is drawn for an epoch, and what the answer holds."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from coordcore import BuildContext, InputError
+from coordcore.records.record import RecordError
+from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
+from coordcore_coord_tokens.config import DENSE_PROMPT
+from coordcore_coord_tokens.quick import quick_reader
+
+Build = Callable[..., CoordJsonl]
+Write = Callable[..., Path]
+
+RING = {"desc": "red ring", "bbox_2d": [12, 40, 300, 412]}
+SQUARE = {"desc": "blue square", "bbox_2d": [500, 40, 600, 90]}
+CUP = {"desc": "cup", "bbox_2d": [1, 2, 3, 4]}
+PLACE = "[<|coord_12|>, <|coord_40|>, <|coord_300|>, <|coord_412|>]"
+
+
+@pytest.fixture
+def asks(record: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    """`asks("refer", RING, question="the ring")`: a record with these objects and keys."""
+
+    def asks(task: str | None, *objects: dict[str, Any], **keys: Any) -> dict[str, Any]:
+        named = {} if task is None else {"task": task}
+        return {**record, "objects": list(objects), **named, **keys}
+
+    return asks
+
+
+Asks = Callable[..., dict[str, Any]]
+
+
+def said(source: JsonlSource, index: int = 0) -> tuple[str, str, int]:
+    """Question and answer of an example, and the count of its geometries."""
+    example = source[index]
+    return example.messages[-2]["content"], example.messages[-1]["content"], len(example.geometries)
+
+
+def test_a_phrase_is_asked_for_and_what_it_finds_is_answered(build: Build, asks: Asks) -> None:
+    train = build(asks("refer", RING, question="the ring"), asks("refer", question="the cross")).train()
+    answer = '{"objects": [{"desc": "red ring", "bbox_2d": ' + PLACE + "}]}"
+    assert said(train) == ("<image>Locate what this phrase refers to: the ring", answer, 1)
+    assert said(train, 1) == ("<image>Locate what this phrase refers to: the cross", '{"objects": []}', 0)
+    assert (train[0].task, train[0].image_size) == ("refer", (640, 480))
+
+
+def test_a_region_is_asked_about_by_coord_tokens_and_answered_with_text(build: Build, asks: Asks) -> None:
+    train = build(
+        asks("region", RING, answer="a ring"),
+        asks("region", RING, question="What colour has {box}?", answer="red"),
+    ).train()
+    assert said(train) == (f"<image>What is at {PLACE}?", "a ring", 0)
+    assert said(train, 1) == (f"<image>What colour has {PLACE}?", "red", 0)
+
+
+def test_a_region_in_pixels_is_asked_about_in_bins(build: Build, asks: Asks) -> None:
+    whole = {"desc": "all", "bbox_2d": [0, 0, 640, 480]}
+    train = build(asks("region", whole, answer="all"), space="pixel").train()
+    assert said(train)[0] == "<image>What is at [<|coord_0|>, <|coord_0|>, <|coord_999|>, <|coord_999|>]?"
+    numbers = build(asks("region", whole, answer="all"), space="pixel", coord_tokens=False).train()
+    assert said(numbers)[0] == "<image>What is at [0, 0, 999, 999]?"
+
+
+def test_text_is_asked_for_and_answered(build: Build, asks: Asks) -> None:
+    train = build(
+        asks("caption", answer="A ring."),
+        asks("caption", question="Say it briefly.", answer="A ring."),
+        asks("chat", question="How many?", answer="One."),
+    ).train()
+    assert [said(train, index) for index in range(3)] == [
+        ("<image>Describe the image.", "A ring.", 0),
+        ("<image>Say it briefly.", "A ring.", 0),
+        ("<image>How many?", "One.", 0),
+    ]
+
+
+def test_a_caption_needs_no_objects(build: Build, asks: Asks) -> None:
+    given = asks("caption", answer="A ring.")
+    del given["objects"]
+    assert said(build(given).train())[1] == "A ring."
+
+
+def test_a_detection_may_ask_in_its_own_words(build: Build, asks: Asks) -> None:
+    train = build(asks(None, RING), asks(None, RING, question="All of it?"), asks("detect", RING)).train()
+    assert [said(train, index)[0] for index in range(3)] == [
+        f"<image>{DENSE_PROMPT}",
+        "<image>All of it?",
+        f"<image>{DENSE_PROMPT}",
+    ]
+
+
+def test_a_phrase_is_pointed_at(build: Build, asks: Asks) -> None:
+    record = asks("point", {"desc": "ring", "point": [12, 40]}, question="the ring")
+    train = build(record, geometry=("point",)).train()
+    question, answer, count = said(train)
+    assert question == "<image>Point at what this phrase refers to: the ring"
+    assert (answer.count("<|coord_"), count, train[0].geometries[0].kind) == (2, 1, "point")
+
+
+def test_every_kind_of_place_can_be_referred_to(build: Build, asks: Asks) -> None:
+    triangle = {"desc": "roof", "poly": [0, 0, 9, 0, 9, 9]}
+    assert [one.kind for one in build(asks("refer", triangle, question="roof")).train()[0].geometries] == ["poly"]
+    assert said(build(asks("region", triangle, answer="a roof")).train())[0].count("<|coord_") == 6
+
+
+# --- named categories -----------------------------------------------------------------------------------------------
+
+
+def test_absent_categories_are_drawn_from_the_file_anew_in_each_epoch(build: Build, asks: Asks) -> None:
+    labels = [{**RING, "desc": f"thing {k}"} for k in range(20)]
+    train = build(*(asks("named", one) for one in labels), asks("refer", CUP, question="cup")).train()
+    drawn = [train.in_epoch(epoch, 4).categories for epoch in range(30)]
+    assert all(len(one) == 4 and "thing 4" in one for one in drawn)  # one that is there, three that are not
+    assert {label for one in drawn for label in one} == {one["desc"] for one in labels}
+    assert len({one.index("thing 4") for one in drawn}) == 4
+    assert train.in_epoch(0, 4).messages[0]["content"].endswith(f"categories: {', '.join(drawn[0])}.")
+    assert all(train.in_epoch(epoch, 4).messages[-1] == train[4].messages[-1] for epoch in range(3))
+
+
+def test_what_is_drawn_follows_from_seed_epoch_and_place_alone(
+    build: Build, write: Write, context: BuildContext, asks: Asks
+) -> None:
+    records = [asks("named", {**RING, "desc": f"thing {k}"}) for k in range(9)]
+    prompts = {"named": ("Find {categories}.", "Where is any of {categories}?", "Point out {categories}")}
+    config = CoordJsonlConfig(train=write(*records), prompts=prompts)
+    source = CoordJsonl.open(config, context).train()
+    questions = [[source.in_epoch(epoch, k).messages[0]["content"] for k in range(9)] for epoch in range(4)]
+    # A data-loader process gets a copy, asks in another order, and begins in the middle.
+    worker = pickle.loads(pickle.dumps(CoordJsonl.open(config, context).train()))
+    assert worker.in_epoch(2, 7).messages[0]["content"] == questions[2][7]
+    assert [worker.in_epoch(1, k).messages[0]["content"] for k in reversed(range(9))] == questions[1][::-1]
+    assert len({one.split()[0] for epoch in questions for one in epoch}) == 3
+    other = CoordJsonl.open(config, attrs.evolve(context, seed=1)).train()
+    assert [other.in_epoch(0, k).messages[0]["content"] for k in range(9)] != questions[0]
+
+
+def test_evaluation_asks_the_first_wording_whatever_the_seed(write: Write, context: BuildContext, asks: Asks) -> None:
+    config = CoordJsonlConfig(
+        train=write(asks("named", RING), asks("named", SQUARE), asks("named", CUP)),
+        prompts={"named": ("Find {categories}.", "Where is {categories}?")},
+        absent_categories=1,
+    )
+    asked = [CoordJsonl.open(config, attrs.evolve(context, seed=seed)).train()[1].messages for seed in (0, 7)]
+    assert asked[0] == asked[1]
+    assert asked[0][0]["content"].startswith("<image>Find ")
+
+
+def test_of_a_federated_image_what_is_not_all_marked_is_neither_asked_nor_answered(build: Build, asks: Asks) -> None:
+    lists = {"absent_categories": ["horse"], "incomplete_categories": ["cup"]}
+    train = build(asks("named", RING, CUP, metadata=lists), asks("named", SQUARE)).train()
+    example = train.in_epoch(0, 0)
+    assert sorted(example.categories) == ["horse", "red ring"]
+    assert "cup" not in example.messages[-1]["content"]
+    assert [one.values for one in example.geometries] == [(12, 40, 300, 412)]
+
+
+def test_a_list_of_categories_is_asked_as_it_stands(build: Build, asks: Asks) -> None:
+    train = build(asks("named", RING, categories=["cow", "red ring"])).train()
+    assert {train.in_epoch(epoch, 0).categories for epoch in range(5)} == {("cow", "red ring")}
+
+
+def test_an_image_of_which_nothing_can_be_asked_is_found_before_training(build: Build, asks: Asks) -> None:
+    wrong = asks("named", CUP, metadata={"incomplete_categories": ["cup"], "absent_categories": []})
+    message = "train.jsonl:2: categories: missing; nothing is there to ask for, nor known to be absent; write the list"
+    with pytest.raises(InputError, match=re.escape(message)):
+        build(asks("named", RING), wrong)
+
+
+# --- prompts --------------------------------------------------------------------------------------------------------
+
+
+def test_wordings_are_drawn_in_training(build: Build, asks: Asks) -> None:
+    prompts = {"refer": ("Find {phrase}.", "Where is {phrase}?"), "detect": ("Find all.", "Find everything.")}
+    train = build(asks("refer", RING, question="it"), asks(None, RING), prompts=prompts).train()
+    for index, wordings in enumerate((["Find it.", "Where is it?"], ["Find all.", "Find everything."])):
+        drawn = {train.in_epoch(epoch, index).messages[0]["content"] for epoch in range(20)}
+        assert drawn == {f"<image>{text}" for text in wordings}
+        assert train[index].messages[0]["content"] == f"<image>{wordings[0]}"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({"referr": ("x",)}, "'referr' is no task; did you mean 'refer'?"),
+        ({"chat": ("x",)}, "chat has no prompt, each of its records asks a question of its own; leave it out"),
+        ({"refer": ()}, "refer must hold one wording at least, got none"),
+        ({"refer": ("Find {phrase}", " ")}, "refer[1] must not be empty"),
+        (
+            {"refer": ("Find it.",)},
+            "refer[0] must hold {phrase}, which stands for what a record asks for; got 'Find it.'",
+        ),
+        (
+            {"refer": ("Find {categories}",)},
+            "refer[0] has the placeholder {categories}, and its task fills {phrase}; got 'Find {categories}'",
+        ),
+        (
+            {"caption": ("Say {phrase}",)},
+            "caption[0] has the placeholder {phrase}, and its task fills none; got 'Say {phrase}'",
+        ),
+        (
+            {"refer": ("<image>{phrase}",)},
+            "refer[0] contains '<image>', which the model's template reads as a control token; "
+            "write plain text (the image is put before the prompt by itself)",
+        ),
+    ],
+)
+def test_a_prompt_that_cannot_be_asked_is_refused(prompts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        CoordJsonlConfig(train=Path("train.jsonl"), prompts=prompts)
+
+
+def test_a_prompt_may_show_how_an_answer_is_written() -> None:
+    shown = 'Find {phrase}; answer {"objects": [{"desc": "...", "bbox_2d": [...]}]}'
+    assert CoordJsonlConfig(train=Path("a.jsonl"), prompts={"refer": (shown,)}).wordings("refer") == (shown,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt": "Find all.", "prompts": {"detect": ("x",)}}, "prompt and prompts.detect ask the same; keep one"),
+        ({"mode": "summary", "prompts": {"refer": ("{phrase}",)}}, 'prompts are for `mode = "dense"`'),
+    ],
+)
+def test_prompts_that_contradict_other_keys_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CoordJsonlConfig(train=Path("train.jsonl"), **settings)
+
+
+def test_summaries_have_no_tasks(build: Build, asks: Asks) -> None:
+    message = 'train.jsonl:1: task: `mode = "summary"` asks each record for its summary; leave the key out'
+    with pytest.raises(InputError, match=re.escape(message)):
+        build(asks("caption", answer="x", summary="y"), mode="summary")
+
+
+def test_the_builder_says_its_prompts_where_there_are_tasks(build: Build, asks: Asks) -> None:
+    assert build(asks(None, RING), prompt="Find all.").prompts is None
+    found = build(asks("refer", RING, question="it"), prompt="Find all.", prompts={"refer": ("{phrase}!", "x{phrase}")})
+    assert found.prompts is not None
+    assert (found.prompts["detect"], found.prompts["refer"]) == ("Find all.", "{phrase}!")
+    assert "chat" not in found.prompts
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["task", "question", "answer", "categories"])
+def test_the_fast_path_leaves_records_with_tasks_to_the_reference(
+    build: Build, asks: Asks, context: BuildContext, key: str
+) -> None:
+    values = {"task": "refer", "question": "x", "answer": "x", "categories": ["x"]}
+    source = build(asks(None, RING)).train()
+    quick = quick_reader(source.config, context.quantisation)
+    assert quick is not None
+    line = source.file.lines.read(0)
+    assert quick.read(line) is not None
+    assert quick.read(json.dumps({**json.loads(line), key: values[key]}).encode()) is None
+
+
+def test_a_wrong_record_is_found_when_it_is_used(build: Build, asks: Asks) -> None:
+    train = build(asks("refer", RING), validate=False).train()
+    with pytest.raises(InputError, match=r'^train\.jsonl:1: question: missing; the task "refer" needs it$') as caught:
+        train[0]
+    assert isinstance(caught.value.__cause__, RecordError)

@@ -1,0 +1,307 @@
+"""Quads, points and keypoints: what each source gives when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversion_support import read_lines, records_of, run, write_image, write_json, write_lines, write_text
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from coordcore import InputError
+from coordcore.cli import app
+from coordcore.records.annotations import Rules, read_annotations
+from coordcore.records.geometry import clockwise
+from coordcore.records.record import parse_record
+from coordcore_data.check.result import check_data
+from coordcore_data.convert.geometry import poly_area, quad_of, uncrossed
+
+PLANE = "60 30 40 50 20 30 40 10 plane 0"
+CLOCKWISE = [40, 10, 60, 30, 40, 50, 20, 30]
+
+
+def dota(tmp_path: Path, *lines: str) -> Path:
+    write_text(tmp_path / "set" / "labelTxt" / "P1.txt", "\n".join(lines))
+    write_image(tmp_path / "set" / "images" / "P1.png", 100, 80)
+    return tmp_path / "set"
+
+
+def objects_of(source: Path, source_format: str, tmp_path: Path, **options: Any) -> list[Any]:
+    records, _ = records_of(source, source_format, tmp_path, **options)
+    found: list[Any] = records[0]["objects"]
+    return found
+
+
+def test_dota_gives_quads_in_the_order_that_is_trained(tmp_path: Path) -> None:
+    assert objects_of(dota(tmp_path, PLANE), "dota", tmp_path, geometry="quad") == [
+        {"desc": "plane", "quad": CLOCKWISE}
+    ]
+
+
+def test_a_quad_over_the_edge_is_moved_to_it(tmp_path: Path) -> None:
+    source = dota(tmp_path, "80 40 100 20 120 40 100 60 ship 0", "120 0 140 0 140 9 120 9 ship 0", PLANE)
+    records, account = records_of(source, "dota", tmp_path, geometry="quad")
+
+    assert records[0]["objects"][0]["quad"] == [100, 20, 100, 40, 100, 60, 80, 40]
+    assert account.objects.dropped == {"lies outside the image": 1}
+    assert account.notes["clipped at the image's edge, by a pixel or more"] == 1
+
+
+CVAT = """<annotations><image id="0" name="a.png" width="100" height="80">
+<box label="ship" xtl="40" ytl="30" xbr="60" ybr="40" rotation="90"/>
+<box label="ship" xtl="1" ytl="2" xbr="3" ybr="5"/>
+<points label="eye" points="10,20;30,40"/><points label="nose" points="5,6"/>
+<polygon label="roof" points="10,10;20,10;30,20;20,30;10,20"/>
+</image></annotations>"""
+
+
+def test_cvat_gives_quads_of_boxes_and_of_what_is_around_polygons(tmp_path: Path) -> None:
+    source = write_text(tmp_path / "annotations.xml", CVAT)
+    records, account = records_of(source, "cvat", tmp_path, geometry="quad")
+    turned, upright, roof = records[0]["objects"]
+
+    assert turned["quad"] == pytest.approx([45, 25, 55, 25, 55, 45, 45, 45])
+    assert upright["quad"] == [1, 2, 3, 2, 3, 5, 1, 5]
+    assert poly_area(roof["quad"]) == pytest.approx(math.sqrt(2) * 10 * math.sqrt(2) * 15)
+    assert [one["desc"] for one in records[0]["metadata"]["points"]] == ["eye", "nose"]
+    assert account.notes["polygon: the smallest rotated box around it is written"] == 1
+
+
+def test_cvat_gives_points(tmp_path: Path) -> None:
+    source = write_text(tmp_path / "annotations.xml", CVAT)
+    records, account = records_of(source, "cvat", tmp_path, geometry="point")
+
+    assert [one for one in records[0]["objects"] if "point" in one] == [
+        {"desc": "eye", "point": [10, 20]},
+        {"desc": "eye", "point": [30, 40]},
+        {"desc": "nose", "point": [5, 6]},
+    ]
+    assert sum("bbox_2d" in one for one in records[0]["objects"]) == 3
+    assert "points" not in records[0].get("metadata", {})
+    assert account.notes["shape of several points: an object for each"] == 1
+    assert account.objects.read == 6
+
+
+def test_an_image_of_points_alone_is_a_record_of_points(tmp_path: Path) -> None:
+    source = write_text(
+        tmp_path / "a.xml",
+        '<annotations><image id="0" name="a.png" width="9" height="9"><points label="eye" points="1,2"/>'
+        "</image></annotations>",
+    )
+    with pytest.raises(InputError, match="only points: a record without a box would say that nothing is there"):
+        run(source, "cvat", tmp_path / "out.jsonl")
+    assert objects_of(source, "cvat", tmp_path, geometry="point") == [{"desc": "eye", "point": [1, 2]}]
+
+
+def test_labelme_via_label_studio_and_swift_give_points(tmp_path: Path) -> None:
+    shape = {"label": "eye", "points": [[10, 20]], "shape_type": "point"}
+    write_json(
+        tmp_path / "lm" / "a.json", {"shapes": [shape], "imagePath": "a.png", "imageWidth": 50, "imageHeight": 40}
+    )
+    region = {"shape_attributes": {"name": "point", "cx": 10, "cy": 20}, "region_attributes": {"label": "eye"}}
+    write_json(tmp_path / "via" / "via.json", {"a": {"filename": "a.png", "regions": [region]}})
+    write_image(tmp_path / "via" / "a.png", 50, 40)
+    value = {"x": 20, "y": 50, "width": 1, "keypointlabels": ["eye"]}
+    result = {"type": "keypointlabels", "original_width": 50, "original_height": 40, "value": value}
+    task = {"data": {"image": "a.png"}, "annotations": [{"result": [result]}]}
+    write_json(tmp_path / "ls.json", [task])
+    said = [{"role": "user", "content": "<image>where?"}, {"role": "assistant", "content": "<ref-object>: <bbox>"}]
+    row = {"messages": said, "images": ["a.png"], "objects": {"ref": ["eye"], "bbox": [[10, 20]]}}
+    text = {"messages": [said[0], {"role": "assistant", "content": '[{"point_2d": [10, 20], "label": "eye"}]'}]}
+    write_image(tmp_path / "a.png", 50, 40)
+    for source, name, options in (
+        (tmp_path / "lm", "labelme", {}),
+        (tmp_path / "via" / "via.json", "via", {}),
+        (tmp_path / "ls.json", "label_studio", {}),
+        (write_lines(tmp_path / "rows.jsonl", row), "swift", {}),
+        (write_lines(tmp_path / "texts.jsonl", {**text, "images": ["a.png"]}), "swift", {"from_space": "pixel"}),
+    ):
+        found = objects_of(source, name, tmp_path, geometry="point", **options)
+        assert found == [{"desc": "eye", "point": [10, 20]}], name
+        with pytest.raises(InputError, match="no image is left to write"):
+            run(source, name, tmp_path / "none.jsonl", **options)
+
+
+PERSON = {
+    "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 80}],
+    "categories": [{"id": 1, "name": "person", "keypoints": ["nose", "eye"]}, {"id": 2, "name": "dog"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "keypoints": [12, 14, 2, 0, 0, 0]},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [40, 10, 20, 20], "keypoints": [99.5, 81, 1, 50, 20, 2]},
+        {"id": 3, "image_id": 1, "category_id": 2, "bbox": [1, 1, 2, 2], "keypoints": [1, 2]},
+        {"id": 4, "image_id": 1, "category_id": 2, "bbox": [1, 1, 2, 3]},
+    ],
+}
+
+
+def test_coco_carries_keypoints_when_asked(tmp_path: Path) -> None:
+    source = write_json(tmp_path / "person.json", PERSON)
+    records, account = records_of(source, "coco", tmp_path, keypoints=True)
+
+    assert [one.get("keypoints") for one in records[0]["objects"]] == [
+        [12, 14, 2, 0, 0, 0],
+        [99.5, 80, 1, 50, 20, 2],
+        None,
+        None,
+    ]
+    assert records[0]["metadata"]["keypoint_names"] == {"person": ["nose", "eye"]}
+    assert account.notes["keypoint outside the image: moved to its edge"] == 1
+    assert account.notes["keypoints that are not x, y and visibility of each: not carried"] == 1
+    assert "keypoints" not in json.dumps(records_of(source, "coco", tmp_path)[0])
+
+
+@pytest.mark.parametrize("space", ["pixel", "norm1", "bin"])
+def test_keypoints_are_read_again_and_go_back_to_coco(tmp_path: Path, space: Any) -> None:
+    source = write_json(tmp_path / "person.json", PERSON)
+    run(source, "coco", tmp_path / "one.jsonl", keypoints=True, space=space)
+    [found, *_] = read_annotations(parse_record((tmp_path / "one.jsonl").read_bytes()), Rules(space=space))
+    given = {"from_space": space, **({"from_quantisation": "nearest_999"} if space == "bin" else {})}
+    run(tmp_path / "one.jsonl", "records", tmp_path / "two.json", to="coco", keypoints=True, **given)
+    back = json.loads((tmp_path / "two.json").read_text())["annotations"][0]
+
+    assert found.keypoints[2::3] == (2, 0)
+    assert back["keypoints"] == pytest.approx([12, 14, 2, 0, 0, 0], abs=0.06)
+    assert back["num_keypoints"] == 1
+
+
+def pose(tmp_path: Path, shape: str, line: str) -> Path:
+    write_text(tmp_path / "ds" / "data.yaml", f"train: images\nnames: [person]\nkpt_shape: {shape}\n")
+    write_text(tmp_path / "ds" / "labels" / "a.txt", line)
+    write_image(tmp_path / "ds" / "images" / "a.png", 100, 80)
+    return tmp_path / "ds" / "data.yaml"
+
+
+@pytest.mark.parametrize(
+    ("shape", "line", "expected"),
+    [
+        ("[2, 3]", "0 .5 .5 .2 .2 .5 .5 2 0 0 0", [50, 40, 2, 0, 0, 0]),
+        ("[2, 2]", "0 .5 .5 .2 .2 .5 .5 -1 -1", [50, 40, 2, 0, 0, 0]),
+    ],
+)
+def test_yolo_pose_carries_keypoints_when_asked(tmp_path: Path, shape: str, line: str, expected: list[float]) -> None:
+    source = pose(tmp_path, shape, line)
+    records, account = records_of(source, "yolo", tmp_path, keypoints=True)
+
+    assert records[0]["objects"][0]["keypoints"] == expected
+    assert not any("keypoints" in note for note in account.notes)
+    [plain], account = records_of(source, "yolo", tmp_path)
+    assert plain["objects"] == [{"desc": "person", "bbox_2d": [40, 32, 60, 48]}]
+    assert account.notes["keypoints: not carried, the box is"] == 1
+
+
+def test_a_visibility_that_is_none_drops_the_object(tmp_path: Path) -> None:
+    source = pose(tmp_path, "[1, 3]", "0 .5 .5 .2 .2 .5 .5 7\n0 .5 .5 .2 .2 .5 .5 1")
+    _, account = records_of(source, "yolo", tmp_path, keypoints=True)
+
+    assert account.objects.dropped == {"keypoint whose visibility is not 0, 1 or 2": 1}
+
+
+def test_keypoints_mean_nothing_to_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--keypoints means nothing for dota; it is for: coco, lvis, yolo, records"):
+        run(dota(tmp_path, PLANE), "dota", tmp_path / "out.jsonl", keypoints=True)
+
+
+def test_yolo_obb_gives_quads(tmp_path: Path) -> None:
+    write_text(tmp_path / "ds" / "data.yaml", "train: images\nnames: [ship]\n")
+    write_text(tmp_path / "ds" / "labels" / "a.txt", "0 .4 .125 .6 .375 .4 .625 .2 .375")
+    write_image(tmp_path / "ds" / "images" / "a.png", 100, 80)
+
+    assert objects_of(tmp_path / "ds" / "data.yaml", "yolo", tmp_path, geometry="quad")[0]["quad"] == CLOCKWISE
+
+
+def test_records_of_all_kinds(tmp_path: Path) -> None:
+    objects = [{"desc": "a", "quad": CLOCKWISE}, {"desc": "b", "point": [1, 2]}, {"desc": "c", "bbox_2d": [1, 2, 3, 4]}]
+    record = {"images": ["a.png"], "width": 100, "height": 80, "objects": objects}
+    source = write_lines(tmp_path / "in.jsonl", record)
+    for geometry, expected in (
+        ("box", ["bbox_2d", "bbox_2d"]),
+        ("poly", ["poly", "bbox_2d"]),
+        ("quad", ["quad", "quad"]),
+        ("point", ["bbox_2d", "point", "bbox_2d"]),
+    ):
+        found = objects_of(source, "records", tmp_path, from_space="pixel", geometry=geometry)
+        assert [next(key for key in one if key not in ("desc", "poly_points")) for one in found] == expected
+
+
+def test_coco_has_no_points_and_gets_quads_as_segmentations(tmp_path: Path) -> None:
+    objects = [{"desc": "a", "quad": CLOCKWISE}, {"desc": "b", "point": [1, 2]}]
+    source = write_lines(tmp_path / "in.jsonl", {"images": ["a.png"], "width": 100, "height": 80, "objects": objects})
+    account = run(source, "records", tmp_path / "q.json", to="coco", from_space="pixel", geometry="quad")
+    [annotation] = json.loads((tmp_path / "q.json").read_text())["annotations"]
+
+    assert (annotation["segmentation"], annotation["bbox"]) == ([CLOCKWISE], [20, 10, 40, 40])
+    assert annotation["area"] == 800
+    assert account.objects.dropped == {"points: COCO's keypoints belong to a box": 1}
+    account = run(source, "records", tmp_path / "p.json", to="coco", from_space="pixel", geometry="point")
+    assert account.objects.dropped == {"points: COCO's keypoints belong to a box": 1}
+
+
+@given(st.floats(0, 360), st.floats(1, 50), st.floats(1, 50), st.integers(0, 8))
+def test_the_smallest_box_around_a_turned_box_is_that_box(
+    degrees: float, width: float, height: float, more: int
+) -> None:
+    turn = math.radians(degrees)
+    along, across = (
+        (math.cos(turn) * width, math.sin(turn) * width),
+        (-math.sin(turn) * height, math.cos(turn) * height),
+    )
+    shares = [(0, 0), (1, 0), (1, 1), (0, 1), (0.5, 0.5), *((0.1 * k, 0.05 * k) for k in range(more))]
+    points = [value for a, b in shares for value in (a * along[0] + b * across[0], a * along[1] + b * across[1])]
+    quad, around = quad_of(points)
+
+    assert around
+    assert quad is not None
+    assert poly_area(quad) == pytest.approx(width * height, rel=1e-6)
+
+
+def test_points_that_enclose_nothing_have_no_quad() -> None:
+    assert quad_of([1, 1, 2, 2, 3, 3, 4, 4, 5, 5]) == (None, True)
+    assert quad_of([1, 1, 1, 1, 1, 1]) == (None, True)
+
+
+@given(st.floats(0, 360), st.floats(5, 900), st.floats(0.1, 3))
+def test_bins_of_thin_quads_can_be_read(degrees: float, length: float, thickness: float) -> None:
+    turn = math.radians(degrees)
+    along, across = (
+        (math.cos(turn) * length, math.sin(turn) * length),
+        (-math.sin(turn) * thickness, math.cos(turn) * thickness),
+    )
+    corners = [(0, 0), along, (along[0] + across[0], along[1] + across[1]), across]
+    bins = uncrossed([round(value) for corner in corners for value in corner])
+
+    assert clockwise(bins) is not None
+
+
+def test_data_check_knows_the_kinds(tmp_path: Path) -> None:
+    quads = [
+        {"desc": "a", "quad": CLOCKWISE},
+        {"desc": "a", "quad": [0, 0, 9, 0, 0, 9, 9, 9]},
+        {"desc": "b", "point": [1, 2]},
+    ]
+    rows = [{"images": [f"{k}.png"], "width": 100, "height": 80, "objects": quads} for k in range(2)]
+    checked = check_data(write_lines(tmp_path / "in.jsonl", *rows), space="pixel")
+    text = "\n".join(checked.lines())
+
+    assert "2 points" in text
+    assert "quads whose sides cross: 2" in text
+    assert "no width or no height" not in text
+    points = [{**row, "objects": quads[2:]} for row in rows]
+    told = check_data(write_lines(tmp_path / "points.jsonl", *points), space="pixel").lines()
+    assert told[-1] == "nothing suspicious"
+
+
+def test_the_command_takes_them(tmp_path: Path) -> None:
+    command = ["data", "convert", str(dota(tmp_path, PLANE)), str(tmp_path / "o.jsonl"), "--from", "dota"]
+    done = CliRunner().invoke(app, [*command, "--to-space", "bin", "--geometry", "quad"])
+
+    assert done.exit_code == 0, done.output
+    quad = read_lines(tmp_path / "o.jsonl")[0]["objects"][0]["quad"]
+    assert len(quad) == 8
+    assert all(isinstance(value, int) for value in quad)
+    assert all(a != b for a, b in pairwise(quad[::2]))

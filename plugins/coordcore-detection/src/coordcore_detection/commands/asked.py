@@ -1,0 +1,115 @@
+"""A model as `coordcore predict` asks it: in this process, or behind a server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from coordcore.coords import CoordFormat
+from coordcore.errors import InputError
+from coordcore.quantisation import Quantisation
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import Header, Row
+from coordcore_detection.predict.settings import PredictSettings
+
+Log = Callable[[str], None]
+
+
+@attrs.frozen(kw_only=True)
+class Asked:
+    """header: the contract under settings. answers: the rows of images, in their order; what is to be told on the way
+    goes to the log.
+
+    numbers: whether they hold plain numbers.
+    """
+
+    header: Callable[[PredictSettings], Header]
+    quantisation: Quantisation
+    coords: CoordFormat
+    numbers: bool = False
+    answers: Callable[[Sequence[TruthImage], Log, PredictSettings], Iterator[Row]]
+
+
+def here(
+    checkpoint: Path,
+    device: str,
+    quantisation: Quantisation | None,
+    coords: CoordFormat | None,
+    question: str | None,
+    system: str | None,
+    *,
+    numbers: bool = False,
+) -> Asked:
+    """A checkpoint or a run, loaded into this process. device: "auto" takes a GPU when there is one."""
+    import torch
+
+    from coordcore_detection.predict import asking
+    from coordcore_train.run.quiet import quiet_transformers
+
+    quiet_transformers()
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords, numbers=numbers)
+
+    def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
+        return asking.predict(
+            loaded.model,
+            loaded.processor,
+            images,
+            settings,
+            vocab=loaded.vocab,
+            quantisation=loaded.quantisation,
+            max_pixels=loaded.max_pixels,
+            form=loaded.format,
+            log=log,
+        )
+
+    return Asked(
+        header=lambda settings: asking.header(checkpoint, loaded, settings, question, system),
+        quantisation=loaded.quantisation,
+        coords=loaded.coords,
+        numbers=loaded.format.numbers,
+        answers=answers,
+    )
+
+
+def on_server(
+    checkpoint: Path,
+    settings: PredictSettings,
+    url: str,
+    model: str | None,
+    concurrency: int,
+    question: str | None,
+    system: str | None,
+) -> Asked:
+    """A checkpoint or a run whose merged folder a server has. Raises InputError where none answers, or not this one."""
+    from coordcore_detection.predict import served
+    from coordcore_detection.predict.server import KEY, Server, served_models
+
+    if settings.score not in served.SCORES:
+        raise InputError(
+            f"score: a server says the probabilities of the tokens that it wrote, which give "
+            f"{' and '.join(served.SCORES)}, got {settings.score!r}"
+        )
+    said = served.Checkpoint.read(checkpoint)
+    server = Server(url=served.address(url), model=model or "", key=os.environ.get(KEY) or None)
+    names = served_models(server)
+    if model is None and len(names) != 1:
+        found = f"it has {', '.join(names)}" if names else "it does not say which it has"
+        raise InputError(f"--model: say which model of {server.url}; {found}")
+    if model is not None and names and model not in names:
+        raise InputError(f"--model: {server.url} has no {model!r}, but {', '.join(names)}")
+    server = attrs.evolve(server, model=model or names[0])
+
+    def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
+        return served.predict(server, said, images, settings, concurrency=concurrency, log=log)
+
+    return Asked(
+        header=lambda settings: served.header(said, server, settings, question, system),
+        quantisation=said.quantisation,
+        coords=said.coords,
+        numbers=said.format.numbers,
+        answers=answers,
+    )

@@ -1,0 +1,163 @@
+"""The figures of each task by its own measure: phrases, named categories, texts. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coordcore.records.geometry import overlaps
+from coordcore.tasks import TASKS
+from coordcore_detection.evaluate.matching import Bools, Floats
+from coordcore_detection.evaluate.points import Radius
+from coordcore_detection.evaluate.synonyms import Synonyms, names
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import Row
+
+if TYPE_CHECKING:
+    from coordcore_detection.evaluate.evaluation import Evaluated
+
+Figures = dict[str, float | None]
+
+AT = (0.5, 0.7, 0.9)
+"""The IoU from which the box of a phrase is right: RefCOCO's, and two stricter ones."""
+
+MEASURES = {
+    "detect": "as the whole",
+    "named": "as the whole, on the categories asked for; absent_found: absent categories of which a box was found",
+    "point": "the point of highest score, right within the radius of a true one, whatever the labels; a phrase of "
+    "which nothing is there is right when nothing is found",
+    "refer": "the box of highest score against the true box that it overlaps most, boxes around polygons and quads, "
+    "whatever the labels; a phrase of which nothing is there is right when nothing is found, and has no IoU",
+    "region": "text equal but for blanks and case; word_F1 of the words of both, as SQuAD's",
+    "caption": "as region",
+    "chat": "as region",
+}
+"""What a contract says of the figures of a task."""
+
+_OF_POINTS = ("agnostic_point_F1", "agnostic_point_distance")
+_AS_THE_WHOLE = ("AP", "AP50", "F1", "F1_50", "precision_50", "recall_50", "mean_iou")
+
+
+def figures(
+    task: str,
+    evaluated: Evaluated,
+    images: Sequence[TruthImage],
+    rows: Mapping[str, Row],
+    synonyms: Synonyms,
+    radius: Radius,
+) -> Figures:
+    """The figures of one task. images: of this task alone, in any order; `evaluated`: what was measured on them.
+
+    rows: the answers by key. radius: of points. None where the truth gives no value.
+    """
+    whole: Figures = {"records": float(len(images))}
+    whole |= {name: evaluated.result.metrics[name] for name in _AS_THE_WHOLE}
+    if TASKS[task].is_text:
+        return _texts([(one.answer, rows[one.key].text if one.key in rows else "") for one in images])
+    if task == "refer":
+        return _phrases(evaluated)
+    if task == "point":
+        found = {name: evaluated.result.metrics.get(name) for name in _OF_POINTS}
+        return _pointed(images, rows, radius) | found
+    if task == "named":
+        return whole | _absent(images, rows, names(synonyms))
+    return whole
+
+
+def _phrases(evaluated: Evaluated) -> Figures:
+    count = len(evaluated.place)
+    real = np.flatnonzero(~evaluated.crowd)
+    there: Bools = np.bincount(evaluated.truth.image[real], minlength=count) > 0
+    answered: Bools = np.bincount(evaluated.predicted.image, minlength=count) > 0
+    iou: Floats = np.zeros(count)
+    order = np.lexsort((-evaluated.scores, evaluated.predicted.image))  # stable: of equal scores, the first said
+    asked, first = np.unique(evaluated.predicted.image[order], return_index=True)
+    for image, best in zip(asked.tolist(), order[first].tolist(), strict=True):
+        mine = real[evaluated.truth.image[real] == image]
+        box = np.broadcast_to(evaluated.predicted.boxes[best], (len(mine), 4))
+        iou[image] = overlaps(evaluated.truth.boxes[mine], np.zeros(len(mine), dtype=bool), box).max(initial=0.0)
+    right = {f"accuracy_{round(100 * at)}": np.where(there, iou >= at, ~answered) for at in AT}
+    return {
+        "records": float(count),
+        **{name: float(values.mean()) for name, values in right.items()},
+        "mean_iou": _mean(iou[there]),
+        "absent": float((~there).sum()),
+        "absent_right": _mean(~answered[~there]),
+    }
+
+
+def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radius) -> Figures:
+    right: list[bool] = []
+    for image in images:
+        said = [box for box in rows[image.key].boxes if box.kind == "point"] if image.key in rows else []
+        best = max(said, key=lambda box: -math.inf if math.isnan(box.score) else box.score, default=None)
+        if best is None or not image.points:
+            right.append(best is None and not image.points)
+            continue
+        nearest = min(math.dist(point[1:], best.box[:2]) for point in image.points)
+        right.append(nearest <= radius.of((image.width, image.height)))
+    absent = [one for one, image in zip(right, images, strict=True) if not image.points]
+    return {
+        "records": float(len(images)),
+        "accuracy": sum(right) / len(right),
+        "absent": float(len(absent)),
+        "absent_right": sum(absent) / len(absent) if absent else None,
+    }
+
+
+def _absent(images: Sequence[TruthImage], rows: Mapping[str, Row], meant: Mapping[str, str]) -> Figures:
+    """How often a category that was asked for, and is not there, was found."""
+    asked = found = 0
+    for image in images:
+        there, absent = ({meant.get(label, label) for label in labels} for labels in (image.labels, image.categories))
+        said = {meant.get(box.label, box.label) for box in rows[image.key].boxes} if image.key in rows else set()
+        asked += len(absent - there)
+        found += len((absent - there) & said)
+    return {"absent": float(asked), "absent_found": found / asked if asked else None}
+
+
+def _texts(pairs: Sequence[tuple[str, str]]) -> Figures:
+    """pairs: the text that was to be said, and the one that was."""
+    words = [(true.casefold().split(), said.casefold().split()) for true, said in pairs]
+    return {
+        "records": float(len(pairs)),
+        "equal": sum(true == said for true, said in words) / len(pairs),
+        "word_F1": sum(_f1(true, said) for true, said in words) / len(pairs),
+    }
+
+
+def _f1(true: Sequence[str], said: Sequence[str]) -> float:
+    shared = sum((Counter(true) & Counter(said)).values())
+    return 2 * shared / (len(true) + len(said)) if shared else 0.0
+
+
+def _mean(values: Floats | Bools) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def by_task(
+    images: Sequence[TruthImage],
+    rows: Sequence[Row],
+    synonyms: Synonyms,
+    radius: str,
+    measure: Callable[[Sequence[TruthImage], Sequence[Row]], Evaluated],
+) -> dict[str, Figures]:
+    """Task -> figures, where any image asks for another than "detect". radius: of points. measure: evaluates images and
+    their rows."""
+    found: dict[str, Figures] = {}
+    if {one.task for one in images} <= {"detect"}:
+        return found
+    for task in TASKS:
+        mine = [one for one in images if one.task == task]
+        if mine:
+            keys = {one.key for one in mine}
+            answers = [row for row in rows if row.image in keys]
+            evaluated = measure(mine, answers)
+            found[task] = figures(
+                task, evaluated, mine, {row.image: row for row in answers}, synonyms, Radius.read(radius)
+            )
+    return found

@@ -1,0 +1,227 @@
+"""Greedy decoding under a grammar, several tokens a pass: what probably follows is guessed and checked. Needs torch.
+
+Most of an answer is its format, of which the grammar leaves little choice. One pass of the model sees the last token of
+each row and the guesses behind it, and gives the scores at each of these places. They are gone through as if they had
+come one after the other: the best allowed token is taken, and while it is the one that was guessed, the next scores
+hold too. So an answer has the tokens that one at a time would have given, but for scores that are equal up to rounding.
+What was guessed wrongly stays in the cache, where nothing looks at it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
+
+from coordcore_detection.decode.grammar import Constraint, Grammar
+from coordcore_detection.predict.recording import Journal, Recording
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MOST = 12
+"""Tokens that are guessed at a time; the scores of all of them are in memory."""
+
+
+class NotAheadError(Exception):
+    """This model keeps more of what it has read than one entry a token, or sees no mask: tokens come one at a time."""
+
+
+class Guesses:
+    """What followed a token in a state of the grammar the last time. No coordinate is guessed."""
+
+    def __init__(self, grammar: Grammar, known: Sequence[int] = ()) -> None:
+        """known: the tokens of an answer, to begin with."""
+        self._grammar = grammar
+        self._done = len(grammar.slot) - 1
+        self._next: dict[tuple[int, int], int] = {}
+        state, before = grammar.start, -1
+        for token in known:
+            self.learn(state, before, token)
+            state, before = int(grammar.table[state, token]), token
+            if state < 0:
+                break
+
+    def copy(self) -> Guesses:
+        """Another that learns on its own."""
+        other = Guesses(self._grammar)
+        other._next = dict(self._next)
+        return other
+
+    def learn(self, state: int, before: int, token: int) -> None:
+        self._next[state, before] = token
+
+    def after(self, state: int, before: int, most: int) -> list[int]:
+        """At most so many tokens that may follow `before`, which led to `state`."""
+        found: list[int] = []
+        while len(found) < most and state != self._done and self._grammar.slot[state] < 0:
+            token = self._next.get((state, before), -1)
+            if token < 0 or self._grammar.table[state, token] < 0:
+                break
+            found.append(token)
+            state, before = int(self._grammar.table[state, token]), token
+        return found
+
+
+@attrs.define
+class _Begun:
+    """What a model made of the prompts. scores: [B, V] float32, of the first token. places: [..., B, 1], where the last
+    token of each prompt stands."""
+
+    scores: Tensor
+    cache: Any
+    mask: Tensor
+    places: Tensor
+
+
+class _Keep(LogitsProcessor):  # type: ignore[misc]
+    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.scores = scores
+        return scores
+
+
+def write_ahead(
+    model: Any, inputs: Any, constraint: Constraint, guesses: Guesses, journal: Journal, end_tokens: Sequence[int]
+) -> Recording:
+    """Answer the prompts `inputs` as `constraint` allows; `guesses` learns on the way.
+
+    Raises NotAheadError, before anything is written, for a model that cannot be asked so.
+    """
+    begun = _begin(model, inputs, end_tokens)
+    rows = np.arange(len(begun.mask))
+    cached = rows  # which rows the cache holds
+    last = np.full(len(rows), -1, dtype=np.int64)
+    count = np.zeros(len(rows), dtype=np.int64)
+    going = np.ones(len(rows), dtype=bool)
+
+    def take(scores: Tensor, at: Array) -> Array:
+        """The best tokens allowed in the rows `at`, written down."""
+        chosen = constraint.allow(scores, at).argmax(-1)
+        tokens = chosen.cpu().numpy()
+        for row, token in zip(at.tolist(), tokens.tolist(), strict=True):
+            guesses.learn(int(constraint.state[row]), int(last[row]), token)
+        constraint.advance(tokens, at)
+        journal.write(at, scores, chosen)
+        last[at], count[at] = tokens, count[at] + 1
+        going[at] = (constraint.remaining[at] > 0) & ~np.isin(tokens, end_tokens)
+        constraint.closing[at] |= journal.loops(at) & going[at]
+        return tokens
+
+    take(begun.scores, rows)
+    while going.any():
+        if 2 * going.sum() <= len(cached):
+            kept = np.flatnonzero(going[cached])
+            _keep_rows(begun, torch.from_numpy(kept).to(begun.mask.device))
+            cached = cached[kept]
+        drafts = [
+            guesses.after(int(constraint.state[row]), int(last[row]), min(MOST, int(constraint.remaining[row]) - 1))
+            if going[row]
+            else []
+            for row in cached
+        ]
+        width = 1 + max(map(len, drafts))
+        ids = np.full((len(cached), width), end_tokens[0], dtype=np.int64)
+        seen = np.zeros((len(cached), width), dtype=np.int64)
+        for place, (row, draft) in enumerate(zip(cached, drafts, strict=True)):
+            if going[row]:
+                ids[place, : 1 + len(draft)] = [last[row], *draft]
+                seen[place, : 1 + len(draft)] = 1
+        logits = _pass(model, begun, ids, seen, count[cached])
+        seen[:, 1:] = 0
+        places = np.flatnonzero(going[cached])
+        for step in range(width):
+            at = cached[places]
+            tokens = take(logits[torch.from_numpy(places).to(logits.device), step].float(), at)
+            right = [
+                bool(going[row]) and len(drafts[place]) > step and drafts[place][step] == token
+                for place, row, token in zip(places, at, tokens, strict=True)
+            ]
+            places = places[right]
+            if not len(places):
+                break
+            seen[places, step + 1] = 1
+        _settle(begun, seen)
+    return journal.finish(looped=constraint.closing, cut=constraint.cut.cpu().numpy())
+
+
+def _begin(model: Any, inputs: Any, end_tokens: Sequence[int]) -> _Begun:
+    """Let the model read the prompts, as `generate` does. Raises NotAheadError."""
+    keep, config = _Keep(), GenerationConfig(
+        do_sample=False, max_new_tokens=1, eos_token_id=list(end_tokens), pad_token_id=end_tokens[0],
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    with _positions(model) as found, only(model, config):
+        made = model.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([keep]))
+    cache, text = made.past_key_values, model.config.get_text_config()
+    layers = getattr(cache, "layers", [])
+    if not layers or any(type(layer) is not DynamicLayer for layer in layers):
+        raise NotAheadError("the cache holds more than keys and values of every token")
+    if getattr(text, "_attn_implementation", None) not in ("eager", "sdpa"):
+        raise NotAheadError("this attention is not told which entries of the cache count")
+    if not found or found[0] is None or "attention_mask" not in inputs:
+        raise NotAheadError("the model is not told where its tokens stand")
+    mask = inputs["attention_mask"]
+    if cache.get_seq_length() != mask.shape[1]:
+        raise NotAheadError("the cache does not hold an entry for each token of the prompt")
+    return _Begun(scores=keep.scores, cache=cache, mask=mask, places=found[0][..., -1:])
+
+
+@contextmanager
+def only(model: Any, config: Any) -> Iterator[None]:
+    """Let nothing but `config` decide: transformers fills gaps from the model's own, such as a repetition penalty."""
+    own = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@contextmanager
+def _positions(model: Any) -> Iterator[list[Tensor | None]]:
+    """The `position_ids` of each call of the model within this context."""
+    found: list[Tensor | None] = []
+    hook = model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: found.append(kwargs.get("position_ids")), with_kwargs=True
+    )
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def _pass(model: Any, begun: _Begun, ids: Array, seen: Array, count: Array) -> Tensor:
+    """[B, T, V]: the scores behind each of `ids`. seen: which of them count. count: tokens of each answer so far."""
+    device = begun.mask.device
+    mask = torch.cat([begun.mask, torch.from_numpy(seen).to(begun.mask)], dim=1)
+    steps = torch.from_numpy(count[:, None] + np.arange(ids.shape[1])).to(begun.places)
+    output = model(
+        input_ids=torch.from_numpy(ids).to(device),
+        attention_mask=mask,
+        position_ids=begun.places + steps,
+        past_key_values=begun.cache,
+        use_cache=True,
+    )
+    logits: Tensor = output.logits
+    return logits
+
+
+def _settle(begun: _Begun, seen: Array) -> None:
+    """Go on behind the last pass. seen: [B, T], which of its tokens are part of the answers."""
+    used = int(np.flatnonzero(seen.any(0)).max(initial=-1)) + 1
+    if used < seen.shape[1]:
+        begun.cache.crop(used - seen.shape[1])
+    begun.mask = torch.cat([begun.mask, torch.from_numpy(seen[:, :used]).to(begun.mask)], dim=1)
+
+
+def _keep_rows(begun: _Begun, kept: Tensor) -> None:
+    """Forget the other rows."""
+    begun.cache.batch_select_indices(kept)
+    begun.mask = begun.mask[kept]
+    begun.places = begun.places[..., kept, :]

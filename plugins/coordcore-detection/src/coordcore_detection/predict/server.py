@@ -1,0 +1,207 @@
+"""One OpenAI-compatible server: what it is asked, how often it is asked again, and what it says. Torch-free."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from coordcore.errors import InputError, RunError
+from coordcore_detection.predict.answer_files import whole
+
+KEY = "OPENAI_API_KEY"
+"""The environment variable that holds the key of a server that asks for one."""
+
+ATTEMPTS = 7
+"""Of one request. They are 1, 2, 4 ... seconds apart, or as far as the server says: a minute in all."""
+
+_LATE = "it took too long"
+_MOST_LATE = 2
+"""Requests that ran into the timeout, which is long."""
+
+_AGAIN = (408, 409, 425, 429)
+_REFUSALS = (400, 413, 415, 422)
+_LONGEST_WAIT = 60.0
+_SHOWN = 300
+
+
+class RefusedError(Exception):
+    """The server does not take this request, and would not take it again: an image too large, a question too long."""
+
+
+@attrs.frozen(kw_only=True)
+class Token:
+    """A token of an answer. text: its bytes. log_probability: over the whole vocabulary. top: of the most likely
+    tokens in its place, by their text, itself among them."""
+
+    text: bytes
+    log_probability: float
+    top: Mapping[str, float]
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """An answer. is_cut: ended by a limit of tokens. tokens: of which it was made, none where the server says none."""
+
+    text: str
+    is_cut: bool
+    tokens: Sequence[Token] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Server:
+    """url: ends in /v1. model: the name that it serves the model under. timeout: seconds of one request."""
+
+    url: str
+    model: str
+    key: str | None = attrs.field(default=None, repr=False)
+    timeout: float = 600.0
+
+    def ask(self, request: Mapping[str, Any]) -> Reply:
+        """The answer to a request, whose model is filled in.
+
+        Raises RefusedError where the server refuses just this one, InputError where it would refuse any, and RunError
+        when it gives no answer, however often it is asked.
+        """
+        return _reply(self.call("/chat/completions", {**request, "model": self.model}), self.url)
+
+    def call(self, path: str, body: Mapping[str, Any] | None = None, attempts: int = ATTEMPTS) -> Any:
+        """The JSON that the server answers: to a POST of `body`, or to a GET. Raises as `ask`."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        reason, late = "", 0
+        for attempt in range(attempts):
+            wait = 2.0**attempt
+            try:
+                request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers)
+                with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                    return _json(response.read(), f"{self.url}{path}")
+            except urllib.error.HTTPError as error:
+                reason = self._refusal(error, path)
+                wait = _told_to_wait(error.headers.get("Retry-After"), wait)
+            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+                reason = _reason(error)
+                late += reason == _LATE
+            if attempt + 1 == attempts or late == _MOST_LATE:
+                break
+            pause(min(wait, _LONGEST_WAIT))
+        raise RunError(
+            f"{self.url}{path}: no answer in {attempt + 1} tries, at last: {reason}; what was answered is kept: give "
+            "the same command again when the server is there"
+        )
+
+    def _refusal(self, error: urllib.error.HTTPError, path: str) -> str:
+        """Why the server may do better another time. Raises RefusedError or InputError where it will not."""
+        said = f"{error.code} {_message(error)}"
+        if error.code in _AGAIN or error.code >= 500:
+            return said
+        if error.code in (401, 403):
+            raise InputError(f"{self.url}: {said}; put the key of the server into {KEY}") from error
+        if error.code in _REFUSALS:
+            raise RefusedError(said) from error
+        if error.code in (404, 405):
+            cure = f"it may serve another model than {self.model!r}, and its address should end in /v1"
+            raise InputError(f"{self.url}{path}: {said}; {cure}") from error
+        raise InputError(f"{self.url}{path}: {said}; is this the address of an OpenAI-compatible server?") from error
+
+
+def served_models(server: Server) -> list[str]:
+    """The names of the models that a server says it has; none where it says nothing of them.
+
+    Raises InputError where nothing listens there: this is the first that it is asked, and is not asked again.
+    """
+    try:
+        listed = server.call("/models", attempts=1)
+    except RunError as error:
+        why = str(error).partition("at last: ")[2].partition(";")[0]
+        raise InputError(f"{server.url}: no server answers there ({why}); start it, or name where it is") from error
+    except RefusedError:
+        return []
+    except InputError as error:
+        if ": 404 " in str(error) or ": 405 " in str(error):
+            return []
+        raise
+    data = listed.get("data") if isinstance(listed, dict) else None
+    return [str(one["id"]) for one in data if isinstance(one, dict) and "id" in one] if isinstance(data, list) else []
+
+
+def pause(seconds: float) -> None:
+    """Wait before a request is made again."""
+    time.sleep(seconds)
+
+
+def _told_to_wait(given: str | None, otherwise: float) -> float:
+    """Seconds, as `Retry-After` has them."""
+    return float(given) if given is not None and given.strip().isdecimal() else otherwise
+
+
+def _reason(error: Exception) -> str:
+    inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(inner, TimeoutError):
+        return _LATE
+    return (getattr(inner, "strerror", None) or str(inner) or type(inner).__name__).lower()
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """What the server says of an error: OpenAI's form, FastAPI's, or the text as it is."""
+    try:
+        text = error.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return str(error.reason)
+    try:
+        said = json.loads(text)
+    except ValueError:
+        said = text
+    for key in ("error", "message", "detail"):
+        if isinstance(said, dict) and key in said:
+            said = said[key]
+    return " ".join(str(said).split())[:_SHOWN] or str(error.reason)
+
+
+def _json(data: bytes, url: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{url}: answers no JSON, but {data[:60]!r}; is this the address of an OpenAI-compatible server?"
+        ) from error
+
+
+def _reply(said: Any, url: str) -> Reply:
+    """Raises InputError for what is no chat completion."""
+    try:
+        choice = said["choices"][0]
+        content = choice["message"].get("content")
+        if isinstance(content, list):  # parts
+            content = "".join(part["text"] for part in content)
+        if content is not None and not isinstance(content, str):
+            raise TypeError
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        shown = json.dumps(said)[:_SHOWN]
+        raise InputError(
+            f"{url}: answers no chat completion, but {shown}; is it an OpenAI-compatible server?"
+        ) from error
+    return Reply(text=whole(content or ""), is_cut=choice.get("finish_reason") == "length", tokens=_tokens(choice))
+
+
+def _tokens(choice: Mapping[str, Any]) -> list[Token]:
+    """The tokens of an answer, none where the server does not say them, or in a form of its own."""
+    try:
+        return [_token(one) for one in choice["logprobs"]["content"]]
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return []
+
+
+def _token(given: Mapping[str, Any]) -> Token:
+    spelled = given.get("bytes")
+    text = bytes(spelled) if spelled else given["token"].encode("utf-8", "surrogatepass")
+    top = {one["token"]: float(one["logprob"]) for one in given.get("top_logprobs") or ()}
+    return Token(
+        text=text, log_probability=float(given["logprob"]), top={given["token"]: float(given["logprob"]), **top}
+    )

@@ -1,0 +1,181 @@
+"""What records ask: their tasks, what each needs, the categories that are named, and the question."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from coordcore.coords import DEFAULT_COORDS
+from coordcore.records.annotations import Rules, read_annotations
+from coordcore.records.asking import asked_categories, check_asked, question_of
+from coordcore.records.record import LeftOut, Record, RecordError, parse_record
+from coordcore.tasks import TASKS
+
+CAT, DOG = ({"desc": desc, "bbox_2d": [1, 2, 3, 4]} for desc in ("cat", "dog"))
+
+
+def record(**content: Any) -> Record:
+    return parse_record(json.dumps({"images": ["a.png"], "width": 10, "height": 10, "objects": [], **content}).encode())
+
+
+WRONG = [
+    ("task: 'reffer' is no task; did you mean 'refer'?", {"task": "reffer"}),
+    ("task: '' is no task; known: caption, chat, detect, named, point, refer, region", {"task": ""}),
+    ('question: missing; the task "refer" needs it', {"task": "refer"}),
+    ('answer: missing; the task "caption" needs it', {"task": "caption"}),
+    ('answer: missing; the task "region" needs it', {"task": "region", "objects": [CAT]}),
+    ('question: missing; the task "chat" needs it', {"task": "chat", "answer": "two"}),
+    (
+        'answer: the task "detect" takes none; leave it out, or name the `task` that it belongs to',
+        {"answer": "two"},
+    ),
+    (
+        'categories: the task "refer" takes none; leave it out, or name the `task` that it belongs to',
+        {"task": "refer", "question": "cat", "categories": ["cat"]},
+    ),
+    ("question: empty; write what is there", {"task": "refer", "question": " "}),
+    (
+        "question: contains '<|im_end|>', which the tokenizer or the template reads as a control token; reword it",
+        {"task": "refer", "question": "a cat<|im_end|>"},
+    ),
+    (
+        "answer: contains '<|coord_7|>', which the tokenizer or the template reads as a control token; reword it",
+        {"task": "chat", "question": "Where?", "answer": "at <|coord_7|>"},
+    ),
+    ("categories[0]: empty; write what is there", {"task": "named", "categories": []}),
+    (
+        "categories[1]: contains '<image>', which the tokenizer or the template reads as a control token; reword it",
+        {"task": "named", "categories": ["cat", "<image>"]},
+    ),
+    (
+        "categories[2]: 'cat' is there twice, or in metadata.incomplete_categories; drop it",
+        {"task": "named", "categories": ["cat", "dog", "cat"]},
+    ),
+    (
+        "categories[0]: 'cat' is there twice, or in metadata.incomplete_categories; drop it",
+        {"task": "named", "categories": ["cat"], "metadata": {"incomplete_categories": ["cat"]}},
+    ),
+    (
+        "metadata.incomplete_categories: expected array | null, got str",
+        {"task": "named", "categories": ["cat"], "metadata": {"incomplete_categories": "cat"}},
+    ),
+    (
+        "objects[1].desc: 'dog' is not among `categories`; ask for it too",
+        {"task": "named", "categories": ["cat"], "objects": [CAT, DOG]},
+    ),
+    ('objects: the task "region" takes 1 of them, got 0', {"task": "region", "answer": "a cat"}),
+    ('objects: the task "region" takes 1 of them, got 2', {"task": "region", "answer": "x", "objects": [CAT, DOG]}),
+    ('objects: the task "caption" takes 0 of them, got 1', {"task": "caption", "answer": "x", "objects": [CAT]}),
+    (
+        "question: does not say where its box stands; write {box} there",
+        {"task": "region", "question": "What is this?", "answer": "a cat", "objects": [CAT]},
+    ),
+    (
+        'objects[0]: a `point` is found by the task "point", and nothing else by it',
+        {"task": "point", "question": "cat", "objects": [CAT]},
+    ),
+    (
+        'objects[1]: a `point` is found by the task "point", and nothing else by it',
+        {"task": "refer", "question": "cat", "objects": [CAT, {"desc": "cat", "point": [1, 2]}]},
+    ),
+    ("objects: missing; write an empty list when the image holds none", {"task": "named", "objects": None}),
+]
+
+
+@pytest.mark.parametrize(("message", "content"), WRONG, ids=[message[:50] for message, _ in WRONG])
+def test_a_record_without_what_its_task_needs_is_refused(message: str, content: dict[str, Any]) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_annotations(record(**content), Rules(space="bin"))
+    assert str(caught.value) == message
+
+
+def test_keys_of_a_task_are_texts() -> None:
+    with pytest.raises(RecordError, match=r"categories: expected array . null, got str"):
+        record(task="named", categories="cat")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"objects": [CAT], "question": "Find the cat."},
+        {"task": "detect", "objects": [CAT]},
+        {"task": "refer", "question": "left cat"},
+        {"task": "point", "question": "left cat", "objects": [{"desc": "cat", "point": [1, 2]}]},
+        {"task": "point", "question": "right cat"},
+        {"task": "named", "categories": ["cat", "dog"], "objects": [CAT]},
+        {"task": "region", "objects": [CAT], "question": "Is {box} a cat?", "answer": "yes"},
+        {"task": "caption", "objects": None, "answer": "A cat."},
+        {"task": "chat", "question": "How many?", "answer": "One."},
+    ],
+)
+def test_a_record_with_what_its_task_needs_is_read(content: dict[str, Any]) -> None:
+    found = record(**content)
+    assert check_asked(found, DEFAULT_COORDS) == TASKS[content.get("task", "detect")]
+    assert len(read_annotations(found, Rules(space="bin"))) == len(content.get("objects") or ())
+
+
+def test_an_object_that_was_left_out_is_no_category() -> None:
+    given = {"images": ["a.png"], "width": 9, "height": 9, "task": "named", "categories": ["cat"], "objects": [{}, CAT]}
+    left_out = LeftOut()
+    found = parse_record(json.dumps(given).encode(), left_out)
+    assert [item.desc for item in read_annotations(found, Rules(space="bin"), left_out)] == ["cat"]
+
+
+# --- categories -----------------------------------------------------------------------------------------------------
+
+FILE = ("cat", "cow", "dog", "horse", "sheep")
+
+
+def test_absent_categories_are_drawn_from_those_of_the_file() -> None:
+    found = [asked_categories(record(task="named", objects=[CAT, DOG, CAT]), FILE, 2, f"{draw}") for draw in range(50)]
+    assert all(len(one) == 4 and {"cat", "dog"} < {*one} <= {*FILE} for one in found)
+    assert {label for one in found for label in one} == {*FILE}
+    assert len({one.index("cat") for one in found}) == 4  # nothing is to be learnt from the order
+    assert found[7] == asked_categories(record(task="named", objects=[CAT, DOG]), FILE, 2, "7")
+
+
+def test_an_image_with_nothing_on_it_is_asked_for_something() -> None:
+    assert len(asked_categories(record(task="named"), FILE, 0, "")) == 1
+
+
+def test_of_a_federated_image_only_verified_absences_are_asked_for() -> None:
+    lists = {"absent_categories": ["horse", "cow"], "incomplete_categories": ["dog"]}
+    asked = asked_categories(record(task="named", objects=[CAT, DOG], metadata=lists), FILE, 9, "")
+    assert sorted(asked) == ["cat", "cow", "horse"]
+    silent = {"absent_categories": []}  # nothing was looked for but what is there
+    assert asked_categories(record(task="named", objects=[CAT], metadata=silent), FILE, 9, "") == ["cat"]
+
+
+def test_a_list_is_asked_as_it_stands() -> None:
+    given = record(task="named", categories=["dog", "cat"], objects=[CAT])
+    assert asked_categories(given, FILE, 9, "") == ["dog", "cat"]
+
+
+def test_a_record_with_nothing_to_ask_for_is_refused() -> None:
+    with pytest.raises(RecordError, match="categories: missing; nothing is there to ask for, nor known to be absent"):
+        asked_categories(record(task="named", metadata={"absent_categories": []}), FILE, 9, "")
+
+
+# --- questions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt", "question"),
+    [
+        ({"task": "refer", "question": "red {ring}"}, None, "Locate what this phrase refers to: red {ring}"),
+        ({"task": "refer", "question": "it"}, "Find {phrase}, {phrase}!", "Find it, it!"),
+        ({"task": "named"}, None, 'Locate every object of these categories: cat, "mouse, computer".'),
+        ({"task": "named", "question": "Any {categories}?"}, "x", 'Any cat, "mouse, computer"?'),
+        ({"task": "region", "answer": "x"}, None, "What is at [1, 2]?"),
+        ({"task": "region", "question": "Is {box} red?"}, "x {box}", "Is [1, 2] red?"),
+        ({"task": "caption"}, None, "Describe the image."),
+        ({"task": "chat", "question": "Why {}?"}, None, "Why {}?"),
+        ({}, "All of it.", "All of it."),
+        ({"question": "All cats."}, "All of it.", "All cats."),
+    ],
+)
+def test_the_question_of_a_record(content: dict[str, Any], prompt: str | None, question: str) -> None:
+    categories = ("cat", "mouse, computer")
+    assert question_of(record(**content), prompt, categories=categories, box="[1, 2]") == question

@@ -1,0 +1,107 @@
+"""A run of boxes and chat rows side by side: both train, with an image limit of one, and metrics of each."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from conftest import coordcore
+from coordcore_train.testing.tiny import tiny_qwen3vl
+
+MANIFEST = """
+name = "mixed"
+
+[model]
+base = "{base}"
+dtype = "float32"
+
+[data.mixture.sources.boxes]
+builder = "coord_jsonl"
+max_pixels = 1024
+settings = {{ train = "boxes.jsonl", validation = "boxes.jsonl", space = "pixel" }}
+
+[data.mixture.sources.talk]
+builder = "chat_jsonl"
+records = 3
+settings = {{ train = "talk.jsonl", space = "pixel" }}
+
+[template.coord_template]
+
+[loss.text_ce]
+
+[loss.coord_soft_ce_w1]
+
+[train]
+steps = 4
+batch_size = 3
+learning_rate = 1e-3
+log_every = 4
+device = "cpu"
+threads = 1
+
+[output]
+merge = false
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mixed")
+    Image.new("RGB", (64, 64)).save(folder / "image.png")
+    boxes = {
+        "images": ["image.png"],
+        "width": 64,
+        "height": 64,
+        "objects": [{"desc": "cup", "bbox_2d": [8, 8, 40, 40]}],
+    }
+    messages = [{"role": "user", "content": "<image>Where is the cup?"}, {"role": "assistant", "content": "At <bbox>."}]
+    talk = {"messages": messages, "images": ["image.png"], "objects": {"ref": [], "bbox": [[8, 8, 40, 40]]}}
+    words = {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]}
+    write(folder / "boxes.jsonl", [boxes] * 4)
+    write(folder / "talk.jsonl", [talk, words])
+    base = tiny_qwen3vl(folder / "base")
+    (folder / "mixed.toml").write_text(MANIFEST.format(base=base), encoding="utf-8")
+    coordcore("run", "mixed.toml", cwd=folder)
+    return folder / "runs/mixed"
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_metrics_tell_the_sources_apart(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    [last] = [line for line in lines if "loss" in line and line["step"] == 4]
+    held_out = [line for line in lines if "eval_loss" in line][-1]
+    for source in ("boxes", "talk"):
+        names = [name for name in last if name.endswith(f"@{source}")]
+        assert {f"loss@{source}", f"text_ce/ce@{source}", f"coord_soft_ce_w1/soft_ce@{source}"} <= set(names)
+        assert all(math.isfinite(last[name]) for name in names)
+    # Only the boxes hold examples out.
+    assert held_out["eval_loss@boxes"] == pytest.approx(held_out["eval_loss"])
+    assert "eval_loss@talk" not in held_out
+
+
+def test_the_image_limit_of_a_source_holds_for_it_alone(run: Path) -> None:
+    from swift.arguments import SftArguments  # noqa: F401 - registers ms-swift before our classes join it
+
+    from coordcore_train.run.plan import load_run
+    from coordcore_train.swift.arguments import swift_arguments
+    from coordcore_train.swift.pipeline import CoordSft
+    from coordcore_train.swift.register import enter
+
+    plan = load_run(run)
+    enter(plan)
+    pipeline = CoordSft(swift_arguments(plan, has_validation=False, resume=None), plan)
+    dataset, _ = pipeline._prepare_dataset()
+    examples = plan.data.train()
+    patches: dict[str, set[int]] = {"boxes": set(), "talk": set()}
+    for index in range(len(examples)):
+        if examples[index].images:
+            patches[examples[index].group].add(int(dataset[index]["image_grid_thw"].prod()))
+    assert patches == {"boxes": {16}, "talk": {64}}

@@ -1,0 +1,50 @@
+"""What a tracker gets: every line of metrics.jsonl under our names, in files below the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import support
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from coordcore_train.swift.trackers import keep_here
+
+VARIABLES = ("TENSORBOARD_LOGGING_DIR", "WANDB_MODE", "WANDB_DIR", "MLFLOW_TRACKING_URI", "SWANLAB_MODE")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what a test sets is taken back
+        monkeypatch.delenv(name)
+
+
+def test_tensorboard_gets_every_line_of_metrics(coord_base: Path, tmp_path: Path) -> None:
+    run = support.train(tmp_path, coord_base, train={"steps": 2, "report_to": ["tensorboard"]})
+    events = EventAccumulator(str(run.path / "logs"))
+    events.Reload()
+    told = {(tag, event.step): event.value for tag in events.Tags()["scalars"] for event in events.Scalars(tag)}
+    lines = [line for line in support.metrics(run) if "loss" in line]
+    expected = {
+        (f"train/{name}", line["step"]): pytest.approx(value, rel=1e-6)
+        for line in lines
+        for name, value in line.items()
+        if name not in ("step", "epoch")
+    }
+    assert {"train/loss", "train/text_ce/ce", "train/grad_norm"} <= {tag for tag, _ in expected}
+    assert {key: told.get(key) for key in expected} == expected
+
+
+def test_nothing_leaves_this_machine_unless_it_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    keep_here(["wandb", "mlflow", "swanlab"], tmp_path / "logs")
+    assert os.environ["WANDB_MODE"] == "online"
+    assert os.environ["SWANLAB_MODE"] == "local"
+    assert os.environ["MLFLOW_TRACKING_URI"] == (tmp_path / "logs/mlruns").as_uri()
+
+
+def test_without_trackers_no_folder_is_made(tmp_path: Path) -> None:
+    keep_here([], tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()
