@@ -142,3 +142,14 @@ def test_a_source_ends():
 def test_an_index_outside_is_an_index_error(index):
     with pytest.raises(IndexError, match=f"train picture {index} of 2"):
         train(train_images=2)[index]
+
+
+def test_points_are_the_middles_of_the_shapes():
+    example = train(seed=3, max_objects=3, geometry="point")[8]
+    shapes = draw(3, 8, split="train", max_objects=3)[1]
+    found = parse_answer(example.messages[1]["content"])
+    middles = [((x1 + x2) / 2 * 999 / 64, (y1 + y2) / 2 * 999 / 64) for _, (x1, y1, x2, y2) in shapes]
+    assert [(item.desc, item.kind) for item in found.objects] == [(shape.desc, "point") for shape in shapes]
+    assert [geometry.values for geometry in example.geometries] == [pytest.approx(middle) for middle in middles]
+    assert example.messages[0] == train(seed=3, max_objects=3)[8].messages[0]
+    assert train(seed=3, geometry="point", coord_tokens=False)[8].geometries == ()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from evaluation_support import header, truth
 from typer.testing import CliRunner
@@ -60,6 +61,20 @@ def test_a_point_has_one_pair() -> None:
     found = measured([points("a", ("eye", 10, 10))], [answer("a", ("eye", 11, 10), ("eye", 10, 10))])
 
     assert (found["point_recall"], found["point_precision"], found["point_distance"]) == (1, 0.5, 0)
+
+
+def test_what_is_no_point_is_a_mistake_and_no_crash() -> None:
+    found = measured([points("a", ("eye", 10, 10))], [answer("a", ("eye", math.nan, 10), ("eye", 11, 10))])
+    assert (found["point_recall"], found["point_precision"], found["point_distance"]) == (1, 0.5, 1)
+    row = answer("a", ("eye", 10, 10))
+    row.boxes[0].kind, row.boxes[0].points = "cube", [1.0, 2.0, 3.0]
+    quad = attrs.evolve(truth("a", [("eye", (0, 0, 9, 9))]), outlines={0: np.array([[0, 0], [9, 0], [9, 9], [0, 9.0]])})
+    assert measured([quad], [row])["shape_AP"] == 0
+
+
+def test_many_points_take_no_time() -> None:
+    many = [("eye", float(k % 97), float(k % 89)) for k in range(1500)]
+    assert measured([points("a", *many)], [answer("a", *many)])["point_F1"] == 1
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def coordcore_data_builders() -> Iterable[Component]:
             name="coord_jsonl",
             config=CoordJsonlConfig,
             build=_build_jsonl,
-            summary="JSONL records of boxes, polygons or summaries, with the places as coord tokens or numbers",
+            summary="JSONL records of boxes, polygons, quads, points or summaries, places as coord tokens or numbers",
             provides=lambda config: [COORD_TOKENS] if config.emits_coord_tokens else [],
             requires=lambda config: [COORD_SUPERVISION] if config.emits_coord_tokens else [],
         ),

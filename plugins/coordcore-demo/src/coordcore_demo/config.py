@@ -50,6 +50,9 @@ class ShapesConfig:
         "those of some names, present and absent",
         before="detect",
     )
+    geometry: Literal["bbox_2d", "point"] = option(
+        default="bbox_2d", help="answer with the box of a shape, or with the point in its middle", before="bbox_2d"
+    )
     coord_tokens: bool = option(
         default=True, help="write coordinates as coord tokens; false writes the same bins as plain numbers"
     )

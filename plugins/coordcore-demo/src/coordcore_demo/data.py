@@ -8,7 +8,7 @@ from typing import get_args
 import attrs
 import numpy as np
 
-from coordcore import Example
+from coordcore import Example, Geometry
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import Quantisation
 from coordcore.records import answers
@@ -58,8 +58,9 @@ class Pictures:
         called: Callable[[str], str] = str if config.label == "colour_shape" else _shape_of
         named = [(called(shape.desc), shape.box) for shape in shapes]
         asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, DESCS)))
+        objects = [(desc, box) for desc, box in named if asked is None or desc in asked]
         example = Example.boxes(
-            [(desc, box) for desc, box in named if asked is None or desc in asked],
+            objects,
             image=image,
             image_size=image.size,
             prompt=self._prompt(asked),
@@ -68,7 +69,26 @@ class Pictures:
             form=self.form,
             source=f"shapes {self.split} picture {index} (seed {config.seed})",
         )
+        if config.geometry == "point":
+            example = self._pointed(example, objects)
         return attrs.evolve(example, task=config.task, categories=asked if config.task == "named" and asked else ())
+
+    def _pointed(self, example: Example, objects: Sequence[tuple[str, Sequence[float]]]) -> Example:
+        """The same question, answered with the middle of each object in place of its box."""
+        located = []
+        for desc, (x1, y1, x2, y2) in objects:
+            middle = ((x1 + x2) / 2, (y1 + y2) / 2)
+            bins = self.quantisation.encode(middle, example.image_size or (1, 1)).tolist()
+            values = self.quantisation.to_bin_units(middle, example.image_size or (1, 1)).tolist()
+            located.append(answers.Located(desc=desc, kind="point", bins=tuple(bins), values=tuple(values)))
+        located = [item for group in self.form.grouped(located) for item in group]
+        text = answers.answer_text(located, coord_tokens=self.config.coord_tokens, form=self.form)
+        geometries = [Geometry(kind=item.kind, values=item.values) for item in located]
+        return attrs.evolve(
+            example,
+            messages=(*example.messages[:-1], {"role": "assistant", "content": text}),
+            geometries=tuple(geometries if self.config.coord_tokens else ()),
+        )
 
     def _asked(self, index: int, present: Iterable[str], every: Iterable[str]) -> tuple[str, ...] | None:
         """What picture `index` is asked for: some of the names on it and some of the others; None for all of it."""

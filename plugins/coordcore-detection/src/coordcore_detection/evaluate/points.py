@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import attrs
 import numpy as np
@@ -118,18 +117,22 @@ def ratios(sums: Mapping[str, Floats]) -> dict[str, Floats]:
 
 def _pairs(image: PointsOfImage, by_label: bool) -> list[float]:
     """The distances of the pairs, in pixels."""
-    near = sorted(
-        (math.dist(true[1:], point[1:]), t, p)
-        for t, true in enumerate(image.true)
-        for p, (point, _) in enumerate(image.predicted)
-        if not by_label or true[0] == point[0]
-    )
-    taken: set[Any] = set()
-    found = []
-    for distance, t, p in near:
-        if ("true", t) not in taken and ("predicted", p) not in taken:
-            taken |= {("true", t), ("predicted", p)}
-            found.append(distance)
+    true, predicted = image.true, [point for point, _ in image.predicted]
+    if not true or not predicted:
+        return []
+    at, to = (np.array([one[1:] for one in side], dtype=np.float64) for side in (true, predicted))
+    distance = np.hypot(*np.moveaxis(at[:, None] - to[None], 2, 0))
+    if by_label:
+        labels = np.array([[one[0] for one in true]]).T
+        distance[labels != np.array([one[0] for one in predicted])] = np.inf
+    free_true, free_predicted, found = [True] * len(true), [True] * len(predicted), []
+    for place in np.argsort(distance, axis=None, kind="stable").tolist():
+        t, p = divmod(place, len(predicted))
+        if not np.isfinite(distance[t, p]) or len(found) == min(distance.shape):
+            break  # what is left has another label, or is no point
+        if free_true[t] and free_predicted[p]:
+            free_true[t] = free_predicted[p] = False
+            found.append(float(distance[t, p]))
     return found
 
 

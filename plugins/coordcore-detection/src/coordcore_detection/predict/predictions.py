@@ -62,7 +62,8 @@ class Box(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     @property
     def outline(self) -> list[float] | None:
         """x, y, x, y, ... of a polygon or quad in pixels, None for anything else."""
-        return self.points if self.points and self.kind != "point" else None
+        points = self.points or []
+        return points if self.kind != "point" and len(points) >= 6 and len(points) % 2 == 0 else None
 
 
 class Row(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
