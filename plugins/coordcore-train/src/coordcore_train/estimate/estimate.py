@@ -109,10 +109,10 @@ def refused_shardings(loaded: Loaded) -> dict[Sharding, str]:
     plain = attrs.evolve(manifest, launch=attrs.evolve(manifest.launch, deepspeed=None, fsdp=None))
     before = {problem.path for problem in loaded.hooks.check(plain)}
     for sharding in SHARDINGS:
-        key = {"nothing": None, "fsdp2": "fsdp"}.get(sharding, "deepspeed")
-        if key is None:
+        if sharding == "nothing":
             continue
-        sharded = attrs.evolve(plain, launch=attrs.evolve(plain.launch, **{key: sharding}))
+        change: dict[str, Any] = {"fsdp" if sharding == "fsdp2" else "deepspeed": sharding}
+        sharded = attrs.evolve(plain, launch=attrs.evolve(plain.launch, **change))
         for problem in loaded.hooks.check(sharded):
             if problem.path not in before:
                 refused.setdefault(sharding, problem.message)
