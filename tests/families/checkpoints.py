@@ -317,6 +317,36 @@ def _llava_onevision(folder: Path) -> Path:
     return _write(folder, config, processor)
 
 
+def _llava(folder: Path) -> Path:
+    tokenizer = byte_fallback(
+        ("<unk>", "<s>", "</s>", "<pad>", "<image>"),
+        padded=True,
+        bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        chat_template=_turns(
+            before="<s>", user="USER: ", assistant=" ", end="\\n", image="<image>\\n", ask="ASSISTANT:",
+            system=("", "\\n"),
+        ),
+    )  # fmt: skip
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**_text(tokenizer, tie_word_embeddings=False)).to_dict(),
+        vision_config=transformers.CLIPVisionConfig(
+            hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+            patch_size=8, projection_dim=HIDDEN,
+        ).to_dict(),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    processor = transformers.LlavaProcessor(
+        image_processor=transformers.CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
+        tokenizer=tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
+    )  # fmt: skip
+    return _write(folder, config, processor)
+
+
 def _mistral3(folder: Path) -> Path:
     control = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
     tokenizer = byte_level(
@@ -452,6 +482,7 @@ FAMILIES: Mapping[str, Callable[[Path], Path]] = {
     "internvl": _internvl,
     "glm4v": _glm4v,
     "gemma3_vision": _gemma3,
+    "llava1_5_hf": _llava,
     "llava_onevision_hf": _llava_onevision,
     "mistral3": _mistral3,
     "gemma4": _gemma4,
@@ -477,6 +508,9 @@ def _write(folder: Path, config: Any, processor: Any, eos: list[str] | None = No
     return folder
 
 
+TYPES: Mapping[str, str] = {"llava1_5_hf": "llava1_5_hf"}
+"""Family -> `model.type`, where several types of ms-swift load what `config.json` says."""
+
 TEMPLATES: Mapping[str, str] = {"qwen3_8": "qwen3_8"}
 """Family -> `model.template`, where another is taken by itself."""
 
@@ -496,6 +530,7 @@ DETAILS: Mapping[str, str] = {
     "internvl": "tiles",
     "glm4v": "turns end with the next role's token",
     "gemma3_vision": "byte fallback, scaled embedding",
+    "llava1_5_hf": "byte fallback with a space before a text, as Llama 2; an image is cut to a square",
     "llava_onevision_hf": "grids of tiles, image token 151646",
     "mistral3": "rows of image tokens; ms-swift's default system message holds the date: set `data.<name>.system`",
     "gemma4": "byte fallback, scaled embedding, capped logits, thinking; transformers' own forward",

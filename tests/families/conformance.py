@@ -29,7 +29,7 @@ quiet()
 
 import tomli_w  # noqa: E402 - after `quiet`, which speaks to libraries that listen when they are imported
 import torch  # noqa: E402
-from checkpoints import EXPERTS, FAMILIES, SYSTEM, TEMPLATES  # noqa: E402
+from checkpoints import EXPERTS, FAMILIES, SYSTEM, TEMPLATES, TYPES  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -74,7 +74,8 @@ def manifest(folder: Path, name: str, tuner: str) -> Path:
     """The manifest of a run of 6 steps: soft CE + W1 on coord tokens, offsets, and the tuner."""
     document: dict[str, Any] = {
         "name": name,
-        "model": {"base": "base", "dtype": "float32", "template": TEMPLATES.get(name, "auto")},
+        "model": {"base": "base", "dtype": "float32", "template": TEMPLATES.get(name, "auto")}
+        | {"type": TYPES.get(name, "auto")},
         "vocab": {"initialiser": "digits"},
         "data": {"coord_jsonl": {"train": "train.jsonl", "space": "pixel", "prompt": PROMPT, **system(name)}},
         "template": {"coord_template": {}},

@@ -19,6 +19,7 @@ OTHERS = {
     "internvl": "max_patches = 4, size = {'height': 32, 'width': 32}",
     "gemma3_vision": "size = {'height': 32, 'width': 32}",
     "llava_onevision_hf": "image_grid_pinpoints = [[32, 32], [32, 64], [64, 32]], size = {'height': 32, 'width': 32}",
+    "llava1_5_hf": "size = {'shortest_edge': 32}",
     "mistral3": "size = {'longest_edge': 64}",
     "gemma4": "max_soft_tokens = 70",
     "minicpmv4_6": "max_slice_nums = 2, scale_resolution = 64",

@@ -38,15 +38,25 @@ def byte_level(
     return _with_added(tokenizer, [*(text for _, text in added), *special], plain, settings)
 
 
-def byte_fallback(special: Sequence[str], plain: Sequence[str] = (), **settings: Any) -> PreTrainedTokenizerFast:
-    """As Gemma and Llama 2 have: pieces of text with `▁` for a space, and a token for each byte that is in none."""
+def byte_fallback(
+    special: Sequence[str], plain: Sequence[str] = (), *, padded: bool = False, **settings: Any
+) -> PreTrainedTokenizerFast:
+    """As Gemma and Llama 2 have: pieces of text with `▁` for a space, and a token for each byte that is in none.
+
+    padded: as Llama 2, with a space before a text and behind each added token; decoding takes the first off.
+    """
     pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *(letter for letter in TEXT if letter != " ")]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, fuse_unk=True, unk_token=settings["unk_token"])
     )
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    if padded:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), tokenizer.normalizer])
+    stripped = [decoders.Strip(" ", 1, 0)] if padded else []
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *stripped]
+    )
     return _with_added(tokenizer, special, plain, settings)
 
 

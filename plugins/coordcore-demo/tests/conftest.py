@@ -19,3 +19,9 @@ torch.set_num_threads(1)
 def base() -> Path:
     """The checkpoint as it is installed."""
     return Path(str(files("coordcore_demo") / "tiny_qwen3vl"))
+
+
+@pytest.fixture(scope="session")
+def several() -> Path:
+    """The checkpoint that has seen several shapes, as it is installed."""
+    return Path(str(files("coordcore_demo") / "tiny_qwen3vl_several"))

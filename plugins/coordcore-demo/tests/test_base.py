@@ -98,3 +98,18 @@ def test_it_finds_shapes_in_plain_numbers(base):
     assert not any("coord" in text for text in texts)
     assert scores.parsed >= 0.95
     assert scores.class_agnostic_iou >= 0.65
+
+
+def test_the_other_base_finds_several_shapes_in_plain_numbers(several):
+    scores, texts = verify(several, images=20, max_objects=3)
+    assert not any("coord" in text for text in texts)
+    assert scores.parsed >= 0.85
+    assert scores.class_agnostic_iou >= 0.65
+
+
+def test_both_bases_differ_in_nothing_but_weights(base, several):
+    names = sorted(file.name for file in base.iterdir())
+    assert names == sorted(file.name for file in several.iterdir())
+    same = [name for name in names if name != "model.safetensors"]
+    assert [name for name in same if (base / name).read_bytes() != (several / name).read_bytes()] == []
+    assert sum(file.stat().st_size for file in several.iterdir()) <= 2_000_000

@@ -255,6 +255,16 @@ def test_texts_are_compared_by_their_words() -> None:
     assert found == pytest.approx({"records": 3, "equal": 1 / 3, "word_F1": (1 + 2 * 1 / 6 + 0) / 3})
 
 
+def test_a_thought_is_no_part_of_a_text() -> None:
+    found = figures([asked("a", "chat", answer="two")], [row("a", [], text="<think>one?</think>\n\nTwo")], "chat")
+    assert found["equal"] == 1.0
+
+
+def test_a_question_for_points_allows_them_where_nothing_is_there(tmp_path: Path) -> None:
+    [found] = read(tmp_path, asks("point", question="the ring"))
+    assert found.kinds == {"point"}
+
+
 def test_each_task_of_a_file_has_its_own_figures_and_texts_are_not_in_the_whole() -> None:
     images = [
         asked("a", "detect", [("cat", WHOLE)]),

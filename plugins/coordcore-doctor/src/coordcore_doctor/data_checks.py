@@ -37,6 +37,10 @@ def check_data(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield ok(name, f"{sample.asked} examples looked at, {sample.total} to train on")
 
 
+def _closed(text: str) -> str:
+    return text.replace(" ", "")
+
+
 def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
     """Whether the template encodes every example, and the labels read back are the answer that was given."""
     sample, tokenizer = run.sample, run.rehearsal.encoder.tokenizer
@@ -45,11 +49,15 @@ def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield error(name, f"{count} cannot be encoded, the first: {sample.unencoded[0]}", "mend what it names")
     changed: list[str] = []
     composed: list[str] = []
+    spaced: list[str] = []
+    form = run.rehearsal.plan.format
     for row in sample.rows:
         written = str(row.example.messages[-1]["content"]).strip()
         # Special tokens may be the answer's own: <|box_start|> is one.
         read = tokenizer.decode(row.answer, skip_special_tokens=False)
-        if written not in read:
+        if written not in read and form.json and _closed(written) in _closed(read):
+            spaced.append(row.example.where)
+        elif written not in read:
             (composed if normalize("NFC", written) in read else changed).append(row.example.where)
     if composed:
         seen = (
@@ -57,6 +65,12 @@ def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
             f"letters, as Unicode composes them (NFC), which this tokenizer does: {some(composed)}"
         )
         yield warning(name, seen, "write the records so, or metrics take the two spellings for two names")
+    if spaced:
+        seen = (
+            f"{share(len(spaced), len(sample.rows), 'answers')} read back with other spaces, which this tokenizer puts "
+            f"behind added tokens: {some(spaced)}"
+        )
+        yield warning(name, seen, f"keep to a format in JSON, as {form.name}, which is read all the same")
     if changed:
         seen = (
             f"{share(len(changed), len(sample.rows), 'answers')} read back differ from what was given: {some(changed)}"
@@ -64,7 +78,7 @@ def check_encoding(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield error(name, seen, "look at the [template] adapter and at control tokens in the records")
     elif not sample.rows and not sample.unencoded:
         yield Finding(name=name, state="not checked", seen="there is no example to encode")
-    elif not sample.unencoded and not composed:
+    elif not sample.unencoded and not composed and not spaced:
         yield ok(name, f"{len(sample.rows)} answers read back as they were given")
 
 

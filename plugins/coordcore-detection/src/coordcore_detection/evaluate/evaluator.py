@@ -13,6 +13,7 @@ from coordcore import BuildContext, Component, InputError, Problem, option
 from coordcore.coords import DEFAULT_COORDS
 
 if TYPE_CHECKING:
+    from coordcore import Example
     from coordcore.manifest import Manifest
     from coordcore.protocols import Evaluation, EvaluationResult
     from coordcore.records.answers import Format
@@ -135,7 +136,7 @@ class DetectionEvaluator:
         from coordcore_detection.predict import asking, continuing, prediction_files
 
         # Boxes and polygons are allowed in any case; an example of each kind is enough to allow the others.
-        kinds = (one.kind for index in range(count) for one in evaluation.examples[index].geometries)
+        kinds = {kind for index in range(count) for kind in _kinds(evaluation.examples[index])}
         settings = self.config.settings().also_for(kinds)
         loaded = asking.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
         header = asking.header(evaluation.checkpoint, loaded, settings)
@@ -170,6 +171,11 @@ class DetectionEvaluator:
                 add(row)
                 rows.append(row)
         return header, continuing.put_in_order(path, header, rows, keys)
+
+
+def _kinds(example: Example) -> set[str]:
+    """The kinds of geometry that an answer may have; a question for points has none where nothing is there."""
+    return {one.kind for one in example.geometries} | ({"point"} if example.task == "point" else set())
 
 
 def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage], run_dir: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coordcore.records.answers import answered
 from coordcore.records.geometry import overlaps
 from coordcore.tasks import TASKS
 from coordcore_detection.evaluate.matching import Bools, Floats
@@ -122,12 +123,18 @@ def _absent(images: Sequence[TruthImage], rows: Mapping[str, Row], meant: Mappin
 
 def _texts(pairs: Sequence[tuple[str, str]]) -> Figures:
     """pairs: the text that was to be said, and the one that was."""
-    words = [(true.casefold().split(), said.casefold().split()) for true, said in pairs]
+    words = [(_words(true), _words(said)) for true, said in pairs]
     return {
         "records": float(len(pairs)),
         "equal": sum(true == said for true, said in words) / len(pairs),
         "word_F1": sum(_f1(true, said) for true, said in words) / len(pairs),
     }
+
+
+def _words(text: str) -> list[str]:
+    """Those of an answer, without the thought before it."""
+    begin, end = answered(text)
+    return text[begin:end].casefold().split()
 
 
 def _f1(true: Sequence[str], said: Sequence[str]) -> float:

@@ -237,7 +237,7 @@ def _from_example(
         in_bins=all(float(value).is_integer() for values in units for value in values),
         task=example.task,
         categories=example.categories,
-        answer=text if is_text else "",
+        answer=said if is_text else "",
     )
 
 

@@ -54,7 +54,7 @@ class Asking:
             areas=None if image.areas is None else image.areas[kept],
             outlines={places[index]: outline for index, outline in image.outlines.items() if index in places},
             points=tuple(point for point in image.points if not is_text and point[0] not in unsure),
-            kinds=frozenset() if is_text else image.kinds,
+            kinds=frozenset() if is_text else image.kinds | ({"point"} if task == "point" else set()),
         )
 
     def _box(self, record: Record) -> str:
