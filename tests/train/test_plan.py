@@ -20,9 +20,10 @@ from coordcore import InputError, Problem
 from coordcore.cli import app
 from coordcore.lifecycle import Hooks
 from coordcore.manifest.sections import Launch, Manifest, Train
-from coordcore_train.estimate.estimate import Asked, Setting, changes, refused_shardings
+from coordcore_train.estimate.estimate import refused_shardings
 from coordcore_train.estimate.memory import GpuMemory, ModelMemory, Part, StepMemory, gpu_memory
 from coordcore_train.estimate.optimizers import STATES, Trained, state_bytes, state_of
+from coordcore_train.estimate.settings import Asked, Setting, changes
 from coordcore_train.estimate.steps import Examples, steps_of
 from coordcore_train.swift.known import optimizer_names
 from coordcore_train.testing.tiny import tiny_qwen3vl

@@ -93,8 +93,9 @@ def plan(
     from coordcore_train.run.quiet import quiet
 
     quiet()
-    from coordcore_train.estimate.estimate import Asked, estimate
+    from coordcore_train.estimate.estimate import estimate
     from coordcore_train.estimate.report import as_json, text
+    from coordcore_train.estimate.settings import Asked
 
     asked = Asked(
         gpus=gpus,

@@ -32,58 +32,10 @@ from coordcore_train.estimate.memory import (
 from coordcore_train.estimate.model import ALIGNER, VISION, model_memory, objective_shape
 from coordcore_train.estimate.objective import accelerator_chunks, objective_memory
 from coordcore_train.estimate.optimizers import state_of
+from coordcore_train.estimate.settings import Asked, Setting, Way, changes, chosen, is_file
 from coordcore_train.estimate.steps import Examples, Steps, sampled, steps_of
 from coordcore_train.estimate.vision import Tower, patches_of, tower_of
 from coordcore_train.run.plan import Plan
-
-
-@attrs.frozen(kw_only=True)
-class Asked:
-    """The options of `coordcore plan`; None where the user leaves them out. gpu_memory, reserve: GiB."""
-
-    gpus: int | None = None
-    gpu_memory: float = 80.0
-    reserve: float | None = None
-    tokens: int | None = None
-    image_tokens: int | None = None
-    examples: int | None = None
-    activation_bytes: int | None = None
-
-    def fault(self) -> str | None:
-        """What is wrong with the numbers."""
-        for name, value in (("--gpu-memory", self.gpu_memory), ("--reserve", self.reserve)):
-            if value is not None and not 0 <= value <= 2**20:  # NaN is neither
-                return f"{name} must be a number of GiB, got {value}"
-        if self.gpu_memory < 1:
-            return f"--gpu-memory must be at least 1 GiB, got {self.gpu_memory}"
-        if self.reserve is not None and self.reserve >= self.gpu_memory:
-            return f"--reserve {self.reserve} leaves nothing of --gpu-memory {self.gpu_memory}"
-        if self.tokens is not None and self.image_tokens is not None and self.image_tokens > self.tokens:
-            return f"--image-tokens {self.image_tokens} are more than --tokens-per-example {self.tokens}"
-        return None
-
-    @property
-    def reserved(self) -> int:
-        """Bytes: for the CUDA context and NCCL, and for what the allocator cannot use."""
-        gigabytes = 1 + 0.05 * self.gpu_memory if self.reserve is None else self.reserve
-        return int(gigabytes * GIB)
-
-
-@attrs.frozen(kw_only=True)
-class Setting:
-    """What the memory of a step depends on that a user may change without changing the run's result."""
-
-    checkpointing: bool
-    batch_size: int
-    accumulation: int
-
-
-@attrs.frozen(kw_only=True)
-class Way:
-    """A setting and a sharding that fit, and the memory that they take."""
-
-    setting: Setting
-    memory: GpuMemory
 
 
 @attrs.frozen(kw_only=True)
@@ -157,10 +109,10 @@ def refused_shardings(loaded: Loaded) -> dict[Sharding, str]:
     plain = attrs.evolve(manifest, launch=attrs.evolve(manifest.launch, deepspeed=None, fsdp=None))
     before = {problem.path for problem in loaded.hooks.check(plain)}
     for sharding in SHARDINGS:
-        key = {"nothing": None, "fsdp2": "fsdp"}.get(sharding, "deepspeed")
-        if key is None:
+        if sharding == "nothing":
             continue
-        sharded = attrs.evolve(plain, launch=attrs.evolve(plain.launch, **{key: sharding}))
+        change: dict[str, Any] = {"fsdp" if sharding == "fsdp2" else "deepspeed": sharding}
+        sharded = attrs.evolve(plain, launch=attrs.evolve(plain.launch, **change))
         for problem in loaded.hooks.check(sharded):
             if problem.path not in before:
                 refused.setdefault(sharding, problem.message)
@@ -219,7 +171,7 @@ class _Planner:
             steps=steps_of(train, self.examples, gpus=self.gpus),
             shardings=tuple(rows),
             refused=self.refused,
-            chosen=_chosen(manifest),
+            chosen=chosen(manifest),
             least=None if fitting is None else Way(setting=setting, memory=fitting),
             cure=cure,
             notes=tuple(self.notes()),
@@ -356,38 +308,9 @@ class _Planner:
             yield "the number of examples is not known: give --examples for steps and epochs"
         if self.tower is not None and self.asked.image_tokens is None and self.asked.activation_bytes is None:
             yield "the vision tower is counted as if every token were an image's; give --image-tokens for less"
-        if _is_file(launch.deepspeed) or _is_file(launch.fsdp):
+        if is_file(launch.deepspeed) or is_file(launch.fsdp):
             yield "settings in a file of [launch] are not looked at: the figures are those of ms-swift's own"
         elif launch.deepspeed and launch.deepspeed.endswith("_offload"):
             yield "what is offloaded to the CPU is counted as if it stayed on the GPU"
         if launch.fsdp or self.gpus > 1:
             yield "ms-swift's fsdp2 checkpoints every layer, whatever train.gradient_checkpointing says"
-
-
-def changes(setting: Setting) -> Iterator[Setting]:
-    """Settings that take less memory and give the same steps, the least change first."""
-    if not setting.checkpointing:
-        setting = attrs.evolve(setting, checkpointing=True)
-        yield setting
-    examples = setting.batch_size * setting.accumulation
-    batch = setting.batch_size
-    while batch > 1:
-        batch = next(size for size in range(batch // 2, 0, -1) if examples % size == 0)
-        yield attrs.evolve(setting, batch_size=batch, accumulation=examples // batch)
-    if setting.batch_size == 1:
-        yield setting
-
-
-def _is_file(setting: str | None) -> bool:
-    return setting is not None and ("." in setting or "/" in setting or setting.lstrip().startswith("{"))
-
-
-def _chosen(manifest: Manifest) -> Sharding | None:
-    """What `[launch]` shards, None for a file of settings."""
-    launch = manifest.launch
-    if launch.fsdp is not None:
-        return None if _is_file(launch.fsdp) else "fsdp2"
-    if launch.deepspeed is None:
-        return "nothing"
-    name = launch.deepspeed.removesuffix("_offload")
-    return {"zero0": "nothing", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}.get(name)  # type: ignore[return-value]

@@ -11,7 +11,8 @@ import attrs
 from coordcore_train.estimate.memory import CURES, GIB, GpuMemory
 
 if TYPE_CHECKING:
-    from coordcore_train.estimate.estimate import Estimate, Setting, Way
+    from coordcore_train.estimate.estimate import Estimate
+    from coordcore_train.estimate.settings import Setting, Way
 
 _PARTS = ("weights", "gradients", "optimizer", "communication", "activations", "objective", "reserve", "total")
 
