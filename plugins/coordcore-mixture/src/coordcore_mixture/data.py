@@ -130,6 +130,15 @@ class Mixture:
         """The sources, which metrics tell apart."""
         return list(self.settings)
 
+    @property
+    def prompts(self) -> Mapping[str, str] | None:
+        """By task, what the first source that has it asks; None where none has tasks."""
+        found: dict[str, str] = {}
+        for builder in self.builders.values():
+            given: Mapping[str, str] | None = getattr(builder, "prompts", None)
+            found = {**(given or {}), **found}
+        return found or None
+
     def train(self) -> ExampleSource:
         """The training examples. Raises InputError for a source that cannot give what it is asked for."""
         sources = {name: self._named(name, builder.train()) for name, builder in self.builders.items()}
