@@ -220,7 +220,7 @@ def test_left_and_right_in_questions_are_refused(folder: Path, write: Write, rec
     write(record)
     text = "[data.coord_jsonl.augment]\nflip = 0.5"
     found = problems_of(manifest(folder, text, prompt="From left to right?", system="Right!"))
-    assert [line.partition(":")[0] for line in found] == ["data.coord_jsonl.prompt", "data.coord_jsonl.system"]
+    assert sorted(line.partition(":")[0] for line in found) == ["data.coord_jsonl.prompt", "data.coord_jsonl.system"]
 
 
 def test_words_of_mirrored_examples_are_exchanged(build: Build, record: dict[str, Any]) -> None:

@@ -174,6 +174,7 @@ def test_a_phrase_is_right_by_the_box_of_highest_score() -> None:
             "accuracy_50": 4 / 6,
             "accuracy_70": 3 / 6,
             "accuracy_90": 3 / 6,
+            "found_50": 3 / 4,
             "mean_iou": (1 + 1 + 0.5 + 0) / 4,
             "absent": 2,
             "absent_right": 0.5,

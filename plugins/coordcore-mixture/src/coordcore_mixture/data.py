@@ -140,10 +140,11 @@ class Mixture:
         said = {name: getattr(builder, "prompts", None) for name, builder in self.builders.items()}
         if not any(said.values()):
             return None
-        first = self.train()[0]
-        plain = {} if said[first.group] else {"detect": str(first.messages[-2]["content"]).replace("<image>", "")}
+        first = None if all(said.values()) else self.train()[0]
         found: dict[str, str] = {}
-        for prompts in (plain, *said.values()):
+        if first is not None and not said[first.group]:
+            found["detect"] = str(first.messages[-2]["content"]).replace("<image>", "")
+        for prompts in said.values():
             for task, prompt in (prompts or {}).items():
                 if found.get(task, TASKS[task].prompt) == TASKS[task].prompt:
                     found[task] = prompt

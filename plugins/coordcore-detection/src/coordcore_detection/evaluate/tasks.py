@@ -85,6 +85,7 @@ def _phrases(evaluated: Evaluated) -> Figures:
     return {
         "records": float(count),
         **{name: float(values.mean()) for name, values in right.items()},
+        "found_50": _mean(iou[there] >= AT[0]),
         "mean_iou": _mean(iou[there]),
         "absent": float((~there).sum()),
         "absent_right": _mean(~answered[~there]),
