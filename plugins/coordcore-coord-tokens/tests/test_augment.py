@@ -60,9 +60,9 @@ def seen(image: Image.Image, colour: str) -> tuple[int, int, int, int] | None:
     return Image.fromarray(mask).getbbox()
 
 
-def same(one: Example, other: Example) -> bool:
-    pixels = [image.tobytes() for image in one.images] == [image.tobytes() for image in other.images]
-    return pixels and attrs.evolve(one, images=()) == attrs.evolve(other, images=())
+def same(first: Example, other: Example) -> bool:
+    pixels = [image.tobytes() for image in first.images] == [image.tobytes() for image in other.images]
+    return pixels and attrs.evolve(first, images=()) == attrs.evolve(other, images=())
 
 
 # --- places ---

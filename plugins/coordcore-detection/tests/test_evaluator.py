@@ -123,7 +123,7 @@ def test_some_distributions_are_kept_for_the_report(evaluation: Evaluation) -> N
     evaluator()(evaluation)
     _, rows = prediction_files.read(evaluation.output / "predictions.jsonl")
     kept = distributions.read(evaluation.output / "predictions.distributions.npz")
-    assert {(one.image, one.bins) for one in kept} <= {(row.image, row.boxes[0].bins) for row in rows if row.boxes}
+    assert {(item.image, item.bins) for item in kept} <= {(row.image, row.boxes[0].bins) for row in rows if row.boxes}
 
 
 def test_only_the_first_images(evaluation: Evaluation) -> None:
@@ -161,7 +161,7 @@ def test_an_interrupted_evaluation_is_continued(evaluation: Evaluation, asked: l
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(one.relative_to(folder)): one.read_bytes() for one in sorted(folder.rglob("*")) if one.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 class _KilledError(Exception):
@@ -204,7 +204,7 @@ def test_an_image_that_could_not_be_opened_is_asked_again_in_its_place(
         raise InputError("gone")
 
     def without_the_first(model: Any, processor: Any, images: Iterable[Any], *rest: Any, **more: Any) -> Any:
-        seen = (attrs.evolve(one, open=broken) if one.key == "example-0" else one for one in images)
+        seen = (attrs.evolve(image, open=broken) if image.key == "example-0" else image for image in images)
         return ask(model, processor, seen, *rest, **more)
 
     with monkeypatch.context() as patch:

@@ -175,7 +175,7 @@ class DetectionEvaluator:
 
 def _kinds(example: Example) -> set[str]:
     """The kinds of geometry that an answer may have; a question for points has none where nothing is there."""
-    return {one.kind for one in example.geometries} | ({"point"} if example.task == "point" else set())
+    return {geometry.kind for geometry in example.geometries} | ({"point"} if example.task == "point" else set())
 
 
 def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage], run_dir: Path) -> list[Path]:

@@ -197,7 +197,7 @@ def _quantisations(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             continue
         if key not in ("quantization_config", "compression_config"):
             yield from _quantisations(value)
-        elif value.get("quant_method") or any(one is not False for one in value.values()):
+        elif value.get("quant_method") or any(item is not False for item in value.values()):
             yield value
 
 
