@@ -58,7 +58,7 @@ def without_effect() -> str:
 def commands() -> str:
     """The commands of the engine and of the core, with their arguments and options."""
     engine = typer.Typer(rich_markup_mode="markdown")
-    for function in (engine_commands.run, engine_commands.plan, engine_commands.expand, engine_commands.merge):
+    for function in (engine_commands.run, engine_commands.expand, engine_commands.merge):
         engine.command()(function)
     parts = []
     every = {**typer.main.get_command(engine).commands, **typer.main.get_command(app).commands}  # type: ignore[attr-defined]

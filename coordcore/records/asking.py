@@ -6,7 +6,7 @@ import random
 
 from coordcore.coords import CoordFormat
 from coordcore.errors import did_you_mean
-from coordcore.records.record import LEFT_OUT, Record, RecordError, check_text, labels_under
+from coordcore.records.record import LEFT_OUT, Record, RecordError, check_text, crowd_regions, labels_under
 from coordcore.tasks import TASKS, Task
 
 ABSENT, INCOMPLETE = "absent_categories", "incomplete_categories"
@@ -52,15 +52,16 @@ def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw:
     that are not, mixed.
 
     others: labels to draw absent ones from; where `metadata` lists some that are known to be absent, these. draw: what
-    the drawing follows from. Labels of which not every object is marked are not asked for. Raises RecordError where
-    nothing is left to ask for.
+    the drawing follows from. Labels of which not every object is marked are not asked for, and those of crowd regions
+    are not absent. Raises RecordError where nothing is left to ask for.
     """
     if record.categories is not None:
         return record.categories
     unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
     there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
     whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())  # every category was looked for
-    pool = sorted(({*others} if whole else known).difference(there, unsure))
+    crowds = [region["desc"] for region in crowd_regions(record)]
+    pool = sorted(({*others} if whole else known).difference(there, unsure, crowds))
     asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
     if not asked:
         raise RecordError("categories", "missing; nothing is there to ask for, nor known to be absent; write the list")

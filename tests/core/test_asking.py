@@ -179,3 +179,9 @@ def test_a_record_with_nothing_to_ask_for_is_refused() -> None:
 def test_the_question_of_a_record(content: dict[str, Any], prompt: str | None, question: str) -> None:
     categories = ("cat", "mouse, computer")
     assert question_of(record(**content), prompt, categories=categories, box="[1, 2]") == question
+
+
+def test_what_a_crowd_region_shows_is_not_absent() -> None:
+    crowd = {"crowd": [{"desc": "person", "bbox_2d": [1, 2, 30, 40]}]}
+    asked = asked_categories(record(task="named", objects=[CAT], metadata=crowd), ("cat", "cow", "person"), 3, "1")
+    assert sorted(asked) == ["cat", "cow"]

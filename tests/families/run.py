@@ -45,7 +45,7 @@ NOT_RUN = {
 LIMITS = {
     "limits the pixels of an image and cuts it into patches (Qwen, GLM-4.xV)": "is kept in training, and written into "
     "the files of the merged folder, so that a server shows images of the same size, but for one visual token",
-    "works with tiles, slices, a fixed size, a longest side or a number of tokens (InternVL, Gemma, LLaVA-OneVision, "
+    "works with tiles, slices, a fixed size, a longest side or a number of tokens (InternVL, Gemma, LLaVA, "
     "Mistral 3, MiniCPM-V)": "is refused by `coordcore check`, which names the key of the base's processor file that "
     "limits images there: set that, for training and for the server",
 }

@@ -17,6 +17,7 @@ from coordcore.manifest import load
 from coordcore.manifest.resolve import resolved
 from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonlConfig
+from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
 README = ROOT / "plugins/coordcore-mixture/README.md"
 RECORDS = {"coco": 3, "coco-val": 2, "refcoco": 9, "captions": 2, "own": 4}
@@ -93,3 +94,40 @@ def test_what_the_builder_says_of_other_sections_is_said(manifest: Path) -> None
         file.write("[template.coord_template]\ncoord_tokens = false\n")
     found = [str(problem) for problem in check(load(manifest)) if problem.path.startswith("template")]
     assert any("false, but data.coord_jsonl writes coord tokens; set both alike" in line for line in found)
+
+
+def built(folder: Path, text: str) -> Any:
+    """What a run builds of this manifest's mixture."""
+    (folder / "m.toml").write_text(text, encoding="utf-8")
+    [data] = load(folder / "m.toml").manifest.of(kinds.DATA)
+    context = BuildContext(run_dir=folder, seed=0, quantisation=DEFAULT_QUANTISATION, vocab=None)
+    return data.component.build(data.config, context)
+
+
+HEAD = '[model]\nbase = "b"\n[loss.text_ce]\ncoord_positions = true\n'
+
+
+def test_a_checkpoint_carries_the_prompts_of_all_sources(manifest: Path) -> None:
+    folder = manifest.parent
+    write(folder / "own.jsonl", [record(task="refer", question="the cup")])
+
+    def source(name: str, file: str, keys: str) -> str:
+        return f'{name} = {{ builder = "coord_jsonl", settings = {{ train = "{file}.jsonl", {keys} }} }}\n'
+
+    head = HEAD + "[data.mixture.sources]\n"
+    detect = source("coco", "coco", 'prompt = "All."')
+    more = source("more", "own", 'prompts = { caption = ["Say."] }')
+    refer = source("own", "own", 'prompts = { refer = ["Find {phrase}!"] }')
+    assert built(folder, head + detect).prompts is None
+    found = built(folder, head + detect + more + refer).prompts
+    said = {"detect": "All.", "refer": "Find {phrase}!", "caption": "Say."}
+    assert {task: found[task] for task in said} == said
+
+
+def test_held_out_records_of_a_source_say_what_was_looked_for(manifest: Path) -> None:
+    folder = manifest.parent
+    write(folder / "coco-val.jsonl", [record(metadata={"absent_categories": ["dog"]})])
+    settings = 'builder = "coord_jsonl", settings = { train = "coco.jsonl", validation = "coco-val.jsonl" }'
+    held_out = built(folder, f"{HEAD}[data.mixture.sources]\ncoco = {{ {settings} }}\n").validation()
+    [image] = truth_from_examples(held_out, DEFAULT_QUANTISATION)
+    assert (image.federated, image.absent) == (True, ("dog",))

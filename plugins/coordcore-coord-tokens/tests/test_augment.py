@@ -377,3 +377,26 @@ def test_what_cannot_be_done_with_a_run(
     loaded = manifest(folder, text, validate=False, **keys)
     [problem] = refused(loaded.manifest.of("data")[0].config, loaded.manifest)
     assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_category_that_a_window_shows_in_part_is_not_asked_for(
+    build: Build, drawn: dict[str, Any], listed: bool
+) -> None:
+    crowd = {"crowd": [{"desc": "people", "bbox_2d": [0, 0, 640, 480]}]}
+    asked = {"categories": [*BOXES]} if listed else {"metadata": crowd}
+    other = {**drawn, "objects": [{"desc": "people", "bbox_2d": [0, 0, 9, 9]}], "task": "named"}
+    augment = AugmentConfig(crop=(0.3, 0.6), crop_visible=1.0)
+    train = source(build({**drawn, "task": "named", **asked}, other, space="pixel", augment=augment))
+    hidden = gone = 0
+    for epoch in range(40):
+        example = train.in_epoch(epoch, 0)
+        answered, asked_for = boxes(example), set(example.categories)
+        for colour in BOXES:
+            in_part = seen(example.images[0], colour) is not None and colour not in answered
+            hidden, gone = hidden + in_part, gone + (colour in asked_for - answered.keys())
+            assert not (in_part and colour in asked_for)
+        assert answered.keys() <= asked_for
+        assert "people" not in asked_for
+    assert hidden > 5
+    assert gone > 5

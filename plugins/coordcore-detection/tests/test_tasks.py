@@ -174,6 +174,7 @@ def test_a_phrase_is_right_by_the_box_of_highest_score() -> None:
             "accuracy_50": 4 / 6,
             "accuracy_70": 3 / 6,
             "accuracy_90": 3 / 6,
+            "found_50": 3 / 4,
             "mean_iou": (1 + 1 + 0.5 + 0) / 4,
             "absent": 2,
             "absent_right": 0.5,
@@ -381,3 +382,13 @@ def test_every_record_is_asked_and_measured_by_its_task(
     assert "caption: 1 records, equal 0.0000, word_F1 " in shown.stdout
     Path("val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [records[0], *records[:0:-1]]))
     assert call("eval", "out.jsonl", "val.jsonl").exit_code == 2
+
+
+def test_a_category_that_is_there_as_a_point_is_not_absent(tmp_path: Path) -> None:
+    point = {"desc": "cup", "point": [10, 20]}
+    images = read(tmp_path, asks("named", point, categories=["cup", "cow"]))
+    found = attrs.evolve(images[0], answer="")
+    data = b'{"image": "a.png", "response": "[{\\"point_2d\\": [10, 20], \\"label\\": \\"cup\\"}]"}'
+    rows = foreign.rows(answer_files.read(tmp_path / "x", data), [found], "qwen_1000")
+    named = evaluate([found], header(), rows).result.tasks["named"]
+    assert (named["absent"], named["absent_found"]) == (1.0, 0.0)

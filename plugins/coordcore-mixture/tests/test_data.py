@@ -11,7 +11,7 @@ from sources import boxes, opened
 
 from coordcore import Example, InputError
 from coordcore.testing.plugin import TinyBoxesBuilder
-from coordcore_mixture.data import MixedExamples, NamedExamples
+from coordcore_mixture.data import MixedExamples, Mixture, NamedExamples
 
 
 def seen(source: MixedExamples, epoch: int) -> list[str]:
@@ -149,3 +149,14 @@ def test_a_source_with_epochs_is_in_a_new_one_with_every_pass_over_it() -> None:
     passes = [place.split(": ")[1].split(":") for epoch in range(3) for place in seen(mixed, epoch)]
     assert [epoch for epoch, _ in passes] == ["0", "0", "0", "1", "1", "1"]
     assert {index for _, index in passes[:3]} == {index for _, index in passes[3:]} == {"0", "1", "2"}
+
+
+def test_the_prompts_are_those_of_the_first_source_that_has_them() -> None:
+    class Asking:
+        def __init__(self, **prompts: str) -> None:
+            self.prompts = prompts
+
+    builders = {"a": Asking(detect="All."), "b": Asking(detect="Every.", refer="Find {phrase}."), "c": object()}
+    mixed = Mixture(settings={}, builders=builders, seed=0)  # type: ignore[arg-type]
+    assert mixed.prompts == {"detect": "All.", "refer": "Find {phrase}."}
+    assert Mixture(settings={}, builders={"c": object()}, seed=0).prompts is None  # type: ignore[dict-item]

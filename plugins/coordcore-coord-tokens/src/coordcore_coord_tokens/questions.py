@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -38,11 +39,13 @@ class Questions:
         """That absent categories are drawn from. Read when first needed."""
         return labels_of(self.path)
 
-    def ask(self, record: Record, draw: str, *, varied: bool = False) -> tuple[str, tuple[str, ...]]:
+    def ask(
+        self, record: Record, draw: str, *, varied: bool = False, shown: Collection[str] = ()
+    ) -> tuple[str, tuple[str, ...]]:
         """The question of a record, and the categories that it names.
 
-        draw: what all that is drawn follows from. varied: draw the wording too; else it is the first. Raises
-        RecordError where there is nothing to ask for.
+        draw: what all that is drawn follows from. varied: draw the wording too; else it is the first. shown:
+        labels that are not drawn as absent. Raises RecordError where there is nothing to ask for.
         """
         config, name = self.config, record.task or "detect"
         if config.mode == "summary":
@@ -51,7 +54,8 @@ class Questions:
         wording = random.Random(f"{draw} wording").choice(wordings) if varied and len(wordings) > 1 else wordings[0]
         categories: tuple[str, ...] = ()
         if name == "named":
-            categories = tuple(asked_categories(record, self.labels, config.absent_categories, draw))
+            others = tuple(label for label in self.labels if label not in shown)
+            categories = tuple(asked_categories(record, others, config.absent_categories, draw))
         box = self._box(record) if name == "region" else ""
         return question_of(record, wording, categories=categories, box=box), categories
 

@@ -12,7 +12,11 @@ from coordcore import option
 PROMPT = "Find the shapes."
 """The question of every example; the base checkpoint knows no other."""
 
-PROMPTS = {"refer": "Find the {phrase}.", "named": "Find the shapes: {categories}."}
+PROMPTS = {
+    "refer": "Find the {phrase}.",
+    "point": "Point at the {phrase}.",
+    "named": "Find the shapes: {categories}.",
+}
 """The questions of the tasks that ask for some shapes of a picture."""
 
 ABSENT = 1 / 4
@@ -56,6 +60,11 @@ class ShapesConfig:
     coord_tokens: bool = option(
         default=True, help="write coordinates as coord tokens; false writes the same bins as plain numbers"
     )
+
+    @property
+    def asks(self) -> str:
+        """The task of `coordcore.tasks`: a phrase that is answered with a point is one of its own."""
+        return "point" if self.task == "refer" and self.geometry == "point" else self.task
 
     def __attrs_post_init__(self) -> None:
         if self.min_objects > self.max_objects:

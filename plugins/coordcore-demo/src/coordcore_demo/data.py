@@ -71,7 +71,7 @@ class Pictures:
         )
         if config.geometry == "point":
             example = self._pointed(example, objects)
-        return attrs.evolve(example, task=config.task, categories=asked if config.task == "named" and asked else ())
+        return attrs.evolve(example, task=config.asks, categories=asked if config.task == "named" and asked else ())
 
     def _pointed(self, example: Example, objects: Sequence[tuple[str, Sequence[float]]]) -> Example:
         """The same question, answered with the middle of each object in place of its box."""
@@ -110,7 +110,7 @@ class Pictures:
         if asked is None:
             return PROMPT
         listed = ", ".join(asked)
-        return PROMPTS[self.config.task].format(phrase=listed, categories=listed)
+        return PROMPTS[self.config.asks].format(phrase=listed, categories=listed)
 
 
 @attrs.frozen(kw_only=True)

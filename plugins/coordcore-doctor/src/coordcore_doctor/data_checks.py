@@ -100,7 +100,7 @@ def check_round_trip(run: ExaminedRun, name: str) -> Iterator[Finding]:
         if (reached < possible - 1e-6).any():
             bad.append(row.example.where)
     if not count:
-        yield not_applicable(name, NO_COORDS)
+        yield not_applicable(name, "the objects of the sample are points alone" if _coord_rows(run) else NO_COORDS)
     elif bad:
         seen = f"boxes of {len(bad)} examples are off by more than {run.quantisation} makes them"
         cure = "write them with the convention of [coords] quantisation"

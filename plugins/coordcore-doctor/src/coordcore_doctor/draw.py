@@ -33,7 +33,7 @@ def write_sheet(path: Path, sample: Sample, vocab: CoordVocab, quantisation: Qua
 
 def _cell(row: Encoded, vocab: CoordVocab, quantisation: Quantisation) -> Cell:
     image = open_example_image(row.example.images[0])
-    _, written = row.boxes(vocab)
+    _, written = row.boxes(vocab, points=True)
     text = str(row.example.messages[-1]["content"])
     labels = [one.desc for one in parse_answer(text, coords=vocab.format).objects]
     if len(labels) != len(written):  # another format than coordcore predict reads

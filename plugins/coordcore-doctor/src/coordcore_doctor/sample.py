@@ -27,14 +27,19 @@ class Encoded(EncodedRow):
     example: Example
     sizes: tuple[tuple[int, int], ...]
 
-    def boxes(self, vocab: CoordVocab) -> tuple[Floats, Floats]:
-        """[n, 4] twice, in bin units: each geometry's bounds as the builder gave it, and as the labels have it."""
+    def boxes(self, vocab: CoordVocab, *, points: bool = False) -> tuple[Floats, Floats]:
+        """[n, 4] twice, in bin units: each geometry's bounds as the builder gave it, and as the labels have it.
+
+        points: with points, whose bounds have no extent.
+        """
         bins = vocab.bins(self.labels)
         read = iter(bins[bins >= 0].tolist())
         wanted, written = [], []
         for geometry in self.example.geometries:
-            wanted.append(_bounds(geometry.values))
-            written.append(_bounds(vocab.format.arranged([next(read) for _ in geometry.values])))
+            said = vocab.format.arranged([next(read) for _ in geometry.values])
+            if points or geometry.kind != "point":
+                wanted.append(_bounds(geometry.values))
+                written.append(_bounds(said))
         return _array(wanted), _array(written)
 
 

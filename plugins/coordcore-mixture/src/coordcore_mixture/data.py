@@ -12,6 +12,7 @@ import attrs
 
 from coordcore import BuildContext, Example, InputError
 from coordcore.protocols import DataBuilder, ExampleSource
+from coordcore.tasks import TASKS
 from coordcore_mixture.amounts import amounts
 from coordcore_mixture.config import MixtureConfig, Source
 from coordcore_mixture.order import place, shuffled
@@ -129,6 +130,25 @@ class Mixture:
     def groups(self) -> Sequence[str]:
         """The sources, which metrics tell apart."""
         return list(self.settings)
+
+    @property
+    def prompts(self) -> Mapping[str, str] | None:
+        """By task, the first prompt of a source that is not the usual one, else that; None where no source has tasks.
+
+        What the very first example asks, where its source has no tasks, is the prompt of "detect".
+        """
+        said = {name: getattr(builder, "prompts", None) for name, builder in self.builders.items()}
+        if not any(said.values()):
+            return None
+        first = None if all(said.values()) else self.train()[0]
+        found: dict[str, str] = {}
+        if first is not None and not said[first.group]:
+            found["detect"] = str(first.messages[-2]["content"]).replace("<image>", "")
+        for prompts in said.values():
+            for task, prompt in (prompts or {}).items():
+                if found.get(task, TASKS[task].prompt) == TASKS[task].prompt:
+                    found[task] = prompt
+        return found
 
     def train(self) -> ExampleSource:
         """The training examples. Raises InputError for a source that cannot give what it is asked for."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from coordcore_coord_tokens.augment.shapes import Shape, Window, grown, mirrored, scaled, within
+from coordcore_coord_tokens.augment.shapes import Shape, Window, beside, grown, mirrored, scaled, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,12 +30,16 @@ class Draws:
 
 @attrs.frozen(kw_only=True)
 class Move:
-    """mirrors, then cuts out `window`, then resizes that to `size`; the whole image and None where it does not."""
+    """mirrors, then cuts out `window`, then resizes that to `size`; the whole image and None where it does not.
+
+    hidden: descriptions of what is still to be seen in part, and left out of the shapes.
+    """
 
     mirrors: bool
     window: Window
     size: tuple[int, int]
     shapes: tuple[Shape, ...]
+    hidden: frozenset[str] = frozenset()
 
 
 def drawn(
@@ -57,10 +61,13 @@ def drawn(
     mirrors = draws("flip").random() < config.flip
     moved = [mirrored(shape, size[0]) for shape in shapes] if mirrors else list(shapes)
     window: Window = (0, 0, *size)
+    hidden: frozenset[str] = frozenset()
     for tried in _windows(config, draws("crop"), moved, size) if cuts else ():
         left = [shape for one in moved if (shape := within(one, tried, visible=config.crop_visible)) is not None]
         sides = sorted((tried[2] - tried[0], tried[3] - tried[1]))
         if (left or not moved) and sides[1] <= max_aspect * sides[0]:
+            shown = {one.desc for one in moved if not beside(one, tried)}
+            hidden = frozenset(shown.difference(one.desc for one in left))
             window, moved = tried, left
             break
     wanted = cut = window[2] - window[0], window[3] - window[1]
@@ -72,6 +79,7 @@ def drawn(
         window=window,
         size=wanted,
         shapes=tuple(moved if wanted == cut else [scaled(shape, cut, wanted) for shape in moved]),
+        hidden=hidden,
     )
 
 

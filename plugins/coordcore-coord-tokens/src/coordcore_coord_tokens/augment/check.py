@@ -62,7 +62,7 @@ def problems(config: CoordJsonlConfig, run: Manifest) -> Iterator[Problem]:
         yield Problem(path=here, message="needs torchvision, which is not installed; pip install coordcore[train]")
     if augment.flip > 0 and augment.left_right == "refuse":
         words = LeftRight(augment.left_right_words)
-        texts = [("system", config.system or ""), ("prompt", config.question)]
+        texts = [("prompt", config.question), ("system", config.system or "")]
         texts += [(f"prompts.{task}", text) for task in config.prompts for text in config.prompts[task]]
         for key, text in texts:
             if word := words.found(text):

@@ -64,7 +64,7 @@ def within(shape: Shape, window: Window, *, visible: float) -> Shape | None:
     x1, y1, x2, y2 = bounds(moved.values)
     if x1 >= 0 and y1 >= 0 and x2 <= size[0] and y2 <= size[1]:
         return moved
-    clipped = _CLIPPED[shape.kind](moved.values, size) if shape.kind in _CLIPPED and not _beside(shape, window) else ()
+    clipped = _CLIPPED[shape.kind](moved.values, size) if shape.kind in _CLIPPED and not beside(shape, window) else ()
     if not clipped:
         return None
     whole, left_over = _area(shape.kind, moved.values), _area(shape.kind, clipped)
@@ -79,7 +79,7 @@ def grown(window: Window, shapes: Sequence[Shape], size: tuple[int, int], *, who
     size: of the image, beyond which it does not grow.
     """
     kept = [shape for shape in shapes if whole or shape.kind not in _CLIPPED]
-    while cut := [shape for shape in kept if not _beside(shape, window) and not _inside(shape, window, size)]:
+    while cut := [shape for shape in kept if not beside(shape, window) and not _inside(shape, window, size)]:
         for shape in cut:
             x1, y1, x2, y2 = _bounds(shape, size)
             left, top, right, bottom = window
@@ -98,7 +98,8 @@ def _bounds(shape: Shape, size: tuple[int, int]) -> tuple[float, float, float, f
     return max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
 
 
-def _beside(shape: Shape, window: Window) -> bool:
+def beside(shape: Shape, window: Window) -> bool:
+    """Whether nothing of a shape lies in a window."""
     x1, y1, x2, y2 = bounds(shape.values)
     left, top, right, bottom = window
     # A shape without an extent that lies on the edge is inside.

@@ -15,7 +15,7 @@ from coordcore.quantisation import encode_boxes
 from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.answers import Located
 from coordcore.records.asking import ABSENT, INCOMPLETE
-from coordcore.records.record import Record, RecordError, RecordObject, parse_record
+from coordcore.records.record import Record, RecordError, RecordObject, crowd_regions, parse_record
 from coordcore.tasks import TASKS
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.augment.changes import Draws, Move, coloured, drawn, moved_picture, noise_boxes
@@ -63,7 +63,8 @@ class AugmentedSource:
             questions = plain.questions
             if record.task == "region":  # the one question that holds a place
                 questions = attrs.evolve(questions, config=config)
-            question, categories = questions.ask(record, plain.draw(line, epoch), varied=True)
+            shown = () if move is None else move.hidden
+            question, categories = questions.ask(record, plain.draw(line, epoch), varied=True, shown=shown)
             asked = turn(question), tuple(map(turn, categories))
             if move is not None:
                 image = moved_picture(image, move)
@@ -109,7 +110,10 @@ class AugmentedSource:
             height=move.size[1],
             objects=None if record.objects is None else objects,
             metadata=told or None,
+            categories=record.categories and [one for one in record.categories if one not in move.hidden],
         )
+        crowds = [region["desc"] for region in crowd_regions(record)] if config.mode == "dense" else []
+        move = attrs.evolve(move, hidden=move.hidden.union(crowds))
         # A place may lie over the edge by a rounding.
         return moved, attrs.evolve(config, space="pixel", outside="clip"), move
 

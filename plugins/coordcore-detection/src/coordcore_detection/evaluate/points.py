@@ -125,7 +125,8 @@ def _pairs(image: PointsOfImage, by_label: bool) -> list[float]:
     if by_label:
         labels = np.array([[one[0] for one in true]]).T
         distance[labels != np.array([one[0] for one in predicted])] = np.inf
-    free_true, free_predicted, found = [True] * len(true), [True] * len(predicted), []
+    free_true, free_predicted = [True] * len(true), [True] * len(predicted)
+    found: list[float] = []
     for place in np.argsort(distance, axis=None, kind="stable").tolist():
         t, p = divmod(place, len(predicted))
         if not np.isfinite(distance[t, p]) or len(found) == min(distance.shape):

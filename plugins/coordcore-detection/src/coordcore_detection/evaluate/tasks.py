@@ -85,6 +85,7 @@ def _phrases(evaluated: Evaluated) -> Figures:
     return {
         "records": float(count),
         **{name: float(values.mean()) for name, values in right.items()},
+        "found_50": _mean(iou[there] >= AT[0]),
         "mean_iou": _mean(iou[there]),
         "absent": float((~there).sum()),
         "absent_right": _mean(~answered[~there]),
@@ -114,7 +115,8 @@ def _absent(images: Sequence[TruthImage], rows: Mapping[str, Row], meant: Mappin
     """How often a category that was asked for, and is not there, was found."""
     asked = found = 0
     for image in images:
-        there, absent = ({meant.get(label, label) for label in labels} for labels in (image.labels, image.categories))
+        shown = [*image.labels, *(label for label, _, _ in image.points)]
+        there, absent = ({meant.get(label, label) for label in labels} for labels in (shown, image.categories))
         said = {meant.get(box.label, box.label) for box in rows[image.key].boxes} if image.key in rows else set()
         asked += len(absent - there)
         found += len((absent - there) & said)

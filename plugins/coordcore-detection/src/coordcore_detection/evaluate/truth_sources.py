@@ -176,7 +176,9 @@ class _Examples(Sequence[TruthImage]):
         example = self._examples[number]
         try:
             image = _from_example(example, number, self._quantisation, self._coords, self._form)
-            line = None if image.is_text else self._line_that_says_more(example.source)
+            line = (
+                None if image.is_text else self._line_that_says_more(example.source.removeprefix(f"{example.group}: "))
+            )
             if line is None:
                 return image
             record = parse_record(line)
