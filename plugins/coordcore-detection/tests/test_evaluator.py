@@ -119,6 +119,18 @@ def test_a_checkpoint_is_evaluated(evaluation: Evaluation) -> None:
     assert {name: value for name, value in written.metrics.items() if value is not None} == found.metrics
 
 
+def test_groups_of_examples_are_told_apart(evaluation: Evaluation) -> None:
+    whole = evaluator()(evaluation).metrics
+    groups = [attrs.evolve(example(index), group="coco" if index < 3 else "own") for index in range(4)]
+    found = evaluator()(attrs.evolve(evaluation, examples=groups)).metrics
+    assert {name: value for name, value in found.items() if "@" not in name} == whole
+    alone = evaluator(images=3)(attrs.evolve(evaluation, examples=groups)).metrics
+    assert {name for name in alone if "@" in name} == {f"{name}@coco" for name in alone if "@" not in name}
+    for name in ("AP", "F1", "oracle_AP"):
+        assert alone[f"{name}@coco"] == alone[name] == found[f"{name}@coco"]
+    assert found["oracle_AP50@own"] == 1.0
+
+
 def test_some_distributions_are_kept_for_the_report(evaluation: Evaluation) -> None:
     evaluator()(evaluation)
     _, rows = prediction_files.read(evaluation.output / "predictions.jsonl")
