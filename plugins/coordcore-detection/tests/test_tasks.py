@@ -24,7 +24,8 @@ from coordcore_detection.evaluate.evaluation import Evaluated, evaluate
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_sources import truth_from_examples, truth_from_records
 from coordcore_detection.evaluate.truth_tasks import read_prompts
-from coordcore_detection.predict import answer_files, foreign, prediction_files
+from coordcore_detection.predict import answer_files, continuing, foreign, prediction_files
+from coordcore_detection.predict.boxes import with_question
 from coordcore_detection.predict.predictions import Row
 
 RING = {"desc": "red ring", "bbox_2d": [12, 40, 300, 412]}
@@ -392,3 +393,21 @@ def test_a_category_that_is_there_as_a_point_is_not_absent(tmp_path: Path) -> No
     rows = foreign.rows(answer_files.read(tmp_path / "x", data), [found], "qwen_1000")
     named = evaluate([found], header(), rows).result.tasks["named"]
     assert (named["absent"], named["absent_found"]) == (1.0, 0.0)
+
+
+def test_answers_are_not_continued_where_a_record_asks_something_else_by_now(tmp_path: Path) -> None:
+    before = read(tmp_path, asks(None, RING), asks("refer", RING, question="the ring"), asks(None, question="All?"))
+    rows = [with_question(row(image.key, []), image) for image in before]
+    continuing.require_same_questions(tmp_path / "p.jsonl", rows, before)
+    continuing.require_same_questions(tmp_path / "p.jsonl", rows, before[:1])
+    for place, other in (
+        (1, asks("refer", RING, question="the cross")),
+        (2, asks(None)),
+        (0, asks("caption", answer="A ring.")),
+    ):
+        records = [asks(None, RING), asks("refer", RING, question="the ring"), asks(None, question="All?")]
+        records[place] = other
+        with pytest.raises(
+            InputError, match=rf"^\S+p\.jsonl: {re.escape(before[place].key)}: was asked .*--overwrite$"
+        ):
+            continuing.require_same_questions(tmp_path / "p.jsonl", rows, read(tmp_path, *records))

@@ -156,7 +156,7 @@ def test_the_prompts_are_those_of_the_first_source_that_has_them() -> None:
         def __init__(self, **prompts: str) -> None:
             self.prompts = prompts
 
-    builders = {"a": Asking(detect="All."), "b": Asking(detect="Every.", refer="Find {phrase}."), "c": object()}
+    builders = {"a": Asking(detect="All."), "b": Asking(detect="Every.", refer="Find {phrase}.")}
     mixed = Mixture(settings={}, builders=builders, seed=0)  # type: ignore[arg-type]
     assert mixed.prompts == {"detect": "All.", "refer": "Find {phrase}."}
     assert Mixture(settings={}, builders={"c": object()}, seed=0).prompts is None  # type: ignore[dict-item]

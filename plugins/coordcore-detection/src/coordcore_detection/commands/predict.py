@@ -213,6 +213,7 @@ def command(
     if overwrite:
         output.unlink(missing_ok=True)
     rows = prediction_files.resume(output, header)
+    continuing.require_same_questions(output, rows, truth)
     known = {row.image for row in rows}
     left = [image for image in truth if image.key not in known]
     if rows:

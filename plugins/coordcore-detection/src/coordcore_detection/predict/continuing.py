@@ -5,8 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from coordcore.errors import InputError
+from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict import prediction_files
+from coordcore_detection.predict.boxes import with_question
 from coordcore_detection.predict.predictions import Header, Row
+
+
+def require_same_questions(path: Path, rows: Sequence[Row], images: Sequence[TruthImage]) -> None:
+    """Raise InputError where a row of `path` answers another question than its record asks now."""
+    known = {image.key: image for image in images}
+    for row in rows:
+        if row.image not in known:
+            continue
+        asks = with_question(msgspec.structs.replace(row, question=msgspec.UNSET), known[row.image]).question
+        if row.question != asks:
+            was, now = ("the run's question" if one is msgspec.UNSET else repr(one) for one in (row.question, asks))
+            raise InputError(
+                f"{path}: {row.image}: was asked {was}, and its record now asks {now}; predict into another file, or "
+                "give --overwrite"
+            )
 
 
 def finished(path: Path, header: Header, rows: Sequence[Row], keys: Sequence[str], batch_size: int) -> dict[str, Row]:
