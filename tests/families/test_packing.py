@@ -68,7 +68,7 @@ def sums(trainer: Any, template: Any, examples: list[Example]) -> torch.Tensor:
     from coordcore_train.swift.template import to_row
 
     batch = template.data_collator(
-        [template.encode(to_row(one, groups=GROUPS), return_length=True) for one in examples]
+        [template.encode(to_row(item, groups=GROUPS), return_length=True) for item in examples]
     )
     trainer._get_num_items_in_batch([batch], torch.device("cpu"))
     for sums in trainer.sums.values():
