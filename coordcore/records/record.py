@@ -95,6 +95,7 @@ _KEYS: dict[type, list[str]] = {
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
+_MEANT = {"prompt": "question", "expression": "question", "response": "answer", "label": "desc", "bbox": "bbox_2d"}
 
 
 def parse_record(line: bytes, left_out: LeftOut | None = None) -> Record:
@@ -249,7 +250,7 @@ def _structural(message: str, base: str = "") -> RecordError:
 
 def _unknown(path: str, key: str, kind: type) -> RecordError:
     known = [name for name in _KEYS[kind] if not name.startswith("_") and name != "line"]
-    near = difflib.get_close_matches(key, known, n=1)
+    near = [_MEANT[key]] if _MEANT.get(key) in known else difflib.get_close_matches(key, known, n=1)
     cure = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return RecordError(_join(path, key), f"unknown key; {cure}")
 

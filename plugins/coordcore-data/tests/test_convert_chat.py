@@ -135,7 +135,7 @@ def test_an_empty_list_says_that_nothing_is_there(tmp_path: Path, answer: str) -
         (chat("Find cats", "at (10,20),(30,40)"), "boxes in the text of the answer, in a form that is not read"),
         (chat("Find cats", "<loc0100><loc0050><loc0500><loc0400> cat"), "boxes in the text of the answer, in a form"),
         (chat("Find cats", '[{"bbox_2d": [1, 2, 3], "label": "a"}]'), "boxes in the text of the answer that cannot be"),
-        (chat("Find <ref-object>", "<bbox><bbox>", ["cell"], [[12, 30], [40, 22]]), "only points: "),
+        (chat("Find <ref-object>", "<bbox><bbox>", ["cell"], [[12, 30], [40, 22]]), "only points ("),
         (chat("Find cats", "[]", images=None), "row without the path of an image file"),
         (
             {"messages": [PICTURE | {"content": [{"type": "image", "image": "data:image/png;base64,"}]}]},

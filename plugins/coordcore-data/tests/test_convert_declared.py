@@ -143,7 +143,7 @@ def test_a_labelme_image_of_points_or_lines_alone_is_no_record(tmp_path: Path) -
         write_json(tmp_path / "set" / f"{name}.json", content)
     records, account = records_of(tmp_path / "set", "labelme", tmp_path)
     assert names(records) == ["box.jpg", "empty.jpg"]
-    only_points = "only points: a record without a box would say that nothing is there"
+    only_points = "only points (--geometry point writes them): a record without a box would say that nothing is there"
     assert account.images.dropped == {only_points: 1, LOST: 2}
     assert account.objects.dropped == {
         f"image dropped: {only_points}": 1,

@@ -155,7 +155,7 @@ def _why_left_out(final: FinalImage, undeclared: str, lost: bool, purpose: Purpo
     if final.crowd:
         return "" if purpose == "evaluation" else "only crowd regions; --purpose evaluation keeps the image"
     if final.points:
-        return "only points: a record without a box would say that nothing is there"
+        return "only points (--geometry point writes them): a record without a box would say that nothing is there"
     return "all of its objects were dropped" if lost else undeclared
 
 
