@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from evaluation_support import header, row, truth
 from PIL import Image
@@ -26,7 +27,7 @@ from coordcore_detection.evaluate.truth_sources import truth_from_examples, trut
 from coordcore_detection.evaluate.truth_tasks import read_prompts
 from coordcore_detection.predict import answer_files, continuing, foreign, prediction_files
 from coordcore_detection.predict.boxes import with_question
-from coordcore_detection.predict.predictions import Row
+from coordcore_detection.predict.predictions import Box, Row
 
 RING = {"desc": "red ring", "bbox_2d": [12, 40, 300, 412]}
 SQUARE = {"desc": "blue square", "bbox_2d": [500, 40, 600, 90]}
@@ -411,3 +412,17 @@ def test_answers_are_not_continued_where_a_record_asks_something_else_by_now(tmp
             InputError, match=rf"^\S+p\.jsonl: {re.escape(before[place].key)}: was asked .*--overwrite$"
         ):
             continuing.require_same_questions(tmp_path / "p.jsonl", rows, read(tmp_path, *records))
+
+
+def test_an_answer_of_another_kind_finds_something_too(tmp_path: Path) -> None:
+    images = read(tmp_path, asks("refer", question="the cross"), asks("point", question="the cross"))
+    place = {"box": (5.0, 5.0, 5.0, 5.0), "bins": (5, 5, 5, 5), "score": 0.5}
+    answers = [
+        row("a.png", []),
+        row("a.png#2", []),
+    ]
+    tasks = evaluate(
+        images, header(), [msgspec.structs.replace(one, width=999, height=999) for one in answers]
+    ).result.tasks
+    assert [tasks[task]["absent_right"] for task in ("refer", "point")] == [0.0, 0.0]
+    assert [tasks["refer"]["accuracy_50"], tasks["point"]["accuracy"]] == [0.0, 0.0]
