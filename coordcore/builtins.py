@@ -139,7 +139,7 @@ class AdamW:
     def __call__(self, parameters: Sequence[TaggedParameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
         groups = []
         for name, decay in (("decay", True), ("no_decay", False)):
-            members = [one.parameter for one in parameters if one.decay is decay]
+            members = [entry.parameter for entry in parameters if entry.decay is decay]
             if members:
                 weight_decay = settings.weight_decay if decay else 0.0
                 groups.append({"name": name, "params": members, "weight_decay": weight_decay})

@@ -114,7 +114,7 @@ def _providers(capability: str, plugins: Plugins) -> list[str]:
 
 
 def _claims(run: Manifest) -> Iterator[Problem]:
-    claims = [(one, module) for one in run.of(kinds.SURGERY) for module in one.claims]
+    claims = [(item, module) for item in run.of(kinds.SURGERY) for module in item.claims]
     for (first, claimed), (second, module) in combinations(claims, 2):
         names_agree = f".{claimed}".endswith(f".{module}") or f".{module}".endswith(f".{claimed}")
         if first is not second and names_agree:

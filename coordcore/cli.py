@@ -199,7 +199,7 @@ def _plugin_json(info: PluginInfo) -> dict[str, Any]:
     names = ("distribution", "version", "entry_point", "status", "reason", "notes")
     return {
         **{name: getattr(info, name) for name in names},
-        "components": [{"kind": kind, "name": one.name, "summary": one.summary} for kind, one in info.components],
+        "components": [{"kind": kind, "name": item.name, "summary": item.summary} for kind, item in info.components],
         "commands": [{"name": command.name, "summary": command.summary} for command in info.commands],
     }
 
@@ -239,9 +239,9 @@ def schema(
         return
     chosen = schemas.sections(found) if section is None else schemas.find(section, found)
     if json:
-        _echo_json([schemas.as_json(one) for one in chosen])
+        _echo_json([schemas.as_json(item) for item in chosen])
     else:
-        typer.echo("\n\n".join(schemas.text(one) for one in chosen))
+        typer.echo("\n\n".join(schemas.text(item) for item in chosen))
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def discover(
 
 def _installed() -> list[metadata.EntryPoint]:
     every = metadata.entry_points()  # a mapping in Python 3.11, a sequence later; these two work on both
-    return [one for group in every.groups for one in every.select(group=group)]
+    return [item for group in every.groups for item in every.select(group=group)]
 
 
 def _ours(entry_points: Iterable[metadata.EntryPoint]) -> list[metadata.EntryPoint]:

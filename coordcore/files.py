@@ -83,7 +83,7 @@ def require_writable(output: Path | None, *inputs: Path | None, overwrite: bool)
     """Raise InputError for an `output` that is there and not to be replaced, is a folder, or is one of the inputs."""
     if output is None or not os.path.lexists(output):  # a link to nothing is somebody's, too
         return
-    if output.exists() and any(one is not None and one.exists() and output.samefile(one) for one in inputs):
+    if output.exists() and any(item is not None and item.exists() and output.samefile(item) for item in inputs):
         raise InputError(f"{output}: is read by this command; name another file to write")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; name a file")
@@ -111,7 +111,7 @@ def whole_folder(output: Path, *, if_exists: Literal["error", "replace", "keep"]
     try:
         fresh.mkdir(parents=True)
     except OSError as error:
-        above = next(one for one in output.parents if os.path.lexists(one))
+        above = next(parent for parent in output.parents if os.path.lexists(parent))
         why = (error.strerror or str(error)).lower()
         raise InputError(f"{output}: cannot be made in {above}: {why}; choose another folder") from error
     alive = os.open(fresh, os.O_RDONLY)

@@ -70,7 +70,7 @@ class Conflict:
     def reason(self) -> str:
         """Who offers it, and the cure."""
         if own := [owner for owner in self.distributions if self.name in COMMANDS.get(owner, ())]:
-            others = " and ".join(one for one in self.distributions if one != own[0])
+            others = " and ".join(distribution for distribution in self.distributions if distribution != own[0])
             return f"{own[0]}'s own; that of {others} is left out; uninstall it or list it in COORDCORE_BLOCK"
         return f"offered by {' and '.join(self.distributions)}; uninstall one or list it in [plugins] block"
 
@@ -108,7 +108,9 @@ class Plugins:
         """What one distribution alone offers in a kind, by name."""
         only = {}
         for name, found in ((name, found) for (own, name), found in self._offers.items() if own == kind):
-            first_party = [one for one in found if kind == "command" and name in COMMANDS.get(one[0].distribution, ())]
+            first_party = [
+                item for item in found if kind == "command" and name in COMMANDS.get(item[0].distribution, ())
+            ]
             if len(first_party or found) == 1:
                 only[name] = (first_party or found)[0]
         return only

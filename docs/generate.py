@@ -29,7 +29,7 @@ _PART = re.compile(r"(<!-- generated: (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DO
 def sections(*paths: str) -> str:
     """The core's own sections, as `coordcore schema` prints them."""
     plugins = discover(entry_points=())
-    texts = [schema.text(one) for path in paths for one in schema.find(path, plugins)]
+    texts = [schema.text(item) for path in paths for item in schema.find(path, plugins)]
     return "```toml\n" + "\n\n".join(texts) + "\n```"
 
 

@@ -158,6 +158,9 @@ class Train:
     steps: int | None = _count_or_none("optimizer steps; overrides epochs")
     epochs: float = option(default=1.0, validator=_up_to(1e6), help="passes over the training examples")
     batch_size: int = option(default=1, validator=_up_to(2**16), help="examples per rank and micro-batch")
+    packing: bool = option(
+        default=False, before=False, help="the examples of a micro-batch in one row, side by side, without padding"
+    )
     accumulation: int = option(default=1, validator=_up_to(2**20), help="micro-batches per optimizer step")
     eval_batch_size: int | None = _count_or_none("examples per rank in evaluation; batch_size when absent", 2**16)
     learning_rate: float = option(default=1e-4, validator=[ge(1e-12), le(100)], help="peak learning rate")

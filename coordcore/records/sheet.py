@@ -59,7 +59,7 @@ def draw_sheet(cells: Sequence[Cell]) -> Image.Image:
     columns = min(COLUMNS, len(cells))
     colours = _colours(sorted({label for cell in cells for label in cell.labels}))
     drawn = [_draw(cell, colours) for cell in cells]
-    heights = [max(one.height for one in drawn[start : start + columns]) for start in range(0, len(cells), columns)]
+    heights = [max(item.height for item in drawn[start : start + columns]) for start in range(0, len(cells), columns)]
     size = columns * (CELL + GAP) + GAP, sum(height + CAPTION + GAP for height in heights) + GAP
     sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)

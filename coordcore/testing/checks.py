@@ -71,16 +71,16 @@ def check_capabilities(component: Component, config: Any = None) -> None:
         found = answer(config)
         assert not isinstance(found, str), f"{name} returned the string {found!r}; return a list: [{found!r}]"
         found = list(found)
-        assert all(isinstance(one, str) for one in found), f"{name} must hold strings, got {found!r}"
+        assert all(isinstance(item, str) for item in found), f"{name} must hold strings, got {found!r}"
         assert found == list(answer(config)), f"{name} answers differently at the second call"
 
 
 def check_found_by_name(component: Component, config: Any = None) -> None:
     """The installed plugins offer this component under its name."""
     plugins = discover()
-    offered = {(kind, one.name): one for info in plugins.infos for kind, one in info.components}
+    offered = {(kind, item.name): item for info in plugins.infos for kind, item in info.components}
     failed = [f"{info.distribution}: {info.reason}" for info in plugins.infos if info.status != "ready"]
-    same = [one for (_, name), one in offered.items() if name == component.name and one.config is component.config]
+    same = [item for (_, name), item in offered.items() if name == component.name and item.config is component.config]
     assert same, (
         f"no installed distribution offers {component.name!r}; give pyproject.toml an entry point in the group "
         f"{hookspecs.GROUP} and install again" + ("; not loaded: " + "; ".join(failed) if failed else "")
@@ -118,7 +118,7 @@ COMMON: tuple[Check, ...] = (
 
 def checks_for(kind: Kind | str) -> tuple[Check, ...]:
     """Every check of one kind of component: those that hold for all kinds first. Raises KeyError for no kind."""
-    row = {str(one): one for one in KINDS}[kind] if not isinstance(kind, Kind) else kind
+    row = {str(item): item for item in KINDS}[kind] if not isinstance(kind, Kind) else kind
     of_kind: tuple[Check, ...] = import_module(f"coordcore.testing.{row}_checks").CHECKS if row.kit else ()
     return COMMON + tuple(needs_train()(check) for check in of_kind)
 

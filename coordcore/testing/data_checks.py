@@ -82,8 +82,8 @@ def check_data_named(component: Component, config: Any = None) -> None:
 def check_data_deterministic(component: Component, config: Any = None) -> None:
     """The same index gives the same example, from a fresh build too: an interrupted run continues with it."""
     first, second, again = (list(_examples(component, config)) for _ in range(3))
-    for (name, one), (_, two), (_, three) in zip(first, second, again, strict=True):
-        assert _comparable(one) == _comparable(two) == _comparable(three), f"{name} differs when it is read again"
+    for (name, item), (_, two), (_, three) in zip(first, second, again, strict=True):
+        assert _comparable(item) == _comparable(two) == _comparable(three), f"{name} differs when it is read again"
 
 
 def check_data_pickles(component: Component, config: Any = None) -> None:

@@ -25,7 +25,7 @@ def assert_stands_alone(package: ModuleType) -> None:
     allowed = {package.__name__, ENGINE}
     assert used <= allowed, f"{package.__name__} imports {', '.join(sorted(used - allowed))}"
     if os.environ.get("COORDCORE_ISOLATED") == "1":
-        names = {one.name.lower().replace("-", "_") for one in distributions()}
+        names = {distribution.name.lower().replace("-", "_") for distribution in distributions()}
         installed = {name for name in names if name.startswith(PREFIX)}
         assert installed <= allowed, f"installed beside {package.__name__}: {sorted(installed - allowed)}"
 

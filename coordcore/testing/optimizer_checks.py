@@ -57,9 +57,13 @@ def check_optimizer_every_parameter_in_one_group(component: Component, config: A
         parameters = make_parameters(tags)
         optimizer = build(component, config)(parameters, Settings())
         times = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
-        wrong = [f"{one.name} {times[id(one.parameter)]} times" for one in parameters if times[id(one.parameter)] != 1]
+        wrong = [
+            f"{entry.name} {times[id(entry.parameter)]} times"
+            for entry in parameters
+            if times[id(entry.parameter)] != 1
+        ]
         assert not wrong, f"the groups must hold every parameter once, but hold {', '.join(wrong)}"
-        strangers = times.keys() - {id(one.parameter) for one in parameters}
+        strangers = times.keys() - {id(entry.parameter) for entry in parameters}
         assert not strangers, f"the groups hold {len(strangers)} parameters that were not given"
 
 
@@ -82,21 +86,21 @@ def check_optimizer_resumes(component: Component, config: Any = None) -> None:
 
     def taught(parameters: list[TaggedParameter], optimizer: torch.optim.Optimizer, steps: range) -> None:
         for step in steps:
-            for one in parameters:
-                one.parameter.grad = torch.full_like(one.parameter, 0.1 + step)
+            for entry in parameters:
+                entry.parameter.grad = torch.full_like(entry.parameter, 0.1 + step)
             optimizer.step()
 
     whole = make_parameters(TAG_SETS[0])
     optimizer = build(component, config)(whole, Settings(total_steps=4))
     taught(whole, optimizer, range(2))
-    resumed = [attrs.evolve(one, parameter=torch.nn.Parameter(one.parameter.detach().clone())) for one in whole]
+    resumed = [attrs.evolve(item, parameter=torch.nn.Parameter(item.parameter.detach().clone())) for item in whole]
     saved = copy.deepcopy(optimizer.state_dict())
     taught(whole, optimizer, range(2, 4))
     again = build(component, config)(resumed, Settings(total_steps=4))
     again.load_state_dict(saved)
     taught(resumed, again, range(2, 4))
     pairs = zip(whole, resumed, strict=True)
-    different = [one.name for one, other in pairs if not torch.equal(one.parameter, other.parameter)]
+    different = [item.name for item, other in pairs if not torch.equal(item.parameter, other.parameter)]
     assert not different, (
         f"{', '.join(different)} differ after a resume; what an optimizer counts must be in its state_dict"
     )
@@ -115,13 +119,13 @@ def check_optimizer_steps(component: Component, config: Any = None) -> None:
 
     parameters = make_parameters(TAG_SETS[0])
     optimizer = build(component, config)(parameters, Settings())
-    before = [one.parameter.detach().clone() for one in parameters]
-    for one in parameters:
-        one.parameter.grad = torch.ones_like(one.parameter)
+    before = [entry.parameter.detach().clone() for entry in parameters]
+    for entry in parameters:
+        entry.parameter.grad = torch.ones_like(entry.parameter)
     optimizer.step()
-    still = [one.name for one, old in zip(parameters, before, strict=True) if torch.equal(one.parameter, old)]
+    still = [entry.name for entry, old in zip(parameters, before, strict=True) if torch.equal(entry.parameter, old)]
     assert not still, f"a step leaves {', '.join(still)} as they were; is a learning rate 0?"
-    bad = [one.name for one in parameters if not one.parameter.isfinite().all()]
+    bad = [entry.name for entry in parameters if not entry.parameter.isfinite().all()]
     assert not bad, f"a step makes {', '.join(bad)} infinite or NaN"
 
 

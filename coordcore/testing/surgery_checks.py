@@ -165,9 +165,9 @@ def _move(surgery: ModelSurgery, model: nn.Module) -> None:
 
 def check_surgery_protocol(component: Component, config: Any = None) -> None:
     """It builds a RowSurgery or a ModelSurgery, and every module that it wants to be saved is there when installed."""
-    for one in subjects(component, config):
-        present = dict(one.model.named_children())
-        missing = [name for name in one.surgery.modules_to_save if name not in present]
+    for subject in subjects(component, config):
+        present = dict(subject.model.named_children())
+        missing = [name for name in subject.surgery.modules_to_save if name not in present]
         assert not missing, f"modules_to_save names {missing}, but install put no such module at the model's top level"
 
 
@@ -195,20 +195,20 @@ def check_surgery_starts_the_same(component: Component, config: Any = None) -> N
 
 def check_surgery_identity_at_start(component: Component, config: Any = None) -> None:
     """Installed, and wrapped, it changes no logit."""
-    for one in subjects(component, config):
-        for step, model in (("install", one.model), ("rebind", one.wrapped())):
-            difference = _difference(one.logits(model), one.base)
+    for subject in subjects(component, config):
+        for step, model in (("install", subject.model), ("rebind", subject.wrapped())):
+            difference = _difference(subject.logits(model), subject.base)
             assert difference <= TOLERANCE, (
-                f"after {step} the logits differ from the base's by {difference:.3g} (tied={one.tied}); "
+                f"after {step} the logits differ from the base's by {difference:.3g} (tied={subject.tied}); "
                 "start from a change of zero"
             )
 
 
 def check_surgery_only_its_parameters_train(component: Component, config: Any = None) -> None:
     """Under LoRA, what trains is LoRA's own and what `parameters` declares, all of it."""
-    for one in subjects(component, config):
-        model = one.wrapped()
-        own = {id(parameter) for parameter in _own(one.surgery, model)}
+    for subject in subjects(component, config):
+        model = subject.wrapped()
+        own = {id(parameter) for parameter in _own(subject.surgery, model)}
         trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         frozen = len(own - trainable.keys())
         assert not frozen, f"{frozen} parameters that the surgery declares do not train; bind to the live module"
@@ -218,11 +218,11 @@ def check_surgery_only_its_parameters_train(component: Component, config: Any = 
 
 def check_surgery_verify(component: Component, config: Any = None) -> None:
     """`verify` accepts a bound model, and raises RuntimeError for one that the surgery does not act on."""
-    for one in subjects(component, config):
-        one.surgery.verify(one.wrapped())
-        untouched = load_plain(tiny_base(tied=one.tied))
+    for subject in subjects(component, config):
+        subject.surgery.verify(subject.wrapped())
+        untouched = load_plain(tiny_base(tied=subject.tied))
         try:
-            one.surgery.verify(untouched)
+            subject.surgery.verify(untouched)
         except RuntimeError:
             continue
         raise AssertionError("verify accepts a model in which the surgery was never installed; raise RuntimeError")
@@ -230,25 +230,25 @@ def check_surgery_verify(component: Component, config: Any = None) -> None:
 
 def check_surgery_acts(component: Component, config: Any = None) -> None:
     """Every parameter it declares gets a gradient through a bound model, and changing them changes the logits."""
-    for one in subjects(component, config):
-        model = one.wrapped()
-        model(**one.inputs).logits.float().square().sum().backward()
-        for tag, parameters in one.surgery.parameters(model).items():
+    for subject in subjects(component, config):
+        model = subject.wrapped()
+        model(**subject.inputs).logits.float().square().sum().backward()
+        for tag, parameters in subject.surgery.parameters(model).items():
             dead = sum(parameter.grad is None for parameter in parameters)
             assert not dead, f"{dead} parameters tagged {tag!r} get no gradient; they are not part of the forward"
-        _move(one.surgery, model)
-        if _own(one.surgery, model):
-            assert _difference(one.logits(model), one.base) > TOLERANCE, "changed parameters change no logit"
+        _move(subject.surgery, model)
+        if _own(subject.surgery, model):
+            assert _difference(subject.logits(model), subject.base) > TOLERANCE, "changed parameters change no logit"
 
 
 def check_surgery_rebinds_twice(component: Component, config: Any = None) -> None:
     """A second `rebind` changes nothing: hooks are replaced, not added."""
-    for one in subjects(component, config):
-        model = one.wrapped()
-        _move(one.surgery, model)
-        once = one.logits(model)
-        one.surgery.rebind(model)
-        difference = _difference(one.logits(model), once)
+    for subject in subjects(component, config):
+        model = subject.wrapped()
+        _move(subject.surgery, model)
+        once = subject.logits(model)
+        subject.surgery.rebind(model)
+        difference = _difference(subject.logits(model), once)
         assert difference <= TOLERANCE, (
             f"a second rebind changes the logits by {difference:.3g}; remove old hooks first"
         )
@@ -258,11 +258,11 @@ def check_surgery_objective(component: Component, config: Any = None) -> None:
     """Loss and gradients of the model's own logits are those through the objective, which projects by itself."""
     from coordcore_train.surgery.proof import prove
 
-    for one in subjects(component, config):
+    for subject in subjects(component, config):
         try:
-            reason = prove(one.wrapped(), {component.name: one.surgery}, one.vocab)
+            reason = prove(subject.wrapped(), {component.name: subject.surgery}, subject.vocab)
         except RunError as error:
-            raise AssertionError(f"{error} (tied={one.tied})") from error
+            raise AssertionError(f"{error} (tied={subject.tied})") from error
         assert reason is None, f"nothing could be compared: {reason}"
 
 
@@ -273,10 +273,10 @@ def check_surgery_rows_are_pure(component: Component, config: Any = None) -> Non
     from coordcore_train.surgery.hooks import live_module
     from coordcore_train.surgery.rows import LiveRows
 
-    for one in subjects(component, config):
-        if not isinstance(one.surgery, LiveRows):
+    for subject in subjects(component, config):
+        if not isinstance(subject.surgery, LiveRows):
             continue
-        rows, module = one.surgery.surgery, live_module(one.model, one.surgery.name)
+        rows, module = subject.surgery.surgery, live_module(subject.model, subject.surgery.name)
         other = copy.deepcopy(module)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
@@ -299,24 +299,24 @@ def check_surgery_rows_are_pure(component: Component, config: Any = None) -> Non
 
 def check_surgery_merges_plain(component: Component, config: Any = None) -> None:
     """Merged, it is gone, hooks and all; saved, plain transformers loads the model and computes the live logits."""
-    for one in subjects(component, config):
-        model = one.wrapped()
-        _move(one.surgery, model)
-        live = one.logits(model)
+    for subject in subjects(component, config):
+        model = subject.wrapped()
+        _move(subject.surgery, model)
+        live = subject.logits(model)
         merged = model.merge_and_unload()
-        one.surgery.merge(merged)
-        left = [name for name in one.surgery.modules_to_save if hasattr(merged, name)]
+        subject.surgery.merge(merged)
+        left = [name for name in subject.surgery.modules_to_save if hasattr(merged, name)]
         assert not left, f"merge left {', '.join(left)} in the model"
-        left = [path for path, count in _hooks(merged).items() if count > one.hooks.get(path, 0)]
+        left = [path for path, count in _hooks(merged).items() if count > subject.hooks.get(path, 0)]
         assert not left, f"merge left a hook on {', '.join(left)}; remove it"
         _check_ties(merged)
         with tempfile.TemporaryDirectory() as folder:
             merged.save_pretrained(folder)
             for what, plain in (("model", merged), ("checkpoint", load_plain(Path(folder)))):
-                difference = _difference(one.logits(plain), live)
+                difference = _difference(subject.logits(plain), live)
                 assert difference <= TOLERANCE, (
                     f"the merged {what}'s logits differ from the live model's by {difference:.3g} "
-                    f"(tied={one.tied}); write the surgery into the weights that are saved"
+                    f"(tied={subject.tied}); write the surgery into the weights that are saved"
                 )
 
 

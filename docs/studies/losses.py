@@ -107,7 +107,7 @@ def table(found: Mapping[str, Any], reading: str) -> str:
             cell = f"{statistics.mean(values):.3f}"
             if name != PLAIN:
                 mean, half = interval(
-                    [one - run[reading][metric] for one, run in zip(values, found[PLAIN], strict=True)]
+                    [value - run[reading][metric] for value, run in zip(values, found[PLAIN], strict=True)]
                 )
                 sure = abs(mean) > half
                 cell += f" ({'**' if sure else ''}{mean:+.3f}{'**' if sure else ''} ± {half:.3f})"

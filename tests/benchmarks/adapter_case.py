@@ -101,7 +101,7 @@ def training(setting: Setting) -> Mapping[str, Variant]:
 
         return run
 
-    return {name: variant(*one) for name, one in models(batch).items() if name != PEFT}
+    return {name: variant(*item) for name, item in models(batch).items() if name != PEFT}
 
 
 def logits_both_ways(setting: Setting) -> Mapping[str, Variant]:

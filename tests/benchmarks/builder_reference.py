@@ -108,8 +108,8 @@ def read(line: bytes, space: str) -> tuple[dict[str, Any], list[Placed], int]:
         raise ValueError("objects: expected an array")
     placed = []
     widened = 0
-    for index, one in enumerate(objects):
-        desc, kind, values = check_object(one, f"objects[{index}]")
+    for index, item in enumerate(objects):
+        desc, kind, values = check_object(item, f"objects[{index}]")
         if space == "bin":
             bins = read_bins(values, kind, f"objects[{index}].{kind}")
             placed.append((desc, kind, bins, bins))
@@ -121,19 +121,19 @@ def read(line: bytes, space: str) -> tuple[dict[str, Any], list[Placed], int]:
     return record, placed, widened
 
 
-def check_object(one: Any, path: str) -> tuple[str, str, list[Any]]:
+def check_object(item: Any, path: str) -> tuple[str, str, list[Any]]:
     """The description, the kind of geometry and its coordinates. Raises ValueError."""
-    if not isinstance(one, dict):
+    if not isinstance(item, dict):
         raise ValueError(f"{path}: expected an object")
-    for key in one:
+    for key in item:
         if key not in OBJECT_KEYS:
             raise ValueError(f"{path}.{key}: unknown key")
-    desc = one.get("desc")
+    desc = item.get("desc")
     if not isinstance(desc, str) or not desc.strip():
         raise ValueError(f"{path}.desc: missing, no text or empty")
     if CONTROL.search(desc):
         raise ValueError(f"{path}.desc: contains a control token")
-    box, poly, points = one.get("bbox_2d"), one.get("poly"), one.get("poly_points")
+    box, poly, points = item.get("bbox_2d"), item.get("poly"), item.get("poly_points")
     if (box is None) == (poly is None):
         raise ValueError(f"{path}: needs exactly one geometry")
     kind, values = ("bbox_2d", box) if poly is None else ("poly", poly)

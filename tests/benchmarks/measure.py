@@ -149,9 +149,9 @@ class Spread:
         return cls(median=statistics.median(values), low=low, high=high)
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> Spread:
+def ratio(first: Sequence[float], other: Sequence[float]) -> Spread:
     """Of one variant's seconds to another's, round by round: what disturbs a round disturbs both."""
-    return Spread.of([a / b for a, b in zip(one, other, strict=True)])
+    return Spread.of([a / b for a, b in zip(first, other, strict=True)])
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -265,8 +265,8 @@ def judge(reach: Reach, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
     if reach.what == "time":
         measured = ratio(ours["seconds"], row["variants"][reach.against]["seconds"]).median
     elif reach.what == "growth":
-        swept = [one for one in rows if (one["sweep"], one["device"]) == (row["sweep"], row["device"])]
-        first = min(swept, key=lambda one: one["at"])
+        swept = [item for item in rows if (item["sweep"], item["device"]) == (row["sweep"], row["device"])]
+        first = min(swept, key=lambda item: item["at"])
         if first is row:
             return None
         measured = ours["megabytes"] - first["variants"][reach.variant]["megabytes"]

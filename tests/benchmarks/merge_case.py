@@ -86,7 +86,7 @@ def write_weights(
     shards: list[list[TensorSpec]] = [[]]
     for name, shape in shapes.items():
         size = 2 * torch.Size(shape).numel()
-        if shards[-1] and sum(one.size for one in shards[-1]) + size > shard_bytes:
+        if shards[-1] and sum(item.size for item in shards[-1]) + size > shard_bytes:
             shards.append([])
         shards[-1].append(TensorSpec(name=name, dtype="BF16", shape=shape, size=size))
     files = {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}

@@ -168,7 +168,7 @@ def _move_added(folder: Path, first: int) -> None:
     path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
     path = folder / "tokenizer_config.json"
     data = json.loads(path.read_text(encoding="utf-8"))
-    data["added_tokens_decoder"] = {str(int(key) + shift): one for key, one in data["added_tokens_decoder"].items()}
+    data["added_tokens_decoder"] = {str(int(key) + shift): item for key, item in data["added_tokens_decoder"].items()}
     path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
 
@@ -223,10 +223,10 @@ def measure_work(folder: Path, rounds: int) -> None:
             if number:
                 found[name].append(sample)
             print(number, name, {key: round(value, 2) for key, value in sample.items()}, flush=True)
-    copy = statistics.median(one["seconds"] for one in found["cp"])
+    copy = statistics.median(item["seconds"] for item in found["cp"])
     for name, samples in found.items():
-        seconds, whole = (statistics.median(one[key] for one in samples) for key in ("seconds", "command"))
-        megabytes = max(one.get("megabytes", 0.0) for one in samples)
+        seconds, whole = (statistics.median(item[key] for item in samples) for key in ("seconds", "command"))
+        megabytes = max(item.get("megabytes", 0.0) for item in samples)
         print(
             f"{name}: {seconds:.2f} s, {seconds / copy:.2f} x cp (with its process {whole:.2f} s); "
             f"peak {megabytes:.0f} MB, largest shard + {megabytes - shards[-1]:.0f} MB"
@@ -267,7 +267,7 @@ def examine(folder: Path, name: str) -> None:
     folder.mkdir(parents=True)
     base = folder / "base"
     shapes = write_base(base, SIZES[name], coord_tokens=True)
-    matrices = [one for one in shapes if one.endswith(("embed_tokens.weight", "lm_head.weight"))]
+    matrices = [shape for shape in shapes if shape.endswith(("embed_tokens.weight", "lm_head.weight"))]
     write_weights(base, shapes, shard_bytes=5_000_000_000, only=matrices)
     lines = []
     for index in range(8):
@@ -289,10 +289,10 @@ def examine(folder: Path, name: str) -> None:
     except ValueError:
         print(done.output, repr(done.exception))
         return
-    print(f"  {len(findings)} findings, {sum(one['state'] == 'ok' for one in findings)} ok")
-    for one in findings:
-        if one["state"] not in ("ok", "not applicable"):
-            print(f"  {one['state']}: {one['name']}: {one['seen']}")
+    print(f"  {len(findings)} findings, {sum(finding['state'] == 'ok' for finding in findings)} ok")
+    for finding in findings:
+        if finding["state"] not in ("ok", "not applicable"):
+            print(f"  {finding['state']}: {finding['name']}: {finding['seen']}")
 
 
 def main() -> None:

@@ -77,8 +77,8 @@ def scaling(found: Mapping[str, Any]) -> str:
         body = []
         for row in rows:
             variants = [row["variants"].get(name) for name in names]
-            ratios = ["" if one is None else f"{one['base_ratio']['median']:.3g}" for one in variants[1:]]
-            peaks = ["" if one is None else megabytes(one["megabytes"]) for one in variants]
+            ratios = ["" if variant is None else f"{variant['base_ratio']['median']:.3g}" for variant in variants[1:]]
+            peaks = ["" if variant is None else megabytes(variant["megabytes"]) for variant in variants]
             body.append((f"{row['at']:,}", *ratios, *peaks))
         tables.append(markdown(heading, body))
     return "\n\n".join(tables)
@@ -106,10 +106,10 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     judged = [
-        (f"{row['case']} / {one['against']}", one["measured"], one["at_most"])
+        (f"{row['case']} / {reach['against']}", reach["measured"], reach["at_most"])
         for row in found["rows"]
-        for one in row["reaches"]
-        if one["what"] == "time" and row["device"] == "cpu"
+        for reach in row["reaches"]
+        if reach["what"] == "time" and row["device"] == "cpu"
     ]
     judged.reverse()
     left.barh([label for label, *_ in judged], [ratio for _, ratio, _ in judged], color=_OURS, height=0.55)

@@ -35,14 +35,14 @@ def lines(row: Mapping[str, Any]) -> Iterator[Line]:
     base = row["base"]
     for name in (base, *(name for name in row["variants"] if name != base)):
         variant = row["variants"][name]
-        first, *rest = [one for one in row["reaches"] if _place(one) == name] or [None]
+        first, *rest = [reach for reach in row["reaches"] if _place(reach) == name] or [None]
         yield Line(
             variant=name,
             time="" if name == base else spread(variant["base_ratio"]),
             memory="" if variant["megabytes"] is None else megabytes(variant["megabytes"]),
             **_judged(first),
         )
-        yield from (Line(**_judged(one)) for one in rest)
+        yield from (Line(**_judged(item)) for item in rest)
 
 
 def _place(reach: Mapping[str, Any]) -> str:

@@ -117,7 +117,7 @@ def main() -> int:
     for row in rows:
         judged = [judge(reach, row, rows) for reach in find(row["case"]).reaches]
         # A figure is one of its sizes; those of --quick are others.
-        row["reaches"] = [] if options.quick else [one for one in judged if one is not None]
+        row["reaches"] = [] if options.quick else [item for item in judged if item is not None]
     found = {"environment": environment(), "quick": options.quick, "seconds": seconds, "rows": rows}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

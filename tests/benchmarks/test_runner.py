@@ -74,8 +74,8 @@ def row(name: str = "a", at: int = 0, **variants: tuple[float, float]) -> dict[s
     ],
 )
 def test_a_figure_is_judged(reach: Reach, measured: float, met: bool) -> None:
-    one = row(ours=(1.0, 60.0), peer=(4.0, 40.0))
-    judged = judge(reach, one, [one])
+    item = row(ours=(1.0, 60.0), peer=(4.0, 40.0))
+    judged = judge(reach, item, [item])
     assert judged is not None
     assert (judged["measured"], judged["met"]) == (measured, met)
 
@@ -83,8 +83,8 @@ def test_a_figure_is_judged(reach: Reach, measured: float, met: bool) -> None:
 def test_growth_is_measured_from_where_the_sweep_starts() -> None:
     rows = [row(at=at, ours=(1.0, size)) for at, size in ((512, 70.0), (256, 50.0), (1024, 75.0))]
     growth = Reach(what="growth", at_most=32, text="")
-    judged = [judge(growth, one, rows) for one in rows]
-    assert [one and one["measured"] for one in judged] == [20.0, None, 25.0]
+    judged = [judge(growth, item, rows) for item in rows]
+    assert [item and item["measured"] for item in judged] == [20.0, None, 25.0]
 
 
 def test_rows_are_selected_by_the_start_of_their_names() -> None:

@@ -75,8 +75,8 @@ def box(desc: str, *bins: int) -> Located:
 
 def test_its_text() -> None:
     text = answer_text([box("red ring", 1, 2, 3, 4), box("a", 0, 0, 9, 9)], form=LINES)
-    one, two = "".join(ints_to_tokens([1, 2, 3, 4])), "".join(ints_to_tokens([0, 0, 9, 9]))
-    assert text == f"red ring{one}\na{two}"
+    first, two = "".join(ints_to_tokens([1, 2, 3, 4])), "".join(ints_to_tokens([0, 0, 9, 9]))
+    assert text == f"red ring{first}\na{two}"
 
 
 def test_numbers_instead_of_tokens() -> None:
@@ -86,13 +86,13 @@ def test_numbers_instead_of_tokens() -> None:
 @given(objects=st.lists(BOX, max_size=4))
 def test_what_is_written_line_by_line_is_read(objects: list[Located]) -> None:
     read = parse_answer(answer_text(objects, form=LINES), LINES)
-    assert ([(one.desc, one.bins) for one in read.objects], read.unread) == ([(o.desc, o.bins) for o in objects], ())
+    assert ([(item.desc, item.bins) for item in read.objects], read.unread) == ([(o.desc, o.bins) for o in objects], ())
 
 
 @given(objects=st.lists(BOX | POLY, max_size=4), geometry_first=st.booleans())
 def test_kinds_and_orders_are_read(objects: list[Located], geometry_first: bool) -> None:
     read = parse_answer(answer_text(objects, form=KINDS, geometry_first=geometry_first), KINDS)
-    found = [(one.desc, one.kind, one.bins) for one in read.objects]
+    found = [(item.desc, item.kind, item.bins) for item in read.objects]
     assert (found, read.unread) == ([(o.desc, o.kind, o.bins) for o in objects], ())
 
 
@@ -118,8 +118,8 @@ def test_spans_are_places_in_the_text() -> None:
 def test_what_is_right_survives_what_is_wrong(text: str, at: str, reason: str) -> None:
     right = answer_text([box("b", 1, 2, 3, 4)], form=LINES)
     read = parse_answer(f"{text}\n{right}", LINES)
-    assert [one.desc for one in read.objects] == ["b"]
-    assert [(one.at, one.reason[: len(reason)]) for one in read.unread] == [(at, reason)]
+    assert [item.desc for item in read.objects] == ["b"]
+    assert [(item.at, item.reason[: len(reason)]) for item in read.unread] == [(at, reason)]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_is_right_survives_what_is_wrong(text: str, at: str, reason: str) -
     ],
 )
 def test_openings_and_closings_are_asked_for(text: str, at: str, reason: str) -> None:
-    assert (at, reason) in [(one.at, one.reason) for one in parse_answer(text, KINDS).unread]
+    assert (at, reason) in [(item.at, item.reason) for item in parse_answer(text, KINDS).unread]
 
 
 @pytest.mark.parametrize("desc", ["a < b", "two\nlines"])
@@ -154,10 +154,10 @@ def test_the_text_of_a_geometry_alone() -> None:
 
 def test_a_label_is_written_once_for_all_its_places() -> None:
     a, b, c = box("ring", 1, 2, 3, 4), box("cross", 0, 0, 9, 9), box("ring", 5, 6, 7, 8)
-    one, two, three = ("".join(ints_to_tokens(item.bins)) for item in (a, b, c))
-    assert answer_text([a, b, c], form=GROUPED) == f"ring{one}{three}\ncross{two}"
+    first, two, three = ("".join(ints_to_tokens(item.bins)) for item in (a, b, c))
+    assert answer_text([a, b, c], form=GROUPED) == f"ring{first}{three}\ncross{two}"
     assert answer_text([a, b, c], form=TAGS) == (
-        f"<|object_ref_start|>ring<|object_ref_end|><|box_start|>{one},{three}<|box_end|>, "
+        f"<|object_ref_start|>ring<|object_ref_end|><|box_start|>{first},{three}<|box_end|>, "
         f"<|object_ref_start|>cross<|object_ref_end|><|box_start|>{two}<|box_end|>"
     )
     assert answer_text([], form=GROUPED) == "none"
@@ -169,29 +169,29 @@ def test_groups_are_read(objects: list[Located], geometry_first: bool) -> None:
     text = answer_text(objects, form=GROUPED, geometry_first=geometry_first)
     read = parse_answer(text, GROUPED)
     expected = [(o.desc, o.kind, o.bins) for group in GROUPED.grouped(objects) for o in group]
-    assert ([(one.desc, one.kind, one.bins) for one in read.objects], read.unread) == (expected, ())
-    for one in read.objects:
-        assert text[slice(*one.desc_span)] == one.desc
-        assert [text[slice(*span)] for span in one.coord_spans] == ints_to_tokens(one.bins)
+    assert ([(item.desc, item.kind, item.bins) for item in read.objects], read.unread) == (expected, ())
+    for item in read.objects:
+        assert text[slice(*item.desc_span)] == item.desc
+        assert [text[slice(*span)] for span in item.coord_spans] == ints_to_tokens(item.bins)
 
 
 def test_a_label_may_hold_what_stands_between_objects_elsewhere() -> None:
     objects = [box("man, standing, old", 1, 2, 3, 4), box("dog", 5, 6, 7, 8), box("dog", 5, 6, 9, 9)]
     read = parse_answer(answer_text(objects, form=TAGS), TAGS)
-    assert ([one.desc for one in read.objects], read.unread) == (["man, standing, old", "dog", "dog"], ())
-    assert [one.at for one in read.objects] == ["objects[0]", "objects[1]", "objects[2]"]
+    assert ([item.desc for item in read.objects], read.unread) == (["man, standing, old", "dog", "dog"], ())
+    assert [item.at for item in read.objects] == ["objects[0]", "objects[1]", "objects[2]"]
 
 
 @pytest.mark.parametrize("text", ["", "none", " none\n", "<think>none of them?</think>\n\nnone"])
 def test_no_object(text: str) -> None:
     read = parse_answer(text, GROUPED)
-    assert (read.objects, [one.reason for one in read.unread]) == ((), [] if text else ["empty answer"])
+    assert (read.objects, [item.reason for item in read.unread]) == ((), [] if text else ["empty answer"])
 
 
 def test_a_draft_in_a_thought_is_not_the_answer() -> None:
     draft, answer = (answer_text([box(desc, 1, 2, 3, 4)], form=GROUPED) for desc in ("draft", "ring"))
     read = parse_answer(f"<think>{draft}</think>\n\n{answer}", GROUPED)
-    assert ([one.desc for one in read.objects], read.unread) == (["ring"], ())
+    assert ([item.desc for item in read.objects], read.unread) == (["ring"], ())
     assert parse_answer(f"<think>{draft}", GROUPED).unread[0].reason == "thoughts, and no answer behind them"
 
 
@@ -199,10 +199,10 @@ def test_a_wrong_place_leaves_the_other_labels() -> None:
     ring = "".join(ints_to_tokens([1, 2, 3, 4]))
     wrong, far = "".join(ints_to_tokens([5, 0, 1, 9])), ring.replace("<|coord_2|>", "<|coord_1000|>")
     read = parse_answer(f"ring{ring}{wrong}{far}{ring}{ring[:-5]}\ncross{ring}", GROUPED)
-    assert [(one.desc, one.at) for one in read.objects] == [
+    assert [(item.desc, item.at) for item in read.objects] == [
         ("ring", "objects[0]"), ("ring", "objects[3]"), ("cross", "objects[5]"),
     ]  # fmt: skip
-    assert [(one.at, one.reason[:24]) for one in read.unread] == [
+    assert [(item.at, item.reason[:24]) for item in read.unread] == [
         ("objects[1].bbox_2d", "x2 = 1 < x1 = 5"),
         ("objects[2].bbox_2d", '"<|coord_1000|>" is no c'),
         ("objects[4].bbox_2d", 'not a bbox_2d: "<|coord_'),
@@ -214,9 +214,9 @@ def test_white_space_around_an_answer_is_no_part_of_it(around: str) -> None:
     objects = [box("ring", 1, 2, 3, 4), box("cross", 5, 6, 7, 8)]
     for form in (TAGS, GROUPED) if " " not in around else (TAGS,):
         read = parse_answer(f"{around}{answer_text(objects, form=form)}{around}", form)
-        assert ([one.desc for one in read.objects], read.unread) == (["ring", "cross"], ())
+        assert ([item.desc for item in read.objects], read.unread) == (["ring", "cross"], ())
     read = parse_answer(answer_text(objects, form=GROUPED).replace("\n", "\r\n"), GROUPED)
-    assert ([one.desc for one in read.objects], read.unread) == (["ring", "cross"], ())
+    assert ([item.desc for item in read.objects], read.unread) == (["ring", "cross"], ())
 
 
 def test_an_object_without_a_description_is_refused() -> None:

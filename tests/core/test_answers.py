@@ -24,15 +24,15 @@ CORNERS = "<|coord_1|>,<|coord_2|>),(<|coord_3|>,<|coord_4|>"
 def read(text: str) -> tuple[list[str], list[tuple[str, str]]]:
     """The labels of the boxes, and what was not read."""
     answer = parse_answer(text)
-    return [one.desc for one in answer.objects], [(one.at, one.reason) for one in answer.unread]
+    return [item.desc for item in answer.objects], [(item.at, item.reason) for item in answer.unread]
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------
 
 
 def test_the_format() -> None:
-    (one,) = parse_answer(f'{{"objects": [{A}]}}').objects
-    assert (one.desc, one.kind, one.bins) == ("a", "bbox_2d", (1, 2, 3, 4))
+    (item,) = parse_answer(f'{{"objects": [{A}]}}').objects
+    assert (item.desc, item.kind, item.bins) == ("a", "bbox_2d", (1, 2, 3, 4))
 
 
 def test_a_blank_description_is_one() -> None:
@@ -41,14 +41,14 @@ def test_a_blank_description_is_one() -> None:
 
 
 def test_a_poly() -> None:
-    (one,) = parse_answer(f'{{"objects": [{{"desc": "roof", "poly": {coords(5, 1, 9, 1, 7, 0)}}}]}}').objects
-    assert (one.kind, one.bins) == ("poly", (5, 1, 9, 1, 7, 0))
+    (item,) = parse_answer(f'{{"objects": [{{"desc": "roof", "poly": {coords(5, 1, 9, 1, 7, 0)}}}]}}').objects
+    assert (item.kind, item.bins) == ("poly", (5, 1, 9, 1, 7, 0))
 
 
 def test_spans_are_places_in_the_text() -> None:
     text = f'{{"objects": [{{"desc": "épée", "bbox_2d": {BOX}}}]}}'
-    (one,) = parse_answer(text).objects
-    found = text[slice(*one.desc_span)], [text[slice(*span)] for span in one.coord_spans]
+    (item,) = parse_answer(text).objects
+    found = text[slice(*item.desc_span)], [text[slice(*span)] for span in item.coord_spans]
     assert found == ("épée", ["<|coord_1|>", "<|coord_2|>", "<|coord_3|>", "<|coord_4|>"])
 
 
@@ -85,20 +85,20 @@ def test_other_ways_to_write_it(text: str) -> None:
 )
 def test_several_boxes_of_a_label(boxes: str) -> None:
     found = parse_answer(f'[{{"label": "a", "bbox_2d": {boxes}}}]')
-    assert ([one.bins for one in found.objects], found.unread) == ([(1, 2, 3, 4)] * 2, ())
+    assert ([item.bins for item in found.objects], found.unread) == ([(1, 2, 3, 4)] * 2, ())
 
 
 def test_the_points_of_a_poly_may_be_lists() -> None:
     points = ", ".join(coords(*pair) for pair in ((5, 1), (9, 1), (7, 0)))
-    (one,) = parse_answer(f'[{{"label": "roof", "poly": [{points}]}}]').objects
-    assert one.bins == (5, 1, 9, 1, 7, 0)
+    (item,) = parse_answer(f'[{{"label": "roof", "poly": [{points}]}}]').objects
+    assert item.bins == (5, 1, 9, 1, 7, 0)
 
 
 def test_boxes_in_tags_belong_to_the_label_before_them() -> None:
     box = f"<|box_start|>({CORNERS})<|box_end|>"
     text = f"<|object_ref_start|>a<|object_ref_end|>{box}{box}, <|object_ref_start|>b<|object_ref_end|>{box}"
     found = parse_answer(text)
-    assert ([one.desc for one in found.objects], found.unread) == (["a", "a", "b"], ())
+    assert ([item.desc for item in found.objects], found.unread) == (["a", "a", "b"], ())
     assert text[slice(*found.objects[2].desc_span)] == "b"
 
 
@@ -125,9 +125,9 @@ def test_boxes_in_tags_that_are_not_read(text: str, at: str, reason: str) -> Non
 
 def test_a_list_in_quotes_is_one() -> None:
     text = f'[{{"bbox_2d": "{BOX}", "label": "a"}}, {A}]'
-    (one, _), unread = parse_answer(text).objects, parse_answer(text).unread
-    assert (one.desc, one.bins, unread) == ("a", (1, 2, 3, 4), ())
-    assert text[slice(*one.coord_spans[3])] == "<|coord_4|>"
+    (item, _), unread = parse_answer(text).objects, parse_answer(text).unread
+    assert (item.desc, item.bins, unread) == ("a", (1, 2, 3, 4), ())
+    assert text[slice(*item.coord_spans[3])] == "<|coord_4|>"
 
 
 @pytest.mark.parametrize("written", [f'"{BOX[:-1]}", "x": "]"', f'"{BOX[1:-1]}"', '"none"', '""'])
@@ -163,14 +163,14 @@ def test_thoughts_alone(text: str) -> None:
 
 @pytest.mark.parametrize("written", ["'it\\'s'", '"it\'s"', "'a \"b\"'", "'\\u732b'"])
 def test_labels_in_single_quotes_are_pythons(written: str) -> None:
-    (one,) = parse_answer(f"[{{'bbox_2d': {BOX}, 'label': {written}}}]").objects
-    assert one.desc == ast.literal_eval(written)
+    (item,) = parse_answer(f"[{{'bbox_2d': {BOX}, 'label': {written}}}]").objects
+    assert item.desc == ast.literal_eval(written)
 
 
 def test_numbers_are_read_when_they_are_asked_for() -> None:
     text = '[{"bbox_2d": [10, 20.5, 1000, 4e2], "label": "a"}]'
-    (one,) = parse_answer(text, numbers=True).objects
-    assert (one.numbers, one.bins) == ((10.0, 20.5, 1000.0, 400.0), ())
+    (item,) = parse_answer(text, numbers=True).objects
+    assert (item.numbers, item.bins) == ((10.0, 20.5, 1000.0, 400.0), ())
     assert not parse_answer(text).objects
 
 
@@ -235,7 +235,7 @@ def test_wrong_geometry(geometry: str, at: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "at", "reason"),
+    ("item", "at", "reason"),
     [
         (f'{{"bbox_2d": {BOX}}}', ".desc", "no description"),
         (f'{{"desc": "", "bbox_2d": {BOX}}}', ".desc", "no description"),
@@ -257,8 +257,8 @@ def test_wrong_geometry(geometry: str, at: str, reason: str) -> None:
         ("7", "", 'an object belongs there, not "7"'),
     ],
 )
-def test_wrong_objects(one: str, at: str, reason: str) -> None:
-    assert read(f'{{"objects": [{one}]}}') == ([], [(f"objects[0]{at}", reason)])
+def test_wrong_objects(item: str, at: str, reason: str) -> None:
+    assert read(f'{{"objects": [{item}]}}') == ([], [(f"objects[0]{at}", reason)])
 
 
 def test_an_object_within_an_object_is_read() -> None:

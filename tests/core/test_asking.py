@@ -130,9 +130,9 @@ FILE = ("cat", "cow", "dog", "horse", "sheep")
 
 def test_absent_categories_are_drawn_from_those_of_the_file() -> None:
     found = [asked_categories(record(task="named", objects=[CAT, DOG, CAT]), FILE, 2, f"{draw}") for draw in range(50)]
-    assert all(len(one) == 4 and {"cat", "dog"} < {*one} <= {*FILE} for one in found)
-    assert {label for one in found for label in one} == {*FILE}
-    assert len({one.index("cat") for one in found}) == 4  # nothing is to be learnt from the order
+    assert all(len(item) == 4 and {"cat", "dog"} < {*item} <= {*FILE} for item in found)
+    assert {label for item in found for label in item} == {*FILE}
+    assert len({item.index("cat") for item in found}) == 4  # nothing is to be learnt from the order
     assert found[7] == asked_categories(record(task="named", objects=[CAT, DOG]), FILE, 2, "7")
 
 

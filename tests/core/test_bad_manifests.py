@@ -45,7 +45,7 @@ def mistake(function: Mistake) -> Mistake:
 def test_the_manifest_without_a_mistake_loads() -> None:
     Path("m.toml").write_text(GOOD)
 
-    assert [one.path for one in load("m.toml", (), usual()).manifest.selected] == [
+    assert [row.path for row in load("m.toml", (), usual()).manifest.selected] == [
         "data.boxes", "format.coordjson", "template.plain", "loss.text_ce", "loss.fuzzy", "optimizer.adamw",
     ]  # fmt: skip
 
@@ -390,7 +390,7 @@ def launch_file_missing(text: str) -> str:
     return text.replace("steps = 10", "steps = 0") + '\n[launch]\ndeepspeed = "zero4"\n'
 
 
-@pytest.mark.parametrize("make", MISTAKES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("make", MISTAKES, ids=lambda item: item.__name__)
 def test_the_user_reads(make: Mistake) -> None:
     expected = (make.__doc__ or "").replace("\n    ", "\n").replace("{cwd}", str(Path.cwd()))
 

@@ -278,7 +278,7 @@ def test_schema_as_json() -> None:
 def test_the_whole_schema_as_json_holds_every_section() -> None:
     sections = json.loads(invoke("schema", "--json").stdout)
 
-    assert [one["section"] for one in sections] == [
+    assert [section["section"] for section in sections] == [
         "", "model", "vocab", "coords", "tuner", "train", "launch", "output", "plugins", "data.boxes",
         "data.plain_text", "format.coordjson", "template.plain", "surgery.adapter", "surgery.offset", "loss.fuzzy",
         "loss.text_ce", "optimizer.adamw",
@@ -467,9 +467,9 @@ def test_what_a_plugin_prints_as_python_ends_is_kept_from_json(tmp_path: Path) -
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
     )
 
-    assert [one["status"] for one in json.loads(result.stdout)["plugins"] if one["distribution"] == "made-loud"] == [
-        "ready"
-    ]
+    assert [
+        plugin["status"] for plugin in json.loads(result.stdout)["plugins"] if plugin["distribution"] == "made-loud"
+    ] == ["ready"]
     assert "bye" in result.stderr
 
 

@@ -80,7 +80,7 @@ def test_an_answer_is_read_as_it_was_written(coords: CoordFormat, form: Format |
     text = answer_text([BOX, POLY], coords=coords, **more)
     answer = parse_answer(text, coords=coords, **more)
     assert answer.unread == ()
-    assert [(one.desc, one.kind, one.bins) for one in answer.objects] == [
+    assert [(entry.desc, entry.kind, entry.bins) for entry in answer.objects] == [
         ("a <b>", "bbox_2d", BOX.bins),
         ("c", "poly", POLY.bins),
     ]
@@ -104,10 +104,10 @@ def test_y_comes_first_where_the_model_writes_it_so() -> None:
     ],
 )
 def test_another_format_s_token_is_not_read(coords: CoordFormat, token: str, reason: str) -> None:
-    one = coords.written[1]
-    text = f'{{"objects": [{{"desc": "a", "bbox_2d": [{one}, {one}, {one}, {token}]}}]}}'
+    item = coords.written[1]
+    text = f'{{"objects": [{{"desc": "a", "bbox_2d": [{item}, {item}, {item}, {token}]}}]}}'
     answer = parse_answer(text, coords=coords)
-    assert [(one.at, one.reason) for one in answer.unread] == [("objects[0].bbox_2d", reason)]
+    assert [(item.at, item.reason) for item in answer.unread] == [("objects[0].bbox_2d", reason)]
 
 
 def test_a_bin_that_there_is_not_is_not_read_in_pieces_either() -> None:
@@ -118,7 +118,7 @@ def test_a_bin_that_there_is_not_is_not_read_in_pieces_either() -> None:
 
 def test_boxes_in_tags_are_read_beside_tokens_that_look_like_tags() -> None:
     answer = parse_answer("<ref>cup</ref><box>[<1>, <2>, <3>, <4>]</box>", coords=REX)
-    assert [one.bins for one in answer.objects] == [(1, 2, 3, 4)]
+    assert [item.bins for item in answer.objects] == [(1, 2, 3, 4)]
 
 
 def test_a_description_must_not_hold_a_coord_token() -> None:

@@ -14,6 +14,6 @@ PAGE = (Path(__file__).parents[2] / "docs/how-to/test-a-plugin.md").read_text(en
 
 def test_every_check_stands_on_the_page() -> None:
     listed = re.findall(r"^\| ([\w ]+) \| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
-    checks = [("every component", one) for one in COMMON]
-    checks += [(str(kind), one) for kind in KINDS for one in checks_for(kind)[len(COMMON) :]]
-    assert listed == [(kind, one.__name__, inspect.getdoc(one)) for kind, one in checks]
+    checks = [("every component", item) for item in COMMON]
+    checks += [(str(kind), item) for kind in KINDS for item in checks_for(kind)[len(COMMON) :]]
+    assert listed == [(kind, item.__name__, inspect.getdoc(item)) for kind, item in checks]

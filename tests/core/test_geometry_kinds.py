@@ -18,8 +18,8 @@ QUAD = (20, 10, 60, 30, 50, 50, 10, 30)
 """Clockwise, from the corner that is nearest to the top left."""
 
 
-def read(space: str, left_out: LeftOut | None = None, width: int = 100, **one: Any) -> list[Annotation]:
-    objects = [{"desc": "ship", **one}]
+def read(space: str, left_out: LeftOut | None = None, width: int = 100, **item: Any) -> list[Annotation]:
+    objects = [{"desc": "ship", **item}]
     line = json.dumps({"images": ["a.png"], "width": width, "height": 100, "objects": objects}).encode()
     return read_annotations(parse_record(line, left_out), Rules(space=space), left_out)  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ def test_a_lenient_reader_leaves_out_a_quad_that_crosses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "message"),
+    ("item", "message"),
     [
         ({"point": [1]}, "objects[0].point: needs 2 numbers (x, y), got 1"),
         (
@@ -98,9 +98,9 @@ def test_a_lenient_reader_leaves_out_a_quad_that_crosses() -> None:
         ({"pont": [1, 2]}, "objects[0].pont: unknown key; did you mean 'point'?"),
     ],
 )
-def test_what_is_wrong_with_an_object(one: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_an_object(item: dict[str, Any], message: str) -> None:
     with pytest.raises(RecordError) as caught:
-        read("pixel", **one)
+        read("pixel", **item)
 
     assert message in str(caught.value)
 

@@ -25,7 +25,7 @@ def loaded(text: str, *overrides: str, file: str = "m.toml") -> Loaded:
 def fuzzy(text: str) -> Any:
     """The structured config of [loss.fuzzy] with these lines."""
     manifest = loaded(f"{PLAIN}[loss.fuzzy]\n{text}\n").manifest
-    return next(one.config for one in manifest.selected if one.component.name == "fuzzy")
+    return next(row.config for row in manifest.selected if row.component.name == "fuzzy")
 
 
 def test_every_section_has_defaults_but_model_and_components() -> None:
@@ -42,7 +42,7 @@ def test_the_name_is_the_stem_unless_given() -> None:
 def test_a_manifest_without_template_and_optimizer_gets_the_plain_ones() -> None:
     manifest = loaded(PLAIN).manifest
 
-    assert [(one.path, one.distribution) for one in manifest.selected] == [
+    assert [(row.path, row.distribution) for row in manifest.selected] == [
         ("data.plain_text", "made-boxes"),
         ("format.coordjson", "coordcore"),
         ("template.plain", "coordcore"),
@@ -57,8 +57,8 @@ def test_surgeries_and_losses_keep_the_order_of_the_file() -> None:
     )
     manifest = loaded(text).manifest
 
-    assert [one.component.name for one in manifest.of(kinds.SURGERY)] == ["offset", "adapter"]
-    assert [one.component.name for one in manifest.of(kinds.LOSS)] == ["text_ce", "fuzzy"]
+    assert [item.component.name for item in manifest.of(kinds.SURGERY)] == ["offset", "adapter"]
+    assert [item.component.name for item in manifest.of(kinds.LOSS)] == ["text_ce", "fuzzy"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_values_take_the_declared_types(line: str, expected: FuzzyConfig) -> Non
     found_config = fuzzy(line)
 
     assert found_config == expected
-    assert [type(one) for one in attrs.astuple(found_config)] == [type(one) for one in attrs.astuple(expected)]
+    assert [type(item) for item in attrs.astuple(found_config)] == [type(item) for item in attrs.astuple(expected)]
 
 
 def test_relative_paths_start_at_the_file_that_holds_them() -> None:
@@ -139,7 +139,7 @@ def test_missing_files_do_not_keep_a_manifest_from_loading() -> None:
     text = PLAIN.replace("plain_text]", 'boxes]\ntrain = "x.jsonl"') + '[launch]\nfsdp = "mine.json"\n'
     here = Path.cwd()
 
-    assert [str(one) for one in loaded(text).missing] == [
+    assert [str(item) for item in loaded(text).missing] == [
         f"m.toml:4: data.boxes.train: no such file: {here}/x.jsonl",
         f"m.toml:7: launch.fsdp: neither one of fsdp2 nor a file: {here}/mine.json",
     ]

@@ -17,7 +17,7 @@ DECOYS = ("[k0]", "k1 = 1", "# k2", '\\"', "'", "]]", "{ t0 = 3 }", ", k3 =", "Ã
 def paths(value: Any, path: KeyPath = ()) -> list[KeyPath]:
     """Every path in a parsed document."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return ([path] if path else []) + [inner for key, one in items for inner in paths(one, (*path, key))]
+    return ([path] if path else []) + [inner for key, item in items for inner in paths(item, (*path, key))]
 
 
 class Writer:
@@ -45,7 +45,7 @@ class Writer:
             forms.append(name)
         if "'" not in name:
             forms.append(f"'{name}'")
-        forms += [f'"{name}"', '"' + "".join(f"\\u{ord(one):04x}" for one in name) + '"']
+        forms += [f'"{name}"', '"' + "".join(f"\\u{ord(item):04x}" for item in name) + '"']
         return self.choose("", " ") + self.choose(*forms) + self.choose("", "\t")
 
     def gap(self, *, newline: bool) -> None:
@@ -60,7 +60,9 @@ class Writer:
             body = "".join(self.draw(st.lists(st.sampled_from(DECOYS), max_size=3)))
             self.text += f'"{body}"' if "'" in body or self.choose(True, False) else f"'{body}'"
         elif kind == "long":
-            body = "\n".join(self.draw(st.lists(st.sampled_from([one for one in DECOYS if one != "'"]), max_size=3)))
+            body = "\n".join(
+                self.draw(st.lists(st.sampled_from([decoy for decoy in DECOYS if decoy != "'"]), max_size=3))
+            )
             self.text += self.choose(
                 f'"""{body}"""', f'"""{body} ""\n"""', f"'''{body}'''", f"'''\n{body}''\n'''", '""""a"""'
             )

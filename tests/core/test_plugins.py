@@ -19,7 +19,7 @@ from coordcore.plugins import Plugins
 
 def lines(plugins: Plugins) -> list[str]:
     """Everything that is known of the plugins beside the core's own, in order."""
-    offers = [[f"{kind}.{one.name}" for kind, one in info.components] for info in plugins.infos]
+    offers = [[f"{kind}.{item.name}" for kind, item in info.components] for info in plugins.infos]
     return [
         f"{info.distribution} {info.version} {info.status}: {info.reason or ', '.join(offer)}"
         for info, offer in zip(plugins.infos, offers, strict=True)
@@ -34,7 +34,7 @@ def test_the_core_offers_its_own_components_like_any_distribution() -> None:
     (core,) = found().infos
 
     assert (core.distribution, core.status) == ("coordcore", "ready")
-    assert [f"{kind}.{one.name}" for kind, one in core.components] == [
+    assert [f"{kind}.{item.name}" for kind, item in core.components] == [
         "format.coordjson",
         "template.plain",
         "loss.text_ce",
@@ -252,7 +252,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda item: item.__name__)
 def test_a_broken_plugin_is_recorded_with_its_reason(broken: Any) -> None:
     plugins = found(
         EntryPoint(plugin=broken),
@@ -288,7 +288,7 @@ def test_of_a_name_offered_twice_neither_wins() -> None:
         EntryPoint(distribution="three", plugin=offering(kinds.DATA, component("same"))),
     )
 
-    assert [str(one) for one in plugins.conflicts] == [
+    assert [str(conflict) for conflict in plugins.conflicts] == [
         "loss.same is offered by one and two; uninstall one or list it in [plugins] block"
     ]
     assert plugins.names(kinds.LOSS) == ["mine", "text_ce"]
@@ -298,7 +298,7 @@ def test_of_a_name_offered_twice_neither_wins() -> None:
 def test_nobody_replaces_a_component_of_the_core() -> None:
     plugins = found(EntryPoint(distribution="bold", plugin=offering(kinds.LOSS, component("text_ce"))))
 
-    assert [one.distributions for one in plugins.conflicts] == [("coordcore", "bold")]
+    assert [conflict.distributions for conflict in plugins.conflicts] == [("coordcore", "bold")]
     assert plugins.names(kinds.LOSS) == []
 
 

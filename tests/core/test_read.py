@@ -26,7 +26,7 @@ def merged(*overrides: str, file: str = "m.toml") -> Document:
 def complaints(*overrides: str, file: str = "m.toml") -> list[str]:
     problems: list[Problem] = []
     read(Path(file), overrides, problems)
-    return [str(one) for one in problems]
+    return [str(problem) for problem in problems]
 
 
 def place(document: Document, *path: str | int) -> str:
@@ -252,7 +252,7 @@ def test_a_problem_of_a_plugin_is_placed_by_its_path() -> None:
     paths = ["loss.a.x", "loss.a.xyz", "loss.a.list[1]", "loss.a.list[7]", "other", ""]
 
     places = [document.placed(Problem(path=path, message="wrong")) for path in paths]
-    assert [(one.file, one.line) for one in places] == [
+    assert [(item.file, item.line) for item in places] == [
         ("m.toml", 2), ("m.toml", 1), ("m.toml", 6), ("m.toml", 4), ("m.toml", None), ("m.toml", None),
     ]  # fmt: skip
 

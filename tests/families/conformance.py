@@ -147,10 +147,10 @@ class Family:
             findings = json.loads(result.stdout)["findings"]
         except ValueError as error:
             raise StageError(result.output[-1500:]) from error
-        bad = [one for one in findings if one["state"] in ("error", "not checked")]
+        bad = [finding for finding in findings if finding["state"] in ("error", "not checked")]
         if bad:
-            raise StageError("; ".join(f"{one['name']}: {one['seen']}" for one in bad)[:1500])
-        warned = [one["name"] for one in findings if one["state"] == "warning"]
+            raise StageError("; ".join(f"{item['name']}: {item['seen']}" for item in bad)[:1500])
+        warned = [finding["name"] for finding in findings if finding["state"] == "warning"]
         return f"{len(findings)} checks" + (f", warned of {', '.join(warned)}" if warned else "")
 
     def lora(self) -> str:
@@ -192,7 +192,7 @@ class Family:
         messages = [{"role": role, "content": text} for role, text in system(self.name).items()]
         messages.append({"role": "user", "content": f"<image>{PROMPT}"})
         pictures = [str(self.folder / f"{index}.png") for index in range(3)]
-        rows.write_text("".join(json.dumps({"messages": messages, "images": [one]}) + "\n" for one in pictures))
+        rows.write_text("".join(json.dumps({"messages": messages, "images": [picture]}) + "\n" for picture in pictures))
         run = self.folder / "runs/lora"
         result = self.folder / "infer.jsonl"
         from coordcore_train.run.plan import load_run
@@ -220,7 +220,7 @@ class Family:
             re.sub(r"^(<think>\s*</think>|<\|channel>thought\s*<channel\|>)", "", text).strip() for text in theirs
         ]
         pairs = zip(theirs, (text.strip() for text in mine), strict=True)
-        if not all(one.startswith(other) or other.startswith(one) for one, other in pairs):
+        if not all(item.startswith(other) or other.startswith(item) for item, other in pairs):
             raise StageError(f"swift infer says {theirs}, coordcore predict {mine}")
         return "stock swift infer says the same"
 
@@ -268,8 +268,8 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join(STAGES))
     arguments = parser.parse_args()
     found = conform(arguments.family, tuple(arguments.stages.split(",")))
-    for stage, one in found.items():
-        print(f"{arguments.family} {stage}: {'ok' if one['ok'] else 'FAILED'}: {one['seen']}")
+    for stage, item in found.items():
+        print(f"{arguments.family} {stage}: {'ok' if item['ok'] else 'FAILED'}: {item['seen']}")
     if arguments.out:
         arguments.out.write_text(json.dumps({arguments.family: found}, indent=1))
 

@@ -84,7 +84,7 @@ def page(results: dict[str, dict[str, dict[str, Any]]], details: dict[str, str])
         cells = ["yes" if found[stage]["ok"] else "no" for stage in SHOWN]
         lines.append(f"| `{family}` | {details[family]} | " + " | ".join(cells) + " |")
     for family, found in results.items():
-        failed = {stage: one["seen"] for stage, one in found.items() if not one["ok"]}
+        failed = {stage: item["seen"] for stage, item in found.items() if not item["ok"]}
         lines += [f"- `{family}`, {SHOWN[stage]}: {' '.join(seen.split())[:300]}" for stage, seen in failed.items()]
     lines += [
         "",
@@ -134,7 +134,7 @@ def main() -> None:
     results = {}
     for family in wanted:
         results[family] = conform(family)
-        bad = {stage: one["seen"] for stage, one in results[family].items() if not one["ok"]}
+        bad = {stage: item["seen"] for stage, item in results[family].items() if not item["ok"]}
         print(f"{family}: {bad or 'all shown'}", flush=True)
     if not arguments.families:
         PAGE.write_text(page(results, DETAILS), encoding="utf-8")

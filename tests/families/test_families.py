@@ -18,7 +18,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_a_family_from_base_to_answers(family: str) -> None:
     found = conform(family)
 
-    assert {stage: one["seen"] for stage, one in found.items() if not one["ok"]} == {}
+    assert {stage: item["seen"] for stage, item in found.items() if not item["ok"]} == {}
     assert found.keys() == SHOWN.keys()
 
 

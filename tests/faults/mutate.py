@@ -152,7 +152,7 @@ class Mutator:
             )
         if isinstance(value, list):
             return rng.choice(
-                (value[::-1], value[:-1], value * 2, {str(index): one for index, one in enumerate(value)})
+                (value[::-1], value[:-1], value * 2, {str(index): item for index, item in enumerate(value)})
             )
         if isinstance(value, dict):
             return rng.choice((list(value.values()), dict(reversed(value.items())), {}))
@@ -178,7 +178,7 @@ class Mutator:
         if how == "delete":
             return data[:start] + data[end:]
         if how == "flip":
-            return data[:start] + bytes(one ^ (1 << rng.randint(0, 7)) for one in data[start:end]) + data[end:]
+            return data[:start] + bytes(entry ^ (1 << rng.randint(0, 7)) for entry in data[start:end]) + data[end:]
         if how == "splice" and other:
             begin = rng.randint(0, len(other))
             return data[:start] + other[begin : begin + rng.choice((5, 50, 500))] + data[end:]

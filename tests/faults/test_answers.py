@@ -21,8 +21,8 @@ FRAGMENTS = [
     "</think>", "Here: ", "null", "true", "\\u00e9", "\\ud800", "\\", "'", "\n", "\t", "\x1b[2J", "\x00", "\u2028",
     '"point_2d": [', "<|box_start|>(1,2),(3,4)<|box_end|>", "<|object_ref_start|>cat<|object_ref_end|>", "(", ")", " ",
 ]  # fmt: skip
-FRAGMENTS += [one.text if isinstance(one, Raw) else one for one in STRINGS]
-FRAGMENTS += [one.decode("utf-8", "replace") for one in BYTES if len(one) < 3000]
+FRAGMENTS += [string.text if isinstance(string, Raw) else string for string in STRINGS]
+FRAGMENTS += [byte.decode("utf-8", "replace") for byte in BYTES if len(byte) < 3000]
 
 texts = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=5), max_size=30).map("".join)
 
@@ -47,21 +47,21 @@ def written(draw: st.DrawFn) -> str:
 def require_honest(text: str, answer: Answer) -> None:
     """Every box is one that stands in the text, and what is left out is said."""
     last = 0
-    for one in answer.objects:
-        assert one.kind in ("bbox_2d", "poly")
-        assert len(one.bins) == len(one.coord_spans)
-        for value, (start, end) in zip(one.bins, one.coord_spans, strict=True):
+    for item in answer.objects:
+        assert item.kind in ("bbox_2d", "poly")
+        assert len(item.bins) == len(item.coord_spans)
+        for value, (start, end) in zip(item.bins, item.coord_spans, strict=True):
             assert 0 <= value <= 999
             assert last <= start < end <= len(text)
             assert re.findall(r"\d+", text[start:end]) == [str(value)]
             last = start
-        start, end = one.desc_span
+        start, end = item.desc_span
         assert 0 <= start <= end <= len(text)
-        if one.kind == "bbox_2d":
-            x1, y1, x2, y2 = one.bins
+        if item.kind == "bbox_2d":
+            x1, y1, x2, y2 = item.bins
             assert x1 <= x2
             assert y1 <= y2
-        one.desc.encode()  # text that a file can hold
+        item.desc.encode()  # text that a file can hold
     for part in answer.unread:
         assert part.reason
         assert len(part.reason) < 300
@@ -80,7 +80,7 @@ def test_no_answer_is_read_wrong(text: str) -> None:
 
 def test_the_time_to_read_is_linear() -> None:
     slow = {}
-    for piece in (one for one in FRAGMENTS if one):
+    for piece in (fragment for fragment in FRAGMENTS if fragment):
         for head in ("", '{"objects": [', '{"objects": [{"desc": "a", "bbox_2d": [', '[{"desc": "'):
             short, long = (head + piece * (size // len(piece)) for size in (10_000, 80_000))
             if _ratio(long, short, 1) > 30 and (ratio := _ratio(long, short, 3)) > 40:  # 8 is linear, 64 quadratic

@@ -28,11 +28,11 @@ def _table(table: dict[str, Any], path: tuple[str, ...], lines: list[str], rng: 
             lines.append(f"{_key(key)} = {_value(value)}{comment}")
     for key, value in tables.items():
         inner = (*path, key)
-        if value and rng.random() < 0.1 and not any(isinstance(one, dict) for one in value.values()):
+        if value and rng.random() < 0.1 and not any(isinstance(item, dict) for item in value.values()):
             header = ".".join(map(_key, path))
             if not path:
                 lines[:0] = [
-                    f"{_key(key)}.{_key(name)} = {_value(one)}" for name, one in value.items() if one is not None
+                    f"{_key(key)}.{_key(name)} = {_value(item)}" for name, item in value.items() if item is not None
                 ]
                 continue
             lines.append(f"[{header}.{_key(key)}]")
@@ -58,8 +58,8 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, dict):
-        pairs = (f"{_key(str(key))} = {_value(one)}" for key, one in value.items() if one is not None)
+        pairs = (f"{_key(str(key))} = {_value(item)}" for key, item in value.items() if item is not None)
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(one) for one in value if one is not None) + "]"
+        return "[" + ", ".join(_value(item) for item in value if item is not None) + "]"
     return repr(value)

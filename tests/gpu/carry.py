@@ -45,7 +45,7 @@ def wanted(found: dict[str, Any] | None) -> list[str]:
     names = [name for name in (*NEEDED, "jinja2", "filelock", "pillow", "peft", *PEERS) if name not in NOT_CARRIED]
     if found is not None:
         names = [name for name in names if found["packages"].get(name) is None]
-    behind = [one for name in names for one in BEHIND.get(name, ())]
+    behind = [item for name in names for item in BEHIND.get(name, ())]
     return list(dict.fromkeys([*names, *behind]))
 
 

@@ -81,11 +81,11 @@ def _trained_and_merged(setting: Setting, base: Any, vocab: Any) -> tuple[list[f
     surgery.verify(model)
     labels = _ids(vocab)
     labels[:, :8] = -100
-    targets = {name: one.to(setting.device) for name, one in make_targets(labels, vocab).items()}
+    targets = {name: target.to(setting.device) for name, target in make_targets(labels, vocab).items()}
     ids = _ids(vocab).to(setting.device)
     every = only(ce_weight=1.0, soft_ce_weight=1.0, w1_weight=1.0, gate_weight=1.0, text_gate_weight=1.0)
     compute = Objective([*text_terms(), *coord_terms(every)], vocab)
-    trained = [one for one in model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer, losses = torch.optim.AdamW(trained, lr=2e-2), []
     for _ in range(STEPS):
         with loss_in_forward(model, compute, targets, surgeries=[surgery]) as outputs:

@@ -32,13 +32,13 @@ def compiled(setting: Setting) -> dict[str, Any]:
         found.append([value, *torch.autograd.grad(value, (hidden, weight))])
     names = ("loss", "gradient by hidden states", "gradient by weight")
     checks = [
-        check(f"the fused loss: {name}", error(other, one), 1e-4)
-        for name, one, other in zip(names, *found, strict=True)
+        check(f"the fused loss: {name}", error(other, item), 1e-4)
+        for name, item, other in zip(names, *found, strict=True)
     ]
     plain, other = live(setting), live(setting)
     expected, gradients = plain.step(plain.objective()), plain.gradients()
     value = other.step(other.objective(), wrapped=torch.compile(other.model, backend=backend))
-    worst = max(error(one, gradients[name]) for name, one in other.gradients().items())
+    worst = max(error(gradient, gradients[name]) for name, gradient in other.gradients().items())
     checks.append(check("a model with the objective in its forward: loss", error(value, expected), 1e-4))
     checks.append(check("a model with the objective in its forward: gradients", worst, 1e-3))
     return {"checks": checks, "backend": backend}

@@ -41,8 +41,8 @@ def _of(batch: Batch, where: str) -> list[dict[str, Any]]:
     # What float16 holds of a gradient by one of 1600 positions: nothing, without a loss scale.
     scale = 4096.0 if batch.hidden.dtype == torch.float16 else 1.0
     # Several chunks, and blocks that do not divide the vocabulary.
-    for name, one in TERMS.items():
-        compute = objective(batch, one, chunk_rows=300, chunk_columns=7000)
+    for name, term in TERMS.items():
+        compute = objective(batch, term, chunk_rows=300, chunk_columns=7000)
         batch.forget_gradients()
         loss = compute(batch.hidden, batch.linear, batch.targets).loss
         (loss * scale).backward()

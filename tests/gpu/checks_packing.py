@@ -43,5 +43,5 @@ def _attentions(setting: Setting) -> list[tuple[str, torch.dtype, str | None]]:
 
 def _packed(made: Live) -> Live:
     labels: Tensor = made.labels.reshape(1, -1)
-    targets = {name: one.to(made.ids.device) for name, one in make_targets(labels, made.vocab).items()}
+    targets = {name: target.to(made.ids.device) for name, target in make_targets(labels, made.vocab).items()}
     return attrs.evolve(made, labels=labels, ids=inputs_of(labels).to(made.ids.device), targets=targets)

@@ -54,19 +54,19 @@ def fsdp2(setting: Setting) -> dict[str, Any]:
 def _trained(made: Live, dtype: torch.dtype) -> Live:
     """In bfloat16 nothing but the offsets, which are in float32: FSDP2 wants one dtype of all that is trained."""
     if dtype != torch.float32:
-        for name, one in made.model.named_parameters():
-            one.requires_grad_(name.startswith("coord_offset_adapter"))
+        for name, item in made.model.named_parameters():
+            item.requires_grad_(name.startswith("coord_offset_adapter"))
     return made
 
 
 def _as_alone(setting: Setting, made: Live, wrapped: nn.Module, dtype: torch.dtype) -> list[dict[str, Any]]:
     alone = live(setting, dtype=dtype)
-    for one, other in zip(alone.model.parameters(), made.model.parameters(), strict=True):
-        one.requires_grad_(other.requires_grad)
+    for parameter, other in zip(alone.model.parameters(), made.model.parameters(), strict=True):
+        parameter.requires_grad_(other.requires_grad)
     expected, loss = alone.step(alone.objective()), made.step(made.objective(), wrapped=wrapped)
     gradients, found = alone.gradients(), made.gradients()
     name = str(dtype).removeprefix("torch.")
-    worst = max(error(found[one], gradients[one]) for one in set(found) & set(gradients))
+    worst = max(error(found[item], gradients[item]) for item in set(found) & set(gradients))
     return [
         check(f"loss ({name})", error(loss, expected), 1e-5 if dtype == torch.float32 else 2e-3),
         check(f"parameters with a gradient on one side only ({name})", len(set(found) ^ set(gradients)), 0),

@@ -30,7 +30,7 @@ def training(setting: Setting) -> dict[str, Any]:
     assert report.logits is not None
     return {
         "checks": [
-            check("losses that are not finite", sum(not math.isfinite(one) for one in losses), 0),
+            check("losses that are not finite", sum(not math.isfinite(loss) for loss in losses), 0),
             check("metrics without a loss", float(not losses), 0),
             check("merged logits against live ones", report.logits, 0.05),
         ]

@@ -74,6 +74,6 @@ def _waits(run: Callable[[], Any]) -> tuple[list[str], list[str]]:
             run()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    places = [f"{one.filename}:{one.lineno}" for one in told if "synchroniz" in str(one.message)]
-    others = [one for one in places if "transformers" in Path(one).parts]
-    return [one for one in places if one not in others], others
+    places = [f"{item.filename}:{item.lineno}" for item in told if "synchroniz" in str(item.message)]
+    others = [place for place in places if "transformers" in Path(place).parts]
+    return [place for place in places if place not in others], others

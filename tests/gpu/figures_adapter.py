@@ -87,7 +87,7 @@ def _batch(setting: Setting) -> tuple[CoordVocab, Tensor, dict[str, Tensor]]:
     )[None]
     labels = ids.clone()
     labels[:, : tokens // 2] = -100
-    targets = {name: one.to(setting.device) for name, one in make_targets(labels, vocab).items()}
+    targets = {name: target.to(setting.device) for name, target in make_targets(labels, vocab).items()}
     return vocab, ids.to(setting.device), targets
 
 

@@ -25,7 +25,7 @@ def decoding(setting: Setting) -> dict[str, Any]:
     first = size - BINS - 1
     vocab, end = CoordVocab(ids=range(first, first + BINS)), size - 1
     tokens = TokenBytes(
-        text=tuple(bytes([one]) for one in range(256)) + (None,) * (size - 256),
+        text=tuple(bytes([number]) for number in range(256)) + (None,) * (size - 256),
         added={**{first + k: token for k, token in enumerate(ints_to_tokens(range(BINS)))}, end: "<|im_end|>"},
     )
     grammar = compile_grammar(tokens, vocab, size=size, end_tokens=[end], geometry=("bbox_2d", "poly"), fields="any")
@@ -78,7 +78,7 @@ def decoding(setting: Setting) -> dict[str, Any]:
     for name in (PLAIN, RECORDED, GRAMMAR):
         measured = timed(variant(name), setting, 3, warm=1)
         found[name] = {**measured, "steps": counted[name], "steps_per_second": counted[name] / measured["ms"] * 1e3}
-    weights = sum(one.numel() * one.element_size() for one in model.parameters())
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return {
         "title": f"greedy decoding, {rows} answers at a time, {weights / 1e9:.2f} GB of weights, V = {size:,}",
         "variants": found,

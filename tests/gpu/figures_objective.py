@@ -205,12 +205,12 @@ def kernels(setting: Setting) -> dict[str, Any]:
         run()
         torch.cuda.synchronize()
     # Of the operations too it tells the time of their kernels: counted once.
-    found = [one for one in seen.key_averages() if one.device_type == torch.autograd.DeviceType.CUDA]
-    found.sort(key=lambda one: -one.self_device_time_total)
-    total = math.fsum(one.self_device_time_total for one in found)
+    found = [average for average in seen.key_averages() if average.device_type == torch.autograd.DeviceType.CUDA]
+    found.sort(key=lambda item: -item.self_device_time_total)
+    total = math.fsum(item.self_device_time_total for item in found)
     return {
         "total_us": total,
         "kernels": [
-            {"name": one.key[:120], "calls": one.count, "us": one.self_device_time_total} for one in found[:25]
+            {"name": item.key[:120], "calls": item.count, "us": item.self_device_time_total} for item in found[:25]
         ],
     }

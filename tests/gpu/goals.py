@@ -10,9 +10,9 @@ MEMORY_MB = 256
 
 def judge(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One for each figure: goal, measured, at_most, unit, met. At small sizes, and unmeasured, met is None."""
-    done = {one["name"]: one for one in result["sections"] if one["status"] in ("ok", "failed")}
+    done = {section["name"]: section for section in result["sections"] if section["status"] in ("ok", "failed")}
     goals = [*_objective(done), *_losses(done), *_offsets(done), *_synchronisation(done)]
-    return [{**one, "met": None} for one in goals] if result["small"] else goals
+    return [{**goal, "met": None} for goal in goals] if result["small"] else goals
 
 
 def _goal(goal: str, measured: float | None, at_most: float, unit: str = "x") -> dict[str, Any]:
@@ -20,8 +20,8 @@ def _goal(goal: str, measured: float | None, at_most: float, unit: str = "x") ->
     return {"goal": goal, "measured": measured, "at_most": at_most, "unit": unit, "met": met}
 
 
-def _ratio(variants: Mapping[str, Any], one: str, other: str) -> float | None:
-    times = [variants.get(name, {}).get("ms") for name in (one, other)]
+def _ratio(variants: Mapping[str, Any], first: str, other: str) -> float | None:
+    times = [variants.get(name, {}).get("ms") for name in (first, other)]
     return None if None in times else times[0] / times[1]
 
 
@@ -42,8 +42,8 @@ def _objective(done: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     1.0,
                 ),
             )
-            for goal, one, other, at_most in against:
-                yield _goal(goal, _ratio(variants, one, other), at_most)
+            for goal, item, other, at_most in against:
+                yield _goal(goal, _ratio(variants, item, other), at_most)
             yield _goal(f"objective, peak memory ({where})", variants["ours"].get("peak_mb"), MEMORY_MB, "MB")
 
 
@@ -62,5 +62,5 @@ def _offsets(done: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _synchronisation(done: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if section := done.get("no synchronisation"):
-        waits = sum(one["measured"] for one in section.get("checks", [])) if section.get("checks") else None
+        waits = sum(check["measured"] for check in section.get("checks", [])) if section.get("checks") else None
         yield _goal("waits inside a micro-batch", waits, 0, "")

@@ -83,7 +83,7 @@ def write_entry_points(into: Path) -> None:
         info = into / f"{name}-0.1.0.dist-info"
         info.mkdir(parents=True, exist_ok=True)
         metadata = [f"Metadata-Version: 2.1\nName: {table['name']}\nVersion: 0.1.0"]
-        metadata += [f"Requires-Dist: {one}" for one in table["dependencies"]]
+        metadata += [f"Requires-Dist: {dependency}" for dependency in table["dependencies"]]
         (info / "METADATA").write_text("\n".join(metadata) + "\n", encoding="utf-8")
         sections = [
             f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in entries.items())
@@ -102,4 +102,4 @@ def activate(folder: Path) -> None:
     """Let this process and those that it starts import the checkout and what `folder` holds."""
     path = search_path(folder)
     os.environ["PYTHONPATH"] = path
-    sys.path[:0] = [one for one in path.split(os.pathsep) if one not in sys.path]
+    sys.path[:0] = [item for item in path.split(os.pathsep) if item not in sys.path]

@@ -53,8 +53,8 @@ class Live:
         """Whole ones, also where they are sharded."""
         from torch.distributed.tensor import DTensor
 
-        found = {name: one.grad for name, one in self.model.named_parameters() if one.grad is not None}
-        return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in found.items()}
+        found = {name: item.grad for name, item in self.model.named_parameters() if item.grad is not None}
+        return {name: item.full_tensor() if isinstance(item, DTensor) else item for name, item in found.items()}
 
 
 def live(
@@ -84,7 +84,7 @@ def live(
         vocab=vocab,
         ids=inputs_of(labels).to(setting.device),
         labels=labels,
-        targets={name: one.to(setting.device) for name, one in make_targets(labels, vocab).items()},
+        targets={name: target.to(setting.device) for name, target in make_targets(labels, vocab).items()},
         surgeries=surgeries,
         adapter=adapter,
     )

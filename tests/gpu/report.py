@@ -27,8 +27,8 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(
             f"{section['status']:14} {section['name']}" + (f": {reason}" if (reason := _reason(section)) else "")
         )
-        failed = [one for one in section.get("checks", []) if not one["ok"]]
-        lines += [f"    {one['what']}: {one['measured']:.3g}, at most {one['allowed']:.3g}" for one in failed]
+        failed = [check for check in section.get("checks", []) if not check["ok"]]
+        lines += [f"    {item['what']}: {item['measured']:.3g}, at most {item['allowed']:.3g}" for item in failed]
     for title, heading, body in figures(result):
         lines += ["", title, *_aligned([heading, *body])]
     lines += ["", *_aligned([("goal", "at most", "measured", "met"), *goals(result)])]
@@ -61,7 +61,9 @@ def conditions(result: Mapping[str, Any]) -> str:
 
 def rates(result: Mapping[str, Any]) -> tuple[float, Mapping[str, float]] | None:
     """Bytes a second of a copy and operations a second of a matrix product by dtype; None where not measured."""
-    floor = next((one for one in result["sections"] if one["name"] == "floor" and one["status"] == "ok"), None)
+    floor = next(
+        (section for section in result["sections"] if section["name"] == "floor" and section["status"] == "ok"), None
+    )
     return None if floor is None else (floor["bytes_per_second"], floor["flops"])
 
 
@@ -86,21 +88,23 @@ def floor_ms(row: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
 def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
     """Title, heading and lines of every row."""
     for row in rows_of(result):
-        decoding = any("steps_per_second" in one for one in row["variants"].values())
+        decoding = any("steps_per_second" in variant for variant in row["variants"].values())
         heading = (
             "variant", "ms (least..greatest)", "of the first", "host", "peak", *(["steps/s"] if decoding else [])
         )  # fmt: skip
         first = next(iter(row["variants"].values())).get("ms")
         body = []
-        for name, one in row["variants"].items():
-            steps = [f"{one['steps_per_second']:.1f}"] if decoding else []
-            if "error" in one:
-                body.append((name, one["error"].splitlines()[0][:60], "", "", "", *steps))
+        for name, variant in row["variants"].items():
+            steps = [f"{variant['steps_per_second']:.1f}"] if decoding else []
+            if "error" in variant:
+                body.append((name, variant["error"].splitlines()[0][:60], "", "", "", *steps))
                 continue
-            peak = "" if one.get("peak_mb") is None else f"{one['peak_mb']:,.0f} MB"
-            ratio = "" if not first else f"{one['ms'] / first:.3g}x"
-            host = f"{one['host_ms']:.3g} ms"
-            body.append((name, f"{one['ms']:.3g} ({one['low']:.3g}..{one['high']:.3g})", ratio, host, peak, *steps))
+            peak = "" if variant.get("peak_mb") is None else f"{variant['peak_mb']:,.0f} MB"
+            ratio = "" if not first else f"{variant['ms'] / first:.3g}x"
+            host = f"{variant['host_ms']:.3g} ms"
+            body.append(
+                (name, f"{variant['ms']:.3g} ({variant['low']:.3g}..{variant['high']:.3g})", ratio, host, peak, *steps)
+            )
         least = floor_ms(row, result)
         if least is not None:
             of = " of a step" if decoding else ""
@@ -119,11 +123,11 @@ def _floor_of(row: Mapping[str, Any]) -> str:
 def goals(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Goal, bound, what was measured, and whether it was met."""
     body = []
-    for one in result["goals"]:
-        unit = one["unit"] if one["unit"] == "x" else f" {one['unit']}".rstrip()
-        measured = "not measured" if one["measured"] is None else f"{one['measured']:.4g}{unit}"
-        met = {None: "", True: "yes", False: "no"}[one["met"]]
-        body.append((one["goal"], f"{one['at_most']:g}{unit}", measured, met))
+    for goal in result["goals"]:
+        unit = goal["unit"] if goal["unit"] == "x" else f" {goal['unit']}".rstrip()
+        measured = "not measured" if goal["measured"] is None else f"{goal['measured']:.4g}{unit}"
+        met = {None: "", True: "yes", False: "no"}[goal["met"]]
+        body.append((goal["goal"], f"{goal['at_most']:g}{unit}", measured, met))
     return body
 
 
@@ -134,10 +138,14 @@ def page_part(result: Mapping[str, Any]) -> str:
     """The GPU part of the page, between its marks."""
     if result["device"] != "cuda" or result["small"]:
         raise ValueError("these figures were taken on the CPU or at small sizes, and say nothing of a GPU")
-    statuses = [one["status"] for one in result["sections"]]
-    correct = [one for one in result["sections"] if "checks" in one]
-    checked = sum(len(one["checks"]) for one in correct)
-    failed = [one["name"] for one in result["sections"] if one["status"] not in ("ok", "skipped", "not applicable")]
+    statuses = [section["status"] for section in result["sections"]]
+    correct = [section for section in result["sections"] if "checks" in section]
+    checked = sum(len(item["checks"]) for item in correct)
+    failed = [
+        section["name"]
+        for section in result["sections"]
+        if section["status"] not in ("ok", "skipped", "not applicable")
+    ]
     lines = [BEGIN, conditions(result) + ".", ""]
     lines.append(
         f"{statuses.count('ok')} of {len(statuses)} sections passed, {checked} comparisons with float64 and with plain "

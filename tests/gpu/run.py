@@ -176,7 +176,7 @@ def main() -> int:
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
     print(f"{result['seconds']} s; {options.out}, log in {log}")
-    return 0 if all(one["status"] in ("ok", "skipped", "not applicable") for one in results) else 1
+    return 0 if all(item["status"] in ("ok", "skipped", "not applicable") for item in results) else 1
 
 
 if __name__ == "__main__":

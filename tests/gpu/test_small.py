@@ -40,7 +40,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
 
 def test_every_section_passes_or_says_why_not(done: tuple[dict[str, Any], str]) -> None:
     result, printed = done
-    found = {one["name"]: one["status"] for one in result["sections"]}
+    found = {item["name"]: item["status"] for item in result["sections"]}
     expected = {name: "not applicable" if name in NOT_ON_THE_CPU else "ok" for name in SECTIONS if name != "ms-swift"}
     assert found == expected
     assert (result["device"], result["small"], result["machine"]["card"]) == ("cpu", True, None)
@@ -48,8 +48,8 @@ def test_every_section_passes_or_says_why_not(done: tuple[dict[str, Any], str]) 
 
 
 def test_every_comparison_and_every_figure_is_there(done: tuple[dict[str, Any], str]) -> None:
-    sections = {one["name"]: one for one in done[0]["sections"]}
-    compared = {name: len(one["checks"]) for name, one in sections.items() if "checks" in one}
+    sections = {item["name"]: item for item in done[0]["sections"]}
+    compared = {name: len(item["checks"]) for name, item in sections.items() if "checks" in item}
     assert sorted(compared) == sorted(
         ["objective terms", "soft-ce-w1 kernel", "objective in the forward", "expand, merge and predict",
          "DDP of one rank", "FSDP2 of one rank", "packing", "torch.compile"]
@@ -59,12 +59,12 @@ def test_every_comparison_and_every_figure_is_there(done: tuple[dict[str, Any], 
     titles = [row["title"] for row in report.rows_of(done[0])]
     assert len(titles) == 2 + 5 + 1 + 3 + 1
     for row in report.rows_of(done[0]):
-        assert [name for name, one in row["variants"].items() if "error" in one] == []
-        assert all(one["ms"] > 0 for one in row["variants"].values())
+        assert [name for name, variant in row["variants"].items() if "error" in variant] == []
+        assert all(variant["ms"] > 0 for variant in row["variants"].values())
 
 
 def test_small_sizes_meet_no_goal_and_are_no_page(done: tuple[dict[str, Any], str], tmp_path: Path) -> None:
-    assert {one["met"] for one in done[0]["goals"]} == {None}
+    assert {goal["met"] for goal in done[0]["goals"]} == {None}
     assert len(done[0]["goals"]) == 4 * 3 + 2 + 1
     with pytest.raises(ValueError, match="say nothing of a GPU"):
         report.write(done[0], tmp_path / "page.md")
@@ -108,13 +108,13 @@ def test_a_goal_is_judged_by_its_figures(ms: float, peak: float, met: list[bool]
         "Liger fused linear CE, plain CE": {"ms": 11.0},
     }
     judged = goals.judge(section(name="figures objective 1 2", variants=variants, floor={}))
-    assert [one["met"] for one in judged] == met
+    assert [item["met"] for item in judged] == met
 
 
 def test_what_a_peer_could_not_do_is_no_goal_missed() -> None:
     variants = {"ours": {"ms": 1.0, "peak_mb": 1.0}, "the two matrix products": {"ms": 1.0}}
     judged = goals.judge(section(name="figures objective 1 2", variants=variants, floor={}))
-    assert [(one["measured"], one["met"]) for one in judged] == [(1.0, True), (None, None), (1.0, True)]
+    assert [(item["measured"], item["met"]) for item in judged] == [(1.0, True), (None, None), (1.0, True)]
 
 
 # --- isolation --------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def sections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         options = script.argparse.Namespace(device="cpu", small=True, seconds=60.0)
         with script.surroundings(ground.WHEELS), (tmp_path / "log").open("w") as log:
             _, found = script.run(list(seconds), options, log)
-        return {one["name"]: (one["status"], one.get("reason", "")) for one in found}
+        return {item["name"]: (item["status"], item.get("reason", "")) for item in found}
 
     return results
 
@@ -188,7 +188,7 @@ def test_only_what_is_missing_is_unpacked(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / name, "w") as wheel:
             wheel.writestr(f"{name.split('-')[0]}.py", "")
     assert ground.unpack(tmp_path, tmp_path / "into") == ["never-heard-of"]
-    assert [one.name for one in (tmp_path / "into").iterdir()] == ["Never_Heard.of.py"]
+    assert [path.name for path in (tmp_path / "into").iterdir()] == ["Never_Heard.of.py"]
 
 
 def test_an_unknown_section_is_refused_with_the_names_there_are() -> None:

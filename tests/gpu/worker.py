@@ -65,7 +65,7 @@ def main() -> None:
         try:
             found = getattr(import_module(module), function)(setting)
             checks = found.get("checks", [])
-            result |= {"status": "ok" if all(one["ok"] for one in checks) else "failed", **found}
+            result |= {"status": "ok" if all(check["ok"] for check in checks) else "failed", **found}
         except SkippedError as reason:
             result |= {"status": "skipped", "reason": str(reason)}
         except NotApplicableError as reason:

@@ -103,7 +103,9 @@ def rows(folder: Path) -> Path:
 def test_the_doctor_finds_the_decomposed_letter_and_nothing_else(folder: Path) -> None:
     done = CliRunner().invoke(app, ["doctor", str(folder / "manifest.toml"), "--json"])
     findings = json.loads(done.stdout)["findings"]
-    found = {one["name"]: one["seen"] for one in findings if one["state"] not in ("ok", "not applicable")}
+    found = {
+        finding["name"]: finding["seen"] for finding in findings if finding["state"] not in ("ok", "not applicable")
+    }
     assert found.keys() == {"template"}
     assert found["template"].startswith("1 of 6 answers read back with other code points")
 
@@ -162,7 +164,7 @@ def test_the_answer_that_stock_swift_sees_has_whole_coord_tokens(run: Path) -> N
 
     tokenizer = AutoProcessor.from_pretrained(run / "merged").tokenizer
     ids = tokenizer("[<|coord_7|>, <|coord_999|>]", add_special_tokens=False).input_ids
-    assert [one - ENTRIES for one in ids if one >= ENTRIES] == [7, 999]
+    assert [id_ - ENTRIES for id_ in ids if id_ >= ENTRIES] == [7, 999]
     assert re.findall(r"<\|coord_\d+\|>", tokenizer.decode(ids, skip_special_tokens=True)) == [
         "<|coord_7|>",
         "<|coord_999|>",

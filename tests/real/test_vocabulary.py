@@ -92,12 +92,12 @@ def boxes(count: int, label: str = "person") -> list[Located]:
 def test_coord_tokens_stay_whole_and_visible(tokenizer: Any) -> None:
     text = answer_text(boxes(20))
     ids = ids_of(tokenizer, text)
-    assert sum(one >= ENTRIES for one in ids) == 80
+    assert sum(id_ >= ENTRIES for id_ in ids) == 80
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
 def _numbers() -> str:
-    rows = [f'{{"bbox_2d": [{", ".join(map(str, one.bins))}], "label": "person"}}' for one in boxes(20)]
+    rows = [f'{{"bbox_2d": [{", ".join(map(str, box.bins))}], "label": "person"}}' for box in boxes(20)]
     return f"[{', '.join(rows)}]"
 
 

@@ -45,9 +45,9 @@ def test_no_plugin_but_the_engine_is_installed() -> None:
 
 def test_plugins_lists_it(tmp_path: Path) -> None:
     plugins = json.loads(run("plugins", "--json", cwd=tmp_path))["plugins"]
-    [stranger] = [one for one in plugins if one["distribution"] == "coordcore-huber"]
+    [stranger] = [plugin for plugin in plugins if plugin["distribution"] == "coordcore-huber"]
     assert (stranger["version"], stranger["status"]) == ("0.1.0", "ready")
-    assert [(one["kind"], one["name"]) for one in stranger["components"]] == [("loss", "coord_huber")]
+    assert [(component["kind"], component["name"]) for component in stranger["components"]] == [("loss", "coord_huber")]
 
 
 def test_schema_describes_its_keys(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ def write_coco_records(folder: Path, annotations: Path = ANNOTATIONS) -> Path:
     (folder / "images").mkdir(parents=True)
     lines = []
     for image in coco["images"]:
-        found = [one for one in coco["annotations"] if one["image_id"] == image["id"]]
-        objects = [{"desc": names[one["category_id"]], "bbox_2d": corners(one["bbox"])} for one in found]
+        found = [annotation for annotation in coco["annotations"] if annotation["image_id"] == image["id"]]
+        objects = [{"desc": names[item["category_id"]], "bbox_2d": corners(item["bbox"])} for item in found]
         path = f"images/{image['file_name']}"
         record = {"images": [path], "width": image["width"], "height": image["height"], "objects": objects}
         lines.append(json.dumps(record) + "\n")
@@ -42,8 +42,8 @@ def corners(xywh: list[float]) -> list[float]:
 def _draw(record: dict[str, Any], categories: dict[str, int]) -> Image.Image:
     image = Image.new("RGB", (record["width"], record["height"]), "lightgray")
     draw = ImageDraw.Draw(image)
-    boxes = [(one["bbox_2d"], one["desc"]) for one in record["objects"]]
-    for (x1, y1, x2, y2), desc in sorted(boxes, key=lambda one: _area(one[0]), reverse=True):
+    boxes = [(item["bbox_2d"], item["desc"]) for item in record["objects"]]
+    for (x1, y1, x2, y2), desc in sorted(boxes, key=lambda item: _area(item[0]), reverse=True):
         fill = ImageColor.getrgb(f"hsl({categories[desc] * 47 % 360}, 80%, 50%)")
         # Pillow includes the last pixel; a thin box still gets one.
         draw.rectangle((round(x1), round(y1), max(round(x1), round(x2) - 1), max(round(y1), round(y2) - 1)), fill=fill)

@@ -72,8 +72,8 @@ def records(path: Path) -> list[dict[str, Any]]:
 def test_no_box_is_lost_on_the_way_to_records(folder: Path) -> None:
     written = [*records(folder / "data/train.jsonl"), *records(folder / "data/val.jsonl")]
     source = json.loads(ANNOTATIONS.read_text())["annotations"]
-    crowd = [one for record in written for one in record.get("metadata", {}).get("crowd", [])]
-    assert len(crowd) == sum(one["iscrowd"] for one in source) == 9
+    crowd = [region for record in written for region in record.get("metadata", {}).get("crowd", [])]
+    assert len(crowd) == sum(item["iscrowd"] for item in source) == 9
     assert sum(len(record["objects"]) for record in written) == len(source) - 9
 
 

@@ -34,10 +34,10 @@ def source_boxes() -> list[tuple[list[float], list[int]]]:
     """Corners and (width, height, width, height) of every box, in the order of the records."""
     coco = json.loads(ANNOTATIONS.read_text())
     return [
-        (corners(one["bbox"]), [image["width"], image["height"]] * 2)
+        (corners(annotation["bbox"]), [image["width"], image["height"]] * 2)
         for image in coco["images"]
-        for one in coco["annotations"]
-        if one["image_id"] == image["id"]
+        for annotation in coco["annotations"]
+        if annotation["image_id"] == image["id"]
     ]
 
 

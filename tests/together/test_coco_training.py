@@ -88,10 +88,10 @@ def test_the_first_batch_decoded_from_its_labels_shows_the_source_boxes(run: Pat
     coco = json.loads(ANNOTATIONS.read_text())
     images = [coco["images"][index] for index in order]
     source = [
-        (corners(one["bbox"]), image)
+        (corners(annotation["bbox"]), image)
         for image in images
-        for one in coco["annotations"]
-        if one["image_id"] == image["id"]
+        for annotation in coco["annotations"]
+        if annotation["image_id"] == image["id"]
     ]
     bins = targets["bins"].reshape(-1, 4).numpy()
     assert len(bins) == len(source)

@@ -45,16 +45,16 @@ def test_evaluation_reads_what_is_converted(tmp_path: Path, space: str) -> None:
 def scored(tmp_path: Path, detections: list[dict[str, Any]], source: Path, source_format: str) -> Result:
     """The evaluation by `coordcore eval` of COCO's results, on what `coordcore data convert` makes of a COCO file."""
     content = json.loads(source.read_text())
-    names = {one["id"]: one["name"] for one in content["categories"]}
+    names = {category["id"]: category["name"] for category in content["categories"]}
     records = tmp_path / "records.jsonl"
     convert(Conversion(source=source, output=records, source_format=source_format, space="pixel", purpose="evaluation"))
     by_id = {json.loads(line)["metadata"]["image_id"]: json.loads(line) for line in records.open()}
-    boxes: dict[int, list[Box]] = {one["id"]: [] for one in content["images"]}
-    for one in detections:
-        x, y, width, height = one["bbox"]
+    boxes: dict[int, list[Box]] = {item["id"]: [] for item in content["images"]}
+    for detection in detections:
+        x, y, width, height = detection["bbox"]
         box = (x, y, x + width, y + height)
-        boxes[one["image_id"]].append(
-            Box(label=names[one["category_id"]], box=box, bins=(0, 0, 0, 0), score=one["score"])
+        boxes[detection["image_id"]].append(
+            Box(label=names[detection["category_id"]], box=box, bins=(0, 0, 0, 0), score=detection["score"])
         )
     rows = [
         Row(

@@ -30,7 +30,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     project = tomli.loads(FILES["pyproject.toml"])["project"]
     info = folder / "src" / f"csv_boxes-{project['version']}.dist-info"
     info.mkdir()
-    requires = "".join(f"Requires-Dist: {one}\n" for one in project["dependencies"])
+    requires = "".join(f"Requires-Dist: {dependency}\n" for dependency in project["dependencies"])
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
     )

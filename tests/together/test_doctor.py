@@ -11,5 +11,5 @@ from conftest import ROOT, coordcore
 def test_the_demo_is_healthy(tmp_path: Path) -> None:
     output = coordcore("doctor", f"{ROOT}/docs/examples/shapes.toml", "--json", cwd=tmp_path)
     findings = json.loads(output)["findings"]
-    assert [one for one in findings if one["state"] != "ok"] == []
+    assert [finding for finding in findings if finding["state"] != "ok"] == []
     assert list(tmp_path.iterdir()) == []  # no run folder

@@ -42,7 +42,10 @@ PLACE = ("builder", "eval")
 
 def builder(path: Path, space: str) -> list[str]:
     config = CoordJsonlConfig(train=path, space=space)  # type: ignore[arg-type]
-    return [f"{one.path}: {one.message}" if one.path else one.message for one in record_problems(config, SPEC)]
+    return [
+        f"{problem.path}: {problem.message}" if problem.path else problem.message
+        for problem in record_problems(config, SPEC)
+    ]
 
 
 def truth(path: Path, space: str) -> list[str]:

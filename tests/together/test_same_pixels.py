@@ -26,6 +26,6 @@ def test_an_image_file(tmp_path: Path, mode: str, orientation: int) -> None:
     exif[0x0112] = orientation
     image.save(path, exif=exif)
     width, height = image.size if orientation == 1 else image.size[::-1]
-    one = training.open_upright(path, width=width, height=height)
+    first = training.open_upright(path, width=width, height=height)
     other = prediction.open_upright(path, width=width, height=height)
-    assert np.array_equal(np.asarray(one), np.asarray(other))
+    assert np.array_equal(np.asarray(first), np.asarray(other))

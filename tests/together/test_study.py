@@ -24,7 +24,7 @@ def test_a_manifest(tmp_path: Path, name: str) -> None:
     path.write_text(tomli_w.dumps(LOSSES.manifest(LOSSES.LOSSES[name], seed=1, steps=7)))
     loaded = load(path)
     assert check(loaded) == []
-    used = {one.component.name: one.config for one in loaded.manifest.of(kinds.LOSS)}
+    used = {item.component.name: item.config for item in loaded.manifest.of(kinds.LOSS)}
     assert used["text_ce"].coord_positions == (name == LOSSES.PLAIN)
     assert ("coord_soft_ce_w1" in used) == (name != LOSSES.PLAIN)
 
@@ -32,7 +32,9 @@ def test_a_manifest(tmp_path: Path, name: str) -> None:
 def test_a_loss_has_the_weights_that_its_name_says(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(tomli_w.dumps(LOSSES.manifest(LOSSES.LOSSES["soft CE + W1, σ = 10"], seed=1, steps=7)))
-    (config,) = (one.config for one in load(path).manifest.of(kinds.LOSS) if one.component.name == "coord_soft_ce_w1")
+    (config,) = (
+        item.config for item in load(path).manifest.of(kinds.LOSS) if item.component.name == "coord_soft_ce_w1"
+    )
     weights = (config.ce_weight, config.soft_ce_weight, config.w1_weight, config.gate_weight, config.sigma)
     assert weights == (0.0, 1.0, 1.0, 1.0, 10.0)
 

@@ -51,10 +51,10 @@ def test_what_is_not_finite_is_never_close(broken: float) -> None:
 
 
 def test_another_shape_or_dtype_is_not_the_same() -> None:
-    one = torch.ones(2)
-    for other in (one[:1], one.double()):
+    first = torch.ones(2)
+    for other in (first[:1], first.double()):
         with pytest.raises(AssertionError, match="expected"):
-            assert_close_to_scale(other, one)
+            assert_close_to_scale(other, first)
 
 
 def test_two_empty_tensors_are_the_same() -> None:

@@ -325,19 +325,19 @@ def test_a_source_that_cannot_travel_is_found() -> None:
 
 
 def only_matrices(parameters: Any, settings: Any) -> Any:
-    return AdamW()([one for one in parameters if one.decay], settings)
+    return AdamW()([parameter for parameter in parameters if parameter.decay], settings)
 
 
 def one_name(parameters: Any, settings: Any) -> Any:
-    return settings.create([{"name": "all", "params": [one.parameter]} for one in parameters])
+    return settings.create([{"name": "all", "params": [entry.parameter]} for entry in parameters])
 
 
 def shuffled(parameters: Any, settings: Any) -> Any:
-    return settings.create([{"params": random.sample([one.parameter for one in parameters], len(parameters))}])
+    return settings.create([{"params": random.sample([entry.parameter for entry in parameters], len(parameters))}])
 
 
 def stuck(parameters: Any, settings: Any) -> Any:
-    return settings.create([{"params": [one.parameter for one in parameters], "lr": 0.0}])
+    return settings.create([{"params": [entry.parameter for entry in parameters], "lr": 0.0}])
 
 
 def forgetful(parameters: Any, settings: Any) -> Any:
@@ -352,7 +352,7 @@ def forgetful(parameters: Any, settings: Any) -> Any:
                 group["lr"] = 0.1 / self.steps
             return super().step(closure)
 
-    return Counting([one.parameter for one in parameters], lr=0.1)
+    return Counting([entry.parameter for entry in parameters], lr=0.1)
 
 
 def test_an_optimizer_may_follow_a_schedule_of_its_own() -> None:
@@ -364,7 +364,7 @@ def test_an_optimizer_may_follow_a_schedule_of_its_own() -> None:
                     group["lr"] = 0.1 * (1.5 - group["done"] / settings.total_steps)
                 return super().step(closure)
 
-        return Following([one.parameter for one in parameters], lr=0.1, momentum=settings.betas[0])
+        return Following([entry.parameter for entry in parameters], lr=0.1, momentum=settings.betas[0])
 
     for check in optimizer_checks.CHECKS:
         check(component(lambda: factory))
@@ -439,13 +439,13 @@ class Plugin:
 def test_one_test_for_each_config_and_check() -> None:
     tests = parametrize_with_checks(Plugin(), configs=[Config(), Config()]).args[1]
     checks = [check.__name__ for check in checks_for(kinds.LOSS)]
-    assert [one.id for one in tests] == [f"mine{number}-{check}" for number in (0, 1) for check in checks]
+    assert [test.id for test in tests] == [f"mine{number}-{check}" for number in (0, 1) for check in checks]
 
 
 def test_an_expected_failure_must_happen() -> None:
     name = "mine-check_loss_one_value_per_position"
     tests = parametrize_with_checks(Plugin(), expected_failures={name: "it averages"}).args[1]
-    [marked] = [one for one in tests if one.marks]
+    [marked] = [test for test in tests if test.marks]
     assert (marked.id, marked.marks[0].kwargs) == (name, {"reason": "it averages", "strict": True})
 
 

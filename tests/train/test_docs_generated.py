@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 import generate
 
 
-@pytest.mark.parametrize("file", generate.FILES, ids=lambda one: one.name)
+@pytest.mark.parametrize("file", generate.FILES, ids=lambda item: item.name)
 def test_the_generated_parts_are_up_to_date(file: Path) -> None:
     text = file.read_text()
 

@@ -79,8 +79,8 @@ def test_a_limit_of_pixels_that_the_processor_cannot_be_told(
     found = problems(PLAIN, "train.max_pixels=10000")
 
     assert problems(PLAIN) == []
-    assert [expected in one for one in found if expected] == ([] if expected is None else [True])
-    assert all("train.max_pixels: the image processor of {cwd}/base knows no limit of pixels" in one for one in found)
+    assert [expected in item for item in found if expected] == ([] if expected is None else [True])
+    assert all("train.max_pixels: the image processor of {cwd}/base knows no limit of pixels" in item for item in found)
 
 
 def test_the_full_tuner_cannot_train_float16() -> None:
@@ -506,7 +506,7 @@ def test_target_modules_that_are_no_modules_of_the_base(names: str, wrong: dict[
 
     found = problems(f"{PLAIN}[tuner]\ntarget_modules = {names}\n")
 
-    assert [one.partition("; ")[0] for one in found] == [
+    assert [item.partition("; ")[0] for item in found] == [
         f"m.toml:6: tuner.target_modules[{index}]: no module of {{cwd}}/base is called {name!r}"
         for index, name in wrong.items()
     ]

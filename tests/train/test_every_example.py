@@ -55,7 +55,7 @@ def test_a_step_of_several_ranks_is_one_of_a_single_rank(
 def test_an_incomplete_batch_is_dropped_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = batches(monkeypatch, 11, 4, 1, 0, drop_last=True)
     shares = [batches(monkeypatch, 11, 2, 2, rank, drop_last=True) for rank in range(2)]
-    assert [sorted(first + second) for first, second in zip(*shares, strict=True)] == [sorted(one) for one in alone]
+    assert [sorted(first + second) for first, second in zip(*shares, strict=True)] == [sorted(item) for item in alone]
 
 
 def test_a_continued_epoch_goes_on_behind_what_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,9 @@ def test_what_is_read_from_the_source_is_ms_swifts_registry() -> None:
     assert len(registered) > 100
     for name, meta in registered.items():
         read = model_types()[name]
-        assert read.architectures == tuple(one for one in meta.architectures if one != "null")
+        assert read.architectures == tuple(
+            architecture for architecture in meta.architectures if architecture != "null"
+        )
         assert sorted(read.templates) == sorted(meta.candidate_templates)
         assert read.requires == tuple(meta.requires)
 

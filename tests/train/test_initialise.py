@@ -43,8 +43,8 @@ def test_smooth_puts_near_bins_near_each_other() -> None:
 
 @pytest.mark.parametrize("initialiser", ["mean", "smooth"])
 def test_the_seed_decides(initialiser: Initialiser) -> None:
-    one, same, other = (coord_rows(ROWS, DIGITS, initialiser, seed) for seed in (0, 0, 1))
-    assert (torch.equal(one, same), torch.equal(one, other)) == (True, False)
+    first, same, other = (coord_rows(ROWS, DIGITS, initialiser, seed) for seed in (0, 0, 1))
+    assert (torch.equal(first, same), torch.equal(first, other)) == (True, False)
 
 
 def test_bins_and_mask_of_a_tensor() -> None:

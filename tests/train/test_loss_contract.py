@@ -129,8 +129,10 @@ def test_a_weighed_loss_is_the_same_for_every_split(case: str, cuts: tuple[int, 
         attrs.evolve(whole, hidden=hidden).rows(slice(first, end)) for first, end in zip((0, *cuts), cuts, strict=False)
     ]
     targets = [share.targets(run) for share in shares]
-    counts = [sum(column) for column in zip(*(run.count(one) for one in targets), strict=True)]
-    outputs = [run(share.hidden, LinearHead(weight), one, counts) for share, one in zip(shares, targets, strict=True)]
+    counts = [sum(column) for column in zip(*(run.count(target) for target in targets), strict=True)]
+    outputs = [
+        run(share.hidden, LinearHead(weight), target, counts) for share, target in zip(shares, targets, strict=True)
+    ]
     exact = whole.hidden.double().requires_grad_()
     expected = reference(case, attrs.evolve(whole, hidden=exact), weight)
     loss = torch.stack([output.loss for output in outputs]).sum()
@@ -222,8 +224,8 @@ def test_positions_tell_their_example_and_sizes(scope: Any, called: bool) -> Non
 
     run = Objective([("mine", FunctionTerm(fn=looking, scope=scope, needs={"origin"}))], VOCAB, chunk_rows=5)
     run(whole.hidden, CallableHead(weight) if called else LinearHead(weight), whole.targets(run))
-    example = torch.cat([one.example for one in seen])
-    image, size = (torch.cat([getattr(one, name) for one in seen]) for name in ("image_size", "object_size"))
+    example = torch.cat([item.example for item in seen])
+    image, size = (torch.cat([getattr(item, name) for item in seen]) for name in ("image_size", "object_size"))
     words = torch.tensor([row for row, boxes in enumerate(BOXES) for _ in range(boxes + 1)])
     boxes = torch.tensor([row for row, boxes in enumerate(BOXES) for _ in range(boxes)])
     coords = boxes.repeat_interleave(4)
@@ -231,7 +233,7 @@ def test_positions_tell_their_example_and_sizes(scope: Any, called: bool) -> Non
     assert example.tolist() == expected.tolist()
     assert torch.equal(image.nan_to_num(-1), IMAGES[example].nan_to_num(-1))
     wide = [10.0, 20.0, -1.0, 10.0, 20.0, 30.0]
-    found = {"coord": [one for one in wide for _ in range(4)], "text": [-1.0] * len(words), "box": wide}
+    found = {"coord": [item for item in wide for _ in range(4)], "text": [-1.0] * len(words), "box": wide}
     found["token"] = found["coord"] + found["text"]
     assert size[:, 0].nan_to_num(-1).tolist() == found[scope]
 

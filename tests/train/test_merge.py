@@ -103,32 +103,32 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str
         }
     script = root / "plain.py"
     script.write_text(PLAIN)
-    plain = support.python(str(script), str(root / "inputs.pt"), *(str(one["folder"]) for one in found.values()))
+    plain = support.python(str(script), str(root / "inputs.pt"), *(str(item["folder"]) for item in found.values()))
     assert plain.returncode == 0, plain.stderr
-    return {case: Merged(**one, plain=torch.load(one["folder"] / "logits.pt")) for case, one in found.items()}
+    return {case: Merged(**item, plain=torch.load(item["folder"] / "logits.pt")) for case, item in found.items()}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_plain_transformers_gives_the_live_logits(
     merged: dict[tuple[str, str, str], Merged], case: tuple[str, str, str]
 ) -> None:
-    one = merged[case]
+    item = merged[case]
     # Merged weights are other numbers, and their rounding goes through every layer.
-    assert_close_to_scale(one.plain, one.live, ulps=64.0, what="the logits")
+    assert_close_to_scale(item.plain, item.live, ulps=64.0, what="the logits")
     # What was trained matters by far more than that.
-    assert (one.live - one.base).abs().max() > 0.05
+    assert (item.live - item.base).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_ties_and_shards_stay_as_they_were(
     merged: dict[tuple[str, str, str], Merged], case: tuple[str, str, str]
 ) -> None:
-    one = merged[case]
-    config = json.loads((one.folder / "config.json").read_text())
-    keys = {key for file in one.folder.glob("*.safetensors") for key in load_file(file)}
-    assert config["tie_word_embeddings"] is one.tied
-    assert ("lm_head.weight" in keys) is not one.tied
-    assert (one.folder / "model.safetensors.index.json").exists() is one.sharded
+    item = merged[case]
+    config = json.loads((item.folder / "config.json").read_text())
+    keys = {key for file in item.folder.glob("*.safetensors") for key in load_file(file)}
+    assert config["tie_word_embeddings"] is item.tied
+    assert ("lm_head.weight" in keys) is not item.tied
+    assert (item.folder / "model.safetensors.index.json").exists() is item.sharded
     assert not [key for key in keys if "row_offset" in key or "lora" in key]
 
 

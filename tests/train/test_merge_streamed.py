@@ -82,7 +82,7 @@ def checkpoint_of(run: RunDir) -> Path:
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
-    return {name: one for file in folder.glob("*.safetensors") for name, one in load_file(file).items()}
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
 def facts(folder: Path) -> list[Any]:
@@ -184,7 +184,7 @@ def test_what_did_not_change_is_a_copy(tmp_path: Path) -> None:
     assert changed == ["model.language_model.layers.0.self_attn.q_proj.weight"]
     copied = {str(file.relative_to(base)) for file in base.rglob("*")} - {"config.json", "pytorch_model.bin"}
     adopted = {"processor_config.json"}  # has the image sizes of training: test_image_size.py
-    for file in copied - {one.name for one in base.glob("*.safetensors*")} - {"additional_chat_templates"} - adopted:
+    for file in copied - {path.name for path in base.glob("*.safetensors*")} - {"additional_chat_templates"} - adopted:
         assert (merged / file).read_bytes() == (base / file).read_bytes()
     assert {str(file.relative_to(merged)) for file in merged.rglob("*")} == copied | {"config.json", "coordcore.json"}
 
@@ -192,7 +192,7 @@ def test_what_did_not_change_is_a_copy(tmp_path: Path) -> None:
 def test_the_weights_that_transformers_loads_are_merged(tmp_path: Path) -> None:
     # A newer single file beside shards that nobody removed: what trained is the single file.
     base = base_of(tmp_path, max_shard_size="60KB")
-    single = {name: one + 1 for name, one in tensors(base).items()}
+    single = {name: tensor + 1 for name, tensor in tensors(base).items()}
     save_file(single, base / "model.safetensors", {"format": "pt"})
     run = run_of(tmp_path, base, lora={"target_modules": ["q_proj"]}, surgery=False)
     merged = assert_same(run, tmp_path).output
@@ -272,8 +272,8 @@ def test_rows_of_two_surgeries_at_scattered_ids(tmp_path: Path) -> None:
     write_rows(file, Place(source=source, file="merged.safetensors", spec=source), rows)
     file.close()
     expected = matrix.clone()
-    for one in (first, second):
-        expected[one.ids] = (expected[one.ids] + one.rows).bfloat16()
+    for item in (first, second):
+        expected[item.ids] = (expected[item.ids] + item.rows).bfloat16()
     assert torch.equal(load_file(tmp_path / "merged.safetensors")["matrix"], expected)
 
 
@@ -334,7 +334,9 @@ def test_rows_that_are_written_wrongly(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_weight_that_is_not_finite(tmp_path: Path) -> None:
     run = run_of(tmp_path, base_of(tmp_path), lora={})
     file = checkpoint_of(run) / "adapter_model.safetensors"
-    save_file({name: one / 0 if "up_proj.lora_B" in name else one for name, one in load_file(file).items()}, file)
+    save_file(
+        {name: tensor / 0 if "up_proj.lora_B" in name else tensor for name, tensor in load_file(file).items()}, file
+    )
     with pytest.raises(RunError, match=r"up_proj merged gives outputs that differ from the live model's by nan"):
         merge_run(run.path, tmp_path / "merged")
 
@@ -344,7 +346,9 @@ def test_a_weight_that_is_not_finite(tmp_path: Path) -> None:
 
 def without(folder: Path, part: str) -> None:
     for file in folder.glob("*.safetensors"):
-        save_file({name: one for name, one in load_file(file).items() if part not in name}, file, {"format": "pt"})
+        save_file(
+            {name: tensor for name, tensor in load_file(file).items() if part not in name}, file, {"format": "pt"}
+        )
 
 
 def test_a_base_that_lacks_a_tensor(tmp_path: Path) -> None:

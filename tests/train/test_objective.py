@@ -173,13 +173,13 @@ def rounding(sums: Mapping[str, tuple[Tensor, int]]) -> float:
 @pytest.mark.parametrize("added", [None, offset(), offset(IDS.flip(0)), offset(IDS[100:300])])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_sums_loss_and_gradients_are_those_of_the_reference(bias: bool, added: AddedRows | None, wrapped: bool) -> None:
-    one, head = batch(), linear(bias=bias)
-    hidden = one.hidden.clone().requires_grad_()
-    expected = reference(attrs.evolve(one, hidden=hidden), head, added)
+    item, head = batch(), linear(bias=bias)
+    hidden = item.hidden.clone().requires_grad_()
+    expected = reference(attrs.evolve(item, hidden=hidden), head, added)
     trained = [hidden, *head.parameters(), *([] if added is None else [added.rows])]
     gradients = torch.autograd.grad(reference_loss(expected), trained)
     output = Objective(EVERY, VOCAB)(
-        hidden, CallableHead(head, added) if wrapped else LinearHead(head, added), one.targets()
+        hidden, CallableHead(head, added) if wrapped else LinearHead(head, added), item.targets()
     )
     actual = dict(zip((part.name for part in Objective(EVERY, VOCAB).parts), output.sums.tolist(), strict=True))
     assert actual == pytest.approx(
@@ -192,60 +192,60 @@ def test_sums_loss_and_gradients_are_those_of_the_reference(bias: bool, added: A
 
 @pytest.mark.parametrize(("owner", "term"), EVERY)
 def test_a_term_alone_gives_what_it_gives_among_others(owner: str, term: Term) -> None:
-    one, head = batch(), LinearHead(linear())
+    item, head = batch(), LinearHead(linear())
     together = Objective(EVERY, VOCAB)
     sums = dict(
-        zip((part.name for part in together.parts), together(one.hidden, head, one.targets()).sums, strict=True)
+        zip((part.name for part in together.parts), together(item.hidden, head, item.targets()).sums, strict=True)
     )
     alone = Objective([(owner, term)], VOCAB)
     expected = [sums[part.name].item() for part in alone.parts]
-    assert alone(one.hidden, head, one.targets()).sums.tolist() == pytest.approx(
-        expected, rel=1e-5, abs=rounding(reference(one, linear()))
+    assert alone(item.hidden, head, item.targets()).sums.tolist() == pytest.approx(
+        expected, rel=1e-5, abs=rounding(reference(item, linear()))
     )
 
 
 def test_global_counts_make_two_micro_batches_one_batch() -> None:
-    one, head = batch(), LinearHead(linear())
+    item, head = batch(), LinearHead(linear())
     run = Objective(EVERY, VOCAB)
-    whole = run(one.hidden, head, one.targets())
-    counts = run.count(one.targets())
-    halves = [one.rows(slice(0, 1)), one.rows(slice(1, 3))]
+    whole = run(item.hidden, head, item.targets())
+    counts = run.count(item.targets())
+    halves = [item.rows(slice(0, 1)), item.rows(slice(1, 3))]
     outputs = [run(half.hidden, head, half.targets(), counts) for half in halves]
     assert (outputs[0].loss + outputs[1].loss).item() == pytest.approx(whole.loss.item(), rel=1e-5)
     assert (outputs[0].sums + outputs[1].sums).tolist() == pytest.approx(
-        whole.sums.tolist(), rel=1e-5, abs=rounding(reference(one, linear()))
+        whole.sums.tolist(), rel=1e-5, abs=rounding(reference(item, linear()))
     )
 
 
 @pytest.mark.parametrize(("coord", "text"), [(False, True), (True, False), (False, False)])
 def test_a_batch_without_a_scope_charges_nothing_for_it(coord: bool, text: bool) -> None:
-    one, head = batch(coord=coord, text=text), linear()
-    hidden = one.hidden.clone().requires_grad_()
-    output = Objective(EVERY, VOCAB)(hidden, LinearHead(head, offset()), one.targets())
-    assert output.loss.item() == pytest.approx(reference_loss(reference(one, head, offset())).item(), rel=1e-5)
+    item, head = batch(coord=coord, text=text), linear()
+    hidden = item.hidden.clone().requires_grad_()
+    output = Objective(EVERY, VOCAB)(hidden, LinearHead(head, offset()), item.targets())
+    assert output.loss.item() == pytest.approx(reference_loss(reference(item, head, offset())).item(), rel=1e-5)
     output.loss.backward()
     assert hidden.grad is not None
     assert bool(hidden.grad.any()) is (coord or text)
 
 
 def test_a_diagnostic_costs_no_gradient() -> None:
-    one = batch()
-    hidden = one.hidden.clone().requires_grad_()
-    output = Objective([("distance", DISTANCE)], VOCAB)(hidden, LinearHead(linear()), one.targets())
+    item = batch()
+    hidden = item.hidden.clone().requires_grad_()
+    output = Objective([("distance", DISTANCE)], VOCAB)(hidden, LinearHead(linear()), item.targets())
     output.loss.backward()
     assert hidden.grad is not None
     assert (output.loss.item(), output.sums[0].item() > 0, bool(hidden.grad.any())) == (0.0, True, False)
 
 
 def test_nan_comes_through() -> None:
-    one = batch()
+    item = batch()
     broken = Term("coord", {"ce": lambda positions: bin_ce(positions) * torch.nan}, {"ce": 1.0})
-    output = Objective([("broken", broken)], VOCAB)(one.hidden, LinearHead(linear()), one.targets())
+    output = Objective([("broken", broken)], VOCAB)(item.hidden, LinearHead(linear()), item.targets())
     assert (bool(output.loss.isnan()), bool(output.sums.isnan().all())) == (True, True)
 
 
 def test_terms_see_float32_for_bfloat16_hidden_states() -> None:
-    one, head = batch(), linear().bfloat16()
+    item, head = batch(), linear().bfloat16()
     seen: set[torch.dtype] = set()
 
     def looking(positions: Any) -> Tensor:
@@ -254,8 +254,8 @@ def test_terms_see_float32_for_bfloat16_hidden_states() -> None:
 
     terms = [("text", TEXT_CE), ("looking", Term("coord", {"ce": looking}, {"ce": 1.0}))]
     with torch.autocast("cpu", torch.bfloat16):
-        output = Objective(terms, VOCAB)(one.hidden.bfloat16(), LinearHead(head, offset()), one.targets())
-    rounded = attrs.evolve(one, hidden=one.hidden.bfloat16())
+        output = Objective(terms, VOCAB)(item.hidden.bfloat16(), LinearHead(head, offset()), item.targets())
+    rounded = attrs.evolve(item, hidden=item.hidden.bfloat16())
     expected = reference(rounded, head, offset())
     assert (seen, output.loss.dtype) == ({torch.float32}, torch.float32)
     # Products of bfloat16 numbers are summed in float32.
@@ -374,10 +374,10 @@ def test_terms_that_cannot_be_used(terms: list[Any], vocab: CoordVocab | None, m
     ],
 )
 def test_terms_that_return_something_else(part: str, function: Callable[[Any], Tensor], message: str) -> None:
-    one = batch()
+    item = batch()
     run = Objective([("huber", Term("coord", {part: function}, {"ce": 1.0}))], VOCAB)
     with pytest.raises(RunError) as caught:
-        run(one.hidden, LinearHead(linear()), one.targets())
+        run(item.hidden, LinearHead(linear()), item.targets())
     assert str(caught.value) == message
 
 
@@ -394,22 +394,22 @@ def test_a_negative_label_is_no_row_from_the_end() -> None:
 
 
 def test_hidden_states_of_other_positions_than_the_labels_are_refused() -> None:
-    one = batch()
+    item = batch()
     with pytest.raises(InputError, match=r"states \(3, 23, 16\) and labels \(3, 24\) are of different positions"):
-        Objective(EVERY, VOCAB)(one.hidden[:, 1:], LinearHead(linear()), one.targets())
+        Objective(EVERY, VOCAB)(item.hidden[:, 1:], LinearHead(linear()), item.targets())
 
 
 def test_targets_with_coord_tokens_need_an_objective_that_knows_them() -> None:
-    one = batch()
+    item = batch()
     with pytest.raises(InputError, match="the targets hold coord tokens, and the objective was made without a vocab"):
-        Objective([("text", TEXT_CE)], None)(one.hidden, LinearHead(linear()), one.targets())
+        Objective([("text", TEXT_CE)], None)(item.hidden, LinearHead(linear()), item.targets())
 
 
 def test_a_head_without_rows_for_the_coord_tokens_is_refused() -> None:
-    one = batch()
+    item = batch()
     head = nn.Linear(HIDDEN, FIRST + 500)
     with pytest.raises(InputError, match=rf"head has {FIRST + 500} rows, and a coord token has id {FIRST + 999}"):
-        Objective(EVERY, VOCAB)(one.hidden, LinearHead(head), one.targets())
+        Objective(EVERY, VOCAB)(item.hidden, LinearHead(head), item.targets())
 
 
 @pytest.mark.parametrize("config", [{"logits_scaling": 8.0}, {"logit_scale": 0.0625}])

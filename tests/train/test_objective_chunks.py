@@ -79,7 +79,7 @@ class Case:
 
     @property
     def trained(self) -> list[Tensor]:
-        return [one for one in (self.hidden, *LinearHead(self.head, self.offset).parameters) if one.requires_grad]
+        return [item for item in (self.hidden, *LinearHead(self.head, self.offset).parameters) if item.requires_grad]
 
     def to(self, dtype: torch.dtype) -> Case:
         """The same numbers in another precision."""
@@ -165,8 +165,8 @@ def test_chunks_change_no_gradient(terms: str, sizes: tuple[int, int | None]) ->
     loss = run(case.hidden, LinearHead(case.head, case.offset), case.targets).loss
     single, double = plain(case, TERMS[terms]), plain(exact := case.to(torch.float64), TERMS[terms])
     actual, expected, truth = (
-        [value.detach(), *torch.autograd.grad(value, one.trained, materialize_grads=True)]
-        for value, one in ((loss, case), (single, case), (double, exact))
+        [value.detach(), *torch.autograd.grad(value, item.trained, materialize_grads=True)]
+        for value, item in ((loss, case), (single, case), (double, exact))
     )
     assert_as_exact(actual, expected, truth)
 
@@ -179,8 +179,8 @@ def test_frozen_and_trained_heads_with_any_offset(terms: str, trains_head: bool,
     loss = Objective(TERMS[terms], VOCAB)(case.hidden, LinearHead(case.head, case.offset), case.targets).loss
     single, double = plain(case, TERMS[terms]), plain(exact := case.to(torch.float64), TERMS[terms])
     actual, expected, truth = (
-        [value.detach(), *torch.autograd.grad(value, one.trained, materialize_grads=True)]
-        for value, one in ((loss, case), (single, case), (double, exact))
+        [value.detach(), *torch.autograd.grad(value, item.trained, materialize_grads=True)]
+        for value, item in ((loss, case), (single, case), (double, exact))
     )
     assert_as_exact(actual, expected, truth)
 
@@ -228,8 +228,8 @@ def test_few_positions_and_none(boxes: int, text: int, terms: str) -> None:
     ).loss
     single, double = plain(case, TERMS[terms]), plain(exact := case.to(torch.float64), TERMS[terms])
     actual, expected, truth = (
-        [value.detach(), *torch.autograd.grad(value, one.trained, materialize_grads=True)]
-        for value, one in ((loss, case), (single, case), (double, exact))
+        [value.detach(), *torch.autograd.grad(value, item.trained, materialize_grads=True)]
+        for value, item in ((loss, case), (single, case), (double, exact))
     )
     assert_as_exact(actual, expected, truth)
 
@@ -268,8 +268,8 @@ def test_backward_can_be_repeated() -> None:
     loss = Objective(TERMS["gates"], VOCAB)(case.hidden, LinearHead(case.head, case.offset), case.targets).loss
     first = torch.autograd.grad(loss, case.trained, retain_graph=True)
     second = torch.autograd.grad(3 * loss, case.trained)
-    for one, other in zip(first, second, strict=True):
-        assert_close_to_scale(other, 3 * one)
+    for item, other in zip(first, second, strict=True):
+        assert_close_to_scale(other, 3 * item)
 
 
 def test_without_gradients_the_same_loss() -> None:
@@ -332,9 +332,9 @@ class Watch(TorchDispatchMode):
         )
         if name in self.WAITING or boolean:
             self.waited.append(name)
-        for one in result if isinstance(result, list | tuple) else (result,):
-            if isinstance(one, Tensor) and one.untyped_storage().data_ptr() != 0:
-                self.largest = max(self.largest, one.untyped_storage().nbytes() // one.element_size())
+        for item in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(item, Tensor) and item.untyped_storage().data_ptr() != 0:
+                self.largest = max(self.largest, item.untyped_storage().nbytes() // item.element_size())
         return result
 
 

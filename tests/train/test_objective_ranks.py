@@ -87,8 +87,8 @@ def step(model: Any, wrapped: nn.Module, vocab: CoordVocab, labels: Tensor, coun
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     from torch.distributed.tensor import DTensor
 
-    found = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-    return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in found.items()}
+    found = {name: item.grad for name, item in model.named_parameters() if item.grad is not None}
+    return {name: item.full_tensor() if isinstance(item, DTensor) else item for name, item in found.items()}
 
 
 def alone(base: Path, dtype: torch.dtype = torch.float32) -> tuple[float, dict[str, Tensor]]:

@@ -49,7 +49,7 @@ def copied(run: RunDir, folder: Path) -> RunDir:
 
 def cast(checkpoint: Path, dtype: torch.dtype) -> None:
     tensors = load_file(checkpoint / ADAPTER)
-    weights = {name: one.to(dtype) if one.is_floating_point() else one for name, one in tensors.items()}
+    weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     save_file(weights, checkpoint / ADAPTER, {"format": "pt"})
 
 
@@ -116,7 +116,7 @@ def test_the_run_s_own_is_taken_and_so_is_one_that_says_nothing(first: RunDir, t
 def test_a_full_tuner_s_checkpoint_in_another_dtype_is_refused(coord_base: Path, tmp_path: Path) -> None:
     run = support.train(tmp_path, coord_base, **SECTIONS, tuner={"type": "full"})
     file = last(run) / "model.safetensors"
-    save_file({name: one.to(torch.bfloat16) for name, one in load_file(file).items()}, file, {"format": "pt"})
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
     with pytest.raises(InputError, match=r"checkpoint-2: .* is BF16, it was saved as F32"):
         merge_run(run.path, tmp_path / "merged")
 

@@ -42,8 +42,8 @@ def add_code(base: Path, file: str, classes: dict[str, Any], source: str = "") -
 def test_check_names_file_key_class_and_cure(base: Path, tmp_path: Path, file: str) -> None:
     add_code(base, file, PLACES[file])
     key = next(iter(PLACES[file]))
-    found = [str(one) for one in check(loaded(tmp_path, base))]
-    text = next(one for one in found if f"auto_map.{key}" in one)
+    found = [str(item) for item in check(loaded(tmp_path, base))]
+    text = next(item for item in found if f"auto_map.{key}" in item)
     assert str(base / file) in text
     assert "evil." in text
     assert "trust_remote_code = true" in text
@@ -94,7 +94,7 @@ def test_with_the_key_it_runs_and_manifest_and_merged_folder_tell_of_it(coord_ba
     marker = add_code(base, "tokenizer_config.json", PLACES["tokenizer_config.json"], source)
     (base / "README.md").write_text("# Base\n")
     trusting = {"trust_remote_code": True}
-    assert [one for one in notes(loaded(tmp_path, base, model=trusting)) if "evil.Tokenizer" in one]
+    assert [note for note in notes(loaded(tmp_path, base, model=trusting)) if "evil.Tokenizer" in note]
     run = train(tmp_path, base, model=trusting, train={"steps": 1}, output={"merge": True})
     assert marker.exists()
     assert load(run.manifest).manifest.model.trust_remote_code is True

@@ -34,8 +34,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) ->
     return support.train(tmp_path_factory.mktemp("uninterrupted"), coord_base, **INTERRUPTIBLE)
 
 
-def same_weights(one: RunDir, other: RunDir) -> bool:
-    expected, actual = support.weights(one), support.weights(other)
+def same_weights(first: RunDir, other: RunDir) -> bool:
+    expected, actual = support.weights(first), support.weights(other)
     return expected.keys() == actual.keys() and all(torch.equal(expected[key], actual[key]) for key in expected)
 
 

@@ -22,7 +22,7 @@ def coord_ids(request: pytest.FixtureRequest) -> list[int]:
 @pytest.fixture
 def tokens(coord_ids: list[int]) -> Tensor:
     """[2, 8] token ids, those of rows among others, some of them twice."""
-    plain = [one for one in range(5, 96) if one not in coord_ids][:5]
+    plain = [number for number in range(5, 96) if number not in coord_ids][:5]
     return torch.tensor(
         [
             [plain[0], coord_ids[0], coord_ids[7], plain[1], coord_ids[7], coord_ids[19], plain[2], coord_ids[3]],
@@ -100,7 +100,7 @@ def test_embeddings_have_the_bits_of_merged_rows(
 def test_other_tokens_keep_every_bit_next_to_broken_offsets(coord_ids: list[int], dtype: torch.dtype) -> None:
     table = _table(coord_ids).float()
     table.rows.data.fill_(torch.nan)
-    plain = torch.tensor([one for one in range(96) if one not in coord_ids])
+    plain = torch.tensor([number for number in range(96) if number not in coord_ids])
     embeddings = torch.tensor([-0.0, 0.0, 1e-40, torch.inf], dtype=dtype).repeat(len(plain), 4)
     added = table.add_to_embeddings(embeddings, plain)
     assert torch.equal(added.view(torch.uint8), embeddings.view(torch.uint8))
@@ -135,7 +135,7 @@ def test_the_gradient_of_many_tokens_is_summed_in_float32(row_dtype: torch.dtype
 
 def test_a_batch_without_coord_tokens_keeps_the_offsets_in_the_graph(coord_ids: list[int]) -> None:
     table = _table(coord_ids)
-    plain = torch.tensor([[next(one for one in range(96) if one not in coord_ids)]])
+    plain = torch.tensor([[next(number for number in range(96) if number not in coord_ids)]])
     table.add_to_embeddings(torch.zeros(1, 1, 16, dtype=torch.float64), plain).sum().backward()
     assert table.rows.grad is not None
     assert not table.rows.grad.any()

@@ -91,7 +91,7 @@ def test_a_header_that_is_none(tmp_path: Path, header: Any, message: str) -> Non
 def test_what_a_number_takes(tmp_path: Path, dtype: str, count: int) -> None:
     raw = json.dumps({"x": entry(dtype=dtype, shape=[count])}).encode()
     (tmp_path / "file").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(8))
-    assert [(one.dtype, one.size) for one in tensors_in(tmp_path / "file")] == [(dtype, 8)]
+    assert [(tensor.dtype, tensor.size) for tensor in tensors_in(tmp_path / "file")] == [(dtype, 8)]
 
 
 def test_what_a_file_says_of_itself_is_text(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_copy_lies_in_its_pages_as_its_source_does(tmp_path: Path) -> None:
     for name, source in (("matrix", matrix), ("vector", vector)):
         file.copy(name, source)
     file.close()
-    found = {one.name: one for one in tensors_in(tmp_path / "copy")}
+    found = {tensor.name: tensor for tensor in tensors_in(tmp_path / "copy")}
     assert (found["matrix"].offset - matrix.offset) % 4096 == 0
-    assert [content(found[one.name]) for one in (matrix, vector)] == [content(matrix), content(vector)]
+    assert [content(found[item.name]) for item in (matrix, vector)] == [content(matrix), content(vector)]
 
 
 def test_bytes_are_written_over(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def problems(folder: Path, base: Path, swift: dict[str, Any], **train: Any) -> list[str]:
     found = check(loaded(folder, base, train={"swift": swift, **train}))
     version = known.installed_version()
-    return [f"{one.path}: {one.message}".replace(f"ms-swift {version}", "ms-swift") for one in found]
+    return [f"{item.path}: {item.message}".replace(f"ms-swift {version}", "ms-swift") for item in found]
 
 
 def questions(file: Path) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def sharded(tmp_path: Path) -> Path:
 
 
 def found(folder: Path) -> dict[str, str]:
-    return {name: one.file.name for name, one in stored_tensors(folder).items()}
+    return {name: tensor.file.name for name, tensor in stored_tensors(folder).items()}
 
 
 def test_shards_are_found_by_the_index(sharded: Path) -> None:

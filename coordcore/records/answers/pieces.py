@@ -70,7 +70,7 @@ def _objects(
             elif order:
                 unread.append(Unread(at=f"{at}.{kind}", reason=order))
             else:
-                spans = tuple((written.start() + one.start(), written.start() + one.end()) for one in tokens)
+                spans = tuple((written.start() + item.start(), written.start() + item.end()) for item in tokens)
                 objects.append(
                     AnswerObject(
                         at=at, desc=label, kind=kind, bins=bins, desc_span=found.span("label"), coord_spans=spans

@@ -103,7 +103,7 @@ def coord_ids(request: pytest.FixtureRequest) -> list[int]:
 @pytest.fixture
 def tokens(coord_ids: list[int]) -> torch.Tensor:
     """[2, 8] token ids, coord tokens among others, some of them twice."""
-    plain = [one for one in range(5, VOCABULARY) if one not in coord_ids][:5]
+    plain = [number for number in range(5, VOCABULARY) if number not in coord_ids][:5]
     return torch.tensor(
         [
             [plain[0], coord_ids[0], coord_ids[7], plain[1], coord_ids[7], coord_ids[19], plain[2], coord_ids[3]],

@@ -35,7 +35,7 @@ def test_a_trained_checkpoint_is_merged_and_loads_plainly(tmp_path: Path, tied: 
     ).train()
     surgery.rebind(model)
     surgery.verify(model)
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
     losses = []
     for _ in range(3):
         optimizer.zero_grad()

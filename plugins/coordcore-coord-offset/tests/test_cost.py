@@ -51,20 +51,20 @@ class _Fresh(TorchDispatchMode):
         self._seen: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for one in tree_leaves((args, kwargs)):
-            self._is_new(one)
+        for leaf in tree_leaves((args, kwargs)):
+            self._is_new(leaf)
         output = func(*args, **(kwargs or {}))
-        for one in tree_leaves(output):
-            if self._is_new(one):
-                self.elements[one.untyped_storage().nbytes() // one.element_size()] += 1
+        for leaf in tree_leaves(output):
+            if self._is_new(leaf):
+                self.elements[leaf.untyped_storage().nbytes() // leaf.element_size()] += 1
         return output
 
-    def _is_new(self, one: Any) -> bool:
-        if not isinstance(one, Tensor):
+    def _is_new(self, item: Any) -> bool:
+        if not isinstance(item, Tensor):
             return False
-        address = one.untyped_storage().data_ptr()
+        address = item.untyped_storage().data_ptr()
         new = address not in self._seen
-        self._seen.setdefault(address, one)
+        self._seen.setdefault(address, item)
         return new
 
 

@@ -37,7 +37,7 @@ def test_sharded_offsets_get_the_gradient_of_whole_ones(
         model = get_peft_model(base, LoraConfig(target_modules=["q_proj"], modules_to_save=["coord_offset_adapter"]))
         if sharded:
             mesh = init_device_mesh("cpu", (1,))
-            for layer in [one for one in model.modules() if type(one).__name__.endswith("TextDecoderLayer")]:
+            for layer in [module for module in model.modules() if type(module).__name__.endswith("TextDecoderLayer")]:
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
         surgery = LiveRows(CoordOffsetSurgery())

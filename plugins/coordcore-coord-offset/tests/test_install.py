@@ -38,7 +38,7 @@ def test_installing_changes_no_bit_of_the_logits(
 
 def test_offsets_are_float32_on_a_bfloat16_base(load: Load, coord_ids: list[int]) -> None:
     adapter = install_coord_offset_adapter(load(dtype=torch.bfloat16), coord_ids, tie_head=False)
-    assert {one.dtype for one in adapter.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in adapter.parameters()} == {torch.float32}
 
 
 def test_offsets_take_the_dtype_that_is_asked_for(load: Load, coord_ids: list[int]) -> None:
@@ -71,7 +71,7 @@ def test_only_the_offsets_change_when_nothing_else_trains(
     model.requires_grad_(False)
     adapter = install_coord_offset_adapter(model, coord_ids)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1.0)
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0)
     model(input_ids=tokens, labels=tokens).loss.backward()
     optimizer.step()
     changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]

@@ -31,7 +31,7 @@ def test_logits_and_sgd_steps_are_those_of_peft(
 
     start = base.get_input_embeddings().weight[coord_ids].detach()
     models = (ours, oracle, exact)
-    optimizers = [torch.optim.SGD([p for p in one.parameters() if p.requires_grad], lr=1e-1) for one in models]
+    optimizers = [torch.optim.SGD([p for p in item.parameters() if p.requires_grad], lr=1e-1) for item in models]
     for _ in range(4):
         losses = []
         for model, optimizer in zip(models, optimizers, strict=True):
@@ -43,8 +43,8 @@ def test_logits_and_sgd_steps_are_those_of_peft(
         assert_close_to_scale(*losses, what="the loss")
 
     rows = [
-        one.base_model.model.get_input_embeddings().token_adapter.trainable_tokens_delta["default"]
-        for one in (oracle, exact)
+        item.base_model.model.get_input_embeddings().token_adapter.trainable_tokens_delta["default"]
+        for item in (oracle, exact)
     ]
     live = live_coord_offset_adapter(ours).embed_offset.detach()
     assert float(live.abs().max()) > 3e-3

@@ -101,7 +101,7 @@ def test_a_surgery_lives_from_install_to_merge(
     live = model(input_ids=tokens).logits
 
     offsets = surgery.parameters(model)["offset"]
-    assert all(one.requires_grad for one in offsets)
+    assert all(offset.requires_grad for offset in offsets)
     head = surgery.head_offset(model)
     assert head.ids.tolist() == coord_ids
     assert head.rows is offsets[0 if tie_head else 1]

@@ -36,8 +36,8 @@ def _gradients(
     elif wrap == "fsdp":
         run = fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
     run(input_ids=tokens, labels=tokens).loss.backward()
-    found = [one.grad for one in adapter.parameters()]
-    return [one.full_tensor() if isinstance(one, DTensor) else one for one in found]
+    found = [parameter.grad for parameter in adapter.parameters()]
+    return [item.full_tensor() if isinstance(item, DTensor) else item for item in found]
 
 
 def _rank(rank: int, folder: Path) -> None:

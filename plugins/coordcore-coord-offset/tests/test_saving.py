@@ -101,8 +101,8 @@ def test_its_own_state_is_loaded_as_it_is(
     load: Load, coord_ids: list[int], tokens: torch.Tensor, randomise: Randomise
 ) -> None:
     model, other = load(), load()
-    for one in (model, other):
-        install_coord_offset_adapter(one, coord_ids)
+    for item in (model, other):
+        install_coord_offset_adapter(item, coord_ids)
     randomise(model)
     other.load_state_dict(model.state_dict())
     assert torch.equal(logits(other, tokens), logits(model, tokens))

@@ -62,7 +62,7 @@ def write(folder: Path) -> Write:
     """`write(record, ..., name="train.jsonl")` writes records (dicts, or lines as bytes) and returns the path."""
 
     def write(*records: dict[str, Any] | bytes, name: str = "train.jsonl") -> Path:
-        lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
+        lines = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in records]
         Path(name).write_bytes(b"".join(line + b"\n" for line in lines))
         return Path(name)
 

@@ -54,20 +54,20 @@ def test_no_objects() -> None:
 
 
 def test_a_description_is_escaped_as_json_and_keeps_its_letters() -> None:
-    one = Located(desc='a "blue" häuschen\n', kind="bbox_2d", bins=(0, 0, 1, 1), values=(0, 0, 1, 1))
+    item = Located(desc='a "blue" häuschen\n', kind="bbox_2d", bins=(0, 0, 1, 1), values=(0, 0, 1, 1))
     expected = r'{"objects": [{"desc": "a \"blue\" häuschen\n", "bbox_2d": [0, 0, 1, 1]}]}'
-    assert answer_text([one], coord_tokens=False) == expected
+    assert answer_text([item], coord_tokens=False) == expected
 
 
 @given(objects=st.lists(OBJECT, max_size=5), geometry_first=st.booleans())
 def test_an_answer_reads_back(objects: list[Located], geometry_first: bool) -> None:
     text = answer_text(objects, coord_tokens=False, geometry_first=geometry_first)
-    assert json.loads(text) == {"objects": [{"desc": one.desc, one.kind: list(one.bins)} for one in objects]}
+    assert json.loads(text) == {"objects": [{"desc": item.desc, item.kind: list(item.bins)} for item in objects]}
 
 
 @given(objects=st.lists(OBJECT, max_size=5), geometry_first=st.booleans())
 def test_coord_tokens_stand_where_the_numbers_stand(objects: list[Located], geometry_first: bool) -> None:
-    plain = [Located(desc="x", kind=one.kind, bins=one.bins, values=one.values) for one in objects]
+    plain = [Located(desc="x", kind=item.kind, bins=item.bins, values=item.values) for item in objects]
     tokens = answer_text(plain, geometry_first=geometry_first)
     numbers = answer_text(plain, coord_tokens=False, geometry_first=geometry_first)
     assert re.sub(r"<\|coord_(\d+)\|>", r"\1", tokens) == numbers

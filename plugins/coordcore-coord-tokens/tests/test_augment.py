@@ -60,9 +60,9 @@ def seen(image: Image.Image, colour: str) -> tuple[int, int, int, int] | None:
     return Image.fromarray(mask).getbbox()
 
 
-def same(one: Example, other: Example) -> bool:
-    pixels = [image.tobytes() for image in one.images] == [image.tobytes() for image in other.images]
-    return pixels and attrs.evolve(one, images=()) == attrs.evolve(other, images=())
+def same(first: Example, other: Example) -> bool:
+    pixels = [image.tobytes() for image in first.images] == [image.tobytes() for image in other.images]
+    return pixels and attrs.evolve(first, images=()) == attrs.evolve(other, images=())
 
 
 # --- places ---
@@ -113,6 +113,26 @@ def test_polygons_are_clipped(build: Build, record: dict[str, Any]) -> None:
     example = source(build(record, space="pixel", augment=augment)).in_epoch(0, 0)
     assert example.image_size == (320, 240)
     assert set(example.geometries[0].values) == {0.0, 999.0}
+
+
+def test_quads_stay_whole_and_points_are_in_or_out(build: Build, record: dict[str, Any]) -> None:
+    quad, point = [100, 100, 200, 120, 180, 220, 80, 200], [50, 60]
+    record["objects"] = [{"desc": "quad", "quad": quad}, {"desc": "point", "point": point}]
+    augment = AugmentConfig(flip=0.5, crop=(0.2, 0.5))
+    examples = source(build(record, space="pixel", geometry=("quad", "point"), augment=augment))
+    found = set()
+    for epoch in range(20):
+        example = examples.in_epoch(epoch, 0)
+        assert example.image_size is not None
+        for geometry in example.geometries:
+            found.add(geometry.kind)
+            xs, ys = (
+                [value * size / 999 for value in geometry.values[axis::2]]
+                for axis, size in enumerate(example.image_size)
+            )
+            assert len(xs) == (4 if geometry.kind == "quad" else 1)
+            assert geometry.kind == "point" or (max(xs) - min(xs), max(ys) - min(ys)) == pytest.approx((120, 120))
+    assert found == {"quad", "point"}
 
 
 def test_whole_objects_are_never_cut(build: Build, drawn: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from coordcore_coord_tokens.jsonl import record_problems
 
 
 def problems(path: Path, **settings) -> list[str]:
-    return [str(one) for one in record_problems(CoordJsonlConfig(train=path, **settings), DEFAULT_QUANTISATION)]
+    return [str(problem) for problem in record_problems(CoordJsonlConfig(train=path, **settings), DEFAULT_QUANTISATION)]
 
 
 @pytest.mark.parametrize(("width", "height"), [(2010, 10), (10, 2010)])
@@ -67,7 +67,7 @@ def mixed(write, record) -> Path:
 def test_images_are_decoded_beforehand_where_that_is_asked(mixed):
     assert len(problems(mixed)) == 1  # the one that is missing
     found = problems(mixed, validate="images")
-    assert [one.partition(": images[0]: ")[0] for one in found] == [f"train.jsonl:{line}" for line in (2, 3, 6)]
+    assert [item.partition(": images[0]: ")[0] for item in found] == [f"train.jsonl:{line}" for line in (2, 3, 6)]
     assert "cannot be read" in found[0]
     assert "no image file" in found[1]
     assert "is 64 x 48, but the record says 640 x 480" in found[2]

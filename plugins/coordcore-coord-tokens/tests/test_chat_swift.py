@@ -98,4 +98,4 @@ def test_thoughts_are_supervised_with_their_boxes(encoder: TemplateEncoder, writ
     example = ChatJsonl.open(ChatJsonlConfig(train=write(row)), context).train()[0]
     labels = list(encoder.encode(example).labels)
     places = align(labels, example, CoordVocab.from_tokenizer(encoder.tokenizer))
-    assert [one for one in places.geometries if one >= 0] == [0] * 4 + [1] * 4
+    assert [geometry for geometry in places.geometries if geometry >= 0] == [0] * 4 + [1] * 4

@@ -57,7 +57,7 @@ def chat(request: pytest.FixtureRequest, folder: Path, write: Any) -> ChatJsonlC
     }
     box = text[request.param]
     said = ["<image>And <image>?", f"a dog at {box}", f"What is at {box}?", f"a cat, beside {box}"]
-    messages = [{"role": ("user", "assistant")[number % 2], "content": one} for number, one in enumerate(said)]
+    messages = [{"role": ("user", "assistant")[number % 2], "content": item} for number, item in enumerate(said)]
     row = {"messages": messages, "images": ["photo.png", "photo.png"]}
     if request.param == "objects":
         row["objects"] = {"bbox": [[64, 48.5, 320, 240], [1, 2, 3, 4], [5, 6, 7, 8]], "image_id": [0, 1, 1]}

@@ -43,9 +43,9 @@ def test_formats_keep_the_promises_of_their_kind(check: Callable[..., None], nam
 
 def test_their_texts() -> None:
     objects = [Located(desc=item["desc"], kind="bbox_2d", bins=tuple(item["bbox_2d"])) for item in OBJECTS]
-    one, two, three = ("".join(ints_to_tokens(item.bins)) for item in objects)
-    assert answer_text(objects, form=COMPACT) == f"ring{one}\ncross{two}\nring{three}"
-    assert answer_text(objects, form=GROUPED) == f"ring{one}{three}\ncross{two}"
+    first, two, three = ("".join(ints_to_tokens(item.bins)) for item in objects)
+    assert answer_text(objects, form=COMPACT) == f"ring{first}\ncross{two}\nring{three}"
+    assert answer_text(objects, form=GROUPED) == f"ring{first}{three}\ncross{two}"
     assert answer_text(objects[:1], form=QWEN) == (
         f'[{{"bbox_2d": [{", ".join(ints_to_tokens(objects[0].bins))}], "label": "ring"}}]'
     )

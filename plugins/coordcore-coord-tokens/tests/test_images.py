@@ -50,8 +50,8 @@ def test_a_box_of_a_turned_photograph_lies_on_its_object(build: Build, record: d
     exif = Image.Exif()
     exif[0x0112] = 6
     stored.save("turned.jpg", exif=exif, quality=100)
-    one = {"desc": "black", "bbox_2d": [0, 0, 240, 320]}
-    turned = {"images": ["turned.jpg"], "width": 480, "height": 640, "objects": [one]}
+    item = {"desc": "black", "bbox_2d": [0, 0, 240, 320]}
+    turned = {"images": ["turned.jpg"], "width": 480, "height": 640, "objects": [item]}
     (image,) = build(turned, space="pixel").train()[0].images
     outline = Image.eval(image.convert("L"), lambda level: 255 if level < 128 else 0).getbbox()
     assert outline == (0, 0, 240, 320)

@@ -193,7 +193,7 @@ def test_processes_that_scan_at_once_do_the_work_once(
                 lambda _: scan(path, CoordJsonlConfig(train=path), DEFAULT_QUANTISATION, judge=RecordJudge), range(4)
             )
         )
-    assert ([len(one.lines or ()) for one in found], looked_at) == ([50] * 4, ["index", "records"])
+    assert ([len(item.lines or ()) for item in found], looked_at) == ([50] * 4, ["index", "records"])
 
 
 @pytest.mark.parametrize("broken", ["a file", "no permission", "no home"])
@@ -217,7 +217,10 @@ def test_without_a_cache_the_index_stays_in_memory(
         monkeypatch.setattr("os.path.expanduser", lambda path: path)
     source = opened(write(record, record))
     assert (source[1].source, type(source.file.lines.offsets)) == ("train.jsonl:2", array)
-    assert (caplog.messages, sorted(one.name for one in Path.cwd().iterdir() if one.name.startswith("~"))) == ([], [])
+    assert (caplog.messages, sorted(item.name for item in Path.cwd().iterdir() if item.name.startswith("~"))) == (
+        [],
+        [],
+    )
 
 
 def test_an_index_that_cannot_be_finished_leaves_nothing(
@@ -228,7 +231,7 @@ def test_an_index_that_cannot_be_finished_leaves_nothing(
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     assert len(opened(write(record, record))) == 2
-    assert [one.suffix for one in cache.iterdir()] == [".lock"]
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 # --- that the records were right ------------------------------------------------------------------------------------
@@ -368,7 +371,7 @@ def test_without_validation_the_index_alone_is_kept(
     path = write({**record, "width": 0})
     for _ in range(2):
         assert len(opened(path, validate=False)) == 1
-    assert (looked_at, sorted(one.suffix for one in cache.iterdir())) == (["index"], [".index", ".lock"])
+    assert (looked_at, sorted(item.suffix for item in cache.iterdir())) == (["index"], [".index", ".lock"])
 
 
 # --- a file that changes --------------------------------------------------------------------------------------------

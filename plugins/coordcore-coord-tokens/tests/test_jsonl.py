@@ -33,7 +33,7 @@ def answer(source: JsonlSource, index: int = 0) -> str:
 def places(source: JsonlSource, index: int = 0) -> list[list[int]]:
     """The coordinates in an answer, as bins."""
     text = re.sub(r"<\|coord_(\d+)\|>", r"\1", answer(source, index))
-    return [one.get("bbox_2d") or one["poly"] for one in json.loads(text)["objects"]]
+    return [item.get("bbox_2d") or item["poly"] for item in json.loads(text)["objects"]]
 
 
 def box(*values: float, desc: str = "thing") -> dict[str, Any]:
@@ -115,7 +115,7 @@ def test_boxes_and_polygons_stay_in_order(build: Build, record: dict[str, Any]) 
         box(0, 0, 320, 240),
     ]
     train = build({**record, "objects": objects}, space="pixel").train()
-    assert (places(train), [one.kind for one in train[0].geometries]) == (
+    assert (places(train), [geometry.kind for geometry in train[0].geometries]) == (
         [[0, 0, 999, 999], [0, 999, 999, 999, 500, 0], [0, 0, 500, 500]],
         ["bbox_2d", "poly", "bbox_2d"],
     )
@@ -242,12 +242,12 @@ JSON = st.recursive(
 
 
 @given(
-    one=st.fixed_dictionaries({"desc": st.just("x") | JSON}, optional={"bbox_2d": JSON, "poly": JSON, "line": JSON}),
+    item=st.fixed_dictionaries({"desc": st.just("x") | JSON}, optional={"bbox_2d": JSON, "poly": JSON, "line": JSON}),
     space=st.sampled_from(["bin", "pixel", "norm1"]),
     outside=st.sampled_from(["error", "clip"]),
 )
-def test_whatever_the_line_holds_it_is_read_or_named(one: dict[str, Any], space: Any, outside: Any) -> None:
-    line = json.dumps({"images": ["a.png"], "width": 640, "height": 480, "objects": [one]}).encode()
+def test_whatever_the_line_holds_it_is_read_or_named(item: dict[str, Any], space: Any, outside: Any) -> None:
+    line = json.dumps({"images": ["a.png"], "width": 640, "height": 480, "objects": [item]}).encode()
     config = CoordJsonlConfig(train=Path("train.jsonl"), space=space, outside=outside)
     try:
         read = read_answer(parse_record(line), config, DEFAULT_QUANTISATION)

@@ -36,7 +36,7 @@ CHAT_ROW = {
 
 
 def test_the_entry_point_names_the_plugin_module() -> None:
-    (entry,) = (one for one in entry_points(group=GROUP) if one.dist and one.dist.name == "coordcore-coord-tokens")
+    (entry,) = (item for item in entry_points(group=GROUP) if item.dist and item.dist.name == "coordcore-coord-tokens")
     assert entry.load() is plugin
 
 
@@ -129,7 +129,7 @@ def test_data_and_template_must_agree(write: Write, record: dict[str, Any]) -> N
 
 def test_every_option_has_help() -> None:
     options = [*attrs.fields(CoordJsonlConfig), *attrs.fields(ChatJsonlConfig), *attrs.fields(CoordTemplateConfig)]
-    assert [one.name for one in options if not one.metadata.get("help")] == []
+    assert [option.name for option in options if not option.metadata.get("help")] == []
 
 
 @pytest.mark.parametrize("space", ["bin", "pixel"])

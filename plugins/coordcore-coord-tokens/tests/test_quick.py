@@ -77,11 +77,11 @@ def lines(draw: st.DrawFn, config: CoordJsonlConfig) -> bytes:
     objects: list[dict[str, Any]] = []
     tokens = config.space == "bin" and draw(st.booleans())
     for _ in range(draw(st.integers(0, 4))):
-        one = {"desc": draw(descs), **draw(shapes(config))}
+        item = {"desc": draw(descs), **draw(shapes(config))}
         for kind in KINDS:
-            if tokens and kind in one and all(type(k) is int and 0 <= k <= 999 for k in one[kind]):
-                one[kind] = ints_to_tokens(one[kind])
-        one |= draw(
+            if tokens and kind in item and all(type(k) is int and 0 <= k <= 999 for k in item[kind]):
+                item[kind] = ints_to_tokens(item[kind])
+        item |= draw(
             st.sampled_from(
                 [
                     {},
@@ -94,7 +94,7 @@ def lines(draw: st.DrawFn, config: CoordJsonlConfig) -> bytes:
                 ]
             )
         )
-        objects.append(one)
+        objects.append(item)
     record: dict[str, Any] = {"images": ["a.png"], "width": SIZE[0], "height": SIZE[1], "objects": objects}
     extra = [{"summary": "s"}, {"metadata": None}, {"metadata": {"quantisation": "nearest_999"}}, {"width": 0}]
     record |= draw(st.sampled_from([{}, {}, {}, {"images": [""]}, {"images": ["a", "b"]}, {"colour": 1}, *extra]))
@@ -150,14 +150,14 @@ JSON = st.recursive(
 
 
 @given(
-    one=st.fixed_dictionaries({"desc": st.just("x") | JSON}, optional={"bbox_2d": JSON, "poly": JSON, "line": JSON}),
+    item=st.fixed_dictionaries({"desc": st.just("x") | JSON}, optional={"bbox_2d": JSON, "poly": JSON, "line": JSON}),
     more=st.fixed_dictionaries({}, optional={"metadata": JSON, "summary": JSON, "width": JSON, "images": JSON}),
     config=CONFIGS,
 )
 def test_it_takes_no_line_that_the_reference_refuses(
-    one: dict[str, Any], more: dict[str, Any], config: CoordJsonlConfig
+    item: dict[str, Any], more: dict[str, Any], config: CoordJsonlConfig
 ) -> None:
-    record = {"images": ["a.png"], "width": 640, "height": 480, "objects": [one], **more}
+    record = {"images": ["a.png"], "width": 640, "height": 480, "objects": [item], **more}
     line = json.dumps(record).encode()
     quick = quick_reader(config, DEFAULT_QUANTISATION)
     assert quick is not None

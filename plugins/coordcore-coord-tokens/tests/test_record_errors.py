@@ -33,9 +33,9 @@ class Case:
     quantisation: str = "nearest_999"
 
 
-def of(message: str, settings: dict[str, Any] | None = None, quantisation: str = "nearest_999", **one: Any) -> Case:
+def of(message: str, settings: dict[str, Any] | None = None, quantisation: str = "nearest_999", **item: Any) -> Case:
     """A case of one object."""
-    line = {**BASE, "objects": [{"desc": "red circle", **one}]}
+    line = {**BASE, "objects": [{"desc": "red circle", **item}]}
     return Case(line, message, settings or {}, quantisation)
 
 

@@ -110,7 +110,9 @@ def test_a_phrase_is_pointed_at(build: Build, asks: Asks) -> None:
 
 def test_every_kind_of_place_can_be_referred_to(build: Build, asks: Asks) -> None:
     triangle = {"desc": "roof", "poly": [0, 0, 9, 0, 9, 9]}
-    assert [one.kind for one in build(asks("refer", triangle, question="roof")).train()[0].geometries] == ["poly"]
+    assert [geometry.kind for geometry in build(asks("refer", triangle, question="roof")).train()[0].geometries] == [
+        "poly"
+    ]
     assert said(build(asks("region", triangle, answer="a roof")).train())[0].count("<|coord_") == 6
 
 
@@ -119,11 +121,11 @@ def test_every_kind_of_place_can_be_referred_to(build: Build, asks: Asks) -> Non
 
 def test_absent_categories_are_drawn_from_the_file_anew_in_each_epoch(build: Build, asks: Asks) -> None:
     labels = [{**RING, "desc": f"thing {k}"} for k in range(20)]
-    train = build(*(asks("named", one) for one in labels), asks("refer", CUP, question="cup")).train()
+    train = build(*(asks("named", item) for item in labels), asks("refer", CUP, question="cup")).train()
     drawn = [train.in_epoch(epoch, 4).categories for epoch in range(30)]
-    assert all(len(one) == 4 and "thing 4" in one for one in drawn)  # one that is there, three that are not
-    assert {label for one in drawn for label in one} == {one["desc"] for one in labels}
-    assert len({one.index("thing 4") for one in drawn}) == 4
+    assert all(len(item) == 4 and "thing 4" in item for item in drawn)  # one that is there, three that are not
+    assert {label for item in drawn for label in item} == {item["desc"] for item in labels}
+    assert len({item.index("thing 4") for item in drawn}) == 4
     assert train.in_epoch(0, 4).messages[0]["content"].endswith(f"categories: {', '.join(drawn[0])}.")
     assert all(train.in_epoch(epoch, 4).messages[-1] == train[4].messages[-1] for epoch in range(3))
 
@@ -140,7 +142,7 @@ def test_what_is_drawn_follows_from_seed_epoch_and_place_alone(
     worker = pickle.loads(pickle.dumps(CoordJsonl.open(config, context).train()))
     assert worker.in_epoch(2, 7).messages[0]["content"] == questions[2][7]
     assert [worker.in_epoch(1, k).messages[0]["content"] for k in reversed(range(9))] == questions[1][::-1]
-    assert len({one.split()[0] for epoch in questions for one in epoch}) == 3
+    assert len({item.split()[0] for epoch in questions for item in epoch}) == 3
     other = CoordJsonl.open(config, attrs.evolve(context, seed=1)).train()
     assert [other.in_epoch(0, k).messages[0]["content"] for k in range(9)] != questions[0]
 
@@ -162,7 +164,7 @@ def test_of_a_federated_image_what_is_not_all_marked_is_neither_asked_nor_answer
     example = train.in_epoch(0, 0)
     assert sorted(example.categories) == ["horse", "red ring"]
     assert "cup" not in example.messages[-1]["content"]
-    assert [one.values for one in example.geometries] == [(12, 40, 300, 412)]
+    assert [geometry.values for geometry in example.geometries] == [(12, 40, 300, 412)]
 
 
 def test_a_list_of_categories_is_asked_as_it_stands(build: Build, asks: Asks) -> None:

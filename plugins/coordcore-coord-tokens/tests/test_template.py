@@ -84,8 +84,8 @@ def test_boxes_are_left_alone_when_both_are_on(
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda template: pickle.loads(pickle.dumps(template))])
 def test_a_copied_template_stays_adapted(template: Template, copied: Any) -> None:
     apply_coord_template_adapter(template, coord_tokens=True, skip_bbox_norm=True)
-    one = copied(template)
-    assert (boxes_after_normalising(one), one.image_token_id) == ([[12, 40, 300, 412]], 300)
+    item = copied(template)
+    assert (boxes_after_normalising(item), item.image_token_id) == ([[12, 40, 300, 412]], 300)
 
 
 def test_media_ids_come_from_the_tokenizer(template: Template) -> None:

@@ -41,7 +41,7 @@ def row(build: Any, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(template: Any, encoded: Any) -> str:
-    return template.tokenizer.decode([one for one in encoded["labels"] if one != -100])
+    return template.tokenizer.decode([label for label in encoded["labels"] if label != -100])
 
 
 def test_the_answer_is_what_the_labels_say(template: Any, row: dict[str, Any]) -> None:
@@ -95,8 +95,8 @@ def test_a_turned_photograph_reaches_the_model_upright(
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 32), "white").save("turned.png", exif=exif)
-    one = {"images": ["turned.png"], "width": 32, "height": 64, "objects": []}
-    example = CoordJsonl.open(CoordJsonlConfig(train=write(one)), context).train()[0]
+    item = {"images": ["turned.png"], "width": 32, "height": 64, "objects": []}
+    example = CoordJsonl.open(CoordJsonlConfig(train=write(item)), context).train()[0]
     apply_coord_template_adapter(template, coord_tokens=True, skip_bbox_norm=True)
     encoded = template.encode({"messages": list(example.messages), "images": list(example.images)})
     _, rows, columns = encoded["image_grid_thw"][0].tolist()

@@ -33,7 +33,7 @@ def packed(
                 stop += 1
         group = next(index for index, size in enumerate(sizes) if stop - at <= 1 << size)
         bits += f"{int(at >= literal)}{group:02b}{stop - at - 1:0{sizes[group]}b}"
-        bits += "".join(f"{one:0{word}b}" for one in (words[at:stop] if at < literal else words[at : at + 1]))
+        bits += "".join(f"{item:0{word}b}" for item in (words[at:stop] if at < literal else words[at : at + 1]))
         at = stop
     bits += "0" * (-len(bits) % 8)
     return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
@@ -68,7 +68,7 @@ def test_a_whole_image_is_more_than_one_run() -> None:
 def test_only_alpha_counts() -> None:
     """One pixel of a colour that is not painted, and one that is."""
     bits = f"{8:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in SIZES)
-    bits += "000" + f"{7:03b}" + "".join(f"{one:08b}" for one in (255, 255, 255, 0, 0, 0, 0, 9)) + "0" * 7
+    bits += "000" + f"{7:03b}" + "".join(f"{item:08b}" for item in (255, 255, 255, 0, 0, 0, 0, 9)) + "0" * 7
     given = [int(bits[place : place + 8], 2) for place in range(0, len(bits) - len(bits) % 8, 8)]
     assert painted(given, 2, 1) == ((1, 0, 2, 1), 1)
 

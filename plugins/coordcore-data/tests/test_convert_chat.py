@@ -33,7 +33,7 @@ def convert(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], Any]
 
 
 def labels(records: list[Any]) -> list[tuple[str, Any]]:
-    return [(item["desc"], item["bbox_2d"]) for one in records for item in one["objects"]]
+    return [(item["desc"], item["bbox_2d"]) for record in records for item in record["objects"]]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_rows_that_could_mean_several_things_are_dropped(
 )
 def test_an_empty_list_says_that_nothing_is_there(tmp_path: Path, answer: str) -> None:
     records, _ = convert(tmp_path, chat("Detect <ref-object>, <ref-object>.", answer, ["crack", "rust"], []))
-    assert [(one["objects"], one["metadata"]) for one in records] == [([], {"asked": ["crack", "rust"]})]
+    assert [(record["objects"], record["metadata"]) for record in records] == [([], {"asked": ["crack", "rust"]})]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_what_a_later_turn_repeats_is_said_once(tmp_path: Path) -> None:
 def test_an_image_of_a_row_whose_boxes_are_on_another_is_not_empty(tmp_path: Path) -> None:
     row = chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST], images=["a.png", "b.png"])
     records, account = convert(tmp_path, row)
-    assert ([one["images"] for one in records], account.images.dropped) == (
+    assert ([record["images"] for record in records], account.images.dropped) == (
         [["a.png"]],
         {"image without boxes, in a row that has boxes": 1},
     )
@@ -246,8 +246,8 @@ def test_boxes_in_the_text_behind_a_thought_are_the_answer(tmp_path: Path) -> No
 def test_what_is_answered_behind_a_thought_decides_whether_there_is_nothing(tmp_path: Path) -> None:
     thought = "<think>Is the <ref-object> <bbox> one? No.</think>"
     rows = [chat("Find <ref-object>", thought + said, ["cat", "dog"], [FIRST]) for said in ("[]", "", "Nothing.")]
-    records, account = convert(tmp_path, rows[0], *(one | {"images": ["b.png"]} for one in rows[1:]))
-    assert [(one["objects"], one["metadata"]) for one in records] == [([], {"asked": ["cat"]})]
+    records, account = convert(tmp_path, rows[0], *(row | {"images": ["b.png"]} for row in rows[1:]))
+    assert [(record["objects"], record["metadata"]) for record in records] == [([], {"asked": ["cat"]})]
     assert account.images.dropped == {"answer without boxes that is not []": 2}
     assert account.objects.dropped == {"box in a thought, which is no answer": 3}
 

@@ -56,7 +56,7 @@ def test_a_crowd_is_dropped_and_counted_when_asked(tmp_path: Path) -> None:
 def test_an_image_whose_objects_are_all_dropped_is_not_called_empty(tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (7, 8)]
     records, account = converted(tmp_path, coco([annotation(bbox=[5, 5, 0, 9])], images))
-    assert [one["images"] for one in records] == [["8.jpg"]]
+    assert [record["images"] for record in records] == [["8.jpg"]]
     assert account.images.dropped == {"all of its objects were dropped": 1}
     assert account.objects.dropped == {"no extent: width or height is 0": 1}
 
@@ -164,7 +164,7 @@ def test_whole_sizes_may_be_written_as_floats(tmp_path: Path) -> None:
 def test_images_that_share_an_id_are_dropped_with_their_annotations(tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f, "width": 100, "height": 80} for n, f in ((7, "a"), (7, "b"), (8, "c"))]
     records, account = converted(tmp_path, coco([annotation()], images))
-    assert [one["images"] for one in records] == [["c"]]
+    assert [record["images"] for record in records] == [["c"]]
     reason = "image id used for different images: nobody knows whose the annotations are"
     assert account.images.dropped == {reason: 2}
     assert account.objects.dropped == {f"image dropped: {reason}": 1}
@@ -187,7 +187,7 @@ def test_an_annotation_that_is_listed_twice_counts_once_but_another_under_its_id
 def test_a_category_id_with_two_names_is_not_guessed(tmp_path: Path) -> None:
     categories = [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 2, "name": "cow"}]
     records, account = converted(tmp_path, coco([annotation(), annotation(id=2, category_id=2)], None, categories))
-    assert [one["desc"] for one in records[0]["objects"]] == ["cow"]
+    assert [item["desc"] for item in records[0]["objects"]] == ["cow"]
     assert account.objects.dropped == {"category without a name, or with several": 1}
 
 
@@ -218,7 +218,7 @@ def test_odd_names_are_kept_or_cleaned(tmp_path: Path, name: str, desc: str) -> 
 def test_names_that_a_record_cannot_hold_are_dropped(tmp_path: Path, name: str, reason: str) -> None:
     categories = [{"id": 1, "name": name}, {"id": 2, "name": "dog"}]
     records, account = converted(tmp_path, coco([annotation(), annotation(id=2, category_id=2)], None, categories))
-    assert [one["desc"] for one in records[0]["objects"]] == ["dog"]
+    assert [item["desc"] for item in records[0]["objects"]] == ["dog"]
     assert account.objects.dropped == {reason: 1}
 
 
@@ -265,8 +265,8 @@ def test_a_file_without_annotations_says_nothing_of_its_images(tmp_path: Path) -
 # --- there and back -------------------------------------------------------------------------------------------------
 
 
-def key_of(one: dict[str, Any]) -> tuple[Any, ...]:
-    return one["image_id"], one["category_id"], one["iscrowd"], *(round(value, 6) for value in one["bbox"])
+def key_of(item: dict[str, Any]) -> tuple[Any, ...]:
+    return item["image_id"], item["category_id"], item["iscrowd"], *(round(value, 6) for value in item["bbox"])
 
 
 @pytest.mark.parametrize("space", ["pixel", "norm1"])
@@ -278,7 +278,7 @@ def test_real_coco_survives_the_way_to_records_and_back(tmp_path: Path, space: s
     )
     before, after = (json.loads(path.read_text()) for path in (REAL_COCO, tmp_path / "back.json"))
     assert sorted(map(key_of, after["annotations"])) == sorted(map(key_of, before["annotations"]))
-    assert {one["id"] for one in after["images"]} == {one["id"] for one in before["images"]}
+    assert {image["id"] for image in after["images"]} == {image["id"] for image in before["images"]}
 
 
 def test_the_way_back_through_bins_costs_half_a_bin(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_categories_of_a_written_file_are_numbered_by_name(tmp_path: Path) -> No
     run(write_json(tmp_path / "a.json", content), "coco", tmp_path / "b.json", to="coco")
     written = json.loads((tmp_path / "b.json").read_text())
     assert written["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
-    assert [one["category_id"] for one in written["annotations"]] == [2, 1]
+    assert [item["category_id"] for item in written["annotations"]] == [2, 1]
 
 
 def test_a_label_that_the_given_categories_lack_is_counted(tmp_path: Path) -> None:
@@ -317,16 +317,16 @@ def test_a_label_that_the_given_categories_lack_is_counted(tmp_path: Path) -> No
         f"image dropped: {reason}": 1,
     }
     assert account.images.dropped == {reason: 1}
-    assert [one["id"] for one in json.loads((tmp_path / "b.json").read_text())["images"]] == [7, 9]
+    assert [image["id"] for image in json.loads((tmp_path / "b.json").read_text())["images"]] == [7, 9]
 
 
 def test_a_polygon_comes_back_with_its_area(tmp_path: Path) -> None:
     triangle = [10.0, 20.0, 40.0, 20.0, 10.0, 60.0]
     source = write_json(tmp_path / "a.json", coco([annotation(segmentation=[triangle])]))
     run(source, "coco", tmp_path / "b.json", to="coco", geometry="poly")
-    one = json.loads((tmp_path / "b.json").read_text())["annotations"][0]
-    assert one["segmentation"] == [triangle]
-    assert (one["bbox"], one["area"]) == ([10, 20, 30, 40], 600)
+    item = json.loads((tmp_path / "b.json").read_text())["annotations"][0]
+    assert item["segmentation"] == [triangle]
+    assert (item["bbox"], item["area"]) == ([10, 20, 30, 40], 600)
 
 
 def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_areas_keep_to_their_objects(tmp_path: Path) -> None:
         for path in ("one.jsonl", "two.jsonl"):
             assert read_lines(tmp_path / path)[0]["metadata"]["object_areas"] == [1, 3, None]
     run(tmp_path / "two.jsonl", "records", tmp_path / "back.json", to="coco", from_space="pixel")
-    assert [one["area"] for one in json.loads((tmp_path / "back.json").read_text())["annotations"][:2]] == [1, 3]
+    assert [item["area"] for item in json.loads((tmp_path / "back.json").read_text())["annotations"][:2]] == [1, 3]
 
 
 @pytest.mark.parametrize("area", [0, -5, "12", [], True, NAN, 1e300])

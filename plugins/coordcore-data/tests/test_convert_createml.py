@@ -50,7 +50,7 @@ def test_apples_own_example(tmp_path: Path) -> None:
 def test_the_keys_of_other_tools_and_an_empty_image(tmp_path: Path) -> None:
     given = [{"image": "a.png", "annotations": [annotation(7)]}, {"image": "cat and dog.png", "annotations": []}]
     records, _ = convert(tmp_path, given)
-    assert [one["objects"] for one in records] == [[{"desc": "7", "bbox_2d": [40, 35, 60, 45]}], []]
+    assert [record["objects"] for record in records] == [[{"desc": "7", "bbox_2d": [40, 35, 60, 45]}], []]
 
 
 def test_fractions_when_said(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_lines_and_archives(tmp_path: Path) -> None:
 def test_an_image_that_lost_its_box_is_no_record(tmp_path: Path, bad: Any, reason: str) -> None:
     rows = [{"image": "a.png", "annotations": [bad]}, {"image": "cat and dog.png", "annotations": [annotation()]}]
     records, account = convert(tmp_path, rows)
-    assert [one["images"] for one in records] == [["cat and dog.png"]]
+    assert [record["images"] for record in records] == [["cat and dog.png"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 

@@ -47,7 +47,7 @@ def convert(tmp_path: Path, *tracks: str, frames: int | None = 10, meta: str = M
 
 
 def boxes(records: list[Any]) -> dict[str, list[list[float]]]:
-    return {one["images"][0]: [item["bbox_2d"] for item in one["objects"]] for one in records}
+    return {record["images"][0]: [item["bbox_2d"] for item in record["objects"]] for record in records}
 
 
 def test_boxes_move_along_lines_and_end_outside(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_track_that_does_not_end_lasts_and_comes_back(tmp_path: Path) -> None:
 def test_listed_frames_are_taken_as_they_are(tmp_path: Path) -> None:
     """CVAT's exports list every frame, those between keyframes too."""
     records, _ = convert(tmp_path, track(box(0, 0), box(10, 3, keyframe=0), box(20, 40)), frames=10)
-    assert [one[0][0] for one in boxes(records).values()] == [0, 3, 40]
+    assert [item[0][0] for item in boxes(records).values()] == [0, 3, 40]
 
 
 @pytest.mark.parametrize(("start", "end", "middle"), [(350, 30, 10), (30, 350, 10), (0, 90, 45), (10, 200, 285)])
@@ -123,7 +123,7 @@ def test_polygons_move(tmp_path: Path) -> None:
     given = track(polygon(0, "10,10;50,10;50,50;10,50"), polygon(20, "30,20;70,20;70,60;30,60"))
     records, _ = records_of(write(tmp_path, given), "cvat", tmp_path, frames=5, geometry="poly")
     # At 5, a quarter of the way: 5 to the right, 2.5 down.
-    assert [one["objects"][0]["poly"] for one in records[:2]] == [
+    assert [record["objects"][0]["poly"] for record in records[:2]] == [
         [10, 10, 50, 10, 50, 50, 10, 50],
         pytest.approx([15, 12.5, 55, 12.5, 55, 52.5, 15, 52.5]),
     ]
@@ -196,7 +196,7 @@ def test_frames_of_a_folder_and_an_archive(tmp_path: Path) -> None:
 def test_a_frame_that_lost_its_object_is_no_record(tmp_path: Path, shape: str, reason: str) -> None:
     ended = shape.replace('frame="0"', 'frame="10"').replace('outside="0"', 'outside="1"')
     records, account = convert(tmp_path, track(shape, ended))
-    assert [one["images"] for one in records] == [["frame_000010.png"], ["frame_000020.png"]]
+    assert [record["images"] for record in records] == [["frame_000010.png"], ["frame_000020.png"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 

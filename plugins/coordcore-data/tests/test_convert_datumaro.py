@@ -101,7 +101,7 @@ def test_shapes_of_one_group_and_label_are_one_object(tmp_path: Path) -> None:
     box = BOX | {"label_id": 0, "group": 3, "bbox": [9, 9, 62, 62]}
     other = shape("polygon", 0, 0, 5, 0, 5, 5, group=3, label_id=1)
     records, account = convert(tmp_path, item(*parts), item(*parts, box, other, name="img2"))
-    assert [one["objects"] for one in records] == [
+    assert [record["objects"] for record in records] == [
         [{"desc": "cat", "bbox_2d": [10, 10, 70, 70]}],
         [{"desc": "cat", "bbox_2d": [9, 9, 71, 71]}, {"desc": "dog", "bbox_2d": [0, 0, 5, 5]}],
     ]
@@ -113,7 +113,7 @@ def test_a_mask_is_the_box_around_its_pixels(tmp_path: Path) -> None:
     mask = {"id": 1, "type": "mask", "label_id": 0, "rle": {"counts": [165, 10, 70, 10], "size": [80, 100]}}
     part = shape("polygon", 10, 10, 20, 10, 20, 20, group=2)
     records, account = convert(tmp_path, item(mask), item(mask | {"group": 2}, part, name="img2"))
-    assert [one["objects"] for one in records] == [
+    assert [record["objects"] for record in records] == [
         [{"desc": "cat", "bbox_2d": [2, 5, 4, 15]}],
         [{"desc": "cat", "bbox_2d": [2, 5, 20, 20]}],
     ]
@@ -176,7 +176,7 @@ def test_an_item_without_a_path_is_found_by_its_id(tmp_path: Path) -> None:
 )
 def test_an_image_that_lost_its_object_is_no_record(tmp_path: Path, bad: Any, reason: str) -> None:
     records, account = convert(tmp_path, item(bad), item(BOX, name="img2"))
-    assert [one["images"] for one in records] == [["img2.jpg"]]
+    assert [record["images"] for record in records] == [["img2.jpg"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 

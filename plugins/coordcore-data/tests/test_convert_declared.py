@@ -25,12 +25,12 @@ IMAGES = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n i
 
 
 def names(records: list[Any]) -> list[str]:
-    return [one["images"][0] for one in records]
+    return [record["images"][0] for record in records]
 
 
 def from_coco(tmp_path: Path, *annotations: Any, **options: Any) -> tuple[list[Any], Any]:
     """Image 7 has a good box, 8 what is given, 9 nothing at all."""
-    given = [{"id": n, "image_id": 8, "category_id": 1} | one for n, one in enumerate(annotations, 2)]
+    given = [{"id": n, "image_id": 8, "category_id": 1} | item for n, item in enumerate(annotations, 2)]
     source = write_json(tmp_path / "a.json", coco([annotation(), *given], IMAGES))
     return records_of(source, "coco", tmp_path, **options)
 
@@ -73,7 +73,7 @@ def test_a_written_coco_file_keeps_an_image_of_crowds(tmp_path: Path) -> None:
     crowd = annotation(id=2, image_id=8, iscrowd=1)
     source = write_json(tmp_path / "a.json", coco([annotation(), crowd], IMAGES))
     run(source, "coco", tmp_path / "b.json", to="coco")
-    assert [one["id"] for one in json.loads((tmp_path / "b.json").read_text())["images"]] == [7, 8, 9]
+    assert [image["id"] for image in json.loads((tmp_path / "b.json").read_text())["images"]] == [7, 8, 9]
 
 
 # --- which image an annotation is of --------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_ids_of_two_types_are_joined_as_text(tmp_path: Path, ids: tuple[Any, Any
 
 
 def test_an_id_that_may_be_either_of_two_is_neither(tmp_path: Path) -> None:
-    images = [{"id": one, "file_name": f"{one}.jpg", "width": 100, "height": 80} for one in ("07", "007", "8")]
+    images = [{"id": item, "file_name": f"{item}.jpg", "width": 100, "height": 80} for item in ("07", "007", "8")]
     source = write_json(tmp_path / "a.json", coco([annotation(image_id=7), annotation(id=2, image_id="8")], images))
     records, account = records_of(source, "coco", tmp_path)
     assert names(records) == ["8.jpg"]
@@ -119,7 +119,7 @@ def test_a_file_whose_annotations_find_no_image_is_refused(tmp_path: Path) -> No
 
 
 def test_no_lvis_image_is_empty(tmp_path: Path) -> None:
-    images = [one | {"neg_category_ids": [1], "not_exhaustive_category_ids": []} for one in IMAGES]
+    images = [image | {"neg_category_ids": [1], "not_exhaustive_category_ids": []} for image in IMAGES]
     source = write_json(tmp_path / "a.json", coco([annotation()], images))
     records, _ = records_of(source, "lvis", tmp_path)
     assert names(records) == ["7.jpg"]
@@ -175,7 +175,7 @@ def test_voc_objects_that_stand_elsewhere_are_read_and_no_image_is_called_empty(
         text = f"<annotation><filename>{name}.jpg</filename>{size}{around.format(inside)}</annotation>"
         write_text(tmp_path / "voc" / f"{name}.xml", text)
     records, account = records_of(tmp_path / "voc", "voc", tmp_path)
-    assert [(one["images"], len(one["objects"])) for one in records] == [(["a.jpg"], 1), (["c.jpg"], 0)]
+    assert [(record["images"], len(record["objects"])) for record in records] == [(["a.jpg"], 1), (["c.jpg"], 0)]
     assert account.images.dropped == {LOST: 1}
 
 

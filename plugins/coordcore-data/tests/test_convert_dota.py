@@ -43,13 +43,13 @@ def test_quads_start_at_their_first_corner(tmp_path: Path) -> None:
 def test_a_quad_is_cut_before_it_is_enclosed(tmp_path: Path) -> None:
     records, _ = convert(tmp_path, "100 0 140 40 100 80 60 40 plane 0\n80 40 120 0 160 40 120 80 ship 0")
     # The first keeps its left half; the second its left corner, of which the edge cuts off 20 above and below.
-    assert [one["bbox_2d"] for one in records[0]["objects"]] == [[60, 0, 100, 80], [80, 20, 100, 60]]
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[60, 0, 100, 80], [80, 20, 100, 60]]
 
 
 @pytest.mark.parametrize("text", ["", HEADER, "\n\n"])
 def test_a_file_without_objects_is_empty(tmp_path: Path, text: str) -> None:
     records, _ = convert(tmp_path, text)
-    assert [len(one["objects"]) for one in records] == [0, 1]
+    assert [len(record["objects"]) for record in records] == [0, 1]
 
 
 def test_lines_without_difficult(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_images_of_another_folder(tmp_path: Path) -> None:
 )
 def test_an_image_that_lost_its_object_is_no_record(tmp_path: Path, bad: str, reason: str) -> None:
     records, account = convert(tmp_path, HEADER + bad)
-    assert [one["images"] for one in records] == [["images/P0002.png"]]
+    assert [record["images"] for record in records] == [["images/P0002.png"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 

@@ -40,7 +40,7 @@ def test_yolo_polygons(tmp_path: Path) -> None:
 def test_a_yolo_image_without_labels_is_an_empty_record(tmp_path: Path) -> None:
     write_image(tmp_path / "set" / "images" / "train" / "b.png", 100, 80)
     records, account = records_of(yolo(tmp_path, "0 0.5 0.5 0.1 0.1\n"), "yolo", tmp_path)
-    assert [len(one["objects"]) for one in records] == [1, 0]
+    assert [len(record["objects"]) for record in records] == [1, 0]
     assert account.notes["image without a label file: an empty record"] == 1
 
 
@@ -56,7 +56,7 @@ def test_a_yolo_image_whose_label_file_may_have_another_name_is_not_called_empty
     write_text(source.parent / "labels" / "train" / "b_1.txt", "0 0.5 0.5 0.1 0.1\n")
     write_text(source.parent / "labels" / "train" / "c.txt", "")
     records, account = records_of(source, "yolo", tmp_path)
-    assert [one["images"] for one in records] == [["images/train/a.png"], ["images/train/c.png"]]
+    assert [record["images"] for record in records] == [["images/train/a.png"], ["images/train/c.png"]]
     reason = (
         "no label file, while label files of its folder or list find no image; write an empty one if nothing is there"
     )
@@ -166,7 +166,7 @@ def test_labelme_polygons_points_and_circles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "reason"),
+    ("item", "reason"),
     [
         (shape("line", [[1, 1], [9, 9]]), "line: records have no such geometry"),
         (shape("linestrip", [[1, 1], [9, 9]]), "linestrip: records have no such geometry"),
@@ -179,8 +179,8 @@ def test_labelme_polygons_points_and_circles(tmp_path: Path) -> None:
         ("cat", "shape not readable: expected object, got str"),
     ],
 )
-def test_each_bad_labelme_shape_has_its_reason(tmp_path: Path, one: Any, reason: str) -> None:
-    records, account = from_labelme(tmp_path, shape("rectangle", [[40, 20], [10, 60]]), one)
+def test_each_bad_labelme_shape_has_its_reason(tmp_path: Path, item: Any, reason: str) -> None:
+    records, account = from_labelme(tmp_path, shape("rectangle", [[40, 20], [10, 60]]), item)
     assert len(records[0]["objects"]) == 1
     assert account.objects.dropped == {reason: 1}
 
@@ -197,7 +197,7 @@ def test_suffixes_are_read_in_either_case(tmp_path: Path) -> None:
         content = {"imagePath": f"{name[0]}.png", "imageWidth": 10, "imageHeight": 8, "shapes": []}
         write_json(tmp_path / "set" / name, content)
     records, _ = records_of(tmp_path / "set", "labelme", tmp_path)
-    assert [one["images"] for one in records] == [["B.png"], ["a.png"]]
+    assert [record["images"] for record in records] == [["B.png"], ["a.png"]]
 
 
 def test_linked_folders_are_read_and_no_loop_is_walked(tmp_path: Path) -> None:
@@ -208,5 +208,5 @@ def test_linked_folders_are_read_and_no_loop_is_walked(tmp_path: Path) -> None:
     (images / "train" / "loop").symlink_to(images)
     (images / "train" / "gone.png").symlink_to("nowhere")
     records, account = records_of(source, "yolo", tmp_path)
-    assert [one["images"] for one in records] == [["images/train/a.png"], ["images/train/more/b.png"]]
+    assert [record["images"] for record in records] == [["images/train/a.png"], ["images/train/more/b.png"]]
     assert account.images.dropped == {"image file missing": 1}

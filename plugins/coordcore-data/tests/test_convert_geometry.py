@@ -244,7 +244,7 @@ def test_half_a_turn_cannot_be_told_and_is_counted(tmp_path: Path) -> None:
 
 def test_a_resized_image_is_dropped(tmp_path: Path) -> None:
     records, account = checked(tmp_path, (100, 80), (50, 40), None)
-    assert [one["images"] for one in records] == [["b.jpg"]]
+    assert [record["images"] for record in records] == [["b.jpg"]]
     reason = "size in the source is not that of the image file: resized?"
     assert account.images.dropped == {reason: 1}
     assert account.objects.dropped == {f"image dropped: {reason}": 1}

@@ -27,7 +27,7 @@ def from_voc(tmp_path: Path, text: str, **options: Any) -> tuple[list[Any], Any]
 
 
 def boxes(records: list[Any]) -> list[Any]:
-    return [one["bbox_2d"] for record in records for one in record["objects"]]
+    return [item["bbox_2d"] for record in records for item in record["objects"]]
 
 
 # --- COCO -----------------------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_an_lvis_image_without_its_lists_is_not_empty_either(tmp_path: Path) -> 
     images = [{"id": n, "coco_url": url.format(n), "width": 100, "height": 80} for n in (7, 8)]
     source = write_json(tmp_path / "a.json", coco([annotation()], images))
     records, account = records_of(source, "lvis", tmp_path)
-    assert [one["images"] for one in records] == [["train2017/7.jpg"]]
+    assert [record["images"] for record in records] == [["train2017/7.jpg"]]
     assert account.images.dropped.keys() == {
         "no annotation, but only some categories were looked for (LVIS); --purpose evaluation keeps the image"
     }
@@ -278,7 +278,7 @@ def test_many_tags_are_read(tmp_path: Path) -> None:
 def test_an_image_with_megabytes_of_xml_is_dropped(tmp_path: Path) -> None:
     write_text(tmp_path / "voc" / "b.xml", voc(more=f"<x>{'y' * 2**24}</x>", name="b.jpg"))
     records, account = from_voc(tmp_path, voc())
-    assert [one["images"] for one in records] == [["a.jpg"]]
+    assert [record["images"] for record in records] == [["a.jpg"]]
     assert account.images.dropped.keys() == {"more than 16 MiB of XML about one image"}
 
 

@@ -69,7 +69,7 @@ def test_cvat_gives_quads_of_boxes_and_of_what_is_around_polygons(tmp_path: Path
     assert turned["quad"] == pytest.approx([45, 25, 55, 25, 55, 45, 45, 45])
     assert upright["quad"] == [1, 2, 3, 2, 3, 5, 1, 5]
     assert poly_area(roof["quad"]) == pytest.approx(math.sqrt(2) * 10 * math.sqrt(2) * 15)
-    assert [one["desc"] for one in records[0]["metadata"]["points"]] == ["eye", "nose"]
+    assert [point["desc"] for point in records[0]["metadata"]["points"]] == ["eye", "nose"]
     assert account.notes["polygon: the smallest rotated box around it is written"] == 1
 
 
@@ -77,12 +77,12 @@ def test_cvat_gives_points(tmp_path: Path) -> None:
     source = write_text(tmp_path / "annotations.xml", CVAT)
     records, account = records_of(source, "cvat", tmp_path, geometry="point")
 
-    assert [one for one in records[0]["objects"] if "point" in one] == [
+    assert [item for item in records[0]["objects"] if "point" in item] == [
         {"desc": "eye", "point": [10, 20]},
         {"desc": "eye", "point": [30, 40]},
         {"desc": "nose", "point": [5, 6]},
     ]
-    assert sum("bbox_2d" in one for one in records[0]["objects"]) == 3
+    assert sum("bbox_2d" in item for item in records[0]["objects"]) == 3
     assert "points" not in records[0].get("metadata", {})
     assert account.notes["shape of several points: an object for each"] == 1
     assert account.objects.read == 6
@@ -144,7 +144,7 @@ def test_coco_carries_keypoints_when_asked(tmp_path: Path) -> None:
     source = write_json(tmp_path / "person.json", PERSON)
     records, account = records_of(source, "coco", tmp_path, keypoints=True)
 
-    assert [one.get("keypoints") for one in records[0]["objects"]] == [
+    assert [item.get("keypoints") for item in records[0]["objects"]] == [
         [12, 14, 2, 0, 0, 0],
         [99.5, 80, 1, 50, 20, 2],
         None,
@@ -226,7 +226,7 @@ def test_records_of_all_kinds(tmp_path: Path) -> None:
         ("point", ["bbox_2d", "point", "bbox_2d"]),
     ):
         found = objects_of(source, "records", tmp_path, from_space="pixel", geometry=geometry)
-        assert [next(key for key in one if key not in ("desc", "poly_points")) for one in found] == expected
+        assert [next(key for key in item if key not in ("desc", "poly_points")) for item in found] == expected
 
 
 def test_coco_has_no_points_and_gets_quads_as_segmentations(tmp_path: Path) -> None:

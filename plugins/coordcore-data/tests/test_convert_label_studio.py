@@ -78,13 +78,13 @@ def test_other_shapes(tmp_path: Path) -> None:
             region("keypointlabels", x=50, y=50, width=0.5),
         ),
     )
-    assert [one["bbox_2d"] for one in records[0]["objects"]] == [[0, 0, 100, 50], pytest.approx([80, 30, 120, 70])]
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[0, 0, 100, 50], pytest.approx([80, 30, 120, 70])]
     assert records[0]["metadata"]["points"] == [{"desc": "valve", "points": [100, 50]}]
 
 
 def test_a_region_with_several_labels_is_several_objects(tmp_path: Path) -> None:
     records, _ = convert(tmp_path, task(region(labels=("a", "b"), **BOX)))
-    assert [one["desc"] for one in records[0]["objects"]] == ["a", "b"]
+    assert [item["desc"] for item in records[0]["objects"]] == ["a", "b"]
 
 
 def test_the_last_annotation_that_was_not_cancelled_counts(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_last_annotation_that_was_not_cancelled_counts(tmp_path: Path) -> No
         {"was_cancelled": True, "result": [region(labels=("third",), **BOX)]},
     ]
     records, _ = convert(tmp_path, given)
-    assert [one["desc"] for one in records[0]["objects"]] == ["second"]
+    assert [item["desc"] for item in records[0]["objects"]] == ["second"]
 
 
 @pytest.mark.parametrize("kind", ["bitmask", "vector", "videorectangle"])

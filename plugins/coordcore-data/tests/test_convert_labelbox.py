@@ -87,7 +87,7 @@ def test_image_paths(tmp_path: Path, names: dict[str, Any], path: str) -> None:
 def test_the_benchmark_of_several_labels_counts(tmp_path: Path) -> None:
     marked = label(BOX, label_details={"is_benchmark_reference": True})
     records, account = convert(tmp_path, row(label(POINT), marked), row(label(POINT), label(BOX), external_id="b.jpg"))
-    assert [(one["images"], len(one["objects"])) for one in records] == [(["a.jpg"], 1)]
+    assert [(record["images"], len(record["objects"])) for record in records] == [(["a.jpg"], 1)]
     assert list(account.images.dropped) == [
         "data row with several labels: export one project, and only the label that counts"
     ]
@@ -121,7 +121,7 @@ def test_arrays_and_archives(tmp_path: Path) -> None:
 )
 def test_an_image_that_lost_its_object_is_no_record(tmp_path: Path, bad: Any, reason: str) -> None:
     records, account = convert(tmp_path, row(label(bad)), row(label(BOX), external_id="b.jpg"))
-    assert [one["images"] for one in records] == [["b.jpg"]]
+    assert [record["images"] for record in records] == [["b.jpg"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 

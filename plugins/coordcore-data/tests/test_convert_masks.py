@@ -85,7 +85,7 @@ def test_an_annotation_of_a_mask_alone_gets_its_box(tmp_path: Path, counts: Any,
 
 def test_a_crowd_of_a_mask_alone_is_carried_with_its_box(tmp_path: Path) -> None:
     records, _ = converted(tmp_path, segmentation={"counts": [81, 3], "size": [80, 100]}, iscrowd=1)
-    assert [one["bbox_2d"] for one in records[0]["metadata"]["crowd"]] == [[1, 1, 2, 4]]
+    assert [region["bbox_2d"] for region in records[0]["metadata"]["crowd"]] == [[1, 1, 2, 4]]
 
 
 @pytest.mark.parametrize(
@@ -274,4 +274,4 @@ def test_numbers_written_as_text_are_read(
 ) -> None:
     Image.new("RGB", (100, 80)).save(tmp_path / "a.jpg")
     records, _ = records_of(write_json(tmp_path / name, content), source_format, tmp_path, **options)
-    assert [one["objects"] for one in records] == [[{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}]]
+    assert [record["objects"] for record in records] == [[{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}]]

@@ -59,7 +59,7 @@ def test_boxes_and_crowds(tmp_path: Path) -> None:
 
 def test_rows_of_an_image_need_not_stand_together(tmp_path: Path) -> None:
     records, account = convert(tmp_path, row(), row("b"), row(label="/m/01g317"))
-    assert [(one["images"], len(one["objects"])) for one in records] == [
+    assert [(record["images"], len(record["objects"])) for record in records] == [
         (["b.jpg"], 1),
         (["000a1249af2bc5f0.jpg"], 2),
     ]
@@ -79,7 +79,7 @@ def test_labels_that_are_no_machine_ids_are_their_own_names(tmp_path: Path) -> N
 
 def test_crowds_alone_are_no_record_for_training(tmp_path: Path) -> None:
     records, account = convert(tmp_path, row(flags="0,0,1,0,0"), row("b"))
-    assert ([one["images"] for one in records], why_dropped(account)) == (
+    assert ([record["images"] for record in records], why_dropped(account)) == (
         [["b.jpg"]],
         ["only crowd regions; --purpose evaluation keeps the image"],
     )
@@ -129,7 +129,7 @@ def test_an_archive_as_cvat_exports_it(tmp_path: Path) -> None:
 )
 def test_an_image_that_lost_its_box_is_no_record(tmp_path: Path, bad: str, reason: str) -> None:
     records, account = convert(tmp_path, bad, row("b"))
-    assert [one["images"] for one in records] == [["b.jpg"]]
+    assert [record["images"] for record in records] == [["b.jpg"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 

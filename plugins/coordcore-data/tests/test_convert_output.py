@@ -42,9 +42,9 @@ def test_bins_are_those_of_the_declared_convention(tmp_path: Path, name: str) ->
     records, _ = records_of(REAL_COCO, "coco", tmp_path, space="bin", quantisation=spec, crowd="drop")
     exact, _ = records_of(REAL_COCO, "coco", tmp_path, crowd="drop")
     for bins, pixels in zip(records, exact, strict=True):
-        boxes = [one["bbox_2d"] for one in pixels["objects"]]
+        boxes = [item["bbox_2d"] for item in pixels["objects"]]
         encoded = encode_boxes(boxes, pixels["width"], pixels["height"], quantisation=spec)
-        assert [one["bbox_2d"] for one in bins["objects"]] == encoded.bins.tolist()
+        assert [item["bbox_2d"] for item in bins["objects"]] == encoded.bins.tolist()
         assert bins["metadata"]["quantisation"] == spec.as_dict()
 
 
@@ -82,7 +82,7 @@ def test_a_box_smaller_than_a_bin_is_widened_and_counted(tmp_path: Path) -> None
 def test_the_policy_at_the_edge(tmp_path: Path, policy: str, objects: list[Any], dropped: dict[str, int]) -> None:
     source = source_of(tmp_path, annotation(bbox=[90, 20, 30, 40]), annotation(id=2, bbox=[0, 0, 9, 9]))
     records, account = records_of(source, "coco", tmp_path, outside=policy)
-    assert [one["bbox_2d"] for one in records[0]["objects"]] == [*objects, [0, 0, 9, 9]]
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [*objects, [0, 0, 9, 9]]
     assert account.objects.dropped == dropped
 
 
@@ -121,7 +121,7 @@ def test_splits_hold_every_image_once_whatever_the_order(tmp_path: Path) -> None
     for source, name in ((REAL_COCO, "a"), (shuffled, "b")):
         run(source, "coco", tmp_path / f"{name}.jsonl", split=splits)
         parts = [read_lines(tmp_path / f"{name}.{split}.jsonl") for split in ("train", "val")]
-        found.append([{one["images"][0] for one in part} for part in parts])
+        found.append([{item["images"][0] for item in part} for part in parts])
     assert found[0] == found[1]
     train, val = found[0]
     assert (len(train | val), train & val) == (100, set())
@@ -342,9 +342,9 @@ def test_any_coco_file_gives_valid_records_and_an_account_that_adds_up(
     }
     records, account = records_of(source, "coco", tmp_path, **options)
     assert account.objects.read == len(annotations)
-    assert account.objects.written == sum(len(one["objects"]) for one in records)
-    for one in records:
-        for found in [*one["objects"], *one["metadata"].get("crowd", [])]:
+    assert account.objects.written == sum(len(record["objects"]) for record in records)
+    for record in records:
+        for found in [*record["objects"], *record["metadata"].get("crowd", [])]:
             values = found.get("bbox_2d") or found["poly"]
             assert found["desc"].strip()
             assert all(0 <= x <= 100 for x in values[::2])

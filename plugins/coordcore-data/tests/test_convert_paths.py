@@ -35,16 +35,16 @@ def voc(tmp_path: Path, file: str, name: str, *boxes: str, size: str = SIZE) -> 
     ],
 )
 def test_the_image_file_that_a_name_means(tmp_path: Path, file: str, name: str, image: str) -> None:
-    for one in ("n078_18.JPEG", "img3.jpg", "img2.jpg", "sub/img4.png", "v1.2.png"):
-        write_image(tmp_path / "img" / one, 100, 80)
+    for item in ("n078_18.JPEG", "img3.jpg", "img2.jpg", "sub/img4.png", "v1.2.png"):
+        write_image(tmp_path / "img" / item, 100, 80)
     records, account = records_of(voc(tmp_path, file, name), "voc", tmp_path, images=tmp_path / "img")
     assert records[0]["images"] == [image]
     assert account.notes == {"image path that names no file in --image-root: taken as the one of that name": 1}
 
 
 def test_a_name_that_two_files_may_have_is_neither(tmp_path: Path) -> None:
-    for one in ("x/a.png", "y/a.png"):
-        write_image(tmp_path / "img" / one, 100, 80)
+    for item in ("x/a.png", "y/a.png"):
+        write_image(tmp_path / "img" / item, 100, 80)
     records, account = records_of(voc(tmp_path, "b.xml", "a.png"), "voc", tmp_path, images=tmp_path / "img")
     assert records[0]["images"] == ["a.png"]
     assert account.notes == {"image file not found in --image-root: the path stays as it is": 1}
@@ -55,7 +55,7 @@ def test_a_file_that_is_found_by_its_name_must_have_the_size(tmp_path: Path) -> 
     source = voc(tmp_path, "b.xml", "a.jpg")
     voc(tmp_path, "c.xml", "a.png", size=NO_SIZE)
     records, account = records_of(source, "voc", tmp_path, images=tmp_path / "img")
-    assert [one["width"] for one in records] == [50]
+    assert [record["width"] for record in records] == [50]
     assert account.images.dropped == {"size in the source is not that of the image file: resized?": 1}
 
 
@@ -114,7 +114,7 @@ def test_an_absolute_labelme_path_is_not_put_below_the_folder(tmp_path: Path) ->
 
 
 def boxes(records: list[Any]) -> list[Any]:
-    return [one["bbox_2d"] for record in records for one in record["objects"]]
+    return [item["bbox_2d"] for record in records for item in record["objects"]]
 
 
 @pytest.mark.parametrize("proof", ["0 30 14 42", "30 0 40 9", "0.0 30 14 42", "00 30 14 42", " 0 30 14 42 "])
@@ -146,7 +146,7 @@ def test_corners_in_reverse_order_are_dropped_or_sorted(tmp_path: Path) -> None:
     voc(tmp_path, "a.xml", "a.png")
     source = voc(tmp_path, "b.xml", "b.png", "40 60 11 21")
     records, account = records_of(source, "voc", tmp_path)
-    assert [one["images"] for one in records] == [["a.png"]]
+    assert [record["images"] for record in records] == [["a.png"]]
     assert account.objects.dropped == {"negative width or height": 1}
     records, account = records_of(source, "voc", tmp_path, reversed_corners="sort")
     assert boxes(records) == [[10, 20, 40, 60]] * 2

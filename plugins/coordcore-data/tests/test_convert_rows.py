@@ -29,7 +29,7 @@ INSTANCE = {"bbox": [10, 20, 40, 60], "label": 0, "category": "cat"}
 
 def test_odvg_detections(tmp_path: Path) -> None:
     records, _ = from_odvg(tmp_path, odvg(detection={"instances": [INSTANCE]}), odvg(detection={"instances": []}))
-    assert [one["objects"] for one in records] == [[{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}], []]
+    assert [item["objects"] for item in records] == [[{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}], []]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_an_odvg_category_that_the_map_names_otherwise_is_told(tmp_path: Path) -
     classes = write_json(tmp_path / "map.json", {"0": "cat", "3": "mug"})
     given = [{"bbox": [10, 20, 40, 60], "label": number, "category": "cat"} for number in (0, 3, 7)]
     records, account = from_odvg(tmp_path, odvg(detection={"instances": given}), classes=classes)
-    assert [one["desc"] for one in records[0]["objects"]] == ["cat"] * 3
+    assert [item["desc"] for item in records[0]["objects"]] == ["cat"] * 3
     assert account.notes == {"category that --classes names otherwise: the category is taken": 1}
 
 
@@ -61,7 +61,7 @@ def test_odvg_phrases_may_have_several_boxes(tmp_path: Path) -> None:
         {"phrase": ["a dog"], "bbox": [9, 10, 11, 12]},
     ]
     records, _ = from_odvg(tmp_path, odvg(grounding={"caption": "two cats and a dog", "regions": regions}))
-    assert [(one["desc"], one["bbox_2d"][0]) for one in records[0]["objects"]] == [
+    assert [(item["desc"], item["bbox_2d"][0]) for item in records[0]["objects"]] == [
         ("two cats", 1),
         ("two cats", 5),
         ("a dog", 9),
@@ -116,7 +116,7 @@ def from_rows(tmp_path: Path, *rows: Any, **options: Any) -> tuple[list[Any], An
 def test_every_expression_is_a_record_that_asks_for_it(tmp_path: Path) -> None:
     other = row("a dog", [1, 2, 3, 4], image="b.jpg")
     records, account = from_rows(tmp_path, row(), other, row(["right cat", "that one"], [50, 20, 60, 60]))
-    asked = [(one["images"], one["task"], one["question"]) for one in records]
+    asked = [(item["images"], item["task"], item["question"]) for item in records]
     assert asked == [
         (["a.jpg"], "refer", "left cat"),
         (["a.jpg"], "refer", "right cat"),
@@ -125,12 +125,12 @@ def test_every_expression_is_a_record_that_asks_for_it(tmp_path: Path) -> None:
     ]
     assert records[2]["objects"] == [{"desc": "that one", "bbox_2d": [50, 20, 60, 60]}]
     assert (account.images.read, account.images.written, account.objects.written) == (4, 4, 4)
-    assert all(parse_record(json.dumps(one).encode()) for one in records)
+    assert all(parse_record(json.dumps(item).encode()) for item in records)
 
 
 def test_an_expression_without_its_box_is_no_negative(tmp_path: Path) -> None:
     records, account = from_rows(tmp_path, row(), row("far out", [300, 300, 400, 400]))
-    assert [one["question"] for one in records] == ["left cat"]
+    assert [item["question"] for item in records] == ["left cat"]
     assert account.images.dropped == {"all of its objects were dropped": 1}
 
 
@@ -144,8 +144,8 @@ def test_the_expressions_of_an_image_can_be_one_record(tmp_path: Path) -> None:
     other = row("a dog", [1, 2, 3, 4], image="b.jpg")
     rows = [row(), other, row(["right cat", "that one"], [50, 20, 60, 60])]
     records, _ = from_rows(tmp_path, *rows, per="image")
-    assert [one["images"] for one in records] == [["a.jpg"], ["b.jpg"]]
-    assert [one["desc"] for one in records[0]["objects"]] == ["left cat", "right cat", "that one"]
+    assert [item["images"] for item in records] == [["a.jpg"], ["b.jpg"]]
+    assert [item["desc"] for item in records[0]["objects"]] == ["left cat", "right cat", "that one"]
     assert records[0]["objects"][2]["bbox_2d"] == [50, 20, 60, 60]
 
 
@@ -164,8 +164,8 @@ def test_rows_are_read_as_declared(tmp_path: Path, order: str, space: str, bbox:
 
 
 def test_an_array_of_rows_with_other_names(tmp_path: Path) -> None:
-    one = {"img_path": "a.jpg", "sent": "left cat", "bbox": [10, 20, 40, 60], "width": 100, "height": 80}
-    records, _ = records_of(write_json(tmp_path / "a.json", [one]), "refcoco", tmp_path, **FLAT)
+    item = {"img_path": "a.jpg", "sent": "left cat", "bbox": [10, 20, 40, 60], "width": 100, "height": 80}
+    records, _ = records_of(write_json(tmp_path / "a.json", [item]), "refcoco", tmp_path, **FLAT)
     assert records[0]["objects"] == [{"desc": "left cat", "bbox_2d": [10, 20, 40, 60]}]
 
 
@@ -250,9 +250,9 @@ def test_swift_boxes_in_pixels_and_fractions(tmp_path: Path, kind: dict[str, str
 def test_swift_rows_of_several_images_become_several_records(tmp_path: Path) -> None:
     objects = {"ref": ["cat", "dog", "hen"], "bbox": [[1, 2, 3, 4], [5, 6], [7, 8, 9, 10]], "image_id": [1]}
     records, _ = from_swift(tmp_path, {"images": ["a.png", {"path": "b.png"}], "objects": objects})
-    assert [one["images"] for one in records] == [["a.png"], ["b.png"]]
+    assert [item["images"] for item in records] == [["a.png"], ["b.png"]]
     assert records[0]["metadata"] == {"points": [{"desc": "dog", "points": [5, 6]}]}
-    assert [one["objects"] for one in records] == [
+    assert [item["objects"] for item in records] == [
         [{"desc": "hen", "bbox_2d": [7, 8, 9, 10]}],
         [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}],
     ]
@@ -260,7 +260,7 @@ def test_swift_rows_of_several_images_become_several_records(tmp_path: Path) -> 
 
 def test_one_ref_names_every_box(tmp_path: Path) -> None:
     records, _ = from_swift(tmp_path, swift(ref=["sheep"], bbox=[[1, 2, 3, 4], [5, 6, 7, 8]]))
-    assert [one["desc"] for one in records[0]["objects"]] == ["sheep", "sheep"]
+    assert [item["desc"] for item in records[0]["objects"]] == ["sheep", "sheep"]
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_a_category_whose_object_is_dropped_does_not_become_an_absent_one(tmp_pa
     asked = {**image, "objects": objects, "task": "named", "categories": ["cat", "dog"]}
     source = write_lines(tmp_path / "a.jsonl", {**image, "objects": objects[:1]}, asked)
     records, account = records_of(source, "records", tmp_path, from_space="pixel")
-    assert [one.get("task") for one in records] == [None]
+    assert [item.get("task") for item in records] == [None]
     assert [key.startswith("an object was dropped of a category") for key in account.images.dropped] == [True]
 
 

@@ -118,7 +118,7 @@ def test_labels(tmp_path: Path, value: Any, options: dict[str, str], labels: lis
     given = region("rect", value, x=10, y=20, width=30, height=40)
     described = {"class": {"type": "dropdown", "description": "", "options": options, "default_options": {}}}
     records, _ = convert(tmp_path, project(image(given), described))
-    assert [one["desc"] for one in records[0]["objects"]] == labels
+    assert [item["desc"] for item in records[0]["objects"]] == labels
 
 
 def test_one_of_several_attributes(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_images_of_another_folder(tmp_path: Path) -> None:
 )
 def test_an_image_that_lost_its_region_is_no_record(tmp_path: Path, bad: Any, reason: str) -> None:
     records, account = convert(tmp_path, image(bad) | image(RECT, filename="b.jpg"))
-    assert [one["images"] for one in records] == [["b.jpg"]]
+    assert [record["images"] for record in records] == [["b.jpg"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 

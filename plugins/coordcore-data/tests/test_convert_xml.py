@@ -34,7 +34,7 @@ def from_voc(tmp_path: Path, *files: str, **options: Any) -> tuple[list[Any], An
 
 def test_voc_counts_pixels_from_one_and_includes_the_last(tmp_path: Path) -> None:
     records, _ = from_voc(tmp_path, voc(voc_object("11 21 40 60") + voc_object("1 1 100 80")))
-    assert [one["bbox_2d"] for one in records[0]["objects"]] == [[10, 20, 40, 60], [0, 0, 100, 80]]
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[10, 20, 40, 60], [0, 0, 100, 80]]
 
 
 def test_voc_difficult_objects_are_kept_and_marked(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_voc_without_a_size_takes_it_from_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "reason"),
+    ("item", "reason"),
     [
         (voc_object("40 21 11 60"), "negative width or height"),
         (voc_object("nan 21 40 60"), "a coordinate is NaN or infinite"),
@@ -66,8 +66,8 @@ def test_voc_without_a_size_takes_it_from_the_image(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_each_bad_voc_object_has_its_reason(tmp_path: Path, one: str, reason: str) -> None:
-    records, account = from_voc(tmp_path, voc(voc_object() + one))
+def test_each_bad_voc_object_has_its_reason(tmp_path: Path, item: str, reason: str) -> None:
+    records, account = from_voc(tmp_path, voc(voc_object() + item))
     assert len(records[0]["objects"]) == 1
     assert account.objects.dropped == {reason: 1}
 
@@ -184,7 +184,7 @@ def test_a_tag_does_not_say_that_nothing_is_there(tmp_path: Path) -> None:
         for n, inside in enumerate(['<tag label="cat"/>', BOX, ""])
     )
     records, account = records_of(cvat(tmp_path, tags), "cvat", tmp_path)
-    assert [(one["images"], len(one["objects"])) for one in records] == [(["1.jpg"], 1), (["2.jpg"], 0)]
+    assert [(record["images"], len(record["objects"])) for record in records] == [(["1.jpg"], 1), (["2.jpg"], 0)]
     assert account.images.dropped == {"all of its objects were dropped": 1}
 
 

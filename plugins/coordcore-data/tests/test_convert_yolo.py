@@ -23,7 +23,7 @@ def data_set(root: Path, *places: str, line: str = LINE) -> None:
 
 
 def names(records: list[Any]) -> list[str]:
-    return [one["images"][0] for one in records]
+    return [record["images"][0] for record in records]
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_folders_are_found_where_ultralytics_finds_them(tmp_path: Path, yaml: st
     source = write_text(tmp_path / "ds" / "data.yaml", f"{yaml}\nnc: 1\nnames: [cat]\n")
     records, account = records_of(source, "yolo", tmp_path)
     assert names(records) == ["train/images/a.png", "valid/images/a.png"]
-    for one in records:
-        assert one["objects"][0]["bbox_2d"] == pytest.approx(BOX)
+    for record in records:
+        assert record["objects"][0]["bbox_2d"] == pytest.approx(BOX)
     assert ("split without images: left out" in account.notes) == ("test: ../" in yaml or "test: null" in yaml)
 
 
@@ -130,7 +130,7 @@ def test_cvats_archive_of_yolo(tmp_path: Path, named: str) -> None:
     source = cvat_archive(tmp_path / "z", tmp_path / "z" / "obj_train_data")
     records, account = records_of(source if named == "file" else source.parent, "yolo", tmp_path)
     assert names(records) == ["obj_train_data/frame_0.PNG", "obj_train_data/frame_2.PNG"]
-    assert [len(one["objects"]) for one in records] == [1, 0]
+    assert [len(record["objects"]) for record in records] == [1, 0]
     assert records[0]["objects"][0]["bbox_2d"] == pytest.approx(BOX)
     assert account.notes["split without images: left out"] == 1
 
@@ -138,7 +138,7 @@ def test_cvats_archive_of_yolo(tmp_path: Path, named: str) -> None:
 def test_cvats_archive_of_yolo_without_its_images(tmp_path: Path) -> None:
     source = cvat_archive(tmp_path / "z", tmp_path / "images" / "obj_train_data")
     records, _ = records_of(source, "yolo", tmp_path, images=tmp_path / "images")
-    assert [len(one["objects"]) for one in records] == [1, 0]
+    assert [len(record["objects"]) for record in records] == [1, 0]
     _, account = records_of(source, "yolo", tmp_path, images=tmp_path / "images", split="source")
     assert account.images.written == 2
 

@@ -37,7 +37,7 @@ def picture(tmp_path: Path) -> Path:
 def test_an_archive_with_images_and_its_subsets(tmp_path: Path) -> None:
     source = archive(tmp_path / "a.zip", images=picture(tmp_path))
     records, _ = records_of(source, "yolo", tmp_path)
-    assert [(one["images"], one["objects"]) for one in records] == [
+    assert [(record["images"], record["objects"]) for record in records] == [
         (["obj_train_data/image1.jpg"], [{"desc": "cat", "bbox_2d": pytest.approx([10, 20, 40, 60])}]),
         (["obj_valid_data/image2.jpg"], [{"desc": "airplane", "bbox_2d": pytest.approx([40, 30, 60, 50])}]),
     ]
@@ -50,11 +50,11 @@ def test_an_archive_without_images_and_a_folder_of_them(tmp_path: Path, place: s
     for name in ("image1.jpg", "image2.jpg"):
         write_image(tmp_path / "images" / place / name, 100, 80)
     records, _ = records_of(archive(tmp_path / "a.zip"), "yolo", tmp_path, images=tmp_path / "images")
-    assert {Path(one["images"][0]).name: [item["desc"] for item in one["objects"]] for one in records} == {
+    assert {Path(record["images"][0]).name: [item["desc"] for item in record["objects"]] for record in records} == {
         "image1.jpg": ["cat"],
         "image2.jpg": ["airplane"],
     }
-    assert all((tmp_path / "images" / one["images"][0]).is_file() for one in records)
+    assert all((tmp_path / "images" / record["images"][0]).is_file() for record in records)
 
 
 def test_lists_of_another_machine_and_the_labels_of_each_subset(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_lists_of_another_machine_and_the_labels_of_each_subset(tmp_path: Path) 
         write_image(tmp_path / "images" / f"obj_{subset}_data" / "a.jpg", 100, 80)
     source = archive(tmp_path / "a.zip", **lists, **labels)
     records, _ = records_of(source, "yolo", tmp_path, images=tmp_path / "images")
-    assert {one["images"][0]: one["objects"][0]["desc"] for one in records} == {
+    assert {record["images"][0]: record["objects"][0]["desc"] for record in records} == {
         "obj_train_data/a.jpg": "cat",
         "obj_valid_data/a.jpg": "airplane",
     }
@@ -101,7 +101,7 @@ def test_pose_labels_keep_their_boxes(tmp_path: Path) -> None:
 )
 def test_an_image_that_lost_its_box_is_no_record(tmp_path: Path, labels: str, reason: str) -> None:
     records, account = records_of(archive(tmp_path / "a.zip", labels, picture(tmp_path)), "yolo", tmp_path)
-    assert [one["images"] for one in records] == [["obj_valid_data/image2.jpg"]]
+    assert [record["images"] for record in records] == [["obj_valid_data/image2.jpg"]]
     images, objects = why_dropped(account)
     assert (images, objects.startswith(tuple(reason.split("|")))) == ("all of its objects were dropped", True)
 

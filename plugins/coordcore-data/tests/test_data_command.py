@@ -38,7 +38,7 @@ def test_a_check_as_json(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", {"images": ["a"], "width": 9, "height": 9, "objects": []})
     found = json.loads(call("check", path, "--json").stdout)
     assert (found["records"], found["empty"]) == (1, 1)
-    assert [one["kind"] for one in found["suspicions"]] == ["no box"]
+    assert [suspicion["kind"] for suspicion in found["suspicions"]] == ["no box"]
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_the_records_are_never_the_sheet(tmp_path: Path) -> None:
 def test_what_records_are_is_mended_as_check_advises(tmp_path: Path) -> None:
     call("convert", REAL_COCO, tmp_path / "right.jsonl", "--from", "coco", "--to-space", "pixel", "--crowd", "drop")
     right = read_lines(tmp_path / "right.jsonl")
-    for one in right:
-        for found in one["objects"]:
+    for item in right:
+        for found in item["objects"]:
             x1, y1, x2, y2 = found["bbox_2d"]
             found["bbox_2d"] = [x1, y1, x2 - x1, y2 - y1]
     wrong = write_lines(tmp_path / "wrong.jsonl", *right)
@@ -93,7 +93,7 @@ def test_what_records_are_is_mended_as_check_advises(tmp_path: Path) -> None:
     order = ("--from-space", "pixel", "--boxes", "xywh", "--to-space", "pixel")
     assert call("convert", wrong, tmp_path / "mended.jsonl", "--from", "records", *order).exit_code == 0
     mended, exact = read_lines(tmp_path / "mended.jsonl"), read_lines(tmp_path / "right.jsonl")
-    boxes = [[one["bbox_2d"] for row in rows for one in row["objects"]] for rows in (mended, exact)]
+    boxes = [[item["bbox_2d"] for row in rows for item in row["objects"]] for rows in (mended, exact)]
     assert boxes[0] == [pytest.approx(box) for box in boxes[1]]
 
 

@@ -31,15 +31,15 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 def rewritten(tmp_path: Path, records: list[Any], change: Change) -> Path:
     rows = []
-    for one in records:
-        size = one["width"], one["height"]
-        objects = [{**each, "bbox_2d": change(each["bbox_2d"], *size)} for each in one["objects"]]
-        rows.append({**one, "objects": objects})
+    for item in records:
+        size = item["width"], item["height"]
+        objects = [{**each, "bbox_2d": change(each["bbox_2d"], *size)} for each in item["objects"]]
+        rows.append({**item, "objects": objects})
     return write_lines(tmp_path / "changed.jsonl", *rows)
 
 
 def kinds(checked: Checked) -> list[str]:
-    return [one.kind for one in checked.suspicions]
+    return [suspicion.kind for suspicion in checked.suspicions]
 
 
 def xywh(box: list[float], *_: int) -> list[float]:
@@ -105,8 +105,8 @@ def test_each_wrong_convention_is_named(
     tmp_path: Path, real: list[Any], change: Change, space: Any, kind: str, text: str
 ) -> None:
     checked = check_data(rewritten(tmp_path, real, change), space=space)
-    found = [one for one in checked.suspicions if one.kind not in ("no extent", "repeated")]
-    assert [one.kind for one in found] == [kind]
+    found = [suspicion for suspicion in checked.suspicions if suspicion.kind not in ("no extent", "repeated")]
+    assert [item.kind for item in found] == [kind]
     assert text in found[0].text
 
 
@@ -152,7 +152,7 @@ def test_the_right_order_silences_the_suspicion(tmp_path: Path, real: list[Any])
 
 def test_the_round_trip_costs_what_the_conventions_say(tmp_path: Path, real: list[Any]) -> None:
     checked = check_data(rewritten(tmp_path, real, lambda box, *_: box), space="pixel")
-    longest = max(max(one["width"], one["height"]) for one in real)
+    longest = max(max(item["width"], item["height"]) for item in real)
     assert checked.errors["nearest_999"].worst <= longest / 999 / 2 + 1e-9
     assert checked.errors["qwen_1000"].worst == pytest.approx(longest / 1000)  # at the right and lower edge
     assert (
@@ -186,7 +186,7 @@ def checked_rows(tmp_path: Path, *rows: Any, **options: Any) -> Checked:
 
 
 def texts(checked: Checked) -> str:
-    return "\n".join(one.text for one in checked.suspicions)
+    return "\n".join(suspicion.text for suspicion in checked.suspicions)
 
 
 def test_boxes_without_extent_and_repeated_boxes_are_counted(tmp_path: Path) -> None:
@@ -242,7 +242,9 @@ def test_what_cannot_be_read_is_counted_and_left_out(tmp_path: Path, bad: Any, w
     checked = checked_rows(tmp_path, record([1, 1, 5, 5]), bad)
     assert checked.records == 2
     assert checked.boxes == 1 + ("colour" in bad)
-    assert [one.text.startswith(what) for one in checked.suspicions if one.kind == "unreadable"] == [True]
+    assert [suspicion.text.startswith(what) for suspicion in checked.suspicions if suspicion.kind == "unreadable"] == [
+        True
+    ]
 
 
 def test_coord_tokens_and_polygons_are_read(tmp_path: Path) -> None:
@@ -276,7 +278,9 @@ def test_a_record_with_crowd_or_points_alone_is_no_statement_for_training(tmp_pa
     crowd = record() | {"metadata": {"crowd": [{"desc": "cat", "bbox_2d": [1, 2, 3, 4]}]}}
     points = record() | {"metadata": {"points": [{"desc": "cat", "points": [1, 2]}]}}
     checked = checked_rows(tmp_path, record([1, 2, 3, 4]), crowd, points, record(), space=None)
-    assert next(one.text for one in checked.suspicions if one.kind == "unsaid").startswith("2 records (50 %) have")
+    assert next(suspicion.text for suspicion in checked.suspicions if suspicion.kind == "unsaid").startswith(
+        "2 records (50 %) have"
+    )
 
 
 @pytest.mark.parametrize(
@@ -367,7 +371,7 @@ def test_small_pixels_are_not_called_percent(tmp_path: Path) -> None:
         for k in range(30)
     ]
     checked = check_data(write_lines(tmp_path / "small.jsonl", *rows), space="norm1")
-    (told,) = (one.text for one in checked.suspicions if one.kind == "space")
+    (told,) = (suspicion.text for suspicion in checked.suspicions if suspicion.kind == "space")
     assert told.endswith("these are percent (0..100) or pixels, not fractions")
 
 
@@ -385,7 +389,7 @@ def bins_of(name: str, grain: float) -> Change:
 
 def test_bins_of_coordexp_are_recognised_by_whole_pixels(tmp_path: Path, real: list[Any]) -> None:
     checked = check_data(rewritten(tmp_path, real, bins_of("coordexp_999", 1)), space="bin")
-    (found,) = [one for one in checked.suspicions if one.kind == "convention"]
+    (found,) = [suspicion for suspicion in checked.suspicions if suspicion.kind == "convention"]
     assert "are none that the default nearest_999 gives to whole pixels, and all are such of coordexp_999" in found.text
 
 

@@ -56,10 +56,10 @@ def write_labelme(folder: Path) -> Path:
 
 def write_voc(folder: Path) -> Path:
     (folder / "in").mkdir()
-    one = "<object><name>x</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object>"
+    item = "<object><name>x</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object>"
     text = "<{0}><filename>{1}</filename><size><width>9</width><height>9</height></size>{2}</{0}>"
-    (folder / "in" / "a.xml").write_text(text.format("annotation", "a.jpg", one))
-    (folder / "in" / "b.xml").write_text(text.format("other", "b.jpg", one * 3))
+    (folder / "in" / "a.xml").write_text(text.format("annotation", "a.jpg", item))
+    (folder / "in" / "b.xml").write_text(text.format("other", "b.jpg", item * 3))
     return folder / "in"
 
 

@@ -86,7 +86,9 @@ def test_the_training_writes_a_conversation_as_ms_swift_does(base, processor):
     template.image_token_id = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     template.set_mode("train")
     example = Shapes(config=ShapesConfig(coord_tokens=False), quantisation=DEFAULT_QUANTISATION).train()[0]
-    theirs = template.encode({"messages": [dict(one) for one in example.messages], "images": list(example.images)})
+    theirs = template.encode(
+        {"messages": [dict(message) for message in example.messages], "images": list(example.images)}
+    )
     ours = encode(processor, [example])
     assert theirs["input_ids"] == ours["input_ids"][0].tolist()
     assert theirs["labels"] == ours["labels"][0].tolist()

@@ -72,7 +72,7 @@ def test_a_phrase_asks_for_one_shape_and_is_in_vain_one_of_four_times():
 def test_a_phrase_that_is_pointed_at_asks_for_a_point():
     example = train(min_objects=9, max_objects=9, task="refer", geometry="point", label="shape")[0]
     assert (example.task, example.messages[0]["content"][:20]) == ("point", "<image>Point at the ")
-    assert {one.kind for one in example.geometries} == {"point"}
+    assert {geometry.kind for geometry in example.geometries} == {"point"}
 
 
 def test_names_ask_for_present_and_absent_shapes_in_any_order():

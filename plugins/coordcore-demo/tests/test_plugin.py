@@ -18,8 +18,8 @@ from coordcore_demo import ShapesConfig, plugin
 
 @pytest.fixture
 def component():
-    (one,) = plugin.coordcore_data_builders()
-    return one
+    (item,) = plugin.coordcore_data_builders()
+    return item
 
 
 def test_the_entry_point_leads_to_the_hooks():

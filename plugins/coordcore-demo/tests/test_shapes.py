@@ -35,8 +35,8 @@ def singles(count):
 
 
 def test_the_same_arguments_draw_the_same_picture():
-    (one, shapes), (other, same_shapes) = draw(3, 5, max_objects=4), draw(3, 5, max_objects=4)
-    assert (one.tobytes(), shapes) == (other.tobytes(), same_shapes)
+    (first, shapes), (other, same_shapes) = draw(3, 5, max_objects=4), draw(3, 5, max_objects=4)
+    assert (first.tobytes(), shapes) == (other.tobytes(), same_shapes)
 
 
 def test_pictures_stay_what_they_were():

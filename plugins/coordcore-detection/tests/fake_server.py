@@ -59,7 +59,7 @@ def completion(text: Any, *, reason: str = "stop", tokens: Any = None) -> dict[s
 
 def token(text: str, probability_log: float, **top: float) -> dict[str, Any]:
     """A token with its log-probability. top: others in its place."""
-    listed = [{"token": one, "logprob": log, "bytes": list(one.encode())} for one, log in top.items()]
+    listed = [{"token": item, "logprob": log, "bytes": list(item.encode())} for item, log in top.items()]
     return {"token": text, "logprob": probability_log, "bytes": list(text.encode()), "top_logprobs": listed}
 
 

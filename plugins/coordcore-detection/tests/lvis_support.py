@@ -37,7 +37,7 @@ def dataset(seed: int = 7) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         present = {category for category, _ in objects}
         others = [number for number in range(1, CATEGORIES + 1) if number not in present]
         absent = sorted(rng.sample(others, rng.choice((0, 3, 8))))
-        incomplete = sorted(one for one in present if rng.random() < 0.25)
+        incomplete = sorted(item for item in present if rng.random() < 0.25)
         images.append(
             {
                 "id": image_id,

@@ -47,7 +47,7 @@ def coords(*bins: int) -> str:
 def strict(text: str) -> list[dict[str, Any]]:
     """The objects of an answer, by a JSON reader that forgives nothing. The bins are plain numbers."""
     outside = re.sub(r'"(?:[^"\\]|\\.)*"', lambda string: "0" * len(string[0]), text)
-    spans = [one.span() for one in re.finditer(r"<\|coord_(\d+)\|>", outside)]
+    spans = [hit.span() for hit in re.finditer(r"<\|coord_(\d+)\|>", outside)]
     for start, end in reversed(spans):
         text = text[:start] + text[start + len("<|coord_") : end - len("|>")] + text[end:]
     answer = json.loads(text)

@@ -58,7 +58,7 @@ def scene(images: int = 12, *, size: tuple[int, int] = (320, 200), seed: int = 0
         count = int(rng.integers(1, 4))
         corner = rng.uniform(0, 0.6, (count, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(0.08, 0.39, (count, 2))], axis=1) * scale
-        labels = tuple(LABELS[one] for one in rng.integers(0, len(LABELS), count))
+        labels = tuple(LABELS[integer] for integer in rng.integers(0, len(LABELS), count))
         key = f"images/{index}.jpg"
         truths.append(
             TruthImage(
@@ -128,7 +128,7 @@ def run_folder(path: Path, *, offsets: Sequence[str] = ("embed_offset", "head_of
     checkpoint = folder.checkpoints / "checkpoint-30"
     checkpoint.mkdir(parents=True)
     folder.manifest.write_text(MANIFEST)
-    rows = [json.dumps(one) + "\n" for one in metrics()]
+    rows = [json.dumps(metric) + "\n" for metric in metrics()]
     (path / METRICS).write_text("".join(rows) + '{"step": 31, "lo')
     rng = np.random.default_rng(0)
     tensors = {

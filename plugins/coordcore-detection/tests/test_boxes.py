@@ -24,17 +24,17 @@ SIZE = (999, 999)  # a bin is a pixel
 def tokenised(text: str) -> list[int]:
     """The longest tokens first, as BPE would have it; a coord token is one token."""
     added = [(token.encode(), FIRST_COORD + k) for k, token in enumerate(TOKENS.added.values())]
-    words = sorted([*((word, index) for index, word in enumerate(WORDS)), *added], key=lambda one: -len(one[0]))
+    words = sorted([*((word, index) for index, word in enumerate(WORDS)), *added], key=lambda item: -len(item[0]))
     data, tokens = text.encode(), []
     while data:
-        word, token = next(one for one in words if data.startswith(one[0]))
+        word, token = next(item for item in words if data.startswith(item[0]))
         tokens.append(token)
         data = data[len(word) :]
     return tokens
 
 
-def answer(one: str, *bins: int) -> str:
-    return f'{{"desc": "{one}", "bbox_2d": {coords(*bins)}}}'
+def answer(item: str, *bins: int) -> str:
+    return f'{{"desc": "{item}", "bbox_2d": {coords(*bins)}}}'
 
 
 def row(
@@ -162,4 +162,4 @@ def test_a_coord_token_that_is_spelled_out_is_no_box() -> None:
 
 def test_an_answer_that_ends_at_once() -> None:
     found = row([END])
-    assert (found.text, found.boxes, [one.reason for one in found.unread]) == ("", [], ["empty answer"])
+    assert (found.text, found.boxes, [item.reason for item in found.unread]) == ("", [], ["empty answer"])

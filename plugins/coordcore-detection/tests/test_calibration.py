@@ -37,7 +37,7 @@ def test_a_fitted_score_is_the_share_of_right_boxes(method: Method) -> None:
 def test_it_never_falls(method: Method) -> None:
     scores, right = boxes(200)
     fitted = fit(scores, right, method=method, name="min", iou=0.5)
-    values = [fitted.apply(one) for one in np.linspace(0, 1, 101)]
+    values = [fitted.apply(item) for item in np.linspace(0, 1, 101)]
     assert values == sorted(values)
 
 

@@ -31,7 +31,7 @@ def test_pycocotools_measures_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     coco, found = golden(ids="int", levels=3)
     Path("coco.json").write_text(json.dumps(coco))
-    Path("val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records(coco)))
+    Path("val.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records(coco)))
     prediction_files.write(Path("p.jsonl"), header(), rows(coco, found))
     command = ["eval", "p.jsonl", "val.jsonl", "--space", "pixel", "--outside", "clip", "--coco-results", "r.json"]
     done = CliRunner().invoke(app, [*command, "--categories", "coco.json"])
@@ -63,7 +63,7 @@ def test_numbers_as_data_convert_gives_them(tmp_path: Path) -> None:
 def test_image_ids(tmp_path: Path, ids: tuple[Any, Any], wanted: list[int]) -> None:
     images = [attrs.evolve(truth(f"{n}.png", [CAT]), id=number) for n, number in enumerate(ids)]
     coco_results.write(tmp_path / "r.json", images, [row(f"{n}.png", [CAT]) for n in range(2)], None)
-    assert [one["image_id"] for one in written(tmp_path / "r.json")] == wanted
+    assert [item["image_id"] for item in written(tmp_path / "r.json")] == wanted
 
 
 def test_boxes_without_a_score_rank_last_and_what_is_no_box_is_left_out(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_boxes_without_a_score_rank_last_and_what_is_no_box_is_left_out(tmp_path
     told = coco_results.write(
         tmp_path / "r.json", [truth("a.png", [CAT])], [row("a.png", [CAT, CAT, *bad], [0.5, np.nan, 0.1, 0.1])], None
     )
-    assert [one["score"] for one in written(tmp_path / "r.json")] == [0.5, pytest.approx(-0.9)]
+    assert [item["score"] for item in written(tmp_path / "r.json")] == [0.5, pytest.approx(-0.9)]
     assert "; 2 left out that are no boxes" in told
 
 

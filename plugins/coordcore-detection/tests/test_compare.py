@@ -134,11 +134,11 @@ def test_values_are_those_of_the_results(base: Result) -> None:
 
 def test_the_seed_decides(base: Result) -> None:
     other = evaluated(0, shift=2.0)
-    one, same, another = (
+    first, same, another = (
         lines(compare(base, other, resamples=20, seed=seed))["F1"].difference_interval for seed in (1, 1, 2)
     )
-    assert one == same
-    assert one != another
+    assert first == same
+    assert first != another
 
 
 def test_different_contracts_are_refused(base: Result) -> None:
@@ -199,7 +199,7 @@ def run(*arguments: str) -> Any:
 def test_the_command_shows_both() -> None:
     shown = run("a.json", "run")
     assert shown.exit_code == 0, shown.output
-    (line,) = [one.split() for one in shown.stdout.splitlines() if one.startswith("mean_iou")]
+    (line,) = [splitline.split() for splitline in shown.stdout.splitlines() if splitline.startswith("mean_iou")]
     assert (len(line), line[5], line[-1]) == (8, "..", "*")
     assert "12 images in both, drawn anew 20 times" in shown.stdout
 

@@ -53,14 +53,14 @@ def test_against_a_plain_reference_in_float64() -> None:
     bins = torch.tensor([0, 3, 500, 990, 999])
     found = read_coords(logits, full, bins, coordinates="expectation", window=30)
     for row, bin_ in enumerate(bins.tolist()):
-        weights = [np.exp(one) for one in logits[row].double().tolist()]
+        weights = [np.exp(value) for value in logits[row].double().tolist()]
         total = sum(weights)
-        p = [one / total for one in weights]
-        mean = sum(k * one for k, one in enumerate(p))
+        p = [weight / total for weight in weights]
+        mean = sum(k * item for k, item in enumerate(p))
         near = range(max(0, bin_ - 30), min(K, bin_ + 31))
         assert found.value[row] == pytest.approx(sum(k * p[k] for k in near) / sum(p[k] for k in near))
-        assert found.spread[row] == pytest.approx(sum(one * (k - mean) ** 2 for k, one in enumerate(p)) ** 0.5)
-        assert found.entropy[row] == pytest.approx(-sum(one * np.log(one) for one in p))
+        assert found.spread[row] == pytest.approx(sum(item * (k - mean) ** 2 for k, item in enumerate(p)) ** 0.5)
+        assert found.entropy[row] == pytest.approx(-sum(item * np.log(item) for item in p))
         assert found.log_mass[row] == pytest.approx(-0.25)
         close = range(max(0, bin_ - NEAR_BINS), min(K, bin_ + NEAR_BINS + 1))
         assert found.log_near[row] == pytest.approx(np.log(sum(p[k] for k in close)))

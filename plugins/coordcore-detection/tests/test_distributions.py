@@ -53,7 +53,7 @@ def test_the_first_images_are_kept_whichever_comes_first(tmp_path: Path, order: 
     watch = Distributions(tmp_path / "kept.npz", list("abcd"), limit=2)
     for image in order:
         watch(row(10, 20, 30, 40, image=image), recording(), 0)
-    assert [one.image for one in watch.kept] == ["a", "b"]
+    assert [item.image for item in watch.kept] == ["a", "b"]
 
 
 def test_what_an_earlier_call_kept_stays_but_for_what_is_asked_again(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_what_an_earlier_call_kept_stays_but_for_what_is_asked_again(tmp_path: P
     again(row(500, 600, 700, 800, image="b"), recording(), 1)
     again.save()
     kept = distributions.read(path)
-    assert [(one.image, one.bins[0]) for one in kept] == [("a", 10), ("b", 500), ("c", 10)]
+    assert [(item.image, item.bins[0]) for item in kept] == [("a", 10), ("b", 500), ("c", 10)]
 
 
 def test_distributions_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_distributions_are_read_as_they_were_written(tmp_path: Path) -> None:
     kept = recorded(rows)
     distributions.write(kept, tmp_path / "kept.npz")
     again = distributions.read(tmp_path / "kept.npz")
-    assert [(one.image, one.bins) for one in again] == [(one.image, tuple(one.bins)) for one in kept]
+    assert [(item.image, item.bins) for item in again] == [(item.image, tuple(item.bins)) for item in kept]
     assert all((a.probabilities == b.probabilities).all() for a, b in zip(again, kept, strict=True))
 
 

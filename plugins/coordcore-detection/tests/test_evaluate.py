@@ -72,7 +72,7 @@ def test_labels_may_hold_anything() -> None:
 
 def test_scores_do_not_change_what_knows_no_score() -> None:
     boxes = [("cat", (10.0, 10.0, 50.0, 35.0)), CAT]
-    measured = [result([truth("a", [CAT])], [row("a", boxes, one)]).metrics for one in ([0.9, 0.1], [0.1, 0.9])]
+    measured = [result([truth("a", [CAT])], [row("a", boxes, item)]).metrics for item in ([0.9, 0.1], [0.1, 0.9])]
     assert measured[0]["F1"] == measured[1]["F1"]
     assert measured[0]["mean_iou"] == measured[1]["mean_iou"] == 1.0
 
@@ -215,7 +215,7 @@ def test_the_contract_holds_what_the_numbers_depend_on() -> None:
 
 def test_the_order_of_the_images_is_no_part_of_the_contract() -> None:
     images = [truth("a", [CAT]), truth("b", [DOG])]
-    contracts = [result(one, []).contract["truth"] for one in (images, images[::-1])]
+    contracts = [result(item, []).contract["truth"] for item in (images, images[::-1])]
     assert contracts[0] == contracts[1]
 
 
@@ -306,9 +306,9 @@ def test_the_command_prints_json_without_the_detail() -> None:
 def test_the_command_reads_the_first_records(folder: Path) -> None:
     record = json.loads((folder / "val.jsonl").read_text())
     both = [record, record | {"images": ["b.png"]}]
-    (folder / "val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in both))
+    (folder / "val.jsonl").write_text("".join(json.dumps(item) + "\n" for item in both))
     counts = [json.loads(run("--json", *limit).output)["counts"] for limit in ((), ("--limit", "1"))]
-    assert [(one["images"], one["missing_images"]) for one in counts] == [(2, 1), (1, 0)]
+    assert [(count["images"], count["missing_images"]) for count in counts] == [(2, 1), (1, 0)]
 
 
 def test_the_command_writes_once(folder: Path) -> None:
@@ -370,8 +370,8 @@ def test_federated_truth_stands_beside_ap() -> None:
 def test_federated_truth_is_part_of_the_contract() -> None:
     plain = truth("a", [CAT])
     digests = {
-        result([one], []).contract["truth"]["sha256"]
-        for one in (plain, attrs.evolve(plain, absent=("dog",)), attrs.evolve(plain, incomplete=("dog",)))
+        result([item], []).contract["truth"]["sha256"]
+        for item in (plain, attrs.evolve(plain, absent=("dog",)), attrs.evolve(plain, incomplete=("dog",)))
     }
     assert len(digests) == 3
 

@@ -119,11 +119,23 @@ def test_a_checkpoint_is_evaluated(evaluation: Evaluation) -> None:
     assert {name: value for name, value in written.metrics.items() if value is not None} == found.metrics
 
 
+def test_groups_of_examples_are_told_apart(evaluation: Evaluation) -> None:
+    whole = evaluator()(evaluation).metrics
+    groups = [attrs.evolve(example(index), group="coco" if index < 3 else "own") for index in range(4)]
+    found = evaluator()(attrs.evolve(evaluation, examples=groups)).metrics
+    assert {name: value for name, value in found.items() if "@" not in name} == whole
+    alone = evaluator(images=3)(attrs.evolve(evaluation, examples=groups)).metrics
+    assert {name for name in alone if "@" in name} == {f"{name}@coco" for name in alone if "@" not in name}
+    for name in ("AP", "F1", "oracle_AP"):
+        assert alone[f"{name}@coco"] == alone[name] == found[f"{name}@coco"]
+    assert found["oracle_AP50@own"] == 1.0
+
+
 def test_some_distributions_are_kept_for_the_report(evaluation: Evaluation) -> None:
     evaluator()(evaluation)
     _, rows = prediction_files.read(evaluation.output / "predictions.jsonl")
     kept = distributions.read(evaluation.output / "predictions.distributions.npz")
-    assert {(one.image, one.bins) for one in kept} <= {(row.image, row.boxes[0].bins) for row in rows if row.boxes}
+    assert {(item.image, item.bins) for item in kept} <= {(row.image, row.boxes[0].bins) for row in rows if row.boxes}
 
 
 def test_only_the_first_images(evaluation: Evaluation) -> None:
@@ -161,7 +173,7 @@ def test_an_interrupted_evaluation_is_continued(evaluation: Evaluation, asked: l
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(one.relative_to(folder)): one.read_bytes() for one in sorted(folder.rglob("*")) if one.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 class _KilledError(Exception):
@@ -204,7 +216,7 @@ def test_an_image_that_could_not_be_opened_is_asked_again_in_its_place(
         raise InputError("gone")
 
     def without_the_first(model: Any, processor: Any, images: Iterable[Any], *rest: Any, **more: Any) -> Any:
-        seen = (attrs.evolve(one, open=broken) if one.key == "example-0" else one for one in images)
+        seen = (attrs.evolve(image, open=broken) if image.key == "example-0" else image for image in images)
         return ask(model, processor, seen, *rest, **more)
 
     with monkeypatch.context() as patch:

@@ -39,10 +39,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(answers: list[Any] | bytes, *more: str, truth: list[dict[str, Any]] | None = None) -> Result:
-    content = answers if isinstance(answers, bytes) else "".join(json.dumps(one) + "\n" for one in answers).encode()
+    content = (
+        answers if isinstance(answers, bytes) else "".join(json.dumps(answer) + "\n" for answer in answers).encode()
+    )
     Path("answers.jsonl").write_bytes(content)
     known = [record("a.png")] if truth is None else truth
-    Path("val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in known))
+    Path("val.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in known))
     return CliRunner().invoke(app, ["eval", "answers.jsonl", "val.jsonl", "--space", "pixel", "--json", *more])
 
 
@@ -137,7 +139,7 @@ def test_the_order_of_answers_and_records_changes_nothing() -> None:
     found = [
         measured(a, "--numbers", "qwen_1000", truth=t) for a in (answers, answers[::-1]) for t in (truth, truth[::-1])
     ]
-    assert all(one == found[0] for one in found)
+    assert all(item == found[0] for item in found)
     assert 0 < found[0]["metrics"]["AP"] < 1
 
 
@@ -202,7 +204,7 @@ def test_a_name_that_two_images_have_is_refused() -> None:
         2,
         True,
     )
-    found = measured([{"image": f"/data/{one}/a.png", "answer": TOKENS} for one in ("train", "val")], truth=truth)
+    found = measured([{"image": f"/data/{item}/a.png", "answer": TOKENS} for item in ("train", "val")], truth=truth)
     assert found["metrics"]["AP50"] == 1.0
 
 
@@ -337,7 +339,7 @@ def test_nobody_waits_for_a_pipe(target: str, arguments: tuple[str, ...]) -> Non
     Path("endless").symlink_to("/dev/zero")
     Path("p.jsonl").write_text(json.dumps({"image": "a.png", "response": QWEN}) + "\n")
     Path("r.jsonl").write_text(json.dumps(record("a.png")) + "\n")
-    done = CliRunner().invoke(app, [target if one == "X" else one for one in arguments])
+    done = CliRunner().invoke(app, [target if argument == "X" else argument for argument in arguments])
 
     assert done.exit_code == 2
     assert f"{target}: cannot be read: is a pipe or a device" in done.stderr

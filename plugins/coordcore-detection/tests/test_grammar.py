@@ -214,7 +214,7 @@ def test_some_of_them_hold_several_objects(grammar: Grammar) -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 def test_corners_in_order_is_an_option(grammar: Grammar, ordered: bool) -> None:
     answers, _ = generate(grammar, rows=40, budget=200, ordered=ordered)
-    boxes = [one["bbox_2d"] for text in answers for one in strict(text) if "bbox_2d" in one]
+    boxes = [item["bbox_2d"] for text in answers for item in strict(text) if "bbox_2d" in item]
     assert len(boxes) > 5
     assert all(x1 <= x2 and y1 <= y2 for x1, y1, x2, y2 in boxes) == ordered
 
@@ -238,7 +238,7 @@ def test_an_answer_that_runs_out_of_tokens_is_cut(boxes_only: Grammar) -> None:
 
 def test_closing_ends_an_answer_by_the_shortest_way(boxes_only: Grammar) -> None:
     answers, _ = generate(boxes_only, budget=200, likely={ord("a"): 20.0}, closing_from=60, begin=BEGUN)
-    lengths = [len(one["desc"]) for text in answers for one in strict(text)]
+    lengths = [len(item["desc"]) for text in answers for item in strict(text)]
     assert (len(lengths), min(lengths), max(lengths) < 64) == (16, 61, True)
 
 

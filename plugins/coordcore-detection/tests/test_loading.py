@@ -203,8 +203,8 @@ def test_a_run_that_is_not_merged_is_asked_live(run: Path, monkeypatch: pytest.M
         ),
     )
     monkeypatch.setattr(loading, "_live", live)
-    found = [load(one, "cpu") for one in (run, last)]
-    assert (asked, [one.quantisation for one in found]) == ([last, last], [QWEN, QWEN])
+    found = [load(item, "cpu") for item in (run, last)]
+    assert (asked, [item.quantisation for item in found]) == ([last, last], [QWEN, QWEN])
 
 
 # --- the question ---------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def trained_on(monkeypatch: pytest.MonkeyPatch, *messages: tuple[str, str]) -> N
 
 def test_a_run_knows_its_question(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_on(monkeypatch, ("user", "<image>Where?"), ("assistant", "there"))
-    assert [question_of(one) for one in (run, run / "merged")] == [("Where?", None)] * 2
+    assert [question_of(item) for item in (run, run / "merged")] == [("Where?", None)] * 2
 
 
 def test_and_its_system_message(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +303,7 @@ def test_weights_that_are_missing_are_not_made_up(base: Path, tmp_path: Path) ->
     folder = Path(shutil.copytree(base, tmp_path / "incomplete"))
     weights = load_file(folder / "model.safetensors")
     lost = sorted(name for name in weights if "layers.0." in name)[:2]
-    kept = {name: one for name, one in weights.items() if name not in lost}
+    kept = {name: weight for name, weight in weights.items() if name not in lost}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"incomplete: its files lack the weights .*layers\.0\..* and 1 more"):
         load(folder, "cpu")
@@ -320,9 +320,9 @@ def test_weights_that_are_missing_are_not_made_up(base: Path, tmp_path: Path) ->
 )
 def test_broken_files_are_named(base: Path, tmp_path: Path, name: str, content: bytes) -> None:
     folder = Path(shutil.copytree(base, tmp_path / "broken"))
-    for one in ("preprocessor_config.json", "processor_config.json"):
-        if name == "preprocessor_config.json" and (folder / one).exists():
-            (folder / one).unlink()
+    for item in ("preprocessor_config.json", "processor_config.json"):
+        if name == "preprocessor_config.json" and (folder / item).exists():
+            (folder / item).unlink()
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=r"broken(: cannot be loaded|/\w+\.json: not readable as JSON): "):
         load(folder, "cpu")

@@ -33,20 +33,20 @@ OURS = {"APs": "AP_small", "APm": "AP_medium", "APl": "AP_large", "AR@300": "AR3
 def records(path: Path, *, silent: bool = False) -> Path:
     """The data set as `coordcore data convert` writes it. silent: without what makes it LVIS's."""
     content, _ = dataset()
-    names = {one["id"]: one for one in content["categories"]}
+    names = {category["id"]: category for category in content["categories"]}
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for one in content["annotations"]:
-        by_image[one["image_id"]].append(one)
+    for annotation in content["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
     lines = []
     for image in content["images"]:
         found = by_image[image["id"]]
-        present = {one["category_id"] for one in found}
+        present = {item["category_id"] for item in found}
         metadata = {
             "image_id": image["id"],
-            "absent_categories": [names[one]["name"] for one in image["neg_category_ids"]],
-            "incomplete_categories": [names[one]["name"] for one in image["not_exhaustive_category_ids"]],
-            "category_frequencies": {names[one]["name"]: names[one]["frequency"] for one in present},
-            "object_areas": [one["area"] for one in found],
+            "absent_categories": [names[id_]["name"] for id_ in image["neg_category_ids"]],
+            "incomplete_categories": [names[id_]["name"] for id_ in image["not_exhaustive_category_ids"]],
+            "category_frequencies": {names[item]["name"]: names[item]["frequency"] for item in present},
+            "object_areas": [item["area"] for item in found],
         }
         lines.append(
             {
@@ -54,12 +54,12 @@ def records(path: Path, *, silent: bool = False) -> Path:
                 "width": WIDTH,
                 "height": HEIGHT,
                 "objects": [
-                    {"desc": names[one["category_id"]]["name"], "bbox_2d": corners(one["bbox"])} for one in found
+                    {"desc": names[item["category_id"]]["name"], "bbox_2d": corners(item["bbox"])} for item in found
                 ],
                 "metadata": {"image_id": image["id"]} if silent else metadata,
             }
         )
-    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
@@ -70,10 +70,10 @@ def corners(box: list[float]) -> list[float]:
 
 def answers() -> list[Row]:
     by_image: dict[int, list[Box]] = defaultdict(list)
-    for one in dataset()[1]:
-        box = tuple(corners(one["bbox"]))
-        by_image[one["image_id"]].append(
-            Box(label=f"thing {one['category_id']}", box=box, bins=(0, 0, 0, 0), score=one["score"])  # type: ignore[arg-type]
+    for item in dataset()[1]:
+        box = tuple(corners(item["bbox"]))
+        by_image[item["image_id"]].append(
+            Box(label=f"thing {item['category_id']}", box=box, bins=(0, 0, 0, 0), score=item["score"])  # type: ignore[arg-type]
         )
     return [
         Row(image=f"{image}.jpg", width=WIDTH, height=HEIGHT, text="", boxes=boxes) for image, boxes in by_image.items()
@@ -103,7 +103,9 @@ def test_ap_is_that_of_faster_coco_eval(scene: tuple[list[TruthImage], list[Row]
     """It knows a limit for each label only, which is not reached here; ours is raised."""
     library = pytest.importorskip("faster_coco_eval")
     content, detections = dataset()
-    true = library.COCO(content | {"annotations": [one | {"iscrowd": 0} for one in content["annotations"]]})
+    true = library.COCO(
+        content | {"annotations": [annotation | {"iscrowd": 0} for annotation in content["annotations"]]}
+    )
     evaluation = library.COCOeval_faster(true, true.loadRes(detections), "bbox", lvis_style=True)
     evaluation.params.maxDets = [300]
     evaluation.evaluate()
@@ -113,7 +115,7 @@ def test_ap_is_that_of_faster_coco_eval(scene: tuple[list[TruthImage], list[Row]
     names = {name: name for name in ("AP_small", "AP_medium", "AP_large", "APr", "APc", "APf")}
     names |= {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75", "AR10000": "AR_all"}
     ours = evaluate(scene[0], header(), scene[1], max_detections=10_000).result.metrics
-    assert {name: ours[name] for name in names} == pytest.approx({one: theirs[name] for one, name in names.items()})
+    assert {name: ours[name] for name in names} == pytest.approx({item: theirs[name] for item, name in names.items()})
 
 
 def test_the_limit_is_of_the_image_whatever_the_labels(scene: tuple[list[TruthImage], list[Row]]) -> None:
@@ -139,7 +141,7 @@ def test_the_contract_tells_lvis_from_coco(tmp_path: Path, scene: tuple[list[Tru
     plain = evaluate(images(records(tmp_path / "val.jsonl", silent=True)), header(), scene[1]).result
     federated = evaluate(scene[0], header(), scene[1]).result
     assert round(plain.metrics["AP"] or 0, 4) == 0.2388  # not .3330: what nobody looked for counts as a mistake
-    told = [one.partition(":")[0] for one in differences(plain.contract, federated.contract)]
+    told = [difference.partition(":")[0] for difference in differences(plain.contract, federated.contract)]
     assert told == ["truth.sha256", "max_detections", "area_of", "federated"]
     with pytest.raises(InputError, match=r"max_detections: \[1, 10, 100\] against \[300\]"):
         compare(plain, federated, resamples=1)
@@ -185,7 +187,7 @@ def test_an_image_of_more_boxes_than_lvis_looks_at_is_told() -> None:
     image = attrs.evolve(truth("a", many), federated=True)
     found = evaluate([image], header(), [row("a", many)]).result
     assert found.metrics["AR300"] == pytest.approx(300 / 310)
-    (note,) = [one for one in found.notes if "true boxes" in one]
+    (note,) = [item for item in found.notes if "true boxes" in item]
     assert note.startswith(
         "1 images have more than 300 true boxes, up to 310 ('a'), but AP and AR look at the best 300"
     )
@@ -209,7 +211,7 @@ def test_a_frequency_of_no_true_label_has_no_ap() -> None:
 
 
 def test_a_label_of_two_frequencies_is_refused() -> None:
-    both = [attrs.evolve(truth(key, [CAT]), frequencies={"cat": one}) for key, one in (("a", "f"), ("b", "r"))]
+    both = [attrs.evolve(truth(key, [CAT]), frequencies={"cat": item}) for key, item in (("a", "f"), ("b", "r"))]
     with pytest.raises(
         InputError, match=r"b: metadata\.category_frequencies: 'cat' is 'r', and 'f' in a; a label has one freq"
     ):

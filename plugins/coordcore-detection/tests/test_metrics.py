@@ -36,7 +36,7 @@ def ours(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label
 
 def by_pycocotools(truth: Flat, crowd: Bools, predicted: Flat, scores: Floats, *, by_label: bool) -> AveragePrecision:
     if not by_label:  # one label for all; its own useCats = 0 would also sort an image's boxes by label
-        truth, predicted = (attrs.evolve(one, label=np.zeros_like(one.label)) for one in (truth, predicted))
+        truth, predicted = (attrs.evolve(item, label=np.zeros_like(item.label)) for item in (truth, predicted))
 
     def annotations(side: Flat, key: str, values: Any) -> list[dict[str, Any]]:
         sizes = side.boxes[:, 2:] - side.boxes[:, :2]
@@ -150,7 +150,7 @@ def test_pairs_are_made_by_iou_and_found_boxes_by_score() -> None:
 def test_labels_part_boxes_unless_they_are_not_looked_at() -> None:
     truth, predicted = flat([0], [0], [[0, 0, 10, 10]]), flat([0], [1], [[0, 0, 10, 10]])
     pairs = [
-        match(truth, np.zeros(1, bool), predicted, np.ones(1), by_label=one).pair.tolist() for one in (True, False)
+        match(truth, np.zeros(1, bool), predicted, np.ones(1), by_label=item).pair.tolist() for item in (True, False)
     ]
     assert pairs == [[-1], [0]]
 
@@ -261,4 +261,15 @@ def test_nothing_to_divide_by_gives_no_value() -> None:
 
 
 def test_thresholds_are_cocos() -> None:
-    assert [round(one, 2) for one in IOU_THRESHOLDS.tolist()] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    assert [round(value, 2) for value in IOU_THRESHOLDS.tolist()] == [
+        0.5,
+        0.55,
+        0.6,
+        0.65,
+        0.7,
+        0.75,
+        0.8,
+        0.85,
+        0.9,
+        0.95,
+    ]

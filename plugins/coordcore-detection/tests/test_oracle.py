@@ -28,20 +28,20 @@ TABLE = {  # AP, AP95
 @pytest.fixture(scope="module")
 def coco() -> list[TruthImage]:
     data = json.loads(ANNOTATIONS.read_text(encoding="utf-8"))
-    names = {one["id"]: one["name"] for one in data["categories"]}
+    names = {category["id"]: category["name"] for category in data["categories"]}
     images = []
     # All scores are equal, so the order of the images decides; COCO's is by id.
-    for image in sorted(data["images"], key=lambda one: int(one["id"])):
-        found = [one for one in data["annotations"] if one["image_id"] == image["id"]]
-        xywh = np.array([one["bbox"] for one in found], dtype=np.float64).reshape(-1, 4)
+    for image in sorted(data["images"], key=lambda item: int(item["id"])):
+        found = [annotation for annotation in data["annotations"] if annotation["image_id"] == image["id"]]
+        xywh = np.array([item["bbox"] for item in found], dtype=np.float64).reshape(-1, 4)
         images.append(
             TruthImage(
                 key=image["file_name"],
                 width=image["width"],
                 height=image["height"],
-                labels=tuple(names[one["category_id"]] for one in found),
+                labels=tuple(names[item["category_id"]] for item in found),
                 boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-                crowd=np.array([bool(one.get("iscrowd")) for one in found], dtype=bool),
+                crowd=np.array([bool(item.get("iscrowd")) for item in found], dtype=bool),
                 open=lambda: pytest.fail("no picture is needed"),
             )
         )

@@ -46,21 +46,23 @@ def golden(*, ids: str, levels: int) -> tuple[Coco, list[dict[str, Any]]]:
     rng = np.random.default_rng(levels)
     if ids != "file":
         new = rng.permutation(len(coco["images"])) + 1
-        named = {one["id"]: int(n) if ids == "int" else f"n{n}" for one, n in zip(coco["images"], new, strict=True)}
-        for one in coco["images"]:
-            one["id"] = named[one["id"]]
-        for one in coco["annotations"]:
-            one["image_id"] = named[one["image_id"]]
-    categories = [one["id"] for one in coco["categories"]]
+        named = {image["id"]: int(n) if ids == "int" else f"n{n}" for image, n in zip(coco["images"], new, strict=True)}
+        for image in coco["images"]:
+            image["id"] = named[image["id"]]
+        for annotation in coco["annotations"]:
+            annotation["image_id"] = named[annotation["image_id"]]
+    categories = [item["id"] for item in coco["categories"]]
     found = []
-    for number, one in enumerate(coco["annotations"]):
-        one["area"] = one["bbox"][2] * one["bbox"][3]
+    for number, annotation in enumerate(coco["annotations"]):
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
         for _ in range(130 if number == 0 else rng.integers(0, 4)):
-            x, y, w, h = np.array(one["bbox"]) + rng.normal(0, 0.06, 4) * np.tile(one["bbox"][2:], 2)
-            category = one["category_id"] if rng.random() < 0.8 else rng.choice(categories)
+            x, y, w, h = np.array(annotation["bbox"]) + rng.normal(0, 0.06, 4) * np.tile(annotation["bbox"][2:], 2)
+            category = annotation["category_id"] if rng.random() < 0.8 else rng.choice(categories)
             box = [float(value) for value in (x, y, max(1.0, w), max(1.0, h))]
             score = float(rng.integers(0, levels + 1) / levels)
-            found.append({"image_id": one["image_id"], "category_id": int(category), "bbox": box, "score": score})
+            found.append(
+                {"image_id": annotation["image_id"], "category_id": int(category), "bbox": box, "score": score}
+            )
     return coco, found
 
 
@@ -78,15 +80,15 @@ def by_pycocotools(coco: Coco, found: list[dict[str, Any]]) -> list[float]:
 
 
 def records(coco: Coco) -> list[dict[str, Any]]:
-    names = {one["id"]: one["name"] for one in coco["categories"]}
+    names = {category["id"]: category["name"] for category in coco["categories"]}
     made = []
     for image in coco["images"]:
         objects: dict[bool, list[Any]] = {False: [], True: []}
-        for one in coco["annotations"]:
-            if one["image_id"] == image["id"]:
-                x, y, w, h = one["bbox"]
-                item = {"desc": names[one["category_id"]], "bbox_2d": [x, y, x + w, y + h]}
-                objects[bool(one["iscrowd"])].append(item)
+        for annotation in coco["annotations"]:
+            if annotation["image_id"] == image["id"]:
+                x, y, w, h = annotation["bbox"]
+                item = {"desc": names[annotation["category_id"]], "bbox_2d": [x, y, x + w, y + h]}
+                objects[bool(annotation["iscrowd"])].append(item)
         made.append(
             {
                 "images": [image["file_name"]],
@@ -100,15 +102,15 @@ def records(coco: Coco) -> list[dict[str, Any]]:
 
 
 def rows(coco: Coco, found: list[dict[str, Any]]) -> list[Row]:
-    names = {one["id"]: one["name"] for one in coco["categories"]}
+    names = {category["id"]: category["name"] for category in coco["categories"]}
     made = []
     for image in coco["images"]:
         boxes = []
-        for one in found:
-            if one["image_id"] == image["id"]:
-                x, y, w, h = one["bbox"]
+        for item in found:
+            if item["image_id"] == image["id"]:
+                x, y, w, h = item["bbox"]
                 box = (x, y, x + w, y + h)
-                boxes.append(Box(label=names[one["category_id"]], box=box, bins=(0, 0, 0, 0), score=one["score"]))
+                boxes.append(Box(label=names[item["category_id"]], box=box, bins=(0, 0, 0, 0), score=item["score"]))
         made.append(Row(image=image["file_name"], width=image["width"], height=image["height"], text="", boxes=boxes))
     return made
 
@@ -120,7 +122,7 @@ def turned(items: Sequence[Any], seed: int) -> list[Any]:
 def measured(folder: Path, truth: list[dict[str, Any]], predicted: list[Row], *more: str) -> results.Result:
     """What the command writes."""
     folder.mkdir()
-    (folder / "val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in truth))
+    (folder / "val.jsonl").write_text("".join(json.dumps(item) + "\n" for item in truth))
     prediction_files.write(folder / "predictions.jsonl", header(), predicted)
     command = ["eval", str(folder / "predictions.jsonl"), str(folder / "val.jsonl"), "--space", "pixel"]
     done = CliRunner().invoke(app, [*command, "--outside", "clip", "--output", str(folder / RESULT), *more])
@@ -146,10 +148,12 @@ def test_the_twelve_numbers_are_those_of_pycocotools_in_any_order(tmp_path: Path
 def test_pycocotools_own_detections_give_its_published_numbers(tmp_path: Path, levels: int | None) -> None:
     coco: Coco = json.loads(ANNOTATIONS.read_text())
     found = json.loads(ANNOTATIONS.with_name("coco_val2014_100_results.json").read_text())
-    for one in coco["annotations"]:
-        one["area"] = one["bbox"][2] * one["bbox"][3]  # records have boxes, not the masks whose areas these are
-    for one in found if levels else []:
-        one["score"] = round(one["score"] * levels) / levels
+    for annotation in coco["annotations"]:
+        annotation["area"] = (
+            annotation["bbox"][2] * annotation["bbox"][3]
+        )  # records have boxes, not the masks whose areas these are
+    for item in found if levels else []:
+        item["score"] = round(item["score"] * levels) / levels
     expected = by_pycocotools(coco, found)
     for seed in range(3):
         truth, predicted = turned(records(coco), seed), turned(rows(coco, found), 10 + seed)
@@ -163,8 +167,8 @@ def test_without_ids_the_numbers_in_file_names_decide(tmp_path: Path) -> None:
     coco, found = golden(ids="int", levels=2)
     for image in coco["images"]:
         image["file_name"] = f"images/{image['id']}.jpg"
-    truth = [{key: value for key, value in one.items() if key != "metadata"} for one in records(coco)]
-    coco["annotations"] = [one for one in coco["annotations"] if not one["iscrowd"]]
+    truth = [{key: value for key, value in record.items() if key != "metadata"} for record in records(coco)]
+    coco["annotations"] = [annotation for annotation in coco["annotations"] if not annotation["iscrowd"]]
     result = measured(tmp_path / "a", turned(truth, 0), turned(rows(coco, found), 1))
     assert [result.metrics[name] for name in NAMES] == pytest.approx(by_pycocotools(coco, found), abs=1e-12)
     assert result.contract["truth"]["image_order"] == "key"
@@ -201,24 +205,24 @@ def test_compare_shows_what_eval_wrote(tmp_path: Path) -> None:
 
 def test_a_calibration_whose_scores_are_tied_is_the_same_in_any_order(tmp_path: Path) -> None:
     coco, found = golden(ids="int", levels=1000)
-    (tmp_path / "val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records(coco)))
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records(coco)))
     truth: list[TruthImage] = list(
         truth_from_records(
             tmp_path / "val.jsonl", space="pixel", quantisation=DEFAULT_QUANTISATION, question="", outside="clip"
         )
     )
     predicted = rows(coco, found)
-    for one in predicted:
-        for box in one.boxes:
+    for item in predicted:
+        for box in item.boxes:
             box.scores = {"min": box.score}
     written = set()
     for seed in range(3):
         mixed = turned(predicted, seed)
         fitted = calibration.fit_to_predictions(turned(truth, seed), header(), mixed, method="isotonic", score="min")
-        for one in mixed:
-            for box in one.boxes:
+        for item in mixed:
+            for box in item.boxes:
                 box.score = fitted.apply(box.scores["min"])
-        assert len({box.score for one in mixed for box in one.boxes}) < 500
+        assert len({box.score for item in mixed for box in item.boxes}) < 500
         result = evaluate(turned(truth, 5 + seed), header(), turned(mixed, 9 + seed)).result
         written.add((json.dumps(fitted.as_dict()), results.as_json(result)))
     assert len(written) == 1

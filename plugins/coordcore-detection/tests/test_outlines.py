@@ -91,11 +91,11 @@ def star(corners: Sequence[tuple[float, float]]) -> Floats:
 @given(CORNERS, CORNERS)
 def test_areas_are_those_of_painted_polygons(first: Any, second: Any) -> None:
     a, b = star(first), star(second)
-    pixels = [painted(one, 32, 20) for one in (a, b)]
-    counted = [int(one.sum()) / 32**2 for one in (*pixels, pixels[0] & pixels[1])]
+    pixels = [painted(item, 32, 20) for item in (a, b)]
+    counted = [int(item.sum()) / 32**2 for item in (*pixels, pixels[0] & pixels[1])]
 
     # Pillow paints the pixels that an outline touches, too: half a pixel along it.
-    edge = sum(np.hypot(*(np.roll(one, -1, axis=0) - one).T).sum() for one in (a, b)) / 32 + 0.1
+    edge = sum(np.hypot(*(np.roll(item, -1, axis=0) - item).T).sum() for item in (a, b)) / 32 + 0.1
     assert areas(a, b) == pytest.approx(counted, abs=edge)
 
 
@@ -103,7 +103,7 @@ def test_areas_are_pycocotools_but_for_its_pixels() -> None:
     random = np.random.default_rng(0)
     for _ in range(40):
         a, b = (star(random.uniform(0, 400, (9, 2)).tolist()) for _ in range(2))
-        masks = mask.frPyObjects([one.ravel().tolist() for one in (a, b)], 400, 400)
+        masks = mask.frPyObjects([item.ravel().tolist() for item in (a, b)], 400, 400)
         own, other, both = areas(a, b)
         expected = mask.iou([masks[1]], [masks[0]], [False])[0, 0]
         assert both / (own + other - both) == pytest.approx(expected, abs=0.01)
@@ -212,7 +212,9 @@ def test_compare_resamples_them(tmp_path: Path) -> None:
     worse = measured(images, [answer(image.key, ("bar", ACROSS)) for image in images]).result
     results.write(worse, tmp_path / "a.json")
     results.write(better, tmp_path / "b.json")
-    lines = {one.metric: one for one in compare(*map(results.read, (tmp_path / "a.json", tmp_path / "b.json"))).lines}
+    lines = {
+        line.metric: line for line in compare(*map(results.read, (tmp_path / "a.json", tmp_path / "b.json"))).lines
+    }
 
     assert (lines["shape_AP"].a, lines["shape_AP"].b, lines["shape_AP"].difference_interval) == (0, 1, (1, 1))
     assert lines["agnostic_shape_mean_iou"].is_clear
@@ -241,7 +243,7 @@ def test_records_say_outlines_in_any_space(tmp_path: Path) -> None:
     assert found.labels == ("a", "c", "d")
     assert found.points == (("b", 5.0, 6.0),)
     assert found.kinds == {"bbox_2d", "point", "quad", "poly"}
-    assert {index: one.ravel().tolist() for index, one in found.outlines.items()} == {
+    assert {index: outline.ravel().tolist() for index, outline in found.outlines.items()} == {
         1: quad,
         2: [0, 0, 8, 0, 0, 8],
     }

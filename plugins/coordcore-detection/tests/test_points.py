@@ -142,7 +142,7 @@ def test_compare_resamples_them(tmp_path: Path) -> None:
     for name, x in (("a", 10), ("b", 40)):
         result = evaluate(images, header(), [answer(image.key, ("eye", x, 10)) for image in images]).result
         results.write(result, tmp_path / f"{name}.json")
-    lines = {one.metric: one for one in compare(*(results.read(tmp_path / f"{name}.json") for name in "ab")).lines}
+    lines = {line.metric: line for line in compare(*(results.read(tmp_path / f"{name}.json") for name in "ab")).lines}
 
     assert (lines["point_F1"].a, lines["point_F1"].b, lines["point_F1"].difference_interval) == (1, 0, (-1, -1))
     assert lines["point_distance"].difference == pytest.approx(30)

@@ -55,7 +55,9 @@ def ask(loaded: Loaded, asked: Any, **settings: Any) -> list[Row]:
 def test_one_row_for_each_image_in_order(loaded: Loaded) -> None:
     asked = images(6)
     rows = ask(loaded, iter(asked))
-    assert [(row.image, row.width, row.height) for row in rows] == [(one.key, one.width, one.height) for one in asked]
+    assert [(row.image, row.width, row.height) for row in rows] == [
+        (item.key, item.width, item.height) for item in asked
+    ]
 
 
 def test_every_constrained_answer_parses(loaded: Loaded) -> None:
@@ -90,10 +92,10 @@ def test_argmax_decodes_the_written_bins(loaded: Loaded) -> None:
 
 def test_a_poly_counts_as_its_bounding_box(loaded: Loaded) -> None:
     rows = ask(loaded, images(8), coordinates="argmax", geometry=["poly"])
-    found = [(box, one) for row in rows for box, one in zip(row.boxes, strict(row.text), strict=True)]
+    found = [(box, item) for row in rows for box, item in zip(row.boxes, strict(row.text), strict=True)]
     assert len(found) > 3
-    for box, one in found:
-        x, y = one["poly"][::2], one["poly"][1::2]
+    for box, item in found:
+        x, y = item["poly"][::2], item["poly"][1::2]
         assert box.bins == (min(x), min(y), max(x), max(y))
 
 
@@ -245,7 +247,7 @@ def test_an_image_that_cannot_be_opened_has_a_row_that_says_so(loaded: Loaded) -
             log=told.append,
         )
     )
-    assert [(row.image, [one.at for one in row.unread]) for row in rows] == [
+    assert [(row.image, [item.at for item in row.unread]) for row in rows] == [
         ("a.png", []),
         ("b.png", ["image"]),
         ("c.png", []),

@@ -38,7 +38,7 @@ def test_a_file_gives_back_what_was_written(path: Path) -> None:
 def test_a_score_may_be_missing(path: Path, missing: str) -> None:
     text = path.read_text().replace('"score":0.25', f'"score":{missing}', 1).replace('"min":0.5', f'"min":{missing}', 1)
     path.write_text(text)
-    (first,), (second,) = (one.boxes for one in read(path)[1])
+    (first,), (second,) = (item.boxes for item in read(path)[1])
     assert (math.isnan(first.score), math.isnan(first.scores["min"]), second.score) == (True, True, 0.25)
 
 
@@ -103,8 +103,8 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_images_that_could_not_be_opened_are_tried_again(path: Path) -> None:
     with appending(path, header()) as add:
         add(row("3.png", unread=[Unread(at="image", reason="no image file at 3.png")]))
-    assert [one.image for one in resume(path, header())] == ["1.png", "2.png"]
-    assert [one.image for one in read(path)[1]] == ["1.png", "2.png"]
+    assert [item.image for item in resume(path, header())] == ["1.png", "2.png"]
+    assert [item.image for item in read(path)[1]] == ["1.png", "2.png"]
 
 
 def test_another_contract_is_refused_and_nothing_is_changed(path: Path) -> None:

@@ -70,8 +70,8 @@ def picture(source: str) -> Image.Image:
 
 
 def test_every_section_is_there_once_and_in_the_contents(page: Page) -> None:
-    assert [one for one in page.ids if not one.endswith("-title")] == list(SECTIONS)
-    assert page.links == [f"#{one}" for one in SECTIONS]
+    assert [id_ for id_ in page.ids if not id_.endswith("-title")] == list(SECTIONS)
+    assert page.links == [f"#{section}" for section in SECTIONS]
 
 
 def test_the_tags_are_closed(page: Page) -> None:
@@ -79,17 +79,17 @@ def test_the_tags_are_closed(page: Page) -> None:
 
 
 def test_every_image_lies_in_the_page_and_decodes(page: Page) -> None:
-    kinds = {(one["src"].partition(",")[0], str(picture(one["src"]).format)) for one in page.images}
+    kinds = {(image["src"].partition(",")[0], str(picture(image["src"]).format)) for image in page.images}
     assert kinds == {("data:image/png;base64", "PNG"), ("data:image/jpeg;base64", "JPEG")}
-    assert min(min(picture(one["src"]).size) for one in page.images) > 100
+    assert min(min(picture(image["src"]).size) for image in page.images) > 100
 
 
 def test_every_image_is_described(page: Page) -> None:
-    assert min(len(one["alt"]) for one in page.images) > 10
+    assert min(len(image["alt"]) for image in page.images) > 10
 
 
 def test_nothing_is_asked_from_outside(page: Page, path: Path) -> None:
-    assert {one.partition(":")[0] for one in page.addresses if not one.startswith("#")} == {"data"}
+    assert {address.partition(":")[0] for address in page.addresses if not address.startswith("#")} == {"data"}
     assert "http" not in path.read_text().replace("http-equiv", "")
 
 
@@ -147,7 +147,7 @@ def test_an_evaluation_without_a_run_says_so(tmp_path: Path) -> None:
 def test_a_result_alone_makes_a_report(tmp_path: Path) -> None:
     _, _, found = evaluated(3)
     page = Page(write_report(tmp_path, found.result))
-    assert [one for one in page.ids if not one.endswith("-title")] == list(SECTIONS)
+    assert [id_ for id_ in page.ids if not id_.endswith("-title")] == list(SECTIONS)
     assert page.text.count("was read without its predictions and ground truth") == 2
 
 

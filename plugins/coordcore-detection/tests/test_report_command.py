@@ -84,7 +84,7 @@ def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
     truth = truth_from_examples(examples, DEFAULT_QUANTISATION)
     box = Box(label="cat", box=(10.0, 6.0, 45.0, 30.0), bins=(111, 100, 500, 500), score=0.7)
-    rows = [Row(image=one.key, width=90, height=60, text="", boxes=[box]) for one in truth]
+    rows = [Row(image=item.key, width=90, height=60, text="", boxes=[box]) for item in truth]
     prediction_files.write(evaluation / "predictions.jsonl", header(), rows)
     results.write(evaluate(truth, header(), rows).result, evaluation / results.FILE)
     return evaluation

@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> training.Run:
 
 def test_a_run_is_found_from_its_evaluation(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run")
-    assert {training.find_run(folder / one) for one in ("", "merged", "eval/detection", "eval/detection/step-5")} == {
+    assert {training.find_run(folder / item) for item in ("", "merged", "eval/detection", "eval/detection/step-5")} == {
         folder
     }
 
@@ -94,7 +94,7 @@ def test_a_manifest_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_each_part_of_the_loss_has_a_plot(run: training.Run) -> None:
-    assert [one.name for one in training.loss_plots(run)] == [
+    assert [plot.name for plot in training.loss_plots(run)] == [
         "training-loss",
         "training-text_ce-ce",
         "training-soft-ce",
@@ -105,7 +105,7 @@ def test_each_part_of_the_loss_has_a_plot(run: training.Run) -> None:
 
 def test_values_that_are_not_finite_are_gaps(run: training.Run) -> None:
     rows = [{"step": 1, "loss": 3.0, "grad_norm": float("inf")}, {"step": 2, "loss": 2.0, "grad_norm": 1.0}]
-    assert [one.name for one in training.loss_plots(attrs.evolve(run, metrics=rows))] == [
+    assert [plot.name for plot in training.loss_plots(attrs.evolve(run, metrics=rows))] == [
         "training-loss",
         "training-grad_norm",
     ]
@@ -193,12 +193,12 @@ def test_a_box_far_outside_is_drawn() -> None:
 def test_groups_of_sizes_are_of_equal_count_and_rising() -> None:
     sides = np.random.default_rng(0).uniform(5, 200, 100)
     groups = quality.size_groups(sides)
-    assert [len(one) for one in groups] == [10] * 10
+    assert [len(group) for group in groups] == [10] * 10
     assert all(sides[a].max() <= sides[b].min() for a, b in pairwise(groups))
 
 
 def test_few_boxes_are_one_group() -> None:
-    assert [one.tolist() for one in quality.size_groups(np.array([3.0, 1.0]))] == [[1, 0]]
+    assert [group.tolist() for group in quality.size_groups(np.array([3.0, 1.0]))] == [[1, 0]]
 
 
 # --- distributions --------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_the_best_and_the_worst_recorded_box_are_shown() -> None:
 
 def test_a_box_of_an_unknown_image_is_left_out() -> None:
     truths, rows, found = evaluated(6)
-    strange = [attrs.evolve(one, image="elsewhere.jpg") for one in recorded(rows)]
+    strange = [attrs.evolve(item, image="elsewhere.jpg") for item in recorded(rows)]
     assert coordinates.distribution_groups(strange, found, truths, DEFAULT_QUANTISATION, None) == []
 
 

@@ -18,8 +18,8 @@ def evidence(
 ) -> Evidence:
     """Of probabilities."""
     return Evidence(
-        description=[math.log(one) for one in description],
-        coordinates=[math.log(one) for one in coordinates],
+        description=[math.log(item) for item in description],
+        coordinates=[math.log(coordinate) for coordinate in coordinates],
         entropy=[entropy] * 4,
         log_mass=[math.log(0.9)] * 4,
         log_near=[math.log(0.5), math.log(0.5), math.log(0.125), math.log(0.125)],

@@ -174,10 +174,10 @@ def test_groups_that_it_allows_can_be_read(grouped: tuple[Format, Grammar], budg
 
 def test_no_further_place_where_there_are_enough(grouped: tuple[Format, Grammar]) -> None:
     form, grammar = grouped
-    one = [Located(desc="a", kind="bbox_2d", bins=(1, 2, 3, 4))]
+    item = [Located(desc="a", kind="bbox_2d", bins=(1, 2, 3, 4))]
     for most, further in ((1, False), (2, True)):
         constraint = Constraint(DeviceGrammar(grammar, "cpu"), 1, budget=200, max_objects=most, ordered=True)
-        for token in grouped_tokens(answer_text(one, form=form).removesuffix(form.after)):
+        for token in grouped_tokens(answer_text(item, form=form).removesuffix(form.after)):
             constraint.advance(np.array([token]))
         allowed = torch.isfinite(constraint.allow(torch.zeros(1, TAGGED_SIZE))[0])
         assert bool(allowed[list(VOCAB.ids)].any() or allowed[ord(",")]) is further

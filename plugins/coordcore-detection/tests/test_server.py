@@ -68,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def predict(fake: Fake | str, *more: object, output: str = "out.jsonl") -> Any:
     url = fake if isinstance(fake, str) else fake.url
     asked = ("predict", "merged", "val.jsonl", "--space", "pixel", "--server", url, "--output", output, *more)
-    return CliRunner().invoke(app, [str(one) for one in asked])
+    return CliRunner().invoke(app, [str(item) for item in asked])
 
 
 def rows(output: str = "out.jsonl") -> list[Any]:

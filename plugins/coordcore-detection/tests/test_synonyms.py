@@ -96,9 +96,9 @@ def test_an_alternative_is_as_right_as_its_name() -> None:
     """Whether answers or the truth have the alternative; other labels stay what they are."""
     truths = [truth("a", [("helmet", BOX), ("dog", FAR)]), truth("b", [("hard hat", BOX)])]
     rows = [row("a", [("safety helmet", BOX), ("cat", FAR)]), row("b", [("helmet", BOX)])]
-    by_text, by_table = (evaluate(truths, header(), rows, synonyms=one).result for one in (None, HELMET))
+    by_text, by_table = (evaluate(truths, header(), rows, synonyms=item).result for item in (None, HELMET))
     assert (by_text.metrics["AP50"], by_table.metrics["AP50"]) == (0.0, 0.5)
-    assert [one["label"] for one in by_table.labels] == ["helmet", "dog", "cat"]
+    assert [label["label"] for label in by_table.labels] == ["helmet", "dog", "cat"]
     assert "1 labels of the ground truth ('hard hat') were taken for their synonyms" in by_table.notes
 
 
@@ -119,12 +119,12 @@ def test_two_frequencies_of_one_name_are_refused() -> None:
 
 def test_results_under_other_tables_do_not_compare() -> None:
     given = [truth("a", [("helmet", BOX)])], header(), [row("a", [("helmet", BOX)])]
-    plain, table, other = (evaluate(*given, synonyms=one).result for one in (None, HELMET, {"helmet": ["casco"]}))
+    plain, table, other = (evaluate(*given, synonyms=item).result for item in (None, HELMET, {"helmet": ["casco"]}))
     assert plain.contract["labels"] == "equal text"
     assert synonyms_in(table.contract) == {"helmet": ["hard hat", "safety helmet"]}
-    for one in (plain, other):
+    for item in (plain, other):
         with pytest.raises(InputError, match="different contracts"):
-            compare(one, table, resamples=1)
+            compare(item, table, resamples=1)
     assert (
         list(differences(table.contract, evaluate(*given, synonyms=synonyms_in(table.contract)).result.contract)) == []
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import msgspec
 import pytest
 from evaluation_support import header, row, truth
 from PIL import Image
@@ -41,7 +40,7 @@ def asks(task: str | None, *objects: dict[str, Any], **keys: Any) -> dict[str, A
 
 def read(folder: Path, *records: dict[str, Any], **settings: Any) -> list[TruthImage]:
     path = folder / "val.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return list(truth_from_records(path, **{"quantisation": DEFAULT_QUANTISATION, "question": "All."} | settings))
 
 
@@ -61,7 +60,7 @@ def test_every_record_of_an_image_asks_its_own_question(tmp_path: Path) -> None:
         system="Be brief.",
         prompts={"refer": "Find {phrase}."},
     )
-    assert [one.asked for one in found] == [
+    assert [item.asked for item in found] == [
         "All.",
         "Find the ring.",
         "Find the cross.",
@@ -70,10 +69,10 @@ def test_every_record_of_an_image_asks_its_own_question(tmp_path: Path) -> None:
         "Locate every object of these categories: cow, red ring.",
         "Everything.",
     ]
-    assert [one.key for one in found] == ["a.png", *(f"a.png#{k}" for k in range(2, 8))]
-    assert [len(one.labels) for one in found] == [1, 1, 0, 0, 0, 1, 1]
-    assert [one.answer for one in found][3:5] == ["red", "A ring."]
-    assert all(one.messages[0] == {"role": "system", "content": "Be brief."} for one in found)
+    assert [item.key for item in found] == ["a.png", *(f"a.png#{k}" for k in range(2, 8))]
+    assert [len(item.labels) for item in found] == [1, 1, 0, 0, 0, 1, 1]
+    assert [item.answer for item in found][3:5] == ["red", "A ring."]
+    assert all(item.messages[0] == {"role": "system", "content": "Be brief."} for item in found)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +91,8 @@ def test_a_model_of_plain_numbers_is_asked_in_them(tmp_path: Path) -> None:
 def test_absent_categories_are_drawn_from_the_place_in_the_file(tmp_path: Path) -> None:
     records = [asks("named", {**RING, "desc": f"thing {k}"}) for k in range(9)]
     first, again = read(tmp_path, *records), read(tmp_path, *records)
-    assert [one.categories for one in first] == [one.categories for one in again]
-    assert all(len(one.categories) == 4 and f"thing {k}" in one.categories for k, one in enumerate(first))
+    assert [item.categories for item in first] == [item.categories for item in again]
+    assert all(len(item.categories) == 4 and f"thing {k}" in item.categories for k, item in enumerate(first))
 
 
 def test_what_is_not_all_marked_is_neither_asked_for_nor_true(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_examples_tell_their_task(tmp_path: Path) -> None:
         categories=("cat", "cow"),
     )
     found = list(truth_from_examples([text, named], DEFAULT_QUANTISATION))
-    assert [(one.task, one.categories, one.answer, len(one.labels)) for one in found] == [
+    assert [(item.task, item.categories, item.answer, len(item.labels)) for item in found] == [
         ("caption", (), "A ring.", 0),
         ("named", ("cat", "cow"), "", 1),
     ]
@@ -329,7 +328,7 @@ def test_answers_of_other_tools_name_a_record_by_its_key(tmp_path: Path) -> None
     lines = [{"image": "a.png", "answer": box}, {"image": "a.png#2", "answer": "two"}]
     data = "\n".join(map(json.dumps, lines)).encode()
     rows = foreign.rows(answer_files.read(tmp_path / "x", data), images, "qwen_1000")
-    assert [(one.image, len(one.boxes), one.unread) for one in rows] == [("a.png", 1, []), ("a.png#2", 0, [])]
+    assert [(item.image, len(item.boxes), item.unread) for item in rows] == [("a.png", 1, []), ("a.png#2", 0, [])]
     assert figures(images, rows, "refer")["accuracy_90"] == 1.0
 
 
@@ -342,7 +341,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(one) for one in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_every_record_is_asked_and_measured_by_its_task(
@@ -357,7 +356,7 @@ def test_every_record_is_asked_and_measured_by_its_task(
         small | {"task": "caption", "answer": "A ring."},
         small | {"objects": [RING], "task": "named", "categories": ["red ring", "cow"]},
     ]
-    Path("val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    Path("val.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     how = ["val.jsonl", "--question", "Find.", "--prompt", "refer=Where is {phrase}?", "--max-new-tokens", 40]
     how += ["--device", "cpu", "--output", "out.jsonl"]
     first = call("predict", model, *how, "--limit", 2)
@@ -365,8 +364,8 @@ def test_every_record_is_asked_and_measured_by_its_task(
     result = call("predict", model, *how)
     assert "holds 2 of 4 images already" in result.stderr
     found, rows = prediction_files.read(Path("out.jsonl"))
-    assert [one.image for one in rows] == ["a.png", "a.png#2", "a.png#3", "a.png#4"]
-    assert [getattr(one.question, "strip", str)() for one in rows] == [
+    assert [item.image for item in rows] == ["a.png", "a.png#2", "a.png#3", "a.png#4"]
+    assert [getattr(item.question, "strip", str)() for item in rows] == [
         "",
         "Where is the ring?",
         "Describe the image.",
@@ -382,7 +381,7 @@ def test_every_record_is_asked_and_measured_by_its_task(
     assert {*json.loads(evaluated.stdout)["tasks"]} == {"detect", "refer", "caption", "named"}
     shown = call("eval", "out.jsonl", "val.jsonl")
     assert "caption: 1 records, equal 0.0000, word_F1 " in shown.stdout
-    Path("val.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [records[0], *records[:0:-1]]))
+    Path("val.jsonl").write_text("".join(json.dumps(item) + "\n" for item in [records[0], *records[:0:-1]]))
     assert call("eval", "out.jsonl", "val.jsonl").exit_code == 2
 
 
@@ -416,13 +415,12 @@ def test_answers_are_not_continued_where_a_record_asks_something_else_by_now(tmp
 
 def test_an_answer_of_another_kind_finds_something_too(tmp_path: Path) -> None:
     images = read(tmp_path, asks("refer", question="the cross"), asks("point", question="the cross"))
-    place = {"box": (5.0, 5.0, 5.0, 5.0), "bins": (5, 5, 5, 5), "score": 0.5}
+    place: Any = {"label": "cross", "box": (5.0, 5.0, 5.0, 5.0), "bins": (5, 5, 5, 5), "score": 0.5}
+    said = [Box(kind="point", points=[5.0, 5.0], **place), Box(**place)]
     answers = [
-        row("a.png", []),
-        row("a.png#2", []),
+        Row(image=image.key, width=999, height=999, text="", boxes=[box])
+        for image, box in zip(images, said, strict=True)
     ]
-    tasks = evaluate(
-        images, header(), [msgspec.structs.replace(one, width=999, height=999) for one in answers]
-    ).result.tasks
+    tasks = evaluate(images, header(), answers).result.tasks
     assert [tasks[task]["absent_right"] for task in ("refer", "point")] == [0.0, 0.0]
     assert [tasks["refer"]["accuracy_50"], tasks["point"]["accuracy"]] == [0.0, 0.0]

@@ -62,7 +62,7 @@ def test_pieces_with_byte_fallback_write_text_and_bytes(decoder: str, begins: st
     text, complete = tokens.read([1, 2, 3, 4, 5, 6, 1])
 
     assert text == f"{begins}abc\n\xe9<|coord_5|> ab"
-    assert [one - len(begins) for one in complete] == [2, 3, 4, 4, 5, 16, 19]
+    assert [item - len(begins) for item in complete] == [2, 3, 4, 4, 5, 16, 19]
 
 
 def test_another_tokenizer_is_refused() -> None:

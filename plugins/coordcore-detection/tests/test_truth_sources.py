@@ -26,7 +26,7 @@ RECORD: dict[str, Any] = {
 
 
 def read(folder: Path, *records: dict[str, Any] | str, **settings: Any) -> list[TruthImage]:
-    lines = [one if isinstance(one, str) else json.dumps(one) for one in records]
+    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
     path = folder / "val.jsonl"
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return list(truth_from_records(path, **{"quantisation": DEFAULT_QUANTISATION, "question": "Where?"} | settings))
@@ -71,7 +71,7 @@ def test_an_image_without_objects(tmp_path: Path) -> None:
 
 
 def test_several_records_of_one_image_get_keys_of_their_own(tmp_path: Path) -> None:
-    assert [one.key for one in read(tmp_path, RECORD, RECORD)] == ["photo.png", "photo.png#2"]
+    assert [item.key for item in read(tmp_path, RECORD, RECORD)] == ["photo.png", "photo.png#2"]
 
 
 def test_the_model_is_asked_the_question(tmp_path: Path) -> None:
@@ -210,13 +210,13 @@ def test_images_may_be_paths_or_bytes(tmp_path: Path) -> None:
     picture.save(buffer, "png")
     given = [example(images=(tmp_path / "a.png",)), example(images=(buffer.getvalue(),))]
     truths = truth_from_examples(given, DEFAULT_QUANTISATION)
-    assert [(one.width, one.height, one.open().size) for one in truths] == [(8, 6, (8, 6))] * 2
-    assert [one.path for one in truths] == [tmp_path / "a.png", None]
+    assert [(truth.width, truth.height, truth.open().size) for truth in truths] == [(8, 6, (8, 6))] * 2
+    assert [truth.path for truth in truths] == [tmp_path / "a.png", None]
 
 
 def test_examples_are_read_when_they_are_asked_for() -> None:
     truths = truth_from_examples([example(images=()), example()], DEFAULT_QUANTISATION)
-    assert (len(truths), truths[-1].key, [one.key for one in truths[1:]]) == (2, "example-1", ["example-1"])
+    assert (len(truths), truths[-1].key, [truth.key for truth in truths[1:]]) == (2, "example-1", ["example-1"])
 
 
 @pytest.mark.parametrize(
@@ -269,8 +269,8 @@ def test_examples_have_what_lvis_says_of_their_records(tmp_path: Path, monkeypat
     Path("val.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     made = [example(source=source) for source in ("val.jsonl:1", "val.jsonl:2", "gone.jsonl:2", "x:y")]
     found = truth_from_examples(made, DEFAULT_QUANTISATION)
-    assert [(one.absent, one.incomplete) for one in found] == [((), ()), (("dog",), ("cat",)), ((), ()), ((), ())]
-    assert [one.id for one in found] == [0, 1, 2, 3]
+    assert [(item.absent, item.incomplete) for item in found] == [((), ()), (("dog",), ("cat",)), ((), ()), ((), ())]
+    assert [item.id for item in found] == [0, 1, 2, 3]
 
 
 def test_records_have_the_areas_of_their_objects(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_records_have_ids_and_what_lvis_says(tmp_path: Path) -> None:
         tmp_path, RECORD | {"metadata": metadata}, RECORD | {"metadata": {"image_id": [1]}}, RECORD
     )
     assert (first.id, first.absent, first.incomplete) == (7, ("dog",), ("cat",))
-    assert [(one.id, one.absent) for one in (second, third)] == [(None, ()), (None, ())]
+    assert [(item.id, item.absent) for item in (second, third)] == [(None, ()), (None, ())]
 
 
 def test_a_polygon_over_the_edge_is_cut_before_it_is_enclosed(tmp_path: Path) -> None:

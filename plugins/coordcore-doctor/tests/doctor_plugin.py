@@ -123,7 +123,7 @@ class Template:
         first = next(place for place, label in enumerate(labels) if label >= 0)
         coord = template.tokenizer.convert_tokens_to_ids("<|coord_0|>")
         if self.fault == "other ids":
-            ids = [ids[first] if label >= coord else one for one, label in zip(ids, labels, strict=True)]
+            ids = [ids[first] if label >= coord else id_ for id_, label in zip(ids, labels, strict=True)]
         if self.fault == "no end":
             labels = [-100 if label == template.tokenizer.eos_token_id else label for label in labels]
         if self.fault == "other text":
@@ -250,7 +250,7 @@ class OptimizerConfig:
 
 def _factory(config: OptimizerConfig, _context: BuildContext) -> Any:
     def create(parameters: Sequence[Any], settings: Any) -> Any:
-        members = [one.parameter for one in parameters]
+        members = [entry.parameter for entry in parameters]
         if config.fault == "forgets":
             return settings.create([{"name": "all", "params": members[:-1]}])
         return settings.create([{"name": "idle", "params": members, "lr": 0.0}])

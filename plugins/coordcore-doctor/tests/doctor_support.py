@@ -87,15 +87,15 @@ def examined(folder: Path, base: Path, *, samples: int = 8, **sections: Table | 
     return ExaminedRun(load(write_manifest(folder, base, **sections)), scratch, samples)
 
 
-def finding(name: str, one: ExaminedRun) -> Finding:
+def finding(name: str, run: ExaminedRun) -> Finding:
     """The only finding of a check."""
-    (found,) = CHECKS[name](one, name)
+    (found,) = CHECKS[name](run, name)
     return found
 
 
-def everything(one: ExaminedRun) -> dict[str, Finding]:
+def everything(run: ExaminedRun) -> dict[str, Finding]:
     """Check -> its last finding."""
-    return {found.name: found for found in examine(one)}
+    return {found.name: found for found in examine(run)}
 
 
 def copied(base: Path, folder: Path) -> Path:

@@ -80,7 +80,7 @@ def test_a_coord_token_that_is_read_in_pieces(base: Path, tmp_path: Path) -> Non
 
 def test_a_missing_coord_token(base: Path, tmp_path: Path) -> None:
     def without(data: dict[str, Any]) -> None:
-        data["added_tokens"] = [one for one in data["added_tokens"] if one["content"] != "<|coord_999|>"]
+        data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] != "<|coord_999|>"]
 
     change_json(base / "tokenizer.json", without)
     change_json(base / "tokenizer_config.json", lambda data: data.pop("added_tokens_decoder", None))

@@ -44,7 +44,7 @@ def test_a_healthy_run_and_its_sheet(base: Path, tmp_path: Path) -> None:
 
 def test_an_error_is_exit_code_2(base: Path, tmp_path: Path) -> None:
     done = call(write_manifest(tmp_path, base), "--set", "train.optim=adamm", "--json")
-    findings = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert (done.exit_code, findings["optimizer name"]["state"]) == (2, "error")
     assert done.stderr.endswith("optimizer name: the run would fail or go wrong\n")
     assert findings["output head"]["state"] == "ok"  # everything else is still looked at

@@ -33,7 +33,7 @@ def states(findings: dict[str, Any]) -> dict[str, str]:
 def test_a_healthy_run(base: Path, tmp_path: Path) -> None:
     found = everything(examined(tmp_path, base))
     assert states(found) == dict.fromkeys(CHECKS, "ok")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["manifest.toml", "scratch"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.toml", "scratch"]
 
 
 def test_what_a_run_without_surgery_and_lora_has_no_use_for(base: Path, tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_without_an_example_every_check_says_something(base: Path, tmp_path: Pat
 
 
 def test_a_target_that_is_no_module(base: Path, tmp_path: Path) -> None:
-    one = examined(tmp_path, base, tuner={"target_modules": ["q_proj", "v_projj"]})
-    found = finding("target modules", one)
+    item = examined(tmp_path, base, tuner={"target_modules": ["q_proj", "v_projj"]})
+    found = finding("target modules", item)
     assert (found.state, found.cure) == ("error", "write 'v_proj'")
     assert found.seen == "tuner.target_modules: 'v_projj' is no module of this model"
-    assert finding("optimizer groups", one).state == "ok"  # the others are still looked at
+    assert finding("optimizer groups", item).state == "ok"  # the others are still looked at
 
 
 def test_a_hook_on_the_head_that_is_not_declared(base: Path, tmp_path: Path) -> None:

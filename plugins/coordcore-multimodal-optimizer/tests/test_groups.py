@@ -25,9 +25,9 @@ def _shown(
     parameters: list[TaggedParameter], groups: list[dict[str, Any]]
 ) -> list[tuple[str, list[str], float, float]]:
     """The groups with names in place of parameters."""
-    names = {id(one.parameter): one.name for one in parameters}
+    names = {id(entry.parameter): entry.name for entry in parameters}
     return [
-        (group["name"], [names[id(one)] for one in group["params"]], group["lr"], group["weight_decay"])
+        (group["name"], [names[id(param)] for param in group["params"]], group["lr"], group["weight_decay"])
         for group in groups
     ]
 
@@ -129,18 +129,18 @@ def test_every_parameter_is_in_exactly_one_group(tagged: Tagged, settings: Setti
     groups = parameter_groups(
         parameters, MultimodalOptimizerConfig(offset_weight_decay=0.5), settings(weight_decay=0.1)
     )
-    held = [id(one) for group in groups for one in group["params"]]
-    assert sorted(held) == sorted(id(one.parameter) for one in parameters)
+    held = [id(param) for group in groups for param in group["params"]]
+    assert sorted(held) == sorted(id(entry.parameter) for entry in parameters)
 
 
 def test_the_optimizer_steps_each_part_by_its_own_rate(tagged: Tagged, settings: Settings) -> None:
     parameters = tagged("llm.w", "offset.w")
     optimizer = MultimodalOptimizer(MultimodalOptimizerConfig(llm_lr=0.01, offset_lr=0.1))(parameters, settings())
-    for one in parameters:
-        one.parameter.grad = torch.ones(2)
+    for entry in parameters:
+        entry.parameter.grad = torch.ones(2)
     optimizer.step()
     # Adam's first step has the size of the learning rate.
-    steps = [float(1 - one.parameter.detach()[0]) for one in parameters]
+    steps = [float(1 - entry.parameter.detach()[0]) for entry in parameters]
     assert steps == pytest.approx([0.01, 0.1], rel=1e-4)
 
 

@@ -78,7 +78,7 @@ def test_values_and_gradients_are_those_of_the_composition(num_bins, sigma, trun
 def test_bins_of_a_dtype_that_cannot_hold_their_number(dtype, last):
     logits, _ = case(2)
     bins = torch.tensor([3, last])
-    actual, expected = (coord_soft_ce_w1(logits, one, sigma=2.0) for one in (bins.to(dtype), bins))
+    actual, expected = (coord_soft_ce_w1(logits, item, sigma=2.0) for item in (bins.to(dtype), bins))
     assert (actual.soft_ce.tolist(), actual.w1.tolist()) == (expected.soft_ce.tolist(), expected.w1.tolist())
 
 
@@ -255,7 +255,7 @@ class Allocations(TorchDispatchMode):
 
     def larger_than(self, size, *, but):
         known = but.untyped_storage().data_ptr()
-        return [len(one) for address, one in self.storages.items() if len(one) > size and address != known]
+        return [len(storage) for address, storage in self.storages.items() if len(storage) > size and address != known]
 
 
 def test_training_allocates_one_tensor_of_the_size_of_the_logits(monkeypatch):

@@ -120,7 +120,7 @@ def test_the_layout_of_logits_and_bins_does_not_matter():
 def test_bins_of_any_integer_dtype(dtype, last):
     logits, _ = case(2, dtype=torch.float32)
     bins = torch.tensor([3, last])
-    actual, expected = (coord_soft_ce_w1(logits, one, sigma=2.0) for one in (bins.to(dtype), bins))
+    actual, expected = (coord_soft_ce_w1(logits, item, sigma=2.0) for item in (bins.to(dtype), bins))
     assert torch.equal(actual.w1, expected.w1)
 
 

@@ -21,8 +21,8 @@ WEIGHTS = ("ce_weight", "soft_ce_weight", "w1_weight", "gate_weight", "text_gate
 
 @pytest.fixture
 def component():
-    (one,) = plugin.coordcore_losses()
-    return one
+    (item,) = plugin.coordcore_losses()
+    return item
 
 
 def config_with(**weights):

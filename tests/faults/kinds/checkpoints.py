@@ -50,7 +50,9 @@ def case(seed: int, folder: Path) -> list[str]:
         shutil.copy(_FOLDERS["run"].parent / "m.toml", work)
         ended = invoke(["run", "m.toml", "--output", "in", "--set", "output.merge=false", "--set", 'drop=["eval"]',
                         "--set", "train.save_every=2"], folder, "; ".join(mutator.notes))  # fmt: skip
-        return [one for one in breaches(ended) if not one.startswith(("left behind", "changed"))] + _executed(work)
+        return [breach for breach in breaches(ended) if not breach.startswith(("left behind", "changed"))] + _executed(
+            work
+        )
     ended = invoke([how, "in", "--output", "out"], folder, "; ".join(mutator.notes))
     found = breaches(ended, outputs=[name for name in ended.new if name.startswith("out")])
     return found + _executed(work)

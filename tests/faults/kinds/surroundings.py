@@ -127,7 +127,7 @@ def case(seed: int, folder: Path) -> list[str]:
     outputs = {name for name in ended.new if name.partition("/")[0] in OUTPUTS}
     found = breaches(ended, outputs=outputs)
     if command[0] == "run":  # its folder stays, to be continued
-        found = [one for one in found if not one.startswith(("left behind", "changed"))]
+        found = [item for item in found if not item.startswith(("left behind", "changed"))]
         found += [f"left behind: {name}" for name in ended.new if _is_scratch(name)]
     if ended.code and not full and command[0] not in ("run", "doctor"):  # which need a place for the expanded base
         found.append(f"cannot do without: {ended.err[-300:]!r}")

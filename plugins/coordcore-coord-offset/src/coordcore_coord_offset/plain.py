@@ -41,7 +41,7 @@ def install_coord_offset_adapter(
     sharded by DeepSpeed ZeRO-3), RuntimeError when an adapter is already installed or PEFT has wrapped the model.
     """
     embedding = matrices_of(unwrapped(model)).embedding.weight
-    ids = torch.tensor([int(one) for one in coord_ids], dtype=torch.int64, device=embedding.device)
+    ids = torch.tensor([int(id_) for id_ in coord_ids], dtype=torch.int64, device=embedding.device)
     adapter = CoordOffsetAdapter(ids, embedding.shape[1], tie_head=tie_head, dtype=dtype or torch.float32)
     LiveRows(CoordOffsetSurgery()).add(model, adapter)
     return adapter

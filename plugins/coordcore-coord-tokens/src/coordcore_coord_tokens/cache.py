@@ -63,7 +63,7 @@ class Outcome(msgspec.Struct, frozen=True):
     def holds(self, stamp: Stamp) -> bool:
         """Whether the file, now in the state `stamp`, has not changed since, and no image has come or gone."""
         with suppress(OSError):
-            return self.stamp == stamp and all(Stamp.of(os.stat(one)) == then for one, then in self.folders.items())
+            return self.stamp == stamp and all(Stamp.of(os.stat(item)) == then for item, then in self.folders.items())
         return False
 
 

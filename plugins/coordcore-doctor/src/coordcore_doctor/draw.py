@@ -35,7 +35,7 @@ def _cell(row: Encoded, vocab: CoordVocab, quantisation: Quantisation) -> Cell:
     image = open_example_image(row.example.images[0])
     _, written = row.boxes(vocab, points=True)
     text = str(row.example.messages[-1]["content"])
-    labels = [one.desc for one in parse_answer(text, coords=vocab.format).objects]
+    labels = [item.desc for item in parse_answer(text, coords=vocab.format).objects]
     if len(labels) != len(written):  # another format than coordcore predict reads
         labels = [str(number) for number in range(len(written))]
     boxes = quantisation.decode(written, np.array([*image.size] * 2, dtype=np.float64))

@@ -29,7 +29,7 @@ def check_images(run: ExaminedRun, name: str) -> Iterator[Finding]:
     pairs = [(size, seen) for row in rows for size, seen in zip(row.sizes, row.seen, strict=True)]
     scales = [max(width, height) / max(seen) for (width, height), seen in pairs]
     (width, height), seen = pairs[int(np.argmax(scales))]
-    smaller, larger = sum(one > 1.05 for one in scales), sum(one < 0.95 for one in scales)
+    smaller, larger = sum(scale > 1.05 for scale in scales), sum(scale < 0.95 for scale in scales)
     text = f"{len(pairs)} images, {smaller} reduced, {larger} enlarged"
     if smaller:
         text += f", most of all {width} x {height} to {seen[0]} x {seen[1]}"
@@ -97,8 +97,8 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
         size = {"shortest_edge": shortest, "longest_edge": min(longest, limit or longest)}  # as predict does
     pairs = []
     for row in rows:
-        for one, seen in zip(row.example.images, row.seen, strict=True):
-            grid = processor(images=[open_example_image(one)], size=size)["image_grid_thw"]
+        for image, seen in zip(row.example.images, row.seen, strict=True):
+            grid = processor(images=[open_example_image(image)], size=size)["image_grid_thw"]
             pairs.append((seen, *seen_sizes(run.rehearsal.encoder.processor, grid)))
     differ = [(a, b) for a, b in pairs if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > token]
     if not differ:

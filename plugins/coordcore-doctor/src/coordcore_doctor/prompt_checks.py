@@ -62,7 +62,7 @@ def _asked_ids(processor: Any, row: Encoded) -> list[int]:
     text = question_text(processor, row.example.messages[:-1])
     images = [open_example_image(image) for image in row.example.images]
     ids = processor(text=[text], **({"images": [images]} if images else {}), return_tensors="pt")["input_ids"]
-    return [int(one) for one in ids[0]]
+    return [int(item) for item in ids[0]]
 
 
 def _begins_alike(row: Encoded, ids: Sequence[int]) -> bool:

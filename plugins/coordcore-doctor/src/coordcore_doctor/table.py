@@ -27,11 +27,13 @@ def table(findings: Sequence[Finding]) -> Table:
     drawn.add_column("check", no_wrap=True)
     drawn.add_column("state", no_wrap=True)
     drawn.add_column("what was seen", overflow="fold")
-    for one in findings:
-        seen = Text(_told(one.seen), style="dim" if one.state in _SHORT else "")
-        if one.cure:
-            seen.append(f"\ncure: {_told(one.cure)}", style=_STYLES[one.state])
-        drawn.add_row(Text(one.name), Text(_SHORT.get(one.state, one.state), style=_STYLES[one.state]), seen)
+    for finding in findings:
+        seen = Text(_told(finding.seen), style="dim" if finding.state in _SHORT else "")
+        if finding.cure:
+            seen.append(f"\ncure: {_told(finding.cure)}", style=_STYLES[finding.state])
+        drawn.add_row(
+            Text(finding.name), Text(_SHORT.get(finding.state, finding.state), style=_STYLES[finding.state]), seen
+        )
     return drawn
 
 
@@ -42,7 +44,7 @@ def _told(text: str) -> str:
 
 def summary(findings: Sequence[Finding]) -> str:
     """ "20 ok, 1 warning, 2 errors"."""
-    counts = Counter(one.state for one in findings)
+    counts = Counter(finding.state for finding in findings)
     words = [("ok", ""), ("warning", "s"), ("error", "s"), ("not applicable", ""), ("not checked", "")]
     return ", ".join(
         f"{counts[state]} {state}{plural if counts[state] > 1 else ''}"  # type: ignore[index]
@@ -53,4 +55,4 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """The same for machines."""
-    return {"findings": [attrs.asdict(one) for one in findings], "summary": summary(findings)}
+    return {"findings": [attrs.asdict(finding) for finding in findings], "summary": summary(findings)}

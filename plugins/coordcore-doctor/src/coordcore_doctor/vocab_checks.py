@@ -195,9 +195,9 @@ def _norms(matrix: Matrix, first: int, stop: int) -> Tensor:
     return torch.cat([_read(matrix, start, min(start + _BLOCK, stop)).norm(dim=1) for start in steps])
 
 
-def _equal(one: Matrix, other: Matrix) -> bool:
-    if (one.rows, one.columns) != (other.rows, other.columns):
+def _equal(first: Matrix, other: Matrix) -> bool:
+    if (first.rows, first.columns) != (other.rows, other.columns):
         return False
-    steps: Sequence[int] = range(0, one.rows, _BLOCK)
-    ends = ((start, min(start + _BLOCK, one.rows)) for start in steps)
-    return all(bool((_read(one, *end) == _read(other, *end)).all()) for end in ends)
+    steps: Sequence[int] = range(0, first.rows, _BLOCK)
+    ends = ((start, min(start + _BLOCK, first.rows)) for start in steps)
+    return all(bool((_read(first, *end) == _read(other, *end)).all()) for end in ends)

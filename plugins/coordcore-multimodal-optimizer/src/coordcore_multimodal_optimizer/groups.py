@@ -35,7 +35,7 @@ def parameter_groups(
     Raises InputError for settings of a tag that no parameter has, RuntimeError for a parameter that is listed twice.
     """
     _check_listed_once(parameters)
-    present = {one.tag for one in parameters}
+    present = {parameter.tag for parameter in parameters}
     for tag in config.tags:
         if tag not in present:
             raise InputError(
@@ -44,7 +44,7 @@ def parameter_groups(
             )
     groups = []
     for tag in [*STANDARD, *sorted(present.difference(STANDARD))]:
-        members = [one for one in parameters if one.tag == tag]
+        members = [parameter for parameter in parameters if parameter.tag == tag]
         chosen = config.of(tag)
         lr = settings.learning_rate if chosen.lr is None else chosen.lr
         weight_decay = settings.weight_decay if chosen.weight_decay is None else chosen.weight_decay
@@ -52,11 +52,11 @@ def parameter_groups(
             parts = [(tag, members, 0.0)]
         else:
             parts = [
-                (f"{tag}/decay", [one for one in members if one.decay], weight_decay),
-                (f"{tag}/no_decay", [one for one in members if not one.decay], 0.0),
+                (f"{tag}/decay", [member for member in members if member.decay], weight_decay),
+                (f"{tag}/no_decay", [member for member in members if not member.decay], 0.0),
             ]
         groups += [
-            {"name": name, "params": [one.parameter for one in part], "lr": lr, "weight_decay": decay}
+            {"name": name, "params": [item.parameter for item in part], "lr": lr, "weight_decay": decay}
             for name, part, decay in parts
             if part
         ]
@@ -65,9 +65,8 @@ def parameter_groups(
 
 def _check_listed_once(parameters: Sequence[TaggedParameter]) -> None:
     names: dict[int, str] = {}
-    for one in parameters:
-        if id(one.parameter) in names:
-            raise RuntimeError(
-                f"parameter {one.name} is listed twice, first as {names[id(one.parameter)]}; it would be stepped twice"
-            )
-        names[id(one.parameter)] = one.name
+    for entry in parameters:
+        if id(entry.parameter) in names:
+            first = names[id(entry.parameter)]
+            raise RuntimeError(f"parameter {entry.name} is listed twice, first as {first}; it would be stepped twice")
+        names[id(entry.parameter)] = entry.name

@@ -228,8 +228,8 @@ class _Rows(torch.autograd.Function):
             grad = torch.empty_like(probs, dtype=logits.dtype)
 
         # dL/dz_j = p_j (weight + by_w1 slope_j), less what the window and the target bin take off.
-        by_ce, by_soft_ce, by_w1, by_lse = (None if one is None else one / ctx.temperature for one in grads[:4])
-        weight = sum((one for one in (by_ce, by_soft_ce, by_lse) if one is not None), start=poison)
+        by_ce, by_soft_ce, by_w1, by_lse = (None if item is None else item / ctx.temperature for item in grads[:4])
+        weight = sum((item for item in (by_ce, by_soft_ce, by_lse) if item is not None), start=poison)
         if by_w1 is not None:
             by_w1 = by_w1 / (num_bins - 1)
             weight = weight - by_w1 * mean

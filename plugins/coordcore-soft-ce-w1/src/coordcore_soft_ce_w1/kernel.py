@@ -179,12 +179,12 @@ class KernelRows(torch.autograd.Function):
         tables, (count, num_bins) = ctx.tables, logits.shape
         grad = torch.empty(count, num_bins, dtype=logits.dtype, device=logits.device)
         # Where no gradient arrives there is something to point to all the same; nobody reads it.
-        upstream = [kept[0] if one is None else one for one in grads[:4]]
+        upstream = [kept[0] if item is None else item for item in grads[:4]]
         if count:
             with _on(logits):
                 _gradient[(count,)](
                     logits, bins, tables.start, tables.targets, 1 / ctx.temperature, logits.stride(0), kept, count,
-                    *upstream, *(one.stride(0) for one in upstream), grad,
+                    *upstream, *(item.stride(0) for item in upstream), grad,
                     ALIGNED=_aligned(logits.stride(0)), GRAD_ALIGNED=_aligned(num_bins),
                     CE=grads[0] is not None, SOFT_CE=grads[1] is not None, W1=grads[2] is not None,
                     LSE=grads[3] is not None, **_sizes(num_bins, tables),

@@ -63,11 +63,11 @@ def drawn(
     window: Window = (0, 0, *size)
     hidden: frozenset[str] = frozenset()
     for tried in _windows(config, draws("crop"), moved, size) if cuts else ():
-        left = [shape for one in moved if (shape := within(one, tried, visible=config.crop_visible)) is not None]
+        left = [shape for item in moved if (shape := within(item, tried, visible=config.crop_visible)) is not None]
         sides = sorted((tried[2] - tried[0], tried[3] - tried[1]))
         if (left or not moved) and sides[1] <= max_aspect * sides[0]:
-            shown = {one.desc for one in moved if not beside(one, tried)}
-            hidden = frozenset(shown.difference(one.desc for one in left))
+            shown = {item.desc for item in moved if not beside(item, tried)}
+            hidden = frozenset(shown.difference(item.desc for item in left))
             window, moved = tried, left
             break
     wanted = cut = window[2] - window[0], window[3] - window[1]

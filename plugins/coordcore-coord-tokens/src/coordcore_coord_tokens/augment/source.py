@@ -110,7 +110,8 @@ class AugmentedSource:
             height=move.size[1],
             objects=None if record.objects is None else objects,
             metadata=told or None,
-            categories=record.categories and [one for one in record.categories if one not in move.hidden],
+            categories=record.categories
+            and [category for category in record.categories if category not in move.hidden],
         )
         crowds = [region["desc"] for region in crowd_regions(record)] if config.mode == "dense" else []
         move = attrs.evolve(move, hidden=move.hidden.union(crowds))

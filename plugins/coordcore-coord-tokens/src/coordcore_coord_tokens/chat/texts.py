@@ -113,7 +113,7 @@ def _matches(shapes: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 def _shapes(
     match: re.Match[str], found: Sequence[re.Match[str]], path: str, coords: CoordFormat, numbers: bool
 ) -> Iterator[Shape]:
-    tokens = [one["token"] is not None for one in found]
+    tokens = [item["token"] is not None for item in found]
     if not any(tokens) and not numbers:
         return
     if any(tokens) and not all(tokens):
@@ -151,12 +151,12 @@ def _shapes(
 def _shape(kind: str, found: Sequence[re.Match[str]], path: str, coords: CoordFormat) -> Shape:
     tokens = found[0]["token"] is not None
     if not tokens:
-        values = tuple(float(one[0]) for one in found)
-    elif wrong := next((one[0] for one in found if one[0] not in coords.bin_of), None):
+        values = tuple(float(item[0]) for item in found)
+    elif wrong := next((item[0] for item in found if item[0] not in coords.bin_of), None):
         raise RecordError(path, f"{wrong!r} is no coord token; write {coords.written[0]} to {coords.written[-1]}")
     else:
-        values = coords.arranged([coords.bin_of[one[0]] for one in found])
-    return Shape(kind=kind, values=values, spans=tuple(one.span() for one in found), tokens=tokens)
+        values = coords.arranged([coords.bin_of[item[0]] for item in found])
+    return Shape(kind=kind, values=values, spans=tuple(item.span() for item in found), tokens=tokens)
 
 
 def _check_rest(text: str, path: str, coords: CoordFormat, numbers: bool) -> None:

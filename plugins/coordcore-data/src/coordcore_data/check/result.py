@@ -92,7 +92,7 @@ class Checked:
         if self.files is not None:
             lines += ["", f"image files: {self.files.equal} of {self.files.checked} have the size of their record"]
         lines.append("")
-        lines += [f"! {one.text}" for one in self.suspicions] or ["nothing suspicious"]
+        lines += [f"! {suspicion.text}" for suspicion in self.suspicions] or ["nothing suspicious"]
         if (self.boxes or self.points) and self.space != "pixel":
             lines.append("(whether x or y comes first cannot be seen in bins and fractions: look at --sheet)")
         return list(map(printable, lines))
@@ -104,9 +104,9 @@ class Checked:
             "",
         ]
         width = max(map(len, self.histograms), default=0)
-        for name, one in self.histograms.items():
-            edges = f"{one.edges[0]:g} |{one.bars()}| {one.edges[-1]:g}"
-            lines.append(f"{name.ljust(width)}  {edges:<20}  median {one.median:.3g}")
+        for name, histogram in self.histograms.items():
+            edges = f"{histogram.edges[0]:g} |{histogram.bars()}| {histogram.edges[-1]:g}"
+            lines.append(f"{name.ljust(width)}  {edges:<20}  median {histogram.median:.3g}")
         if not self.errors:
             return lines
         title = "pixels lost by writing bins and reading them again"

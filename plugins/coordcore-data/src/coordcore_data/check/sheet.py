@@ -34,7 +34,7 @@ def write_sheet(
     Raises InputError when the file has no image with boxes, or the sheet cannot be written.
     """
     owners = np.unique(sample.owner)
-    usable = [int(one) for one in owners if all(side > 0 for side in sample.files[one][1:])]  # NaN is not
+    usable = [int(owner) for owner in owners if all(side > 0 for side in sample.files[owner][1:])]  # NaN is not
     if not usable:
         raise InputError(f"{sample.path}: no record with a size and a box to draw")
     step = max(len(usable) / count, 1.0)

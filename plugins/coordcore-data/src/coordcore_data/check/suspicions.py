@@ -91,7 +91,7 @@ def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None,
     found += [_flat(sample, order), _crossed(sample), _repeated(sample), _twice(sample), _conventions(sample)]
     found += [_contradicted(sample, order)] if space == "bin" else []
     found += [*_files(files), *_broken(sample)]
-    return [one for one in found if one is not None]
+    return [item for item in found if item is not None]
 
 
 def _no_box(sample: Sample) -> Suspicion | None:
@@ -167,7 +167,7 @@ def _order(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
     seen = f"{percent(reversed_x)} of the boxes have x2 < x1 and {percent(reversed_y)} y2 < y1"
     if not either:
         seen = f"{percent(past)} of the boxes leave their image"
-    best = max(shares, key=lambda one: (shares[one], one == order))
+    best = max(shares, key=lambda item: (shares[item], item == order))
     if best != order and shares[best] >= 0.95 and shares[best] - shares[order] >= 0.005:
         text = (
             f"{seen}: this looks like {best} ({_NAMES[best]}), which fits {percent(shares[best])} of the boxes "
@@ -232,14 +232,14 @@ def _inclusive(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | Non
     if space != "pixel" or (boxes % 1).any():
         return None
     low, from_end = boxes[:, :2], sample.sizes - boxes[:, 2:]
-    zero, one, end, before = (int(hits.sum()) for hits in (low == 0, low == 1, from_end == 0, from_end == 1))
+    zero, item, end, before = (int(hits.sum()) for hits in (low == 0, low == 1, from_end == 0, from_end == 1))
     enough = max(5.0, 0.005 * len(boxes))
-    if not zero and one >= enough and end >= enough:
+    if not zero and item >= enough and end >= enough:
         text = (
-            f"boxes start at 1 ({one} times) and never at 0, and end at the width or height ({end} times): "
+            f"boxes start at 1 ({item} times) and never at 0, and end at the width or height ({end} times): "
             "1-based with the last pixel included (VOC); subtract 1 from x1 and y1"
         )
-        return Suspicion(kind="inclusive", share=one / (2 * len(boxes)), text=text)
+        return Suspicion(kind="inclusive", share=item / (2 * len(boxes)), text=text)
     if zero >= enough and not end and before >= enough:
         text = (
             f"boxes start at 0 ({zero} times) and end one before the width or height ({before} times), never at it: "

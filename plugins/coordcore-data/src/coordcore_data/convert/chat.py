@@ -51,11 +51,11 @@ def turns(row: Any) -> list[Turn]:
 
 
 def _paired(messages: Any) -> Iterator[Turn]:
-    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise UnreadableError("messages that are no list of objects")
     asked: list[str] = []
-    for one in messages:
-        role, content = one.get("role", one.get("from")), one.get("content", one.get("value"))
+    for message in messages:
+        role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
         if role in _ANSWERS:
             yield Turn("\n".join(asked), _text(content))
             asked = []
@@ -82,8 +82,8 @@ def pictures(row: Any) -> list[Any]:
     """
     messages = row.messages if row.messages is not None else row.conversations
     found: list[Any] = []
-    for one in messages if isinstance(messages, list) else []:
-        content = one.get("content", one.get("value")) if isinstance(one, dict) else None
+    for item in messages if isinstance(messages, list) else []:
+        content = item.get("content", item.get("value")) if isinstance(item, dict) else None
         for part in content if isinstance(content, list) else [content]:
             if isinstance(part, str):
                 found += _PICTURE.findall(part)
@@ -110,7 +110,7 @@ def boxes_in(turn: Turn) -> Written:
     if re.search(_TAG, answer) and not _REF.search(answer) and len(asked) == 1:
         answer = f"<ref>{asked.pop()}</ref>{answer}"
     read = parse_answer(answer, numbers=True)
-    wrong = next((one.reason for one in read.unread if one.at.startswith("objects")), None)
+    wrong = next((item.reason for item in read.unread if item.at.startswith("objects")), None)
     if wrong is not None:
         raise UnreadableError("boxes in the text of the answer that cannot be read", wrong)
     if len(_BOX.findall(answer)) > len(read.objects):

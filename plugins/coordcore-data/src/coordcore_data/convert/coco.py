@@ -46,13 +46,13 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
 def names_by_id(categories: list[CocoCategory], account: Account) -> dict[Id, str | None]:
     """Id -> name; None for an id that stands for several names."""
     names: dict[Id, str | None] = {}
-    for one in categories:
-        name = str(one.name)
-        if one.id in names and names[one.id] != name:
-            account.note("category id with several names: its annotations are dropped", one.id, repr(name))
-            names[one.id] = None
+    for category in categories:
+        name = str(category.name)
+        if category.id in names and names[category.id] != name:
+            account.note("category id with several names: its annotations are dropped", category.id, repr(name))
+            names[category.id] = None
         else:
-            names[one.id] = name
+            names[category.id] = name
     return names
 
 
@@ -62,8 +62,8 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
     frequencies = _frequencies(content.categories)
     places = _keypoint_names(content.categories) if reading.keypoints else {}
     by_image: dict[Id, list[CocoAnnotation]] = defaultdict(list)
-    for one in _without_repetition(content.annotations, account):
-        by_image[one.image_id].append(one)
+    for item in _without_repetition(content.annotations, account):
+        by_image[item.image_id].append(item)
     content.annotations.clear()
     undeclared = _join(content, by_image, source, account)
     ambiguous = _repeated_images(content.images)
@@ -79,7 +79,11 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
             reason = "image id used for different images: nobody knows whose the annotations are"
             account.drop_image(reason, image.id, image.file_name, objects=len(annotations))
             continue
-        shapes = [shape for one in annotations if (shape := _shape(one, image, names, categories, reading, account))]
+        shapes = [
+            shape
+            for annotation in annotations
+            if (shape := _shape(annotation, image, names, categories, reading, account))
+        ]
         yield SourceImage(
             file=file_of(image),
             width=image.width,
@@ -106,9 +110,9 @@ def _join(content: Content, by_image: dict[Id, list[CocoAnnotation]], source: Pa
     """
     if not content.declared:
         return _NO_ANNOTATIONS
-    ids = Ids(one.id for one in content.images)
+    ids = Ids(image.id for image in content.images)
     joined, strange = 0, content.lost.pop(None, 0)
-    whole = all(text_of(one.id).isdecimal() for one in content.images)
+    whole = all(text_of(image.id).isdecimal() for image in content.images)
     example: Id | None = None
     for key in [*by_image, *(key for key in content.lost if key not in by_image)]:
         found = None if key is None else ids.find(key)
@@ -134,28 +138,28 @@ def _without_repetition(annotations: list[CocoAnnotation], account: Account) -> 
     """All but the exact repetitions of an annotation under its own id."""
     ids: set[Id] = set()
     repeated: set[Id] = set()
-    for one in annotations:
-        if one.id in ids:
-            repeated.add(one.id)
-        elif one.id is not None:
-            ids.add(one.id)
+    for annotation in annotations:
+        if annotation.id in ids:
+            repeated.add(annotation.id)
+        elif annotation.id is not None:
+            ids.add(annotation.id)
     del ids
     seen: set[Any] = set()
-    for one in annotations:
-        if one.id in repeated:
-            content = (one.id, one.image_id, one.category_id, one.bbox)
+    for annotation in annotations:
+        if annotation.id in repeated:
+            content = (annotation.id, annotation.image_id, annotation.category_id, annotation.bbox)
             if content in seen:
-                account.drop_object("annotation listed twice", one.id)
+                account.drop_object("annotation listed twice", annotation.id)
                 continue
             seen.add(content)
-            account.note("annotation id used several times: all are kept", one.id)
-        yield one
+            account.note("annotation id used several times: all are kept", annotation.id)
+        yield annotation
 
 
 def _repeated_images(images: list[CocoImage]) -> set[Id]:
     """The ids that stand for different images."""
     first: dict[Id, CocoImage] = {}
-    return {one.id for one in images if file_of(first.setdefault(one.id, one)) != file_of(one)}
+    return {image.id for image in images if file_of(first.setdefault(image.id, image)) != file_of(image)}
 
 
 def file_of(image: CocoImage) -> str:
@@ -173,20 +177,26 @@ def _is_federated(image: CocoImage) -> bool:
 
 def _frequencies(categories: list[CocoCategory]) -> dict[str, str]:
     """Label -> its frequency, of the categories that have one of LVIS's."""
-    return {clean_label(str(one.name)).text: one.frequency for one in categories if one.frequency in ("r", "c", "f")}
+    return {
+        clean_label(str(category.name)).text: category.frequency
+        for category in categories
+        if category.frequency in ("r", "c", "f")
+    }
 
 
 def _keypoint_names(categories: list[CocoCategory]) -> dict[str, list[str]]:
     """Label -> the names of its keypoints, of the categories that have them."""
     return {
-        clean_label(str(one.name)).text: one.keypoints
-        for one in categories
-        if isinstance(one.keypoints, list) and one.keypoints and all(isinstance(name, str) for name in one.keypoints)
+        clean_label(str(category.name)).text: category.keypoints
+        for category in categories
+        if isinstance(category.keypoints, list)
+        and category.keypoints
+        and all(isinstance(name, str) for name in category.keypoints)
     }
 
 
 def _named_places(shapes: list[Shape], known: Mapping[str, list[str]]) -> dict[str, Any]:
-    present = sorted({clean_label(one.label).text for one in shapes if one.keypoints is not None})
+    present = sorted({clean_label(shape.label).text for shape in shapes if shape.keypoints is not None})
     found = {label: known[label] for label in present if label in known}
     return {"keypoint_names": found} if found else {}
 
@@ -205,32 +215,32 @@ def _lvis(
         ("incomplete_categories", image.not_exhaustive_category_ids),
     ):
         if ids:
-            listed = [names[known] for one in ids if (known := categories.find(one)) is not None]
+            listed = [names[known] for id_ in ids if (known := categories.find(id_)) is not None]
             found[key] = [clean_label(name).text for name in listed if name is not None]
     if not found and _is_federated(image):
         found["absent_categories"] = []  # which says that no other label was looked for either
-    present = sorted({clean_label(one.label).text for one in shapes}) if frequencies else []
+    present = sorted({clean_label(shape.label).text for shape in shapes}) if frequencies else []
     if known_here := {label: frequencies[label] for label in present if label in frequencies}:
         found["category_frequencies"] = known_here
     return found
 
 
 def _shape(
-    one: Any, image: CocoImage, names: Mapping[Id, str | None], categories: Ids, reading: Reading, account: Account
+    item: Any, image: CocoImage, names: Mapping[Id, str | None], categories: Ids, reading: Reading, account: Account
 ) -> Shape | None:
-    known = categories.find(one.category_id)
+    known = categories.find(item.category_id)
     name = None if known is None else names[known]
     if not name:
         reason = "unknown category id" if known is None else "category without a name, or with several"
-        account.drop_object(reason, "annotation", one.id, "category_id", one.category_id)
+        account.drop_object(reason, "annotation", item.id, "category_id", item.category_id)
         return None
     try:
-        shape = shape_of(one, image, name, reading, account)
+        shape = shape_of(item, image, name, reading, account)
         if reading.keypoints:
-            _add_keypoints(shape, parsed(one.keypoints), account)
+            _add_keypoints(shape, parsed(item.keypoints), account)
         return shape
     except UnreadableError as error:
-        account.drop_object(error.reason, f"annotation {one.id}", error.detail)
+        account.drop_object(error.reason, f"annotation {item.id}", error.detail)
         return None
 
 
@@ -245,43 +255,43 @@ def _add_keypoints(shape: Shape, given: Any, account: Account) -> None:
     shape.seen = [int(seen) for seen in given[2::3]]
 
 
-def shape_of(one: Any, image: CocoImage, label: str | None, reading: Reading, account: Account) -> Shape:
+def shape_of(item: Any, image: CocoImage, label: str | None, reading: Reading, account: Account) -> Shape:
     """What an annotation is on its image. Raises UnreadableError where it has nothing to read a box from."""
-    where = f"annotation {one.id}"
-    crowd = bool(one.iscrowd)
-    given = _segmentation(one) if reading.polygons or one.bbox is None else []
-    if isinstance(given, dict) and one.bbox is None:
+    where = f"annotation {item.id}"
+    crowd = bool(item.iscrowd)
+    given = _segmentation(item) if reading.polygons or item.bbox is None else []
+    if isinstance(given, dict) and item.bbox is None:
         box = rle_box(given, image.width, image.height)
-        return Shape(label=label, box=box, area=_area(one, box, account), crowd=crowd, was="RLE mask", name=where)
-    parts = _polygons(given, one, account)
+        return Shape(label=label, box=box, area=_area(item, box, account), crowd=crowd, was="RLE mask", name=where)
+    parts = _polygons(given, item, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
-    if one.bbox is not None:
+    if item.bbox is not None:
         if len(parts) > 1:
             account.note("shape of several polygons: only its box is carried", where)
-        box = corners(one.bbox, reading.boxes or "xywh")
-        return Shape(label=label, box=box, poly=poly, area=_area(one, box, account), crowd=crowd, name=where)
+        box = corners(item.bbox, reading.boxes or "xywh")
+        return Shape(label=label, box=box, poly=poly, area=_area(item, box, account), crowd=crowd, name=where)
     if not parts:
         raise UnreadableError("neither a bbox nor a polygon that can be read")
     outlines = None if poly is not None else parts
     was = "polygon" if len(parts) == 1 else "shape of several polygons"
-    area = _area(one, None, account)
+    area = _area(item, None, account)
     return Shape(label=label, poly=poly, outlines=outlines, area=area, crowd=crowd, was=was, name=where)
 
 
-def _area(one: Any, box: Box | None, account: Account) -> float | None:
+def _area(item: Any, box: Box | None, account: Account) -> float | None:
     """What the annotation says of its area, None where it says nothing or that of its box."""
-    if one.area is None:
+    if item.area is None:
         return None
-    if not is_area(one.area):
-        account.note("area that is no number above 0: its box's counts", "annotation", one.id, repr(one.area))
+    if not is_area(item.area):
+        account.note("area that is no number above 0: its box's counts", "annotation", item.id, repr(item.area))
         return None
-    area: float = one.area
+    area: float = item.area
     return None if box is not None and isclose(area, (box[2] - box[0]) * (box[3] - box[1])) else area
 
 
-def _segmentation(one: Any) -> Segmentation:
+def _segmentation(item: Any) -> Segmentation:
     """The polygons or the mask of an annotation, as they are written."""
-    given = getattr(one, "segmentation", None)
+    given = getattr(item, "segmentation", None)
     try:
         found: Segmentation
         found = _SEGMENTATIONS.decode(given) if isinstance(given, msgspec.Raw) else structure(given, Segmentation)
@@ -290,15 +300,15 @@ def _segmentation(one: Any) -> Segmentation:
     return found
 
 
-def _polygons(given: Segmentation, one: Any, account: Account) -> list[list[float]]:
+def _polygons(given: Segmentation, item: Any, account: Account) -> list[list[float]]:
     """The polygons of a segmentation; none of a mask, and of what cannot be read."""
     if isinstance(given, dict):
-        if not one.iscrowd:
-            account.note("RLE mask: not carried", "annotation", one.id)
+        if not item.iscrowd:
+            account.note("RLE mask: not carried", "annotation", item.id)
         return []
     found = given or []
     if not all(found) or any(len(part) % 2 for part in found):
-        account.note("segmentation that cannot be read: not carried", "annotation", one.id)
+        account.note("segmentation that cannot be read: not carried", "annotation", item.id)
         return []
     return found
 
@@ -322,9 +332,9 @@ def _flat(part: Any) -> list[Any]:
 def repeated_ids(items: list[Any]) -> Id | None:
     """An id that occurs twice, or None."""
     seen: set[Id] = set()
-    for one in items:
-        if one.id in seen:
-            found: Id = one.id
+    for item in items:
+        if item.id in seen:
+            found: Id = item.id
             return found
-        seen.add(one.id)
+        seen.add(item.id)
     return None

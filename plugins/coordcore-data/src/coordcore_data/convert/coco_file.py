@@ -88,7 +88,7 @@ def read_categories(path: Path) -> dict[str, int]:
         listed = structure(content.get("categories") if isinstance(content, dict) else content, list[CocoCategory])
     except UnreadableError as error:
         raise InputError(f"{path}: categories: {error}") from error
-    found = {" ".join(str(one.name).split()): one.id for one in listed if type(one.id) is int}
+    found = {" ".join(str(item.name).split()): item.id for item in listed if type(item.id) is int}
     if not listed or len(found) < len(listed) or len(set(found.values())) < len(found):
         raise InputError(f"{path}: categories need different names and different whole numbers as ids")
     return found
@@ -161,9 +161,9 @@ def _annotations(items: list[Any], polygons: bool, lost: dict[Id | None, int], a
         reason, where = "", f"annotations[{index}]"
         try:
             if isinstance(item, msgspec.Raw):
-                one = decode(item)
-                if polygons or one.bbox is not None:
-                    found.append(one)
+                entry = decode(item)
+                if polygons or entry.bbox is not None:
+                    found.append(entry)
                     continue
         except msgspec.DecodeError as error:
             reason = _reason(error)

@@ -185,11 +185,11 @@ class Account:
     def _example(self, reason: str, where: tuple[Any, ...]) -> None:
         known = self.examples.setdefault(reason, [])
         if where and len(known) < EXAMPLES:
-            known.append(_text(" ".join(text for one in where if (text := str(one)))))
+            known.append(_text(" ".join(text for item in where if (text := str(item)))))
 
     def rename(self, written: str, shown: str) -> None:
         """Say `shown` for the path `written` in the examples."""
-        self.examples = {key: [one.replace(written, shown) for one in found] for key, found in self.examples.items()}
+        self.examples = {key: [item.replace(written, shown) for item in found] for key, found in self.examples.items()}
 
     def as_dict(self) -> dict[str, Any]:
         return {key: value for key, value in attrs.asdict(self).items() if key != "examples"} | {
@@ -221,7 +221,7 @@ class Account:
     def _reasons(self, reasons: dict[str, int]) -> list[str]:
         width = max(len(str(count)) for count in reasons.values())
         lines = []
-        for reason, count in sorted(reasons.items(), key=lambda one: (-one[1], one[0])):
+        for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
             shown = self.examples.get(reason, [])
             example = f" (e.g. {_short(shown[0])})" if shown else ""
             lines.append(f"  {count:>{width}}  {_short(reason, 300)}{example}")

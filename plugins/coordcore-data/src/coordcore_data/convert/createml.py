@@ -73,8 +73,8 @@ def _images(
         account.objects.read += len(listed or [])
         shapes = [
             shape
-            for index, one in enumerate(listed or [])
-            if (shape := _shape(one, f"annotation {index} of {where}", account)) is not None
+            for index, item in enumerate(listed or [])
+            if (shape := _shape(item, f"annotation {index} of {where}", account)) is not None
         ]
         file = clean_path(row.image or row.imagefilename or "")
         yield SourceImage(
@@ -91,10 +91,10 @@ def _images(
 
 def _shape(given: Any, name: str, account: Account) -> Shape | None:
     try:
-        one: _Annotation = loose_structure(given, _Annotation)
+        item: _Annotation = loose_structure(given, _Annotation)
     except UnreadableError as error:
         account.drop_object(f"annotation not readable: {error.reason}", name)
         return None
-    at = one.coordinates
-    label = None if one.label is None else str(one.label)
+    at = item.coordinates
+    label = None if item.label is None else str(item.label)
     return Shape(label=label, box=corners((at.x, at.y, at.width, at.height), "cxcywh"), name=name)

@@ -101,9 +101,9 @@ def _image(element: Element, account: Account) -> SourceImage:
     file = clean_path(element.get("name", ""))
     account.images.read += 1
     account.objects.read += len(element)
-    for index, one in enumerate(element):
-        name = f"{one.tag} {index} of image {element.get('id', '')}"
-        shape = _shape(one, name)
+    for index, item in enumerate(element):
+        name = f"{item.tag} {index} of image {element.get('id', '')}"
+        shape = _shape(item, name)
         if isinstance(shape, str):
             account.drop_object(shape, file, name)
         else:
@@ -121,26 +121,26 @@ def _image(element: Element, account: Account) -> SourceImage:
     )
 
 
-def _shape(one: Element, name: str) -> Shape | str:
+def _shape(element: Element, name: str) -> Shape | str:
     """The shape, or why there is none."""
-    label = one.get("label")
-    if one.tag in ("polygon", "points"):
-        flat = _points(one)
+    label = element.get("label")
+    if element.tag in ("polygon", "points"):
+        flat = _points(element)
         if flat is None:
-            return f"{one.tag} without pairs of numbers"
-        if one.tag == "points":
+            return f"{element.tag} without pairs of numbers"
+        if element.tag == "points":
             return Shape(label=label, points=flat, name=name)
         return Shape(label=label, poly=flat, was="polygon", name=name)
-    if one.tag not in ("box", "ellipse", "mask"):
-        return f"{one.tag}: records have no such geometry"
-    box, angle = _box(one), _number(one, "rotation", 0.0)
+    if element.tag not in ("box", "ellipse", "mask"):
+        return f"{element.tag}: records have no such geometry"
+    box, angle = _box(element), _number(element, "rotation", 0.0)
     if box is None or angle is None or not math.isfinite(angle):
-        return f"{one.tag} without its numbers"
-    if one.tag == "ellipse" and box[0] < box[2] and box[1] < box[3]:
+        return f"{element.tag} without its numbers"
+    if element.tag == "ellipse" and box[0] < box[2] and box[1] < box[3]:
         around, points = ellipse(box, angle)
         return Shape(label=label, box=around, outlines=[points], was="ellipse", name=name)
-    if not angle or one.tag != "box":
-        return Shape(label=label, box=box, was="" if one.tag == "box" else one.tag, name=name)
+    if not angle or element.tag != "box":
+        return Shape(label=label, box=box, was="" if element.tag == "box" else element.tag, name=name)
     if misordered(box):
         return NEGATIVE  # turned, its corners would look right
     if not (box[0] < box[2] and box[1] < box[3]):
@@ -148,19 +148,19 @@ def _shape(one: Element, name: str) -> Shape | str:
     return Shape(label=label, poly=rotated(box, angle), was="rotated box", name=name)
 
 
-def _box(one: Element) -> Box | None:
-    keys = {"ellipse": ("cx", "cy", "rx", "ry"), "mask": ("left", "top", "width", "height")}.get(one.tag, _CORNERS)
-    values = [_number(one, key) for key in keys]
+def _box(element: Element) -> Box | None:
+    keys = {"ellipse": ("cx", "cy", "rx", "ry"), "mask": ("left", "top", "width", "height")}.get(element.tag, _CORNERS)
+    values = [_number(element, key) for key in keys]
     if any(value is None for value in values):
         return None
     a, b, c, d = (value for value in values if value is not None)
-    if one.tag == "ellipse":
+    if element.tag == "ellipse":
         return a - c, b - d, a + c, b + d
-    return (a, b, a + c, b + d) if one.tag == "mask" else (a, b, c, d)
+    return (a, b, a + c, b + d) if element.tag == "mask" else (a, b, c, d)
 
 
-def _points(one: Element) -> list[float] | None:
-    flat = numbers(one.get("points", ""))
+def _points(element: Element) -> list[float] | None:
+    flat = numbers(element.get("points", ""))
     return flat if flat and len(flat) % 2 == 0 else None
 
 

@@ -34,7 +34,7 @@ def between(before: list[float], after: list[float], share: float) -> list[float
             while stop < len(left) and matches[stop] == found:
                 stop += 1
             length = _length(left[start:stop]) / (stop - start)
-        moved = [one + (right[match] - one) * share for one in left[start:stop] for match in found]
+        moved = [item + (right[match] - item) * share for item in left[start:stop] for match in found]
         points += _thinned(moved, length / 2)
         start = stop
     return [part for point in points[:-1] for part in (point.real, point.imag)]

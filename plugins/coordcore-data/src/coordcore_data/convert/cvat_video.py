@@ -56,7 +56,7 @@ class Track:
 
 def read_video(meta: Element | None, every: int, source: Path) -> Video:
     """Raises InputError for a head without one task, or without its count of frames."""
-    tasks = [one for one in meta.iter() if one.tag in ("task", "job")] if meta is not None else []
+    tasks = [item for item in meta.iter() if item.tag in ("task", "job")] if meta is not None else []
     if len(tasks) != 1:
         raise InputError(f"{source}: tracks of {len(tasks)} tasks; export each task on its own, as CVAT for video 1.1")
     task = tasks[0]
@@ -83,13 +83,15 @@ def read_track(element: Element, video: Video, source: Path) -> Track:
     """Raises InputError for a frame that is none: where the object is then, nothing tells."""
     name = f"track {element.get('id', '')}"
     listed: dict[int, Element] = {}
-    for one in element:
-        frame = _whole(one.get("frame"))
+    for item in element:
+        frame = _whole(item.get("frame"))
         if frame is None:
-            raise InputError(f"{source}: {name}: <{one.tag[:40]}> with frame={one.get('frame')!r}, which is no number")
-        one.set("label", element.get("label") or "")
-        listed[frame] = one
-        del one[:]  # its attributes
+            raise InputError(
+                f"{source}: {name}: <{item.tag[:40]}> with frame={item.get('frame')!r}, which is no number"
+            )
+        item.set("label", element.get("label") or "")
+        listed[frame] = item
+        del item[:]  # its attributes
     ordered = sorted(listed)
     # A long video lists far more than is looked at.
     needed = [
@@ -183,7 +185,7 @@ def _between(before: Element, after: Element, share: float) -> Element | str:
             return f"{before.tag} {_WITHOUT}"
         moved[key] = _text([a + (b - a) * share for a, b in zip(start, end, strict=True)])
     try:
-        start_angle, end_angle = (float(number(one.get("rotation", "0"))) for one in (before, after))
+        start_angle, end_angle = (float(number(item.get("rotation", "0"))) for item in (before, after))
     except ValueError:
         return f"{before.tag} {_WITHOUT}"
     turn = (end_angle - start_angle + 180) % 360 - 180

@@ -135,10 +135,10 @@ def _shapes(
     alone: list[Shape] = []
     groups: dict[tuple[int, int | None, bool], list[Shape]] = {}
     lost = 0
-    for index, one in enumerate(given):
+    for index, entry in enumerate(given):
         name = f"annotation {index} of {where}"
         try:
-            annotation: _Annotation = loose_structure(one, _Annotation)
+            annotation: _Annotation = loose_structure(entry, _Annotation)
             shape = _shape(annotation, names, size, name)
         except UnreadableError as error:
             account.objects.read += 1
@@ -173,37 +173,37 @@ def _joined(members: list[Shape], account: Account) -> list[Shape]:
     ]
 
 
-def _shape(one: _Annotation, names: list[str], size: tuple[float, float] | None, name: str) -> Shape:
+def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None, name: str) -> Shape:
     """Raises UnreadableError for an annotation that is no object, or has no numbers."""
-    if one.type in ("label", "caption"):
-        raise UnreadableError(f"{one.type} of the whole image: what is where is not said")
-    if one.type not in ("bbox", "polygon", "points", "ellipse", "mask"):
-        known = one.type.isidentifier() and len(one.type) < 40
-        raise UnreadableError(f"{one.type}: records have no such geometry" if known else "type that is no name")
+    if item.type in ("label", "caption"):
+        raise UnreadableError(f"{item.type} of the whole image: what is where is not said")
+    if item.type not in ("bbox", "polygon", "points", "ellipse", "mask"):
+        known = item.type.isidentifier() and len(item.type) < 40
+        raise UnreadableError(f"{item.type}: records have no such geometry" if known else "type that is no name")
     label = None
-    if one.label_id is not None:
-        if not 0 <= one.label_id < len(names):
-            raise UnreadableError("label_id without a name", str(one.label_id))
-        label = names[one.label_id]
-    attributes = one.attributes or _Attributes()
+    if item.label_id is not None:
+        if not 0 <= item.label_id < len(names):
+            raise UnreadableError("label_id without a name", str(item.label_id))
+        label = names[item.label_id]
+    attributes = item.attributes or _Attributes()
     crowd = bool(attributes.is_crowd)
-    if one.type == "bbox":
-        if one.bbox is None:
+    if item.type == "bbox":
+        if item.bbox is None:
             raise UnreadableError("bbox without its numbers")
-        box = corners(one.bbox, "xywh")
+        box = corners(item.bbox, "xywh")
         if attributes.rotation and box[0] < box[2] and box[1] < box[3]:
             turned = rotated(box, attributes.rotation)
             return Shape(label=label, poly=turned, crowd=crowd, was="rotated box", name=name)
         return Shape(label=label, box=box, crowd=crowd, name=name)
-    if one.type == "mask":
+    if item.type == "mask":
         height, width = size or (None, None)
-        return Shape(label=label, box=rle_box(one.rle or {}, width, height), crowd=crowd, was=_MASK, name=name)
-    points = one.points or []
-    if not points or len(points) % 2 or (one.type == "ellipse" and len(points) != 4):
-        raise UnreadableError(f"{one.type} without pairs of numbers")
-    if one.type == "points":
+        return Shape(label=label, box=rle_box(item.rle or {}, width, height), crowd=crowd, was=_MASK, name=name)
+    points = item.points or []
+    if not points or len(points) % 2 or (item.type == "ellipse" and len(points) != 4):
+        raise UnreadableError(f"{item.type} without pairs of numbers")
+    if item.type == "points":
         return Shape(label=label, points=points, name=name)
-    if one.type == "polygon":
+    if item.type == "polygon":
         return Shape(label=label, poly=points, crowd=crowd, was="polygon", name=name)
     x1, y1, x2, y2 = points
     if not (x1 < x2 and y1 < y2):

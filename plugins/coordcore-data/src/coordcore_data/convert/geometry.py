@@ -76,16 +76,16 @@ def fit_outlines(
 
     box: what encloses them when nothing is cut, where that is known better than from their points.
     """
-    flat = [value for one in outlines for value in one]
+    flat = [value for outline in outlines for value in outline]
     if not all(map(math.isfinite, flat)):
         return None, NOT_FINITE
-    if not outlines or any(len(one) < 6 or len(one) % 2 for one in outlines):
+    if not outlines or any(len(outline) < 6 or len(outline) % 2 for outline in outlines):
         return None, TOO_FEW_POINTS
     whole = box or bounds(flat)
     fitted, how = fit_box(whole, width, height)
     if fitted is None or fitted == whole:
         return fitted, how
-    parts = [part for one in outlines if (part := bounds_inside(one, width, height)) is not None]
+    parts = [part for outline in outlines if (part := bounds_inside(outline, width, height)) is not None]
     return (bounds([value for part in parts for value in part]), how) if parts else (None, NO_OVERLAP)
 
 

@@ -21,8 +21,8 @@ class Ids:
     def __init__(self, listed: Iterable[Id]) -> None:
         self._listed = set(listed)
         self._by_text: dict[str, set[Id]] = {}
-        for one in self._listed:
-            self._by_text.setdefault(text_of(one), set()).add(one)
+        for item in self._listed:
+            self._by_text.setdefault(text_of(item), set()).add(item)
 
     def is_ambiguous(self, given: Id) -> bool:
         """Whether several ids are listed that say the same as this one, which is none of them."""

@@ -116,16 +116,16 @@ def _images(tasks: Iterable[tuple[str, Any]], account: Account) -> Iterator[Sour
 def _regions(task: _Task) -> list[dict[str, Any]]:
     """The results of the annotation that counts. Raises UnreadableError."""
     given = task.annotations if task.annotations is not None else task.completions
-    kept = [one for one in given or [] if not (one.was_cancelled or one.skipped)]
+    kept = [entry for entry in given or [] if not (entry.was_cancelled or entry.skipped)]
     if not kept:
         what = "skipped by the annotator" if given else "not annotated"
         raise UnreadableError(f"task {what}" + (", only predicted" if task.predictions else ""))
     results = kept[-1].result
     if results is None:
         raise UnreadableError("annotation without a list of results")
-    if not results and any(one.result for one in kept):
+    if not results and any(item.result for item in kept):
         raise UnreadableError("annotations of which the last has no regions, and others have: is the image empty?")
-    if not all(isinstance(one, dict) for one in results):
+    if not all(isinstance(result, dict) for result in results):
         raise UnreadableError("results that are no objects")
     return results
 
@@ -133,14 +133,16 @@ def _regions(task: _Task) -> list[dict[str, Any]]:
 def _any_regions(given: Any) -> list[Any]:
     """What the last annotation that says anything holds, of a task that is not as it should be."""
     found = (given.get("annotations") or given.get("completions")) if isinstance(given, dict) else None
-    kept = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    lists = [one.get("result") for one in kept if not (one.get("was_cancelled") is True or one.get("skipped") is True)]
-    return next((one for one in reversed(lists) if one and isinstance(one, list)), [])
+    kept = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    lists = [
+        item.get("result") for item in kept if not (item.get("was_cancelled") is True or item.get("skipped") is True)
+    ]
+    return next((item for item in reversed(lists) if item and isinstance(item, list)), [])
 
 
 def _count(regions: Iterable[Any]) -> int:
     """How many objects regions are."""
-    return sum(max(len(_labels(one)), 1) for one in regions if not isinstance(one, dict) or _is_shape(one))
+    return sum(max(len(_labels(region)), 1) for region in regions if not isinstance(region, dict) or _is_shape(region))
 
 
 def _minimal(given: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
@@ -148,12 +150,12 @@ def _minimal(given: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     lists = {
         key: value
         for key, value in given.items()
-        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     }
     regions = [
-        {"value": one, "type": next((key for key in _LABELS if key in one), ""), **one}
+        {"value": item, "type": next((key for key in _LABELS if key in item), ""), **item}
         for value in lists.values()
-        for one in value
+        for item in value
     ]
     if not regions:
         # Whether there was an annotation at all, this form does not say.
@@ -182,20 +184,20 @@ def _path(url: str) -> str:
 
 
 def _image(image: str, regions: list[dict[str, Any]], where: str, task_id: Any, account: Account) -> SourceImage:
-    sizes = {_size(one) for one in regions if _is_shape(one)} - {None}
+    sizes = {_size(region) for region in regions if _is_shape(region)} - {None}
     if len(sizes) > 1:
         raise UnreadableError("regions of one image with different sizes")
     size = next(iter(sizes), None)
     width, height = size or (None, None)
     shapes: list[Shape] = []
     lost = 0
-    for index, one in enumerate(regions):
-        if not _is_shape(one):
+    for index, region in enumerate(regions):
+        if not _is_shape(region):
             continue
         name = f"region {index} of {where}"
-        labels = _labels(one)
+        labels = _labels(region)
         try:
-            shape = _shape(one, name, width, height)
+            shape = _shape(region, name, width, height)
             shapes += [msgspec.structs.replace(shape, label=label) for label in labels] or [shape]
         except UnreadableError as error:
             account.drop_object(error.reason, name, error.detail, count=max(len(labels), 1))

@@ -99,8 +99,8 @@ def _images(source: Path, account: Account) -> Iterator[SourceImage]:
         account.objects.read += len(objects)
         shapes = [
             shape
-            for index, one in enumerate(objects)
-            if (shape := _shape(one, f"object {index} of {where}", account)) is not None
+            for index, item in enumerate(objects)
+            if (shape := _shape(item, f"object {index} of {where}", account)) is not None
         ]
         size = row.media_attributes or _Media()
         yield SourceImage(
@@ -116,21 +116,21 @@ def _count(given: Any) -> int:
     """How many objects all labels of a row have, whatever becomes of it."""
     projects = given.get("projects") if isinstance(given, dict) else None
     labels = [
-        one
+        label
         for project in (projects.values() if isinstance(projects, dict) else ())
         if isinstance(project, dict) and isinstance(project.get("labels"), list)
-        for one in project["labels"]
+        for label in project["labels"]
     ]
-    return sum(count_in(one, "annotations", "objects") for one in labels)
+    return sum(count_in(label, "annotations", "objects") for label in labels)
 
 
 def _objects(row: _Row) -> list[Any]:
     """The objects of the label that counts. Raises UnreadableError."""
-    labels = [one for project in row.projects.values() for one in project.labels]
+    labels = [item for project in row.projects.values() for item in project.labels]
     if not labels:
         raise UnreadableError("data row without a label: not annotated")
     if len(labels) > 1:
-        labels = [one for one in labels if one.label_details and one.label_details.is_benchmark_reference]
+        labels = [item for item in labels if item.label_details and item.label_details.is_benchmark_reference]
         if len(labels) != 1:
             raise UnreadableError("data row with several labels: export one project, and only the label that counts")
     label = labels[0]
@@ -151,19 +151,19 @@ def _path(row: _DataRow) -> str:
 
 def _shape(given: Any, name: str, account: Account) -> Shape | None:
     try:
-        one: _Object = loose_structure(given, _Object)
+        item: _Object = loose_structure(given, _Object)
     except UnreadableError as error:
         account.drop_object(f"object not readable: {error.reason}", name)
         return None
-    if one.bounding_box is not None:
-        at = one.bounding_box
-        return Shape(label=one.name, box=(at.left, at.top, at.left + at.width, at.top + at.height), name=name)
-    if one.polygon is not None:
-        flat = [value for at in one.polygon for value in (at.x, at.y)]
-        return Shape(label=one.name, poly=flat, was="polygon", name=name)
-    if one.point is not None:
-        return Shape(label=one.name, points=[one.point.x, one.point.y], name=name)
-    kind = one.annotation_kind or ""
+    if item.bounding_box is not None:
+        at = item.bounding_box
+        return Shape(label=item.name, box=(at.left, at.top, at.left + at.width, at.top + at.height), name=name)
+    if item.polygon is not None:
+        flat = [value for at in item.polygon for value in (at.x, at.y)]
+        return Shape(label=item.name, poly=flat, was="polygon", name=name)
+    if item.point is not None:
+        return Shape(label=item.name, points=[item.point.x, item.point.y], name=name)
+    kind = item.annotation_kind or ""
     known = kind.isidentifier() and len(kind) < 40
     account.drop_object(f"{kind}: records have no such geometry" if known else "object without a geometry", name)
     return None

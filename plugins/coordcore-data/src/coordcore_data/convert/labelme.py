@@ -70,8 +70,8 @@ def _images(files: list[Path], root: Path, beside: bool, account: Account) -> It
         account.objects.read += len(content.shapes)
         shapes = [
             shape
-            for index, one in enumerate(content.shapes)
-            if (shape := _shape(one, path, index, account)) is not None
+            for index, item in enumerate(content.shapes)
+            if (shape := _shape(item, path, index, account)) is not None
         ]
         image = clean_path(content.imagePath or "")
         yield SourceImage(
@@ -101,25 +101,25 @@ def _image_path(path: Path, root: Path, image: str) -> str:
 def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None:
     name = f"shape {index} of {path.name}"
     try:
-        one = loose_structure(given, _Shape)
+        item = loose_structure(given, _Shape)
     except UnreadableError as error:
         account.drop_object(f"shape not readable: {error.reason}", name)
         return None
-    label = None if one.label is None else str(one.label)
-    flat = [value for point in one.points for value in point]
-    kind = one.shape_type or "polygon"
+    label = None if item.label is None else str(item.label)
+    flat = [value for point in item.points for value in point]
+    kind = item.shape_type or "polygon"
     wanted = {"rectangle": (2, 4), "mask": (2,), "circle": (2,)}.get(kind)
-    if wanted is not None and len(one.points) not in wanted:
-        account.drop_object(f"{kind} of {len(one.points)} points", name)
+    if wanted is not None and len(item.points) not in wanted:
+        account.drop_object(f"{kind} of {len(item.points)} points", name)
         return None
-    difficult = bool(one.difficult)
+    difficult = bool(item.difficult)
     if kind in ("rectangle", "mask"):
         was = "mask" if kind == "mask" else ""
-        corners = [flat] if len(one.points) == 4 else None  # which may be turned
-        box = _around_mask(flat, one.mask) if kind == "mask" else _around(flat)
+        corners = [flat] if len(item.points) == 4 else None  # which may be turned
+        box = _around_mask(flat, item.mask) if kind == "mask" else _around(flat)
         return Shape(label=label, box=box, outlines=corners, difficult=difficult, was=was, name=name)
     if kind == "circle":
-        (cx, cy), (x, y) = one.points
+        (cx, cy), (x, y) = item.points
         radius = math.hypot(x - cx, y - cy)
         around, points = ellipse((cx - radius, cy - radius, cx + radius, cy + radius), 0.0)
         return Shape(label=label, box=around, outlines=[points], difficult=difficult, was=kind, name=name)

@@ -71,20 +71,20 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
             account.objects.read += 1
             name = f"instance {index} on line {number}"
             try:
-                one = loose_structure(given, _Instance)
+                item = loose_structure(given, _Instance)
             except UnreadableError as error:
                 account.drop_object(f"instance not readable: {error.reason}", name)
                 lost += 1
                 continue
-            by_number = names.get(str(one.label))
-            label = one.category if one.category is not None else by_number
+            by_number = names.get(str(item.label))
+            label = item.category if item.category is not None else by_number
             if by_number is not None and label != by_number:
                 account.note("category that --classes names otherwise: the category is taken", name, label, by_number)
-            if label is None and one.label is not None:
-                account.drop_object("label number without a name; --classes FILE gives them", name, one.label)
+            if label is None and item.label is not None:
+                account.drop_object("label number without a name; --classes FILE gives them", name, item.label)
                 lost += 1
                 continue
-            shapes.append(Shape(label=label, box=corners(one.bbox, order), name=name))
+            shapes.append(Shape(label=label, box=corners(item.bbox, order), name=name))
         for index, given in enumerate(row.grounding.regions if row.grounding else []):
             found = _region(given, f"region {index} on line {number}", order, account)
             shapes += found
@@ -105,14 +105,14 @@ def _images(source: Path, names: Mapping[str, str], order: BoxOrder, account: Ac
 def _region(given: Any, name: str, order: BoxOrder, account: Account) -> list[Shape]:
     """One shape for each box of a region; a region that cannot be read counts as one object."""
     try:
-        one = loose_structure(given, _Region)
-        nested = bool(one.bbox) and isinstance(one.bbox[0], list)
-        boxes: list[_Box] = loose_structure(one.bbox if nested else [one.bbox], list[_Box])
+        item = loose_structure(given, _Region)
+        nested = bool(item.bbox) and isinstance(item.bbox[0], list)
+        boxes: list[_Box] = loose_structure(item.bbox if nested else [item.bbox], list[_Box])
     except UnreadableError as error:
         account.objects.read += 1
         account.drop_object(f"region not readable: {error.reason}", name)
         return []
-    phrase = one.phrase
+    phrase = item.phrase
     if isinstance(phrase, list):
         if len(phrase) != 1:
             account.objects.read += len(boxes)

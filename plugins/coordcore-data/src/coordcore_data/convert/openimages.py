@@ -52,7 +52,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     names = read_descriptions(described) if described is not None else None
     images = None
     if reading.images is None:
-        images = next((one for one in (source / "images", files[0].parent.parent / "images") if one.is_dir()), None)
+        images = next((item for item in (source / "images", files[0].parent.parent / "images") if item.is_dir()), None)
     total = sum(len(part.rows) for part in parts)
     return Found(images=_images(parts, names, images, account), total=total)
 

@@ -25,7 +25,7 @@ class Outputs:
         """inputs: files that are read, and so never replaced."""
         self._output = output
         self._overwrite = overwrite
-        self._inputs = [one for one in inputs if one is not None and os.path.exists(one)]
+        self._inputs = [item for item in inputs if item is not None and os.path.exists(item)]
         self._files: dict[Path, tuple[BinaryIO, Path]] = {}
 
     def __enter__(self) -> Outputs:

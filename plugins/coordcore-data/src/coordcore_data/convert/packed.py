@@ -64,20 +64,20 @@ def _is_zip(source: Path) -> bool:
 
 def _unpack(source: Path, folder: Path, *, images: bool) -> None:
     with zipfile.ZipFile(source) as archive:
-        members = [one for one in archive.infolist() if _is_wanted(one, images)]
-        for one in members:
-            parts = PurePosixPath(one.filename.replace("\\", "/")).parts
+        members = [member for member in archive.infolist() if _is_wanted(member, images)]
+        for member in members:
+            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
             if ".." in parts or not parts or parts[0].startswith("/") or ":" in parts[0]:
-                raise InputError(f"{source}: holds {one.filename!r}, a path out of the archive: not unpacked")
-            if stat.S_ISLNK(one.external_attr >> 16):
-                raise InputError(f"{source}: holds {one.filename!r}, a link: not unpacked")
-        size = sum(one.file_size for one in members)
+                raise InputError(f"{source}: holds {member.filename!r}, a path out of the archive: not unpacked")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise InputError(f"{source}: holds {member.filename!r}, a link: not unpacked")
+        size = sum(member.file_size for member in members)
         if size > max(SMALL, RATIO * source.stat().st_size):
             raise InputError(f"{source}: unpacks to {size} bytes, more than {RATIO} times its size: not unpacked")
-        for one in members:
-            target = folder / one.filename.replace("\\", "/")
+        for member in members:
+            target = folder / member.filename.replace("\\", "/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(one) as packed, target.open("wb") as file:
+            with archive.open(member) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
 
 

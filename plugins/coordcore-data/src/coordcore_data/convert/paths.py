@@ -57,7 +57,7 @@ class ImageFolder:
         plain = unquote(file)  # "a%20b.jpg"
         names = [file, bare(file), *([plain, bare(plain)] if plain != file else [])]
         last = [PurePosixPath(name).name for name in names]
-        for name in (*names, *(f"*/{one}" for one in last), stem, f"*/{PurePosixPath(stem).name}" if stem else ""):
+        for name in (*names, *(f"*/{item}" for item in last), stem, f"*/{PurePosixPath(stem).name}" if stem else ""):
             found = self._by_name.get(_key(name), set()) if name else set()
             if len(found) == 1:
                 return next(iter(found))

@@ -139,7 +139,7 @@ def _shape(item: Annotation, number: int, how: _Numbers, with_keypoints: bool) -
     further: dict[str, Any] = {}
     if item.keypoints and with_keypoints:
         places = [value for at in range(0, len(item.keypoints), 3) for value in item.keypoints[at : at + 2]]
-        further = {"keypoints": how.real(tuple(places)), "seen": [int(one) for one in item.keypoints[2::3]]}
+        further = {"keypoints": how.real(tuple(places)), "seen": [int(keypoint) for keypoint in item.keypoints[2::3]]}
     if item.kind == "bbox_2d":
         box = corners(values, how.order)
         return Shape(label=item.desc, box=box, crowd=item.crowd, name=name, **further)
@@ -151,10 +151,10 @@ def _shape(item: Annotation, number: int, how: _Numbers, with_keypoints: bool) -
 
 def _points(given: list[Any], number: int, how: _Numbers, left_out: LeftOut) -> Iterator[Shape]:
     """What stands under `metadata.points`, which is the converter's own and no part of the record format."""
-    for index, one in enumerate(given):
+    for index, entry in enumerate(given):
         path = f"metadata.{POINTS}[{index}]"
         try:
-            item: _Points = structure(one, _Points)
+            item: _Points = structure(entry, _Points)
             check_text(item.desc, f"{path}.desc")
             if not item.points or len(item.points) % 2:
                 raise RecordError(f"{path}.points", "needs pairs x, y")

@@ -129,7 +129,7 @@ def _group(rows: Iterable[tuple[str, Any]], reading: Reading, account: Account) 
         if row.split != images[path].split:
             account.note("image in two splits: it goes to the first", path)
         box = corners(row.bbox, reading.boxes or "xyxy")
-        images[path].shapes += [Shape(label=one, box=box, name=where) for one in expressions]
+        images[path].shapes += [Shape(label=expression, box=box, name=where) for expression in expressions]
     _drop_unused(named, images, account)
     return images
 
@@ -145,7 +145,7 @@ def _drop_unused(named: Mapping[Any, str], images: Container[Any], account: Acco
 def _expressions(row: Any) -> list[str | None]:
     given = _first(row, _EXPRESSION_KEYS)
     if isinstance(given, list):
-        return [one if isinstance(one, str) else None for one in given]
+        return [entry if isinstance(entry, str) else None for entry in given]
     return [given] if isinstance(given, str) else []
 
 
@@ -162,11 +162,11 @@ def _from_refs(source: Path, instances: Path, account: Account) -> dict[Id, Sour
         raise InputError(f"{source}: expected an array of refs, each with ann_id, image_id and sentences")
     of_instances = Account()  # whose objects are not those of the refs
     content = load(instances, False, of_instances)
-    annotations = [one for one in content.annotations if one.id is not None]
+    annotations = [annotation for annotation in content.annotations if annotation.id is not None]
     if twice := repeated_ids(content.images) or repeated_ids(annotations):
         raise InputError(f"{instances}: id {twice!r} occurs twice; the refs would be ambiguous")
-    known = {one.id: one for one in content.images}
-    boxes = {one.id: one for one in annotations}
+    known = {item.id: item for item in content.images}
+    boxes = {annotation.id: annotation for annotation in annotations}
     image_ids, annotation_ids = Ids(known), Ids(boxes)
     images: dict[Id, SourceImage] = {}
     named: dict[Id, str] = {}
@@ -179,7 +179,7 @@ def _from_refs(source: Path, instances: Path, account: Account) -> dict[Id, Sour
             account.objects.read += count
             account.drop_object(f"ref not readable: {error.reason}", where, count=count)
             continue
-        sentences = [_sentence(one) for one in ref.sentences]
+        sentences = [_sentence(sentence) for sentence in ref.sentences]
         account.objects.read += max(len(sentences), 1)
         image_id, ann_id = image_ids.find(ref.image_id), annotation_ids.find(ref.ann_id)
         other = ann_id is None or image_ids.find(boxes[ann_id].image_id) != image_id
@@ -208,7 +208,8 @@ def _from_refs(source: Path, instances: Path, account: Account) -> dict[Id, Sour
         if ref.split != images[image.id].split:
             account.note("image in two splits: it goes to the first", file_of(image))
         images[image.id].shapes += [
-            msgspec.structs.replace(shape, label=one, crowd=False, name=f"ann_id {ref.ann_id}") for one in sentences
+            msgspec.structs.replace(shape, label=sentence, crowd=False, name=f"ann_id {ref.ann_id}")
+            for sentence in sentences
         ]
     _drop_unused(named, images, account)
     return images

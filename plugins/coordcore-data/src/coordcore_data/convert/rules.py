@@ -340,4 +340,4 @@ def _move(shapes: list[Shape], to: Callable[[list[float]], list[float]]) -> None
         if shape.keypoints is not None:
             shape.keypoints = to(shape.keypoints)
         if shape.outlines is not None:
-            shape.outlines = [to(one) for one in shape.outlines]
+            shape.outlines = [to(outline) for outline in shape.outlines]

@@ -198,7 +198,7 @@ def _json(head: bytes, text: str, path: Path) -> Seen | None:
 
 
 def _content(content: Any) -> Seen | None:
-    first = next((one for one in content if isinstance(one, dict)), None) if isinstance(content, list) else content
+    first = next((part for part in content if isinstance(part, dict)), None) if isinstance(content, list) else content
     if not isinstance(first, dict):
         return None
     if seen := _of_keys(first):
@@ -208,14 +208,16 @@ def _content(content: Any) -> Seen | None:
         return VIA
     listed = first.get("annotations", first.get("annotation"))
     if isinstance(listed, list):
-        inner = next((one for one in listed if isinstance(one, dict)), {})
+        inner = next((item for item in listed if isinstance(item, dict)), {})
         if isinstance(inner.get("coordinates"), dict):
             return Seen("a CreateML file", ("createml",))
         if {"image", "annotations"} <= set(first):
             return Seen("annotations by image, in a form of some tool's own", cure=TO_COCO)
-    regions = [one for value in first.values() if isinstance(value, list) for one in value if isinstance(one, dict)]
+    regions = [item for value in first.values() if isinstance(value, list) for item in value if isinstance(item, dict)]
     if any(
-        key in one for one in regions for key in ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels")
+        key in region
+        for region in regions
+        for key in ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels")
     ):
         return Seen("a Label Studio export (JSON-MIN)", ("label_studio",))
     return None

@@ -96,8 +96,8 @@ def _of_row(
 ) -> Iterator[SourceImage]:
     given = row.images if row.images is not None else row.image
     listed = [given] if isinstance(given, str) else given or pictures(row)
-    paths = [one.get("path") if isinstance(one, dict) else one for one in listed]
-    files = [one for one in paths if isinstance(one, str) and one]
+    paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in listed]
+    files = [path for path in paths if isinstance(path, str) and path]
     objects = row.objects or _Objects()
     account.images.read += max(len(paths), 1)
     boxes, written = [], 0
@@ -132,7 +132,7 @@ def _of_row(
     account.objects.read += len(boxes)
     boxed = not all(box.draft for box in boxes)
     undeclared = (
-        "image without boxes, in a row that has boxes" if boxed else _undeclared(said, [one for _, one in texts])
+        "image without boxes, in a row that has boxes" if boxed else _undeclared(said, [entry for _, entry in texts])
     )
     asked = [] if boxed else asked_for(objects.ref, said)
     for image in _sorted(boxes, files, account):

@@ -66,7 +66,9 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     """Raises InputError for a file that is none of VIA's, and where it is not clear which attribute is the label."""
     content = load_whole(source)
     listed = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
-    if not isinstance(listed, dict) or not any(isinstance(one, dict) and "regions" in one for one in listed.values()):
+    if not isinstance(listed, dict) or not any(
+        isinstance(item, dict) and "regions" in item for item in listed.values()
+    ):
         raise InputError(f"{source}: no images with regions; save the project of VIA 2, or export annotations as JSON")
     described = _part(content, "_via_attributes", "region")
     labels = _labels(listed, described, reading.attribute, source)
@@ -83,12 +85,12 @@ def _part(content: Any, *keys: str) -> dict[str, Any]:
 
 
 def _labels(listed: Mapping[str, Any], described: Mapping[str, Any], wanted: str | None, source: Path) -> _Labels:
-    regions = [one for image in listed.values() for one in _regions(image)]
+    regions = [region for image in listed.values() for region in _regions(image)]
     # A dict keeps the order in which they come.
     used = dict.fromkeys(
         name
-        for one in regions
-        for name, value in _part(one, "region_attributes").items()
+        for region in regions
+        for name, value in _part(region, "region_attributes").items()
         if value not in ("", None, {})
     )
     if wanted is not None and wanted not in (*described, *used):
@@ -119,8 +121,8 @@ def _images(
     for key, given in listed.items():
         account.images.read += 1
         regions = _regions(given)
-        named = [_named(one, labels) for one in regions]
-        count = sum(max(len(one), 1) for one in named)
+        named = [_named(region, labels) for region in regions]
+        count = sum(max(len(item), 1) for item in named)
         account.objects.read += count
         try:
             image: _Image = structure(given, _Image)
@@ -129,10 +131,10 @@ def _images(
             continue
         shapes: list[Shape] = []
         lost = 0
-        for index, (one, texts) in enumerate(zip(regions, named, strict=True)):
+        for index, (region, texts) in enumerate(zip(regions, named, strict=True)):
             name = f"region {index} of {image.filename}"
             try:
-                shape = _shape(one, name)
+                shape = _shape(region, name)
             except UnreadableError as error:
                 account.drop_object(error.reason, name, error.detail, count=max(len(texts), 1))
                 lost += 1
@@ -156,7 +158,7 @@ def _named(region: Any, labels: _Labels) -> list[str]:
         given = [key for key, ticked in value.items() if ticked is True]
     else:
         given = [str(value)] if isinstance(value, (str, int, float)) and value != "" else []
-    return [labels.options.get(one, one) for one in given]
+    return [labels.options.get(entry, entry) for entry in given]
 
 
 def _shape(given: Any, name: str) -> Shape:

@@ -42,8 +42,8 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
 def _parsed(data: bytes) -> Element:
     """As `parse_xml`, with tags in lower case and without their namespaces."""
     root = parse_xml(data)
-    for one in root.iter():
-        one.tag = one.tag.rpartition("}")[2].lower()
+    for item in root.iter():
+        item.tag = item.tag.rpartition("}")[2].lower()
     return root
 
 
@@ -54,7 +54,7 @@ def _starts_at_zero(path: Path) -> bool:
     except UnreadableError:
         return False
     corners = [] if root is None else root.iterfind(".//object/bndbox")
-    values = [_number(one, key) for one in corners for key in _CORNERS]
+    values = [_number(corner, key) for corner in corners for key in _CORNERS]
     return any(value is not None and 0 <= value < 0.5 for value in values)
 
 
@@ -67,12 +67,12 @@ def _images(files: list[Path], folder: Path, origin: int, account: Account) -> I
             account.drop_image(error.reason, path, error.detail)
             continue
         objects = list(root.iter("object"))  # some tools put them into a list
-        count = sum(max(1, len(one.findall("bndbox"))) for one in objects)
+        count = sum(max(1, len(item.findall("bndbox"))) for item in objects)
         account.objects.read += count
         if root.tag != "annotation":
             account.drop_image("XML without a VOC annotation", path, f"<{root.tag}>", objects=count)
             continue
-        shapes = [shape for index, one in enumerate(objects) for shape in _shapes(one, path, index, origin, account)]
+        shapes = [shape for index, item in enumerate(objects) for shape in _shapes(item, path, index, origin, account)]
         stem = path.relative_to(folder).with_suffix("").as_posix()
         yield SourceImage(
             file=clean_path(_text(root, "filename") or ""),
@@ -84,18 +84,18 @@ def _images(files: list[Path], folder: Path, origin: int, account: Account) -> I
         )
 
 
-def _shapes(one: Element, path: Path, index: int, origin: int, account: Account) -> Iterator[Shape]:
+def _shapes(element: Element, path: Path, index: int, origin: int, account: Account) -> Iterator[Shape]:
     """The shape of each bndbox of an object."""
     name = f"object {index} of {path.name}"
-    boxes = one.findall("bndbox")
+    boxes = element.findall("bndbox")
     if not boxes:
         rotated = "robndbox: a rotated box of an undeclared angle convention"
-        account.drop_object(rotated if one.find("robndbox") is not None else "no bndbox", name)
+        account.drop_object(rotated if element.find("robndbox") is not None else "no bndbox", name)
     if len(boxes) > 1:
         account.note("object with several bndbox: an object each", name)
-    if one.find("part") is not None:
+    if element.find("part") is not None:
         account.note("parts of an object: not carried", name)
-    label, difficult = _text(one, "name"), _is_difficult(one)
+    label, difficult = _text(element, "name"), _is_difficult(element)
     for given in boxes:
         box = _box(given, origin)
         if box is None:
@@ -117,8 +117,8 @@ def _box(given: Element, origin: int) -> Box | None:
     return x1, y1, x2, y2
 
 
-def _is_difficult(one: Element) -> bool:
-    return (_text(one, "difficult") or "").lower() in ("true", "yes") or bool(_number(one, "difficult"))
+def _is_difficult(element: Element) -> bool:
+    return (_text(element, "difficult") or "").lower() in ("true", "yes") or bool(_number(element, "difficult"))
 
 
 def _text(element: Element, path: str) -> str | None:

@@ -94,7 +94,7 @@ class RecordWriter:
     def finish(self) -> None:
         """Write what is pending."""
         encode = msgspec.json.Encoder().encode
-        objects = [(one, image) for image, _ in self.pending for one in (*image.objects, *image.crowd, *image.points)]
+        objects = [(item, image) for image, _ in self.pending for item in (*image.objects, *image.crowd, *image.points)]
         values = iter(self._values(objects))
         for image, path in self.pending:
             self.file.write(encode(self._record(image, path, values)))
@@ -104,49 +104,49 @@ class RecordWriter:
         self.pending.clear()
 
     def _record(self, image: FinalImage, path: str, values: Iterator[Any]) -> _Record:
-        objects = [_record_object(one, next(values), self._keypoints(one, image)) for one in image.objects]
+        objects = [_record_object(item, next(values), self._keypoints(item, image)) for item in image.objects]
         self.account.objects.written += len(objects)
         metadata = dict(image.metadata)
         if self.quantisation is not None:
             metadata["quantisation"] = self._declared
         if image.id is not None:
             metadata["image_id"] = image.id
-        if any(one.area is not None for one in image.objects):
-            metadata[AREAS] = [one.area for one in image.objects]
+        if any(item.area is not None for item in image.objects):
+            metadata[AREAS] = [item.area for item in image.objects]
         if image.difficult:
             metadata["difficult"] = image.difficult
         for key, shapes in ((CROWD, image.crowd), (POINTS, image.points)):
             if shapes:
-                metadata[key] = [{"desc": one.desc, one.kind: next(values)} for one in shapes]
+                metadata[key] = [{"desc": shape.desc, shape.kind: next(values)} for shape in shapes]
                 self.account.carry_objects(key, len(shapes))
         size = image.width, image.height
         return _Record([path], *size, objects, image.summary, metadata=metadata or None, **image.asked)
 
-    def _keypoints(self, one: FinalObject, image: FinalImage) -> list[float] | None:
-        if not one.keypoints or self.space == "pixel":
-            return one.keypoints or None
-        places = [value for at in range(0, len(one.keypoints), 3) for value in one.keypoints[at : at + 2]]
+    def _keypoints(self, item: FinalObject, image: FinalImage) -> list[float] | None:
+        if not item.keypoints or self.space == "pixel":
+            return item.keypoints or None
+        places = [value for at in range(0, len(item.keypoints), 3) for value in item.keypoints[at : at + 2]]
         written = _fractions(places, image.width, image.height)
         if self.quantisation is not None:
             written = self.quantisation.encode(places, [image.width, image.height] * (len(places) // 2)).tolist()
-        pairs = zip(written[::2], written[1::2], one.keypoints[2::3], strict=True)
+        pairs = zip(written[::2], written[1::2], item.keypoints[2::3], strict=True)
         return [value for triple in pairs for value in triple]
 
     def _values(self, objects: Sequence[tuple[FinalObject, FinalImage]]) -> list[Any]:
         """The coordinates of each in the file's space."""
         if self.space == "pixel":
-            return [one.values for one, _ in objects]
+            return [item.values for item, _ in objects]
         if self.quantisation is None:
-            return [_fractions(one.values, image.width, image.height) for one, image in objects]
+            return [_fractions(item.values, image.width, image.height) for item, image in objects]
         found: list[Any] = [None] * len(objects)
         boxes: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, (one, image) in enumerate(objects):
-            if one.kind == "bbox_2d":
+        for index, (item, image) in enumerate(objects):
+            if item.kind == "bbox_2d":
                 boxes[image.width, image.height].append(index)
             else:
-                size = [image.width, image.height] * (len(one.values) // 2)
-                bins = self.quantisation.encode(one.values, size).tolist()
-                found[index] = uncrossed(bins) if one.kind == "quad" else bins
+                size = [image.width, image.height] * (len(item.values) // 2)
+                bins = self.quantisation.encode(item.values, size).tolist()
+                found[index] = uncrossed(bins) if item.kind == "quad" else bins
         # The boxes of all images of one size at once: encoding one image at a time takes longer than all the rest.
         for (width, height), indices in boxes.items():
             values = [objects[index][0].values for index in indices]
@@ -162,10 +162,10 @@ def _fractions(values: Sequence[float], width: int, height: int) -> list[float]:
     return [value / (height if index % 2 else width) for index, value in enumerate(values)]
 
 
-def _record_object(one: FinalObject, values: Any, keypoints: list[float] | None) -> _RecordObject:
-    if one.kind == "poly":
-        return _RecordObject(one.desc, None, values, len(values) // 2, keypoints=keypoints)
-    return _RecordObject(one.desc, **{one.kind: values}, keypoints=keypoints)
+def _record_object(item: FinalObject, values: Any, keypoints: list[float] | None) -> _RecordObject:
+    if item.kind == "poly":
+        return _RecordObject(item.desc, None, values, len(values) // 2, keypoints=keypoints)
+    return _RecordObject(item.desc, **{item.kind: values}, keypoints=keypoints)
 
 
 @attrs.define
@@ -185,15 +185,15 @@ class CocoWriter:
 
     def add(self, image: FinalImage, path: str) -> None:
         self.held.append((image, path))
-        self.labels.update(one.desc for one in image.objects)
-        self.labels.update(one.desc for one in image.crowd)
+        self.labels.update(item.desc for item in image.objects)
+        self.labels.update(region.desc for region in image.crowd)
 
     def finish(self) -> None:
         categories = self.categories
         if categories is None:
             categories = {name: number for number, name in enumerate(sorted(self.labels), 1)}
         else:
-            self.held = [one for one in self.held if self._keeps_objects(*one, categories)]
+            self.held = [item for item in self.held if self._keeps_objects(*item, categories)]
         self.images = len(self.held)
         self.account.images.written += self.images
         ids = self._image_ids()
@@ -212,7 +212,7 @@ class CocoWriter:
     def _keeps_objects(self, image: FinalImage, path: str, categories: Mapping[str, int]) -> bool:
         """Whether the image still says what is there, once the objects without a category are gone."""
         held = [*image.objects, *image.crowd]
-        if not held or any(one.desc in categories for one in held):
+        if not held or any(item.desc in categories for item in held):
             return True
         reason = "none of its labels is among the given categories"
         self.account.drop_image(reason, path, objects=len(held) + len(image.points))
@@ -227,9 +227,9 @@ class CocoWriter:
     def _image_ids(self) -> list[int]:
         """The images' own ids when every image has a whole number of its own, else 1, 2, ..."""
         own = [image.id for image, _ in self.held]
-        if all(type(one) is int for one in own) and len(set(own)) == len(own):
+        if all(type(item) is int for item in own) and len(set(own)) == len(own):
             return own
-        if any(one is not None for one in own):
+        if any(item is not None for item in own):
             self.account.note("image id numbered anew: not every image has a whole number of its own", count=len(own))
         return list(range(1, len(own) + 1))
 
@@ -241,21 +241,21 @@ class CocoWriter:
                 self.account.drop_object(reason, path, count=len(image.points))
             if image.difficult:
                 self.account.note("difficult: COCO has no such mark", path, count=len(image.difficult))
-            for one, crowd in [*((one, 0) for one in image.objects), *((one, 1) for one in image.crowd)]:
-                if one.kind == "point":
+            for item, crowd in [*((item, 0) for item in image.objects), *((region, 1) for region in image.crowd)]:
+                if item.kind == "point":
                     self.account.drop_object("points: COCO's keypoints belong to a box", path)
                     continue
-                category = categories.get(one.desc)
+                category = categories.get(item.desc)
                 if category is None:
-                    self.account.drop_object("label is not among the given categories", path, repr(one.desc))
+                    self.account.drop_object("label is not among the given categories", path, repr(item.desc))
                     continue
                 number += 1
                 self.account.objects.written += 1
-                yield _annotation(one, number, image_id, category, crowd)
+                yield _annotation(item, number, image_id, category, crowd)
 
 
-def _annotation(one: FinalObject, number: int, image_id: int, category: int, crowd: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = one.values if one.kind == "bbox_2d" else bounds(list(one.values))
+def _annotation(item: FinalObject, number: int, image_id: int, category: int, crowd: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = item.values if item.kind == "bbox_2d" else bounds(list(item.values))
     annotation: dict[str, Any] = {
         "id": number,
         "image_id": image_id,
@@ -264,13 +264,13 @@ def _annotation(one: FinalObject, number: int, image_id: int, category: int, cro
         "area": (x2 - x1) * (y2 - y1),
         "iscrowd": crowd,
     }
-    if one.keypoints:
-        shown = sum(seen > 0 for seen in one.keypoints[2::3])
-        annotation |= {"keypoints": one.keypoints, "num_keypoints": shown}
-    if one.kind != "bbox_2d":
-        annotation |= {"segmentation": [one.values], "area": poly_area(list(one.values))}
-    if one.area is not None:
-        annotation["area"] = one.area
+    if item.keypoints:
+        shown = sum(seen > 0 for seen in item.keypoints[2::3])
+        annotation |= {"keypoints": item.keypoints, "num_keypoints": shown}
+    if item.kind != "bbox_2d":
+        annotation |= {"segmentation": [item.values], "area": poly_area(list(item.values))}
+    if item.area is not None:
+        annotation["area"] = item.area
     return annotation
 
 

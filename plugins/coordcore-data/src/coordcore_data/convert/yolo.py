@@ -103,7 +103,11 @@ def _keypoints(given: Any, path: Path) -> tuple[int, int] | None:
     """How many keypoints a line has, and how many numbers each of them is; None for a set without keypoints."""
     if given in (None, "", "~", "null"):
         return None
-    if isinstance(given, list) and len(given) == 2 and all(isinstance(one, str) and one.isdecimal() for one in given):
+    if (
+        isinstance(given, list)
+        and len(given) == 2
+        and all(isinstance(entry, str) and entry.isdecimal() for entry in given)
+    ):
         count, values = map(int, given)
         if count and values in (2, 3):
             return count, values

@@ -117,8 +117,8 @@ def from_yaml(source: Path, content: dict[str, Any], account: Account) -> list[P
     if not pairs:
         told = f"no folder or list of images at {', '.join(missing)}" if missing else "train, val and test are empty"
         raise InputError(f"{source}: names no images: {told}")
-    for one in missing:
-        account.note("split without images: left out", one)
+    for item in missing:
+        account.note("split without images: left out", item)
     return pairs + lone
 
 
@@ -142,7 +142,7 @@ def _roots(source: Path, path: Any) -> list[Path]:
         raise InputError(f"{source}: path: {path!r} is not the path of a folder")
     folder = source.parent
     listed = [folder / path, Path(path)] if path else []
-    return [one for one in (*listed, folder, folder.resolve().parent) if one.is_dir()]
+    return [item for item in (*listed, folder, folder.resolve().parent) if item.is_dir()]
 
 
 def _resolve(place: str, roots: list[Path]) -> Path | None:
@@ -253,4 +253,4 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
 def _beside(source: Path, path: str) -> Path | None:
     """The file that obj.data means by a path, which starts with a "data/" that the archive does not have."""
     tried = (source.parent / path, source.parent / path.removeprefix("data/"), source.parent / Path(path).name)
-    return next((one for one in tried if one.is_file()), None)
+    return next((item for item in tried if item.is_file()), None)

@@ -56,7 +56,7 @@ def detection_limits(limit: int, *, federated: bool) -> tuple[int, ...]:
 
     federated: of an image whatever the labels, and LVIS's, which is the limit alone.
     """
-    return (limit,) if federated else (*(one for one in (1, 10) if one < limit), limit)
+    return (limit,) if federated else (*(item for item in (1, 10) if item < limit), limit)
 
 
 def average_precision(
@@ -74,7 +74,7 @@ def average_precision(
     A predicted label that no true box has is left out, as by COCO. frequency: label id -> one of FREQUENCIES.
     """
     real = np.flatnonzero(~crowd)
-    label, true_label = (one.label if by_label else np.zeros_like(one.label) for one in (predicted, truth))
+    label, true_label = (item.label if by_label else np.zeros_like(item.label) for item in (predicted, truth))
     boxes = grouped(label, np.argsort(-scores, kind="stable"))
     truths = grouped(true_label, real)
     within = in_areas(truth)
@@ -98,7 +98,7 @@ def average_precision(
             curve[k, number] = _curve(weight, len(true), found[:, t], ignored[:, t])
     groups = {}
     if frequency:
-        groups = {one: [frequency.get(name) == one for name in truths] for one in FREQUENCIES}
+        groups = {item: [frequency.get(name) == item for name in truths] for item in FREQUENCIES}
     return AveragePrecision(
         metrics=_summary(ap, ar, dict(zip(limits, ar_first, strict=True)), groups),
         by_label={name: (float(ap[k, :, 0].mean()), float(ap[k, 0, 0])) for k, name in enumerate(truths)},

@@ -170,7 +170,7 @@ def write(calibration: Calibration, path: Path) -> None:
 
 
 def _within(values: Sequence[float]) -> bool:
-    return all(0.0 <= one <= 1.0 for one in values)
+    return all(0.0 <= value <= 1.0 for value in values)
 
 
 def _logit(scores: Array) -> Array:

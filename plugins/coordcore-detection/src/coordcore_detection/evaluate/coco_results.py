@@ -39,10 +39,10 @@ def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categori
     ranked behind all others, as `evaluate` does. Raises InputError when the file cannot be written.
     """
     numbered = _image_ids(truth)
-    ids = {one.key: number for one, number in zip(truth, numbered, strict=True)}
-    own = numbered == [one.id for one in truth]
+    ids = {item.key: number for item, number in zip(truth, numbered, strict=True)}
+    own = numbered == [item.id for item in truth]
     if categories is None:
-        labels = sorted({label for one in truth for label in one.labels})
+        labels = sorted({label for item in truth for label in item.labels})
         categories = {label: number for number, label in enumerate(labels, 1)}
     answers = {row.image: row for row in rows if row.image in ids}  # one that is there twice is the same
     boxes = [(key, box) for key in ids if key in answers for box in answers[key].regions]
@@ -65,7 +65,7 @@ def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categori
         parts.append(f"{len(boxes) - len(known)} left out, whose labels have no category id")
     if len(written) < len(known):
         parts.append(f"{len(known) - len(written)} left out that are no boxes")
-    if points := sum(len(one.boxes) - len(one.regions) for one in answers.values()):
+    if points := sum(len(answer.boxes) - len(answer.regions) for answer in answers.values()):
         parts.append(f"{points} left out that are points")
     if not own:
         parts.append("image ids are 1, 2, ... in the order of the records, which have none, or not one each")
@@ -81,16 +81,16 @@ def read_categories(path: Path) -> dict[str, int]:
         raise InputError(f"{path}: has no COCO categories ({why}); name an instances file, or one like it") from error
     ids: dict[str, int] = {}
     names: dict[int, str] = {}
-    for one in found:
-        if ids.setdefault(one.name, one.id) != one.id or names.setdefault(one.id, one.name) != one.name:
-            raise InputError(f"{path}: category {one.name!r} with id {one.id}: its name or its id is another's too")
+    for item in found:
+        if ids.setdefault(item.name, item.id) != item.id or names.setdefault(item.id, item.name) != item.name:
+            raise InputError(f"{path}: category {item.name!r} with id {item.id}: its name or its id is another's too")
     if not ids:
         raise InputError(f"{path}: its list of categories is empty")
     return ids
 
 
 def _image_ids(truth: Sequence[TruthImage]) -> list[int]:
-    own = [one.id for one in truth if type(one.id) is int]
+    own = [item.id for item in truth if type(item.id) is int]
     return own if len(set(own)) == len(truth) else list(range(1, len(truth) + 1))
 
 

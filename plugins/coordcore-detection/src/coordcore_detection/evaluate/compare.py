@@ -66,7 +66,7 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
     """
     found = tuple(differences(a.contract, b.contract))
     if found and not force:
-        listed = "\n".join(f"  {one}" for one in found)
+        listed = "\n".join(f"  {item}" for item in found)
         raise InputError(
             f"the two evaluations stand under different contracts, so their numbers do not compare:\n{listed}\n"
             "evaluate both in one way, or compare them all the same with --force"
@@ -77,17 +77,17 @@ def compare(a: Result, b: Result, *, resamples: int = 1000, seed: int = 0, force
             f"no image is in both: the first begins with {a.detail.images[0]!r}, the second with {b.detail.images[0]!r}"
         )
     # Each in its own order: that is the one which decides between equal scores.
-    details = [restricted(one.detail, [key for key in one.detail.images if key in known]) for one in (a, b)]
+    details = [restricted(item.detail, [key for key in item.detail.images if key in known]) for item in (a, b)]
     whole = [_whole(*pair) for pair in zip((a, b), details, strict=True)]
     drawn = _draw(details, resamples, seed)
     shared = [name for name in drawn[0] if name in drawn[1]]  # of points and outlines, either may have none
-    if absent := [name for name in shared if any(name not in one for one in whole)]:
+    if absent := [name for name in shared if any(name not in item for item in whole)]:
         raise InputError(f"not both hold {absent[0]}; evaluate the predictions again")
     lines = [_line(name, whole[0][name], whole[1][name], drawn[0][name], drawn[1][name]) for name in shared]
     if len(known) == len(a.detail.images) == len(b.detail.images):
         fixed = [name for name in a.metrics if name in b.metrics and name not in drawn[0]]
         lines += [_line(name, a.metrics[name], b.metrics[name]) for name in fixed]
-        tasks = [results.task_figures(one) for one in (a, b)]
+        tasks = [results.task_figures(item) for item in (a, b)]
         lines += [_line(name, tasks[0][name], tasks[1][name]) for name in tasks[0] if name in tasks[1]]
     return Comparison(
         lines=tuple(lines),
@@ -123,13 +123,13 @@ def restricted(detail: Detail, images: Sequence[str]) -> Detail:
 
     boxes, truths = chosen(detail.image), chosen(detail.truth_image)
 
-    def outcome(one: Any) -> Any:
-        return one and Outcome(
-            iou=_take(one.iou, boxes),
-            in_crowd=_take(one.in_crowd, boxes),
-            found=_take(one.found, boxes),
-            ignored=_take(one.ignored, boxes),
-            hit=_take(one.hit, kept),
+    def outcome(item: Any) -> Any:
+        return item and Outcome(
+            iou=_take(item.iou, boxes),
+            in_crowd=_take(item.in_crowd, boxes),
+            found=_take(item.found, boxes),
+            ignored=_take(item.ignored, boxes),
+            hit=_take(item.hit, kept),
         )
 
     return Detail(
@@ -167,7 +167,7 @@ def _draw(details: Sequence[Detail], resamples: int, seed: int) -> list[dict[str
         weights = rng.multinomial(count, np.full(count, 1 / count), size=drawn).astype(np.float64)
         for part, detail, column in zip(parts, details, columns, strict=True):
             part.append(resampling.resampled(detail, weights[:, column]))
-    return [{name: np.concatenate([one[name] for one in part]) for name in part[0]} for part in parts]
+    return [{name: np.concatenate([item[name] for item in part]) for name in part[0]} for part in parts]
 
 
 def _line(

@@ -42,7 +42,7 @@ def contract(
         "decoding": header.decoding,
         "score": header.score,
         "calibration": header.calibration and header.calibration.get("method"),
-        "iou_thresholds": [round(one, 2) for one in IOU_THRESHOLDS.tolist()],
+        "iou_thresholds": [round(value, 2) for value in IOU_THRESHOLDS.tolist()],
         "recall_points": RECALL_POINTS,
         **({"federated": FEDERATED} if federated else {}),
         "max_detections": list(detection_limits(max_detections, federated=federated)),
@@ -68,7 +68,7 @@ def synonyms_in(contract: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """What differs between two contracts: "decoding.coordinates: argmax against expectation"."""
-    for key in [*a, *(one for one in b if one not in a)]:
+    for key in [*a, *(item for item in b if item not in a)]:
         where = f"{path}.{key}" if path else key
         ours, theirs = a.get(key, _ABSENT), b.get(key, _ABSENT)
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):

@@ -40,7 +40,7 @@ class Distributions:
     """
 
     def __init__(self, path: Path, keys: Sequence[str], done: Container[str] = (), limit: int = LIMIT) -> None:
-        self.kept = [one for one in read(path) if one.image in done]
+        self.kept = [item for item in read(path) if item.image in done]
         self._path = path
         self._place = {key: index for index, key in enumerate(keys)}
         self._limit = limit
@@ -57,7 +57,7 @@ class Distributions:
         if tuple(recording.bins[at].tolist()) == tuple(bins):
             probabilities = recording.logits[at].double().softmax(-1).float().cpu().numpy()
             self.kept.append(Distribution(image=row.image, bins=bins, probabilities=probabilities))
-            self.kept.sort(key=lambda one: self._place[one.image])
+            self.kept.sort(key=lambda item: self._place[item.image])
             del self.kept[self._limit :]
             self._is_new = True
 
@@ -80,9 +80,9 @@ def write(kept: list[Distribution], path: Path) -> None:
         with partial.open("wb") as file:
             np.savez_compressed(
                 file,
-                images=np.array([one.image for one in kept], dtype=np.str_),
-                bins=np.array([one.bins for one in kept], dtype=np.int64),
-                probabilities=np.array([one.probabilities for one in kept], dtype=np.float32),
+                images=np.array([item.image for item in kept], dtype=np.str_),
+                bins=np.array([item.bins for item in kept], dtype=np.int64),
+                probabilities=np.array([item.probabilities for item in kept], dtype=np.float32),
             )
         partial.replace(path)
     except OSError as error:

@@ -77,15 +77,15 @@ def evaluate(
     rows that differ.
     """
     # Images that were drawn or decoded are not held.
-    images = [attrs.evolve(one, open=_closed, messages=()) for one in truth]
+    images = [attrs.evolve(item, open=_closed, messages=()) for item in truth]
     rows = list(rows)
 
     def measure(images: Sequence[TruthImage], rows: Sequence[Row]) -> Evaluated:
         return _evaluate(images, header, rows, max_detections=max_detections, synonyms=synonyms, radius=radius)
 
     # Answers in text have no boxes; where all are, the whole is empty.
-    spoken = {one.key for one in images if one.is_text}
-    kept = [index for index, one in enumerate(images) if one.key not in spoken] or [*range(len(images))]
+    spoken = {image.key for image in images if image.is_text}
+    kept = [index for index, image in enumerate(images) if image.key not in spoken] or [*range(len(images))]
     if len(kept) < len(images):
         given = [row for row in rows if row.image not in spoken]
         evaluated = measure([images[index] for index in kept], given)
@@ -232,7 +232,7 @@ def _explain(
 
 def caveats(truth: Truth, account: Account) -> list[str]:
     """What must stand beside every AP because it distorts it, one sentence each."""
-    federated = sum(one.federated for one in truth.images)
+    federated = sum(image.federated for image in truth.images)
     account.counts["federated_images"] = federated
     silent = len(truth.images) - federated
     if not federated or not silent:

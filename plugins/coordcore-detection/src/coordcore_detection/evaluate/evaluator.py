@@ -15,7 +15,7 @@ from coordcore.coords import DEFAULT_COORDS
 if TYPE_CHECKING:
     from coordcore import Example
     from coordcore.manifest import Manifest
-    from coordcore.protocols import Evaluation, EvaluationResult
+    from coordcore.protocols import Evaluation, EvaluationResult, ExampleSource
     from coordcore.records.answers import Format
     from coordcore_detection.evaluate.evaluation import Evaluated
     from coordcore_detection.evaluate.truth import TruthImage
@@ -97,8 +97,7 @@ class DetectionEvaluator:
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
-        from coordcore_detection.evaluate import results, synonyms, tables
-        from coordcore_detection.evaluate.evaluation import evaluate
+        from coordcore_detection.evaluate import tables
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
 
         truth = truth_from_examples(
@@ -109,24 +108,37 @@ class DetectionEvaluator:
         )
         count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
         header, rows = self._predicted(evaluation, truth, count)
-        evaluated = evaluate(
-            (truth[index] for index in range(count)),
-            header,
-            rows,
-            max_detections=self.config.max_detections,
-            synonyms=None if self.config.synonyms is None else synonyms.read(self.config.synonyms),
-            radius=self.config.radius,
-        )
+        evaluated = self._evaluated(truth, range(count), header, rows)
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
         for line in tables.task_lines(evaluated.result):
             evaluation.log(line)
-        found = evaluated.result.metrics | results.task_figures(evaluated.result)
-        metrics = {name: value for name, value in found.items() if value is not None}
+        metrics = _found(evaluated)
+        for group, indices in _groups(evaluation.examples, count).items():
+            of_group = _found(self._evaluated(truth, indices, header, rows))
+            metrics |= {f"{name}@{group}": value for name, value in of_group.items()}
         return EvaluationResult(
             metrics=metrics,
             shown=[name for name in SHOWN if name in metrics],
             files=write_files(evaluated, evaluation.output, truth, evaluation.run_dir),
+        )
+
+    def _evaluated(
+        self, truth: Sequence[TruthImage], indices: Sequence[int], header: Header, rows: Sequence[Row]
+    ) -> Evaluated:
+        """Measure the answers to some of the images."""
+        from coordcore_detection.evaluate import synonyms
+        from coordcore_detection.evaluate.evaluation import evaluate
+        from coordcore_detection.evaluate.truth_sources import example_key
+
+        keys = {example_key(index) for index in indices}
+        return evaluate(
+            (truth[index] for index in indices),
+            header,
+            [row for row in rows if row.image in keys],
+            max_detections=self.config.max_detections,
+            synonyms=None if self.config.synonyms is None else synonyms.read(self.config.synonyms),
+            radius=self.config.radius,
         )
 
     def _predicted(self, evaluation: Evaluation, truth: Sequence[TruthImage], count: int) -> tuple[Header, list[Row]]:
@@ -173,9 +185,25 @@ class DetectionEvaluator:
         return header, continuing.put_in_order(path, header, rows, keys)
 
 
+def _groups(examples: ExampleSource, count: int) -> dict[str, list[int]]:
+    """Group -> which of the first `count` examples are of it; nothing where the first is of none, as then all are."""
+    groups: dict[str, list[int]] = {}
+    if count and examples[0].group:
+        for index in range(count):
+            groups.setdefault(examples[index].group, []).append(index)
+    return groups
+
+
+def _found(evaluated: Evaluated) -> dict[str, float]:
+    from coordcore_detection.evaluate import results
+
+    found = evaluated.result.metrics | results.task_figures(evaluated.result)
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _kinds(example: Example) -> set[str]:
     """The kinds of geometry that an answer may have; a question for points has none where nothing is there."""
-    return {one.kind for one in example.geometries} | ({"point"} if example.task == "point" else set())
+    return {geometry.kind for geometry in example.geometries} | ({"point"} if example.task == "point" else set())
 
 
 def write_files(evaluated: Evaluated, output: Path, truth: Sequence[TruthImage], run_dir: Path) -> list[Path]:

@@ -83,33 +83,35 @@ class Truth:
         seen: set[str] = set()
         digests: list[bytes] = []
         self.in_bins = True
-        for one in images:
-            if one.key in seen:
-                raise InputError(f"{one.key}: is twice in the ground truth; give each image one key")
-            seen.add(one.key)
-            digests.append(_digest(one))
-            self.in_bins &= one.in_bins
-            found.append(self._held(one, quantisation))
+        for image in images:
+            if image.key in seen:
+                raise InputError(f"{image.key}: is twice in the ground truth; give each image one key")
+            seen.add(image.key)
+            digests.append(_digest(image))
+            self.in_bins &= image.in_bins
+            found.append(self._held(image, quantisation))
         if not found:
             raise InputError("the ground truth holds no images; there is nothing to evaluate")
-        self.place, self.order = image_order([(one.key, one.id) for one in found])
+        self.place, self.order = image_order([(item.key, item.id) for item in found])
         self.images = [found[index] for index in self.place]
-        self.keys = {one.key: index for index, one in enumerate(self.images)}
-        self.labels = {name: index for index, name in enumerate(sorted({name for one in found for name in one.labels}))}
+        self.keys = {image.key: index for index, image in enumerate(self.images)}
+        self.labels = {
+            name: index for index, name in enumerate(sorted({name for item in found for name in item.labels}))
+        }
         self.true_labels = len(self.labels)
         self.flat = Flat(
-            image=np.repeat(np.arange(len(found)), [len(one.labels) for one in self.images]),
-            label=np.array([self.labels[name] for one in self.images for name in one.labels], dtype=np.int64),
-            boxes=np.concatenate([one.boxes for one in self.images]),
+            image=np.repeat(np.arange(len(found)), [len(image.labels) for image in self.images]),
+            label=np.array([self.labels[name] for image in self.images for name in image.labels], dtype=np.int64),
+            boxes=np.concatenate([image.boxes for image in self.images]),
             areas=_areas(self.images),
         )
-        self.federated = any(one.federated for one in found)
-        given = ((one.key, set(one.labels), one.frequencies) for one in self.images)
-        self.frequency = {self.labels[name]: one for name, one in frequencies(given).items()}
-        self.on_grid = np.concatenate([one.on_grid for one in self.images])
-        self.crowd = np.concatenate([one.crowd for one in self.images])
-        self.outlined = any(one.outlines for one in found)
-        self.points = sum(len(one.points) for one in found)
+        self.federated = any(item.federated for item in found)
+        given = ((image.key, set(image.labels), image.frequencies) for image in self.images)
+        self.frequency = {self.labels[name]: frequency for name, frequency in frequencies(given).items()}
+        self.on_grid = np.concatenate([image.on_grid for image in self.images])
+        self.crowd = np.concatenate([image.crowd for image in self.images])
+        self.outlined = any(item.outlines for item in found)
+        self.points = sum(len(item.points) for item in found)
         self.digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
     def description(self) -> dict[str, Any]:
@@ -134,8 +136,8 @@ class Truth:
             boxes,
             self.flat,
             self.labels,
-            absent=[one.absent for one in self.images],
-            incomplete=[one.incomplete for one in self.images],
+            absent=[image.absent for image in self.images],
+            incomplete=[image.incomplete for image in self.images],
         )
 
     def _held(self, image: TruthImage, quantisation: Quantisation) -> _Given:
@@ -166,11 +168,11 @@ class Truth:
 
     def outlines(self) -> list[Floats]:
         """[m] outlines of all true boxes."""
-        return [one for image in self.images for one in _outlines(image.boxes, image.outlines)]
+        return [outline for image in self.images for outline in _outlines(image.boxes, image.outlines)]
 
     def grid_outlines(self) -> list[Floats]:
         """The same as bins give them; where a quantisation has none for single points, as they are."""
-        return [one for image in self.images for one in _outlines(image.on_grid, image.grid_outlines)]
+        return [outline for image in self.images for outline in _outlines(image.on_grid, image.grid_outlines)]
 
     def on_images(self, answers: Sequence[Row | None]) -> Iterator[PointsOfImage]:
         """What points are measured by, image by image."""
@@ -284,10 +286,12 @@ def _corners(box: Floats) -> Floats:
 
 def _areas(images: Sequence[_Given]) -> Floats | None:
     """[m] areas of all objects, the box's where an image says nothing; None where no image does."""
-    if all(one.areas is None for one in images):
+    if all(image.areas is None for image in images):
         return None
-    boxes = [(one.boxes[:, 2:] - one.boxes[:, :2]).prod(1) for one in images]
-    return np.concatenate([box if one.areas is None else one.areas for one, box in zip(images, boxes, strict=True)])
+    boxes = [(image.boxes[:, 2:] - image.boxes[:, :2]).prod(1) for image in images]
+    return np.concatenate(
+        [box if image.areas is None else image.areas for image, box in zip(images, boxes, strict=True)]
+    )
 
 
 def _digest(image: TruthImage) -> bytes:
@@ -295,7 +299,9 @@ def _digest(image: TruthImage) -> bytes:
     told += [] if image.id is None else [image.id]
     told += [image.absent, image.incomplete] if image.absent or image.incomplete else []
     told += [dict(sorted(image.frequencies.items()))] if image.frequencies else []
-    told += [{index: np.round(one, 6).tolist() for index, one in image.outlines.items()}] if image.outlines else []
+    told += (
+        [{index: np.round(outline, 6).tolist() for index, outline in image.outlines.items()}] if image.outlines else []
+    )
     told += [[(label, round(x, 6), round(y, 6)) for label, x, y in image.points]] if image.points else []
     told += [image.task, image.question, image.categories, image.answer] if image.task != "detect" else []
     finer = b"" if image.areas is None else np.round(image.areas, 6).tobytes()
@@ -381,9 +387,9 @@ def _short(text: str) -> str:
 def _reasons(reasons: Sequence[str]) -> str:
     """The reasons with their counts, the commonest first."""
     counts: dict[str, int] = {}
-    for one in reasons:
-        counts[one] = counts.get(one, 0) + 1
-    ordered = sorted(counts, key=lambda one: (-counts[one], one))
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    ordered = sorted(counts, key=lambda item: (-counts[item], item))
     more = [f"{len(ordered) - _NAMED} other reasons"] if len(ordered) > _NAMED else []
-    listed = "; ".join([*(f"{counts[one]} x {_short(one)}" for one in ordered[:_NAMED]), *more])
+    listed = "; ".join([*(f"{counts[item]} x {_short(item)}" for item in ordered[:_NAMED]), *more])
     return f"{len(reasons)} parts of answers could not be read: {listed}"

@@ -200,7 +200,7 @@ def _groups(side: Flat, by_label: bool, other: Flat | None = None) -> Ints:
     """One number for each image, or for each image and label; `other` shares the numbering."""
     if not by_label:
         return side.image
-    labels = 1 + max((int(one.label.max()) for one in (side, other) if one is not None and len(one)), default=0)
+    labels = 1 + max((int(item.label.max()) for item in (side, other) if item is not None and len(item)), default=0)
     return side.image * labels + side.label
 
 

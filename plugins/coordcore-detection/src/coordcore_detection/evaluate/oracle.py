@@ -31,11 +31,11 @@ def quantised_outlines(image: TruthImage, quantisation: Quantisation) -> Mapping
         return image.outlines
     size = np.array([image.width, image.height], dtype=np.float64)
     return {
-        index: quantisation.decode(quantisation.encode(one, size, outside="clip"), size)
-        for index, one in image.outlines.items()
+        index: quantisation.decode(quantisation.encode(outline, size, outside="clip"), size)
+        for index, outline in image.outlines.items()
     }
 
 
 def all_quantised(images: Sequence[TruthImage], quantisation: Quantisation) -> Floats:
     """[m, 4]: `quantised` of one image after another."""
-    return np.concatenate([np.zeros((0, 4)), *(quantised(one, quantisation) for one in images)])
+    return np.concatenate([np.zeros((0, 4)), *(quantised(image, quantisation) for image in images)])

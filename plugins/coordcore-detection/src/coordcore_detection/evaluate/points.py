@@ -77,12 +77,12 @@ def per_image(images: Iterable[PointsOfImage], radius: Radius) -> Sums:
             "of_regions": len(image.predicted) if image.regions else 0,
             "alone": alone,
         }
-        best = max(image.predicted, key=lambda one: -math.inf if math.isnan(one[1]) else one[1], default=None)
+        best = max(image.predicted, key=lambda item: -math.inf if math.isnan(item[1]) else item[1], default=None)
         for prefix, by_label in (("", True), (AGNOSTIC, False)):
             distances = _pairs(image, by_label)
             inside = sum(_is_inside(image, point, by_label) for point, _ in image.predicted)
             row |= {
-                f"{prefix}right": sum(one <= radius.of(image.size) for one in distances),
+                f"{prefix}right": sum(distance <= radius.of(image.size) for distance in distances),
                 f"{prefix}paired": len(distances),
                 f"{prefix}distance": sum(distances),
                 f"{prefix}inside": inside,
@@ -120,11 +120,11 @@ def _pairs(image: PointsOfImage, by_label: bool) -> list[float]:
     true, predicted = image.true, [point for point, _ in image.predicted]
     if not true or not predicted:
         return []
-    at, to = (np.array([one[1:] for one in side], dtype=np.float64) for side in (true, predicted))
+    at, to = (np.array([item[1:] for item in side], dtype=np.float64) for side in (true, predicted))
     distance = np.hypot(*np.moveaxis(at[:, None] - to[None], 2, 0))
     if by_label:
-        labels = np.array([[one[0] for one in true]]).T
-        distance[labels != np.array([one[0] for one in predicted])] = np.inf
+        labels = np.array([[item[0] for item in true]]).T
+        distance[labels != np.array([item[0] for item in predicted])] = np.inf
     free_true, free_predicted = [True] * len(true), [True] * len(predicted)
     found: list[float] = []
     for place in np.argsort(distance, axis=None, kind="stable").tolist():

@@ -19,7 +19,7 @@ _CELLS = 1_000_000  # numbers in memory at a time
 
 def areas(a: Floats, b: Floats) -> tuple[float, float, float]:
     """The areas of two polygons ([n, 2] and [m, 2] corners), and that of what both enclose."""
-    sides = np.concatenate([np.hstack([one, np.roll(one, -1, axis=0)]) for one in (a, b)])
+    sides = np.concatenate([np.hstack([item, np.roll(item, -1, axis=0)]) for item in (a, b)])
     first = np.arange(len(sides)) < len(a)
     upright = sides[:, 0] == sides[:, 2]
     sides, first = sides[~upright], first[~upright]

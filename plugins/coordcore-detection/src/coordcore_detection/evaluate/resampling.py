@@ -63,8 +63,8 @@ def average_precisions(detail: Detail, weights: Floats, *, by_label: bool, prefi
         np.array(labels if by_label else [0] * len(labels), dtype=np.int64)
         for labels in (detail.label, detail.truth_label)
     )
-    image, true_image = (np.array(one, dtype=np.int64) for one in (detail.image, detail.truth_image))
-    flags = [bits(np.array(one, dtype=np.int64)) for one in (outcome.found, outcome.ignored)]
+    image, true_image = (np.array(item, dtype=np.int64) for item in (detail.image, detail.truth_image))
+    flags = [bits(np.array(item, dtype=np.int64)) for item in (outcome.found, outcome.ignored)]
     truths = grouped(true_label, np.arange(len(true_label)))
     boxes = grouped(label, by_score(detail.score))
     turned = np.ascontiguousarray(weights.T)

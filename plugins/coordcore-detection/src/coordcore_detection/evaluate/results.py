@@ -199,18 +199,18 @@ def _is_complete(result: Result) -> bool:
     return (
         {"images", "true_boxes", "predicted_boxes"} <= result.counts.keys()
         and {"quantisation", "truth", "max_detections"} <= result.contract.keys()
-        and all(row <= one.keys() for one in result.labels)
+        and all(row <= label.keys() for label in result.labels)
     )
 
 
 def _is_consistent(detail: Detail) -> bool:
-    both = [one for pair in detail.outcomes.values() for one in pair]
-    per_image: list[Sized] = [detail.unread, detail.unfinished, *(one.hit for one in both)]
+    both = [item for pair in detail.outcomes.values() for item in pair]
+    per_image: list[Sized] = [detail.unread, detail.unfinished, *(item.hit for item in both)]
     per_box: list[Sized] = [detail.label, detail.score, detail.duplicate]
-    per_box += [column for one in both for column in (one.iou, one.in_crowd, one.found, one.ignored)]
+    per_box += [column for item in both for column in (item.iou, item.in_crowd, item.found, item.ignored)]
     count = len(detail.images)
     per_image += (detail.points or {}).values()
-    masks = [mask for one in both for column in (one.found, one.ignored) for mask in column]
+    masks = [mask for item in both for column in (item.found, item.ignored) for mask in column]
     return (
         all(0 <= mask < 1 << len(IOU_THRESHOLDS) for mask in masks)
         and all(len(column) == count for column in per_image)
@@ -218,6 +218,6 @@ def _is_consistent(detail: Detail) -> bool:
         and (not detail.by_outline) is (not detail.agnostic_by_outline)
         and all(len(column) == len(detail.image) for column in per_box)
         and len(detail.truth_label) == len(detail.truth_image)
-        and all(0 <= one < count for one in (*detail.image, *detail.truth_image))
-        and all(0 <= one < len(detail.labels) for one in (*detail.label, *detail.truth_label))
+        and all(0 <= item < count for item in (*detail.image, *detail.truth_image))
+        and all(0 <= item < len(detail.labels) for item in (*detail.label, *detail.truth_label))
     )

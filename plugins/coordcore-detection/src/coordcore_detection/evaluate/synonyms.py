@@ -43,7 +43,7 @@ def _problems(table: Mapping[str, object]) -> list[str]:
     found: list[str] = []
     taken: dict[str, str] = {}
     for name, others in table.items():
-        if not isinstance(others, list) or not all(isinstance(one, str) and one for one in others):
+        if not isinstance(others, list) or not all(isinstance(item, str) and item for item in others):
             found.append(f"{name}: must be a list of labels, got {others!r:.80}; quote names that hold blanks or dots")
             continue
         for other in others:

@@ -41,8 +41,8 @@ def metric_rows(result: Result) -> Iterator[tuple[str, list[float | None]]]:
         if name.startswith((AGNOSTIC, "oracle_")) or name in PLAIN:
             continue
         agnostic = AGNOSTIC + name
-        shown = [values.get(one) for one in (name, f"oracle_{name}", agnostic, f"oracle_{agnostic}")]
-        if any(one is not None for one in shown):
+        shown = [values.get(item) for item in (name, f"oracle_{name}", agnostic, f"oracle_{agnostic}")]
+        if any(item is not None for item in shown):
             yield marked(name, distorted=bool(result.caveats)), shown
 
 

@@ -58,7 +58,7 @@ def figures(
     whole: Figures = {"records": float(len(images))}
     whole |= {name: evaluated.result.metrics[name] for name in _AS_THE_WHOLE}
     if TASKS[task].is_text:
-        return _texts([(one.answer, rows[one.key].text if one.key in rows else "") for one in images])
+        return _texts([(image.answer, rows[image.key].text if image.key in rows else "") for image in images])
     if task == "refer":
         return _phrases(evaluated, images, rows)
     if task == "point":
@@ -104,7 +104,7 @@ def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radi
             continue
         nearest = min(math.dist(point[1:], best.box[:2]) for point in image.points)
         right.append(nearest <= radius.of((image.width, image.height)))
-    absent = [one for one, image in zip(right, images, strict=True) if not image.points]
+    absent = [item for item, image in zip(right, images, strict=True) if not image.points]
     return {
         "records": float(len(images)),
         "accuracy": sum(right) / len(right),
@@ -160,12 +160,12 @@ def by_task(
     """Task -> figures, where any image asks for another than "detect". radius: of points. measure: evaluates images and
     their rows."""
     found: dict[str, Figures] = {}
-    if {one.task for one in images} <= {"detect"}:
+    if {image.task for image in images} <= {"detect"}:
         return found
     for task in TASKS:
-        mine = [one for one in images if one.task == task]
+        mine = [image for image in images if image.task == task]
         if mine:
-            keys = {one.key for one in mine}
+            keys = {item.key for item in mine}
             answers = [row for row in rows if row.image in keys]
             evaluated = measure(mine, answers)
             found[task] = figures(

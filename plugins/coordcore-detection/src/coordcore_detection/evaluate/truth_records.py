@@ -88,7 +88,7 @@ def known_labels(record: Record, key: str) -> tuple[str, ...]:
     found = (record.metadata or {}).get(key)
     if found is None:
         return ()
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise RecordError(f"metadata.{key}", f"must be a list of labels, got {found!r:.80}")
     return tuple(found)
 
@@ -98,7 +98,7 @@ def known_frequencies(record: Record) -> dict[str, str]:
     found = (record.metadata or {}).get("category_frequencies")
     if found is None:
         return {}
-    if not isinstance(found, dict) or any(one not in FREQUENCIES for one in found.values()):
+    if not isinstance(found, dict) or any(item not in FREQUENCIES for item in found.values()):
         raise RecordError(
             "metadata.category_frequencies", f"must give labels one of {', '.join(FREQUENCIES)}, got {found!r:.80}"
         )

@@ -87,15 +87,15 @@ def _encoded(
 def read_prompts(given: Sequence[str]) -> dict[str, str]:
     """`--prompt TASK=TEXT` by task. Raises InputError for a task that has no prompt, or a text without its place."""
     prompts = {}
-    for one in given:
-        name, is_there, text = one.partition("=")
+    for entry in given:
+        name, is_there, text = entry.partition("=")
         known = [task for task, what in TASKS.items() if what.prompt and task != "detect"]
         if not is_there or name not in known:
-            raise InputError(f"--prompt: {one!r} does not begin with a task and '=': {', '.join(known)}")
+            raise InputError(f"--prompt: {entry!r} does not begin with a task and '=': {', '.join(known)}")
         needs = f"{{{TASKS[name].placeholder}}}" if TASKS[name].placeholder else ""
         if not text.strip() or needs not in text:
             raise InputError(
-                f"--prompt: {one!r} lacks {needs or 'a text'}; write --prompt '{name}={TASKS[name].prompt}'"
+                f"--prompt: {entry!r} lacks {needs or 'a text'}; write --prompt '{name}={TASKS[name].prompt}'"
             )
         prompts[name] = text
     return prompts

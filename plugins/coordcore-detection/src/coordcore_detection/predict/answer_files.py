@@ -115,7 +115,7 @@ def _given(at: str, item: Any) -> Given:
 
 def _answer(item: Mapping[str, Any], at: str) -> tuple[str | None, str, bool]:
     """Text, the reason why there is none, and whether it was cut off."""
-    key = next((one for one in ANSWERS if one in item), None)
+    key = next((answer for answer in ANSWERS if answer in item), None)
     failed = item.get("error")
     if key is None and not failed:
         others = ", ".join(item) or "nothing"
@@ -151,14 +151,14 @@ def whole(text: str) -> str:
 
 def _response_message(value: list[Any]) -> dict[str, Any] | None:
     """The message among the outputs of OpenAI's Responses API, which its reasoning may precede; None for others."""
-    found = [one for one in value if isinstance(one, dict) and one.get("type") == "message"]
+    found = [item for item in value if isinstance(item, dict) and item.get("type") == "message"]
     return found[-1] if found else None
 
 
 def _joined(content: Any) -> Any:
     """The content of a message as text: some write it in parts, [{"type": "text", "text": ...}]."""
-    if isinstance(content, list) and content and all(isinstance(one, dict) and "text" in one for one in content):
-        return "".join(str(one["text"]) for one in content)
+    if isinstance(content, list) and content and all(isinstance(part, dict) and "text" in part for part in content):
+        return "".join(str(part["text"]) for part in content)
     return content
 
 

@@ -178,7 +178,7 @@ class _Asker:
         except ValueError as error:  # an image that is no picture to the processor, such as one of 1 x 5000 pixels
             if len(asked) == 1:
                 return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
-            return [row for one, image in zip(asked, images, strict=True) for row in self._ask([one], [image])]
+            return [row for item, image in zip(asked, images, strict=True) for row in self._ask([item], [image])]
         if self.vocab is None or asked[0].is_text:
             return self._free_rows(asked, inputs)
         recording = self._generate(inputs)
@@ -256,7 +256,7 @@ class _Asker:
             sequences = self.model.generate(**inputs, generation_config=config)
         written = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         stops = {token, *self.end_tokens}
-        thoughts = [self.tokens.read(takewhile(lambda one: one not in stops, row))[0] for row in written]
+        thoughts = [self.tokens.read(takewhile(lambda item: item not in stops, row))[0] for row in written]
         return [prompt + thought + closing for prompt, thought in zip(prompts, thoughts, strict=True)]
 
     def _generate(self, inputs: Any) -> Recording:
@@ -339,7 +339,7 @@ class _Asker:
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     given = model.generation_config.eos_token_id
     ids = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
-    return list(dict.fromkeys(one for one in ids if one is not None))
+    return list(dict.fromkeys(id_ for id_ in ids if id_ is not None))
 
 
 @contextmanager

@@ -174,5 +174,5 @@ def _are_alike(a: Box, b: Box) -> bool:
     """Whether two whose boxes are alike are so themselves: the bars of an X have one box."""
     if a.outline is None or b.outline is None:
         return (a.kind == "point") is (b.kind == "point")
-    own, other, both = areas(*(np.array(one.outline).reshape(-1, 2) for one in (a, b)))
+    own, other, both = areas(*(np.array(item.outline).reshape(-1, 2) for item in (a, b)))
     return both >= DUPLICATE_IOU * (own + other - both)

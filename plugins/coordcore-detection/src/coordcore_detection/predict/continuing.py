@@ -22,7 +22,9 @@ def require_same_questions(path: Path, rows: Sequence[Row], images: Sequence[Tru
             continue
         asks = with_question(msgspec.structs.replace(row, question=msgspec.UNSET), known[row.image]).question
         if row.question != asks:
-            was, now = ("the run's question" if one is msgspec.UNSET else repr(one) for one in (row.question, asks))
+            was, now = (
+                "the run's question" if asked is msgspec.UNSET else repr(asked) for asked in (row.question, asks)
+            )
             raise InputError(
                 f"{path}: {row.image}: was asked {was}, and its record now asks {now}; predict into another file, or "
                 "give --overwrite"

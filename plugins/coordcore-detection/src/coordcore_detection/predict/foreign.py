@@ -102,18 +102,18 @@ def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[
     answer = parse_answer(given.text, numbers=True)
     unread = list(answer.unread)
     boxes: list[Box] = []
-    for one in answer.objects:
-        if one.numbers and numbers is None:
+    for item in answer.objects:
+        if item.numbers and numbers is None:
             raise InputError(
-                f"{given.at}: holds plain numbers ({', '.join(f'{value:g}' for value in one.numbers)}), and nothing "
+                f"{given.at}: holds plain numbers ({', '.join(f'{value:g}' for value in item.numbers)}), and nothing "
                 "says what they are; say it with --numbers: qwen_1000 (0..1000, as Qwen3-VL writes), pixel, norm1 "
                 f"(0..1), {', '.join(name for name in QUANTISATIONS if name != 'qwen_1000')}"
             )
-        reason = _beyond(one.numbers, numbers)
+        reason = _beyond(item.numbers, numbers)
         if reason:
-            unread.append(Unread(at=f"{one.at}.{one.kind}", reason=reason))
+            unread.append(Unread(at=f"{item.at}.{item.kind}", reason=reason))
         else:
-            boxes.append(_box(one, one.numbers or one.bins, width, height, numbers if one.numbers else None))
+            boxes.append(_box(item, item.numbers or item.bins, width, height, numbers if item.numbers else None))
     mark_duplicates(boxes)
     return boxes, unread
 
@@ -134,7 +134,7 @@ def pixels_of(values: Array, convention: Quantisation, size: Array) -> Array:
     return np.minimum((values + convention.decode_shift) * spans / convention.decode_scale, size)
 
 
-def _box(one: AnswerObject, values: Sequence[float], width: int, height: int, numbers: str | None) -> Box:
+def _box(item: AnswerObject, values: Sequence[float], width: int, height: int, numbers: str | None) -> Box:
     points = np.array(values, dtype=np.float64).reshape(-1, 2)
     size = np.array([width, height], dtype=np.float64)
     if numbers == "norm1":
@@ -144,4 +144,4 @@ def _box(one: AnswerObject, values: Sequence[float], width: int, height: int, nu
     found = np.round(points, 6).ravel().tolist()
     x1, y1, x2, y2 = bounds(values)
     bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
-    return Box(label=one.desc, box=bounds(found), bins=bins, score=math.nan, **shaped(one.kind, points))
+    return Box(label=item.desc, box=bounds(found), bins=bins, score=math.nan, **shaped(item.kind, points))

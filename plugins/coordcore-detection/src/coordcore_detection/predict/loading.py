@@ -194,8 +194,8 @@ def _recorded(run: Path | None, folder: Path) -> Question | None:
 def weights_digest(path: Path) -> str:
     """A short digest of the names, sizes and times of the weight files, to tell two trainings in one folder apart."""
     _, folder = run_and_folder(path)
-    files = sorted(one for one in folder.glob("*") if one.suffix in (".safetensors", ".bin"))
-    text = "\n".join(f"{one.name} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in files)
+    files = sorted(item for item in folder.glob("*") if item.suffix in (".safetensors", ".bin"))
+    text = "\n".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -204,7 +204,7 @@ def run_and_folder(path: Path) -> tuple[Path | None, Path]:
     path = path.absolute()
     if not path.is_dir():
         raise InputError(f"{path}: no such folder")
-    run = next((one for one in (path, path.parent, path.parent.parent) if RunDir(one).manifest.is_file()), None)
+    run = next((item for item in (path, path.parent, path.parent.parent) if RunDir(item).manifest.is_file()), None)
     if run != path:
         return run, path
     folder = RunDir(path)

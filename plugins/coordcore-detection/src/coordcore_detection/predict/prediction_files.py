@@ -62,7 +62,7 @@ def resume(path: Path, header: Header) -> list[Row]:
             f"{path}: was made under another contract ({'; '.join(differ)}); continue it as it was begun, "
             "write to another file, or replace it with --overwrite"
         )
-    kept = [row for row in rows if not any(one.at == NO_IMAGE for one in row.unread)]
+    kept = [row for row in rows if not any(item.at == NO_IMAGE for item in row.unread)]
     if cut or len(kept) < len(rows):
         write(path, header, kept)
     return kept
@@ -150,7 +150,9 @@ def _without_scores(line: bytes) -> Row | None:
         for box in given["boxes"]:
             if box["score"] is None:
                 box["score"] = math.nan
-            box["scores"] = {name: math.nan if one is None else one for name, one in box.get("scores", {}).items()}
+            box["scores"] = {
+                name: math.nan if score is None else score for name, score in box.get("scores", {}).items()
+            }
         return msgspec.convert(given, Row)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None

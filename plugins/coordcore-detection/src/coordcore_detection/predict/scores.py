@@ -39,11 +39,11 @@ def _named(evidence: Evidence) -> float:
 
 
 SCORES: Mapping[str, Callable[[Evidence], float]] = {
-    "geometric_mean": lambda one: _mean([*one.description, *one.coordinates]),
-    "min": lambda one: math.exp(min([*one.description, *one.coordinates])),
-    "coord_mass": lambda one: _named(one) * _mean(one.log_mass),
-    "entropy": lambda one: _named(one) * (1 - float(np.mean(one.entropy)) / math.log(one.bins)),
-    "near": lambda one: _named(one) * _mean(one.log_near),
+    "geometric_mean": lambda item: _mean([*item.description, *item.coordinates]),
+    "min": lambda item: math.exp(min([*item.description, *item.coordinates])),
+    "coord_mass": lambda item: _named(item) * _mean(item.log_mass),
+    "entropy": lambda item: _named(item) * (1 - float(np.mean(item.entropy)) / math.log(item.bins)),
+    "near": lambda item: _named(item) * _mean(item.log_near),
 }
 """Name -> score, in 0..1.
 

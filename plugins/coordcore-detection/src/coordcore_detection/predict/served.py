@@ -82,7 +82,9 @@ class Checkpoint:
             coords=info.vocab.format if info.vocab else DEFAULT_COORDS,
             format=info.format,
             max_pixels=min(known, default=None),
-            switches=any("enable_thinking" in one.read_text("utf-8") for one in templates if one.is_file()),
+            switches=any(
+                "enable_thinking" in template.read_text("utf-8") for template in templates if template.is_file()
+            ),
         )
 
 
@@ -310,7 +312,7 @@ def _box(
         logs = [places.tokens[place].log_probability for place in (*places.within(found.desc_span), *at)]
         scores = {"geometric_mean": math.exp(sum(logs) / len(logs)), "min": math.exp(min(logs))}
         if settings.coordinates == "expectation":
-            values = [places.expected(one, k, settings.window) for one, k in zip(at, found.bins, strict=True)]
+            values = [places.expected(item, k, settings.window) for item, k in zip(at, found.bins, strict=True)]
     size = np.array([truth.width, truth.height])
     _, pixels = corners(np.array(values), found.kind)
     box = checkpoint.quantisation.decode(pixels.reshape(2, 2), size).ravel()

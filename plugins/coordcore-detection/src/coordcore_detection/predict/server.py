@@ -128,7 +128,11 @@ def served_models(server: Server) -> list[str]:
             return []
         raise
     data = listed.get("data") if isinstance(listed, dict) else None
-    return [str(one["id"]) for one in data if isinstance(one, dict) and "id" in one] if isinstance(data, list) else []
+    return (
+        [str(entry["id"]) for entry in data if isinstance(entry, dict) and "id" in entry]
+        if isinstance(data, list)
+        else []
+    )
 
 
 def pause(seconds: float) -> None:
@@ -193,7 +197,7 @@ def _reply(said: Any, url: str) -> Reply:
 def _tokens(choice: Mapping[str, Any]) -> list[Token]:
     """The tokens of an answer, none where the server does not say them, or in a form of its own."""
     try:
-        return [_token(one) for one in choice["logprobs"]["content"]]
+        return [_token(part) for part in choice["logprobs"]["content"]]
     except (LookupError, TypeError, AttributeError, ValueError):
         return []
 
@@ -201,7 +205,7 @@ def _tokens(choice: Mapping[str, Any]) -> list[Token]:
 def _token(given: Mapping[str, Any]) -> Token:
     spelled = given.get("bytes")
     text = bytes(spelled) if spelled else given["token"].encode("utf-8", "surrogatepass")
-    top = {one["token"]: float(one["logprob"]) for one in given.get("top_logprobs") or ()}
+    top = {logprob["token"]: float(logprob["logprob"]) for logprob in given.get("top_logprobs") or ()}
     return Token(
         text=text, log_probability=float(given["logprob"]), top={given["token"]: float(given["logprob"]), **top}
     )

@@ -50,14 +50,14 @@ def lines(
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
-        for index, one in enumerate(series):
+        for index, curve in enumerate(series):
             axes.plot(
-                one.x,
-                one.y,
-                label=one.name,
+                curve.x,
+                curve.y,
+                label=curve.name,
                 color=COLOURS[index % len(COLOURS)],
                 linestyle=_STYLES[index // len(COLOURS) % len(_STYLES)],
-                marker="o" if one.dots or len(one.x) == 1 else None,
+                marker="o" if curve.dots or len(curve.x) == 1 else None,
                 markersize=3.5,
                 linewidth=1.3,
             )
@@ -66,7 +66,7 @@ def lines(
             axes.set_yscale("log")
         if share:
             axes.set_ylim(-0.02, 1.02)
-        if any(one.name for one in series):
+        if any(curve.name for curve in series):
             legend(axes)
 
     return plot(name, draw, title=title, x=x, y=y, alt=f"{title}: {y} over {x}", caption=caption)

@@ -47,14 +47,14 @@ def distribution_groups(
     truth: as it was given to the evaluation. sigma: of the soft target in bins; None draws a line.
     """
     pairs = list(_paired(recorded, evaluated, truth, quantisation))
-    pairs.sort(key=lambda one: -one.iou)
+    pairs.sort(key=lambda item: -item.iou)
     shown = pairs if len(pairs) <= _BOXES else [pairs[0], pairs[-1]]
     return [
         Group(
-            title=f"{one.recorded.image}: {short(one.label)}, IoU {one.iou:.2f}",
-            pictures=[_plot(f"distribution-{number}-{_NAMES[axis]}", one, axis, sigma) for axis in range(4)],
+            title=f"{item.recorded.image}: {short(item.label)}, IoU {item.iou:.2f}",
+            pictures=[_plot(f"distribution-{number}-{_NAMES[axis]}", item, axis, sigma) for axis in range(4)],
         )
-        for number, one in enumerate(shown, start=1)
+        for number, item in enumerate(shown, start=1)
     ]
 
 
@@ -65,8 +65,8 @@ def _paired(
     quantisation: Quantisation,
 ) -> Iterator[_Chosen]:
     index_of = {key: index for index, key in enumerate(evaluated.result.detail.images)}
-    for one in recorded:
-        image = index_of.get(one.image)
+    for item in recorded:
+        image = index_of.get(item.image)
         if image is None or image not in evaluated.predicted.image:
             continue
         first = int((evaluated.predicted.image == image).argmax())  # in the order of the answer: the recorded one
@@ -75,7 +75,7 @@ def _paired(
             known = truth[evaluated.place[image]]
             size = [known.width, known.height]
             yield _Chosen(
-                recorded=one,
+                recorded=item,
                 label=evaluated.labels[evaluated.predicted.label[first]],
                 true=quantisation.to_bin_units(evaluated.truth.boxes[pair], size * 2, outside="clip"),
                 iou=float(evaluated.agnostic.iou[first]),

@@ -102,7 +102,7 @@ def _told(evaluated: Evaluated, boxes: Ints, image: int) -> list[str]:
         told.append(f"{number[box]}: {name}, {rated}, {_fate(evaluated, box, float(iou))}")
     free = np.flatnonzero((evaluated.truth.image == image) & ~evaluated.crowd)
     missed = np.setdiff1d(free, evaluated.by_label.pair[boxes])
-    return told + [f"missed: {short(evaluated.labels[evaluated.truth.label[one]])}" for one in missed]
+    return told + [f"missed: {short(evaluated.labels[evaluated.truth.label[item]])}" for item in missed]
 
 
 def _fate(evaluated: Evaluated, box: int, iou: float) -> str:

@@ -109,8 +109,8 @@ def size_groups(sides: Floats) -> list[Ints]:
 
 def _by_size(sides: Floats, error: Floats) -> Picture:
     groups = size_groups(sides)
-    at = [float(np.median(sides[one])) for one in groups]
-    low, middle, high = np.array([np.percentile(error[one], (25, 50, 75)) for one in groups]).T
+    at = [float(np.median(sides[group])) for group in groups]
+    low, middle, high = np.array([np.percentile(error[group], (25, 50, 75)) for group in groups]).T
 
     def draw(axes: Axes) -> None:
         spread = [middle - low, high - middle]
@@ -159,8 +159,8 @@ def _found_by_size(sides: Floats, found: Bools) -> Picture:
     groups = size_groups(sides)
     line = charts.Line(
         name="",
-        x=[float(np.median(sides[one])) for one in groups],
-        y=[float(found[one].mean()) for one in groups],
+        x=[float(np.median(sides[group])) for group in groups],
+        y=[float(found[group].mean()) for group in groups],
         dots=True,
     )
     return charts.lines(

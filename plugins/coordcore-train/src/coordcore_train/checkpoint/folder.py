@@ -54,7 +54,7 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
             f"({data.get('coordcore_version')})"
         )
     ids, version = data.get("coord_ids"), data.get("coordcore_version")
-    if not isinstance(ids, list) or not all(type(one) is int for one in ids) or not isinstance(version, str):
+    if not isinstance(ids, list) or not all(type(id_) is int for id_ in ids) or not isinstance(version, str):
         raise InputError(f"{path}: needs coord_ids (integers) and coordcore_version; write the checkpoint anew")
     try:
         coords = CoordFormat(**data.get("coords", {}))  # not written before there were others

@@ -81,7 +81,7 @@ def most_pixels(folder: Path) -> int | None:
     for _, _, settings in _settings(folder):
         size = settings.get("size")
         known = [settings.get("max_pixels"), size.get("longest_edge") if isinstance(size, dict) else None]
-        if _has_pixels(settings) and (found := [one for one in known if isinstance(one, int)]):
+        if _has_pixels(settings) and (found := [entry for entry in known if isinstance(entry, int)]):
             return min(found)
     return None
 

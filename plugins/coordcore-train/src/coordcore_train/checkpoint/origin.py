@@ -105,4 +105,6 @@ def _require_as_saved(checkpoint: Path, origin: Origin) -> None:
 
 def _dtypes(checkpoint: Path) -> dict[str, str]:
     """The dtype of each tensor of its weights, in the words of safetensors."""
-    return {one.name: one.dtype for file in sorted(checkpoint.glob("*.safetensors")) for one in tensors_in(file)}
+    return {
+        tensor.name: tensor.dtype for file in sorted(checkpoint.glob("*.safetensors")) for tensor in tensors_in(file)
+    }

@@ -87,7 +87,7 @@ def tensors_in(path: Path) -> list[Stored]:
     entries = {name: _part(path, name, said, _Entry) for name, said in header.items() if name != "__metadata__"}
     found: list[Stored] = []
     end = 0
-    for name, entry in sorted(entries.items(), key=lambda one: one[1].data_offsets):
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         size = math.prod(entry.shape) * _bits(path, name, entry.dtype) // 8
         if entry.data_offsets != (end, end + size):  # as they are written, one behind the other
             raise InputError(
@@ -159,9 +159,9 @@ class WeightFile:
     ) -> None:
         header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
         end = 0
-        for one in tensors:
-            offsets = [end, end := end + one.size]
-            header[one.name] = {"dtype": one.dtype, "shape": list(one.shape), "data_offsets": offsets}
+        for tensor in tensors:
+            offsets = [end, end := end + tensor.size]
+            header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
         raw = json.dumps(header, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)  # the data starts aligned, as safetensors itself writes it
         if copied:
@@ -169,8 +169,8 @@ class WeightFile:
             shift = (copied[name].offset - header[name]["data_offsets"][0] - 8 - len(raw)) % _PAGE
             raw += b" " * (shift if shift % 8 == 0 else 0)
         self.path = path
-        self._start = {one.name: 8 + len(raw) + header[one.name]["data_offsets"][0] for one in tensors}
-        self._left = {one.name: one.size for one in tensors}
+        self._start = {tensor.name: 8 + len(raw) + header[tensor.name]["data_offsets"][0] for tensor in tensors}
+        self._left = {tensor.name: tensor.size for tensor in tensors}
         self._turn = threading.Lock()  # the kernel lets one writer in at a time, and the others wait at full speed
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         _write_all(self._file, struct.pack("<Q", len(raw)) + raw, 0)

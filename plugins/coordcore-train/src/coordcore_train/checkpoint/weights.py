@@ -75,7 +75,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
     folder = Path(folder)
     entry = weights_entry(folder)
     if entry is not None and entry.name == SINGLE_FILE:
-        return {one.name: entry for one in tensors_in(entry)}
+        return {tensor.name: entry for tensor in tensors_in(entry)}
     if entry is not None:
         files = _read_index(folder)["weight_map"]
         missing = sorted({file for file in files.values() if not (folder / file).is_file()})
@@ -98,11 +98,11 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """
     files = weight_files(folder)
     found: dict[str, Stored] = {}
-    for one in (one for file in sorted(set(files.values())) for one in tensors_in(file)):
-        first = found.setdefault(one.name, one)
-        if first is not one:
-            both = f"{first.file.name} and {one.file.name}"
-            raise InputError(f"{folder}: {both} both hold {one.name}, and only one may; download it again")
+    for item in (tensor for file in sorted(set(files.values())) for tensor in tensors_in(file)):
+        first = found.setdefault(item.name, item)
+        if first is not item:
+            both = f"{first.file.name} and {item.file.name}"
+            raise InputError(f"{folder}: {both} both hold {item.name}, and only one may; download it again")
     for name, file in files.items():
         if name not in found or found[name].file != file:
             raise InputError(f"{file}: lacks {name}, which {INDEX_FILE} promises; download it again")
@@ -142,13 +142,13 @@ def vocabulary_matrices(folder: Path) -> dict[str, Matrix]:
         if len(names) > 1 or (role == "embedding" and not names):
             raise InputError(f"{folder}: needs one tensor called *{suffix}, found {names or 'none'}")
         for name in names:
-            one = tensors[name]
-            if one.dtype not in _HALF_OR_FULL or len(one.shape) != 2:
+            tensor = tensors[name]
+            if tensor.dtype not in _HALF_OR_FULL or len(tensor.shape) != 2:
                 raise InputError(
-                    f"{one.file}: {name} is {one.dtype} {list(one.shape)}, not a BF16, F16 or F32 matrix; "
+                    f"{tensor.file}: {name} is {tensor.dtype} {list(tensor.shape)}, not a BF16, F16 or F32 matrix; "
                     "expand the original checkpoint and quantise afterwards"
                 )
-            found[role] = Matrix(name=name, file=one.file, rows=one.shape[0], columns=one.shape[1])
+            found[role] = Matrix(name=name, file=tensor.file, rows=tensor.shape[0], columns=tensor.shape[1])
     return found
 
 
@@ -176,40 +176,40 @@ def copy_with_rows(source: Path, target: Path, blocks: Mapping[str, RowBlock]) -
         shutil.copyfile(source, target)
         return
     tensors = tensors_in(source)
-    specs = [_grown(one, blocks.get(one.name)) for one in tensors]
-    output = WeightFile(target, specs, metadata_of(source), copied={one.name: one for one in tensors})
+    specs = [_grown(tensor, blocks.get(tensor.name)) for tensor in tensors]
+    output = WeightFile(target, specs, metadata_of(source), copied={tensor.name: tensor for tensor in tensors})
     try:
-        for one in tensors:
-            if one.name not in blocks:
-                output.copy(one.name, one)
+        for tensor in tensors:
+            if tensor.name not in blocks:
+                output.copy(tensor.name, tensor)
                 continue
-            block, row = blocks[one.name], one.size // one.shape[0]
+            block, row = blocks[tensor.name], tensor.size // tensor.shape[0]
             first, behind = block.first * row, (block.first + block.rows) * row
-            output.copy(one.name, one, 0, first)
-            output.write(one.name, block.data, first)
-            output.copy(one.name, one, min(behind, one.size))
+            output.copy(tensor.name, tensor, 0, first)
+            output.write(tensor.name, block.data, first)
+            output.copy(tensor.name, tensor, min(behind, tensor.size))
         output.close()
     finally:
         output.abandon()
 
 
-def _grown(one: Stored, block: RowBlock | None) -> TensorSpec:
+def _grown(stored: Stored, block: RowBlock | None) -> TensorSpec:
     if block is None:
-        return one
-    rows = max(one.shape[0], block.first + block.rows)
-    size = one.size // one.shape[0] * rows
-    return TensorSpec(name=one.name, dtype=one.dtype, shape=(rows, *one.shape[1:]), size=size)
+        return stored
+    rows = max(stored.shape[0], block.first + block.rows)
+    size = stored.size // stored.shape[0] * rows
+    return TensorSpec(name=stored.name, dtype=stored.dtype, shape=(rows, *stored.shape[1:]), size=size)
 
 
 def write_index(folder: Path, files: Mapping[str, Sequence[TensorSpec]], *, like: Path) -> None:
     """Write the index of sharded weights, file name -> tensors, with whatever else the index in `like` says."""
-    tensors = [one for specs in files.values() for one in specs]
+    tensors = [spec for specs in files.values() for spec in specs]
     index = _read_index(like)
     metadata = index["metadata"]
-    metadata["total_size"] = sum(one.size for one in tensors)
+    metadata["total_size"] = sum(tensor.size for tensor in tensors)
     if "total_parameters" in metadata:
-        metadata["total_parameters"] = sum(math.prod(one.shape) for one in tensors)
-    names = {one.name: file for file, specs in files.items() for one in specs}
+        metadata["total_parameters"] = sum(math.prod(tensor.shape) for tensor in tensors)
+    names = {spec.name: file for file, specs in files.items() for spec in specs}
     known = {name: names.pop(name) for name in index["weight_map"] if name in names}
     index["weight_map"] = {**known, **names}
     write_json(folder / INDEX_FILE, index)

@@ -97,7 +97,7 @@ class CallableHead:
         own = self.trained if self.trained is not None else owner.parameters() if isinstance(owner, nn.Module) else ()
         rows = [] if self.offset is None else [self.offset.rows]
         # Each once: the module may own the offset's rows too. A tensor that came twice would be trained twice as fast.
-        distinct = {id(tensor): tensor for tensor in own if not any(tensor is one for one in rows)}
+        distinct = {id(tensor): tensor for tensor in own if not any(tensor is row for row in rows)}
         return [*distinct.values(), *rows]
 
     def full(self, hidden: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def head_of(
     # A forward set on the instance (device hooks, quantisation) or another class must be called, not imitated.
     if type(module) is nn.Linear and getattr(project, "__func__", None) is nn.Linear.forward:
         return LinearHead(module, offset)
-    return CallableHead(project, offset, [one for one in module.parameters() if one.requires_grad])
+    return CallableHead(project, offset, [parameter for parameter in module.parameters() if parameter.requires_grad])
 
 
 _SOFT_CAP = "final_logit_softcapping"
@@ -99,8 +99,8 @@ def _configs(model: nn.Module) -> list[Any]:
 def require_plain_logits(model: nn.Module) -> None:
     """Raise InputError for a model that changes logits behind its head in a way that the objective does not know."""
     for name in _BEHIND_THE_HEAD:
-        for one in _configs(model):
-            value = getattr(one, name, None)
+        for config in _configs(model):
+            value = getattr(config, name, None)
             if value is not None and value != 1:
                 raise InputError(
                     f"{type(model).__name__}: config.{name} = {value} changes the logits behind the output head, which "

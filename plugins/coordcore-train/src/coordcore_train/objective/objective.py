@@ -272,19 +272,22 @@ class _GradientsInForward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_loss: Tensor, *_by_sums: Tensor) -> tuple[Tensor | None, ...]:
         gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return None, *(None if one is None else (one * by_loss).to(dtype) for one, dtype in gradients)
+        return None, *(None if item is None else (item * by_loss).to(dtype) for item, dtype in gradients)
 
 
 def run(batch: Batch) -> None:
     """Charge every term, each through the cheaper of the two ways that fit it (`streamed`, `dense`)."""
     terms, head = batch.settings.terms, batch.head
-    others, boxes = [one for one in terms if one[1].scope != "box"], [one for one in terms if one[1].scope == "box"]
+    others, boxes = (
+        [item for item in terms if item[1].scope != "box"],
+        [item for item in terms if item[1].scope == "box"],
+    )
     if isinstance(head, LinearHead) and (head.offset is None or batch.settings.offset_bins is not None):
         # Terms of one scope stay together, so that its positions are projected once.
         whole = {term.scope for _, term in others if _reads_logits(term)}
         streamed = Streamed(batch, head)
-        streamed.run([one for one in others if one[1].scope not in whole])
-        Dense(batch).run([one for one in others if one[1].scope in whole])
+        streamed.run([other for other in others if other[1].scope not in whole])
+        Dense(batch).run([other for other in others if other[1].scope in whole])
         streamed.run_boxes(boxes)
         streamed.finish()
     else:

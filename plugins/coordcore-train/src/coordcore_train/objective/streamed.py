@@ -91,9 +91,9 @@ class Streamed:
                 self._chunk(terms, chunk, stream=True)
             return
         for chunk in chunks(coord, 0, rows):
-            self._chunk([one for one in terms if one[1].scope == "coord"], chunk, stream=False)
+            self._chunk([item for item in terms if item[1].scope == "coord"], chunk, stream=False)
         for chunk in chunks(0, text, rows):
-            self._chunk([one for one in terms if one[1].scope == "text"], chunk, stream=True)
+            self._chunk([item for item in terms if item[1].scope == "text"], chunk, stream=True)
 
     def run_boxes(self, terms: Terms) -> None:
         """Terms of scope "box", on their own: a box's four positions must not be split over chunks."""

@@ -133,7 +133,7 @@ def targets_of(scope: Scope, targets: Mapping[str, Tensor], ids: Tensor) -> Targ
     coord_labels = ids[targets["bins"]] if len(ids) else targets["bins"]
     if scope == "box":
         boxes = targets["boxes"]
-        labels, bins, values = (one[boxes] for one in (coord_labels, targets["bins"], targets["values"]))
+        labels, bins, values = (item[boxes] for item in (coord_labels, targets["bins"], targets["values"]))
         origin = origin_of(targets, boxes[:, 0], None)
     else:
         bare = targets["text_labels"]

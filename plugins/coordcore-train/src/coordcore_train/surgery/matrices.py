@@ -146,7 +146,7 @@ def require_fitting(name: str, role: Role, added: AddedRows, model: Any) -> None
     if not ids or len(set(ids)) < len(ids):
         raise InputError(f"{where} must have distinct ids, got {len(ids)} of which {len(set(ids))} distinct")
     configured = model.config.get_text_config().vocab_size
-    outside = [one for one in ids if not 0 <= one < min(len(weight), configured)]
+    outside = [id_ for id_ in ids if not 0 <= id_ < min(len(weight), configured)]
     if outside:
         raise InputError(
             f"{where}: id {outside[0]} lies outside the vocabulary ({len(weight)} matrix rows, config.vocab_size "

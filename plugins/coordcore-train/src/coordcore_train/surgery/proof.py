@@ -177,7 +177,7 @@ def _compare(through: _Measured, reference: _Measured, model: nn.Module, surgeri
     for_loss, for_gradients = _TOLERANCE.get(weight.dtype, _TOLERANCE[torch.bfloat16])
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     own = {
-        path: [names[id(one)] for one in _parameters(surgery, model) if one.requires_grad]
+        path: [names[id(item)] for item in _parameters(surgery, model) if item.requires_grad]
         for path, surgery in surgeries.items()
     }
     for path, members in own.items():
@@ -228,8 +228,8 @@ def _difference(through: _Measured, reference: _Measured, names: Sequence[str]) 
         if present is None:
             continue
         zero = torch.zeros_like(present)
-        one, other = zero if actual is None else actual, zero if expected is None else expected
-        gap += float((one.float() - other.float()).square().sum())
+        first, other = zero if actual is None else actual, zero if expected is None else expected
+        gap += float((first.float() - other.float()).square().sum())
         scale += float(other.float().square().sum())
     if gap == 0:
         return 0.0

@@ -177,7 +177,7 @@ class _SaveMerged:
         names = ", ".join(model.__dict__[INSTALLED])
         surgeries = surgeries_in(model)
         others = {name for name in model.__dict__[INSTALLED] if name in model._modules} - {
-            one.name for one in surgeries
+            surgery.name for surgery in surgeries
         }
         if others:
             raise RuntimeError(

@@ -17,7 +17,7 @@ from coordcore_train.checkpoint.code import code_in, refusals
 from coordcore_train.checkpoint.folder import order_fault, preset_hint, read_vocab
 from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
-from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL
+from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL, PACKED
 from coordcore_train.swift.registry import model_types
 
 _USUAL_OPTIM = ("adamw_torch", "adamw_torch_fused")
@@ -32,6 +32,7 @@ def check(run: Manifest) -> Iterator[Problem]:
     yield from _precision(run)
     yield from _optim(run)
     yield from _trackers(run)
+    yield from _packing(run)
 
 
 def notes(run: Manifest) -> Iterator[str]:
@@ -95,6 +96,24 @@ def _optim(manifest: Manifest) -> Iterator[Problem]:
         yield Problem(
             path="train.optim", message=f"transformers knows no optimizer {name!r}; {did_you_mean(name, known)}"
         )
+
+
+def _packing(manifest: Manifest) -> Iterator[Problem]:
+    if not manifest.train.packing:
+        return
+    try:
+        base = resolve_base(manifest.model.base)
+        family = (
+            None if base is None else family_of(base, model_type=manifest.model.type, name=manifest.model.base).type
+        )
+    except InputError:
+        return  # `_base` reports it
+    if family is not None and family not in PACKED:
+        message = (
+            f"examples of ms-swift's type {family!r} would see each other in one row; it can be had for "
+            f"{', '.join(PACKED)}: leave it out"
+        )
+        yield Problem(path="train.packing", message=message)
 
 
 def _precision(manifest: Manifest) -> Iterator[Problem]:
@@ -197,7 +216,7 @@ def _quantisations(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             continue
         if key not in ("quantization_config", "compression_config"):
             yield from _quantisations(value)
-        elif value.get("quant_method") or any(one is not False for one in value.values()):
+        elif value.get("quant_method") or any(item is not False for item in value.values()):
             yield value
 
 

@@ -177,7 +177,7 @@ def optimizer_names() -> list[str]:
     for node in of_transformers("training_args.py"):
         if isinstance(node, ast.ClassDef) and node.name == "OptimizerNames":
             values = (item.value for item in node.body if isinstance(item, ast.Assign))
-            return [one.value for one in values if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            return [entry.value for entry in values if isinstance(entry, ast.Constant) and isinstance(entry.value, str)]
     return []
 
 
@@ -187,8 +187,8 @@ def type_problem(forms: list[Any], value: Any) -> str | None:
     names = [form for form in forms if isinstance(form, str)]
     plain = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}.get(type(value), "other")
     fits = plain in names or "other" in names or (plain == "int" and "float" in names)
-    if fits or any(type(one) is type(value) and one == value for one in literals):
+    if fits or any(type(piece) is type(value) and piece == value for piece in literals):
         return None
     words = {"bool": "true or false", "int": "an integer", "float": "a number", "str": "a string", "list": "an array"}
-    expected = [words.get(name, "a table") for name in names if name != "none"] + [repr(one) for one in literals]
+    expected = [words.get(name, "a table") for name in names if name != "none"] + [repr(piece) for piece in literals]
     return " or ".join(dict.fromkeys(expected))

@@ -37,6 +37,10 @@ STOCK_FORWARD = ("gemma4", "gemma4_unified")
 """Types whose forward ms-swift 4.6 replaces by one that takes image features in one tensor; transformers 5.19 gives one
 per image. transformers' own forward is put back."""
 
+PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+"""Types whose examples can stand in one row: their models take positions of the text beside those of pictures, by which
+transformers keeps examples apart under every attention. Each is tested to let nothing through."""
+
 OPTIONAL = ("decord", "av", "moviepy", "soundfile", "librosa", "torchaudio", "torchcodec")
 """Packages in ms-swift's requirements of a type that read video and sound, and that images do without."""
 

@@ -87,9 +87,11 @@ def check_groups(parameters: list[TaggedParameter], optimizer: torch.optim.Optim
     """Raise RunError unless every trainable parameter is in exactly one group, and nothing else is."""
     times = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
     problems = [
-        f"{one.name} is in {times[id(one.parameter)]} groups" for one in parameters if times[id(one.parameter)] != 1
+        f"{entry.name} is in {times[id(entry.parameter)]} groups"
+        for entry in parameters
+        if times[id(entry.parameter)] != 1
     ]
-    strangers = set(times) - {id(one.parameter) for one in parameters}
+    strangers = set(times) - {id(entry.parameter) for entry in parameters}
     if strangers:
         problems.append(f"{len(strangers)} parameters of the groups are not trainable parameters of the model")
     if problems:

@@ -53,6 +53,11 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
                 "checkpoint anew, or remove it to go on from the one before"
             ) from error
 
+    def _prepare_template(self) -> None:
+        super()._prepare_template()
+        # Not by its argument, which ms-swift takes with flash attention alone.
+        self.template.padding_free = self.template.padding_free or self.plan.manifest.train.packing
+
     def _get_dataset(self) -> tuple[Any, Any]:
         train, validation = self.plan.data.train(), self.plan.validation
         if len(train) == 0:

@@ -126,7 +126,7 @@ def _model_type(statement: ast.stmt, constants: Mapping[str, str]) -> ModelType 
     for published, template in _groups(arguments.get("model_groups"), constants):
         if template := template or own:
             templates.append(template)
-            by_name |= {one.rpartition("/")[2].lower(): template for one in published}
+            by_name |= {item.rpartition("/")[2].lower(): template for item in published}
     if not templates:
         return None
     return ModelType(
@@ -147,14 +147,14 @@ def _groups(groups: ast.AST | None, constants: Mapping[str, str]) -> Iterator[tu
     for call in ast.walk(groups) if groups is not None else ():
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "ModelGroup":
             template: Any = call.args[1] if len(call.args) > 1 else None
-            template = next((one.value for one in call.keywords if one.arg == "template"), template)
-            models = [one for one in ast.walk(call) if isinstance(one, ast.Call) and one is not call]
+            template = next((keyword.value for keyword in call.keywords if keyword.arg == "template"), template)
+            models = [item for item in ast.walk(call) if isinstance(item, ast.Call) and item is not call]
             names = [text for model in models for part in model.args if (text := _text(part, constants))]
             yield names, _text(template, constants)
 
 
 def _texts(node: ast.AST | None, constants: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(text for one in getattr(node, "elts", ()) if (text := _text(one, constants)))
+    return tuple(text for item in getattr(node, "elts", ()) if (text := _text(item, constants)))
 
 
 def _text(node: ast.AST | None, constants: Mapping[str, str]) -> str | None:

@@ -134,7 +134,7 @@ def rehearse(loaded: Loaded, base: Path, folder: Path) -> SwiftRehearsal:
 def for_this_machine(manifest: Manifest) -> Manifest:
     """The manifest with everything that one process on a CPU cannot do set to what it can."""
     optim = manifest.train.optim
-    known = [one.value for one in OptimizerNames]
+    known = [optimizername.value for optimizername in OptimizerNames]
     flash = manifest.model.attention == "flash_attention_2"
     train = attrs.evolve(
         manifest.train,

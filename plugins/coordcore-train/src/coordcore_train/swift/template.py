@@ -215,7 +215,7 @@ def align(labels: list[int], example: Example, vocab: CoordVocab | None) -> Plac
     """
     found = Places([float("nan")] * len(labels), [-1] * len(labels), [-1] * len(labels))
     bins = vocab.bins(torch.tensor(labels)).tolist() if vocab is not None else []
-    places = [place for place, one in enumerate(bins) if one >= 0]
+    places = [place for place, item in enumerate(bins) if item >= 0]
     coords = vocab.format if vocab is not None else DEFAULT_COORDS
     wanted = [
         (value, corner if geometry.kind == "bbox_2d" else -1, number)

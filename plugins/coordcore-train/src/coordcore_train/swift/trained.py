@@ -18,7 +18,7 @@ Sum = Callable[[Tensor], Tensor]
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
     """The tensors that train, by name. Of one that is spread over ranks the part that lies here, which may be empty."""
-    return {name: _here(one).detach() for name, one in model.named_parameters() if one.requires_grad}
+    return {name: _here(item).detach() for name, item in model.named_parameters() if item.requires_grad}
 
 
 def _here(parameter: Any) -> Any:
@@ -32,7 +32,7 @@ def not_finite(tensors: Mapping[str, Tensor], add: Sum) -> list[str]:
     if not tensors:
         return []
     largest = [tensor.new_zeros(()) if not tensor.numel() else _largest(tensor) for tensor in tensors.values()]
-    bad = add((~torch.stack([one.float() for one in largest]).isfinite()).float())
+    bad = add((~torch.stack([item.float() for item in largest]).isfinite()).float())
     return [name for name, count in zip(tensors, bad.tolist(), strict=True) if count]
 
 

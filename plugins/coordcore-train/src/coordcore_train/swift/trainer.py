@@ -88,8 +88,14 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         targets, counts, of_groups = (inputs.pop(name) for name in ("targets", "counts", "group_counts"))
-        for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "text_position_ids", "logits_to_keep"):
+        text_positions = inputs.pop("text_position_ids", None)
+        for unused in ("labels", "compute_loss_func", "loss_scale", "channel", "logits_to_keep"):
             inputs.pop(unused, None)
+        if self.plan.manifest.train.packing:
+            # transformers' masks tell by them where an example ends and the next begins, unless there is a cache. The
+            # others are of pictures.
+            inputs["position_ids"] = torch.cat([text_positions[None], inputs["position_ids"]])
+            inputs["use_cache"] = False
         plan, unwrapped = self.plan, self.accelerator.unwrap_model(model)
         mode = "train" if self.model.training else "eval"
         step = self.state.global_step, self.state.max_steps

@@ -70,7 +70,7 @@ def _require_whole(model: Any, checkpoint: Path) -> None:
 
     file = checkpoint / "adapter_model.safetensors"
     if file.is_file():
-        stored = {one.name for one in tensors_in(file) if not is_guard(one.dtype)}
+        stored = {tensor.name for tensor in tensors_in(file) if not is_guard(tensor.dtype)}
         wanted = set(get_peft_model_state_dict(model))
         require_same_tensors(checkpoint, missing=sorted(wanted - stored), unexpected=sorted(stored - wanted))
 

@@ -57,7 +57,7 @@ def is_plain(layer: Any) -> bool:
         and not layer.fan_in_fan_out
         and not any(layer.lora_bias.values())
         and any(name in layer.lora_A for name in layer.active_adapters)
-        and all(one.weight.dtype == torch.float32 for one in layer.lora_B.values())
+        and all(item.weight.dtype == torch.float32 for item in layer.lora_B.values())
     )
 
 

@@ -46,10 +46,10 @@ def layout(model: Any, base: Path, source: Path) -> dict[str, Place]:
     targets = _by_parameter(model, base, wanted, InputError)
     values = targets if source == base else _by_parameter(model, source, wanted, RunError)
     places = {}
-    for parameter, one in targets.items():
-        value = values.get(parameter, one)
+    for parameter, target in targets.items():
+        value = values.get(parameter, target)
         dtype = _dtype_name(wanted[parameter].dtype, value.dtype) if parameter in wanted else value.dtype
-        places[parameter] = Place(source=value, file=one.file.name, spec=_spec(one.name, dtype, value))
+        places[parameter] = Place(source=value, file=target.file.name, spec=_spec(target.name, dtype, value))
     return places
 
 
@@ -67,8 +67,8 @@ def parameter_names(model: Any, stored: Iterable[str], wanted: Iterable[str]) ->
 
     known = dict.fromkeys(wanted, True)
     transforms = get_model_conversion_mapping(model)
-    renamings = [one for one in transforms if not isinstance(one, WeightConverter)]
-    converters = [one for one in transforms if isinstance(one, WeightConverter)]
+    renamings = [transform for transform in transforms if not isinstance(transform, WeightConverter)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     names = {}
     for name in stored:
         renamed, converter = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
@@ -84,7 +84,7 @@ def _by_parameter(model: Any, folder: Path, wanted: dict[str, Tensor], error: ty
     """The tensors of a checkpoint by the model's names, all that it wants."""
     stored = stored_tensors(folder)
     names = parameter_names(model, stored, wanted)
-    found, tied = {names[name]: one for name, one in stored.items()}, model.all_tied_weights_keys
+    found, tied = {names[name]: item for name, item in stored.items()}, model.all_tied_weights_keys
     if both := tied.keys() & found.keys():
         raise NotStreamedError(f"{folder} stores {', '.join(both)}, which its config ties to another tensor")
     if missing := wanted.keys() - found.keys() - tied.keys():
@@ -104,7 +104,7 @@ def _dtype_name(dtype: torch.dtype, stored: str) -> str:
     """What transformers makes of a stored dtype: float tensors take the model's, others keep theirs."""
     if stored not in DTYPES or dtype not in DTYPES.values():
         return stored
-    return next(name for name, one in DTYPES.items() if one == dtype)
+    return next(name for name, item in DTYPES.items() if item == dtype)
 
 
 def _spec(name: str, dtype: str, value: Stored) -> TensorSpec:

@@ -59,7 +59,7 @@ def survey(plan: Plan, checkpoint: Path) -> Survey:
     model = skeleton(plan)
     places = layout(model, plan.base, source)
     names = {id(module): f"{path}.weight" for path, module in model.named_modules()}
-    embedding, head = (names[id(one)] for one in (model.get_input_embeddings(), model.get_output_embeddings()))
+    embedding, head = (names[id(item)] for item in (model.get_input_embeddings(), model.get_output_embeddings()))
     tied = head in model.all_tied_weights_keys
     # A head that becomes a matrix of its own goes to the only file there is, whose layout is open until then.
     is_open = tied and not is_sharded(plan.base)
@@ -82,7 +82,7 @@ def recipe(known: Survey, plan: Plan, checkpoint: Path) -> Recipe:
     parameters = known.model.state_dict().keys()  # before surgeries add their own
     live = make_live(known.model, plan, checkpoint, known.adapter)
     layers = adapted_layers(live) if known.adapter else {}
-    replaced = {name: one for name, one in (known.adapter or {}).items() if name in parameters}
+    replaced = {name: item for name, item in (known.adapter or {}).items() if name in parameters}
     rows = changed_rows(plan.surgeries, live)
     embedding, head, places = known.embedding, known.head, dict(known.places)
     by_adapter = {*replaced, *(f"{path}.weight" for path in layers)} & {embedding, head}

@@ -37,7 +37,7 @@ class Rows:
     def runs(self) -> list[tuple[int, int]]:
         """The ids as (first, end) of consecutive ones."""
         ids = self.ids.tolist()
-        starts = [i for i, one in enumerate(ids) if i == 0 or ids[i - 1] != one - 1]
+        starts = [i for i, id_ in enumerate(ids) if i == 0 or ids[i - 1] != id_ - 1]
         return [(ids[i], ids[end - 1] + 1) for i, end in zip(starts, [*starts[1:], len(ids)], strict=True)]
 
 
@@ -72,7 +72,7 @@ def check_rows(model: Any, rows: dict[str, Rows], places: dict[str, Place]) -> f
     if not isinstance(embedding, nn.Embedding) or type(head) is not nn.Linear:
         raise NotStreamedError("a surgery replaces the embedding or the output head")
     scale = embedding_scale(embedding)
-    ids = _union(one.ids for one in rows.values())
+    ids = _union(row.ids for row in rows.values())
     everywhere = {role: Rows(ids=ids, offsets=rows[role].offsets if role in rows else ()) for role in places}
 
     before = _read(places["embedding"], everywhere["embedding"].runs())

@@ -119,9 +119,9 @@ def adapter_tensors(checkpoint: Path) -> dict[str, Stored]:
     if not file.is_file():
         raise NotStreamedError(f"{checkpoint} has no {file.name}")
     return {
-        one.name.removeprefix(_PREFIX).replace(".base_layer.", "."): one
-        for one in tensors_in(file)
-        if not is_guard(one.dtype)
+        tensor.name.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor
+        for tensor in tensors_in(file)
+        if not is_guard(tensor.dtype)
     }
 
 

@@ -111,7 +111,9 @@ def _copy(files: Files, place: Place) -> float:
 
 
 def _layer(files: Files, places: Mapping[str, Place], path: str, layer: Any) -> float:
-    merged, difference = merge_layer(path, layer, {leaf: read(one.source, one.dtype) for leaf, one in places.items()})
+    merged, difference = merge_layer(
+        path, layer, {leaf: read(item.source, item.dtype) for leaf, item in places.items()}
+    )
     for leaf, place in places.items():
         files[place.file].write(place.spec.name, as_bytes(merged[leaf]))
     return difference
@@ -138,7 +140,9 @@ def _open(files: Files, folder: Path, base: Path, places: Mapping[str, Place]) -
     for name, tensors in _by_file(places).items():
         if name not in files:
             metadata = metadata_of(base / name) if (base / name).exists() else {"format": "pt"}
-            copied = {one.spec.name: one.source for one in places.values() if one.file == name and one.is_copy}
+            copied = {
+                place.spec.name: place.source for place in places.values() if place.file == name and place.is_copy
+            }
             files[name] = WeightFile(folder / name, tensors, metadata, copied)
 
 
@@ -162,7 +166,7 @@ class _Workers:
 
     def results(self) -> list[float]:
         """Wait until all jobs are done. Raises the first error of one of them."""
-        return [one.result() for one in as_completed(self._started)]
+        return [item.result() for item in as_completed(self._started)]
 
 
 def _write_config(folder: Path, plan: Plan, *, untied: bool) -> None:
@@ -182,8 +186,8 @@ def _write_config(folder: Path, plan: Plan, *, untied: bool) -> None:
 
 def _read_back(folder: Path, specs: Mapping[str, Sequence[TensorSpec]]) -> None:
     """Prove by the headers on disk that every tensor is where a loader looks for it."""
-    wanted = {one.name: (file, one.dtype, one.shape) for file, tensors in specs.items() for one in tensors}
-    found = {name: (one.file.name, one.dtype, one.shape) for name, one in stored_tensors(folder).items()}
+    wanted = {tensor.name: (file, tensor.dtype, tensor.shape) for file, tensors in specs.items() for tensor in tensors}
+    found = {name: (tensor.file.name, tensor.dtype, tensor.shape) for name, tensor in stored_tensors(folder).items()}
     if found != wanted:
         wrong = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
         raise RunError(f"{folder}: {', '.join(wrong[:3])} was not written as planned; report this as a bug")
