@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Literal
 
 import attrs
@@ -115,7 +116,7 @@ def read_annotation(
         cure = "corners are x1, y1, x2, y2 (COCO writes x, y, w, h)"
         raise RecordError(path, f"{wrong}: {cure}", reason=cure)
     if rules.ordered and kind == "quad":
-        ordered = clockwise(values, *aspect)
+        ordered = clockwise(values, *aspect, edge=(inf, inf) if rules.space == "bin" else size)
         if ordered is None:
             raise RecordError(path, "its sides cross; write the corners in order around it: x1, y1 to x4, y4")
         values = ordered

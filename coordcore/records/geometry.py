@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -76,11 +77,14 @@ def misordered(box: Sequence[float]) -> str:
     return f"y2 = {y2} < y1 = {y1}" if y2 < y1 else ""
 
 
-def clockwise(quad: Sequence[Number], width: float = 1, height: float = 1) -> tuple[Number, ...] | None:
+def clockwise(
+    quad: Sequence[Number], width: float = 1, height: float = 1, *, edge: tuple[float, float] = (inf, inf)
+) -> tuple[Number, ...] | None:
     """The corners of a quad in the order that is trained; None where its sides cross.
 
     They go around clockwise as one sees it (y points down), from the corner where x + y is least in pixels, the upper
-    of two such. width, height: what the numbers are to be multiplied with for that.
+    of two such. width, height: what the numbers are to be multiplied with for that. edge: the largest x and y of the
+    image; which corner is first follows from where they are once the quad is clipped to it.
     """
     a, b, c, d = corners = list(zip(quad[::2], quad[1::2], strict=True))
     if _cross(a, b, c, d) or _cross(b, c, d, a):
@@ -88,8 +92,9 @@ def clockwise(quad: Sequence[Number], width: float = 1, height: float = 1) -> tu
     if _turn(a, b, c) + _turn(a, c, d) < 0:  # twice the area
         corners.reverse()
     # Of equal sums, rounding errors shall not decide.
-    sums = [round(x * width + y * height, 6) for x, y in corners]
-    first = min(range(4), key=lambda place: (sums[place], corners[place][1]))
+    seen = [(min(max(x, 0), edge[0]), min(max(y, 0), edge[1])) for x, y in corners]
+    sums = [round(x * width + y * height, 6) for x, y in seen]
+    first = min(range(4), key=lambda place: (sums[place], seen[place][1]))
     return tuple(value for corner in corners[first:] + corners[:first] for value in corner)
 
 

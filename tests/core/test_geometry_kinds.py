@@ -50,6 +50,17 @@ def test_near_is_said_in_pixels_whatever_the_space() -> None:
     assert read("bin", width=10, quad=[0, 300, 500, 0, 999, 500, 500, 999])[0].values[:2] == (500, 0)
 
 
+def test_the_first_corner_is_that_of_the_quad_as_it_is_cut() -> None:
+    # -40, 60 is nearest as it is written; at the edge, 0, 60, it is farther than 10, 10.
+    quad = [-40, 60, 10, 10, 60, 60, 10, 99]
+    image = {"images": ["a"], "width": 100, "height": 100, "objects": [{"desc": "a", "quad": quad}]}
+    [found] = read_annotations(parse_record(json.dumps(image).encode()), Rules(space="pixel", outside="clip"))
+    assert found.values == (10, 10, 60, 60, 10, 99, -40, 60)
+    image["objects"] = [{"desc": "a", "quad": [value / 100 for value in quad]}]
+    [found] = read_annotations(parse_record(json.dumps(image).encode()), Rules(space="norm1", outside="clip"))
+    assert found.values[:2] == (0.1, 0.1)
+
+
 def test_corners_in_no_order_are_refused_and_nothing_else_is() -> None:
     square = ((0, 0), (9, 0), (9, 9), (0, 9))
     found = [clockwise([value for corner in order for value in corner]) for order in permutations(square)]

@@ -26,7 +26,7 @@ from coordcore_detection.evaluate.truth_sources import truth_from_examples, trut
 from coordcore_detection.evaluate.truth_tasks import read_prompts
 from coordcore_detection.predict import answer_files, continuing, foreign, prediction_files
 from coordcore_detection.predict.boxes import with_question
-from coordcore_detection.predict.predictions import Row
+from coordcore_detection.predict.predictions import Box, Row
 
 RING = {"desc": "red ring", "bbox_2d": [12, 40, 300, 412]}
 SQUARE = {"desc": "blue square", "bbox_2d": [500, 40, 600, 90]}
@@ -411,3 +411,16 @@ def test_answers_are_not_continued_where_a_record_asks_something_else_by_now(tmp
             InputError, match=rf"^\S+p\.jsonl: {re.escape(before[place].key)}: was asked .*--overwrite$"
         ):
             continuing.require_same_questions(tmp_path / "p.jsonl", rows, read(tmp_path, *records))
+
+
+def test_an_answer_of_another_kind_finds_something_too(tmp_path: Path) -> None:
+    images = read(tmp_path, asks("refer", question="the cross"), asks("point", question="the cross"))
+    place: Any = {"label": "cross", "box": (5.0, 5.0, 5.0, 5.0), "bins": (5, 5, 5, 5), "score": 0.5}
+    said = [Box(kind="point", points=[5.0, 5.0], **place), Box(**place)]
+    answers = [
+        Row(image=image.key, width=999, height=999, text="", boxes=[box])
+        for image, box in zip(images, said, strict=True)
+    ]
+    tasks = evaluate(images, header(), answers).result.tasks
+    assert [tasks[task]["absent_right"] for task in ("refer", "point")] == [0.0, 0.0]
+    assert [tasks["refer"]["accuracy_50"], tasks["point"]["accuracy"]] == [0.0, 0.0]

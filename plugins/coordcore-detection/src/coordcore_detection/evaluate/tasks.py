@@ -60,7 +60,7 @@ def figures(
     if TASKS[task].is_text:
         return _texts([(image.answer, rows[image.key].text if image.key in rows else "") for image in images])
     if task == "refer":
-        return _phrases(evaluated)
+        return _phrases(evaluated, images, rows)
     if task == "point":
         found = {name: evaluated.result.metrics.get(name) for name in _OF_POINTS}
         return _pointed(images, rows, radius) | found
@@ -69,11 +69,12 @@ def figures(
     return whole
 
 
-def _phrases(evaluated: Evaluated) -> Figures:
+def _phrases(evaluated: Evaluated, images: Sequence[TruthImage], rows: Mapping[str, Row]) -> Figures:
     count = len(evaluated.place)
     real = np.flatnonzero(~evaluated.crowd)
     there: Bools = np.bincount(evaluated.truth.image[real], minlength=count) > 0
-    answered: Bools = np.bincount(evaluated.predicted.image, minlength=count) > 0
+    keys = [images[place].key for place in evaluated.place]
+    answered: Bools = np.array([key in rows and bool(rows[key].boxes) for key in keys])  # points too
     iou: Floats = np.zeros(count)
     order = np.lexsort((-evaluated.scores, evaluated.predicted.image))  # stable: of equal scores, the first said
     asked, first = np.unique(evaluated.predicted.image[order], return_index=True)
@@ -95,10 +96,11 @@ def _phrases(evaluated: Evaluated) -> Figures:
 def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radius) -> Figures:
     right: list[bool] = []
     for image in images:
-        said = [box for box in rows[image.key].boxes if box.kind == "point"] if image.key in rows else []
+        given = rows[image.key].boxes if image.key in rows else []
+        said = [box for box in given if box.kind == "point"]
         best = max(said, key=lambda box: -math.inf if math.isnan(box.score) else box.score, default=None)
         if best is None or not image.points:
-            right.append(best is None and not image.points)
+            right.append(not given and not image.points)
             continue
         nearest = min(math.dist(point[1:], best.box[:2]) for point in image.points)
         right.append(nearest <= radius.of((image.width, image.height)))
