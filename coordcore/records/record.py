@@ -53,8 +53,17 @@ class LeftOut:
     parts: list[RecordError] = attrs.Factory(list)
 
 
+def _either(name: str, value: Any, other: str, given: Any) -> Any:
+    if given is not None and value not in (None, given):
+        raise ValueError(f"`{name}` and `{other}` say different things; they are one key, keep `{name}`")
+    return given if value is None else value
+
+
 class RecordObject(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """One object as the file holds it. The three caches of `annotate_coord_tokens` may be there and are not read."""
+    """One object as the file holds it. The three caches of `annotate_coord_tokens` may be there and are not read.
+
+    point_2d: another name of `point`, as Qwen3-VL writes it.
+    """
 
     desc: str
     bbox_2d: Coordinates | None = None
@@ -67,10 +76,17 @@ class RecordObject(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     tokens_cache: Any = msgspec.field(name="_coord_tokens", default=None)
     ints_cache: Any = msgspec.field(name="_coord_token_ints", default=None)
     norm_cache: Any = msgspec.field(name="_coord_token_norm", default=None)
+    point_2d: Coordinates | None = None
+
+    def __post_init__(self) -> None:
+        self.point = _either("point", self.point, "point_2d", self.point_2d)
 
 
 class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """One record as the file holds it. Of lenient reading, LEFT_OUT stands where an object could not be read."""
+    """One record as the file holds it. Of lenient reading, LEFT_OUT stands where an object could not be read.
+
+    prompt: another name of `question`.
+    """
 
     images: list[str]
     width: Pixels
@@ -83,6 +99,10 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     categories: list[str] | None = None
     metadata: dict[str, Any] | None = None
     enabled_cache: Any = msgspec.field(name="_coord_tokens_enabled", default=None)
+    prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        self.question = _either("question", self.question, "prompt", self.prompt)
 
 
 LEFT_OUT = RecordObject(desc="")
@@ -95,7 +115,7 @@ _KEYS: dict[type, list[str]] = {
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
-_MEANT = {"prompt": "question", "expression": "question", "response": "answer", "label": "desc", "bbox": "bbox_2d"}
+_MEANT = {"expression": "question", "response": "answer", "label": "desc", "bbox": "bbox_2d"}
 
 
 def parse_record(line: bytes, left_out: LeftOut | None = None) -> Record:
@@ -249,7 +269,7 @@ def _structural(message: str, base: str = "") -> RecordError:
 
 
 def _unknown(path: str, key: str, kind: type) -> RecordError:
-    known = [name for name in _KEYS[kind] if not name.startswith("_") and name != "line"]
+    known = [name for name in _KEYS[kind] if not name.startswith("_") and name not in ("line", "prompt", "point_2d")]
     near = [_MEANT[key]] if _MEANT.get(key) in known else difflib.get_close_matches(key, known, n=1)
     cure = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return RecordError(_join(path, key), f"unknown key; {cure}")

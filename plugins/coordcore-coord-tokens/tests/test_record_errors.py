@@ -98,7 +98,7 @@ CASES = [
     ),
     # the record
     record("objcts: unknown key; did you mean 'objects'?", objcts=[]),
-    record("prompt: unknown key; did you mean 'question'?", prompt="Locate every cup"),
+    record("question and prompt say different things; they are one key, keep question", prompt="a?", question="b?"),
     record(
         "colour: unknown key; known keys: images, width, height, objects, summary, task, question, answer, categories, "
         "metadata",

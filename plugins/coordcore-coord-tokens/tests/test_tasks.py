@@ -100,6 +100,17 @@ def test_a_detection_may_ask_in_its_own_words(build: Build, asks: Asks) -> None:
     ]
 
 
+@pytest.mark.parametrize("validate", [True, False])
+def test_the_names_that_others_have_for_a_question_and_a_point(build: Build, asks: Asks, validate: bool) -> None:
+    point = {"desc": "cup", "point_2d": [12, 40]}
+    given = asks(None, point, prompt="Point at every cup.")
+    example = build(given, geometry=("point",), validate=validate).train()[0]
+    assert example.messages[0]["content"] == "<image>Point at every cup."
+    assert '"point": [<|coord_12|>, <|coord_40|>]' in example.messages[1]["content"]
+    with pytest.raises(InputError, match=r"objects\[0\].point: not among the kinds `geometry` allows: bbox_2d, poly"):
+        _ = build(given, validate=validate).train()[0]
+
+
 def test_a_phrase_is_pointed_at(build: Build, asks: Asks) -> None:
     record = asks("point", {"desc": "ring", "point": [12, 40]}, question="the ring")
     train = build(record, geometry=("point",)).train()

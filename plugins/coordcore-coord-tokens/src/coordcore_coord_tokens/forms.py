@@ -40,13 +40,13 @@ class Form:
             plain = _struct("PlainObject", [("desc", str), ("bbox_2d", box)])
         else:
             poly = _annotated[_list[self.coordinate], msgspec.Meta(min_length=6)]
-            fields: list[Any] = [(key, None, None) for key in ("line", "quad", "keypoints")]
+            fields: list[Any] = [(key, None, None) for key in ("line", "quad", "keypoints", "point_2d")]
             for kind, shape in (("bbox_2d", box), ("poly", poly), ("point", _tuple[(self.coordinate,) * 2])):
                 fields.append((kind, shape | None if kind in self.geometry else None, None))
             plain = _struct("PlainObject", fields, RecordObject)
         path = _annotated[str, msgspec.Meta(min_length=1)]
         # Of a record with a task the reference reads all; without one none of its keys may be there.
-        tasks = [(key, None, None) for key in ("task", "question", "answer", "categories")]
+        tasks = [(key, None, None) for key in ("task", "question", "prompt", "answer", "categories")]
         record = _struct("PlainRecord", [("images", _tuple[path]), ("objects", _list[plain]), *tasks], Record)
         return msgspec.json.Decoder(record)
 
