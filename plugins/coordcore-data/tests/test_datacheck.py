@@ -200,6 +200,12 @@ def test_boxes_as_large_as_their_image(tmp_path: Path) -> None:
     assert "10 % of the boxes cover their whole image" in texts(checked_rows(tmp_path, record(*boxes)))
 
 
+def test_a_single_box_beyond_its_image_is_told_where_the_space_is_said(tmp_path: Path) -> None:
+    row = {"images": ["a.png"], "width": 640, "height": 480, "objects": [{"desc": "x", "bbox_2d": [650, 10, 700, 90]}]}
+    path = write_lines(tmp_path / "a.jsonl", row)
+    assert kinds(check_data(path, space="pixel")) == ["edge"]
+
+
 def test_boxes_over_the_edge_say_how_far(tmp_path: Path) -> None:
     boxes = [[90, 10, 110, 20]] + [[k, k + 0.5, k + 9, k + 9] for k in range(1, 20)]
     found = texts(checked_rows(tmp_path, record(*boxes)))

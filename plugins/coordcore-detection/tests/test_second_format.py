@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import numpy as np
@@ -10,11 +12,12 @@ import pytest
 import torch
 from prediction_support import END, SIZE, TOKENS, VOCAB
 
-from coordcore.coords import is_coord_token
-from coordcore.records.answers import Format, Located, answer_text, parse_answer
+from coordcore.coords import DEFAULT_COORDS, is_coord_token
+from coordcore.records.answers import COORDJSON, Format, Located, answer_text, parse_answer
 from coordcore.records.answers.format import Coords, Label
 from coordcore_detection.decode.automaton import COORD, answer_automaton
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, Grammar, compile_grammar
+from coordcore_detection.predict.asking import _Asker
 
 torch.set_num_threads(1)
 
@@ -181,3 +184,12 @@ def test_no_further_place_where_there_are_enough(grouped: tuple[Format, Grammar]
             constraint.advance(np.array([token]))
         allowed = torch.isfinite(constraint.allow(torch.zeros(1, TAGGED_SIZE))[0])
         assert bool(allowed[list(VOCAB.ids)].any() or allowed[ord(",")]) is further
+
+
+def test_a_format_that_says_no_boxes_is_guessed_ahead_in_its_own_kinds() -> None:
+    form = attrs.evolve(COORDJSON, name="outlines", places={"poly": COORDJSON.places["poly"]})
+    texts: list[str] = []
+    processor = SimpleNamespace(tokenizer=lambda text, **_: texts.append(text) or {"input_ids": [1, 2]})
+    asker: Any = SimpleNamespace(form=form, processor=processor, end_tokens=[0])
+    assert _Asker._some_answer(asker, SimpleNamespace(format=DEFAULT_COORDS)) == [1, 2, 0]  # type: ignore[arg-type]
+    assert texts[0].count('"poly": [<|coord_0|>, <|coord_0|>, <|coord_1|>') == 2

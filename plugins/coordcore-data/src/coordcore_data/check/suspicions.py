@@ -88,6 +88,8 @@ def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None,
         if not (scale or turned):
             found += [_edge(sample, space, order), _unfilled(sample, space, order)]
         found += [_whole_image(sample, space, order), _inclusive(sample, space, order)]
+    elif declared and len(sample.boxes):
+        found.append(_edge(sample, space, order))
     found += [_flat(sample, order), _crossed(sample), _repeated(sample), _twice(sample), _conventions(sample)]
     found += [_contradicted(sample, order)] if space == "bin" else []
     found += [*_files(files), *_broken(sample)]

@@ -19,6 +19,7 @@ from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format, Located, Unread, answer_text
+from coordcore.records.geometry import COUNTS
 from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
 from coordcore_detection.decode.tokens import token_bytes
@@ -146,9 +147,10 @@ class _Asker:
             self.guesses = Guesses(grammar, self._some_answer(vocab))
 
     def _some_answer(self, vocab: CoordVocab) -> list[int]:
-        """The tokens of an answer with two boxes, as the tokenizer makes them of its text."""
-        box = Located(desc="a", kind="bbox_2d", bins=(0, 0, 1, 1))
-        text = answer_text([box, box], form=self.form, coords=vocab.format)
+        """The tokens of an answer with two objects, as the tokenizer makes them of its text."""
+        kind = "bbox_2d" if "bbox_2d" in self.form.places else next(iter(self.form.places))
+        item = Located(desc="a", kind=kind, bins=(0, 0, 1, 0, 1, 1, 0, 1)[: COUNTS[kind] or 6])
+        text = answer_text([item, item], form=self.form, coords=vocab.format)
         ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [*ids, self.end_tokens[0]]
 
