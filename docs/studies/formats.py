@@ -27,10 +27,10 @@ PAGE = ROOT / "docs/explanation/formats.md"
 IMAGES = 200
 LIST = "coordjson"
 FORMATS: Mapping[str, tuple[Table, str]] = {
-    LIST: ({}, '`{"objects": [{"desc": "ring", "bbox_2d": [c, c, c, c]}, ...]}`'),
-    "qwen": ({}, '`[{"bbox_2d": [c, c, c, c], "label": "ring"}, ...]`'),
-    "compact": ({}, "`ring` and four coord tokens, an object a line"),
-    "grouped": ({}, "`ring` and the coord tokens of every ring, a label a line"),
+    LIST: ({}, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
+    "qwen": ({}, '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
+    "compact": ({}, "`red` and four coord tokens, an object a line"),
+    "grouped": ({}, "`red` and the coord tokens of all that is red, a label a line"),
 }
 """Section `[format.<name>]` -> its keys, and how the page shows it."""
 
@@ -38,11 +38,11 @@ METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
 
 def manifest(name: str, seed: int, steps: int | None = None) -> Table:
-    """The manifest of several shapes to a picture, called by their form alone, with another answer format."""
+    """The manifest of several shapes to a picture, called by their colour alone, with another answer format."""
     given: Table = {
         "extends": str(ROOT / "docs/examples/shapes-many.toml"),
         "format": {name: FORMATS[name][0]},
-        "data": {"shapes": {"seed": seed, "validation_images": IMAGES, "label": "shape"}},
+        "data": {"shapes": {"seed": seed, "validation_images": IMAGES, "label": "colour"}},
         "eval": {"detection": {"images": IMAGES}},
         "train": {"seed": seed},
     }
@@ -78,8 +78,11 @@ class Asked:
         )
         self.truth = truth_from_examples(pictures, self.loaded.quantisation)
 
-    def answer(self, images: int) -> tuple[float, int, int]:
-        """Seconds, boxes and tokens of the answers to the first so many pictures."""
+    def answer(self, images: int, *, free: bool = False) -> tuple[float, int, int]:
+        """Seconds, boxes and tokens of the answers to the first so many pictures.
+
+        free: without the grammar, a token a pass.
+        """
         from coordcore_detection.predict import asking
 
         loaded = self.loaded
@@ -89,7 +92,7 @@ class Asked:
                 loaded.model,
                 loaded.processor,
                 self.truth[:images],
-                asking.PredictSettings(),
+                asking.PredictSettings(constrained=not free, max_new_tokens=512),
                 vocab=loaded.vocab,
                 quantisation=loaded.quantisation,
                 max_pixels=loaded.max_pixels,
@@ -102,27 +105,30 @@ class Asked:
 
 
 def speeds(runs: Mapping[str, Sequence[Path]], rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Format -> for each seed boxes a second (the median round) and tokens a box."""
+    """Format -> for each seed boxes a second (the median round), also of free decoding, and tokens a box."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for seed in range(len(runs[LIST])):
         asked = {name: Asked(folders[seed]) for name, folders in runs.items()}
         for checkpoint in asked.values():
             checkpoint.answer(25)  # what the first batch costs once
-        answers = [{name: checkpoint.answer(IMAGES) for name, checkpoint in asked.items()} for _ in range(rounds)]
+        turns = [
+            {(name, free): asked[name].answer(IMAGES, free=free) for name in asked for free in (False, True)}
+            for _ in range(rounds)
+        ]
         for name in runs:
-            _, boxes, tokens = answers[0][name]
-            rate = statistics.median(boxes / turn[name][0] for turn in answers)
-            found[name].append({"boxes/s": rate, "tokens a box": tokens / max(boxes, 1)})
+            _, boxes, tokens = turns[0][name, False]
+            rates = (statistics.median(turn[name, free][1] / turn[name, free][0] for turn in turns) for free in (0, 1))
+            found[name].append(dict(zip(("boxes/s", "free"), rates, strict=True)) | {"tokens a box": tokens / boxes})
     return found
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Markdown: means over the seeds; in brackets how many times CoordJSON's, or the difference and its interval."""
-    heads = ["tokens a box", "training, s", "boxes/s", *METRICS.values()]
+    heads = ["tokens a box", "training, s", "boxes/s", "boxes/s, a token a pass", *METRICS.values()]
     lines = [f"| format | an answer | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
     for name, runs in found.items():
         cells = []
-        for key, digits in (("tokens a box", 1), ("training", 0), ("boxes/s", 0)):
+        for key, digits in (("tokens a box", 1), ("training", 0), ("boxes/s", 0), ("free", 0)):
             values, base = ([run[key] for run in side] for side in (runs, found[LIST]))
             cell = f"{statistics.mean(values):.{digits}f}"
             if name != LIST:
@@ -142,6 +148,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
+    parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="beside coordjson")
     parser.add_argument("--steps", type=int, help="optimizer steps; the example's own when absent")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
@@ -151,7 +158,8 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    jobs = [(seed, name) for seed in range(options.seeds) for name in FORMATS]
+    chosen = [name for name in FORMATS if name == LIST or name in options.formats]
+    jobs = [(seed, name) for seed in range(options.seeds) for name in chosen]
 
     def run(job: tuple[int, str]) -> dict[str, float]:
         seed, name = job
@@ -165,10 +173,8 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         figures = dict(zip(jobs, pool.map(run, jobs), strict=True))
     seeds = range(options.seeds)
-    rates = speeds(
-        {name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in FORMATS}, options.rounds
-    )
-    found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in FORMATS}
+    rates = speeds({name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in chosen}, options.rounds)
+    found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in chosen}
     (options.folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
     if options.docs:

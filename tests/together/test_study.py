@@ -55,12 +55,12 @@ def test_a_manifest_of_a_format(tmp_path: Path, name: str) -> None:
 
 def test_the_table_compares_within_a_seed() -> None:
     runs = [
-        {"training": 10.0, "boxes/s": 100.0, "tokens a box": 20.0, "AP": 0.5, "AP50": 0.8, "F1_95": 0.1},
-        {"training": 20.0, "boxes/s": 50.0, "tokens a box": 20.0, "AP": 0.7, "AP50": 0.9, "F1_95": 0.1},
+        {"training": 10.0, "boxes/s": 100.0, "free": 10.0, "tokens a box": 20.0, "AP": 0.5, "AP50": 0.8, "F1_95": 0.1},
+        {"training": 20.0, "boxes/s": 50.0, "free": 10.0, "tokens a box": 20.0, "AP": 0.7, "AP50": 0.9, "F1_95": 0.1},
     ]
     short = [
         {**run, "boxes/s": 4 * run["boxes/s"], "tokens a box": 5.0, "training": run["training"] / 2} for run in runs
     ]
     table = FORMATS.table({name: runs if name == FORMATS.LIST else short for name in FORMATS.FORMATS}).splitlines()
-    assert "| 20.0 | 15 | 75 | 0.600 | 0.850 | 0.100 |" in table[2]
-    assert "| 5.0 (x 0.25) | 8 (x 0.50) | 300 (x 4.00) | 0.600 (+0.000 ± 0.000) |" in table[-1]
+    assert "| 20.0 | 15 | 75 | 10 | 0.600 | 0.850 | 0.100 |" in table[2]
+    assert "| 5.0 (x 0.25) | 8 (x 0.50) | 300 (x 4.00) | 10 (x 1.00) | 0.600 (+0.000 ± 0.000) |" in table[-1]

@@ -41,12 +41,12 @@ def test_an_example_asks_and_answers_with_the_boxes_of_its_picture():
     assert example.images[0].tobytes() == image.tobytes()
 
 
-def test_shapes_without_their_colours_share_labels():
-    example = train(seed=3, max_objects=9, label="shape")[8]
+def test_shapes_called_by_their_colours_share_labels():
+    example = train(seed=3, max_objects=9, label="colour")[8]
     shapes = draw(3, 8, split="train", max_objects=9)[1]
-    answer = train(seed=3, max_objects=9, label="shape", coord_tokens=False)[8].messages[1]["content"]
+    answer = train(seed=3, max_objects=9, label="colour", coord_tokens=False)[8].messages[1]["content"]
     named = [item["desc"] for item in json.loads(answer)["objects"]]
-    assert named == [shape.desc.split()[1] for shape in shapes]
+    assert named == [shape.desc.split()[0] for shape in shapes]
     assert len(example.geometries) == len(shapes) > len(set(named))
 
 
@@ -70,7 +70,7 @@ def test_a_phrase_asks_for_one_shape_and_is_in_vain_one_of_four_times():
 
 
 def test_a_phrase_that_is_pointed_at_asks_for_a_point():
-    example = train(min_objects=9, max_objects=9, task="refer", geometry="point", label="shape")[0]
+    example = train(min_objects=9, max_objects=9, task="refer", geometry="point", label="colour")[0]
     assert (example.task, example.messages[0]["content"][:20]) == ("point", "<image>Point at the ")
     assert {geometry.kind for geometry in example.geometries} == {"point"}
 
@@ -101,7 +101,7 @@ def test_what_is_asked_of_a_picture_is_always_the_same():
 
 
 def test_a_picture_with_every_shape_has_no_absent_one():
-    asking = train(min_objects=9, max_objects=9, task="refer", label="shape")
+    asking = train(min_objects=9, max_objects=9, task="refer", label="colour")
     assert all(said(asking[index]) for index in range(20))
 
 

@@ -43,9 +43,9 @@ class ShapesConfig:
     )
     min_objects: int = option(default=1, validator=_COUNT, help="fewest shapes on a picture")
     max_objects: int = option(default=1, validator=_COUNT, help="most shapes on a picture")
-    label: Literal["colour_shape", "shape"] = option(
+    label: Literal["colour_shape", "colour"] = option(
         default="colour_shape",
-        help="what an object is called: 'red ring', which no other of its picture is, or 'ring'",
+        help="what an object is called: 'red ring', which no other of its picture is, or 'red'",
         before="colour_shape",
     )
     task: Literal["detect", "refer", "named"] = option(

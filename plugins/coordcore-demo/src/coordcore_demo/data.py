@@ -25,9 +25,9 @@ def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: b
     return answers.answer_text(boxes, coord_tokens=coord_tokens)
 
 
-def _shape_of(desc: str) -> str:
-    """ "ring" of "red ring"."""
-    return desc.split()[1]
+def _colour_of(desc: str) -> str:
+    """ "red" of "red ring"."""
+    return desc.split()[0]
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +55,7 @@ class Pictures:
             min_objects=config.min_objects,
             max_objects=config.max_objects,
         )
-        called: Callable[[str], str] = str if config.label == "colour_shape" else _shape_of
+        called: Callable[[str], str] = str if config.label == "colour_shape" else _colour_of
         named = [(called(shape.desc), shape.box) for shape in shapes]
         asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, DESCS)))
         objects = [(desc, box) for desc, box in named if asked is None or desc in asked]
