@@ -109,6 +109,15 @@ def test_the_rule_of_screenspot() -> None:
     assert (found["point_F1"], found["point_distance"]) == (None, None)
 
 
+def test_a_picture_whose_region_is_answered_with_a_box_was_not_to_be_pointed_at() -> None:
+    boxed = Box(label="cup", box=(1, 1, 9, 9), bins=(0, 0, 0, 0), score=0.5)
+    images = [truth("a", [("cup", (0, 0, 10, 10))]), truth("b", [("cup", (0, 0, 10, 10))])]
+    rows = [Row(image="a", width=100, height=100, text="", boxes=[boxed]), answer("b", ("cup", 5, 5))]
+    assert measured(images, rows)["point_accuracy"] == 1
+    nothing = Row(image="a", width=100, height=100, text="", boxes=[])
+    assert measured(images, [nothing, rows[1]])["point_accuracy"] == 0.5
+
+
 def test_labels_count_unless_they_are_not_looked_at() -> None:
     found = measured([truth("a", [("ok", BUTTON), ("no", (50, 50, 60, 60))])], [answer("a", ("no", 20, 15))])
 

@@ -189,6 +189,7 @@ class Truth:
                     if not crowd
                 ],
                 predicted=[((self._names.get(box.label, box.label), *box.box[:2]), box.score) for box in boxes],
+                is_pointed=bool(image.points or boxes) or row is None or not row.boxes,
             )
 
     def _named(self, labels: Iterable[str]) -> tuple[str, ...]:

@@ -57,20 +57,22 @@ class PointsOfImage:
     """What is to be compared on one image.
 
     true: the points. regions: label and outline ([k, 2] pixels) of what has an area. predicted: the points, in the
-    order of the answer, with their scores, NaN where there is none.
+    order of the answer, with their scores, NaN where there is none. is_pointed: whether it can have been asked to point:
+    the truth or the answer has points, or the answer nothing at all.
     """
 
     size: tuple[int, int]
     true: Sequence[Point]
     regions: Sequence[tuple[str, Floats]]
     predicted: Sequence[tuple[Point, float]]
+    is_pointed: bool = True
 
 
 def per_image(images: Iterable[PointsOfImage], radius: Radius) -> Sums:
     """Name -> [I]: what `ratios` divides, to be summed over images with any weights."""
     rows: list[dict[str, float]] = []
     for image in images:
-        alone = len(image.regions) == 1
+        alone = len(image.regions) == 1 and image.is_pointed
         row: dict[str, float] = {
             "true": len(image.true),
             "predicted": len(image.predicted),
