@@ -1,6 +1,6 @@
-"""Trains the demo with every answer format and several seeds, and writes docs/explanation/formats.md's table.
+"""Trains the demo with every answer format and several seeds, and prints a table: tokens, times, boxes/s, AP.
 
-    python docs/studies/formats.py --docs
+    python docs/studies/formats.py
 
 Every run has the same base, pictures, steps, loss and adapters; only the way the answer is written differs. The seed of
 a run draws its pictures, their order and LoRA's start, and is shared by all formats, so that differences are taken
@@ -21,9 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, STUDENT_95, Table, interval, train, write_measured
+from common import ROOT, STUDENT_95, Table, interval, train
 
-PAGE = ROOT / "docs/explanation/formats.md"
 IMAGES = 200
 LIST = "coordjson"
 FORMATS: Mapping[str, tuple[Table, str]] = {
@@ -32,7 +31,7 @@ FORMATS: Mapping[str, tuple[Table, str]] = {
     "compact": ({}, "`red` and four coord tokens, an object a line"),
     "grouped": ({}, "`red` and the coord tokens of all that is red, a label a line"),
 }
-"""Section `[format.<name>]` -> its keys, and how the page shows it."""
+"""Section `[format.<name>]` -> its keys, and how the table shows it."""
 
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
@@ -153,7 +152,6 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
     parser.add_argument("--folder", type=Path, default=Path("runs/formats"), help="where runs are kept")
-    parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
     import torch
 
@@ -177,8 +175,6 @@ def main() -> int:
     found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in chosen}
     (options.folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
-    if options.docs:
-        write_measured(PAGE, f"{options.seeds} seeds; {IMAGES} held-out pictures each.\n\n{table(found)}\n")
     return 0
 
 
