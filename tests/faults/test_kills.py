@@ -74,8 +74,8 @@ def test_a_run_of_two_ranks_of_which_a_process_is_killed(
         run = runs.start(folder, *TWO)
         metrics = folder / runs.NAME / "metrics.jsonl"
         family = []
-        if run.wait(until=metrics.exists) is None:
-            run.wait(whole_of_two.seconds * 0.3 * (number + rng.random()) / count)
+        later = whole_of_two.seconds * 0.3 * (number + rng.random()) / count
+        if run.wait(until=metrics.exists) is None and run.wait(later) is None:  # not at its end already
             family = run.family()
             _kill(run, victim)
         runs.finish_when_free(folder, *TWO)
