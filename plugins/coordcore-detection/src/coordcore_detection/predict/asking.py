@@ -18,14 +18,14 @@ from transformers import GenerationConfig
 from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import COORDJSON, Format, Located, Unread, answer_text
+from coordcore.records.answers import COORDJSON, Format, Located, answer_text
 from coordcore.records.geometry import COUNTS
 from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
 from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.ahead import Guesses, NotAheadError, only, write_ahead
-from coordcore_detection.predict.boxes import read_row, with_question
+from coordcore_detection.predict.boxes import not_shown, read_row, with_question
 from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -162,7 +162,7 @@ class _Asker:
             try:
                 shown.append((index, reduced(truth.open(), self.max_pixels)))
             except InputError as error:
-                rows[index] = _not_shown(truth, str(error))
+                rows[index] = not_shown(truth, str(error))
         for in_text in (False, True):  # the grammar knows answers with places alone
             part = [(index, image) for index, image in shown if batch[index].is_text is in_text]
             if part:
@@ -179,7 +179,7 @@ class _Asker:
             inputs = self._inputs(prompts, images)
         except ValueError as error:  # an image that is no picture to the processor, such as one of 1 x 5000 pixels
             if len(asked) == 1:
-                return [_not_shown(asked[0], f"the processor refuses the image: {error}")]
+                return [not_shown(asked[0], f"the processor refuses the image: {error}")]
             return [row for item, image in zip(asked, images, strict=True) for row in self._ask([item], [image])]
         if self.vocab is None or asked[0].is_text:
             return self._free_rows(asked, inputs)
@@ -354,14 +354,3 @@ def _inference(rows: int) -> Iterator[None]:
         raise RunError(
             f"{rows} images at a time do not fit the GPU's memory ({str(error).splitlines()[0]}); lower --batch-size"
         ) from error
-
-
-def _not_shown(truth: TruthImage, reason: str) -> Row:
-    return Row(
-        image=truth.key,
-        width=truth.width,
-        height=truth.height,
-        text="",
-        boxes=[],
-        unread=[Unread(at=NO_IMAGE, reason=reason)],
-    )

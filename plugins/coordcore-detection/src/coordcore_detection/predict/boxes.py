@@ -17,6 +17,7 @@ from coordcore_detection.decode.decoding import Coords
 from coordcore_detection.decode.tokens import TokenBytes
 from coordcore_detection.evaluate.polygons import areas
 from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import Box, Row
 from coordcore_detection.predict.scores import Evidence, scores_of
 from coordcore_detection.predict.settings import PredictSettings
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 DUPLICATE_IOU = 0.9
+
+
+def not_shown(truth: TruthImage, reason: str) -> Row:
+    """The row of an image that the model was not shown."""
+    unread = [Unread(at=NO_IMAGE, reason=reason)]
+    return Row(image=truth.key, width=truth.width, height=truth.height, text="", boxes=[], unread=unread)
 
 
 def read_row(

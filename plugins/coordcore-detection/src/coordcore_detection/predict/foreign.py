@@ -141,6 +141,11 @@ def _box(item: AnswerObject, values: Sequence[float], width: int, height: int, n
         points = points * size
     elif numbers != "pixel":
         points = pixels_of(points, _convention(numbers), size)
+    return box_at(item, values, points)
+
+
+def box_at(item: AnswerObject, values: Sequence[float], points: Array) -> Box:
+    """The box of an object, without a score. values: as its answer has them. points: [k, 2], the same in pixels."""
     found = np.round(points, 6).ravel().tolist()
     x1, y1, x2, y2 = bounds(values)
     bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import Answer, Format, Unread, parse_answer
-from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import mark_duplicates, shaped
-from coordcore_detection.predict.foreign import pixels_of
-from coordcore_detection.predict.predictions import Box, Row
+from coordcore_detection.predict.boxes import mark_duplicates
+from coordcore_detection.predict.foreign import box_at, pixels_of
+from coordcore_detection.predict.predictions import Row
 
 
 def row_of_text(truth: TruthImage, text: str, stopped: str, *, form: Format | None, quantisation: Quantisation) -> Row:
@@ -31,11 +28,8 @@ def row_of_text(truth: TruthImage, text: str, stopped: str, *, form: Format | No
             reason = f"{wrong[0]:g} lies outside 0..{limit:g} of {quantisation.name}; does the model write pixels?"
             unread.append(Unread(at=f"{item.at}.{item.kind}", reason=reason))
             continue
-        x1, y1, x2, y2 = bounds(values)
         points = pixels_of(np.array(values, dtype=np.float64).reshape(-1, 2), quantisation, size)
-        bins = (math.floor(x1), math.floor(y1), math.floor(x2), math.floor(y2))
-        around = bounds(np.round(points, 6).ravel().tolist())
-        boxes.append(Box(label=item.desc, box=around, bins=bins, score=math.nan, **shaped(item.kind, points)))
+        boxes.append(box_at(item, values, points))
     mark_duplicates(boxes)
     return Row(
         image=truth.key,

@@ -21,10 +21,10 @@ import numpy as np
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import COORDJSON, AnswerObject, Format, Unread, parse_answer
+from coordcore.records.answers import COORDJSON, AnswerObject, Format, parse_answer
 from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import corners, four, mark_duplicates, shaped, short, with_question
+from coordcore_detection.predict.boxes import corners, four, mark_duplicates, not_shown, shaped, short, with_question
 from coordcore_detection.predict.loading import manifest_of, run_and_folder, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -217,17 +217,12 @@ def _row(server: Server, checkpoint: Checkpoint, truth: TruthImage, settings: Pr
     try:
         image = reduced(truth.open(), checkpoint.max_pixels)
     except InputError as error:
-        return _not_shown(truth, str(error))
+        return not_shown(truth, str(error))
     try:
         reply = server.ask(request(truth, image, settings, switches=checkpoint.switches))
     except RefusedError as error:
-        return _not_shown(truth, f"the server refuses it: {error}")
+        return not_shown(truth, f"the server refuses it: {error}")
     return with_question(read_reply(truth, reply, checkpoint, settings), truth)
-
-
-def _not_shown(truth: TruthImage, reason: str) -> Row:
-    unread = [Unread(at=NO_IMAGE, reason=reason)]
-    return Row(image=truth.key, width=truth.width, height=truth.height, text="", boxes=[], unread=unread)
 
 
 def request(truth: TruthImage, image: Any, settings: PredictSettings, *, switches: bool) -> dict[str, Any]:
