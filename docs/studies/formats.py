@@ -23,37 +23,38 @@ from common import ROOT, STUDENT_95, Table, interval, train, write_measured
 
 PAGE = ROOT / "docs/explanation/formats.md"
 IMAGES = 200
+STEPS = 1000
 TIMED = 150
 """Steps whose time is taken."""
 
 LIST = "coordjson"
-FORMATS: Mapping[str, tuple[Table, str]] = {
-    LIST: ({}, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
-    "qwen": ({}, '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
-    "compact": ({}, "`red` and four coord tokens, an object a line"),
-    "grouped": ({}, "`red` and the coord tokens of all that is red, a label a line"),
+FORMATS: Mapping[str, tuple[str, int, str]] = {
+    LIST: (LIST, 1, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
+    "qwen": ("qwen", 1, '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
+    "compact": ("compact", 1, "`red` and four coord tokens, an object a line"),
+    "grouped": ("grouped", 1, "`red` and the coord tokens of all that is red, a label a line"),
+    "grouped-2x": ("grouped", 2, "the same, trained for twice the steps"),
 }
-"""Section `[format.<name>]` -> its keys, and how the table shows it."""
+"""A row of the table -> section `[format.<name>]`, how many times the steps, and what an answer looks like."""
 
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
 
-def manifest(name: str, seed: int, steps: int | None = None, *, images: int = IMAGES) -> Table:
-    """The manifest of several shapes to a picture, called by their colour alone, with another answer format."""
+def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES) -> Table:
+    """The manifest of several shapes to a picture, called by their colour alone, with the format of a row."""
+    section, times, _ = FORMATS[name]
     given: Table = {
         "extends": str(ROOT / "docs/examples/shapes-many.toml"),
-        "format": {name: FORMATS[name][0]},
+        "format": {section: {}},
         "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour"}},
         "eval": {"detection": {"images": images}},
-        "train": {"seed": seed},
+        "train": {"seed": seed, "steps": times * steps},
     }
-    if steps is not None:
-        given["train"]["steps"] = steps
     return given
 
 
 def training_seconds(folder: Path, name: str, seed: int) -> float:
-    """A hundred steps of a run that does little else, by its own count."""
+    """Of a hundred steps, twice as many where a row has twice the steps, in a run that does little else."""
     train(folder, manifest(name, seed, TIMED, images=4))
     log = (folder / "run.log").read_text(encoding="utf-8")
     return 100 / TIMED * float(re.findall(r"^step (\d+)/\1 .*?([\d.]+) s$", log, re.MULTILINE)[-1][1])
@@ -127,7 +128,7 @@ def speeds(runs: Mapping[str, Sequence[Path]], rounds: int) -> dict[str, list[di
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Markdown: means over the seeds; in brackets how many times CoordJSON's, or the difference and its interval."""
-    heads = ["tokens a box", "100 steps, s", "boxes/s", "boxes/s, a token a pass", *METRICS.values()]
+    heads = ["tokens a box", "training, s", "boxes/s", "boxes/s, a token a pass", *METRICS.values()]
     lines = [f"| format | an answer | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
     for name, runs in found.items():
         cells = []
@@ -144,7 +145,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
                 mean, half = interval([value - run[metric] for value, run in zip(values, found[LIST], strict=True)])
                 cell += f" ({mean:+.3f} ± {half:.3f})"
             cells.append(cell)
-        lines.append(f"| `{name}` | {FORMATS[name][1]} | {' | '.join(cells)} |")
+        lines.append(f"| `{name}` | {FORMATS[name][2]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -152,7 +153,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
     parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="beside coordjson")
-    parser.add_argument("--steps", type=int, help="optimizer steps; the example's own when absent")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
     parser.add_argument("--folder", type=Path, default=Path("runs/formats"), help="where runs are kept")
