@@ -160,7 +160,7 @@ class _Asker:
         shown: list[tuple[int, Any]] = []
         for index, truth in enumerate(batch):
             try:
-                shown.append((index, reduced(truth.open(), self.max_pixels)))
+                shown.append((index, reduced(truth.open(), truth.least_pixels(self.max_pixels))))
             except InputError as error:
                 rows[index] = not_shown(truth, str(error))
         for in_text in (False, True):  # the grammar knows answers with places alone
