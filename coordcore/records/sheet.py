@@ -1,9 +1,9 @@
-"""Contact sheets: images with boxes drawn on them, to look at. Needs Pillow, imported when one is drawn."""
+"""Contact sheets: images with boxes and outlines drawn on them. Needs Pillow, imported when a sheet is drawn."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +30,17 @@ _PAPER, _INK, _WARNING = "#ffffff", "#202020", "#b00020"
 
 @attrs.frozen(kw_only=True, eq=False)
 class Cell:
-    """One image of the sheet. boxes: [n, 4] x1, y1, x2, y2 in pixels of `image`. caption: below it."""
+    """One image of the sheet. boxes: [n, 4] x1, y1, x2, y2 in pixels of `image`. caption: below it.
+
+    outlines: index of a box -> [k, 2], the corners to draw in its place; a single one is a point.
+    """
 
     image: Image.Image
     boxes: Array
     labels: Sequence[str]
     caption: str
     warning: bool = False
+    outlines: Mapping[int, Array] = attrs.field(factory=dict)
 
 
 def save_sheet(cells: Sequence[Cell], path: Path) -> None:
@@ -68,7 +72,8 @@ def draw_sheet(cells: Sequence[Cell]) -> Image.Image:
         row, left = index // columns, GAP + index % columns * (CELL + GAP)
         bottom = GAP + sum(height + CAPTION + GAP for height in heights[:row]) + heights[row]
         sheet.paste(image, (left, bottom - image.height))
-        count = f" · {len(cell.labels)} box" + ("es" if len(cell.labels) > 1 else "")
+        noun = ("box", "boxes", "object", "objects")[(len(cell.labels) > 1) + 2 * bool(cell.outlines)]
+        count = f" · {len(cell.labels)} {noun}"
         text = _fitted(pen, cell.caption, CELL - pen.textlength(count, font=font), font) + count
         pen.text((left, bottom + 4), text, fill=_WARNING if cell.warning else _INK, font=font)
     return sheet
@@ -82,14 +87,19 @@ def _draw(cell: Cell, colours: dict[str, tuple[int, int, int]]) -> Image.Image:
     size = max(1, round(cell.image.width * scale)), max(1, round(cell.image.height * scale))
     image = cell.image.resize(size, Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(image)
-    boxes = np.clip(cell.boxes * np.array([size[0] / cell.image.width, size[1] / cell.image.height] * 2), -1e6, 1e6)
+    ratio = np.array(size * 2) / (cell.image.size * 2)
+    boxes = np.clip(cell.boxes * ratio, -1e6, 1e6)
     area = np.abs((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     order = np.argsort(-area, kind="stable")
     for row in order:
         x1, y1, x2, y2 = _upright(boxes[row])
-        colour = colours[cell.labels[row]]
-        pen.rectangle((x1 - 1, y1 - 1, x2, y2), outline="black", width=4)
-        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=2)
+        corners = np.clip(cell.outlines.get(row, boxes[:0, :2]) * ratio[:2], -1e6, 1e6)
+        corners = np.add(corners, [(0, -7), (7, 0), (0, 7), (-7, 0)]) if len(corners) == 1 else corners  # a dot
+        for fill, width, more in (("black", 4, 1), (colours[cell.labels[row]], 2, 0)):
+            if len(corners):
+                pen.line([(x, y) for x, y in (*corners, corners[0])], fill=fill, width=width)
+            else:
+                pen.rectangle((x1 - more, y1 - more, x2 + more - 1, y2 + more - 1), outline=fill, width=width)
     upright = [_upright(box) for box in boxes]
     # No label covers a box that is hardly larger than a label.
     taken = [box for box in upright if min(box[2] - box[0], box[3] - box[1]) < 1.5 * LABEL]

@@ -51,7 +51,8 @@ def decoding(setting: Setting) -> dict[str, Any]:
                 rows=rows,
                 prompt=prompt.shape[1],
                 repeats=4,
-                max_coordinates=400,
+                max_objects=100,
+                read=lambda _tokens: [],
                 constraint=constraint,
             )
             config = GenerationConfig(

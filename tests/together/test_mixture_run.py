@@ -105,3 +105,27 @@ def test_the_image_limit_of_a_source_holds_for_it_alone(run: Path) -> None:
         if examples[index].images:
             patches[examples[index].group].add(int(dataset[index]["image_grid_thw"].prod()))
     assert patches == {"boxes": {16}, "talk": {64}}
+
+
+def test_an_evaluation_shows_images_in_the_size_of_their_source(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from coordcore_detection.evaluate.truth_sources import truth_from_examples
+    from coordcore_detection.predict import asking
+    from coordcore_train.run.plan import load_run
+
+    held_out = load_run(run).data.validation()
+    assert held_out is not None
+    loaded = asking.load(run, "cpu")
+    patches: list[int] = []
+    whole = asking._Asker._inputs
+
+    def noted(asker: Any, *given: Any) -> Any:
+        inputs = whole(asker, *given)
+        patches.extend(inputs["image_grid_thw"].prod(-1).tolist())
+        return inputs
+
+    monkeypatch.setattr(asking._Asker, "_inputs", noted)
+    settings = asking.PredictSettings(max_new_tokens=40, max_objects=1)
+    truth = truth_from_examples(held_out, loaded.quantisation, loaded.coords)
+    given = (loaded.model, loaded.processor, truth, settings)
+    assert len([*asking.predict(*given, vocab=loaded.vocab, quantisation=loaded.quantisation)]) == 4
+    assert patches == [16] * 4  # as in training; the image has 64

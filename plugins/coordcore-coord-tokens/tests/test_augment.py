@@ -325,6 +325,20 @@ def test_the_order_of_objects_is_another_in_every_epoch(build: Build, drawn: dic
     assert boxes(source(built).in_epoch(0, 0)) == boxes(source(built)[0])
 
 
+def test_what_a_shuffled_answer_has_no_room_for_is_not_asked_for(build: Build, drawn: dict[str, Any]) -> None:
+    augment = AugmentConfig(shuffle_objects=True, flip=0.5, left_right="exchange")
+    named = drawn | {"task": "named", "categories": ["red", "blue", "green", "left cup"]}
+    built = build(named, space="pixel", max_objects=1, augment=augment)
+    found = set()
+    for epoch in range(40):
+        example = source(built).in_epoch(epoch, 0)
+        there = set(boxes(example))
+        assert {label for label in example.categories if not label.endswith("cup")} == there
+        assert all(label in example.messages[0]["content"] for label in example.categories)
+        found |= there
+    assert found == {"red", "blue", "green"}
+
+
 def test_noise_stands_at_the_end_and_no_loss_sees_its_places(build: Build, drawn: dict[str, Any]) -> None:
     augment = AugmentConfig(noise_objects=2, noise_label="nothing")
     built = build(drawn, space="pixel", object_order="top_left", max_objects=2, augment=augment)

@@ -97,7 +97,7 @@ def test_formats_that_are_not_in_json_have_no_fast_path(write: Any) -> None:
     [
         (COMPACT, {"desc": "a < b", "bbox_2d": [1, 2, 3, 4]}, "the format compact cannot hold '<'; reword it"),
         (GROUPED, {"desc": "this|that", "bbox_2d": [1, 2, 3, 4]}, "the format grouped cannot hold '|'; reword it"),
-        (TAGGED, {"desc": "roof", "poly": [1, 2, 3, 4, 5, 6]}, "cannot say a poly; it can say bbox_2d"),
+        (TAGGED, {"desc": "a < b", "poly": [1, 2, 3, 4, 5, 6]}, "the format grouped_tags cannot hold '<'; reword it"),
     ],
 )
 def test_what_a_format_cannot_say_is_found_before_training(form: Format, item: Any, reason: str, write: Any) -> None:

@@ -75,6 +75,24 @@ def test_their_texts() -> None:
     )
 
 
+def test_a_polygon_in_tags() -> None:
+    """Its four corners are no quad, and what was read of a damaged group is polygons still."""
+    rectangle, roof = (20, 10, 60, 30, 50, 50, 10, 30), (1, 2, 9, 2, 5, 8)
+    objects = [Located(desc="this|that", kind="poly", bins=bins) for bins in (rectangle, roof)]
+    first, second = ("".join(ints_to_tokens(bins)) for bins in (rectangle, roof))
+    text = answer_text(objects, form=TAGGED)
+
+    assert text == f"<|object_ref_start|>this|that<|object_ref_end|><|box_start|>|{first},|{second}<|box_end|>"
+    assert parse_answer(text.replace(",|", ","), TAGGED).objects == parse_answer(text, TAGGED).objects[:1]
+    whole = {kind: Located(desc="ship", kind=kind, bins=first) for kind, first in (("quad", rectangle), ("poly", roof))}
+    mixed = [*whole.values(), *objects, whole["poly"]]
+    read = parse_answer(answer_text(mixed, form=TAGGED), TAGGED)
+    assert (read.unread, [(item.desc, item.kind, item.bins) for item in read.objects]) == (
+        (),
+        [(item.desc, item.kind, item.bins) for group in TAGGED.grouped(mixed) for item in group],
+    )
+
+
 @pytest.mark.usefixtures("folder")
 def test_kinds_that_were_not_asked_for_are_refused(write: Any) -> None:
     with pytest.raises(

@@ -251,7 +251,8 @@ def test_what_was_counted_is_kept(
     [
         ({"prompt": "Find all."}, False),
         ({"coord_tokens": False}, False),
-        ({"object_order": "top_left", "field_order": "geometry_first", "max_objects": 1}, False),
+        ({"object_order": "top_left", "field_order": "geometry_first"}, False),
+        ({"max_objects": 1}, True),
         ({"space": "pixel"}, True),
         ({"outside": "clip"}, True),
         ({"geometry": ("bbox_2d",)}, True),

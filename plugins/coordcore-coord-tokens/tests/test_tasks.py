@@ -190,6 +190,42 @@ def test_an_image_of_which_nothing_can_be_asked_is_found_before_training(build: 
         build(asks("named", RING), wrong)
 
 
+@pytest.mark.parametrize("keys", [{}, {"categories": ["cow", "cup", "red ring", "blue square"]}])
+def test_what_an_answer_has_no_room_for_is_not_asked_for(build: Build, asks: Asks, keys: dict[str, Any]) -> None:
+    """It would count as absent. Of what is there more often than there is room, the answer has the first."""
+    train = build(
+        asks("named", RING, SQUARE, RING, CUP, **keys), asks("named", {**CUP, "desc": "cow"}), max_objects=2
+    ).train()
+    for example in (train[0], *(train.in_epoch(epoch, 0) for epoch in range(5))):
+        assert set(example.categories) == {"red ring", "blue square", "cow"}
+        assert "cup" not in example.messages[0]["content"]
+        assert len(example.geometries) == 2
+    short = build(asks("named", RING, SQUARE, CUP), object_order="top_left", max_objects=1).train()[0]
+    assert set(short.categories) == {"cup"}
+
+
+def test_labels_that_are_known_to_be_absent_are_asked_for_beside_what_there_is_room_for(
+    build: Build, asks: Asks
+) -> None:
+    lists = {"absent_categories": ["horse"], "incomplete_categories": ["cup"]}
+    train = build(asks("named", CUP, RING, SQUARE, metadata=lists), max_objects=1).train()
+    assert sorted(train[0].categories) == ["horse", "red ring"]
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_question_in_own_words_must_have_room_for_its_answer(build: Build, asks: Asks, validate: bool) -> None:
+    own = asks("named", RING, SQUARE, question="Rings and squares?")
+    assert build(own, max_objects=2).train()[0].messages[0]["content"] == "<image>Rings and squares?"
+    with pytest.raises(
+        InputError, match=r":1: question: asks in its own words for 2 objects, of which `max_objects = 1`"
+    ):
+        _ = build(own, max_objects=1, validate=validate).train()[0]
+    alike = asks("named", RING, RING, question="Rings?")
+    assert len(build(alike, max_objects=1).train()[0].geometries) == 1
+    listed = build({**own, "question": "Where is {categories}?"}, max_objects=1, absent_categories=0).train()[0]
+    assert listed.messages[0]["content"] == "<image>Where is red ring?"
+
+
 # --- prompts --------------------------------------------------------------------------------------------------------
 
 

@@ -343,6 +343,33 @@ def test_the_sheet_shows_each_box_where_the_numbers_say(tmp_path: Path) -> None:
     assert coloured.max() == pytest.approx(60 * 4.8, abs=3)
 
 
+@pytest.mark.parametrize("space", ["pixel", "norm1"])
+def test_the_sheet_shows_outlines_and_points_as_what_they_are(tmp_path: Path, space: Any) -> None:
+    """Beside a crowd region, and behind a line and an object that are left out: these are no objects of the sheet."""
+    scale = np.array([100, 80]) if space == "norm1" else np.ones(2)
+    given = {
+        "quad": np.array([[50, 8], [90, 40], [50, 72], [10, 40]]),
+        "point": np.array([[50, 44]]),
+        "poly": np.array([[2, 2], [30, 2], [2, 30]]),
+    }
+    objects = [{"desc": "thing", kind: (places / scale).ravel().tolist()} for kind, places in given.items()]
+    row = {"images": ["a.png"], "width": 100, "height": 80, "objects": objects}
+    row |= {"metadata": {"crowd": [{"desc": "thing", "poly": [0, 0, 1, 1, 0, 1]}]}}
+    Image.new("RGB", (100, 80), "white").save(tmp_path / "a.png")
+    path = write_lines(tmp_path / "a.jsonl", {"images": "none"}, {**row, "objects": [{"desc": "lost"}, *objects]})
+    assert write_sheet(tmp_path / "sheet.png", collect(path), tmp_path, space=space) == 1
+
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)[10:394, 10:490]
+    lines = (sheet.max(2) - sheet.min(2) > 100) & (sheet.max(2) > 100)
+    for start, stop in ((*given["quad"][:2],), given["quad"][2:], given["poly"][1:]):
+        for part in np.linspace(0.1, 0.9, 9):
+            x, y = np.round((start + (stop - start) * part) * 4.8).astype(int)
+            assert lines[y - 2 : y + 3, x - 2 : x + 3].any()
+    assert lines[round(44 * 4.8) - 9 : round(44 * 4.8) + 10, 240 - 9 : 240 + 10].any()
+    for x, y in ((88, 10), (12, 70), (88, 70)):  # corners of the boxes around them
+        assert not lines[int(y * 4.8) - 12 : int(y * 4.8) + 12, int(x * 4.8) - 12 : int(x * 4.8) + 12].any()
+
+
 def test_a_sheet_of_wrong_records_and_missing_images_is_drawn(tmp_path: Path) -> None:
     rows = [record([90, 70, 10, 5], [-1e9, 0, 1e9, 5], [5, 5, 5, 5]), record([0, 0, 5, 5], width=0), record()]
     rows[0]["objects"][0]["desc"] = "<|im_end|>\n" + "long " * 50 + "🐈"

@@ -66,6 +66,33 @@ def test_image_ids(tmp_path: Path, ids: tuple[Any, Any], wanted: list[int]) -> N
     assert [item["image_id"] for item in written(tmp_path / "r.json")] == wanted
 
 
+def test_records_of_an_image_are_one_image_and_other_tasks_none(tmp_path: Path) -> None:
+    """As `data convert --to coco` numbers them, which writes no image for what was asked for and is not there."""
+    path = Path("a.png")
+    images = [
+        attrs.evolve(truth("0.png", []), task="named"),
+        attrs.evolve(truth("1.png", [CAT]), task="refer"),
+        attrs.evolve(truth("a.png", [CAT]), path=path),
+        attrs.evolve(truth("a.png#2", [DOG]), path=path, task="named"),
+        truth("b.png", [CAT]),
+    ]
+    answers = [row(item.key, [CAT]) for item in images[:3]] + [row("a.png#2", [DOG]), row("b.png", [CAT])]
+    told = coco_results.write(tmp_path / "r.json", images, answers, None)
+    assert [(item["image_id"], item["category_id"]) for item in written(tmp_path / "r.json")] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+    ]
+    assert told.startswith(
+        f"{tmp_path}/r.json: 3 boxes on 2 images; records left out, whose tasks COCO does not have: 1;"
+    )
+
+    with_ids = [attrs.evolve(item, id=number) for item, number in zip(images[2:], (7, 7, 9), strict=True)]
+    told = coco_results.write(tmp_path / "r.json", with_ids, answers[2:], None)
+    assert [item["image_id"] for item in written(tmp_path / "r.json")] == [7, 7, 9]
+    assert "image ids are" not in told
+
+
 def test_boxes_without_a_score_rank_last_and_what_is_no_box_is_left_out(tmp_path: Path) -> None:
     bad = [("cat", (np.nan, 0.0, 1.0, 1.0)), ("cat", (5.0, 0.0, 1.0, 1.0))]
     told = coco_results.write(

@@ -131,6 +131,36 @@ def test_groups_of_examples_are_told_apart(evaluation: Evaluation) -> None:
     assert found["oracle_AP50@own"] == 1.0
 
 
+def test_images_are_shown_in_the_size_that_their_source_trains_with(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {0: 1024, 1: 10**6, 2: None, 3: 1024}
+    examples = [
+        attrs.evolve(example(index), max_pixels=limit, group="own" if limit else "coco")
+        for index, limit in limits.items()
+    ]
+    shown: list[tuple[int, int]] = []
+    whole = asking._Asker._ask
+
+    def noted(asker: Any, asked: Any, images: Any) -> Any:
+        shown.extend(image.size for image in images)
+        return whole(asker, asked, images)
+
+    monkeypatch.setattr(asking._Asker, "_ask", noted)
+    evaluator()(attrs.evolve(evaluation, examples=examples))
+    assert shown == [(32, 32), (64, 64), (64, 64), (32, 32)]
+    header, rows = prediction_files.read(evaluation.output / "predictions.jsonl")
+    assert header.decoding["max_pixels"] == {"own": 10**6}
+    assert {(row.width, row.height) for row in rows} == {(64, 64)}
+
+
+def test_answers_about_images_of_another_size_are_not_continued(evaluation: Evaluation, asked: list[str]) -> None:
+    evaluator()(evaluation)
+    asked.clear()
+    evaluator()(attrs.evolve(evaluation, examples=[attrs.evolve(example(k), max_pixels=1024) for k in range(4)]))
+    assert len(asked) == 4
+
+
 def test_some_distributions_are_kept_for_the_report(evaluation: Evaluation) -> None:
     evaluator()(evaluation)
     _, rows = prediction_files.read(evaluation.output / "predictions.jsonl")

@@ -13,12 +13,17 @@ import torch
 from prediction_support import checkpoint, image, images, strict
 
 from coordcore import InputError, RunError
+from coordcore.quantisation import DEFAULT_QUANTISATION
+from coordcore.records.answers import COORDJSON, Format, Located, answer_text
+from coordcore.records.answers.format import Coords, Label
+from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict import asking
 from coordcore_detection.predict.ahead import NotAheadError
 from coordcore_detection.predict.asking import Loaded, PredictSettings, header, load, predict
 from coordcore_detection.predict.predictions import Row
 from coordcore_detection.predict.recording import LOOP_TOKENS, loops
+from coordcore_detection.predict.scores import SCORES
 from coordcore_detection.predict.settings import PredictSettings as Settings
 from coordcore_train.chat import chat
 
@@ -45,6 +50,7 @@ def ask(loaded: Loaded, asked: Any, **settings: Any) -> list[Row]:
             PredictSettings(**chosen),
             vocab=loaded.vocab,
             quantisation=loaded.quantisation,
+            form=loaded.format,
         )
     )
 
@@ -212,6 +218,78 @@ class Babble(torch.nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.logits.expand(*hidden.shape[:-1], -1)
+
+
+class Recite(torch.nn.Module):
+    """An output head that says given tokens, each with a probability of its own."""
+
+    def __init__(self, size: int, tokens: list[int]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(size, 1), requires_grad=False)
+        self.left = [*tokens]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*hidden.shape[:-1], len(self.weight))
+        logits[..., self.left.pop(0)] = 9.0 + len(self.left) / 1000
+        return logits
+
+
+SHAPES = {
+    "bbox_2d": (1, 2, 300, 400),
+    "point": (12, 999),
+    "quad": (20, 10, 60, 30, 50, 50, 10, 30),
+    "poly": tuple(range(100, 150)),
+}
+LINES = attrs.evolve(
+    COORDJSON, name="lines", opening="", before="", label=(Label(without="<|"),), amid="", after="", between="\n",
+    nothing="none", closing="", json=False,
+    places={kind: (mark, Coords(kind, between="")) for kind, mark in zip(SHAPES, ("", "|.", "|#", "|"), strict=True)},
+)  # fmt: skip
+GROUPS = attrs.evolve(LINES, name="groups", again="")
+
+
+def recited(folder: Path, objects: list[Located], form: Format, **settings: Any) -> tuple[Row, str]:
+    """The row of a model that answers so, freely, and what it would say."""
+    loaded = load(folder, "cpu")
+    tokenizer = loaded.processor.tokenizer
+    text = answer_text(objects, form=form)
+    said = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    loaded.model.lm_head = Recite(loaded.model.lm_head.weight.shape[0], said)
+    [row] = ask(loaded._replace(format=form), images(1), max_new_tokens=len(said), constrained=False, **settings)
+    return row, text
+
+
+@pytest.mark.parametrize("form", [COORDJSON, LINES, GROUPS], ids=lambda form: form.name)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_free_answer_of_any_kind_of_geometry_is_read_whole(folder: Path, kind: str, form: Format) -> None:
+    """As many objects as are allowed, however many coordinates they have, and where they are and with what scores."""
+    objects = [Located(desc=f"a {k}", kind=kind, bins=tuple(b + k for b in SHAPES[kind])) for k in range(3)]
+    if kind == "point":
+        objects = [attrs.evolve(item, bins=(item.bins[0], 900)) for item in objects]
+    row, text = recited(folder, objects, form, max_objects=3, coordinates="argmax")
+    assert (row.text, row.stopped, row.unread) == (text, "end", [])
+    assert [box.label for box in row.boxes] == [item.desc for item in objects]
+    for box, item in zip(row.boxes, objects, strict=True):
+        assert box.bins == bounds(item.bins)
+        assert 0 < box.score < 1
+        assert set(box.scores) == set(SCORES)
+        if kind != "bbox_2d":
+            size = (row.width, row.height) * (len(item.bins) // 2)
+            assert (box.kind, box.points) == (
+                kind,
+                pytest.approx(DEFAULT_QUANTISATION.decode(item.bins, size), abs=1e-5),
+            )
+
+
+@pytest.mark.parametrize("form", [COORDJSON, LINES, GROUPS], ids=lambda form: form.name)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_free_answer_ends_where_one_object_too_many_begins(folder: Path, kind: str, form: Format) -> None:
+    objects = [Located(desc="cup", kind=kind, bins=tuple(min(b + k, 999) for b in SHAPES[kind])) for k in range(9)]
+    row, text = recited(folder, objects, form, max_objects=4)
+    assert (len(row.boxes), row.stopped) == (4, "length")
+    assert text.startswith(row.text)
+    coordinates = sum(len(item.bins) for item in objects[:4])
+    assert coordinates < row.text.count("<|coord_") <= coordinates + 3  # what was chosen is known a step later
 
 
 @pytest.mark.parametrize(

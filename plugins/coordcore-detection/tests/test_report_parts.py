@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +15,7 @@ import attrs
 import numpy as np
 import pytest
 from evaluation_support import header, row, truth
+from PIL import Image, ImageColor
 from report_support import MANIFEST, evaluated, recorded, run_folder
 
 from coordcore import Component, InputError, hookimpl
@@ -21,7 +24,9 @@ from coordcore.hookspecs import GROUP
 from coordcore.manifest import load
 from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_detection.evaluate.evaluation import evaluate
-from coordcore_detection.report import coordinates, drawings, offsets, page, quality, training
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import Box, Row
+from coordcore_detection.report import charts, coordinates, drawings, offsets, page, quality, training
 
 CAT = ("cat", (10.0, 10.0, 50.0, 50.0))
 DOG = ("dog", (60.0, 60.0, 90.0, 90.0))
@@ -185,6 +190,96 @@ def test_a_box_far_outside_is_drawn() -> None:
     found = evaluate(truths, header(), [row("a", [("cat", (-1e30, 0.0, 1e30, 1e30))])])
     (group, *_) = drawings.drawings(found, truths)
     assert len(group.pictures) == 1
+
+
+OUTLINES = {"kite": [(20.0, 10.0), (80.0, 30.0), (70.0, 80.0), (10.0, 60.0)], "roof": [(5, 95), (50, 70), (95, 95)]}
+
+
+def shapes(key: str, labels: Sequence[str], *points: tuple[str, float, float]) -> TruthImage:
+    outlines = {index: np.array(OUTLINES[label], dtype=float) for index, label in enumerate(labels)}
+    bounds = np.array([[*corners.min(0), *corners.max(0)] for corners in outlines.values()]).reshape(-1, 4)
+    return attrs.evolve(
+        truth(key, []),
+        labels=tuple(labels),
+        boxes=bounds,
+        crowd=np.zeros(len(labels), dtype=bool),
+        outlines=outlines,
+        points=points,
+        open=lambda: Image.new("RGB", (100, 100), "white"),
+    )
+
+
+def shape(label: str, kind: str, points: Sequence[float], score: float = 0.5) -> Box:
+    box = (min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2]))
+    return Box(label=label, box=box, bins=(0, 0, 0, 0), score=score, kind=kind, points=list(points))
+
+
+def drawn(truths: Sequence[TruthImage], *boxes: Box) -> tuple[Any, Any]:
+    """The picture of one image, as its pixels, [400, 400, 3], and as it stands on the page."""
+    answer = [Row(image=truths[0].key, width=100, height=100, text="", boxes=list(boxes))]
+    (group, *_) = drawings.drawings(evaluate(truths, header(), answer), truths)
+    pixels = np.asarray(Image.open(io.BytesIO(group.pictures[0].png)).convert("RGB")).astype(int)
+    return pixels, group.pictures[0]
+
+
+def colour_at(pixels: Any, x: float, y: float) -> set[str]:
+    """Which of the two colours are within three pixels of a place in the image."""
+    scale = len(pixels) / 100
+    top, left = round(y * scale) - 3, round(x * scale) - 3
+    near = {tuple(value) for value in pixels[max(0, top) : top + 7, max(0, left) : left + 7].reshape(-1, 3).tolist()}
+    named = {ImageColor.getrgb(charts.ORANGE): "predicted", ImageColor.getrgb(charts.SKY): "true"}
+    return {name for value, name in named.items() if value in near}
+
+
+def test_quads_and_polygons_are_drawn_along_their_sides() -> None:
+    quad, roof = (np.array(OUTLINES[name]) for name in ("kite", "roof"))
+    pixels, picture = drawn(
+        [shapes("a", ["kite"])], shape("kite", "quad", [*(quad + 3).ravel()]), shape("roof", "poly", [*roof.ravel()])
+    )
+    for corners, who in ((quad, "true"), (quad + 3, "predicted"), (roof, "predicted")):
+        for start, stop in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            seen = [colour_at(pixels, *(start + (stop - start) * part)) for part in np.linspace(0, 1, 12)]
+            assert sum(who in colours for colours in seen) > (6 if who == "true" else 10)
+    for corner in ((10, 10), (80, 10), (83, 83), (13, 83), (5, 70)):  # of the boxes around them
+        assert colour_at(pixels, *corner) == set()
+    assert picture.alt == "a with 1 true and 2 predicted objects"
+    assert picture.lines[0].startswith("1: kite, score 0.50, IoU 0.8")  # that of the boxes is 0.87
+
+
+def test_points_are_drawn_and_told() -> None:
+    pixels, picture = drawn(
+        [shapes("a", [], ("button", 30, 60), ("menu", 70, 20))],
+        shape("button", "point", [33, 64], float("nan")),
+        shape("menu", "point", [90, 90]),
+    )
+    assert colour_at(pixels, 33, 64) >= {"predicted"}
+    assert colour_at(pixels, 90, 90) == {"predicted"}
+    assert colour_at(pixels, 70 + 8 / 4, 20) == {"true"}
+    assert colour_at(pixels, 70, 20) == set()  # a ring
+    assert list(picture.lines) == [
+        "1: button, no score, 5.0 px from button",
+        "2: menu, score 0.50, 67.1 px from button",
+    ]
+
+
+def test_points_in_regions_are_told_by_these() -> None:
+    truths = [shapes("a", ["kite"])]
+    found = evaluate(
+        truths, header(), [Row(image="a", width=100, height=100, text="", boxes=[shape("kite", "point", [40, 40])])]
+    )
+    assert drawings.qualities(found).tolist() == [1.0]
+    _, picture = drawn(truths, shape("kite", "point", [40, 40]), shape("kite", "point", [15, 15]))
+    assert list(picture.lines[1:]) == ["1: kite, score 0.50, in kite", "2: kite, score 0.50, in nothing true"]
+
+
+def test_images_of_points_are_ranked_by_those_that_are_found() -> None:
+    truths = [shapes(key, [], ("button", 30, 60), ("menu", 70, 20)) for key in "ab"]
+    near, far = (shape("button", "point", [30, y]) for y in (61, 90))
+    rows = [
+        Row(image="a", width=100, height=100, text="", boxes=[near]),
+        Row(image="b", width=100, height=100, text="", boxes=[near, far, far, far]),
+    ]
+    assert drawings.qualities(evaluate(truths, header(), rows)).tolist() == [0.5, 0.25]
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ class BoxesConfig:
     width: int = option(default=64, help="of the pictures")
     height: int = option(default=64, help="of the pictures")
     side: int = option(default=24, help="of the boxes, in pixels")
+    max_pixels: int | None = option(default=None, help="of the pictures in training")
     convention: str = option(default="", help="another than the run's")
     fault: Literal["", "unread", "uncounted", "own format", "decomposed", "special tokens"] = option(
         default="", help="what is wrong with example 3"
@@ -73,6 +74,7 @@ class Boxes:
             images=(Image.new("RGB", (config.width, config.height), (index * 9, 40, 90)),),
             geometries=() if fault == "uncounted" else (Geometry(kind="bbox_2d", values=values),),
             source=f"boxes.jsonl:{index + 1}",
+            max_pixels=config.max_pixels,
         )
 
 

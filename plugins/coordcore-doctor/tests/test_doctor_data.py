@@ -170,6 +170,18 @@ def test_images_that_are_smaller_when_the_model_is_asked(base: Path, tmp_path: P
     )
 
 
+def test_images_that_only_training_reduces(base: Path, tmp_path: Path) -> None:
+    """By their example's own limit, which neither a merged folder nor a record file knows."""
+    sections = {"data": {"doctor_boxes": {"width": 640, "height": 320, "max_pixels": 2048}}, "output": {"merge": True}}
+    found = look("served sizes", tmp_path, base, **sections)
+    assert found.state == "warning"
+    assert found.seen == (
+        "8 of 8 images have another size for coordcore predict on records and for servers, which know no source's own "
+        "max_pixels: 64 x 32 in training, 640 x 320 there"
+    )
+    assert found.cure.startswith("set train.max_pixels to the size")
+
+
 def test_the_cure_for_images_of_two_sizes(base: Path, tmp_path: Path) -> None:
     mended = copied(base, tmp_path)
     size = {"shortest_edge": 1024, "longest_edge": 4194304}

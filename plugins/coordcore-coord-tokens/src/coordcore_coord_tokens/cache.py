@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RULES = 3
+RULES = 4
 """Changes when a record that was right could now be wrong, or the other way round."""
 
 # Settings that make no record right or wrong.
@@ -42,7 +42,6 @@ _HARMLESS = {
     "coord_tokens",
     "field_order",
     "object_order",
-    "max_objects",
 }
 
 

@@ -34,6 +34,7 @@ TAGGED = Format(
     amid="<|object_ref_end|><|box_start|>",
     places={
         "bbox_2d": (Coords("bbox_2d", between=""),),
+        "poly": ("|", Coords("poly", between="")),  # Qwen has no token for it; four corners could be a quad's
         "point": (Coords("point", between=""),),
         "quad": ("<|quad_start|>", Coords("quad", between=""), "<|quad_end|>"),
     },

@@ -66,7 +66,7 @@ class JsonlSource:
         line = self.file.line_of(index)
         record, answer = self.read(line)
         try:
-            asked = self.questions.ask(record, self.draw(line, epoch), varied=epoch is not None)
+            asked = self.questions.ask(record, self.draw(line, epoch), varied=epoch is not None, cut=answer.cut)
         except RecordError as error:
             raise InputError(f"{self.where(line)}: {error}") from error
         return self.example(record, answer, asked, self.image(record, line), line)

@@ -40,12 +40,19 @@ class Questions:
         return labels_of(self.path)
 
     def ask(
-        self, record: Record, draw: str, *, varied: bool = False, shown: Collection[str] = ()
+        self,
+        record: Record,
+        draw: str,
+        *,
+        varied: bool = False,
+        shown: Collection[str] = (),
+        cut: Collection[str] = (),
     ) -> tuple[str, tuple[str, ...]]:
         """The question of a record, and the categories that it names.
 
         draw: what all that is drawn follows from. varied: draw the wording too; else it is the first. shown:
-        labels that are not drawn as absent. Raises RecordError where there is nothing to ask for.
+        labels that are not drawn as absent. cut: those that are there and not in the answer, which are not asked for
+        either: that would say that they are absent. Raises RecordError where there is nothing to ask for.
         """
         config, name = self.config, record.task or "detect"
         if config.mode == "summary":
@@ -54,8 +61,9 @@ class Questions:
         wording = random.Random(f"{draw} wording").choice(wordings) if varied and len(wordings) > 1 else wordings[0]
         categories: tuple[str, ...] = ()
         if name == "named":
-            others = tuple(label for label in self.labels if label not in shown)
-            categories = tuple(asked_categories(record, others, config.absent_categories, draw))
+            others = tuple(label for label in self.labels if label not in shown and label not in cut)
+            asking = _without(record, cut) if cut else record
+            categories = tuple(asked_categories(asking, others, config.absent_categories, draw))
         box = self._box(record) if name == "region" else ""
         return question_of(record, wording, categories=categories, box=box), categories
 
@@ -67,6 +75,15 @@ class Questions:
             [written[k] for k in self.coords.arranged(item.bins)] if self.config.coord_tokens else map(str, item.bins)
         )
         return f"[{', '.join(said)}]"
+
+
+def _without(record: Record, cut: Collection[str]) -> Record:
+    """A record that neither holds objects of these labels nor asks for them."""
+    return msgspec.structs.replace(
+        record,
+        objects=[item for item in record.objects or () if item.desc not in cut],
+        categories=record.categories and [label for label in record.categories if label not in cut],
+    )
 
 
 class _Desc(msgspec.Struct):

@@ -78,9 +78,26 @@ def read_answer(
     placed = locate(record, config, quantisation, coords)
     if check_asked(record, coords).is_text:
         return Answer(text=record.answer or "", widened=placed.widened, clipped=placed.clipped)
-    objects = chain.from_iterable(form.grouped(in_order(asked_for(record, placed.objects), config)))
-    answer = written(list(objects), config, coords, form)
-    return msgspec.structs.replace(answer, widened=placed.widened, clipped=placed.clipped)
+    every = asked_for(record, placed.objects)
+    kept = in_order(every, config)
+    cut: tuple[str, ...] = ()
+    if record.task == "named" and len(kept) < len(every):
+        cut = labels_cut_off(every, kept)
+        # Which labels are cut off may follow from the order, and that be another in each epoch.
+        if "{categories}" not in (record.question or "{categories}") and len({item.desc for item in every}) > 1:
+            raise RecordError(
+                "question",
+                f"asks in its own words for {len(every)} objects, of which `max_objects = {config.max_objects}` may "
+                "leave none of a category; write {categories} there, which leaves it out, or raise max_objects",
+            )
+    answer = written(list(chain.from_iterable(form.grouped(kept))), config, coords, form)
+    return msgspec.structs.replace(answer, widened=placed.widened, clipped=placed.clipped, cut=cut)
+
+
+def labels_cut_off(every: Sequence[Located], kept: Sequence[Located]) -> tuple[str, ...]:
+    """The labels of which no object is kept."""
+    left = {item.desc for item in kept}
+    return tuple(dict.fromkeys(item.desc for item in every if item.desc not in left))
 
 
 def asked_for(record: Record, objects: Sequence[Located]) -> list[Located]:

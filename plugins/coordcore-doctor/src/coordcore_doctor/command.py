@@ -64,7 +64,7 @@ def command(
                 raise InputError(f"{draw}: not drawn: {missing}") from missing
             if vocab is None:
                 raise InputError(f"{draw}: not drawn: the run has no coord tokens")
-            count = write_sheet(draw, sample, vocab, run.quantisation)
+            count = write_sheet(draw, sample, vocab, run.quantisation, run.rehearsal.plan.format)
             typer.echo(f"{draw}: {count} images", err=json)
     wrong = [finding.name for finding in findings if finding.state == "error"]
     if wrong:

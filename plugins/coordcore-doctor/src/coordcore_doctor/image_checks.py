@@ -99,13 +99,22 @@ def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:
     for row in rows:
         for image, seen in zip(row.example.images, row.seen, strict=True):
             grid = processor(images=[open_example_image(image)], size=size)["image_grid_thw"]
-            pairs.append((seen, *seen_sizes(run.rehearsal.encoder.processor, grid)))
-    differ = [(a, b) for a, b in pairs if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > token]
+            (there,) = seen_sizes(run.rehearsal.encoder.processor, grid)
+            pairs.append((seen, there, row.example.max_pixels))
+    differ = [(a, b, own) for a, b, own in pairs if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > token]
     if not differ:
         yield ok(name, f"{len(pairs)} images are as large for coordcore predict and servers as in training")
         return
-    (trained, asked), *_ = differ
+    (trained, asked, _), *_ = differ
     sizes = f"{trained[0]} x {trained[1]} in training, {asked[0]} x {asked[1]} there"
+    if all(own is not None for _, _, own in differ):
+        yield warning(
+            name,
+            f"{share(len(differ), len(pairs), 'images')} have another size for coordcore predict on records and for "
+            f"servers, which know no source's own max_pixels: {sizes}",
+            "set train.max_pixels to the size in which images will be asked about, or reduce them before asking",
+        )
+        return
     yield warning(
         name,
         f"{share(len(differ), len(pairs), 'images')} have another size for coordcore predict and servers: {sizes}",

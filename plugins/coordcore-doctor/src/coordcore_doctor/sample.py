@@ -32,15 +32,18 @@ class Encoded(EncodedRow):
 
         points: with points, whose bounds have no extent.
         """
+        both = [
+            (_bounds(geometry.values), _bounds(said))
+            for geometry, said in zip(self.example.geometries, self.written(vocab), strict=True)
+            if points or geometry.kind != "point"
+        ]
+        return _array([wanted for wanted, _ in both]), _array([said for _, said in both])
+
+    def written(self, vocab: CoordVocab) -> list[tuple[int, ...]]:
+        """The bins of each geometry, x first, as the labels have them."""
         bins = vocab.bins(self.labels)
         read = iter(bins[bins >= 0].tolist())
-        wanted, written = [], []
-        for geometry in self.example.geometries:
-            said = vocab.format.arranged([next(read) for _ in geometry.values])
-            if points or geometry.kind != "point":
-                wanted.append(_bounds(geometry.values))
-                written.append(_bounds(said))
-        return _array(wanted), _array(written)
+        return [vocab.format.arranged([next(read) for _ in geometry.values]) for geometry in self.example.geometries]
 
 
 @attrs.frozen(kw_only=True, eq=False)

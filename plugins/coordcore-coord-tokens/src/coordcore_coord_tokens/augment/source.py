@@ -22,7 +22,7 @@ from coordcore_coord_tokens.augment.changes import Draws, Move, coloured, drawn,
 from coordcore_coord_tokens.augment.shapes import Shape
 from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
 from coordcore_coord_tokens.locate import locate
-from coordcore_coord_tokens.reader import asked_for, in_order, read_answer, written
+from coordcore_coord_tokens.reader import asked_for, in_order, labels_cut_off, read_answer, written
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.augment.config import AugmentConfig
@@ -64,7 +64,8 @@ class AugmentedSource:
             if record.task == "region":  # the one question that holds a place
                 questions = attrs.evolve(questions, config=config)
             shown = () if move is None else move.hidden
-            question, categories = questions.ask(record, plain.draw(line, epoch), varied=True, shown=shown)
+            draw = plain.draw(line, epoch)
+            question, categories = questions.ask(record, draw, varied=True, shown=shown, cut=said.cut)
             asked = turn(question), tuple(map(turn, categories))
             if move is not None:
                 image = moved_picture(image, move)
@@ -151,7 +152,9 @@ class AugmentedSource:
         if augment.shuffle_objects:
             draws("order").shuffle(objects)
             config = attrs.evolve(config, object_order="as_given")
-        objects = [attrs.evolve(item, desc=turn(item.desc)) for item in in_order(objects, config)]
+        kept = in_order(objects, config)
+        cut = labels_cut_off(objects, kept)
+        objects = [attrs.evolve(item, desc=turn(item.desc)) for item in kept]
         count = augment.noise_objects if task == "detect" else 0
         if count:
             size = record.width, record.height
@@ -163,4 +166,5 @@ class AugmentedSource:
             ]
         objects = list(chain.from_iterable(reader.form.grouped(objects)))
         noise = [number for number, item in enumerate(objects) if count and item.desc == augment.noise_label]
-        return written(objects, config, reader.coords, reader.form), tuple(noise)
+        answer = written(objects, config, reader.coords, reader.form)
+        return msgspec.structs.replace(answer, cut=cut), tuple(noise)

@@ -7,6 +7,7 @@ found out here, so any will do.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class Sample:
     boxes: [n, 4] float64, coord tokens as their bins, polygons and quads as their enclosing boxes, points as boxes
     without extent. is_point: [n] bool. crossed: quads whose sides cross. sizes: [n, 2] width and height
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
-    files: path, width and height of each record. unasked: the paths of those that ask no question of their own.
+    files: path, width and height of each record. lines: [n] in which line of the file each record stands. unasked: the
+    paths of those that ask no question of their own.
     empty: records without objects; unsaid: those among them that have crowd regions or points under `metadata`.
     tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
     description. declared: what `metadata.quantisation` says, with how often.
@@ -59,6 +61,7 @@ class Sample:
     owner: Array
     labels: tuple[str, ...]
     files: tuple[tuple[str, float, float], ...]
+    lines: Array
     unasked: tuple[str, ...]
     declared: dict[str, int]
     problems: dict[str, int]
@@ -89,7 +92,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
 
     progress: show a bar on stderr.
     """
-    values, sizes, owner, is_point = array("d"), array("d"), array("q"), array("b")
+    values, sizes, owner, is_point, numbers = array("d"), array("d"), array("q"), array("b"), array("q")
     counts = dict.fromkeys(("records", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0)
     labels: list[str] = []
     files: list[tuple[str, float, float]] = []
@@ -115,6 +118,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         if wrong:
             continue
         files.append((record.images[0], record.width, record.height))
+        numbers.append(number)
         if record.task in (None, "detect") and record.question is None:
             unasked.append(record.images[0])
         metadata = record.metadata or {}
@@ -152,11 +156,29 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         owner=np.array(owner, dtype=np.int64),
         labels=tuple(labels),
         files=tuple(files),
+        lines=np.array(numbers, dtype=np.int64),
         unasked=tuple(unasked),
         declared=declared,
         problems=problems,
         examples=examples,
     )
+
+
+def outlines(sample: Sample, records: Iterable[int]) -> dict[int, dict[int, Array]]:
+    """Of some records: index of an object, among those in `boxes`, -> the numbers of what is no box."""
+    wanted = {int(sample.lines[index]): index for index in records}
+    found: dict[int, dict[int, Array]] = {}
+    for number, line in all_lines(sample.path):
+        if number in wanted:
+            items = read_annotations(parse_record(line, LeftOut()), _ANY_NUMBERS, LeftOut())
+            found[wanted[number]] = {
+                place: np.array(item.values, dtype=np.float64)
+                for place, item in enumerate(item for item in items if not item.crowd)
+                if item.kind != "bbox_2d"
+            }
+            if len(found) == len(wanted):
+                break
+    return found
 
 
 def in_order(boxes: Array, order: BoxOrder) -> Array:

@@ -1,7 +1,8 @@
-"""An overlay sheet: the boxes of a record file drawn on its images, for a person to look at."""
+"""An overlay sheet: the boxes, outlines and points of a record file drawn on its images, for a person to look at."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -12,7 +13,7 @@ from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
 from coordcore.records.annotations import Space
 from coordcore.records.images import image_path
 from coordcore.records.sheet import CELL, Cell, save_sheet
-from coordcore_data.check.sample import Array, Sample, in_order
+from coordcore_data.check.sample import Array, Sample, in_order, outlines
 from coordcore_data.convert.core import BoxOrder
 from coordcore_data.convert.text import is_file
 
@@ -40,7 +41,8 @@ def write_sheet(
     step = max(len(usable) / count, 1.0)
     chosen = [usable[int(index * step)] for index in range(min(count, len(usable)))]
     scale = _Scale(space=space, order=order, spec=quantisation or DEFAULT_QUANTISATION)
-    cells = [_cell(sample, folder, index, scale) for index in chosen]
+    shapes = outlines(sample, chosen)
+    cells = [_cell(sample, folder, index, scale, shapes[index]) for index in chosen]
     save_sheet(cells, path)
     return len(cells)
 
@@ -51,23 +53,25 @@ class _Scale:
     order: BoxOrder
     spec: Quantisation
 
-    def pixels(self, boxes: Array, width: float, height: float) -> Array:
-        """[n, 4] in pixels of an image, also for numbers that the space does not allow."""
-        boxes = in_order(boxes, self.order)
-        size = np.array([width, height] * 2)
+    def boxes(self, boxes: Array, size: Array) -> Array:
+        """[n, 4] in pixels of an image, also for numbers that the space does not allow. size: [2]."""
+        return self.places(in_order(boxes, self.order), np.tile(size, 2))
+
+    def places(self, places: Array, size: Array) -> Array:
+        """The same for [n, 2], x and y. size: of what each number is measured in."""
         if self.space == "norm1":
-            return np.asarray(boxes * size)
+            return np.asarray(places * size)
         if self.space == "bin":
-            return np.asarray((boxes + self.spec.decode_shift) * (size - self.spec.inset) / self.spec.decode_scale)
-        return boxes
+            return np.asarray((places + self.spec.decode_shift) * (size - self.spec.inset) / self.spec.decode_scale)
+        return places
 
 
-def _cell(sample: Sample, folder: Path, index: int, scale: _Scale) -> Cell:
+def _cell(sample: Sample, folder: Path, index: int, scale: _Scale, shapes: Mapping[int, Array]) -> Cell:
     from PIL import Image, ImageOps
 
     name, width, height = sample.files[index]
     rows = np.flatnonzero(sample.owner == index)
-    boxes = scale.pixels(sample.boxes[rows], width, height)
+    size = np.array([width, height])
     caption, warning = name, False
     try:
         path = image_path(folder, name)
@@ -81,5 +85,12 @@ def _cell(sample: Sample, folder: Path, index: int, scale: _Scale) -> Cell:
         caption, warning = f"{name} (no image file)", True
     if not warning and image.size != (width, height):
         caption, warning = f"{name}: file {image.width} x {image.height}, record {width:g} x {height:g}", True
-    boxes = boxes * np.array([image.width / width, image.height / height] * 2)
-    return Cell(image=image, boxes=boxes, labels=[sample.labels[row] for row in rows], caption=caption, warning=warning)
+    ratio = np.array(image.size) / size
+    return Cell(
+        image=image,
+        boxes=scale.boxes(sample.boxes[rows], size) * np.tile(ratio, 2),
+        labels=[sample.labels[row] for row in rows],
+        caption=caption,
+        warning=warning,
+        outlines={place: scale.places(shape.reshape(-1, 2), size) * ratio for place, shape in shapes.items()},
+    )

@@ -285,7 +285,8 @@ def _known_splits(conversion: Conversion) -> list[str | None]:
 def _writers(conversion: Conversion, account: Account) -> Any:
     """What makes the writer of one open file."""
     from coordcore_data.convert.coco_file import read_categories
-    from coordcore_data.convert.write import CocoWriter, RecordWriter
+    from coordcore_data.convert.coco_writer import CocoWriter
+    from coordcore_data.convert.write import RecordWriter
 
     if conversion.to == "coco":
         categories = None if conversion.categories is None else read_categories(conversion.categories)

@@ -146,7 +146,7 @@ class Tally:
 
     @property
     def balanced(self) -> bool:
-        """Whether everything that was read was written, carried under `metadata`, or dropped for a reason."""
+        """Whether everything that was read was written, carried elsewhere, or dropped for a reason."""
         return self.read == self.written + sum(self.carried.values()) + sum(self.dropped.values())
 
 
@@ -175,6 +175,10 @@ class Account:
     def carry_objects(self, kind: str, count: int) -> None:
         """Count objects that go under `metadata`."""
         _add(self.objects.carried, kind, count)
+
+    def carry_image(self, kind: str) -> None:
+        """Count a record that goes into another of its image."""
+        _add(self.images.carried, kind)
 
     def note(self, what: str, *where: Any, count: int = 1) -> None:
         """Count something that was changed or is worth knowing, and drops nothing."""

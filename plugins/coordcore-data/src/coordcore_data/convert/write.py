@@ -1,10 +1,10 @@
-"""Writing records and COCO files: in the declared space, split by image, whole or not at all."""
+"""Writing records in the declared space, and which split an image goes to."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, BinaryIO, Protocol
 
@@ -13,9 +13,8 @@ import msgspec
 
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Space
-from coordcore.records.geometry import bounds
 from coordcore_data.convert.core import AREAS, CROWD, POINTS, Account
-from coordcore_data.convert.geometry import poly_area, uncrossed
+from coordcore_data.convert.geometry import uncrossed
 from coordcore_data.convert.rules import FinalImage, FinalObject
 
 Splits = tuple[tuple[str, float], ...]
@@ -166,112 +165,6 @@ def _record_object(item: FinalObject, values: Any, keypoints: list[float] | None
     if item.kind == "poly":
         return _RecordObject(item.desc, None, values, len(values) // 2, keypoints=keypoints)
     return _RecordObject(item.desc, **{item.kind: values}, keypoints=keypoints)
-
-
-@attrs.define
-class CocoWriter:
-    """One COCO instances file. The images and boxes are held until `finish`, for their ids and categories.
-
-    categories: name -> id where they are given; a label without one is dropped and counted. Otherwise the ids are
-    1, 2, ... by name over `labels`, which the files of all splits share.
-    """
-
-    file: BinaryIO
-    categories: Mapping[str, int] | None
-    labels: set[str]
-    account: Account
-    held: list[tuple[FinalImage, str]] = attrs.field(factory=list)
-    images: int = 0
-
-    def add(self, image: FinalImage, path: str) -> None:
-        self.held.append((image, path))
-        self.labels.update(item.desc for item in image.objects)
-        self.labels.update(region.desc for region in image.crowd)
-
-    def finish(self) -> None:
-        categories = self.categories
-        if categories is None:
-            categories = {name: number for number, name in enumerate(sorted(self.labels), 1)}
-        else:
-            self.held = [item for item in self.held if self._keeps_objects(*item, categories)]
-        self.images = len(self.held)
-        self.account.images.written += self.images
-        ids = self._image_ids()
-        encode = msgspec.json.Encoder().encode
-        images = (
-            {"id": number, "file_name": path, "width": image.width, "height": image.height}
-            for number, (image, path) in zip(ids, self.held, strict=True)
-        )
-        self.file.write(b'{"images": [')
-        self._write_all(map(encode, images))
-        self.file.write(b'],\n"annotations": [')
-        self._write_all(map(encode, self._annotations(ids, categories)))
-        listed = [{"id": number, "name": name} for name, number in categories.items()]
-        self.file.write(b'],\n"categories": ' + encode(listed) + b"}\n")
-
-    def _keeps_objects(self, image: FinalImage, path: str, categories: Mapping[str, int]) -> bool:
-        """Whether the image still says what is there, once the objects without a category are gone."""
-        held = [*image.objects, *image.crowd]
-        if not held or any(item.desc in categories for item in held):
-            return True
-        reason = "none of its labels is among the given categories"
-        self.account.drop_image(reason, path, objects=len(held) + len(image.points))
-        return False
-
-    def _write_all(self, items: Iterable[bytes]) -> None:
-        separator = b"\n"
-        for item in items:
-            self.file.write(separator + item)
-            separator = b",\n"
-
-    def _image_ids(self) -> list[int]:
-        """The images' own ids when every image has a whole number of its own, else 1, 2, ..."""
-        own = [image.id for image, _ in self.held]
-        if all(type(item) is int for item in own) and len(set(own)) == len(own):
-            return own
-        if any(item is not None for item in own):
-            self.account.note("image id numbered anew: not every image has a whole number of its own", count=len(own))
-        return list(range(1, len(own) + 1))
-
-    def _annotations(self, ids: list[int], categories: Mapping[str, int]) -> Iterable[dict[str, Any]]:
-        number = 0
-        for image_id, (image, path) in zip(ids, self.held, strict=True):
-            if image.points:
-                reason = "points: COCO's keypoints belong to a box"
-                self.account.drop_object(reason, path, count=len(image.points))
-            if image.difficult:
-                self.account.note("difficult: COCO has no such mark", path, count=len(image.difficult))
-            for item, crowd in [*((item, 0) for item in image.objects), *((region, 1) for region in image.crowd)]:
-                if item.kind == "point":
-                    self.account.drop_object("points: COCO's keypoints belong to a box", path)
-                    continue
-                category = categories.get(item.desc)
-                if category is None:
-                    self.account.drop_object("label is not among the given categories", path, repr(item.desc))
-                    continue
-                number += 1
-                self.account.objects.written += 1
-                yield _annotation(item, number, image_id, category, crowd)
-
-
-def _annotation(item: FinalObject, number: int, image_id: int, category: int, crowd: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = item.values if item.kind == "bbox_2d" else bounds(list(item.values))
-    annotation: dict[str, Any] = {
-        "id": number,
-        "image_id": image_id,
-        "category_id": category,
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "area": (x2 - x1) * (y2 - y1),
-        "iscrowd": crowd,
-    }
-    if item.keypoints:
-        shown = sum(seen > 0 for seen in item.keypoints[2::3])
-        annotation |= {"keypoints": item.keypoints, "num_keypoints": shown}
-    if item.kind != "bbox_2d":
-        annotation |= {"segmentation": [item.values], "area": poly_area(list(item.values))}
-    if item.area is not None:
-        annotation["area"] = item.area
-    return annotation
 
 
 def split_of(image: FinalImage, splits: Splits | str | None, account: Account) -> tuple[str | None, bool]:

@@ -3,7 +3,7 @@
 A list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}, boxes in pixels. Image ids are those of
 the records where all of them have a whole number of their own, else 1, 2, ... in their order; category ids those of a
 COCO file that is given, else 1, 2, ... by name over the labels of the records. `coordcore data convert --to coco`
-numbers so too.
+numbers so too, and has an image once, whatever its records ask for: the results have the boxes of all answers to them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from coordcore.errors import InputError
 from coordcore_detection.evaluate.results import write_text
-from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.evaluate.truth import Id, TruthImage
 from coordcore_detection.predict.answer_files import read_bytes
 from coordcore_detection.predict.predictions import Box, Row
 
@@ -36,13 +36,17 @@ def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categori
 
     truth: in the order of the records. rows: as `evaluate` has taken them. categories: label -> id, None to number the
     labels of the truth. A box whose label has no id is left out, and so is one that is no box; one without a score is
-    ranked behind all others, as `evaluate` does. Raises InputError when the file cannot be written.
+    ranked behind all others, as `evaluate` does. Left out are answers to records that ask for anything but objects.
+    Raises InputError when the file cannot be written.
     """
-    numbered = _image_ids(truth)
-    ids = {item.key: number for item, number in zip(truth, numbered, strict=True)}
-    own = numbered == [item.id for item in truth]
+    asked = [item for item in truth if item.task in ("detect", "named")]
+    images = _images(asked)
+    own_ids = [next((item.id for item in records if item.id is not None), None) for records in images]
+    numbered = _image_ids(own_ids)
+    ids = {item.key: number for records, number in zip(images, numbered, strict=True) for item in records}
+    own = numbered == own_ids
     if categories is None:
-        labels = sorted({label for item in truth for label in item.labels})
+        labels = sorted({label for records in images for item in records for label in item.labels})
         categories = {label: number for number, label in enumerate(labels, 1)}
     answers = {row.image: row for row in rows if row.image in ids}  # one that is there twice is the same
     boxes = [(key, box) for key in ids if key in answers for box in answers[key].regions]
@@ -60,7 +64,9 @@ def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categori
         if _is_box(box)
     ]
     write_text(msgspec.json.encode(written).decode() + "\n", path)
-    parts = [f"{path}: {len(written)} boxes on {len(ids)} images"]
+    parts = [f"{path}: {len(written)} boxes on {len(images)} images"]
+    if len(asked) < len(truth):
+        parts.append(f"records left out, whose tasks COCO does not have: {len(truth) - len(asked)}")
     if len(known) < len(boxes):
         parts.append(f"{len(boxes) - len(known)} left out, whose labels have no category id")
     if len(written) < len(known):
@@ -89,9 +95,29 @@ def read_categories(path: Path) -> dict[str, int]:
     return ids
 
 
-def _image_ids(truth: Sequence[TruthImage]) -> list[int]:
-    own = [item.id for item in truth if type(item.id) is int]
-    return own if len(set(own)) == len(truth) else list(range(1, len(truth) + 1))
+def _images(truth: Sequence[TruthImage]) -> list[list[TruthImage]]:
+    """The records of each image, in the order in which images come first.
+
+    As in a COCO file that `data convert` writes, one that was only asked for categories that are not there is none.
+    """
+    by_name: dict[str, list[list[TruthImage]]] = {}
+    images: list[list[TruthImage]] = []
+    for item in truth:
+        entries = by_name.setdefault(str(item.path or item.key), [])
+        there = (
+            records for records in entries if all(item.id in (None, known.id) or known.id is None for known in records)
+        )
+        entry = next(there, None)
+        if entry is None:
+            entries.append(entry := [])
+            images.append(entry)
+        entry.append(item)
+    return [records for records in images if any(item.task == "detect" or item.labels for item in records)]
+
+
+def _image_ids(given: Sequence[Id | None]) -> list[int]:
+    own = [number for number in given if type(number) is int]
+    return own if len(set(own)) == len(given) else list(range(1, len(given) + 1))
 
 
 def _is_box(box: Box) -> bool:

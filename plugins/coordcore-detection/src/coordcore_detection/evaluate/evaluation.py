@@ -38,7 +38,8 @@ class Evaluated:
 
     place: of each image of the result, where it stood in the ground truth that was given. labels: by id. crowd: [m] of
     the true boxes. scores: [n] of the predicted ones, finite. by_label, agnostic: [n] matches; their `pair` is an index
-    into `truth`.
+    into `truth`. by_shape: the same two by what outlines share, where the truth has any; those of boxes elsewhere.
+    answers: [I] what was answered to each image; its regions are the predicted boxes, in their order.
     """
 
     result: Result
@@ -50,6 +51,8 @@ class Evaluated:
     scores: Floats
     by_label: Matches
     agnostic: Matches
+    by_shape: tuple[Matches, Matches]
+    answers: tuple[Row | None, ...]
 
 
 def evaluate(
@@ -120,9 +123,13 @@ def _evaluate(
     account = Account()
     answers = by_image(known, rows, account)
     predicted, scores = known.predicted(answers, account)
-    ap, (by_label, agnostic) = _measured(known, predicted, scores, limit)
+    ap, by_box = _measured(known, predicted, scores, limit)
+    by_label, agnostic = by_box
     detail = _detail(known, answers, predicted, scores, by_label, agnostic)
-    outlined = _by_outline(known, answers, predicted, scores, limit, detail) if known.outlined else {}
+    outlined: dict[str, float | None] = {}
+    by_shape = by_box
+    if known.outlined:
+        outlined, by_shape = _by_outline(known, answers, predicted, scores, limit, detail)
     pointed = _of_points(known, answers, within, detail, account)
     sums = metrics.weighted(
         metrics.per_image(results.images(detail), results.found(detail.by_label), results.found(detail.agnostic)),
@@ -166,6 +173,8 @@ def _evaluate(
         scores=scores,
         by_label=by_label,
         agnostic=agnostic,
+        by_shape=by_shape,
+        answers=tuple(answers),
     )
 
 
@@ -274,8 +283,8 @@ def _detail(
 
 def _by_outline(
     truth: Truth, answers: Sequence[Row | None], predicted: Flat, scores: Floats, limit: int, detail: Detail
-) -> dict[str, float | None]:
-    """AP and the like by how far outlines overlap. detail: is told what became of each box."""
+) -> tuple[dict[str, float | None], tuple[Matches, Matches]]:
+    """AP and the like by how far outlines overlap, and the matches. detail: is told what became of each box."""
     outlines = truth.outlines()
     flat = attrs.evolve(truth.flat, outlines=outlines)
     boxes = attrs.evolve(predicted, outlines=truth.predicted_outlines(answers, predicted.boxes))
@@ -292,7 +301,7 @@ def _by_outline(
             values[f"{prefix}{OUTLINE}{name}"] = ap[by_label].metrics[name]
             values[f"oracle_{prefix}{OUTLINE}{name}"] = oracle[by_label].metrics[name]
     ratios = resampling.outline_ratios(detail, np.ones((1, len(truth.keys))))
-    return values | {name: float(value[0]) for name, value in ratios.items()}
+    return values | {name: float(value[0]) for name, value in ratios.items()}, matches
 
 
 def _of_points(

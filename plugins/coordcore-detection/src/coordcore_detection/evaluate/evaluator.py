@@ -148,10 +148,17 @@ class DetectionEvaluator:
         from coordcore_detection.predict import asking, continuing, prediction_files
 
         # Boxes and polygons are allowed in any case; an example of each kind is enough to allow the others.
-        kinds = {kind for index in range(count) for kind in _kinds(evaluation.examples[index])}
+        kinds: set[str] = set()
+        limits: dict[str, int] = {}
+        for example in (evaluation.examples[index] for index in range(count)):
+            kinds |= _kinds(example)
+            if example.max_pixels is not None:
+                limits[example.group] = max(example.max_pixels, limits.get(example.group, 0))
         settings = self.config.settings().also_for(kinds)
         loaded = asking.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
         header = asking.header(evaluation.checkpoint, loaded, settings)
+        if limits:  # images were seen in another size than those of the same records without a source
+            header.decoding["max_pixels"] = limits
         path = evaluation.output / PREDICTIONS
         try:
             rows = prediction_files.resume(path, header)

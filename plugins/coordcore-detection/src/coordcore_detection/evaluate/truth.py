@@ -34,6 +34,7 @@ class TruthImage:
     objects themselves, of their masks for instance; None where they are those of the boxes.
     outlines: index of a box -> [k, 2] corners in pixels of the polygon or quad that it encloses. points: label, x and y
     in pixels of each object that is a point, and so none of the boxes. kinds: of geometry, of all objects.
+    max_pixels: to how many the image is reduced before it is shown to a model, as `Example.max_pixels`.
     task: what is asked, of `coordcore.tasks`. question: the record's own, or its phrase; None where it has none, or is
     not known. categories: those that a question of the task "named" asks for. answer: of a task in text.
     """
@@ -61,11 +62,16 @@ class TruthImage:
     question: str | None = None
     categories: tuple[str, ...] = ()
     answer: str = ""
+    max_pixels: int | None = None
 
     @property
     def is_text(self) -> bool:
         """Whether it is answered with text, and no boxes."""
         return TASKS[self.task].is_text
+
+    def least_pixels(self, limit: int | None) -> int | None:
+        """The smaller of its own limit and a model's."""
+        return min((pixels for pixels in (limit, self.max_pixels) if pixels is not None), default=None)
 
     @property
     def asked(self) -> str:

@@ -240,6 +240,7 @@ def _from_example(
         task=example.task,
         categories=example.categories,
         answer=said if is_text else "",
+        max_pixels=example.max_pixels,
     )
 
 

@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
-from coordcore.records.answers import COORDJSON, Format, Located, answer_text
+from coordcore.records.answers import COORDJSON, Format, Located, answer_text, parse_answer
 from coordcore.records.geometry import COUNTS
 from coordcore_detection.decode.decoding import read_coords
 from coordcore_detection.decode.grammar import Constraint, DeviceGrammar, bins_of_tokens, compile_grammar
@@ -160,7 +160,7 @@ class _Asker:
         shown: list[tuple[int, Any]] = []
         for index, truth in enumerate(batch):
             try:
-                shown.append((index, reduced(truth.open(), self.max_pixels)))
+                shown.append((index, reduced(truth.open(), truth.least_pixels(self.max_pixels))))
             except InputError as error:
                 rows[index] = not_shown(truth, str(error))
         for in_text in (False, True):  # the grammar knows answers with places alone
@@ -302,11 +302,21 @@ class _Asker:
             rows=rows,
             prompt=prompt,
             repeats=settings.repeats,
-            max_coordinates=4 * settings.max_objects,
+            max_objects=settings.max_objects,
+            read=self._coordinates,
             constraint=constraint,
         )
         stopping = [] if constraint else [StopLoops(recorder)]
         return recorder.finish(self._generated(inputs, processors=[recorder], stopping=stopping))
+
+    def _coordinates(self, tokens: list[int]) -> list[int]:
+        """How many coordinates each object has in an answer that begins so."""
+        assert self.vocab is not None  # what holds no coord tokens is not recorded
+        objects = parse_answer(self.tokens.read(tokens)[0], self.form, coords=self.vocab.format).objects
+        counts = [len(item.bins) for item in objects]
+        if counts and objects[-1].kind == "poly":
+            counts[-1] += 1  # it may go on, and be in the middle of a point
+        return counts
 
     def _generated(self, inputs: Any, *, processors: Sequence[Any] = (), stopping: Sequence[Any] = ()) -> torch.Tensor:
         """[B, prompt + T]: the prompts with their answers, a token a pass."""

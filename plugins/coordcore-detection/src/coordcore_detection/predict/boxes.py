@@ -61,7 +61,7 @@ def read_row(
     reader = _Reader(truth, log_probability, coordinate, coords, np.array(complete, dtype=np.int64))
     boxes: list[Box] = []
     unread = list(answer.unread)
-    for found in answer.objects:
+    for found in answer.objects[: settings.max_objects]:  # a free answer ends a token late
         box = reader.box(found, settings, quantisation)
         if box is None:
             unread.append(Unread(at=f"{found.at}.{found.kind}", reason="coord tokens spelled out in other tokens"))

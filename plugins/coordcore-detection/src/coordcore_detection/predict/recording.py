@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -56,25 +57,30 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         rows: int,
         prompt: int,
         repeats: int,
-        max_coordinates: int,
+        max_objects: int,
+        read: Callable[[list[int]], list[int]],
         constraint: Constraint | None,
     ) -> None:
         """prompt: tokens of the padded prompt. repeats: how often a chunk of tokens may follow itself.
 
-        max_coordinates: coord tokens after which an answer without a constraint is stopped.
+        max_objects: with which an answer without a constraint is stopped where a further one begins. read: the tokens
+        of an answer that goes on -> how many coordinates each of its objects has.
         """
         self._ids = coord_ids
         self._bin_of = bin_of
         self._end_tokens = end_tokens
         self._prompt = prompt
         self._repeats = repeats
-        self._max_coordinates = max_coordinates
+        self._max_objects = max_objects
+        self._read = read
         self._constraint = constraint
         self._scores: Tensor | None = None
         self._tokens: list[Array] = []
         self._log_probability: list[Tensor] = []
         self._coordinates: list[tuple[Tensor, Tensor]] = []
         self._count = np.zeros(rows, dtype=np.int64)
+        self._look_at = np.full(rows, 2 * max_objects + 1, dtype=np.int64)  # no object has fewer coordinates than two
+        self.full = np.zeros(rows, dtype=bool)
         self._ended = np.zeros(rows, dtype=bool)
         self.looped = np.zeros(rows, dtype=bool)
 
@@ -99,6 +105,9 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
             self._count[rows] += 1
         if self._constraint is not None:
             self._constraint.advance(tokens)
+        else:
+            for row in rows[self._count[rows] >= self._look_at[rows]].tolist():
+                self._look(row)
         self._ended |= np.isin(tokens, self._end_tokens)
         if len(self._tokens) % _LOOK_EVERY == 0:
             seen = np.stack(self._tokens[-self._repeats * LONGEST_LOOP :])
@@ -106,10 +115,12 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
             if self._constraint is not None:
                 self._constraint.closing = self.looped
 
-    @property
-    def full(self) -> Array:
-        """[B] bool: rows with more coordinates than allowed."""
-        return self._count > self._max_coordinates
+    def _look(self, row: int) -> None:
+        """Whether an answer has come to more objects than it may have; if not, when it can have come to them."""
+        objects = self._read([int(step[row]) for step in self._tokens])
+        left = self._max_objects - len(objects)
+        self.full[row] = left <= 0 and self._count[row] > sum(objects[: self._max_objects])
+        self._look_at[row] = self._count[row] + 2 * max(left, 0) + 1
 
     def finish(self, sequences: Tensor) -> Recording:
         """What was recorded. sequences: [B, prompt + T], what `generate` returned."""
@@ -200,7 +211,7 @@ class Journal:
 
 
 class StopLoops(StoppingCriteria):  # type: ignore[misc]
-    """Stops the rows of a free generation that repeat themselves or hold too many coordinates."""
+    """Stops the rows of a free generation that repeat themselves or come to too many objects."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

@@ -215,7 +215,7 @@ def answered(items: Iterable[Item], work: Callable[[Item], Result], workers: int
 
 def _row(server: Server, checkpoint: Checkpoint, truth: TruthImage, settings: PredictSettings) -> Row:
     try:
-        image = reduced(truth.open(), checkpoint.max_pixels)
+        image = reduced(truth.open(), truth.least_pixels(checkpoint.max_pixels))
     except InputError as error:
         return not_shown(truth, str(error))
     try:

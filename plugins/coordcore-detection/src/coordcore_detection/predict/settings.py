@@ -27,9 +27,9 @@ class PredictSettings:
     constrained: allow only tokens that write CoordJSON, so that every answer parses. ordered: with it, no x2 < x1 and
     no y2 < y1. geometry, fields: with it, the kinds of geometry and the order of description and geometry.
     max_new_tokens: of an answer; a constrained one is completed within them. max_objects: of an answer; without
-    `constrained`, 4 coordinates count as one. thinking: tokens of a thought before the answer, which is not part of it;
-    0 switches thinking off. repeats: an answer ends in which a chunk of tokens follows itself so
-    often. batch_size: images at a time.
+    `constrained` it is cut off where a further one begins. thinking: tokens of a thought before the answer, which is
+    not part of it; 0 switches thinking off. repeats: an answer ends in which a chunk of tokens follows itself so often.
+    batch_size: images at a time.
 
     Raises ValueError for values that fit nothing.
     """

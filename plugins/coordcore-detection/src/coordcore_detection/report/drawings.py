@@ -11,7 +11,9 @@ import numpy as np
 from coordcore import InputError
 from coordcore_detection.evaluate.evaluation import Evaluated
 from coordcore_detection.evaluate.matching import Floats, Ints
+from coordcore_detection.evaluate.polygons import holds
 from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.predict.predictions import Box
 from coordcore_detection.report.charts import ORANGE, SKY
 from coordcore_detection.report.page import Group, Picture, short
 
@@ -22,9 +24,12 @@ EACH = 4
 """Images of each kind."""
 
 _SIDE = 480
-_LINES = 8  # boxes told of below a picture
-_MARKED = 30  # boxes of one picture with a number; more would cover it
+_LINES = 8  # objects told of below a picture
+_MARKED = 30  # objects of one picture with a number; more would cover it
 _DARK = "#202020"
+
+Shape = Floats
+"""[k, 2] corners of a box or an outline, in pixels; of a point itself."""
 
 
 def drawings(evaluated: Evaluated, truth: Sequence[TruthImage]) -> list[Group]:
@@ -41,16 +46,23 @@ def drawings(evaluated: Evaluated, truth: Sequence[TruthImage]) -> list[Group]:
 
 
 def qualities(evaluated: Evaluated) -> Floats:
-    """[I]: sum of the IoUs of an image's pairs of equal label, over its true or predicted boxes, whichever are more.
+    """[I]: sum of the IoUs of an image's pairs of equal label, over its true or predicted objects, whichever are more.
 
-    NaN for an image with neither. Boxes in crowd regions, and these, do not count.
+    Outlines overlap where the truth has any, boxes elsewhere. A point counts as 1 where it finds a true one or, in an
+    image without, lies in a true region. NaN for an image without objects. Boxes in crowd regions, and these, do not
+    count.
     """
-    count = len(evaluated.result.detail.images)
-    matches = evaluated.by_label
+    detail = evaluated.result.detail
+    count = len(detail.images)
+    matches = evaluated.by_shape[0]
     judged = (matches.iou > 0) | (matches.in_crowd < 0.5)
     true = np.bincount(evaluated.truth.image[~evaluated.crowd], minlength=count)
     predicted = np.bincount(evaluated.predicted.image[judged], minlength=count)
     shared = np.bincount(evaluated.predicted.image, weights=matches.iou, minlength=count)
+    if detail.points:
+        points = {name: np.array(values) for name, values in detail.points.items()}
+        shared = shared + np.where(points["true"] > 0, points["right"], points["inside"])
+        true, predicted = true + points["true"], predicted + points["predicted"]
     most = np.maximum(true, predicted)
     result: Floats = np.divide(shared, most, out=np.full(count, np.nan), where=most > 0)
     return result
@@ -69,20 +81,31 @@ def chosen(quality: Floats, *, seed: int = 0) -> dict[str, Ints]:
 
 def _picture(name: str, evaluated: Evaluated, image: int, truth: TruthImage) -> Picture:
     boxes = np.flatnonzero(evaluated.predicted.image == image)
+    row = evaluated.answers[image]
+    points = [box for box in row.boxes if box.kind == "point"] if row is not None else []
+    true = [truth.outlines.get(index, _corners(box)) for index, box in enumerate(truth.boxes)]
+    true += [np.array([[x, y]]) for _, x, y in truth.points]
+    predicted = [
+        _outline(box, evaluated.predicted.boxes[index])
+        for index, box in zip(boxes, row.regions if row else (), strict=True)
+    ]
+    predicted += [np.array([box.box[:2]]) for box in points]
     lines, told = _told(evaluated, boxes, image), ""
+    lines += [f"{number}: {_told_point(box, truth)}" for number, box in enumerate(points, start=len(boxes) + 1)]
     try:
         canvas = _sized(truth.open())
     except InputError as error:
         canvas = _sized(_blank(truth))
         told = f" ({error})"
-    scale = np.array(canvas.size * 2) / (truth.width, truth.height, truth.width, truth.height)
-    _draw(canvas, truth.boxes * scale, evaluated.predicted.boxes[boxes] * scale)
+    scale = np.array(canvas.size) / (truth.width, truth.height)
+    _draw(canvas, [shape * scale for shape in true], [shape * scale for shape in predicted])
     png, jpeg = io.BytesIO(), io.BytesIO()
     canvas.save(png, format="PNG")
     canvas.save(jpeg, format="JPEG", quality=82)
+    noun = "objects" if points or truth.points or truth.outlines else "boxes"
     return Picture(
         name=name,
-        alt=f"{truth.key} with {len(truth.boxes)} true and {len(boxes)} predicted boxes",
+        alt=f"{truth.key} with {len(true)} true and {len(predicted)} predicted {noun}",
         caption=f"{truth.key}, {truth.width} x {truth.height} px{told}",
         lines=[*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])],
         png=png.getvalue(),
@@ -90,30 +113,58 @@ def _picture(name: str, evaluated: Evaluated, image: int, truth: TruthImage) -> 
     )
 
 
+def _corners(box: Floats) -> Shape:
+    return box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
+
+
+def _outline(box: Box, around: Floats) -> Shape:
+    """What was predicted, where it can be drawn; what was counted of it elsewhere."""
+    outline = np.array(box.outline or [])
+    return outline.reshape(-1, 2) if len(outline) and np.isfinite(outline).all() else _corners(around)
+
+
 def _told(evaluated: Evaluated, boxes: Ints, image: int) -> list[str]:
-    """Each predicted box in words, by falling score, and the true boxes that none of them found."""
+    """Each predicted box or outline in words, by falling score, and the true ones that none of them found."""
     told = []
     by_score = boxes[np.argsort(-evaluated.scores[boxes], kind="stable")]
     number = {int(box): place for place, box in enumerate(boxes, start=1)}
     for box in by_score.tolist():
         name = short(evaluated.labels[evaluated.predicted.label[box]])
-        score, iou = evaluated.result.detail.score[box], evaluated.by_label.iou[box]
-        rated = "no score" if score is None else f"score {score:.2f}"
-        told.append(f"{number[box]}: {name}, {rated}, {_fate(evaluated, box, float(iou))}")
+        told.append(f"{number[box]}: {name}, {_rated(evaluated.result.detail.score[box])}, {_fate(evaluated, box)}")
     free = np.flatnonzero((evaluated.truth.image == image) & ~evaluated.crowd)
-    missed = np.setdiff1d(free, evaluated.by_label.pair[boxes])
+    missed = np.setdiff1d(free, evaluated.by_shape[0].pair[boxes])
     return told + [f"missed: {short(evaluated.labels[evaluated.truth.label[item]])}" for item in missed]
 
 
-def _fate(evaluated: Evaluated, box: int, iou: float) -> str:
-    if iou > 0:
-        return f"IoU {iou:.2f}"
-    if evaluated.by_label.in_crowd[box] >= 0.5:
+def _rated(score: float | None) -> str:
+    return "no score" if score is None or np.isnan(score) else f"score {score:.2f}"
+
+
+def _told_point(point: Box, truth: TruthImage) -> str:
+    """A predicted point in words: how far the nearest true one is or, where there is none, in what it lies."""
+    x, y = point.box[:2]
+    said = f"{short(point.label)}, {_rated(point.score)}"
+    if truth.points:
+        distance, label = min((float(np.hypot(px - x, py - y)), label) for label, px, py in truth.points)
+        return f"{said}, {distance:.1f} px from {short(label)}"
+    within = [
+        label
+        for index, label in enumerate(truth.labels)
+        if holds(truth.outlines.get(index, _corners(truth.boxes[index])), x, y)
+    ]
+    return f"{said}, in {short(within[0])}" if within else f"{said}, in nothing true"
+
+
+def _fate(evaluated: Evaluated, box: int) -> str:
+    by_label, agnostic = evaluated.by_shape
+    if by_label.iou[box] > 0:
+        return f"IoU {by_label.iou[box]:.2f}"
+    if by_label.in_crowd[box] >= 0.5:
         return "in a crowd region, or of a label that nobody looked for here"
-    other = int(evaluated.agnostic.pair[box])
+    other = int(agnostic.pair[box])
     if other >= 0:
         truth = short(evaluated.labels[evaluated.truth.label[other]])
-        return f"IoU {evaluated.agnostic.iou[box]:.2f} with {truth}"
+        return f"IoU {agnostic.iou[box]:.2f} with {truth}"
     return "on no true box"
 
 
@@ -135,48 +186,63 @@ def _sized(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
 
 
-def _draw(canvas: Image.Image, truth: Floats, predicted: Floats) -> None:
-    """True boxes dashed, predicted ones solid and with their numbers; dark beside bright, to be seen on any picture."""
+def _draw(canvas: Image.Image, truth: Sequence[Shape], predicted: Sequence[Shape]) -> None:
+    """True shapes dashed, predicted ones solid and with their numbers; dark beside bright, to be seen on any picture.
+
+    Of points, true ones are rings and predicted ones dots, which fit into these.
+    """
     from PIL import ImageDraw
 
     pen = ImageDraw.Draw(canvas)
-    for box in predicted:
-        _rectangle(pen, box, ORANGE)
-    for box in truth:
-        _dashed(pen, box, SKY)
-    for number, box in enumerate(predicted[:_MARKED], start=1):
-        _mark(pen, box, str(number))
+    truth, predicted = ([_drawable(shape) for shape in shapes] for shapes in (truth, predicted))
+    for shape in predicted:
+        if len(shape) > 1:
+            _lines(pen, [*shape, shape[0]], ORANGE)
+        else:
+            _circle(pen, shape[0], 4, fill=ORANGE, outline=_DARK)
+    for shape in truth:
+        if len(shape) > 1:
+            _dashed(pen, shape, SKY)
+        else:
+            _circle(pen, shape[0], 9, outline=_DARK, width=4)
+            _circle(pen, shape[0], 8, outline=SKY, width=2)
+    for number, shape in enumerate(predicted[:_MARKED], start=1):
+        _mark(pen, shape, str(number))
 
 
-def _rectangle(pen: ImageDraw.ImageDraw, box: Any, colour: str) -> None:
-    x1, y1, x2, y2 = _within(box)
-    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_DARK)
-    pen.rectangle((x1, y1, x2, y2), outline=colour, width=2)
+def _drawable(shape: Shape) -> Shape:
+    """Whole pixels, not far outside; what has corners and hardly any extent is drawn two pixels wide."""
+    shape = np.clip(shape, -_SIDE, 2 * _SIDE).round()
+    least, most = shape.min(0), shape.max(0)
+    flat = len(shape) > 1 and (most < least + 2).any()
+    return _corners(np.concatenate([least, np.maximum(most, least + 2)])) if flat else shape
 
 
-def _dashed(pen: ImageDraw.ImageDraw, box: Any, colour: str, dash: int = 8) -> None:
-    x1, y1, x2, y2 = _within(box)
-    for ends in ((x1, y1, x2, y1), (x2, y1, x2, y2), (x1, y2, x2, y2), (x1, y1, x1, y2)):
-        start, stop = np.array(ends[:2]), np.array(ends[2:])
-        length = float(np.abs(stop - start).max())
-        direction = np.sign(stop - start)
-        for at in np.arange(0, length, 2 * dash):  # a predicted box below shows in the gaps
-            line = (*(start + at * direction), *(start + min(at + dash, length) * direction))
-            pen.line(line, fill=_DARK, width=4)
-            pen.line(line, fill=colour, width=2)
+def _lines(pen: ImageDraw.ImageDraw, places: Sequence[Floats], colour: str) -> None:
+    ends = [(float(x), float(y)) for x, y in places]
+    pen.line(ends, fill=_DARK, width=4)
+    pen.line(ends, fill=colour, width=2)
 
 
-def _within(box: Any) -> tuple[int, int, int, int]:
-    """Whole pixels, not far outside; a box without area is drawn two pixels wide."""
-    x1, y1, x2, y2 = np.clip(box, -_SIDE, 2 * _SIDE).round().astype(int).tolist()
-    return x1, y1, max(x2, x1 + 2), max(y2, y1 + 2)
+def _circle(pen: ImageDraw.ImageDraw, centre: Floats, radius: int, **how: Any) -> None:
+    x, y = centre.tolist()
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), **how)
 
 
-def _mark(pen: ImageDraw.ImageDraw, box: Any, text: str) -> None:
+def _dashed(pen: ImageDraw.ImageDraw, shape: Shape, colour: str, dash: int = 8) -> None:
+    for start, stop in zip(shape, np.roll(shape, -1, axis=0), strict=True):
+        length = float(np.hypot(*(stop - start)))
+        direction = (stop - start) / max(length, 1.0)
+        for at in np.arange(0, length, 2 * dash):  # a predicted shape below shows in the gaps
+            _lines(pen, [start + at * direction, start + min(at + dash, length) * direction], colour)
+
+
+def _mark(pen: ImageDraw.ImageDraw, shape: Shape, text: str) -> None:
+    """The number, in the upper left corner or beside the point."""
     from PIL import ImageFont
 
     font = ImageFont.load_default(12)
-    x1, y1, _, _ = _within(box)
+    x, y = shape[shape.sum(1).argmin()] + (0 if len(shape) > 1 else 7)
     width = pen.textlength(text, font=font) + 6
-    pen.rectangle((x1, y1, x1 + width, y1 + 15), fill=ORANGE)
-    pen.text((x1 + 3, y1 + 1), text, fill=_DARK, font=font)
+    pen.rectangle((x, y, x + width, y + 15), fill=ORANGE)
+    pen.text((x + 3, y + 1), text, fill=_DARK, font=font)
