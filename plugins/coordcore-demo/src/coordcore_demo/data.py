@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import attrs
 import numpy as np
 
 from coordcore import Example, Geometry
+from coordcore.coords import DEFAULT_COORDS
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import Quantisation
 from coordcore.records import answers
 from coordcore_demo.config import ABSENT, PROMPT, PROMPTS, ShapesConfig
-from coordcore_demo.shapes import DESCS, Split, draw
+from coordcore_demo.shapes import DESCS, Shape, Split, draw, layout
 
 
 def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: bool = True) -> str:
@@ -44,10 +45,20 @@ class Pictures:
         return self.count
 
     def __getitem__(self, index: int, /) -> Example:
+        return self._example(index, *self._made(draw, index))
+
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        """About how many tokens its texts have, and the size of its picture, which is not painted."""
+        _, shapes = self._made(layout, index)
+        said = "".join(message["content"] for message in self._example(index, None, shapes).messages)
+        return DEFAULT_COORDS.rough_length(said), [(self.config.image_size, self.config.image_size)]
+
+    def _made(self, make: Callable[..., tuple[Any, list[Shape]]], index: int) -> tuple[Any, list[Shape]]:
+        """What `draw` or `layout` makes of picture `index`."""
         if not 0 <= index < self.count:
             raise IndexError(f"{self.split} picture {index} of {self.count}")
         config = self.config
-        image, shapes = draw(
+        return make(
             config.seed,
             index,
             split=self.split,
@@ -55,6 +66,10 @@ class Pictures:
             min_objects=config.min_objects,
             max_objects=config.max_objects,
         )
+
+    def _example(self, index: int, image: Any, shapes: Sequence[Shape]) -> Example:
+        """What is asked of a picture with these shapes on it, and answered. image: as `Example` takes it."""
+        config = self.config
         called: Callable[[str], str] = str if config.label == "colour_shape" else _colour_of
         named = [(called(shape.desc), shape.box) for shape in shapes]
         asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, DESCS)))
@@ -62,7 +77,7 @@ class Pictures:
         example = Example.boxes(
             objects,
             image=image,
-            image_size=image.size,
+            image_size=(config.image_size, config.image_size),
             prompt=self._prompt(asked),
             quantisation=self.quantisation,
             coord_tokens=config.coord_tokens,

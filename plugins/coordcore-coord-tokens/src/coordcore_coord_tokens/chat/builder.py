@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from coordcore.coords import CoordFormat
     from coordcore.quantisation import Quantisation
     from coordcore.records.answers import Format
+    from coordcore_coord_tokens.chat.rows import ChatRow
     from coordcore_coord_tokens.checking import Job
 
 _ORIENTATION = 0x0112  # EXIF tag
 _ON_ITS_SIDE = range(5, 9)
+
+Read = TypeVar("Read")
 
 
 def row_problems(
@@ -103,28 +107,53 @@ class ChatSource:
         return len(self.file)
 
     def __getitem__(self, index: int, /) -> Example:
-        index = self.file.line_of(index)
-        source = f"{self.file.name}:{index + 1}"
-        root = self.config.image_root or self.file.lines.path.parent
-        images = []
-        try:
-            row = self.reader.read(self.file.lines.read(index))
-            for number, name in enumerate(row.images):
-                try:
-                    images.append(open_upright(image_path(root, name, self.config.images_within)))
-                except InputError as error:
-                    raise RecordError(f"images[{number}]", str(error)) from error
+        line = self.file.line_of(index)
+        with self._told(line):
+            row = self.reader.read(self.file.lines.read(line))
+            images = self._each(row, open_upright)
             said = self.reader.say(row, [image.size for image in images])
-        except RecordError as error:
-            self.file.lines.look()  # what stands in the middle of another file's line is no mistake of the row
-            raise InputError(f"{source}: {error}") from error
         return Example(
             messages=said.messages,
             images=images,
             geometries=said.geometries,
-            source=source,
+            source=self._where(line),
             image_size=said.image_size,
         )
+
+    def length(self, epoch: int, index: int) -> tuple[int, list[Size]]:
+        """About how many tokens its texts have, and the sizes of its images, as `ExampleSource` says.
+
+        Of the images, the heads of their files are read.
+        """
+        line = self.file.line_of(index)
+        with self._told(line):
+            row = self.reader.read(self.file.lines.read(line))
+            sizes = self._each(row, upright_size)
+            said = self.reader.say(row, sizes)
+        text = "".join(message["content"] for message in said.messages)
+        return self.reader.coords.rough_length(text), sizes
+
+    def _each(self, row: ChatRow, read: Callable[[Path], Read]) -> list[Read]:
+        """What `read` gives of each image of a row. Raises RecordError."""
+        root, found = self.config.image_root or self.file.lines.path.parent, []
+        for number, name in enumerate(row.images):
+            try:
+                found.append(read(image_path(root, name, self.config.images_within)))
+            except InputError as error:
+                raise RecordError(f"images[{number}]", str(error)) from error
+        return found
+
+    def _where(self, line: int) -> str:
+        return f"{self.file.name}:{line + 1}"
+
+    @contextmanager
+    def _told(self, line: int) -> Iterator[None]:
+        """Say of a RecordError on which line it is."""
+        try:
+            yield
+        except RecordError as error:
+            self.file.lines.look()  # what stands in the middle of another file's line is no mistake of the row
+            raise InputError(f"{self._where(line)}: {error}") from error
 
 
 @attrs.frozen(kw_only=True)
