@@ -166,8 +166,7 @@ def check_data_capabilities(component: Component, config: Any = None) -> None:
 
 
 def check_data_lengths(component: Component, config: Any = None) -> None:
-    """Training examples of a builder that provides lengths tell how long they are: as many images as they have, of
-    their sizes, and more text where they have more of it."""
+    """Of a builder that provides lengths, examples tell those of their texts, and their images with their sizes."""
     config = config_or_default(component, config)
     source: Any = build(component, config).train()
     tells = callable(getattr(source, "length", None))
