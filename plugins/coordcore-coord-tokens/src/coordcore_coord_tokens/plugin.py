@@ -100,10 +100,13 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
                 path="template.coord_template.coord_tokens",
                 message=f"false, but data.{name} writes coord tokens; set both alike",
             )
-        if isinstance(config, CoordJsonlConfig) and config.augment is not None:
+        if isinstance(config, CoordJsonlConfig | ChatJsonlConfig) and config.augment is not None:
             from coordcore_coord_tokens.augment import check
 
-            yield from check.problems(config, run)
+            if isinstance(config, ChatJsonlConfig):
+                yield from check.chat_problems(config)
+            else:
+                yield from check.problems(config, run)
         if config.validate or config.decodes:
             yield from _row_problems(config, run)
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 
 _FORMS = (str.lower, str.capitalize, str.upper)
+_AROUND = 60
+"""Letters of a long text that are shown before and behind a word."""
 _LETTER = r"[^\W\d_]"
 _ENDINGS = "most|handed|hand|wards|ward|side"
 
@@ -40,6 +42,9 @@ class LeftRight:
 
 def told_left_right(text: str, word: str) -> str:
     """Why a text is refused."""
+    at = text.find(word)
+    if len(text) > 2 * _AROUND:
+        text = f"... {text[max(0, at - _AROUND) : at + _AROUND]} ..."
     return (
         f"{text!r} says {word!r}, which is wrong of a mirrored image; beside flip, set "
         'left_right = "exchange", which puts the other word there, or leave flip out'
