@@ -67,9 +67,7 @@ class ImageConfig:
 
     def __attrs_post_init__(self) -> None:
         if not self.changes:
-            raise ValueError(
-                "nothing in it changes an example: set flip, crop, resize, brightness ..., or leave it out"
-            )
+            raise ValueError("nothing in it changes an example: set flip, resize, brightness ..., or leave it out")
 
     @property
     def changes(self) -> bool:

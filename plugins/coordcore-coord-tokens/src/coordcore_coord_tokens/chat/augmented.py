@@ -49,7 +49,8 @@ class Mirroring:
         if self.augment.left_right == "exchange":
             return self.words.exchanged(text)
         if word := self.words.found(text):
-            raise RecordError(path, told_left_right(text, word), reason=f"says {word!r}")
+            keep = '"keep", which leaves such rows as they are, '
+            raise RecordError(path, told_left_right(text, word, cure=keep), reason=f"says {word!r}")
         return text
 
 
