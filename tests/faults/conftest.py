@@ -16,7 +16,7 @@ from amounts import LONG, SMALL, Amounts  # noqa: E402 - found by the line above
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="the whole: thousands of cases, 20 kills; 20 minutes")
+    parser.addoption("--long", action="store_true", help="the whole: thousands of cases, 38 kills; an hour")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -165,7 +165,7 @@ def test_points_are_the_middles_of_the_shapes():
 def test_a_picture_tells_how_long_its_texts_are_without_being_painted(task, monkeypatch):
     pictures = train(max_objects=9, task=task, image_size=96)
     examples = [pictures[index] for index in range(20)]
-    monkeypatch.setattr("coordcore_demo.shapes._paint", lambda *_: 1 / 0)
+    monkeypatch.setattr("coordcore_demo.shapes.paint", lambda *_: 1 / 0)
     told = [pictures.length(0, index) for index in range(20)]
     assert {tuple(sizes) for _, sizes in told} == {((96, 96),)}
     by_text = sorted(range(20), key=lambda index: len(examples[index].geometries))

@@ -13,8 +13,13 @@ from coordcore.coords import DEFAULT_COORDS
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import Quantisation
 from coordcore.records import answers
+from coordcore.records.geometry import bounds
 from coordcore_demo.config import ABSENT, PROMPT, PROMPTS, ShapesConfig
-from coordcore_demo.shapes import DESCS, Shape, Split, draw, layout
+from coordcore_demo.shapes import DESCS, Split, draw, layout
+from coordcore_demo.turned import draw_turned
+
+Placed = Sequence[tuple[str, tuple[float, ...]]]
+"""Of each object the name and the box or the four corners, in pixels."""
 
 
 def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: bool = True) -> str:
@@ -45,37 +50,24 @@ class Pictures:
         return self.count
 
     def __getitem__(self, index: int, /) -> Example:
-        return self._example(index, *self._made(draw, index))
+        return self._example(index, *self._drawn(index, draw))
 
     def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
-        """About how many tokens its texts have, and the size of its picture, which is not painted."""
-        _, shapes = self._made(layout, index)
-        said = "".join(message["content"] for message in self._example(index, None, shapes).messages)
+        """About how many tokens its texts have, and the size of its picture, which is not painted but for quads."""
+        _, placed = self._drawn(index, layout)
+        said = "".join(message["content"] for message in self._example(index, None, placed).messages)
         return DEFAULT_COORDS.rough_length(said), [(self.config.image_size, self.config.image_size)]
 
-    def _made(self, make: Callable[..., tuple[Any, list[Shape]]], index: int) -> tuple[Any, list[Shape]]:
-        """What `draw` or `layout` makes of picture `index`."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"{self.split} picture {index} of {self.count}")
-        config = self.config
-        return make(
-            config.seed,
-            index,
-            split=self.split,
-            image_size=config.image_size,
-            min_objects=config.min_objects,
-            max_objects=config.max_objects,
-        )
-
-    def _example(self, index: int, image: Any, shapes: Sequence[Shape]) -> Example:
-        """What is asked of a picture with these shapes on it, and answered. image: as `Example` takes it."""
+    def _example(self, index: int, image: Any, placed: Placed) -> Example:
+        """What is asked of a picture with these objects on it, and answered. image: as `Example` takes it."""
         config = self.config
         called: Callable[[str], str] = str if config.label == "colour_shape" else _colour_of
-        named = [(called(shape.desc), shape.box) for shape in shapes]
-        asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, DESCS)))
-        objects = [(desc, box) for desc, box in named if asked is None or desc in asked]
+        named = [(called(desc), points) for desc, points in placed]
+        every = [desc for desc in DESCS if config.geometry != "quad" or desc.endswith("square")]
+        asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, every)))
+        objects = [(desc, points) for desc, points in named if asked is None or desc in asked]
         example = Example.boxes(
-            objects,
+            [(desc, bounds(points)) for desc, points in objects],
             image=image,
             image_size=(config.image_size, config.image_size),
             prompt=self._prompt(asked),
@@ -84,18 +76,39 @@ class Pictures:
             form=self.form,
             source=f"shapes {self.split} picture {index} (seed {config.seed})",
         )
-        if config.geometry == "point":
-            example = self._pointed(example, objects)
+        if config.geometry != "bbox_2d":
+            example = self._answered(example, objects)
         return attrs.evolve(example, task=config.asks, categories=asked if config.task == "named" and asked else ())
 
-    def _pointed(self, example: Example, objects: Sequence[tuple[str, Sequence[float]]]) -> Example:
-        """The same question, answered with the middle of each object in place of its box."""
+    def _drawn(self, index: int, upright: Callable[..., tuple[Any, Any]]) -> tuple[Any, Placed]:
+        """What `upright`, which is `draw` or `layout`, or for quads `draw_turned` makes of picture `index`."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"{self.split} picture {index} of {self.count}")
+        config = self.config
+        drawing = draw_turned if config.geometry == "quad" else upright
+        image, shapes = drawing(
+            config.seed,
+            index,
+            split=self.split,
+            image_size=config.image_size,
+            min_objects=config.min_objects,
+            max_objects=config.max_objects,
+        )
+        return image, [(desc, points) for desc, points in shapes]
+
+    def _answered(self, example: Example, objects: Sequence[tuple[str, Sequence[float]]]) -> Example:
+        """The same question, answered with the corners of each object or the middle of its box, not with the box."""
+        size = example.image_size or (1, 1)
         located = []
-        for desc, (x1, y1, x2, y2) in objects:
-            middle = ((x1 + x2) / 2, (y1 + y2) / 2)
-            bins = self.quantisation.encode(middle, example.image_size or (1, 1)).tolist()
-            values = self.quantisation.to_bin_units(middle, example.image_size or (1, 1)).tolist()
-            located.append(answers.Located(desc=desc, kind="point", bins=tuple(bins), values=tuple(values)))
+        for desc, points in objects:
+            if self.config.geometry == "point":
+                points = ((points[0] + points[2]) / 2, (points[1] + points[3]) / 2)
+            pairs = np.reshape(points, (-1, 2))
+            bins = self.quantisation.encode(pairs, size).ravel().tolist()
+            values = self.quantisation.to_bin_units(pairs, size).ravel().tolist()
+            located.append(
+                answers.Located(desc=desc, kind=self.config.geometry, bins=tuple(bins), values=tuple(values))
+            )
         located = [item for group in self.form.grouped(located) for item in group]
         text = answers.answer_text(located, coord_tokens=self.config.coord_tokens, form=self.form)
         geometries = [Geometry(kind=item.kind, values=item.values) for item in located]
