@@ -47,7 +47,7 @@ def test_the_corners_are_those_of_squares_at_all_angles():
             lengths = np.hypot(*sides.T)
             assert lengths == pytest.approx(lengths[0])
             assert (sides * np.roll(sides, -1, axis=0)).sum(1) == pytest.approx(0)
-            assert (corners >= 0).all() and (corners <= 64).all()
+            assert 0 <= corners.min() <= corners.max() <= 64
             angles.append(np.degrees(np.arctan2(sides[0][1], sides[0][0])))
     assert np.percentile(angles, [1, 50, 99]) == pytest.approx([-44, 0, 44], abs=4)
     assert -45 <= min(angles) <= max(angles) <= 45  # the first corner is that where x + y is least
