@@ -24,6 +24,9 @@ COORD_TOKENS = "coord-tokens"
 COORD_SUPERVISION = "coord-supervision"
 """Capability: coord positions are supervised (said by a loss; needed by a builder that emits coord tokens)."""
 
+LENGTHS = "lengths"
+"""Capability: training examples tell how long they are before they are made (said by a data builder)."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -58,6 +58,13 @@ class CoordFormat:
         step = 1 if self.order == "xy" else 2
         return tuple(value for at in range(0, len(values), step) for value in reversed(values[at : at + step]))
 
+    def rough_length(self, text: str) -> int:
+        """About how many tokens a text has, for `ExampleSource.length`: each coord token one, three bytes of the rest.
+
+        Qwen3's tokenizer makes 0.7 (English) to 1.4 (JSON) times as many of what is no coord token.
+        """
+        return len(re.sub(self.pattern(), "...", text).encode(errors="replace")) // 3
+
     def __str__(self) -> str:
         return f"{self.written[0]} to {self.written[-1]}{', y first' if self.order == 'yx' else ''}"
 

@@ -38,6 +38,11 @@ class ExampleSource(Protocol):
     One whose examples differ from epoch to epoch also has `in_epoch(epoch: int, index: int) -> Example`, which training
     asks in the place of `source[index]`: the same example for the same two numbers, whatever was asked before. epoch:
     from 0.
+
+    One that can tell how long an example is without making it also has
+    `length(epoch: int, index: int) -> tuple[int, Sequence[tuple[int, int]]]`: about how many tokens its texts have, and
+    width and height in pixels of each of its images. `[train] group_by_length` asks it for every example, once an epoch
+    and on every rank, with the same answer everywhere; the component then provides `coordcore.components.LENGTHS`.
     """
 
     def __len__(self) -> int: ...

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordcore.components import COORD_TOKENS, Component
+from coordcore.components import COORD_TOKENS, LENGTHS, Component
 from coordcore.coords import DEFAULT_COORDS, token_to_int
 from coordcore.errors import InputError
 from coordcore.protocols import ExampleSource
@@ -165,6 +165,32 @@ def check_data_capabilities(component: Component, config: Any = None) -> None:
     assert found or not said, "it provides coord tokens, but no answer that was looked at holds one"
 
 
+def check_data_lengths(component: Component, config: Any = None) -> None:
+    """Of a builder that provides lengths, examples tell those of their texts, and their images with their sizes."""
+    config = config_or_default(component, config)
+    source: Any = build(component, config).train()
+    tells = callable(getattr(source, "length", None))
+    if LENGTHS not in component.provides(config):
+        missing = "training examples have `length`; say provides=lambda config: [coordcore.components.LENGTHS]"
+        assert not tells, missing
+        return
+    assert tells, "it provides lengths, and its training examples have no length(epoch, index)"
+    texts, said = [], []
+    for index in sorted({*range(min(len(source), 4)), len(source) - 1}):
+        example = source.in_epoch(0, index) if hasattr(source, "in_epoch") else source[index]
+        name, (tokens, sizes) = example.where, source.length(0, index)
+        assert source.length(0, index) == (tokens, sizes), f"{name}: its length is another when it is asked again"
+        assert isinstance(tokens, int), f"{name}: {tokens!r} is no number of tokens"
+        true = [_picture(image).size for image in example.images]
+        same = len(sizes) == len(true) if example.max_pixels else [tuple(size) for size in sizes] == true
+        assert same, f"{name}: has images of {true}, and its length says {sizes}"
+        texts.append(sum(len(message["content"]) for message in example.messages))
+        said.append(tokens)
+    longest, shortest = texts.index(max(texts)), texts.index(min(texts))
+    if texts[longest] > 2 * texts[shortest]:
+        assert said[longest] > said[shortest], f"the longest text has {said[longest]} tokens, the shortest as many"
+
+
 CHECKS = (
     check_data_splits,
     check_data_named,
@@ -176,4 +202,5 @@ CHECKS = (
     check_data_quantisation,
     check_data_boxes,
     check_data_capabilities,
+    check_data_lengths,
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import attrs
 from attrs.validators import gt
 
-from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, option
+from coordcore.components import COORD_SUPERVISION, COORD_TOKENS, LENGTHS, BuildContext, Component, option
 from coordcore.hookspecs import hookimpl
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, encode_boxes
@@ -57,6 +57,9 @@ class TinyBoxes:
             source=f"tiny box {number}",
         )
 
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        return 20, [(SIZE, SIZE)]  # all are about as long
+
 
 @attrs.frozen(kw_only=True)
 class TinyBoxesBuilder:
@@ -84,7 +87,7 @@ def coordcore_data_builders() -> Iterable[Component]:
             config=TinyBoxesConfig,
             build=_build,
             summary="one white box on a black picture, for tests of plugins",
-            provides=lambda _config: [COORD_TOKENS],
+            provides=lambda _config: [LENGTHS, COORD_TOKENS],
             requires=lambda _config: [COORD_SUPERVISION],
         )
     ]

@@ -25,6 +25,7 @@ from coordcore import (
     option,
 )
 from coordcore.builtins import AdamW, PlainTemplate
+from coordcore.components import LENGTHS
 from coordcore.errors import RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION, require_same
 from coordcore.testing import checks as common
@@ -287,6 +288,53 @@ def flipped(example: Example) -> Example:
 def test_a_broken_data_builder_is_found(check: Callable[..., None], change: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check(component(lambda: Changed(change=change)))
+
+
+@attrs.frozen(kw_only=True)
+class Told(Changed):
+    """Boxes with answers of different lengths, and what they say of them."""
+
+    count: int = 6
+    change: Callable[[Example], Example] = lambda example: example
+    told: Callable[[int], Any]
+
+    def length(self, epoch: int, index: int) -> Any:
+        return self.told(index)
+
+    def __getitem__(self, index: int, /) -> Example:
+        example = super().__getitem__(index)
+        answer = {"role": "assistant", "content": "x" * 100 * index}
+        return attrs.evolve(example, messages=(*example.messages[:-1], answer), geometries=())
+
+
+IMAGE = [(64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (lambda index: (20, IMAGE), "the longest text has 20 tokens, the shortest as many"),
+        (lambda index: (20.5, IMAGE), "20.5 is no number of tokens"),
+        (lambda index: (20 + index, []), r"has images of \[\(64, 64\)\], and its length says \[\]"),
+        (lambda index: (20 + index, [(640, 64)]), r"and its length says \[\(640, 64\)\]"),
+        (lambda index: (random.randrange(10**9), IMAGE), "its length is another when it is asked again"),
+    ],
+)
+def test_lengths_that_are_none_are_found(told: Callable[[int], Any], message: str) -> None:
+    mine = component(lambda: Told(told=told), provides=lambda config: [LENGTHS])
+    with pytest.raises(AssertionError, match=message):
+        data_checks.check_data_lengths(mine)
+
+
+def test_lengths_that_are_told_and_promised_belong_together() -> None:
+    told = Told(told=lambda index: (30 * index, IMAGE))
+    data_checks.check_data_lengths(component(lambda: told, provides=lambda config: [LENGTHS]))
+    with pytest.raises(AssertionError, match="training examples have `length`; say provides="):
+        data_checks.check_data_lengths(component(lambda: told))
+    silent = SimpleNamespace(train=lambda: [told[0]])
+    data_checks.check_data_lengths(component(lambda: silent))
+    with pytest.raises(AssertionError, match="it provides lengths, and its training examples have no length"):
+        data_checks.check_data_lengths(component(lambda: silent, provides=lambda config: [LENGTHS]))
 
 
 def test_geometries_of_the_default_beside_answers_of_the_run_are_found() -> None:

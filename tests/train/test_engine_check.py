@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import EntryPoint, usual
+from fakes import EntryPoint, component, offering, usual
 
 import coordcore_train.plugin
+from coordcore import kinds
 from coordcore.check import check, notes
+from coordcore.components import LENGTHS
 from coordcore.coords import CoordVocab, ints_to_tokens
 from coordcore.manifest import Loaded, load
 from coordcore.quantisation import quantisation
@@ -355,8 +357,10 @@ def _ms_swift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "not available: its fused loss reads lm_head.weight itself "
             "and passes over coordcore's losses and surgeries",
         ),
+        ("packing = true", "set train.packing instead"),
+        ("group_by_length = true", "set train.group_by_length instead"),
         (
-            "packing = true",
+            "packing_length = 4096",
             "not available: examples are encoded one by one when they are needed, "
             "so nothing is known of them beforehand",
         ),
@@ -458,6 +462,44 @@ def test_an_ms_swift_that_cannot_be_imported_is_reported(tmp_path: Path, monkeyp
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", []),
+        ("packing = true", ["packing leaves no padding that it could save; keep one of them"]),
+        ("swift = { padding_free = true }", ["padding_free leaves no padding that it could save; keep one of them"]),
+        (
+            "swift = { train_dataloader_shuffle = false }",
+            [
+                "puts examples into another order, and train.swift.train_dataloader_shuffle = false keeps that of the "
+                "data; leave one of them out"
+            ],
+        ),
+    ],
+)
+def test_what_group_by_length_does_not_go_with(
+    lines: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swift_arguments, "installed_version", lambda: None)
+    monkeypatch.setattr("coordcore_train.swift.check.PACKED", ("qwen3_vl",))
+    told = EntryPoint(
+        distribution="made-lengths", plugin=offering(kinds.DATA, component("told", provides=lambda _config: [LENGTHS]))
+    )
+    text = f"{PLAIN.replace('plain_text', 'told')}[model]\n"
+    Path("m.toml").write_text(f"{text.removesuffix('[model]' + chr(10))}[train]\ngroup_by_length = true\n{lines}\n")
+    found = [str(problem) for problem in check(load("m.toml", (), usual(ENGINE, told)))]
+    assert [text for text in found if "train.swift.padding_free" not in text] == [
+        f"m.toml:6: train.group_by_length: {message}" for message in expected
+    ]
+
+
+def test_examples_that_tell_no_lengths() -> None:
+    assert problems(f"{PLAIN}[train]\ngroup_by_length = true\n") == [
+        "m.toml:6: train.group_by_length: the examples of data.plain_text do not tell how long they are before they "
+        "are made (it provides no 'lengths'); leave group_by_length out, or set packing instead"
+    ]
+
+
 def test_no_argument_is_both_ours_and_refused() -> None:
     assert OWNED.keys() & swift_arguments.REFUSED.keys() == set()
 
@@ -469,7 +511,6 @@ def test_the_table_has_a_row_for_every_key_of_the_manifest_that_ms_swift_could_s
     sections = {"model": Model, "tuner": Tuner, "train": Train, "launch": Launch, "output": Output}
     known = {f"{name}.{key}" for name, section in sections.items() for key in keys(section)}
     ours = {"train.threads", "train.evaluate_checkpoints", "train.swift", "output.merge", "model.trust_remote_code"}
-    ours |= {"train.packing"}  # ms-swift's own wants all examples encoded beforehand
     processes = {f"launch.{key}" for key in ("nnodes", "node_rank", "master_addr", "master_port")}
 
     assert set(OWNED.values()) == known - ours - processes

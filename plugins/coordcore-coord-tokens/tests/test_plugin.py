@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Selected, kinds
+from coordcore.components import LENGTHS
 from coordcore.hookspecs import GROUP
 from coordcore.manifest.sections import Manifest, Model
 from coordcore_coord_tokens import (
@@ -47,9 +48,9 @@ DATA, CHAT = plugin.coordcore_data_builders()
 @pytest.mark.parametrize(
     ("settings", "capabilities"),
     [
-        ({}, ([COORD_TOKENS], [COORD_SUPERVISION])),
-        ({"coord_tokens": False}, ([], [])),
-        ({"mode": "summary"}, ([], [])),
+        ({}, ([LENGTHS, COORD_TOKENS], [COORD_SUPERVISION])),
+        ({"coord_tokens": False}, ([LENGTHS], [])),
+        ({"mode": "summary"}, ([LENGTHS], [])),
     ],
 )
 def test_coord_tokens_require_their_supervision(settings: dict[str, Any], capabilities: Any) -> None:
@@ -64,7 +65,7 @@ def test_the_data_component_builds(write: Write, context: BuildContext, record: 
 def test_the_chat_component_builds(write: Write, context: BuildContext) -> None:
     config = ChatJsonlConfig(train=write(CHAT_ROW))
     assert isinstance(CHAT.build(config, context), ChatJsonl)
-    assert (CHAT.provides(config), CHAT.requires(config)) == ([COORD_TOKENS], [COORD_SUPERVISION])
+    assert (CHAT.provides(config), CHAT.requires(config)) == ([LENGTHS, COORD_TOKENS], [COORD_SUPERVISION])
 
 
 def test_the_template_component_builds(context: BuildContext) -> None:

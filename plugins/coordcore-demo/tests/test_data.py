@@ -159,3 +159,16 @@ def test_points_are_the_middles_of_the_shapes():
     assert [geometry.values for geometry in example.geometries] == [pytest.approx(middle) for middle in middles]
     assert example.messages[0] == train(seed=3, max_objects=3)[8].messages[0]
     assert train(seed=3, geometry="point", coord_tokens=False)[8].geometries == ()
+
+
+@pytest.mark.parametrize("task", ["detect", "refer", "named"])
+def test_a_picture_tells_how_long_its_texts_are_without_being_painted(task, monkeypatch):
+    pictures = train(max_objects=9, task=task, image_size=96)
+    examples = [pictures[index] for index in range(20)]
+    monkeypatch.setattr("coordcore_demo.shapes.paint", lambda *_: 1 / 0)
+    told = [pictures.length(0, index) for index in range(20)]
+    assert {tuple(sizes) for _, sizes in told} == {((96, 96),)}
+    by_text = sorted(range(20), key=lambda index: len(examples[index].geometries))
+    assert told[by_text[-1]][0] > told[by_text[0]][0]
+    with pytest.raises(IndexError, match="train picture -1 of 4000"):
+        pictures.length(0, -1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 from sources import boxes, config, structured
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS
+from coordcore.components import LENGTHS
+from coordcore.manifest.sections import Manifest, Model, Train
 from coordcore.testing.plugin import TinyBoxesConfig
 from coordcore_mixture import plugin
 
@@ -100,5 +103,19 @@ def test_a_builder_that_fails_at_its_settings_is_named(monkeypatch: pytest.Monke
 def test_a_mixture_provides_and_requires_what_its_sources_do() -> None:
     [component] = plugin.coordcore_data_builders()
     found = config(a=boxes(), b=boxes())
-    assert [*component.provides(found)] == [COORD_TOKENS]
+    assert {*component.provides(found)} == {COORD_TOKENS, LENGTHS}
     assert [*component.requires(found)] == [COORD_SUPERVISION]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_source_that_tells_no_lengths_is_refused_by_name_where_they_are_asked(grouped: bool) -> None:
+    [component] = plugin.coordcore_data_builders()
+    found = config(told=boxes(), silent=boxes())
+    silent = attrs.evolve(found.sources["silent"].chosen, provides=(COORD_TOKENS,))
+    sources = {**found.sources, "silent": attrs.evolve(found.sources["silent"], chosen=silent)}
+    run = Manifest(name="m", model=Model(base="base"), train=Train(group_by_length=grouped))
+    problems = [str(problem) for problem in component.check(attrs.evolve(found, sources=sources), run)]
+    assert problems == grouped * [
+        "data.mixture.sources.silent: the examples of tiny_boxes do not tell how long they are before they are made "
+        "(it provides no 'lengths'), and train.group_by_length asks them; leave that out, or set packing instead"
+    ]

@@ -160,3 +160,30 @@ def test_the_prompts_are_those_of_the_first_source_that_has_them() -> None:
     mixed = Mixture(settings={}, builders=builders, seed=0)  # type: ignore[arg-type]
     assert mixed.prompts == {"detect": "All.", "refer": "Find {phrase}."}
     assert Mixture(settings={}, builders={"c": object()}, seed=0).prompts is None  # type: ignore[dict-item]
+
+
+class Long:
+    """Four examples whose length says what they were asked for, with an image of 640 x 480."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int, /) -> Example:
+        raise AssertionError("a length is told without making the example")
+
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        return 100 * epoch + index, [(640, 480)]
+
+
+def test_a_length_is_that_of_the_example_which_the_epoch_has_there() -> None:
+    named = {name: NamedExamples(name=name, source=Long(), max_pixels=None) for name in ("a", "b")}
+    mixed = MixedExamples(sources=named, counts={"a": 6, "b": 2}, seed=0)
+    told = [mixed.length(epoch, index)[0] for epoch in range(2) for index in range(8)]
+    # Of a three passes, of b one.
+    assert sorted(told) == sorted([*(100 * turn + k for turn in range(3) for k in range(4)), *range(4)])
+
+
+def test_images_are_told_as_their_source_has_them_reduced() -> None:
+    source = NamedExamples(name="a", source=Long(), max_pixels=640 * 480 // 4)
+    assert source.length(0, 1) == (1, [(320, 240)])
+    assert NamedExamples(name="a", source=Long(), max_pixels=10**7).length(0, 1) == (1, [(640, 480)])

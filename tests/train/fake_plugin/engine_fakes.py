@@ -23,6 +23,7 @@ from coordcore import (
     hookimpl,
     option,
 )
+from coordcore.components import LENGTHS
 from coordcore.errors import RunError
 from coordcore.protocols import EvaluationResult
 
@@ -80,6 +81,9 @@ class Boxes:
             image_size=(32, 32) if index % 3 else None,
         )
 
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        return 20 * len(numbers(index)) + index % 5, [(32, 32)]
+
 
 @attrs.frozen
 class BoxesBuilder:
@@ -102,7 +106,7 @@ def coordcore_data_builders() -> Iterable[Component]:
             config=BoxesConfig,
             build=lambda config, _context: BoxesBuilder(config),
             summary="boxes that follow from the index",
-            provides=lambda _config: [COORD_TOKENS],
+            provides=lambda _config: [COORD_TOKENS, LENGTHS],
             requires=lambda _config: [COORD_SUPERVISION],
         )
     ]

@@ -62,14 +62,25 @@ class JsonlSource:
         """The example with what is drawn for this epoch of a run with this seed."""
         return self._example(index, epoch)
 
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        """About how many tokens its texts have, and the size of its image, as `ExampleSource` says."""
+        record, answer, (question, _) = self._asked(self.file.line_of(index), epoch)
+        text = f"{self.config.system or ''}{question}{answer.text}"
+        return self.reader.coords.rough_length(text), [(record.width, record.height)]
+
     def _example(self, index: int, epoch: int | None) -> Example:
         line = self.file.line_of(index)
+        record, answer, asked = self._asked(line, epoch)
+        return self.example(record, answer, asked, self.image(record, line), line)
+
+    def _asked(self, line: int, epoch: int | None) -> tuple[Record, Answer, tuple[str, tuple[str, ...]]]:
+        """The record on a line, its answer, and what `Questions.ask` gives of it."""
         record, answer = self.read(line)
         try:
             asked = self.questions.ask(record, self.draw(line, epoch), varied=epoch is not None, cut=answer.cut)
+            return record, answer, asked
         except RecordError as error:
             raise InputError(f"{self.where(line)}: {error}") from error
-        return self.example(record, answer, asked, self.image(record, line), line)
 
     def where(self, line: int) -> str:
         return f"{self.file.name}:{line + 1}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Problem, hookimpl, kinds
 from coordcore.assemble import answer_format
+from coordcore.components import LENGTHS
 from coordcore.manifest import Manifest
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig, LinesConfig
@@ -43,7 +44,7 @@ def coordcore_data_builders() -> Iterable[Component]:
             config=CoordJsonlConfig,
             build=_build_jsonl,
             summary="JSONL records of boxes, polygons, quads, points or summaries, places as coord tokens or numbers",
-            provides=lambda config: [COORD_TOKENS] if config.emits_coord_tokens else [],
+            provides=lambda config: [LENGTHS, *([COORD_TOKENS] if config.emits_coord_tokens else [])],
             requires=lambda config: [COORD_SUPERVISION] if config.emits_coord_tokens else [],
         ),
         Component(
@@ -51,7 +52,7 @@ def coordcore_data_builders() -> Iterable[Component]:
             config=ChatJsonlConfig,
             build=_build_chat,
             summary="chat rows of ms-swift, ShareGPT or LLaVA, with the boxes of objects and texts as coord tokens",
-            provides=lambda _: [COORD_TOKENS],
+            provides=lambda _: [LENGTHS, COORD_TOKENS],
             requires=lambda _: [COORD_SUPERVISION],
         ),
     ]
@@ -99,10 +100,13 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
                 path="template.coord_template.coord_tokens",
                 message=f"false, but data.{name} writes coord tokens; set both alike",
             )
-        if isinstance(config, CoordJsonlConfig) and config.augment is not None:
+        if isinstance(config, CoordJsonlConfig | ChatJsonlConfig) and config.augment is not None:
             from coordcore_coord_tokens.augment import check
 
-            yield from check.problems(config, run)
+            if isinstance(config, ChatJsonlConfig):
+                yield from check.chat_problems(config)
+            else:
+                yield from check.problems(config, run)
         if config.validate or config.decodes:
             yield from _row_problems(config, run)
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import Any, get_args
 
 import attrs
 import numpy as np
 
 from coordcore import Example, Geometry
+from coordcore.coords import DEFAULT_COORDS
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import Quantisation
 from coordcore.records import answers
 from coordcore.records.geometry import bounds
 from coordcore_demo.config import ABSENT, PROMPT, PROMPTS, ShapesConfig
-from coordcore_demo.shapes import DESCS, Split, draw
+from coordcore_demo.shapes import DESCS, Split, draw, layout
 from coordcore_demo.turned import draw_turned
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+Placed = Sequence[tuple[str, tuple[float, ...]]]
+"""Of each object the name and the box or the four corners, in pixels."""
 
 
 def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: bool = True) -> str:
@@ -49,10 +50,17 @@ class Pictures:
         return self.count
 
     def __getitem__(self, index: int, /) -> Example:
-        if not 0 <= index < self.count:
-            raise IndexError(f"{self.split} picture {index} of {self.count}")
+        return self._example(index, *self._drawn(index, draw))
+
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        """About how many tokens its texts have, and the size of its picture, which is not painted but for quads."""
+        _, placed = self._drawn(index, layout)
+        said = "".join(message["content"] for message in self._example(index, None, placed).messages)
+        return DEFAULT_COORDS.rough_length(said), [(self.config.image_size, self.config.image_size)]
+
+    def _example(self, index: int, image: Any, placed: Placed) -> Example:
+        """What is asked of a picture with these objects on it, and answered. image: as `Example` takes it."""
         config = self.config
-        image, placed = self._drawn(index)
         called: Callable[[str], str] = str if config.label == "colour_shape" else _colour_of
         named = [(called(desc), points) for desc, points in placed]
         every = [desc for desc in DESCS if config.geometry != "quad" or desc.endswith("square")]
@@ -61,7 +69,7 @@ class Pictures:
         example = Example.boxes(
             [(desc, bounds(points)) for desc, points in objects],
             image=image,
-            image_size=image.size,
+            image_size=(config.image_size, config.image_size),
             prompt=self._prompt(asked),
             quantisation=self.quantisation,
             coord_tokens=config.coord_tokens,
@@ -72,10 +80,12 @@ class Pictures:
             example = self._answered(example, objects)
         return attrs.evolve(example, task=config.asks, categories=asked if config.task == "named" and asked else ())
 
-    def _drawn(self, index: int) -> tuple[Image, list[tuple[str, tuple[float, ...]]]]:
-        """Picture `index`, and of each object the name and the box or the four corners, in pixels."""
+    def _drawn(self, index: int, upright: Callable[..., tuple[Any, Any]]) -> tuple[Any, Placed]:
+        """What `upright`, which is `draw` or `layout`, or for quads `draw_turned` makes of picture `index`."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"{self.split} picture {index} of {self.count}")
         config = self.config
-        drawing = draw_turned if config.geometry == "quad" else draw
+        drawing = draw_turned if config.geometry == "quad" else upright
         image, shapes = drawing(
             config.seed,
             index,

@@ -37,6 +37,12 @@ class NamedExamples:
         source: Any = self.source
         return self._named(source.in_epoch(epoch, index)) if hasattr(source, "in_epoch") else self[index]
 
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        """As of the source, in that epoch of its own."""
+        source: Any = self.source
+        tokens, sizes = source.length(epoch, index)
+        return tokens, [_at_most(size, self.max_pixels) for size in sizes]
+
     def _named(self, example: Example) -> Example:
         least = [size for size in (self.max_pixels, example.max_pixels) if size is not None]
         return attrs.evolve(
@@ -45,6 +51,13 @@ class NamedExamples:
             group=self.name,
             max_pixels=min(least, default=None),
         )
+
+
+def _at_most(size: tuple[int, int], pixels: int | None) -> tuple[int, int]:
+    """About what an image of `size` is reduced to."""
+    width, height = size
+    factor = 1.0 if pixels is None else min(1.0, (pixels / (width * height)) ** 0.5)
+    return max(1, int(width * factor)), max(1, int(height * factor))
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +85,11 @@ class MixedExamples:
         """
         source, own_epoch, which = self._place(epoch, index)
         return source.in_epoch(own_epoch, which)
+
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        """As of its source, in that source's own epoch."""
+        source, own_epoch, which = self._place(epoch, index)
+        return source.length(own_epoch, which)
 
     def _place(self, epoch: int, index: int) -> tuple[NamedExamples, int, int]:
         """The source, its own epoch and the example in it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from coordcore import BuildContext, Component, Problem, hookimpl, kinds
-from coordcore.components import no_problem
+from coordcore.components import LENGTHS, no_problem
 from coordcore.manifest import Manifest
 from coordcore_mixture.config import NAME, MixtureConfig, Source
 
@@ -25,6 +25,12 @@ def _build(config: MixtureConfig, context: BuildContext) -> Mixture:
 def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
     """What the plugin of each source says of the run in which that is the only data."""
     for name, source in config.sources.items():
+        if run.train.group_by_length and LENGTHS not in source.chosen.provides:
+            message = (
+                f"the examples of {source.builder} do not tell how long they are before they are made (it provides no "
+                f"{LENGTHS!r}), and train.group_by_length asks them; leave that out, or set packing instead"
+            )
+            yield Problem(path=f"{kinds.DATA}.{NAME}.sources.{name}", message=message)
         for problem in source.hooks.check(_run_of(source, run)):
             yield attrs.evolve(problem, path=_path(problem.path, name, source))
 
@@ -61,7 +67,8 @@ def coordcore_data_builders() -> Iterable[Component]:
             config=MixtureConfig,
             build=_build,
             summary="several data builders in one run, by weight or by number of records",
-            provides=lambda config: _of_sources(config, "provides"),
+            # Of a source that tells no lengths `_check` says so, by its name.
+            provides=lambda config: [*dict.fromkeys([*_of_sources(config, "provides"), LENGTHS])],
             requires=lambda config: _of_sources(config, "requires"),
             check=_check,
         )

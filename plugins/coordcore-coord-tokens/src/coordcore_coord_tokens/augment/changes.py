@@ -13,7 +13,7 @@ from coordcore_coord_tokens.augment.shapes import Shape, Window, beside, grown, 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from coordcore_coord_tokens.augment.config import AugmentConfig
+    from coordcore_coord_tokens.augment.config import AugmentConfig, ImageConfig
 
 _TRIES = 20
 
@@ -58,7 +58,7 @@ def drawn(
     A window that leaves none of the shapes, or is too long one way, is drawn again; after 20 of them the image is left
     whole.
     """
-    mirrors = draws("flip").random() < config.flip
+    mirrors = is_mirrored(config, draws)
     moved = [mirrored(shape, size[0]) for shape in shapes] if mirrors else list(shapes)
     window: Window = (0, 0, *size)
     hidden: frozenset[str] = frozenset()
@@ -70,10 +70,8 @@ def drawn(
             hidden = frozenset(shown.difference(item.desc for item in left))
             window, moved = tried, left
             break
-    wanted = cut = window[2] - window[0], window[3] - window[1]
-    if config.resize is not None:
-        factor = draws("resize").uniform(*config.resize)
-        wanted = max(1, round(cut[0] * factor)), max(1, round(cut[1] * factor))
+    cut = window[2] - window[0], window[3] - window[1]
+    wanted = resized(config, draws, cut)
     return Move(
         mirrors=mirrors,
         window=window,
@@ -81,6 +79,19 @@ def drawn(
         shapes=tuple(moved if wanted == cut else [scaled(shape, cut, wanted) for shape in moved]),
         hidden=hidden,
     )
+
+
+def is_mirrored(config: ImageConfig, draws: Draws) -> bool:
+    """Whether an example is mirrored."""
+    return draws("flip").random() < config.flip
+
+
+def resized(config: ImageConfig, draws: Draws, size: tuple[int, int]) -> tuple[int, int]:
+    """To which width and height an image of `size` is resized."""
+    if config.resize is None:
+        return size
+    factor = draws("resize").uniform(*config.resize)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _windows(config: AugmentConfig, random: Random, shapes: Sequence[Shape], size: tuple[int, int]) -> Iterator[Window]:
@@ -107,7 +118,7 @@ def moved_picture(image: Image, move: Move) -> Image:
     return result
 
 
-def coloured(image: Image, config: AugmentConfig, draws: Draws) -> Image:
+def coloured(image: Image, config: ImageConfig, draws: Draws) -> Image:
     """The picture in other colours, by torchvision; in the order of the manifest's keys."""
     if not config.colours:
         return image

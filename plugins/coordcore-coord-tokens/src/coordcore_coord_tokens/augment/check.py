@@ -17,6 +17,8 @@ from coordcore_coord_tokens.reader import written
 
 if TYPE_CHECKING:
     from coordcore.manifest import Manifest
+    from coordcore_coord_tokens.augment.config import ImageConfig
+    from coordcore_coord_tokens.chat.config import ChatJsonlConfig
     from coordcore_coord_tokens.config import CoordJsonlConfig
 
 
@@ -53,13 +55,29 @@ class Augmented:
             yield from ((f"{key}[{number}]", label) for number, label in enumerate(labels))
 
 
+def _needs(augment: ImageConfig, here: str) -> Iterator[Problem]:
+    if (augment.moves or augment.colours) and find_spec("torchvision") is None:
+        yield Problem(path=here, message="needs torchvision, which is not installed; pip install coordcore[train]")
+
+
+def chat_problems(config: ChatJsonlConfig) -> Iterator[Problem]:
+    """What is wrong with `[data.chat_jsonl.augment]`, whatever the rows hold."""
+    augment = config.augment
+    if augment is None:
+        return
+    yield from _needs(augment, "data.chat_jsonl.augment")
+    if augment.flip > 0 and augment.left_right != "exchange":
+        system = config.system or ""
+        if word := LeftRight(augment.left_right_words).found(system):
+            yield Problem(path="data.chat_jsonl.system", message=told_left_right(system, word))
+
+
 def problems(config: CoordJsonlConfig, run: Manifest) -> Iterator[Problem]:
     """What is wrong with `[data.coord_jsonl.augment]` in this run, whatever the records hold."""
     augment, here = config.augment, "data.coord_jsonl.augment"
     if augment is None:
         return
-    if (augment.moves or augment.colours) and find_spec("torchvision") is None:
-        yield Problem(path=here, message="needs torchvision, which is not installed; pip install coordcore[train]")
+    yield from _needs(augment, here)
     if augment.flip > 0 and augment.left_right == "refuse":
         words = LeftRight(augment.left_right_words)
         texts = [("prompt", config.question), ("system", config.system or "")]

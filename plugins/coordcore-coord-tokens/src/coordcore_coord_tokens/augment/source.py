@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,19 @@ Turn = Callable[[str], str]
 """What a text becomes beside the picture: itself, or with its left and right exchanged. Raises RecordError."""
 
 
+@attrs.frozen(kw_only=True)
+class _Changed:
+    """A record as an epoch has it. move: of its image, None where nothing moves. asked: as `Questions.ask` gives it."""
+
+    record: Record
+    move: Move | None
+    draws: Draws
+    turn: Turn
+    answer: Answer
+    uncharged: tuple[int, ...]
+    asked: tuple[str, tuple[str, ...]]
+
+
 @attrs.frozen(kw_only=True, slots=False)
 class AugmentedSource:
     """The examples of a `JsonlSource`, changed in each epoch as the run's seed, the epoch and the line say.
@@ -51,33 +65,54 @@ class AugmentedSource:
 
     def in_epoch(self, epoch: int, index: int) -> Example:
         """As it is in that epoch. Raises InputError as the plain source does."""
-        plain = self.plain
-        line = plain.file.line_of(index)
-        draws = Draws(f"{plain.seed} {plain.file.lines.path.name} {epoch} {line}")
-        try:
-            record = parse_record(plain.file.lines.read(line))
-            image = plain.image(record, line)
-            record, config, move = self._moved(record, draws)
-            turn: Turn = self._mirrored if move is not None and move.mirrors else str
-            said, uncharged = self._said(record, config, draws, turn)
-            questions = plain.questions
-            if record.task == "region":  # the one question that holds a place
-                questions = attrs.evolve(questions, config=config)
-            shown = () if move is None else move.hidden
-            draw = plain.draw(line, epoch)
-            question, categories = questions.ask(record, draw, varied=True, shown=shown, cut=said.cut)
-            asked = turn(question), tuple(map(turn, categories))
-            if move is not None:
-                image = moved_picture(image, move)
-            example = plain.example(record, said, asked, coloured(image, self.augment, draws), line)
+        line = self.plain.file.line_of(index)
+        with self._told(line):
+            record = parse_record(self.plain.file.lines.read(line))
+            image = self.plain.image(record, line)
+            changed = self._changed(record, line, epoch)
+            if changed.move is not None:
+                image = moved_picture(image, changed.move)
+            image = coloured(image, self.augment, changed.draws)
+            example = self.plain.example(changed.record, changed.answer, changed.asked, image, line)
             messages = [
-                {**message, "content": turn(message["content"])} if message["role"] == "system" else message
+                {**message, "content": changed.turn(message["content"])} if message["role"] == "system" else message
                 for message in example.messages
             ]
+        return attrs.evolve(example, messages=messages, uncharged=changed.uncharged)
+
+    def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
+        """As of the plain source, in that epoch."""
+        plain = self.plain
+        line = plain.file.line_of(index)
+        with self._told(line):
+            changed = self._changed(parse_record(plain.file.lines.read(line)), line, epoch)
+        text = f"{plain.config.system or ''}{changed.asked[0]}{changed.answer.text}"
+        return plain.reader.coords.rough_length(text), [(changed.record.width, changed.record.height)]
+
+    def _changed(self, record: Record, line: int, epoch: int) -> _Changed:
+        """What a record says in an epoch, and how its image moves. Raises RecordError."""
+        plain = self.plain
+        draws = Draws(f"{plain.seed} {plain.file.lines.path.name} {epoch} {line}")
+        record, config, move = self._moved(record, draws)
+        turn: Turn = self._mirrored if move is not None and move.mirrors else str
+        said, uncharged = self._said(record, config, draws, turn)
+        questions = plain.questions
+        if record.task == "region":  # the one question that holds a place
+            questions = attrs.evolve(questions, config=config)
+        shown = () if move is None else move.hidden
+        draw = plain.draw(line, epoch)
+        question, categories = questions.ask(record, draw, varied=True, shown=shown, cut=said.cut)
+        asked = turn(question), tuple(map(turn, categories))
+        return _Changed(record=record, move=move, draws=draws, turn=turn, answer=said, uncharged=uncharged, asked=asked)
+
+    @contextmanager
+    def _told(self, line: int) -> Iterator[None]:
+        """Say of a RecordError on which line it is."""
+        try:
+            yield
         except RecordError as error:
-            plain.file.lines.look()  # what stands in the middle of another file's line is no mistake of the record
-            raise InputError(f"{plain.where(line)}: {error}") from error
-        return attrs.evolve(example, messages=messages, uncharged=uncharged)
+            self.plain.file.lines.look()  # what stands in the middle of another file's line is no mistake of the record
+            raise InputError(f"{self.plain.where(line)}: {error}") from error
 
     @cached_property
     def words(self) -> LeftRight:

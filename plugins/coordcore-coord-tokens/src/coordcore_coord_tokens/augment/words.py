@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 
 _FORMS = (str.lower, str.capitalize, str.upper)
+_AROUND = 60
+"""Letters of a long text that are shown before and behind a word."""
 _LETTER = r"[^\W\d_]"
 _ENDINGS = "most|handed|hand|wards|ward|side"
 
@@ -38,9 +40,13 @@ class LeftRight:
         return self._pattern.sub(lambda match: self._other[match.group()], text)
 
 
-def told_left_right(text: str, word: str) -> str:
-    """Why a text is refused."""
+def told_left_right(text: str, word: str, *, cure: str = "") -> str:
+    """Why a text is refused. cure: a further one."""
+    at = text.find(word)
+    if len(text) > 2 * _AROUND:
+        text = f"... {text[max(0, at - _AROUND) : at + _AROUND]} ..."
     return (
         f"{text!r} says {word!r}, which is wrong of a mirrored image; beside flip, set "
-        'left_right = "exchange", which puts the other word there, or leave flip out'
+        'left_right = "exchange", which puts the other word there, '
+        f"{cure}or leave flip out"
     )

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from coordcore import BuildContext, Example, InputError, Problem
-from coordcore.files import require_regular
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import RecordError
+from coordcore_coord_tokens.chat.augmented import AugmentedRows, Mirroring
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
-from coordcore_coord_tokens.chat.reader import ChatReader, Size
+from coordcore_coord_tokens.chat.reader import ChatReader, Said, Size
+from coordcore_coord_tokens.chat.sizes import upright_size
 from coordcore_coord_tokens.judging import Images, Judged
 from coordcore_coord_tokens.sources import OpenedFile, file_problems, open_files
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from coordcore.coords import CoordFormat
     from coordcore.quantisation import Quantisation
     from coordcore.records.answers import Format
+    from coordcore_coord_tokens.chat.rows import ChatRow
     from coordcore_coord_tokens.checking import Job
 
-_ORIENTATION = 0x0112  # EXIF tag
-_ON_ITS_SIDE = range(5, 9)
+Opened = TypeVar("Opened")
 
 
 def row_problems(
@@ -42,6 +46,8 @@ class ChatJudge:
         self._images = Images(job.config, job.path)
         self._size = _decoded_size if job.config.decodes else upright_size
         self._skips = job.config.on_bad_image == "skip"
+        augment = job.config.augment if job.path == job.config.train else None
+        self._mirroring = Mirroring(self._reader, augment) if augment is not None and augment.flip > 0 else None
         self.take_stamps = self._images.folders.take_stamps
 
     def judge(self, line: bytes) -> Judged:
@@ -55,6 +61,8 @@ class ChatJudge:
                     raise
                 return 0, 0, str(error)
         said = self._reader.say(row, sizes)
+        if self._mirroring is not None:
+            self._mirroring.say(row, sizes)
         return said.widened, said.clipped, ""
 
     def _require(self, image: str, place: str) -> Size:
@@ -70,21 +78,6 @@ class ChatJudge:
 def _decoded_size(path: Path) -> Size:
     width, height = open_upright(path).size
     return width, height
-
-
-def upright_size(path: Path) -> Size:
-    """Width and height of an image turned by its EXIF orientation, without decoding it. Raises InputError."""
-    from PIL import Image
-
-    try:
-        require_regular(path)
-        with Image.open(path) as file:
-            # Not `file.getexif()`: of a PNG file that decodes the image, for what might stand behind its pixels.
-            turned = Image.Image.getexif(file).get(_ORIENTATION) in _ON_ITS_SIDE
-            width, height = file.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"image {path} cannot be read: {error}") from error
-    return (height, width) if turned else (width, height)
 
 
 @attrs.frozen(kw_only=True)
@@ -103,28 +96,55 @@ class ChatSource:
         return len(self.file)
 
     def __getitem__(self, index: int, /) -> Example:
-        index = self.file.line_of(index)
-        source = f"{self.file.name}:{index + 1}"
-        root = self.config.image_root or self.file.lines.path.parent
-        images = []
-        try:
-            row = self.reader.read(self.file.lines.read(index))
-            for number, name in enumerate(row.images):
-                try:
-                    images.append(open_upright(image_path(root, name, self.config.images_within)))
-                except InputError as error:
-                    raise RecordError(f"images[{number}]", str(error)) from error
+        line = self.file.line_of(index)
+        with self.told(line):
+            row, images = self.read(line, open_upright)
             said = self.reader.say(row, [image.size for image in images])
-        except RecordError as error:
-            self.file.lines.look()  # what stands in the middle of another file's line is no mistake of the row
-            raise InputError(f"{source}: {error}") from error
+        return self.example(line, said, images)
+
+    def length(self, epoch: int, index: int) -> tuple[int, list[Size]]:
+        """About how many tokens its texts have, and the sizes of its images, as `ExampleSource` says.
+
+        Of the images, the heads of their files are read.
+        """
+        line = self.file.line_of(index)
+        with self.told(line):
+            row, sizes = self.read(line, upright_size)
+            said = self.reader.say(row, sizes)
+        return self.reader.coords.rough_length(said.text), sizes
+
+    def example(self, line: int, said: Said, images: Sequence[Image]) -> Example:
+        """What the row on a line says of its images."""
         return Example(
             messages=said.messages,
             images=images,
             geometries=said.geometries,
-            source=source,
-            image_size=said.image_size,
+            source=self._where(line),
+            image_size=None if said.owner is None else images[said.owner].size,
         )
+
+    def read(self, line: int, opened: Callable[[Path], Opened]) -> tuple[ChatRow, list[Opened]]:
+        """The row on a line, from 0, and what `opened` gives of each of its images. Raises RecordError."""
+        row = self.reader.read(self.file.lines.read(line))
+        root, found = self.config.image_root or self.file.lines.path.parent, []
+        for number, name in enumerate(row.images):
+            try:
+                found.append(opened(image_path(root, name, self.config.images_within)))
+            except InputError as error:
+                raise RecordError(f"images[{number}]", str(error)) from error
+        return row, found
+
+    def _where(self, line: int) -> str:
+        return f"{self.file.name}:{line + 1}"
+
+    @contextmanager
+    def told(self, line: int) -> Iterator[None]:
+        """Say of a RecordError on which line it is."""
+        try:
+            yield
+        except RecordError as error:
+            self.file.lines.look()  # what stands in the middle of another file's line is no mistake of the row
+            raise InputError(f"{self._where(line)}: {error}") from error
 
 
 @attrs.frozen(kw_only=True)
@@ -133,6 +153,7 @@ class ChatJsonl:
 
     train_source: ChatSource
     validation_source: ChatSource | None
+    seed: int = 0
 
     @classmethod
     def open(cls, config: ChatJsonlConfig, context: BuildContext) -> ChatJsonl:
@@ -140,9 +161,12 @@ class ChatJsonl:
         reader = ChatReader(config=config, quantisation=context.quantisation, coords=context.coords)
         files = open_files(config, context, ChatJudge)
         train, *held_out = [ChatSource(config=config, reader=reader, file=file) for file in files]
-        return cls(train_source=train, validation_source=held_out[0] if held_out else None)
+        return cls(train_source=train, validation_source=held_out[0] if held_out else None, seed=context.seed)
 
-    def train(self) -> ChatSource:
+    def train(self) -> ChatSource | AugmentedRows:
+        augment = self.train_source.config.augment
+        if augment is not None:
+            return AugmentedRows(plain=self.train_source, augment=augment, seed=self.seed)
         return self.train_source
 
     def validation(self) -> ChatSource | None:

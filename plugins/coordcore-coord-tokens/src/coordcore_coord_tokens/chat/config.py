@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 
 from coordcore import option
+from coordcore_coord_tokens.augment.config import ChatAugmentConfig
 from coordcore_coord_tokens.config import LinesConfig
 
 OPENING = 32
@@ -23,6 +24,8 @@ class ChatJsonlConfig(LinesConfig):
         "0..1000, the run's bins, or no box but text; rows that have some are refused when absent. Boxes of `objects` "
         "say it themselves (`bbox_type`)",
     )
+
+    augment: ChatAugmentConfig | None = option(default=None, help="how training examples differ from epoch to epoch")
 
     @property
     def weight(self) -> int:

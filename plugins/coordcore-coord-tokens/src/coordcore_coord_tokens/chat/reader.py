@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -13,11 +13,15 @@ from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Rules, Space, read_annotation
 from coordcore.records.record import RecordError, RecordObject, check_text
+from coordcore_coord_tokens.augment import shapes
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
 from coordcore_coord_tokens.chat.texts import BBOX, Place, Shape, shapes_in
 
 Size = tuple[int, int]
+
+Mirrored = Callable[[str, str], str]
+"""A text, and where it stands -> what it is beside mirrored images. Raises RecordError."""
 
 _THOUSANDTHS = (1000, 1000)
 _UNDECLARED = (
@@ -29,14 +33,20 @@ _UNDECLARED = (
 class Said(msgspec.Struct, frozen=True, gc=False):
     """A conversation, and what `coordcore.Example` says of it.
 
-    widened, clipped: as in `Answer`, of questions and answers.
+    owner: the index of the image that all geometries of the answers lie in, None where there is no such one. widened,
+    clipped: as in `Answer`, of questions and answers.
     """
 
     messages: list[dict[str, str]]
     geometries: tuple[Geometry, ...]
-    image_size: Size | None
+    owner: int | None
     widened: int
     clipped: int
+
+    @property
+    def text(self) -> str:
+        """All that is said."""
+        return "".join(message["content"] for message in self.messages)
 
 
 @attrs.frozen
@@ -63,12 +73,17 @@ class ChatReader:
         """The row on a line. Raises RecordError."""
         return parse_row(line)
 
-    def say(self, row: ChatRow, sizes: Sequence[Size]) -> Said:
-        """What a row says to the model. sizes: width and height of its upright images. Raises RecordError."""
+    def say(self, row: ChatRow, sizes: Sequence[Size], mirrored: Mirrored | None = None) -> Said:
+        """What a row says to the model. sizes: width and height of its upright images. Raises RecordError.
+
+        mirrored: what texts become beside its images, all of which are mirrored; None where none is.
+        """
         placed = _Placed(row, sizes)
         turns = [(turn, list(self._pieces(turn, placed, sizes))) for turn in row.turns]
         placed.require_all_used()
-        encoded = _Encoder(self).encode([box for _, pieces in turns for _, box in pieces if isinstance(box, _Box)])
+        encoded = _Encoder(self, mirrors=mirrored is not None).encode(
+            [box for _, pieces in turns for _, box in pieces if isinstance(box, _Box)]
+        )
         messages, geometries = [], []
         owners: set[int | None] = set()
         boxes = iter(encoded.boxes)
@@ -79,22 +94,23 @@ class ChatReader:
                     parts = [(found.spans[0], box)]
                 else:
                     bins, values = next(boxes)
-                    parts = list(self._written(found, bins))
+                    parts = list(self._written(found, bins, anew=mirrored is not None))
                     if turn.role == "assistant":
                         geometries.append(Geometry(kind=box.kind, values=tuple(values)))
                         owners.add(box.owner)
                 for (start, end), written in parts:
                     text += turn.text[position:start] + written
                     position = end
-            messages.append({"role": turn.role, "content": text + turn.text[position:]})
+            said = text + turn.text[position:]
+            messages.append({"role": turn.role, "content": mirrored(said, turn.path) if mirrored else said})
         if self.config.system is not None and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": self.config.system})
+            system = self.config.system
+            messages.insert(0, {"role": "system", "content": mirrored(system, "system") if mirrored else system})
         owners = owners or set(range(len(sizes)))
-        owner = owners.pop() if len(owners) == 1 else None
         return Said(
             messages=messages,
             geometries=tuple(geometries),
-            image_size=None if owner is None else sizes[owner],
+            owner=owners.pop() if len(owners) == 1 else None,
             widened=encoded.widened,
             clipped=encoded.clipped,
         )
@@ -111,12 +127,14 @@ class ChatReader:
             else:
                 yield found, placed.next_ref(turn, self.coords)
 
-    def _written(self, found: Place | Shape, bins: Sequence[int]) -> Iterator[tuple[tuple[int, int], str]]:
-        """What takes the place of which part of a text."""
+    def _written(
+        self, found: Place | Shape, bins: Sequence[int], *, anew: bool
+    ) -> Iterator[tuple[tuple[int, int], str]]:
+        """What takes the place of which part of a text. anew: also where coord tokens stand there."""
         tokens = [self.coords.written[k] for k in self.coords.arranged(bins)]
         if isinstance(found, Place):
             yield found.spans[0], f"[{', '.join(tokens)}]" if found.listed else "".join(tokens)
-        elif not found.tokens:
+        elif anew or not found.tokens:
             yield from zip(found.spans, tokens, strict=True)
 
     def _in_text(self, found: Shape, turn: Turn, sizes: Sequence[Size]) -> _Box:
@@ -145,9 +163,10 @@ class ChatReader:
 
 @attrs.define
 class _Encoder:
-    """Encodes the boxes of one row. boxes: bins and real-valued bins of each, in order."""
+    """Encodes the boxes of one row. boxes: bins and real-valued bins of each, in order. mirrors: left to right."""
 
     reader: ChatReader
+    mirrors: bool = attrs.field(kw_only=True)
     boxes: list[tuple[Sequence[int], Sequence[float]]] = attrs.Factory(list)
     widened: int = 0
     clipped: int = 0
@@ -156,8 +175,10 @@ class _Encoder:
         """Raises RecordError for a box that is not right."""
         spec, outside = self.reader.quantisation, self.reader.config.outside
         together: dict[Size, list[int]] = {}
-        read = [self._read(box) for box in boxes]
-        for index, (box, values) in enumerate(zip(boxes, read, strict=True)):
+        read = [(box, self._read(box)) for box in boxes]
+        if self.mirrors:
+            read = [self._mirrored(*pair) for pair in read]
+        for index, (box, values) in enumerate(read):
             self.boxes.append(([int(value) for value in values], values))
             if box.space != "bin" and box.kind == "bbox_2d":
                 together.setdefault(box.size, []).append(index)
@@ -169,11 +190,25 @@ class _Encoder:
                     raise RecordError(box.path, str(error)) from error
                 self.boxes[index] = bins, spec.to_bin_units(values, sizes, outside=outside).tolist()
         for size, indices in together.items():
-            encoded = encode_boxes([read[index] for index in indices], *size, quantisation=spec, outside=outside)
+            encoded = encode_boxes([read[index][1] for index in indices], *size, quantisation=spec, outside=outside)
             self.widened += encoded.widened
             for index, bins, units in zip(indices, encoded.bins.tolist(), encoded.values.tolist(), strict=True):
                 self.boxes[index] = bins, units
         return self
+
+    def _mirrored(self, box: _Box, values: tuple[float, ...]) -> tuple[_Box, tuple[float, ...]]:
+        """A box and its numbers beside mirrored images. A bin is mirrored as the place that it stands for."""
+        spec = self.reader.quantisation
+        if box.space == "bin":
+            if spec.rounding != "nearest":
+                message = (
+                    f"bins of {spec.name} tell a place to within a bin, which rounding to one side would move again; "
+                    "write boxes in pixels, or leave flip out"
+                )
+                raise RecordError(box.path, message)
+            box = attrs.evolve(box, space="norm1")
+            values = tuple(spec.decode(values, box.size * (len(values) // 2)).tolist())
+        return box, shapes.mirrored(shapes.Shape("", box.kind, values), box.size[0]).values
 
     def _read(self, box: _Box) -> tuple[float, ...]:
         """The numbers of a box, as a record's are checked."""

@@ -95,6 +95,9 @@ TABLE = (
         "per_device_eval_batch_size",
         lambda size, setup: size or setup.plan.manifest.train.batch_size,
     ),
+    # ms-swift's own two want all examples encoded beforehand.
+    Row("train.packing", "packing", None),
+    Row("train.group_by_length", "group_by_length", None),
     Row("train.accumulation", "gradient_accumulation_steps"),
     Row("train.learning_rate", "learning_rate"),
     Row("train.schedule", "lr_scheduler_type"),

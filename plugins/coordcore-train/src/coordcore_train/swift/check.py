@@ -7,7 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from coordcore.components import COORD_TOKENS
+from coordcore import kinds
+from coordcore.components import COORD_TOKENS, LENGTHS
 from coordcore.coords import MissingCoordTokensError
 from coordcore.errors import InputError, Problem, did_you_mean
 from coordcore.manifest import Manifest
@@ -33,6 +34,7 @@ def check(run: Manifest) -> Iterator[Problem]:
     yield from _optim(run)
     yield from _trackers(run)
     yield from _packing(run)
+    yield from _grouping(run)
 
 
 def notes(run: Manifest) -> Iterator[str]:
@@ -114,6 +116,26 @@ def _packing(manifest: Manifest) -> Iterator[Problem]:
             f"{', '.join(PACKED)}: leave it out"
         )
         yield Problem(path="train.packing", message=message)
+
+
+def _grouping(manifest: Manifest) -> Iterator[Problem]:
+    if not manifest.train.group_by_length:
+        return
+    path = "train.group_by_length"
+    for name, value in {"packing": manifest.train.packing, **manifest.train.swift}.items():
+        if name in ("packing", "padding_free") and value:
+            message = f"{name} leaves no padding that it could save; keep one of them"
+            yield Problem(path=path, message=message)
+        if name == "train_dataloader_shuffle" and value is False:
+            message = f"puts examples into another order, and train.swift.{name} = false keeps that of the data"
+            yield Problem(path=path, message=f"{message}; leave one of them out")
+    for selected in manifest.of(kinds.DATA):
+        if LENGTHS not in selected.provides:
+            message = (
+                f"the examples of {selected.path} do not tell how long they are before they are made (it provides no "
+                f"{LENGTHS!r}); leave group_by_length out, or set packing instead"
+            )
+            yield Problem(path=path, message=message)
 
 
 def _precision(manifest: Manifest) -> Iterator[Problem]:

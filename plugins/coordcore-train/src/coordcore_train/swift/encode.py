@@ -14,6 +14,7 @@ from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.image_size import ImageTokens, seen_sizes
 from coordcore_train.engine import EncodedRow
 from coordcore_train.swift.families import family_of
+from coordcore_train.swift.lengths import Grouping, Lengths, require_length
 from coordcore_train.swift.template import plain_row
 
 
@@ -29,6 +30,24 @@ def image_tokens(processor: Any) -> ImageTokens | None:
     from qwen_vl_utils import vision_process
 
     return ImageTokens(least=vision_process.IMAGE_MIN_TOKEN_NUM, most=vision_process.IMAGE_MAX_TOKEN_NUM)
+
+
+def grouping_of(source: Any, template: Any, step: int) -> Grouping:
+    """How the examples of a source, encoded by a template, are put into steps of `step` examples of about one length.
+
+    Raises RunError for a source that cannot tell their lengths.
+    """
+    require_length(source)
+    processor = template.processor
+    images = getattr(processor, "image_processor", None)
+    patch, merge = (getattr(images, name, None) for name in ("patch_size", "merge_size"))
+    if not isinstance(patch, int) or not isinstance(merge, int):
+        return Grouping(length=Lengths(source=source), step=step)
+    limits = image_tokens(processor) or ImageTokens()
+    area, most = (patch * merge) ** 2, template.max_pixels
+    return Grouping(
+        length=Lengths(source=source, area=area, least=limits.least, most=limits.most, max_pixels=most), step=step
+    )
 
 
 @attrs.frozen

@@ -74,9 +74,7 @@ REFUSED: Mapping[str, str] = {
         ),
         _DATA,
     ),
-    **dict.fromkeys(
-        ("lazy_tokenize", "group_by_length", "packing", "packing_length", "packing_num_proc", "packing_strategy"), _LAZY
-    ),
+    **dict.fromkeys(("lazy_tokenize", "packing_length", "packing_num_proc", "packing_strategy"), _LAZY),
     "strict": "an example that cannot be encoded stops the run; ms-swift would train on another one instead",
     "truncation_strategy": "an example that is too long stops the run; raise train.max_length",
     "sequence_parallel_size": "a sequence split over ranks would tear boxes apart",

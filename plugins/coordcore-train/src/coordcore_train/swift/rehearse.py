@@ -143,6 +143,7 @@ def for_this_machine(manifest: Manifest) -> Manifest:
         steps=1,
         batch_size=1,
         accumulation=1,
+        group_by_length=False,
         workers=0,
         gradient_checkpointing=False,
         log_every=1,

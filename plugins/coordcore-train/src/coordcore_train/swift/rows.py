@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from swift.dataloader import BatchSamplerShard, DataLoaderShard
 from torch.utils.data import BatchSampler, Dataset
 
 from coordcore.protocols import ExampleSource
+from coordcore_train.swift.lengths import Grouping
 from coordcore_train.swift.template import to_row
 
 
@@ -48,36 +49,42 @@ class Shares(BatchSamplerShard):  # type: ignore[misc]
     are trained in no epoch, or others with every number of ranks. stock: its sampler, with this rank and the number of
     ranks. count: of examples. Rows from `count` on fill up the last batch, unless that is to be dropped. skip: the
     batches of this epoch that were trained before the run was interrupted. length: by which an epoch's rows lie behind
-    those of the one before; 0 where they are the same.
+    those of the one before; 0 where they are the same. grouping: puts examples of about one length into a step.
     """
 
-    def __init__(self, stock: BatchSamplerShard, count: int, skip: int = 0, length: int = 0) -> None:
+    def __init__(
+        self, stock: BatchSamplerShard, count: int, skip: int = 0, length: int = 0, grouping: Grouping | None = None
+    ) -> None:
         self.__dict__.update(stock.__dict__)
-        self.count, self.skip, self.length = count, skip, length
+        self.count, self.skip, self.length, self.grouping = count, skip, length, grouping
         self.total_samples = count // self.world_size if self.drop_last else math.ceil(count / self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = list(range(self.count))
+        order: Iterable[int] = range(self.count)
+        epoch = self.curr_seed - self.base_seed
         if self.shuffle:
             order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.curr_seed)).tolist()
+        if self.grouping is not None:
+            trained = self.skip * self.batch_size * self.world_size
+            order = self.grouping.ordered([*order], epoch, key=str(self.curr_seed), skip=trained)
         every = self.total_samples * self.world_size
-        order = [*order, *range(self.count, every)][:every]
-        if first := (self.curr_seed - self.base_seed) * self.length:
-            order = [first + index for index in order]
-        yield from islice(
-            BatchSampler(order[self.rank :: self.world_size], self.batch_size, self.drop_last), self.skip, None
-        )
+        order = chain(order, range(self.count, every))
+        share = islice((epoch * self.length + index for index in order), self.rank, every, self.world_size)
+        yield from islice(BatchSampler(share, self.batch_size, self.drop_last), self.skip, None)
 
     def __len__(self) -> int:
         return int(super().__len__()) - self.skip
 
 
-def shared_out(loader: DataLoaderShard, rows: Rows, skip_batches: int) -> DataLoaderShard:
+def shared_out(
+    loader: DataLoaderShard, rows: Rows, skip_batches: int, grouping: Grouping | None = None
+) -> DataLoaderShard:
     """The loader of one rank, with `Shares` in the place of ms-swift's sampler."""
+    length = rows.length if rows.by_epoch else 0
     return DataLoaderShard(
         loader.dataset,
         device=loader.device,
-        batch_sampler=Shares(loader.batch_sampler, rows.real, skip_batches, rows.length if rows.by_epoch else 0),
+        batch_sampler=Shares(loader.batch_sampler, rows.real, skip_batches, length, grouping),
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,

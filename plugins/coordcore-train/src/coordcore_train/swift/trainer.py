@@ -21,6 +21,7 @@ from coordcore_train.run.launch import world_size
 from coordcore_train.run.resume import readable
 from coordcore_train.surgery.bind import bind_for_training
 from coordcore_train.surgery.saving import as_it_is, signed
+from coordcore_train.swift.encode import grouping_of
 from coordcore_train.swift.rows import Rows, shared_out
 from coordcore_train.swift.template import CoordTemplate
 from coordcore_train.swift.trained import Start, not_finite, trained
@@ -60,11 +61,15 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     # --- the examples ---
 
     def get_train_dataloader(self, skip_batches: int = 0) -> Any:
-        """ms-swift's; of several ranks, or where epochs differ, one by which every example of an epoch is trained."""
+        """ms-swift's; of several ranks, of lengths put together, or where epochs differ, one by which every example of
+        an epoch is trained."""
         rows = getattr(self.train_dataset, "dataset", None)
-        if not isinstance(rows, Rows) or (self.args.world_size == 1 and not rows.by_epoch):
+        grouped = self.plan.manifest.train.group_by_length
+        if not isinstance(rows, Rows) or (self.args.world_size == 1 and not rows.by_epoch and not grouped):
             return super().get_train_dataloader(skip_batches)
-        return shared_out(super().get_train_dataloader(), rows, skip_batches)
+        step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        grouping = grouping_of(rows.source, self.template, step) if grouped else None
+        return shared_out(super().get_train_dataloader(), rows, skip_batches, grouping)
 
     # --- the loss ---
 
