@@ -78,8 +78,13 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Apply what `coordcore calibrate` fitted.")
     ] = None,
     constrained: Annotated[
-        bool, typer.Option("--constrained/--free", help="Allow only tokens that write the answer format.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--constrained/--free",
+            help="Allow only what writes the answer format; with --server only if this is given.",
+            show_default="constrained",
+        ),
+    ] = None,
     ordered: Annotated[
         bool, typer.Option("--ordered/--unordered", help="Constrained: allow no x2 < x1 and no y2 < y1.")
     ] = True,
@@ -155,8 +160,8 @@ def command(
             window=None if window >= 999 else window,
             score=score.value if score else fitted.score if fitted else usual.value,
             calibration=fitted,
-            constrained=constrained,
-            ordered=ordered,
+            constrained=server is None if constrained is None else constrained,
+            ordered=ordered and server is None,
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
@@ -172,6 +177,8 @@ def command(
         _require_unused(context, _OF_A_SERVER, "is given with --server")
     else:
         _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
+        if not constrained:
+            _require_unused(context, ("geometry",), "is given to a server with --constrained")
     from coordcore_detection.commands import asked
     from coordcore_detection.predict.loading import prompts_of, question_of
 
@@ -239,7 +246,7 @@ def command(
 
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
-    *("constrained", "ordered", "geometry", "max_objects", "repeats", "batch_size"),
+    *("ordered", "max_objects", "repeats", "batch_size"),
     *("quantisation", "coords", "numbers", "device"),
 )
 
