@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from coordcore.options import SpaceName
 from coordcore_detection.commands.options import OutsideName, Score, told
 
 if TYPE_CHECKING:
+    from coordcore_detection.evaluate.truth import TruthImage
     from coordcore_detection.predict.predictions import Row
 
 
@@ -46,7 +47,12 @@ def command(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder, or a checkpoint folder.")
     ],
-    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="The record file whose images are asked about.")],
+    records: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECORDS", help="The record file whose images are asked about, or a folder of pictures."
+        ),
+    ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where the predictions go; continued if it is there.")],
     space: Annotated[SpaceName, typer.Option(help="What the numbers of RECORDS are.")] = SpaceName.BIN,
     outside: Annotated[
@@ -129,7 +135,8 @@ def command(
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests to the server at a time.")] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
-    """Ask RUN_OR_CHECKPOINT about the images of RECORDS, and write a row of text, boxes and scores for each."""
+    """Ask RUN_OR_CHECKPOINT about the images of RECORDS, or of a folder, and write a row of text, boxes and scores for
+    each."""
     from coordcore_detection.extra import require_train
 
     require_train("predict")
@@ -146,9 +153,12 @@ def command(
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.evaluate.truth_tasks import read_prompts
     from coordcore_detection.predict import continuing, prediction_files
+    from coordcore_detection.predict.pictures import pictures
     from coordcore_detection.predict.settings import PredictSettings
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
+    if records.is_dir():
+        _require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
     given = read_prompts(prompt or [])
@@ -198,19 +208,25 @@ def command(
             raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
         model_asked = asked.on_server(checkpoint, settings, server, model, concurrency, question, system)
-    every = truth_from_records(
-        records,
-        space=space.value,
-        quantisation=model_asked.quantisation,
-        image_root=image_root,
-        images_within=images_within,
-        question=question,
-        system=system,
-        prompts=prompts,
-        outside=outside.value,
-        coords=model_asked.coords,
-        coord_tokens=not model_asked.numbers,
-    )
+    every: Sequence[TruthImage]
+    if records.is_dir():
+        every, others = pictures(records, question, system)
+        if others:
+            typer.echo(told(f"{records}: {others} files that are no pictures are passed over"), err=True)
+    else:
+        every = truth_from_records(
+            records,
+            space=space.value,
+            quantisation=model_asked.quantisation,
+            image_root=image_root,
+            images_within=images_within,
+            question=question,
+            system=system,
+            prompts=prompts,
+            outside=outside.value,
+            coords=model_asked.coords,
+            coord_tokens=not model_asked.numbers,
+        )
     truth = every[:limit]
     if geometry is None:
         settings = settings.also_for(kind for image in every for kind in image.kinds)
@@ -244,6 +260,7 @@ def command(
     typer.echo(f"{output}: {_account(rows)}")
 
 
+_OF_RECORDS = ("space", "outside", "image_root", "images_within", "prompt")
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
     *("ordered", "max_objects", "repeats", "batch_size"),
