@@ -8,16 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from conftest import COUNT, Served, command, coordcore, page_command
 from coordcore.coords import DEFAULT_COORDS
-from coordcore.records.answers import COORDJSON
-from coordcore_coord_tokens.formats import TAGGED
-from coordcore_detection.decode.pattern import answer_pattern
+from coordcore.records.answers import COORDJSON, Format
+from coordcore_coord_tokens.formats import COMPACT, GROUPED, QWEN, QWEN_NUMBERS, TAGGED
+from coordcore_detection.decode.pattern import answer_pattern, literal, quoted
 from coordcore_detection.predict import prediction_files, structured
+from coordcore_detection.predict.served import keep
 from coordcore_detection.predict.served_checkpoint import Checkpoint
 from coordcore_detection.predict.server import Server
+from coordcore_detection.predict.settings import PredictSettings
 
 LIMITS = ("--max-new-tokens", "400")
 
@@ -96,11 +99,22 @@ def test_formats_written_with_special_tokens(work: Path, served: Served, tmp_pat
     (folder / "coordcore.json").write_text(json.dumps({**info, "answers": TAGGED.as_dict()}))
     read = Checkpoint.read(folder)
     server = Server(url=f"http://127.0.0.1:{served.port}/v1", model="NAME")
-    pattern = answer_pattern(TAGGED, read.coords, ["point"])
-    kept = structured.kept(server, pattern, read.plain)
-    body = {"messages": [{"role": "user", "content": "?"}], "temperature": 0.0, "max_tokens": 1, **kept.asked}
-    assert server.ask({**body, **read.plain}).text in ("<|object_ref_start|>", "n", "none")
-    forced = structured.kept(server, r"<\|object_ref_start\|>a<\|object_ref_end\|>", read.plain)
-    body = {**body, "max_tokens": 20, **forced.asked}
-    assert server.ask({**body, **read.plain}).text == "<|object_ref_start|>a<|object_ref_end|>"
+    text = "<|object_ref_start|>a<|object_ref_end|>"
+    rule = structured.Rule(grammar=f"root ::= {quoted(text)}\n", pattern=literal(text))
+    forced = structured.kept(server, rule, read.plain)
+    body = {"messages": [{"role": "user", "content": "?"}], "temperature": 0.0, "max_tokens": 20, **forced.asked}
+    assert server.ask({**body, **read.plain}).text == text
     assert server.ask(body).text == "a"
+
+
+@pytest.mark.parametrize("form", [COORDJSON, COMPACT, GROUPED, TAGGED, QWEN, QWEN_NUMBERS], ids=lambda form: form.name)
+def test_every_format_is_kept_to(work: Path, served: Served, form: Format) -> None:
+    read = attrs.evolve(Checkpoint.read(work / "runs/NAME"), format=form, plain={"skip_special_tokens": False})
+    server = Server(url=f"http://127.0.0.1:{served.port}/v1", model="NAME")
+    kept = keep(server, read, PredictSettings(geometry=("bbox_2d", "point")))
+    assert "grammar" in kept.asked["structured_outputs"]
+    body = {"messages": [{"role": "user", "content": "Find the shapes."}], "temperature": 0.0, "max_tokens": 300}
+    reply = server.ask({**body, **read.plain, **kept.asked, "logprobs": True})
+    kept.require("a question without an image", reply, read.coords, server)
+    assert reply.is_cut or re.fullmatch(kept.pattern, reply.text)
+    assert form.opening in reply.text

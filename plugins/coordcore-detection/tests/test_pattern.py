@@ -10,7 +10,7 @@ import pytest
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat
 from coordcore.records.answers import COORDJSON, Format, Located, answer_text
 from coordcore.records.answers.format import Coords, Label
-from coordcore_detection.decode.pattern import answer_pattern, any_of, literal
+from coordcore_detection.decode.pattern import answer_grammar, answer_pattern, any_of, literal
 
 LINES = Format(
     name="lines",
@@ -119,6 +119,18 @@ def test_kinds_and_the_order_of_fields_can_be_fixed() -> None:
     text = boxes("a")
     assert (said(text, geometry=["point"]), said(text, geometry=["point", "bbox_2d"])) == (False, True)
     assert (said(text, fields="geometry_first"), said(text, fields="desc_first")) == (False, True)
+
+
+def test_a_grammar_names_the_tokens() -> None:
+    form = answer_grammar(LINES, DEFAULT_COORDS, range(5, 1005), ["bbox_2d"], "desc_first")
+    one = "([ -;=-?A-\ud7ff\ue000-\U0010ffff])+ coord (coord){3}"
+    tokens = ", ".join(map(str, range(5, 1005)))
+    assert form == f'root ::= ({one} ("\\n" {one})*|"none")\ncoord ::= Token({tokens})\n'
+
+
+def test_a_grammar_of_plain_numbers_names_none() -> None:
+    form = answer_grammar(attrs.evolve(COORDJSON, name="numbers", numbers=True), DEFAULT_COORDS, ())
+    assert form.endswith('\ncoord ::= ("0"|[1-9] ([0-9] ([0-9])?)?)\n')
 
 
 def test_a_long_answer_is_looked_at_once() -> None:

@@ -47,10 +47,13 @@ def here(
     import torch
 
     from coordcore_detection.predict import asking
+    from coordcore_detection.predict.shares import Share
     from coordcore_train.run.quiet import quiet_transformers
 
     quiet_transformers()
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if where == "cuda" and torch.cuda.is_available():
+        torch.cuda.set_device(Share.here().local % torch.cuda.device_count())  # which "cuda" then means
     loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords, numbers=numbers)
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -133,6 +134,7 @@ def command(
         str | None, typer.Option(metavar="NAME", help="Its name on the server, which may have one only.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests to the server at a time.")] = 16,
+    procs: Annotated[int, typer.Option(min=1, max=1024, help="Processes that share the images, on GPUs one each.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Ask RUN_OR_CHECKPOINT about the images of RECORDS, or of a folder, and write a row of text, boxes and scores for
@@ -152,9 +154,11 @@ def command(
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.evaluate.truth_tasks import read_prompts
-    from coordcore_detection.predict import continuing, prediction_files
+    from coordcore_detection.predict import prediction_files, shares
     from coordcore_detection.predict.pictures import pictures
     from coordcore_detection.predict.settings import PredictSettings
+    from coordcore_detection.predict.shares import OURS, Share
+    from coordcore_train.run.launch import die_with_parent
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
     if records.is_dir():
@@ -189,6 +193,19 @@ def command(
         _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
         if not constrained:
             _require_unused(context, ("geometry",), "is given to a server with --constrained")
+    share = Share.here()
+    if OURS in os.environ:
+        die_with_parent()
+    if share.world > 1:
+        _require_one_of_several(context)
+    if overwrite:
+        shares.remove(output)
+    if procs > 1:
+        from coordcore_detection.commands import processes
+
+        processes.run(context, procs)
+        typer.echo(f"{output}: {_account(prediction_files.read(output)[1])}")
+        return
     from coordcore_detection.commands import asked
     from coordcore_detection.predict.loading import prompts_of, question_of
 
@@ -233,39 +250,28 @@ def command(
     header = model_asked.header(settings)
     if tasks := sorted({image.task for image in every} - {"detect"}):
         header.decoding["prompts"] = {name: prompts.get(name, TASKS[name].prompt) for name in tasks}
-    if overwrite:
-        output.unlink(missing_ok=True)
-    rows = prediction_files.resume(output, header)
-    continuing.require_same_questions(output, rows, truth)
-    known = {row.image for row in rows}
-    left = [image for image in truth if image.key not in known]
-    if rows:
-        typer.echo(f"{output}: holds {len(truth) - len(left)} of {len(truth)} images already", err=True)
-    from rich.console import Console
-    from rich.progress import track
+    from coordcore_detection.commands import answering
 
-    console = Console(stderr=True)
-
-    def log(line: str) -> None:
-        console.print(told(line), markup=False, highlight=False, soft_wrap=True)
-
-    answers = model_asked.answers(left, log, settings)
-    with prediction_files.appending(output, header) as add:
-        for row in track(answers, description="predict", total=len(left), console=console, transient=True):
-            add(row)
-            rows.append(row)
-    keys = [image.key for image in truth]
-    if server is not None and {row.image for row in rows} == set(keys):
-        rows = continuing.put_in_order(output, header, rows, keys)
-    typer.echo(f"{output}: {_account(rows)}")
+    if share.world > 1:
+        rows = answering.of_share(model_asked, truth, settings, output, header, share)
+    else:
+        rows = answering.of_all(model_asked, truth, settings, output, header, in_order=server is not None)
+    if rows is not None:
+        typer.echo(f"{output}: {_account(rows)}")
 
 
 _OF_RECORDS = ("space", "outside", "image_root", "images_within", "prompt")
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
-    *("ordered", "max_objects", "repeats", "batch_size"),
+    *("ordered", "max_objects", "repeats", "batch_size", "procs"),
     *("quantisation", "coords", "numbers", "device"),
 )
+
+
+def _require_one_of_several(context: typer.Context) -> None:
+    """Raise InputError for what the processes of a launcher cannot do, each by itself."""
+    _require_unused(context, ("procs",), "was started as one of several processes already")
+    _require_unused(context, ("overwrite",), "several processes cannot agree when; remove the file before")
 
 
 def _require_unused(context: typer.Context, names: Iterable[str], reason: str) -> None:

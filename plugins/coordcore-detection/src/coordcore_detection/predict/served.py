@@ -17,7 +17,7 @@ import attrs
 from coordcore.coords import DEFAULT_COORDS
 from coordcore.errors import InputError, RunError
 from coordcore.records.answers import COORDJSON
-from coordcore_detection.decode.pattern import answer_pattern
+from coordcore_detection.decode.pattern import answer_grammar, answer_pattern
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict import structured
 from coordcore_detection.predict.boxes import not_shown, with_question
@@ -28,7 +28,7 @@ from coordcore_detection.predict.replies import read_reply
 from coordcore_detection.predict.served_checkpoint import Checkpoint
 from coordcore_detection.predict.server import RefusedError, Server
 from coordcore_detection.predict.settings import PredictSettings
-from coordcore_detection.predict.structured import Kept
+from coordcore_detection.predict.structured import Kept, Rule
 from coordcore_train.chat import chat
 from coordcore_train.checkpoint.image_size import reduced
 
@@ -176,7 +176,11 @@ def keep(server: Server, checkpoint: Checkpoint, settings: PredictSettings) -> K
         asked, can = ", ".join(settings.geometry), ", ".join(form.places)
         raise InputError(f"the model answers in the format {form.name}, which says {can}; {asked} is asked for")
     coords = attrs.evolve(checkpoint.coords, bins=checkpoint.quantisation.bins)
-    return structured.kept(server, answer_pattern(form, coords, kinds, settings.fields), _body(checkpoint, settings))
+    rule = Rule(
+        grammar=answer_grammar(form, coords, checkpoint.ids, kinds, settings.fields),
+        pattern=answer_pattern(form, coords, kinds, settings.fields),
+    )
+    return structured.kept(server, rule, _body(checkpoint, settings))
 
 
 def _body(checkpoint: Checkpoint, settings: PredictSettings) -> dict[str, Any]:

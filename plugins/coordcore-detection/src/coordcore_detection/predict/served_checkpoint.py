@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from coordcore_train.checkpoint.image_size import most_pixels
 class Checkpoint:
     """What the files of the checkpoint that is served say of it.
 
-    max_pixels: to which an image is reduced before it is sent, None where nothing limits it. switches: whether its chat
-    template can switch thinking. plain: what a request says so that a server takes the most likely token, as this
-    process does, and shows every token of the answer.
+    ids: of the coord tokens, by bin. max_pixels: to which an image is reduced before it is sent, None where nothing
+    limits it. switches: whether its chat template can switch thinking. plain: what a request says so that a server
+    takes the most likely token, as this process does, and shows every token of the answer.
     """
 
     path: Path
     quantisation: Quantisation
     coords: CoordFormat
+    ids: Sequence[int]
     format: Format
     max_pixels: int | None
     switches: bool
@@ -52,6 +53,7 @@ class Checkpoint:
             path=path,
             quantisation=info.quantisation,
             coords=coords,
+            ids=info.vocab.ids if info.vocab else (),
             format=form,
             max_pixels=min(known, default=None),
             switches=any(

@@ -14,17 +14,28 @@ import attrs
 
 from coordcore.coords import CoordFormat
 from coordcore.errors import InputError, RunError
-from coordcore_detection.decode.pattern import literal
+from coordcore_detection.decode.pattern import literal, quoted
 from coordcore_detection.predict.server import RefusedError, Reply, Server
 
-WAYS: Mapping[str, Callable[[str], dict[str, Any]]] = {
-    "vLLM": lambda pattern: {"structured_outputs": {"regex": pattern}},
-    "vLLM before 0.12": lambda pattern: {"guided_regex": pattern},
-    "SGLang": lambda pattern: {"regex": pattern},
-    "LMDeploy": lambda pattern: {"response_format": {"type": "regex_schema", "regex_schema": pattern}},
-    "swift deploy": lambda pattern: {"structured_outputs_regex": pattern},
+
+@attrs.frozen(kw_only=True)
+class Rule:
+    """What texts are allowed: a grammar with tokens, as xgrammar reads it, and a regular expression for the same."""
+
+    grammar: str
+    pattern: str
+
+
+WAYS: Mapping[str, Callable[[Rule], dict[str, Any]]] = {
+    "vLLM": lambda rule: {"structured_outputs": {"grammar": rule.grammar}},
+    "SGLang": lambda rule: {"ebnf": rule.grammar},
+    "vLLM, by letters": lambda rule: {"structured_outputs": {"regex": rule.pattern}},
+    "SGLang, by letters": lambda rule: {"regex": rule.pattern},
+    "vLLM before 0.12": lambda rule: {"guided_regex": rule.pattern},
+    "LMDeploy": lambda rule: {"response_format": {"type": "regex_schema", "regex_schema": rule.pattern}},
+    "swift deploy": lambda rule: {"structured_outputs_regex": rule.pattern},
 }
-"""By the server that has it, what a request says of the pattern of its answer."""
+"""By the server that has it, what a request says of its answer. Where tokens can be named, they are."""
 
 TRIED = "coordcore 7"
 """What an answer is held to when a way is tried."""
@@ -48,45 +59,34 @@ class Kept:
                 "ask without --constrained into another file"
             )
         written = [token.text.decode("utf-8", "replace") for token in reply.tokens]
-        coord = re.search(coords.pattern(), reply.text)
-        if coord and reply.text in "".join(written) and not coords.bin_of.keys() & written:
+        spelled = re.findall(coords.pattern(), reply.text)
+        if reply.text in "".join(written) and sum(text in coords.bin_of for text in written) < len(spelled):
             raise RunError(
-                f"{server.url}: {image}: {coord[0]} is written letter by letter: what keeps its answers to the format "
-                "knows no added tokens, as vLLM's guidance backend does not; serve with xgrammar, or leave out "
+                f"{server.url}: {image}: coordinates are written letter by letter, as {spelled[0]}: what keeps the "
+                "answers to the format sees no tokens; serve with vLLM or SGLang and their xgrammar, or leave out "
                 "--constrained"
             )
 
 
-def kept(server: Server, pattern: str, body: Mapping[str, Any]) -> Kept:
-    """How the server keeps to a pattern. body: what every request to it says.
+def kept(server: Server, rule: Rule, body: Mapping[str, Any]) -> Kept:
+    """How the server keeps to a rule. body: what every request to it says.
 
     Raises InputError where it cannot, or does not take this one.
     """
-    found = []
-    for name, asked in WAYS.items():
+    tried, found = Rule(grammar=f"root ::= {quoted(TRIED)}\n", pattern=literal(TRIED)), []
+    for name, way in WAYS.items():
         try:
-            said = server.ask({**_short(24), **body, **asked(literal(TRIED))}, attempts=2).text
+            said = server.ask({**_short(24), **body, **way(tried)}, attempts=2).text
+            if said == TRIED:
+                server.ask({**_short(1), **body, **way(rule)}, attempts=2)
+                return Kept(pattern=rule.pattern, asked=way(rule))
+            found.append(f"{name}: passed over, it answers {said[:_SHOWN]!r}")
         except (RefusedError, RunError) as error:
             found.append(f"{name}: {error}")
-            continue
-        if said == TRIED:
-            return _taken(server, Kept(pattern=pattern, asked=asked(pattern)), name, body)
-        found.append(f"{name}: passed over, it answers {said[:_SHOWN]!r}")
     raise InputError(
         f"--constrained: {server.url} keeps its answers to no format, asked as one asks ({'; '.join(found)}); leave "
         "--constrained out"
     )
-
-
-def _taken(server: Server, found: Kept, name: str, body: Mapping[str, Any]) -> Kept:
-    try:
-        server.ask({**_short(1), **body, **found.asked}, attempts=2)
-    except (RefusedError, RunError) as error:
-        raise InputError(
-            f"--constrained: {server.url} keeps to patterns as {name} does, but not to that of the answers: {error}; "
-            "leave --constrained out"
-        ) from error
-    return found
 
 
 def _short(tokens: int) -> dict[str, Any]:
