@@ -1,12 +1,10 @@
-"""Trains the demo with every answer format and several seeds, and prints a table: tokens, times, boxes/s, AP.
+"""Trains the demo with every answer format and several seeds, and writes a table: tokens, times, boxes/s, AP.
 
-    python docs/studies/formats.py
+    python docs/studies/formats.py --docs
 
 Every run has the same base, pictures, steps, loss and adapters; only the way the answer is written differs. The seed of
 a run draws its pictures, their order and LoRA's start, and is shared by all formats, so that differences are taken
-between runs that saw the same. A run that is finished is not run again. The merged checkpoints then answer in turn, in
-one process, each a few times: their times are compared within a round.
-"""
+between X"""
 
 from __future__ import annotations
 
@@ -21,38 +19,45 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, STUDENT_95, Table, interval, train
+from common import ROOT, STUDENT_95, Table, interval, train, write_measured
 
+PAGE = ROOT / "docs/explanation/formats.md"
 IMAGES = 200
+STEPS = 1000
+TIMED = 150
+"""Steps whose time is taken."""
+
 LIST = "coordjson"
-FORMATS: Mapping[str, tuple[Table, str]] = {
-    LIST: ({}, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
-    "qwen": ({}, '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
-    "compact": ({}, "`red` and four coord tokens, an object a line"),
-    "grouped": ({}, "`red` and the coord tokens of all that is red, a label a line"),
+FORMATS: Mapping[str, tuple[str, int, str]] = {
+    LIST: (LIST, 1, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
+    "qwen": ("qwen", 1, '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
+    "compact": ("compact", 1, "`red` and four coord tokens, an object a line"),
+    "grouped": ("grouped", 1, "`red` and the coord tokens of all that is red, a label a line"),
+    "grouped-2x": ("grouped", 2, "the same, trained for twice the steps"),
 }
-"""Section `[format.<name>]` -> its keys, and how the table shows it."""
+"""A row of the table -> section `[format.<name>]`, how many times the steps, and what an answer looks like."""
 
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
 
-def manifest(name: str, seed: int, steps: int | None = None) -> Table:
-    """The manifest of several shapes to a picture, called by their colour alone, with another answer format."""
+def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES) -> Table:
+    """The manifest of several shapes to a picture, called by their colour alone, with the format of a row."""
+    section, times, _ = FORMATS[name]
     given: Table = {
         "extends": str(ROOT / "docs/examples/shapes-many.toml"),
-        "format": {name: FORMATS[name][0]},
-        "data": {"shapes": {"seed": seed, "validation_images": IMAGES, "label": "colour"}},
-        "eval": {"detection": {"images": IMAGES}},
-        "train": {"seed": seed},
+        "format": {section: {}},
+        "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour"}},
+        "eval": {"detection": {"images": images}},
+        "train": {"seed": seed, "steps": times * steps},
     }
-    if steps is not None:
-        given["train"]["steps"] = steps
     return given
 
 
-def training_seconds(folder: Path) -> float:
-    """From the first step to the last, as the run printed it."""
-    return float(re.findall(r"^step (\d+)/\1 .*?([\d.]+) s$", (folder / "run.log").read_text(), re.MULTILINE)[-1][1])
+def training_seconds(folder: Path, name: str, seed: int) -> float:
+    """Of a hundred steps, twice as many where a row has twice the steps, in a run that does little else."""
+    train(folder, manifest(name, seed, TIMED, images=4))
+    log = (folder / "run.log").read_text(encoding="utf-8")
+    return 100 / TIMED * float(re.findall(r"^step (\d+)/\1 .*?([\d.]+) s$", log, re.MULTILINE)[-1][1])
 
 
 class Asked:
@@ -140,7 +145,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
                 mean, half = interval([value - run[metric] for value, run in zip(values, found[LIST], strict=True)])
                 cell += f" ({mean:+.3f} ± {half:.3f})"
             cells.append(cell)
-        lines.append(f"| `{name}` | {FORMATS[name][1]} | {' | '.join(cells)} |")
+        lines.append(f"| `{name}` | {FORMATS[name][2]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -148,10 +153,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
     parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="beside coordjson")
-    parser.add_argument("--steps", type=int, help="optimizer steps; the example's own when absent")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
     parser.add_argument("--folder", type=Path, default=Path("runs/formats"), help="where runs are kept")
+    parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
     import torch
 
@@ -166,15 +172,19 @@ def main() -> int:
             (train(folder, manifest(name, seed, options.steps)) / "eval/detection/metrics.json").read_text()
         )
         print(f"{name}, seed {seed}: AP {metrics['AP']:.3f}", flush=True)
-        return {"training": training_seconds(folder), **{key: metrics[key] or 0.0 for key in METRICS}}
+        return {key: metrics[key] or 0.0 for key in METRICS}
 
     with ThreadPoolExecutor(options.jobs) as pool:
         figures = dict(zip(jobs, pool.map(run, jobs), strict=True))
     seeds = range(options.seeds)
+    for seed, name in jobs:
+        figures[seed, name]["training"] = training_seconds(options.folder / f"timed/{name}-{seed}", name, seed)
     rates = speeds({name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in chosen}, options.rounds)
     found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in chosen}
     (options.folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
+    if options.docs:
+        write_measured(PAGE, f"{options.seeds} seeds; {IMAGES} held-out pictures each.\n\n{table(found)}\n")
     return 0
 
 

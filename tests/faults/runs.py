@@ -210,4 +210,12 @@ def load_factor() -> float:
 def gone(processes: list[psutil.Process], seconds: float) -> list[str]:
     """The command lines of those that still live after `seconds` of a quiet machine."""
     _, alive = psutil.wait_procs(processes, timeout=seconds * load_factor())
-    return [" ".join(process.cmdline()[:6]) for process in alive if process.is_running()]
+    return [" ".join(command_line(process)[:6]) for process in alive if process.is_running()]
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """[] of a process that has ended, whether somebody has taken notice of it or not."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

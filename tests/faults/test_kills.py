@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import attrs
+import psutil
 import pytest
 import runs
 from amounts import LONG, Amounts
@@ -87,11 +89,10 @@ def _kill(run: runs.Running, victim: str) -> None:
     family = run.family()
     if victim == "launcher" or not family:
         run.kill()
-    elif victim == "torchrun":
-        family[0].kill()
-    else:
-        ranks = [process for process in family if "coordcore_train.run.worker" in process.cmdline()[1:4]]
-        (ranks or family)[-1].kill()
+        return
+    ranks = [process for process in family if "coordcore_train.run.worker" in runs.command_line(process)[1:4]]
+    with suppress(psutil.NoSuchProcess):  # it came to its end first
+        (family[0] if victim == "torchrun" else (ranks or family)[-1]).kill()
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def test_a_manifest_of_a_format(tmp_path: Path, name: str) -> None:
     path.write_text(tomli_w.dumps(FORMATS.manifest(name, seed=1)))
     loaded = load(path)
     assert check(loaded) == []
-    assert [selected.component.name for selected in loaded.manifest.of(kinds.FORMAT)] == [name]
+    section, times, _ = FORMATS.FORMATS[name]
+    assert [selected.component.name for selected in loaded.manifest.of(kinds.FORMAT)] == [section]
+    assert loaded.manifest.train.steps == times * FORMATS.STEPS
 
 
 def test_the_table_compares_within_a_seed() -> None:

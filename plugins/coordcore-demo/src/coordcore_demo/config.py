@@ -24,13 +24,14 @@ ABSENT = 1 / 4
 
 _COUNT = [ge(1), le(9)]
 _MOST = 10**9
+_TURNED = 4
 
 
 @attrs.frozen(kw_only=True)
 class ShapesConfig:
     """`[data.shapes]`: squares, rings and crosses, drawn when they are read.
 
-    Raises ValueError when min_objects > max_objects.
+    Raises ValueError when min_objects > max_objects, and for more than four turned squares.
     """
 
     train_images: int = option(default=4000, validator=[gt(0), le(_MOST)], help="training pictures")
@@ -54,8 +55,10 @@ class ShapesConfig:
         "those of some names, present and absent",
         before="detect",
     )
-    geometry: Literal["bbox_2d", "point"] = option(
-        default="bbox_2d", help="answer with the box of a shape, or with the point in its middle", before="bbox_2d"
+    geometry: Literal["bbox_2d", "point", "quad"] = option(
+        default="bbox_2d",
+        help="answer with the box of a shape, with the point in its middle, or with the corners of turned squares",
+        before="bbox_2d",
     )
     coord_tokens: bool = option(
         default=True, help="write coordinates as coord tokens; false writes the same bins as plain numbers"
@@ -70,4 +73,9 @@ class ShapesConfig:
         if self.min_objects > self.max_objects:
             raise ValueError(
                 f"min_objects is {self.min_objects}, more than max_objects, which is {self.max_objects}; set both"
+            )
+        if self.geometry == "quad" and self.max_objects > _TURNED:
+            raise ValueError(
+                f"max_objects is {self.max_objects}, and of the squares that geometry = 'quad' draws each has one of "
+                f"{_TURNED} colours to itself; set it to {_TURNED} or fewer"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import attrs
 import numpy as np
@@ -12,8 +12,13 @@ from coordcore import Example, Geometry
 from coordcore.protocols import ExampleSource
 from coordcore.quantisation import Quantisation
 from coordcore.records import answers
+from coordcore.records.geometry import bounds
 from coordcore_demo.config import ABSENT, PROMPT, PROMPTS, ShapesConfig
 from coordcore_demo.shapes import DESCS, Split, draw
+from coordcore_demo.turned import draw_turned
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: bool = True) -> str:
@@ -47,20 +52,14 @@ class Pictures:
         if not 0 <= index < self.count:
             raise IndexError(f"{self.split} picture {index} of {self.count}")
         config = self.config
-        image, shapes = draw(
-            config.seed,
-            index,
-            split=self.split,
-            image_size=config.image_size,
-            min_objects=config.min_objects,
-            max_objects=config.max_objects,
-        )
+        image, placed = self._drawn(index)
         called: Callable[[str], str] = str if config.label == "colour_shape" else _colour_of
-        named = [(called(shape.desc), shape.box) for shape in shapes]
-        asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, DESCS)))
-        objects = [(desc, box) for desc, box in named if asked is None or desc in asked]
+        named = [(called(desc), points) for desc, points in placed]
+        every = [desc for desc in DESCS if config.geometry != "quad" or desc.endswith("square")]
+        asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, every)))
+        objects = [(desc, points) for desc, points in named if asked is None or desc in asked]
         example = Example.boxes(
-            objects,
+            [(desc, bounds(points)) for desc, points in objects],
             image=image,
             image_size=image.size,
             prompt=self._prompt(asked),
@@ -69,18 +68,37 @@ class Pictures:
             form=self.form,
             source=f"shapes {self.split} picture {index} (seed {config.seed})",
         )
-        if config.geometry == "point":
-            example = self._pointed(example, objects)
+        if config.geometry != "bbox_2d":
+            example = self._answered(example, objects)
         return attrs.evolve(example, task=config.asks, categories=asked if config.task == "named" and asked else ())
 
-    def _pointed(self, example: Example, objects: Sequence[tuple[str, Sequence[float]]]) -> Example:
-        """The same question, answered with the middle of each object in place of its box."""
+    def _drawn(self, index: int) -> tuple[Image, list[tuple[str, tuple[float, ...]]]]:
+        """Picture `index`, and of each object the name and the box or the four corners, in pixels."""
+        config = self.config
+        drawing = draw_turned if config.geometry == "quad" else draw
+        image, shapes = drawing(
+            config.seed,
+            index,
+            split=self.split,
+            image_size=config.image_size,
+            min_objects=config.min_objects,
+            max_objects=config.max_objects,
+        )
+        return image, [(desc, points) for desc, points in shapes]
+
+    def _answered(self, example: Example, objects: Sequence[tuple[str, Sequence[float]]]) -> Example:
+        """The same question, answered with the corners of each object or the middle of its box, not with the box."""
+        size = example.image_size or (1, 1)
         located = []
-        for desc, (x1, y1, x2, y2) in objects:
-            middle = ((x1 + x2) / 2, (y1 + y2) / 2)
-            bins = self.quantisation.encode(middle, example.image_size or (1, 1)).tolist()
-            values = self.quantisation.to_bin_units(middle, example.image_size or (1, 1)).tolist()
-            located.append(answers.Located(desc=desc, kind="point", bins=tuple(bins), values=tuple(values)))
+        for desc, points in objects:
+            if self.config.geometry == "point":
+                points = ((points[0] + points[2]) / 2, (points[1] + points[3]) / 2)
+            pairs = np.reshape(points, (-1, 2))
+            bins = self.quantisation.encode(pairs, size).ravel().tolist()
+            values = self.quantisation.to_bin_units(pairs, size).ravel().tolist()
+            located.append(
+                answers.Located(desc=desc, kind=self.config.geometry, bins=tuple(bins), values=tuple(values))
+            )
         located = [item for group in self.form.grouped(located) for item in group]
         text = answers.answer_text(located, coord_tokens=self.config.coord_tokens, form=self.form)
         geometries = [Geometry(kind=item.kind, values=item.values) for item in located]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -37,6 +37,13 @@ class Shape(NamedTuple):
     box: tuple[float, float, float, float]
 
 
+class Cover(NamedTuple):
+    """What is painted of an object: the box around it, and the share of each of the box's pixels that is covered."""
+
+    box: tuple[float, float, float, float]
+    shares: NDArray[np.float64]
+
+
 def draw(
     seed: int,
     index: int,
@@ -57,7 +64,11 @@ def draw(
     rng, shapes = layout(
         seed, index, split=split, image_size=image_size, min_objects=min_objects, max_objects=max_objects
     )
-    return Image.fromarray(_paint(rng, shapes, image_size)), shapes
+    covers = []
+    for shape in shapes:
+        colour, name = shape.desc.split(" ")
+        covers.append((colour, Cover(shape.box, _COVER[name](*shape.box))))
+    return Image.fromarray(paint(rng, covers, image_size)), shapes
 
 
 def layout(
@@ -72,11 +83,11 @@ def layout(
     rng = np.random.default_rng([seed, get_args(Split).index(split), index])
     count = int(rng.integers(min_objects, max_objects + 1))
     chosen = [DESCS[int(k)] for k in rng.choice(len(DESCS), size=count, replace=False)]
-    shapes = [Shape(desc, box) for desc, box in zip(chosen, _boxes(rng, count, image_size), strict=True)]
+    shapes = [Shape(desc, box) for desc, box in zip(chosen, boxes_apart(rng, count, image_size), strict=True)]
     return rng, sorted(shapes, key=lambda shape: (shape.box[1], shape.box[0]))
 
 
-def _boxes(rng: np.random.Generator, count: int, image_size: int) -> list[tuple[float, float, float, float]]:
+def boxes_apart(rng: np.random.Generator, count: int, image_size: int) -> list[tuple[float, float, float, float]]:
     """`count` boxes of equal width and height that keep their distance, in pixels."""
     full, gap = image_size * SUBPIXELS, _GAP * SUBPIXELS
     smallest, largest = (share * full / count**0.5 for share in _SIDES)
@@ -98,20 +109,17 @@ def _apart(a: Sequence[int], b: Sequence[int], gap: int) -> bool:
     return a[2] + gap <= b[0] or b[2] + gap <= a[0] or a[3] + gap <= b[1] or b[3] + gap <= a[1]
 
 
-def _paint(rng: np.random.Generator, shapes: Sequence[Shape], image_size: int) -> NDArray[np.uint8]:
-    """[image_size, image_size, 3]. Each pixel mixes paint and background by the area that the paint covers."""
+def paint(rng: np.random.Generator, covers: Iterable[tuple[str, Cover]], image_size: int) -> NDArray[np.uint8]:
+    """[image_size, image_size, 3] of colours and what they cover, on a grey; a pixel mixes them by their areas."""
     canvas = np.full((image_size, image_size, 3), float(rng.integers(*_BACKGROUND, endpoint=True)))
-    for shape in shapes:
-        colour, name = shape.desc.split(" ")
-        x1, y1, x2, y2 = shape.box
+    for colour, ((x1, y1, x2, y2), covered) in covers:
         rows, columns = slice(int(y1), int(np.ceil(y2))), slice(int(x1), int(np.ceil(x2)))
-        cover = _COVER[name](x1, y1, x2, y2)[:, :, None]
         patch = canvas[rows, columns]
-        canvas[rows, columns] = patch + cover * (np.array(COLOURS[colour]) - patch)
+        canvas[rows, columns] = patch + covered[:, :, None] * (np.array(COLOURS[colour]) - patch)
     return np.floor(canvas + 0.5).astype(np.uint8)
 
 
-def _span(low: Any, high: Any, first: int, last: int) -> NDArray[np.float64]:
+def shares(low: Any, high: Any, first: int, last: int) -> NDArray[np.float64]:
     """The share of each pixel first..last-1 that the interval [low, high] covers: [..., last - first]."""
     edges = np.arange(first, last)
     low, high = np.asarray(low)[..., None], np.asarray(high)[..., None]
@@ -119,7 +127,7 @@ def _span(low: Any, high: Any, first: int, last: int) -> NDArray[np.float64]:
 
 
 def _spans(low: float, high: float, inset: float = 0.0) -> NDArray[np.float64]:
-    return _span(low + inset, high - inset, int(low), int(np.ceil(high)))
+    return shares(low + inset, high - inset, int(low), int(np.ceil(high)))
 
 
 def _square(x1: float, y1: float, x2: float, y2: float) -> NDArray[np.float64]:
@@ -144,7 +152,7 @@ def _disc(x1: float, y1: float, x2: float, y2: float, radius: float) -> NDArray[
     heights = first + (np.arange((last - first) * SUBPIXELS) + 0.5) / SUBPIXELS - (y1 + y2) / 2
     half = np.sqrt(np.maximum(radius**2 - heights**2, 0.0))
     middle = (x1 + x2) / 2
-    fine = _span(middle - half, middle + half, int(x1), int(np.ceil(x2)))
+    fine = shares(middle - half, middle + half, int(x1), int(np.ceil(x2)))
     return np.asarray(fine.reshape(last - first, SUBPIXELS, -1).mean(axis=1), dtype=np.float64)
 
 
