@@ -385,7 +385,7 @@ def test_an_address_that_is_none(url: str) -> None:
     ("options", "message"),
     [
         (("--ordered",), "--ordered: means nothing with --server"),
-        (("--free",), "--constrained: means nothing with --server"),
+        (("--geometry", "point"), "--geometry: is given to a server with --constrained"),
         (("--device", "cpu"), "--device: means nothing with --server"),
         (("--score", "near"), "score: a server says the probabilities of the tokens that it wrote"),
     ],

@@ -47,10 +47,13 @@ def here(
     import torch
 
     from coordcore_detection.predict import asking
+    from coordcore_detection.predict.shares import Share
     from coordcore_train.run.quiet import quiet_transformers
 
     quiet_transformers()
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if where == "cuda" and torch.cuda.is_available():
+        torch.cuda.set_device(Share.here().local % torch.cuda.device_count())  # which "cuda" then means
     loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords, numbers=numbers)
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
@@ -86,6 +89,7 @@ def on_server(
 ) -> Asked:
     """A checkpoint or a run whose merged folder a server has. Raises InputError where none answers, or not this one."""
     from coordcore_detection.predict import served
+    from coordcore_detection.predict.served_checkpoint import Checkpoint
     from coordcore_detection.predict.server import KEY, Server, served_models
 
     if settings.score not in served.SCORES:
@@ -93,7 +97,9 @@ def on_server(
             f"score: a server says the probabilities of the tokens that it wrote, which give "
             f"{' and '.join(served.SCORES)}, got {settings.score!r}"
         )
-    said = served.Checkpoint.read(checkpoint)
+    if settings.constrained and settings.thinking:
+        raise InputError("--constrained: a server would keep the thought to the format too; leave out --thinking")
+    said = Checkpoint.read(checkpoint)
     server = Server(url=served.address(url), model=model or "", key=os.environ.get(KEY) or None)
     names = served_models(server)
     if model is None and len(names) != 1:
@@ -104,7 +110,9 @@ def on_server(
     server = attrs.evolve(server, model=model or names[0])
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
-        return served.predict(server, said, images, settings, concurrency=concurrency, log=log)
+        ask = settings.constrained and any(not image.is_text for image in images)
+        kept = served.keep(server, said, settings) if ask else None
+        return served.predict(server, said, images, settings, concurrency=concurrency, kept=kept, log=log)
 
     return Asked(
         header=lambda settings: served.header(said, server, settings, question, system),

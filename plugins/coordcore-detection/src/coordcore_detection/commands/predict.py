@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from coordcore.options import SpaceName
 from coordcore_detection.commands.options import OutsideName, Score, told
 
 if TYPE_CHECKING:
+    from coordcore_detection.evaluate.truth import TruthImage
     from coordcore_detection.predict.predictions import Row
 
 
@@ -46,7 +48,12 @@ def command(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder, or a checkpoint folder.")
     ],
-    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="The record file whose images are asked about.")],
+    records: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECORDS", help="The record file whose images are asked about, or a folder of pictures."
+        ),
+    ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where the predictions go; continued if it is there.")],
     space: Annotated[SpaceName, typer.Option(help="What the numbers of RECORDS are.")] = SpaceName.BIN,
     outside: Annotated[
@@ -78,8 +85,13 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Apply what `coordcore calibrate` fitted.")
     ] = None,
     constrained: Annotated[
-        bool, typer.Option("--constrained/--free", help="Allow only tokens that write the answer format.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--constrained/--free",
+            help="Allow only what writes the answer format; with --server only if this is given.",
+            show_default="constrained",
+        ),
+    ] = None,
     ordered: Annotated[
         bool, typer.Option("--ordered/--unordered", help="Constrained: allow no x2 < x1 and no y2 < y1.")
     ] = True,
@@ -122,9 +134,11 @@ def command(
         str | None, typer.Option(metavar="NAME", help="Its name on the server, which may have one only.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests to the server at a time.")] = 16,
+    procs: Annotated[int, typer.Option(min=1, max=1024, help="Processes that share the images, on GPUs one each.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
-    """Ask RUN_OR_CHECKPOINT about the images of RECORDS, and write a row of text, boxes and scores for each."""
+    """Ask RUN_OR_CHECKPOINT about the images of RECORDS, or of a folder, and write a row of text, boxes and scores for
+    each."""
     from coordcore_detection.extra import require_train
 
     require_train("predict")
@@ -140,10 +154,15 @@ def command(
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.evaluate.truth_tasks import read_prompts
-    from coordcore_detection.predict import continuing, prediction_files
+    from coordcore_detection.predict import prediction_files, shares
+    from coordcore_detection.predict.pictures import pictures
     from coordcore_detection.predict.settings import PredictSettings
+    from coordcore_detection.predict.shares import OURS, Share
+    from coordcore_train.run.launch import die_with_parent
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
+    if records.is_dir():
+        _require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
     given = read_prompts(prompt or [])
@@ -155,8 +174,8 @@ def command(
             window=None if window >= 999 else window,
             score=score.value if score else fitted.score if fitted else usual.value,
             calibration=fitted,
-            constrained=constrained,
-            ordered=ordered,
+            constrained=server is None if constrained is None else constrained,
+            ordered=ordered and server is None,
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
@@ -172,6 +191,21 @@ def command(
         _require_unused(context, _OF_A_SERVER, "is given with --server")
     else:
         _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
+        if not constrained:
+            _require_unused(context, ("geometry",), "is given to a server with --constrained")
+    share = Share.here()
+    if OURS in os.environ:
+        die_with_parent()
+    if share.world > 1:
+        _require_one_of_several(context)
+    if overwrite:
+        shares.remove(output)
+    if procs > 1:
+        from coordcore_detection.commands import processes
+
+        processes.run(context, procs)
+        typer.echo(f"{output}: {_account(prediction_files.read(output)[1])}")
+        return
     from coordcore_detection.commands import asked
     from coordcore_detection.predict.loading import prompts_of, question_of
 
@@ -191,57 +225,53 @@ def command(
             raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
         model_asked = asked.on_server(checkpoint, settings, server, model, concurrency, question, system)
-    every = truth_from_records(
-        records,
-        space=space.value,
-        quantisation=model_asked.quantisation,
-        image_root=image_root,
-        images_within=images_within,
-        question=question,
-        system=system,
-        prompts=prompts,
-        outside=outside.value,
-        coords=model_asked.coords,
-        coord_tokens=not model_asked.numbers,
-    )
+    every: Sequence[TruthImage]
+    if records.is_dir():
+        every, others = pictures(records, question, system)
+        if others:
+            typer.echo(told(f"{records}: {others} files that are no pictures are passed over"), err=True)
+    else:
+        every = truth_from_records(
+            records,
+            space=space.value,
+            quantisation=model_asked.quantisation,
+            image_root=image_root,
+            images_within=images_within,
+            question=question,
+            system=system,
+            prompts=prompts,
+            outside=outside.value,
+            coords=model_asked.coords,
+            coord_tokens=not model_asked.numbers,
+        )
     truth = every[:limit]
     if geometry is None:
         settings = settings.also_for(kind for image in every for kind in image.kinds)
     header = model_asked.header(settings)
     if tasks := sorted({image.task for image in every} - {"detect"}):
         header.decoding["prompts"] = {name: prompts.get(name, TASKS[name].prompt) for name in tasks}
-    if overwrite:
-        output.unlink(missing_ok=True)
-    rows = prediction_files.resume(output, header)
-    continuing.require_same_questions(output, rows, truth)
-    known = {row.image for row in rows}
-    left = [image for image in truth if image.key not in known]
-    if rows:
-        typer.echo(f"{output}: holds {len(truth) - len(left)} of {len(truth)} images already", err=True)
-    from rich.console import Console
-    from rich.progress import track
+    from coordcore_detection.commands import answering
 
-    console = Console(stderr=True)
-
-    def log(line: str) -> None:
-        console.print(told(line), markup=False, highlight=False, soft_wrap=True)
-
-    answers = model_asked.answers(left, log, settings)
-    with prediction_files.appending(output, header) as add:
-        for row in track(answers, description="predict", total=len(left), console=console, transient=True):
-            add(row)
-            rows.append(row)
-    keys = [image.key for image in truth]
-    if server is not None and {row.image for row in rows} == set(keys):
-        rows = continuing.put_in_order(output, header, rows, keys)
-    typer.echo(f"{output}: {_account(rows)}")
+    if share.world > 1:
+        rows = answering.of_share(model_asked, truth, settings, output, header, share)
+    else:
+        rows = answering.of_all(model_asked, truth, settings, output, header, in_order=server is not None)
+    if rows is not None:
+        typer.echo(f"{output}: {_account(rows)}")
 
 
+_OF_RECORDS = ("space", "outside", "image_root", "images_within", "prompt")
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
-    *("constrained", "ordered", "geometry", "max_objects", "repeats", "batch_size"),
+    *("ordered", "max_objects", "repeats", "batch_size", "procs"),
     *("quantisation", "coords", "numbers", "device"),
 )
+
+
+def _require_one_of_several(context: typer.Context) -> None:
+    """Raise InputError for what the processes of a launcher cannot do, each by itself."""
+    _require_unused(context, ("procs",), "was started as one of several processes already")
+    _require_unused(context, ("overwrite",), "several processes cannot agree when; remove the file before")
 
 
 def _require_unused(context: typer.Context, names: Iterable[str], reason: str) -> None:

@@ -51,6 +51,27 @@ def resume(path: Path, header: Header) -> list[Row]:
     except _CutHeaderError:
         write(path, header, [])
         return []
+    _require_same(path, found, header)
+    kept = [row for row in rows if not any(item.at == NO_IMAGE for item in row.unread)]
+    if cut or len(kept) < len(rows):
+        write(path, header, kept)
+    return kept
+
+
+def glimpse(path: Path, header: Header) -> list[Row]:
+    """The rows of a file that another process may be writing, or removing: [] where there is none yet, or no more.
+
+    Raises InputError as `resume`.
+    """
+    try:
+        found, rows, _ = _parse(path, path.read_bytes())
+    except (FileNotFoundError, _CutHeaderError):
+        return []
+    _require_same(path, found, header)
+    return rows
+
+
+def _require_same(path: Path, found: Header, header: Header) -> None:
     header = _HEADERS.decode(msgspec.json.encode(header))  # as a file gives it back, with lists for tuples
     differ = [
         f"{name} {_show(getattr(found, name))} there, {_show(getattr(header, name))} now"
@@ -62,10 +83,6 @@ def resume(path: Path, header: Header) -> list[Row]:
             f"{path}: was made under another contract ({'; '.join(differ)}); continue it as it was begun, "
             "write to another file, or replace it with --overwrite"
         )
-    kept = [row for row in rows if not any(item.at == NO_IMAGE for item in row.unread)]
-    if cut or len(kept) < len(rows):
-        write(path, header, kept)
-    return kept
 
 
 def write(path: Path, header: Header, rows: Iterable[Row]) -> None:

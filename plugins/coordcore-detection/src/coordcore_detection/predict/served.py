@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import base64
-import codecs
 import io
-import math
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
-from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
 import attrs
-import numpy as np
 
-from coordcore.coords import DEFAULT_COORDS, CoordFormat
+from coordcore.coords import DEFAULT_COORDS
 from coordcore.errors import InputError, RunError
-from coordcore.quantisation import Quantisation
-from coordcore.records.answers import COORDJSON, AnswerObject, Format, parse_answer
-from coordcore.records.geometry import bounds
+from coordcore.records.answers import COORDJSON
+from coordcore_detection.decode.pattern import answer_grammar, answer_pattern
 from coordcore_detection.evaluate.truth import TruthImage
-from coordcore_detection.predict.boxes import corners, four, mark_duplicates, not_shown, shaped, short, with_question
-from coordcore_detection.predict.loading import manifest_of, run_and_folder, weights_digest
-from coordcore_detection.predict.numbers import row_of_text
+from coordcore_detection.predict import structured
+from coordcore_detection.predict.boxes import not_shown, with_question
+from coordcore_detection.predict.loading import weights_digest
 from coordcore_detection.predict.prediction_files import NO_IMAGE
-from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
-from coordcore_detection.predict.server import RefusedError, Reply, Server
+from coordcore_detection.predict.predictions import VERSION, Header, Row
+from coordcore_detection.predict.replies import read_reply
+from coordcore_detection.predict.served_checkpoint import Checkpoint
+from coordcore_detection.predict.server import RefusedError, Server
 from coordcore_detection.predict.settings import PredictSettings
+from coordcore_detection.predict.structured import Kept, Rule
 from coordcore_train.chat import chat
-from coordcore_train.checkpoint.folder import read_checkpoint_info
-from coordcore_train.checkpoint.image_size import most_pixels, reduced
+from coordcore_train.checkpoint.image_size import reduced
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,46 +43,6 @@ TOP = 20
 
 LOOKED_AT = 8
 """Answers by which is judged whether the server has this model."""
-
-
-@attrs.frozen(kw_only=True)
-class Checkpoint:
-    """What the files of the checkpoint that is served say of it.
-
-    max_pixels: to which an image is reduced before it is sent, None where nothing limits it. switches: whether its chat
-    template can switch thinking.
-    """
-
-    path: Path
-    quantisation: Quantisation
-    coords: CoordFormat
-    format: Format
-    max_pixels: int | None
-    switches: bool
-
-    @classmethod
-    def read(cls, path: Path) -> Checkpoint:
-        """path: a merged checkpoint folder, or a run that has one. Raises InputError."""
-        run, folder = run_and_folder(path)
-        info = read_checkpoint_info(folder)
-        if info is None:
-            raise InputError(
-                f"{folder}: has no coordcore.json, which says how a model answers; a server has the merged folder of a "
-                "run (`coordcore merge`): name that"
-            )
-        limits = [most_pixels(folder)] if run is None else [most_pixels(folder), _max_pixels(run)]
-        known = [limit for limit in limits if limit is not None]
-        templates = [folder / "chat_template.jinja", folder / "tokenizer_config.json", folder / "processor_config.json"]
-        return cls(
-            path=path,
-            quantisation=info.quantisation,
-            coords=info.vocab.format if info.vocab else DEFAULT_COORDS,
-            format=info.format,
-            max_pixels=min(known, default=None),
-            switches=any(
-                "enable_thinking" in template.read_text("utf-8") for template in templates if template.is_file()
-            ),
-        )
 
 
 def address(url: str) -> str:
@@ -102,17 +59,13 @@ def address(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def _max_pixels(run: Path) -> int | None:
-    limit: int | None = manifest_of(run).get("train", {}).get("max_pixels")
-    return limit
-
-
 def header(
     checkpoint: Checkpoint, server: Server, settings: PredictSettings, question: str | None, system: str | None
 ) -> Header:
     """The contract of the answers of a server, wherever it runs."""
     said = settings.decoding()
-    names = ("coordinates", "window", "max_new_tokens", "thinking")
+    names = ["coordinates", "window", "max_new_tokens", "thinking"]
+    names += ["constrained", "ordered", "geometry", "fields"] if settings.constrained else []
     decoding = {"server_model": server.model, **{name: said[name] for name in names if name in said}}
     decoding |= {} if question is None else {"question": question, "system": system}
     return Header(
@@ -136,16 +89,18 @@ def predict(
     settings: PredictSettings,
     *,
     concurrency: int,
+    kept: Kept | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Iterator[Row]:
     """Ask about each image, `concurrency` at a time; the rows come in the order of the images.
 
-    log: told of images that could not be shown; their rows hold no boxes and say why in `unread`, at "image".
+    kept: what the server is asked to keep answers with places to. log: told of images that could not be shown; their
+    rows hold no boxes and say why in `unread`, at "image".
     Raises RunError when a request stays without an answer, after the rows of those that were under way, when the server
-    refuses the first images, and when its first answers are not of this checkpoint.
+    refuses the first images, when its first answers are not of this checkpoint, and at one that it was not to give.
     """
     first: list[Row] = []
-    for row in answered(images, lambda truth: _row(server, checkpoint, truth, settings), concurrency):
+    for row in answered(images, lambda truth: _row(server, checkpoint, truth, settings, kept), concurrency):
         if log is not None and row.unread and row.unread[0].at == NO_IMAGE:
             log(f"{row.image}: {row.unread[0].reason}")
         yield row
@@ -213,20 +168,46 @@ def answered(items: Iterable[Item], work: Callable[[Item], Result], workers: int
             todo.put(None)
 
 
-def _row(server: Server, checkpoint: Checkpoint, truth: TruthImage, settings: PredictSettings) -> Row:
+def keep(server: Server, checkpoint: Checkpoint, settings: PredictSettings) -> Kept:
+    """How the server keeps to the checkpoint's format. Raises InputError where it does not."""
+    form = checkpoint.format
+    kinds = [kind for kind in settings.geometry if kind in form.places]
+    if not kinds:
+        asked, can = ", ".join(settings.geometry), ", ".join(form.places)
+        raise InputError(f"the model answers in the format {form.name}, which says {can}; {asked} is asked for")
+    coords = attrs.evolve(checkpoint.coords, bins=checkpoint.quantisation.bins)
+    rule = Rule(
+        grammar=answer_grammar(form, coords, checkpoint.ids, kinds, settings.fields),
+        pattern=answer_pattern(form, coords, kinds, settings.fields),
+    )
+    return structured.kept(server, rule, _body(checkpoint, settings))
+
+
+def _body(checkpoint: Checkpoint, settings: PredictSettings) -> dict[str, Any]:
+    """What every request says of how it is answered."""
+    thinking = {"chat_template_kwargs": {"enable_thinking": bool(settings.thinking)}} if checkpoint.switches else {}
+    return {**checkpoint.plain, **thinking}
+
+
+def _row(
+    server: Server, checkpoint: Checkpoint, truth: TruthImage, settings: PredictSettings, kept: Kept | None
+) -> Row:
     try:
         image = reduced(truth.open(), truth.least_pixels(checkpoint.max_pixels))
     except InputError as error:
         return not_shown(truth, str(error))
     try:
-        reply = server.ask(request(truth, image, settings, switches=checkpoint.switches))
+        more = {} if kept is None or truth.is_text else kept.asked
+        reply = server.ask({**request(truth, image, settings), **_body(checkpoint, settings), **more})
     except RefusedError as error:
         return not_shown(truth, f"the server refuses it: {error}")
+    if kept is not None and not truth.is_text:
+        kept.require(truth.key, reply, checkpoint.coords, server)
     return with_question(read_reply(truth, reply, checkpoint, settings), truth)
 
 
-def request(truth: TruthImage, image: Any, settings: PredictSettings, *, switches: bool) -> dict[str, Any]:
-    """The body of a chat completion, without the model's name. image: a PIL image. switches: see `Checkpoint`."""
+def request(truth: TruthImage, image: Any, settings: PredictSettings) -> dict[str, Any]:
+    """The body of a chat completion, without the model's name. image: a PIL image."""
     png = io.BytesIO()
     image.save(png, "png")
     url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
@@ -237,86 +218,10 @@ def request(truth: TruthImage, image: Any, settings: PredictSettings, *, switche
                 {"type": "image_url", "image_url": {"url": url}} if part["type"] == "image" else part
                 for part in message["content"]
             ]
-    body = {
+    return {
         "messages": messages,
         "temperature": 0.0,
         "max_tokens": settings.thinking + settings.max_new_tokens,
         "logprobs": True,
         "top_logprobs": TOP,
     }
-    return body | ({"chat_template_kwargs": {"enable_thinking": bool(settings.thinking)}} if switches else {})
-
-
-# --- what is read from an answer --------------------------------------------------------------------------------------
-
-
-def read_reply(truth: TruthImage, reply: Reply, checkpoint: Checkpoint, settings: PredictSettings) -> Row:
-    """The row of an answer. Boxes have no score where the server does not say the probabilities of its tokens."""
-    stopped = "length" if reply.is_cut else "end"
-    if checkpoint.format.numbers or truth.is_text:
-        form = None if truth.is_text else checkpoint.format
-        return row_of_text(truth, reply.text, stopped, form=form, quantisation=checkpoint.quantisation)
-    answer = parse_answer(reply.text, checkpoint.format, coords=checkpoint.coords)
-    places = _Places(reply, checkpoint.coords)
-    boxes = [_box(found, truth, places, checkpoint, settings) for found in answer.objects]
-    mark_duplicates(boxes)
-    return Row(
-        image=truth.key,
-        width=truth.width,
-        height=truth.height,
-        text=reply.text,
-        boxes=boxes,
-        unread=list(answer.unread),
-        stopped=stopped,
-    )
-
-
-class _Places:
-    """The tokens of an answer, and which characters of its text each wrote."""
-
-    def __init__(self, reply: Reply, coords: CoordFormat) -> None:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        pieces = [decoder.decode(token.text) for token in reply.tokens]
-        lengths = np.cumsum([0, *map(len, pieces)])
-        begin = "".join(pieces).find(reply.text)  # the end token may be among them, and a thought
-        self.tokens = reply.tokens if begin >= 0 else ()
-        self.start, self.stop = lengths[:-1] - begin, np.maximum(lengths[1:], lengths[:-1] + 1) - begin
-        self.coords = coords
-
-    def within(self, span: tuple[int, int]) -> list[int]:
-        """The tokens that wrote a part of the text."""
-        if not self.tokens:
-            return []
-        return [int(place) for place in np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))]
-
-    def expected(self, place: int, written: int, window: int | None) -> float:
-        """The expectation of a coordinate over those bins that are among the likely tokens in its place."""
-        bin_of = self.coords.bin_of
-        known = [(bin_of[text], math.exp(log)) for text, log in self.tokens[place].top.items() if text in bin_of]
-        near = [(k, p) for k, p in known if window is None or abs(k - written) <= window]
-        total = sum(p for _, p in near)
-        return sum(k * p for k, p in near) / total if total > 0 else float(written)
-
-
-def _box(
-    found: AnswerObject, truth: TruthImage, places: _Places, checkpoint: Checkpoint, settings: PredictSettings
-) -> Box:
-    values, scores = [float(k) for k in found.bins], {}
-    at = [place for span in found.coord_spans for place in places.within(span)]
-    if len(at) == len(found.bins):  # each is a token of its own
-        logs = [places.tokens[place].log_probability for place in (*places.within(found.desc_span), *at)]
-        scores = {"geometric_mean": math.exp(sum(logs) / len(logs)), "min": math.exp(min(logs))}
-        if settings.coordinates == "expectation":
-            values = [places.expected(item, k, settings.window) for item, k in zip(at, found.bins, strict=True)]
-    size = np.array([truth.width, truth.height])
-    _, pixels = corners(np.array(values), found.kind)
-    box = checkpoint.quantisation.decode(pixels.reshape(2, 2), size).ravel()
-    score = scores.get(settings.score, math.nan)
-    return Box(
-        label=found.desc,
-        box=four(box, 6),
-        bins=bounds(found.bins),
-        score=short(settings.calibration.apply(score) if settings.calibration and scores else score),
-        scores={name: short(value) for name, value in scores.items()},
-        **shaped(found.kind, checkpoint.quantisation.decode(np.array(values).reshape(-1, 2), size)),
-    )

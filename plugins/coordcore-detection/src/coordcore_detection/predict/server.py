@@ -63,13 +63,13 @@ class Server:
     key: str | None = attrs.field(default=None, repr=False)
     timeout: float = 600.0
 
-    def ask(self, request: Mapping[str, Any]) -> Reply:
+    def ask(self, request: Mapping[str, Any], attempts: int = ATTEMPTS) -> Reply:
         """The answer to a request, whose model is filled in.
 
         Raises RefusedError where the server refuses just this one, InputError where it would refuse any, and RunError
         when it gives no answer, however often it is asked.
         """
-        return _reply(self.call("/chat/completions", {**request, "model": self.model}), self.url)
+        return _reply(self.call("/chat/completions", {**request, "model": self.model}, attempts), self.url)
 
     def call(self, path: str, body: Mapping[str, Any] | None = None, attempts: int = ATTEMPTS) -> Any:
         """The JSON that the server answers: to a POST of `body`, or to a GET. Raises as `ask`."""
