@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,6 +208,64 @@ def test_a_wrong_place_leaves_the_other_labels() -> None:
         ("objects[2].bbox_2d", '"<|coord_1000|>" is no c'),
         ("objects[4].bbox_2d", 'not a bbox_2d: "<|coord_'),
     ]
+
+
+ALL_IN_TAGS = attrs.evolve(
+    TAGS,
+    places={
+        "bbox_2d": (Coords("bbox_2d", between=""),),
+        "poly": ("|", Coords("poly", between="")),
+        "point": (Coords("point", between=""),),
+    },
+)
+
+
+def in_tags(*places: tuple[int, ...], mark: str = "") -> str:
+    return TAGS.before + f"ring{TAGS.amid}" + ",".join(mark + "".join(ints_to_tokens(place)) for place in places)
+
+
+@pytest.mark.parametrize("damaged", [(1, 2), (1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6)])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_wrong_place_between_separators_is_none_of_another_kind_and_leaves_the_others(
+    damaged: tuple[int, ...], at: int
+) -> None:
+    places = [(0, 0, 9, 9), (5, 6, 7, 8)]
+    read = parse_answer(in_tags(*places[:at], damaged, *places[at:]) + TAGS.after, ALL_IN_TAGS)
+    assert [(item.kind, item.bins) for item in read.objects] == [("bbox_2d", place) for place in places]
+    assert [item.at for item in read.objects] == [f"objects[{k}]" for k in range(3) if k != at]
+    assert [(item.at, item.reason[:13]) for item in read.unread] == [(f"objects[{at}].bbox_2d", "not a bbox_2d")]
+
+
+@pytest.mark.parametrize("place", [(1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6)])
+def test_what_is_left_of_a_box_is_no_point_and_no_box(place: tuple[int, ...]) -> None:
+    read = parse_answer(in_tags(place) + TAGS.after, ALL_IN_TAGS)
+    assert (read.objects, read.unread[0].reason[:22]) == ((), "not of the format tags")
+
+
+def test_of_a_group_that_is_cut_off_all_is_read_but_its_last_place() -> None:
+    read = parse_answer(in_tags((0, 0, 9, 9), (5, 6, 7, 8), (1, 2)), ALL_IN_TAGS)
+    assert [(item.kind, item.bins) for item in read.objects] == [("bbox_2d", (0, 0, 9, 9)), ("bbox_2d", (5, 6, 7, 8))]
+    assert [item.at for item in read.unread] == ["objects[2].bbox_2d"]
+    assert parse_answer(in_tags((5, 6), (1, 2)), ALL_IN_TAGS).objects[0].bins == (5, 6)
+
+
+@pytest.mark.parametrize("form", [GROUPED, ALL_IN_TAGS], ids=lambda form: form.name)
+def test_a_polygon_of_an_odd_number_is_none(form: Format) -> None:
+    wrong, right = (1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 9)
+    if form is GROUPED:
+        text = "ring" + "".join("|" + "".join(ints_to_tokens(place)) for place in (right, wrong))
+    else:
+        text = in_tags(right, wrong, mark="|") + TAGS.after
+    read = parse_answer(text, form)
+    assert [(item.kind, item.bins) for item in read.objects] == [("poly", right)]
+    assert [item.at for item in read.unread] == ["objects[1].poly"]
+
+
+def test_a_separator_that_stands_in_places_too_tells_not_where_the_next_begins() -> None:
+    form = attrs.evolve(TAGS, places={"bbox_2d": (Coords("bbox_2d", between=","),)})
+    text = in_tags(*((k,) for k in (0, 0, 9, 9, 500, 1, 2, 3, 4))).replace("<|coord_500|>", "x") + TAGS.after
+    read = parse_answer(text, form)
+    assert [item.bins for item in read.objects] == [(0, 0, 9, 9)]
 
 
 @pytest.mark.parametrize("around", ["\n", "\r\n", " \n"])

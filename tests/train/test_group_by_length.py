@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from pathlib import Path
 from random import Random
@@ -178,6 +179,16 @@ def test_images_of_a_processor_without_patches_count_alike() -> None:
     template = SimpleNamespace(processor=SimpleNamespace(), max_pixels=None)
     source = SimpleNamespace(length=lambda _epoch, _index: (7, [(640, 480)]))
     assert grouping_of(source, template, 4).length(0, 0) == 7
+
+
+@pytest.mark.parametrize(
+    "told", [None, 7, (math.nan, []), (-1, []), (math.inf, []), ("7", []), (7, [64, 64]), (7, None)]
+)
+def test_a_source_that_tells_no_length(told: Any) -> None:
+    lengths = Lengths(source=SimpleNamespace(length=lambda _epoch, _index: told), area=1024)
+    with pytest.raises(RunError) as caught:
+        lengths(2, 5)
+    assert str(caught.value).startswith(f"train.group_by_length: SimpleNamespace.length(2, 5) gave {told!r}, where a ")
 
 
 def test_a_source_without_the_lengths_that_its_component_promises() -> None:

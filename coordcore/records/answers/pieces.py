@@ -46,44 +46,43 @@ def parse_pieces(text: str, form: Format, coords: CoordFormat = DEFAULT_COORDS) 
 def _objects(
     text: str, start: int, end: int, form: Format, coords: CoordFormat, index: int
 ) -> tuple[list[AnswerObject], list[Unread]]:
-    """The objects of one label, and what of its places is none. index: of the first of them in the answer."""
+    """The objects of one label, and what of its places is none. index: of the first of them in the answer.
+
+    What is left of a damaged box can look like a point: they are of the kind of which most places can be read.
+    """
     nothing = Unread(at=f"objects[{index}]", reason=f"not of the format {form.name}: {quoted(text[start:end])}")
-    for kind, place, frame in _patterns(form, coords):
-        found = frame.fullmatch(text, start, end)
-        if found is None or not place.match(text, *found.span("places")):
+    most, best, again = 0, (list[AnswerObject](), [nothing]), form.again or ""
+    for kind, place, apart, frame in _patterns(form, coords):
+        if not (found := frame.fullmatch(text, start, end)):
             continue
-        label, (position, last) = found["label"], found.span("places")
-        objects: list[AnswerObject] = []
-        unread: list[Unread] = []
+        (position, last), whole = found.span("places"), 0
+        objects, unread = list[AnswerObject](), list[Unread]()
         while True:
             at = f"objects[{index + len(objects) + len(unread)}]"
-            written = place.match(text, position, last)
-            if written is None:
-                unread.append(Unread(at=f"{at}.{kind}", reason=f"not a {kind}: {quoted(text[position:last])}"))
-                break
-            tokens = coords.arranged(list(re.finditer(coords.pattern(), written[0])))
+            written = place.match(text, position, end)
+            behind = written.end() if written else text.find(again, position, last) if apart else -1
+            said = text[position : last if behind < 0 else behind]
+            tokens = coords.arranged(list(re.finditer(coords.pattern(), said if written else "")))
             bins = tuple(coords.bin_of.get(token[0], -1) for token in tokens)
-            order = misordered(bins) if kind == "bbox_2d" and -1 not in bins else None
-            if -1 in bins:
+            order = misordered(bins) if written and kind == "bbox_2d" and -1 not in bins else None
+            if written is None:
+                unread.append(Unread(at=f"{at}.{kind}", reason=f"not a {kind}: {quoted(said)}"))
+            elif -1 in bins:
                 wrong = quoted(tokens[bins.index(-1)][0])
                 unread.append(Unread(at=f"{at}.{kind}", reason=f"{wrong} is no coord token"))
             elif order:
                 unread.append(Unread(at=f"{at}.{kind}", reason=order))
             else:
-                spans = tuple((written.start() + item.start(), written.start() + item.end()) for item in tokens)
-                objects.append(
-                    AnswerObject(
-                        at=at, desc=label, kind=kind, bins=bins, desc_span=found.span("label"), coord_spans=spans
-                    )
-                )
-            position = written.end()
+                label, span = found["label"], found.span("label")
+                spans = tuple((position + item.start(), position + item.end()) for item in tokens)
+                objects.append(AnswerObject(at=at, desc=label, kind=kind, bins=bins, desc_span=span, coord_spans=spans))
+            whole, position = whole + bool(written), position + len(said)
             if position == last:
                 break
-            if form.again is None:
-                return [], [nothing]
-            position += len(form.again) if text.startswith(form.again, position) else 0
-        return objects, unread
-    return [], [nothing]
+            position += len(again) if text.startswith(again, position) else 0
+        if whole > most:
+            most, best = whole, (objects, unread)
+    return best
 
 
 @lru_cache
@@ -96,20 +95,25 @@ def _split(form: Format) -> re.Pattern[str]:
 
 
 @lru_cache
-def _patterns(form: Format, coords: CoordFormat) -> list[tuple[str, re.Pattern[str], re.Pattern[str]]]:
-    """For each kind and order what one place looks like, and an object around its places, which may be damaged."""
-    token = coords.pattern()
+def _patterns(form: Format, coords: CoordFormat) -> list[tuple[str, re.Pattern[str], bool, re.Pattern[str]]]:
+    """For each kind and order what one place looks like, whether `again` tells where the next begins, because it stands
+    in none, and an object around its places, which may be damaged."""
+    token, again = coords.pattern(), re.escape(form.again or "")
     found = []
-    for kind in form.places:
+    for kind, parts in form.places.items():
+        said = [part.between if isinstance(part, Coords) else str(part) for part in parts]
+        apart = again != "" and not any(again in re.escape(text) for text in said)
         for layout in dict.fromkeys(form.layout(kind, first) for first in (False, True)):
-            (piece,) = (piece for piece in layout if isinstance(piece, Places))
-            place = "".join(_pattern(part, token) for part in piece.place)
+            (at,) = (number for number, piece in enumerate(layout) if isinstance(piece, Places))
+            place = "".join(_pattern(part, token) for part in parts)
+            head, tail = ("".join(_pattern(part, token) for part in some) for some in (layout[:at], layout[at + 1 :]))  # type: ignore[arg-type]
             # Behind a label whatever stands is looked into, place by place; before one, it begins where they end.
-            behind = form.again is not None and any(isinstance(part, Label) for part in layout[: layout.index(piece)])
-            again = f"(?:{re.escape(piece.again)}{place})*" if form.again is not None else ""
-            places = "(?P<places>.+)" if behind else f"(?P<places>{place}{again})"
-            frame = "".join(places if isinstance(part, Places) else _pattern(part, token) for part in layout)
-            found.append((kind, re.compile(place), re.compile(frame, re.DOTALL)))
+            if form.again is None or not any(isinstance(part, Label) for part in layout[:at]):
+                frame = f"{head}(?P<places>{place}{'' if form.again is None else f'(?:{again}{place})*'}){tail}"
+            else:  # perhaps cut off in its last place, which nothing ends
+                frame = f"{head}(?P<places>.+?)(?:{tail})?"
+                place += f"(?={again}|{tail})" if again and tail else ""
+            found.append((kind, re.compile(place), apart, re.compile(frame, re.DOTALL)))
     return found
 
 
@@ -120,4 +124,5 @@ def _pattern(piece: str | Label | Coords, token: str) -> str:
         return "(?P<label>[^" + re.escape(piece.without or "") + r"\x00-\x1f]+)"
     further = re.escape(piece.between) + token
     count = COUNTS[piece.kind]
-    return f"{token}(?:{further}){{{count - 1}}}" if count else f"{token}{further}(?:{further}{further}){{2,}}"
+    # Half a pair behind a polygon is what is left of a damaged one.
+    return f"{token}(?:{further}){{{count - 1}}}" if count else f"{token}{further}(?:{further * 2}){{2,}}(?!{further})"

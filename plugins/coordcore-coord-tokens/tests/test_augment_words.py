@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coordcore_coord_tokens.augment.config import AugmentConfig
-from coordcore_coord_tokens.augment.words import LeftRight
+from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
 
 WORDS = LeftRight({"left": "right", "gauche": "droite"})
 
@@ -62,3 +62,8 @@ def test_other_words_stay(text: str) -> None:
 def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AugmentConfig(**settings)
+
+
+def test_of_a_long_text_the_word_itself_is_shown() -> None:
+    told = told_left_right("bright " + "x " * 90 + "to the right of it", "right")
+    assert "to the right of it ...' says 'right'" in told

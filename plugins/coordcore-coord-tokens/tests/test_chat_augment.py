@@ -16,8 +16,10 @@ from coordcore import BuildContext, Example, InputError
 from coordcore.manifest import load
 from coordcore.manifest.resolve import determining
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
+from coordcore.records.answers import Located, answer_text, parse_answer
 from coordcore_coord_tokens import ChatJsonl, ChatJsonlConfig, plugin
 from coordcore_coord_tokens.augment.config import ChatAugmentConfig
+from coordcore_coord_tokens.formats import TAGGED
 
 RED, BLUE = (12, 40, 301, 412), (350, 20, 420, 90)
 FLIP = ChatAugmentConfig(flip=1.0, left_right="exchange")
@@ -141,6 +143,41 @@ def test_points_polygons_and_quads_are_mirrored(rows: Any) -> None:
     assert quad == pytest.approx([512, 0, 640, 0, 640, 96, 512, 96])  # from its upper left corner
 
 
+QUAD = (512, 0, 640, 0, 640, 96, 512, 96)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "mirrored"),
+    [
+        ("point", [(0, 0), (128, 96)], [(640, 0), (512, 96)]),
+        ("point", [(0, 0), (128, 96), (256, 48)], [(640, 0), (512, 96), (384, 48)]),
+        ("bbox_2d", [(0, 0, 128, 96), (64, 48, 640, 480)], [(512, 0, 640, 96), (0, 48, 576, 480)]),
+        ("poly", [(0, 0, 64, 0, 64, 48)], [(576, 0, 640, 0, 576, 48)]),
+        ("quad", [(0, 0, 128, 0, 128, 96, 0, 96)] * 2, [QUAD] * 2),
+    ],
+)
+def test_an_answer_between_tags_is_mirrored_as_what_it_is(
+    rows: Any, kind: str, given: list[tuple[int, ...]], mirrored: list[tuple[int, ...]]
+) -> None:
+    sides = 640, 480
+    bins = [[round(999 * value / sides[k % 2]) for k, value in enumerate(place)] for place in given]
+    answer = answer_text([Located(desc="ring", kind=kind, bins=tuple(place)) for place in bins], form=TAGGED)
+    example = rows(row("Where?", answer), augment=FLIP).in_epoch(0, 0)
+    read = parse_answer(texts(example)[1], TAGGED)
+    assert ([item.kind for item in read.objects], read.unread) == ([kind] * len(given), ())
+    assert [item.bins for item in read.objects] == [
+        tuple(round(999 * value / sides[k % 2]) for k, value in enumerate(place)) for place in mirrored
+    ]
+    assert [geometry.kind for geometry in example.geometries] == [kind] * len(given)
+
+
+def test_a_quad_in_pairs_between_its_tags_is_one(rows: Any) -> None:
+    answer = "<|quad_start|>(0,0),(128,0),(128,96),(0,96)<|quad_end|>"
+    example = rows(row("Where?", answer), space="pixel", augment=FLIP).in_epoch(0, 0)
+    assert [geometry.kind for geometry in example.geometries] == ["quad"]
+    assert pixels(values(example)[0], (640, 480)) == pytest.approx(QUAD)
+
+
 def test_all_images_of_a_row_are_mirrored_or_none(rows: Any) -> None:
     given = row(
         "<image><image>Which is at <bbox>?",
@@ -244,6 +281,12 @@ def test_a_row_may_be_kept_as_it_is_for_its_words(rows: Any) -> None:
     assert [same(source.in_epoch(0, index), source[index]) for index in range(3)] == [True, False, True]
     resized = rows(said, augment=ChatAugmentConfig(flip=1.0, left_right="keep", resize=(0.5, 0.5))).in_epoch(0, 0)
     assert (resized.image_size, texts(resized)[0]) == ((320, 240), "<image>Left?")
+
+
+def test_a_row_is_kept_for_a_word_at_either_end_of_a_turn(rows: Any) -> None:
+    keep = ChatAugmentConfig(flip=1.0, left_right="keep")
+    source = rows(row("Where is the cat", "left of the dog"), row("It is on the right", "Yes."), augment=keep)
+    assert [same(source.in_epoch(0, index), source[index]) for index in range(2)] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,19 @@ def test_an_image_of_points_alone_is_no_empty_one(tmp_path: Path) -> None:
     )
     assert images == [("b.jpg", [])]
     assert account.images.dropped == {"points: COCO's keypoints belong to a box": 1}
+
+
+def test_an_object_of_several_records_keeps_the_keypoints_and_the_area_that_one_of_them_has(tmp_path: Path) -> None:
+    further = {"objects": [CAT | {"keypoints": [5, 6, 2]}], "metadata": {"object_areas": [700.0]}}
+    for rows in ([{"objects": [CAT]}, further], [further, {"objects": [CAT]}]):
+        asking(tmp_path, *rows, keypoints=True)
+        [written] = json.loads((tmp_path / "c.json").read_text())["annotations"]
+        assert (written["keypoints"], written["num_keypoints"], written["area"]) == ([5, 6, 2], 1, 700)
+
+
+def test_an_image_of_which_points_alone_have_a_given_category_is_no_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "known.json").write_text('{"categories": [{"id": 7, "name": "eye"}]}')
+    rows = {"objects": [{"desc": "eye", "point": [4, 5]}, DOG]}, {"images": ["b.jpg"]}
+    images, account = asking(tmp_path, *rows, geometry="point", categories=tmp_path / "known.json")
+    assert images == [("b.jpg", [])]
+    assert account.images.dropped == {"none of its labels is among the given categories": 1}

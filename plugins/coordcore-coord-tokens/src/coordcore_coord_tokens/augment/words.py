@@ -42,7 +42,8 @@ class LeftRight:
 
 def told_left_right(text: str, word: str, *, cure: str = "") -> str:
     """Why a text is refused. cure: a further one."""
-    at = text.find(word)
+    alone = re.search(rf"(?<!{_LETTER}){re.escape(word)}(?!{_LETTER})", text)  # not the one in bright
+    at = alone.start() if alone else text.find(word)
     if len(text) > 2 * _AROUND:
         text = f"... {text[max(0, at - _AROUND) : at + _AROUND]} ..."
     return (

@@ -40,8 +40,10 @@ class Mirroring:
         """
         if not sizes:
             return None
-        keeps = self.augment.left_right == "keep"
-        if keeps and self.words.found(self.reader.say(row, sizes).text):
+        # Each turn by itself: what ends one and what begins the next are no word together.
+        if self.augment.left_right == "keep" and any(
+            self.words.found(message["content"]) for message in self.reader.say(row, sizes).messages
+        ):
             return None
         return self.reader.say(row, sizes, mirrored=self._turned)
 

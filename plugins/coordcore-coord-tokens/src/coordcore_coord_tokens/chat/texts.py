@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import attrs
 
@@ -20,8 +21,8 @@ from coordcore.records.record import RecordError
 BBOX, REF = "<bbox>", "<ref-object>"
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_QUAD_TAG = "<|quad_start|>"
-_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>", _QUAD_TAG: "<|quad_end|>"}
+_BOX_TAG, _QUAD_TAG = "<|box_start|>", "<|quad_start|>"
+_TAGS = {_BOX_TAG: "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>", _QUAD_TAG: "<|quad_end|>"}
 _OPENING, _CLOSING = ("|".join(map(re.escape, tags)) for tags in (_TAGS, _TAGS.values()))
 _GROUNDING = re.compile(
     rf"{_OPENING}|{_CLOSING}|<\|object_ref_(?:start|end)\|>|<\|/?(?:ref|grounding)\|>|</?think>|{re.escape('<image>')}"
@@ -121,9 +122,8 @@ def _shapes(
     text, count, how = match.string, len(found), match.lastgroup
     keyed = _KEY.search(text, max(0, match.start() - _BEFORE), match.start())
     key = keyed[1] if keyed else ""
-    is_quad = (
-        key == "quad" or match[0].startswith(_QUAD_TAG) or (how == "bare" and text.endswith("|#", 0, match.start()))
-    )
+    in_quad_tag = match[0].startswith(_QUAD_TAG) or text.endswith(_QUAD_TAG, 0, match.start())
+    is_quad = key == "quad" or in_quad_tag or (how == "bare" and text.endswith("|#", 0, match.start()))
     is_box = key in _BOX_KEYS or (how == "tagged" and not is_quad)
     poly = key == "poly" or (how == "bare" and text.endswith("|", 0, match.start()))
     if key in ("box_2d", "point") and not tokens[0]:
@@ -131,7 +131,9 @@ def _shapes(
         raise RecordError(path, f"numbers under {key}, which begin with y where Gemini writes them; write {cure}")
     if (poly or is_quad) and has_count("poly" if poly else "quad", count):
         yield _shape("poly" if poly else "quad", found, path, coords)
-    elif count % 2 == 0 and (key in _POINT_KEYS or (count == 2 and not key and (tokens[0] or how == "tagged"))):
+    elif count % 2 == 0 and (
+        key in _POINT_KEYS or (count == 2 and not key and (tokens[0] or how == "tagged")) or _are_points(match, found)
+    ):
         for first in range(0, count, 2):
             yield _shape("point", found[first : first + 2], path, coords)
     elif not is_quad and (count == 4 or (how in ("bare", "tagged") and count % 4 == 0)):
@@ -146,6 +148,13 @@ def _shapes(
     elif tokens[0] or is_box or poly or is_quad or key in _POINT_KEYS:
         counts = "a box has 4, a point 2, a quad 8, a poly 6 or more in pairs"
         raise RecordError(path, f"{match[0][:60]!r} has {count} coordinates; {counts}")
+
+
+def _are_points(match: re.Match[str], found: Sequence[re.Match[str]]) -> bool:
+    """Whether pairs of coord tokens stand between tags as `grouped` writes points, a comma from each to the next."""
+    between = [match.string[one.end() : other.start()].strip() for one, other in pairwise(found)]
+    in_tag = match.lastgroup == "bare" and match.string.endswith(_BOX_TAG, 0, match.start())
+    return in_tag and not any(between[::2]) and set(between[1::2]) == {","}
 
 
 def _shape(kind: str, found: Sequence[re.Match[str]], path: str, coords: CoordFormat) -> Shape:

@@ -6,7 +6,6 @@ categories, become its images, all of an image one; records of any other task ar
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -67,11 +66,16 @@ class CocoWriter:
         """Add what a further record of an image says is there to what is known."""
         repeated = 0
         for known, found in ((entry.objects, image.objects), (entry.crowd, image.crowd), (entry.points, image.points)):
-            there = Counter(map(_said, known))
+            there: dict[tuple[Any, ...], list[FinalObject]] = {}
+            for item in known:
+                there.setdefault(_said(item), []).append(item)
             for item in found:
-                if there[_said(item)]:
-                    there[_said(item)] -= 1
+                if same := there.get(_said(item)):
                     repeated += 1
+                    # One of them may have been annotated further than the other.
+                    first = same.pop(0)
+                    first.keypoints = first.keypoints or item.keypoints
+                    first.area = item.area if first.area is None else first.area
                 else:
                     known.append(item)
         if repeated:
@@ -117,7 +121,7 @@ class CocoWriter:
     def _keeps_objects(self, image: FinalImage, path: str, categories: Mapping[str, int]) -> bool:
         """Whether the image still says what is there, once the objects without a category are gone."""
         held = [*image.objects, *image.crowd]
-        if not held or any(item.desc in categories for item in held):
+        if not held or any(item.desc in categories for item in held if item.kind != "point"):
             return True
         reason = "none of its labels is among the given categories"
         self.account.drop_image(reason, path, objects=_count(image))

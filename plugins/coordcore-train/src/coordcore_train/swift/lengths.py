@@ -32,8 +32,20 @@ class Lengths:
     max_pixels: int | None = None
 
     def __call__(self, epoch: int, index: int) -> float:
-        text, sizes = self.source.length(epoch, index)
-        return float(text + sum(self._visual(width * height) for width, height in sizes))
+        """Raises RunError where the source gives no length: in no order, examples would be in another on each rank."""
+        told = self.source.length(epoch, index)
+        try:
+            text, sizes = told
+            length = float(text + sum(self._visual(width * height) for width, height in sizes))
+        except (TypeError, ValueError, OverflowError):
+            length = math.nan
+        if not 0 <= length < math.inf:
+            raise RunError(
+                f"train.group_by_length: {type(self.source).__name__}.length({epoch}, {index}) gave {told!r}, where "
+                "a number of tokens and the (width, height) of each image belong; tell its authors, or leave "
+                "group_by_length out"
+            )
+        return length
 
     def _visual(self, pixels: int) -> float:
         if self.area is None:
