@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 import torch
 from evaluation_support import header, row, truth
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+)
 from typer.testing import CliRunner
 
 from coordcore import InputError
@@ -79,6 +88,105 @@ def test_another_way_of_pooling_is_refused(model: Path, tmp_path: Path) -> None:
         embedding.embed(folder, ["dog"])
 
 
+def changed(model: Path, folder: Path, name: str, **values: object) -> Path:
+    """A copy of the model, with other values in one of its JSON files."""
+    for file in model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **values}))
+    return folder
+
+
+def test_padding_stands_behind_a_text_whatever_the_folder_says(model: Path, tmp_path: Path) -> None:
+    folder = changed(model, tmp_path, "tokenizer_config.json", padding_side="left")
+    found = embedding.embed(folder, ["dog", "a hard hat"])[0]
+    assert found == pytest.approx(alone(model, "dog"), abs=1e-5)
+
+
+def test_a_text_of_more_tokens_than_the_model_has_places_is_cut(model: Path) -> None:
+    found = embedding.embed(model, ["dog " * 600, "dog " * 900])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("config.json", {"num_hidden_layers": 2}, r"lack 16 weights of a bert, as encoder\.layer\.1\.attention"),
+        ("config.json", {"hidden_size": 64}, "transformers cannot load it"),
+        ("config.json", {"hidden_size": "wide"}, "transformers cannot load it"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_configuration(
+    model: Path, tmp_path: Path, name: str, values: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        embedding.embed(changed(model, tmp_path, name, **values), ["dog"])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("model.safetensors", b"", "transformers cannot load it"),
+        ("model.safetensors", b"\0" * 500, "transformers cannot load it"),
+        ("tokenizer.json", b"{}", "transformers cannot load it"),
+        ("tokenizer.json", None, r"holds no tokenizer \(tokenizer\.json, vocab\.txt\); download the whole folder"),
+        ("1_Pooling/config.json", b"[]", "pools by nothing"),
+        ("modules.json", b"{", "is no JSON"),
+        (
+            "modules.json",
+            b'[{"type": "sentence_transformers.models.Pooling"}, {"type": "sentence_transformers.models.Dense"}]',
+            r"has the module sentence_transformers\.models\.Dense, which this command does not know",
+        ),
+    ],
+)
+def test_damaged_and_further_files(model: Path, tmp_path: Path, name: str, data: bytes | None, reason: str) -> None:
+    changed(model, tmp_path, "config.json")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    if data is None:
+        for file in tmp_path.glob("tokenizer*"):
+            file.unlink()
+    else:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=reason):
+        embedding.embed(tmp_path, ["dog"])
+
+
+def test_a_pooler_that_is_not_used_may_be_missing(model: Path, tmp_path: Path) -> None:
+    changed(model, tmp_path, "config.json")
+    weights = {name: value for name, value in load_file(model / "model.safetensors").items() if "pooler" not in name}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert embedding.embed(tmp_path, ["dog"])[0] == pytest.approx(alone(model, "dog"), abs=1e-5)
+
+
+def test_embeddings_that_are_no_numbers(model: Path, tmp_path: Path) -> None:
+    changed(model, tmp_path, "config.json")
+    weights = {name: value * float("nan") for name, value in load_file(model / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="the embedding of 'dog' holds NaN or infinity; its weights are damaged"):
+        embedding.embed(tmp_path, ["dog"])
+
+
+def test_a_model_that_reads_forwards_only_must_say_that_it_embeds(model: Path, tmp_path: Path) -> None:
+    changed(model, tmp_path, "config.json")
+    small = {"vocab_size": len(WORDS), "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    GPT2Model(GPT2Config(**small, bos_token_id=2, eos_token_id=3)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"a gpt2 reads forwards only, .*1_Pooling/config\.json"):
+        embedding.embed(tmp_path, ["dog"])
+    changed(tmp_path, tmp_path, "1_Pooling/config.json", pooling_mode_mean_tokens=True)
+    assert embedding.embed(tmp_path, ["dog", "hat"]).shape == (2, 32)
+
+
+def test_a_model_that_wants_more_than_a_text(model: Path, tmp_path: Path) -> None:
+    changed(model, tmp_path, "config.json")
+    part = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": 2, "eos_token_id": 3}
+    text, vision = {**part, "vocab_size": len(WORDS), **ends}, {**part, "image_size": 32, "patch_size": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a clip does not read texts alone"):
+        embedding.embed(tmp_path, ["dog"])
+
+
 def test_the_nearest_name_is_that_of_the_highest_cosine() -> None:
     vectors = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]])
     found = embedding.nearest(["x", "y"], ["a", "b"], vectors)
@@ -127,6 +235,16 @@ def test_folders_that_are_no_model(tmp_path: Path, name: str, text: object, reas
         (tmp_path / name).write_text(json.dumps(text))
     with pytest.raises(InputError, match=reason):
         embedding.embed(tmp_path, ["dog"])
+
+
+def test_a_label_without_a_letter_means_nothing(model: Path, tmp_path: Path) -> None:
+    evaluated, output = tmp_path / "evaluation.json", tmp_path / "names.toml"
+    rows = [row("a.png", [("", BOX), (" ", BOX), ("hat", BOX)])]
+    results.write(evaluate([truth("a.png", [("dog", BOX), ("", BOX)])], header(), rows).result, evaluated)
+    command = ["synonyms", str(evaluated), "--model", str(model), "--output", str(output), "--least", "-1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert synonyms.read(output) == {"dog": ("hat",)}
 
 
 def test_nothing_to_propose_is_told(model: Path, tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def test_a_name_that_cannot_be_written_down(folder: Path, name: bytes) -> None:
         pictures(folder, "Find.")
 
 
+@pytest.mark.parametrize("name", ["9.41\u202fAM.png", "\u3000\xa0.png", "{}[red]\"'$(id).png", "\u200b.png"])
+def test_blanks_of_all_kinds_may_stand_in_a_name(folder: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(folder / name)
+    assert name in names(folder)
+
+
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(InputError, match=r"holds no pictures .* among 1 files"):
@@ -114,6 +120,13 @@ def test_the_command_takes_a_folder(model: Path, folder: Path) -> None:
     ]  # fmt: skip
     Image.new("RGB", (24, 32)).save(folder / "broken.png")
     assert "holds 3 of 4 images already" in predict(model, folder, "--question", "Find.").stderr
+
+
+def test_every_kind_of_geometry_is_allowed_unless_one_is_named(model: Path, folder: Path) -> None:
+    assert predict(model, folder, "--question", "Find.", "--limit", 1).exit_code == 0
+    assert prediction_files.read(Path("out.jsonl"))[0].decoding["geometry"] == ["bbox_2d", "poly", "point", "quad"]
+    assert predict(model, folder, "--question", "Find.", "--geometry", "quad", "--overwrite").exit_code == 0
+    assert prediction_files.read(Path("out.jsonl"))[0].decoding["geometry"] == ["quad"]
 
 
 @pytest.mark.parametrize(

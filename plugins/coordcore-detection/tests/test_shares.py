@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -129,11 +130,11 @@ def test_nothing_is_put_together_while_another_is_at_work() -> None:
     write(OUTPUT, row("a", shown=False), row("b"))
     other = Share(rank=1, world=2)
     write(other.file(OUTPUT), row("a"))
-    with shares.held(other.file(OUTPUT)):
+    with shares.held(other.file(OUTPUT), HEADER):
         assert shares.together(OUTPUT, HEADER, ["a", "b"], Share(rank=0, world=2)) is None
         with pytest.raises(InputError, match="another process writes it"):
             shares.gather(OUTPUT, HEADER)
-        with pytest.raises(InputError, match="another process writes it"), shares.held(other.file(OUTPUT)):
+        with pytest.raises(InputError, match="another process writes it"), shares.held(other.file(OUTPUT), HEADER):
             pass
     found = shares.together(OUTPUT, HEADER, ["a", "b"], other)
     assert found is not None
@@ -152,13 +153,75 @@ def test_one_process_takes_over_what_several_left() -> None:
     assert [item.name for item in Path().iterdir()] == ["out.jsonl"]
 
 
-def test_shares_of_another_contract_are_refused_and_removed_on_demand() -> None:
+def test_a_share_is_mended_by_none_but_the_process_that_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "pause", lambda _seconds: None)
+    file = Share(rank=0, world=2).file(OUTPUT)
+    with shares.held(file, HEADER), prediction_files.appending(file, HEADER) as add, file.open("ab") as half:
+        add(row("a"))
+        half.write(b'{"image": "b", "wid')  # a row is being written
+        half.flush()
+        before = file.stat().st_ino
+        with pytest.raises(InputError, match="another process writes it"), shares.held(file, HEADER):
+            pass
+        assert file.stat().st_ino == before
+
+
+def test_what_was_mended_is_held() -> None:
+    file = Share(rank=0, world=2).file(OUTPUT)
+    write(file, row("a"))
+    with file.open("ab") as cut:
+        cut.write(b'{"image": "b", "wid')
+    with shares.held(file, HEADER):
+        assert [item.image for item in prediction_files.read(file)[1]] == ["a"]
+        assert shares.together(OUTPUT, HEADER, ["a"], Share(rank=1, world=2)) is None
+
+
+def test_processes_that_look_at_once_do_not_take_one_another_for_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [Share(rank=rank, world=2).file(OUTPUT) for rank in range(2)]
+    for name, file in zip("ab", files, strict=True):
+        write(file, row(name))
+    with files[0].open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as another process does while it looks
+        assert shares.together(OUTPUT, HEADER, ["a", "b"], Share(rank=1, world=2)) is not None
+
+
+def test_a_process_waits_for_one_that_only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Share(rank=0, world=2).file(OUTPUT)
+    write(file, row("a"))
+    with file.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        monkeypatch.setattr(shares, "pause", lambda _seconds: fcntl.flock(other, fcntl.LOCK_UN))
+        with shares.held(file, HEADER):
+            assert shares.together(OUTPUT, HEADER, ["a"], Share(rank=1, world=2)) is None
+
+
+def test_shares_of_another_contract_are_refused_and_replaced_on_demand() -> None:
     file = Share(rank=1, world=4).file(OUTPUT)
     prediction_files.write(file, header(score="min"), [row("b")])
     with pytest.raises(InputError, match="made under another contract"):
         shares.answered(OUTPUT, HEADER)
-    shares.remove(OUTPUT)
-    assert list(Path().iterdir()) == []
+    with shares.replaced(OUTPUT):
+        assert shares.answered(OUTPUT, HEADER) == {}
+        write(OUTPUT, row("a"))
+    assert [item.name for item in Path().iterdir()] == ["out.jsonl"]
+
+
+def test_what_was_to_be_replaced_is_there_again_when_nothing_came() -> None:
+    write(OUTPUT, row("a"))
+    file = Share(rank=1, world=4).file(OUTPUT)
+    write(file, row("b"))
+    before = sorted((item.name, item.read_bytes()) for item in Path().iterdir())
+    with shares.replaced(OUTPUT):
+        assert not OUTPUT.exists()
+    assert sorted((item.name, item.read_bytes()) for item in Path().iterdir()) == before
+
+
+def test_what_another_process_writes_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Share(rank=1, world=4).file(OUTPUT)
+    with shares.held(file, HEADER):
+        with pytest.raises(InputError, match="another process writes it"), shares.replaced(OUTPUT):
+            pass
+        assert file.exists()
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -292,6 +355,23 @@ def test_what_processes_of_a_launcher_cannot_be_asked(
     result = invoke(arguments(model, *option))
     assert result.exit_code == 2
     assert f"{option[0]}: " in result.stderr
+
+
+@pytest.mark.parametrize("more", [("--coords", "none"), ("--coords", "none", "--procs", 2)])
+def test_a_command_that_comes_to_nothing_replaces_nothing(model: Path, records: Path, more: tuple[object, ...]) -> None:
+    write(OUTPUT, row("a"))
+    before = OUTPUT.read_bytes()
+    assert invoke(arguments(model, "--overwrite", *more)).exit_code == 2
+    assert OUTPUT.read_bytes() == before
+    assert invoke(arguments(model, "--overwrite")).exit_code == 0
+    assert {file.name for file in Path().glob("*out*")} | {file.name for file in Path().glob(".*")} == {"out.jsonl"}
+
+
+def test_a_module_in_this_folder_is_not_taken_for_python_s(model: Path, records: Path) -> None:
+    Path("msgspec.py").write_text("raise SystemExit('this one')")
+    result = invoke(arguments(model, "--procs", 2, "--limit", 1))
+    assert result.exit_code == 0, result.output
+    assert [row.image for row in prediction_files.read(OUTPUT)[1]] == ["0.png"]
 
 
 def test_two_processes_by_the_command(model: Path, records: Path) -> None:

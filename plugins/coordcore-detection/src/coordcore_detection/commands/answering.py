@@ -58,8 +58,7 @@ def of_share(
     continuing.require_same_questions(output, list(known.values()), truth)
     left = shares.left(truth, known, settings.batch_size, share)
     file = share.file(output)
-    prediction_files.resume(file, header)
-    with shares.held(file):
+    with shares.held(file, header):
         for _ in _written(model, left, settings, file, header):
             pass
     rows = shares.together(output, header, [image.key for image in truth], share)

@@ -98,7 +98,8 @@ def command(
     geometry: Annotated[
         list[GeometryName] | None,
         typer.Option(
-            help="Constrained: allow this kind only, instead of boxes, polygons and what RECORDS have. May be repeated."
+            help="Constrained: allow this kind only, instead of boxes, polygons and what RECORDS have, or of all where "
+            "that is a folder. May be repeated."
         ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 2048,
@@ -150,6 +151,7 @@ def command(
     from coordcore.coords import PRESETS
     from coordcore.files import require_writable
     from coordcore.quantisation import quantisation as convention
+    from coordcore.records.geometry import COUNTS
     from coordcore.tasks import TASKS
     from coordcore_detection.evaluate import calibration as calibrations
     from coordcore_detection.evaluate.truth_sources import truth_from_records
@@ -199,7 +201,7 @@ def command(
     if share.world > 1:
         _require_one_of_several(context)
     if overwrite:
-        shares.remove(output)
+        context.with_resource(shares.replaced(output))  # a command that comes to nothing loses nothing
     if procs > 1:
         from coordcore_detection.commands import processes
 
@@ -245,8 +247,9 @@ def command(
             coord_tokens=not model_asked.numbers,
         )
     truth = every[:limit]
-    if geometry is None:
-        settings = settings.also_for(kind for image in every for kind in image.kinds)
+    if geometry is None:  # pictures alone say nothing of what is on them: there the model chooses
+        kinds = COUNTS if records.is_dir() else (kind for image in every for kind in image.kinds)
+        settings = settings.also_for(kinds)
     header = model_asked.header(settings)
     if tasks := sorted({image.task for image in every} - {"detect"}):
         header.decoding["prompts"] = {name: prompts.get(name, TASKS[name].prompt) for name in tasks}

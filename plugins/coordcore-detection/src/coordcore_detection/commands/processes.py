@@ -17,7 +17,7 @@ from coordcore.errors import RunError
 from coordcore_detection.predict.shares import OURS
 from coordcore_train.run.launch import PARENT
 
-COMMAND = (sys.executable, "-m", "coordcore", "predict")
+COMMAND = (sys.executable, "-P", "-m", "coordcore", "predict")  # -P: this folder is no place of modules
 
 
 def run(context: typer.Context, count: int) -> None:

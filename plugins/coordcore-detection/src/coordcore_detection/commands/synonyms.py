@@ -32,10 +32,15 @@ def command(
     from coordcore_detection.extra import require_train
 
     require_train("a table of synonyms by embeddings")
+    from coordcore_train.run.quiet import quiet, quiet_transformers
+
+    quiet()
+    quiet_transformers()
     require_writable(output, results.file_in(evaluation), overwrite=overwrite)
     detail = results.read(evaluation).detail
-    names = sorted({detail.labels[number] for number in detail.truth_label})
-    labels = sorted({detail.labels[number] for number in detail.label} - {*names})
+    true = {detail.labels[number] for number in detail.truth_label}
+    names = sorted(filter(str.strip, true))  # a label without a letter means nothing
+    labels = sorted(filter(str.strip, {detail.labels[number] for number in detail.label} - true))
     if not labels or not names:
         missing = "predicted label that no true box has" if names else "true box"
         raise InputError(f"{evaluation}: has no {missing}, so there is nothing to propose")

@@ -42,7 +42,7 @@ def pictures(folder: Path, question: str, system: str | None = None) -> tuple[li
             "record file"
         )
     for name in names:
-        if not name.isprintable():
+        if printable(name) != name or "\n" in name:  # blanks of all kinds may stand in it, as in names of screenshots
             raise InputError(
                 f"{folder}: the file name {printable(ascii(name))} cannot be written down; rename the file"
             )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
@@ -24,6 +25,9 @@ from coordcore_detection.predict.predictions import Header, Row
 
 OURS = "COORDCORE_SHARE"
 """The variable by which `--procs` tells a process its share: "2/4" for the last but one of four."""
+
+_TRIES, _LOOK = 20, 0.05
+"""How often a lock is tried, and seconds between."""
 
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun
@@ -98,13 +102,46 @@ def left(images: Sequence[TruthImage], rows: Mapping[str, Row], batch_size: int,
 
 
 @contextmanager
-def held(file: Path) -> Iterator[None]:
-    """Within this context no other process takes the share for abandoned. Raises InputError where one writes it."""
+def held(file: Path, header: Header) -> Iterator[None]:
+    """Within this context no other process takes the share for abandoned, nor writes it.
+
+    What an earlier process left there is mended, once it is this one's. Raises InputError where another process writes
+    it, and as `resume`.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as handle:
-        if not _locked(handle.fileno()):
-            raise InputError(f"{file}: another process writes it; wait for that one, or end it")
+    with ExitStack() as locks:
+        while True:
+            handle = _hold(file, locks)
+            prediction_files.resume(file, header)
+            if _is_at(file, handle):
+                break  # else mending has put another file in its place, which is not locked
         yield
+
+
+def _hold(file: Path, locks: ExitStack) -> int:
+    """Open a file and lock it. Raises InputError where another process writes it."""
+    handle = locks.enter_context(file.open("ab")).fileno()
+    for _ in range(_TRIES):
+        if _locked(handle, fcntl.LOCK_EX):
+            return handle
+        pause(_LOOK)  # whoever only looks whether somebody writes it is gone by then
+    raise _taken(file)
+
+
+def _taken(file: Path) -> InputError:
+    return InputError(f"{file}: another process writes it; wait for that one, or end it")
+
+
+def _is_at(file: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def pause(seconds: float) -> None:
+    """Wait before a lock is tried again."""
+    time.sleep(seconds)
 
 
 def together(output: Path, header: Header, keys: Sequence[str], share: Share) -> list[Row] | None:
@@ -136,7 +173,7 @@ def gather(output: Path, header: Header) -> bool:
     found = files(output)
     for file in found:
         if _is_held(file):
-            raise InputError(f"{file}: another process writes it; wait for that one, or end it")
+            raise _taken(file)
     if found:
         prediction_files.write(output, header, answered(output, header).values())
     for file in found:
@@ -144,24 +181,44 @@ def gather(output: Path, header: Header) -> bool:
     return bool(found)
 
 
-def remove(output: Path) -> None:
-    """Remove `output` and its shares."""
+@contextmanager
+def replaced(output: Path) -> Iterator[None]:
+    """Set `output` and its shares aside, and give them back where this context has put nothing in their place.
+
+    Raises InputError where a process still writes one.
+    """
+    aside: dict[Path, Path] = {}
     for file in [output, *files(output)]:
-        file.unlink(missing_ok=True)
+        if file != output and _is_held(file):
+            raise _taken(file)
+        if os.path.lexists(file):
+            aside[file] = file.with_name(f".{file.name}.before")
+    for file, other in aside.items():
+        os.replace(file, other)
+    try:
+        yield
+    finally:
+        nothing = not os.path.lexists(output) and not files(output)
+        for file, other in aside.items():
+            if nothing:
+                os.replace(other, file)
+            else:
+                other.unlink(missing_ok=True)
 
 
 def _is_held(file: Path) -> bool:
     try:
+        # Those that only look do not see one another, and a network file system lets a reader lock this way alone.
         with file.open("rb") as handle:
-            return not _locked(handle.fileno())
+            return not _locked(handle.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
 
 
-def _locked(handle: int) -> bool:
+def _locked(handle: int, kind: int) -> bool:
     """Take the lock; False where another process has it. A file system without locks has none that is taken."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
