@@ -80,7 +80,7 @@ class Asked:
             count=IMAGES,
             form=self.loaded.format,
         )
-        self.truth = truth_from_examples(pictures, self.loaded.quantisation)
+        self.truth = truth_from_examples(pictures, self.loaded.quantisation, form=self.loaded.format)
 
     def answer(self, images: int, *, free: bool = False) -> tuple[float, int, int]:
         """Seconds, boxes and tokens of the answers to the first so many pictures.
