@@ -256,3 +256,10 @@ def test_nothing_to_propose_is_told(model: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2
     assert "has no predicted label that no true box has, so there is nothing to propose" in done.output
+
+
+def test_a_least_that_is_no_cosine_is_refused(model: Path, tmp_path: Path) -> None:
+    command = ["synonyms", "e.json", "--model", str(model), "--output", str(tmp_path / "n.toml"), "--least", "nan"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "--least: nan is no cosine; give a number from -1 to 1" in done.output

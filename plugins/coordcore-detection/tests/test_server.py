@@ -203,7 +203,17 @@ def test_scores_and_expectations_come_from_the_probabilities_of_tokens() -> None
 
 
 @pytest.mark.parametrize(
-    "tokens", [None, [token("something else", -1.0)], [{"token": "a", "logprob": None}], "none", [None], {"a": 1}]
+    "tokens",
+    [
+        None,
+        [token("something else", -1.0)],
+        [token(said(1, 2, 3, 4), 800.0)],  # its exponential is no float
+        [token(said(1, 2, 3, 4), math.nan)],
+        [{"token": "a", "logprob": None}],
+        "none",
+        [None],
+        {"a": 1},
+    ],
 )
 def test_boxes_without_probabilities_have_no_score(tokens: Any) -> None:
     with serving(lambda _: completion(said(1, 2, 3, 4), tokens=tokens)) as fake:

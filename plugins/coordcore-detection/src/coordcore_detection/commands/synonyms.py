@@ -31,6 +31,8 @@ def command(
     from coordcore_detection.evaluate import embedding, results
     from coordcore_detection.extra import require_train
 
+    if not -1 <= least <= 1:  # nan passes typer's bounds
+        raise InputError(f"--least: {least} is no cosine; give a number from -1 to 1")
     require_train("a table of synonyms by embeddings")
     from coordcore_train.run.quiet import quiet, quiet_transformers
 

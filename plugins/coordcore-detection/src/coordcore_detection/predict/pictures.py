@@ -85,7 +85,10 @@ def _picture(folder: Path, name: str, messages: Sequence[dict[str, Any]]) -> Tru
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
-    """By the head of the file; 0 x 0 where it cannot be read, which is told when the picture is opened."""
+    """0 x 0 where it cannot be read, which is told when the picture is opened.
+
+    A PNG is read whole for it: what says that it is turned may stand behind its pixels.
+    """
     from PIL import Image
 
     from coordcore.files import require_regular

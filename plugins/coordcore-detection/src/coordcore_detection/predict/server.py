@@ -205,7 +205,14 @@ def _tokens(choice: Mapping[str, Any]) -> list[Token]:
 def _token(given: Mapping[str, Any]) -> Token:
     spelled = given.get("bytes")
     text = bytes(spelled) if spelled else given["token"].encode("utf-8", "surrogatepass")
-    top = {logprob["token"]: float(logprob["logprob"]) for logprob in given.get("top_logprobs") or ()}
-    return Token(
-        text=text, log_probability=float(given["logprob"]), top={given["token"]: float(given["logprob"]), **top}
-    )
+    log = _log(given["logprob"])
+    top = {other["token"]: _log(other["logprob"]) for other in given.get("top_logprobs") or ()}
+    return Token(text=text, log_probability=log, top={given["token"]: log, **top})
+
+
+def _log(given: Any) -> float:
+    """Raises ValueError for what is no logarithm of a probability; one that rounding put above 0 is 0."""
+    log = float(given)
+    if not log <= 0.01:
+        raise ValueError(f"{log} is no logarithm of a probability")
+    return min(log, 0.0)
