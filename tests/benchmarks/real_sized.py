@@ -306,6 +306,7 @@ def main() -> None:
     if options.work:
         print(json.dumps(work(options.work, options.folder, options.output)))
         return
+    options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         if options.doctor:
             for name in options.doctor:
