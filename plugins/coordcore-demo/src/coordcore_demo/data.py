@@ -16,7 +16,7 @@ from coordcore.records import answers
 from coordcore.records.geometry import bounds
 from coordcore_demo.config import ABSENT, PROMPT, PROMPTS, ShapesConfig
 from coordcore_demo.shapes import DESCS, Split, draw, layout
-from coordcore_demo.turned import draw_turned
+from coordcore_demo.turned import draw_turned, layout_turned
 
 Placed = Sequence[tuple[str, tuple[float, ...]]]
 """Of each object the name and the box or the four corners, in pixels."""
@@ -50,11 +50,11 @@ class Pictures:
         return self.count
 
     def __getitem__(self, index: int, /) -> Example:
-        return self._example(index, *self._drawn(index, draw))
+        return self._example(index, *self._drawn(index, draw, draw_turned))
 
     def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:
-        """About how many tokens its texts have, and the size of its picture, which is not painted but for quads."""
-        _, placed = self._drawn(index, layout)
+        """About how many tokens its texts have, and the size of its picture, which is not painted for it."""
+        _, placed = self._drawn(index, layout, layout_turned)
         said = "".join(message["content"] for message in self._example(index, None, placed).messages)
         return DEFAULT_COORDS.rough_length(said), [(self.config.image_size, self.config.image_size)]
 
@@ -80,12 +80,14 @@ class Pictures:
             example = self._answered(example, objects)
         return attrs.evolve(example, task=config.asks, categories=asked if config.task == "named" and asked else ())
 
-    def _drawn(self, index: int, upright: Callable[..., tuple[Any, Any]]) -> tuple[Any, Placed]:
-        """What `upright`, which is `draw` or `layout`, or for quads `draw_turned` makes of picture `index`."""
+    def _drawn(
+        self, index: int, upright: Callable[..., tuple[Any, Any]], turned: Callable[..., tuple[Any, Any]]
+    ) -> tuple[Any, Placed]:
+        """What `upright`, or for quads `turned`, makes of picture `index`: both draw it, or both lay it out."""
         if not 0 <= index < self.count:
             raise IndexError(f"{self.split} picture {index} of {self.count}")
         config = self.config
-        drawing = draw_turned if config.geometry == "quad" else upright
+        drawing = turned if config.geometry == "quad" else upright
         image, shapes = drawing(
             config.seed,
             index,

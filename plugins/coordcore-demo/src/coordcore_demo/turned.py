@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 
-from coordcore.records.geometry import clockwise
+from coordcore.records.geometry import bounds, clockwise
 from coordcore_demo.shapes import COLOURS, SUBPIXELS, Cover, Split, boxes_apart, paint, shares
 
 if TYPE_CHECKING:
@@ -39,6 +39,21 @@ def draw_turned(
     """
     from PIL import Image
 
+    rng, squares = layout_turned(
+        seed, index, split=split, image_size=image_size, min_objects=min_objects, max_objects=max_objects
+    )
+    covers = []
+    for desc, quad in squares:
+        x1, y1, x2, y2 = box = bounds(quad)
+        _, upper = min(zip(quad[1::2], quad[::2], strict=True))
+        covers.append((desc.split()[0], Cover(box, _covered(x1, y1, x2, y2, upper - x1))))
+    return Image.fromarray(paint(rng, covers, image_size)), squares
+
+
+def layout_turned(
+    seed: int, index: int, *, split: Split, image_size: int, min_objects: int, max_objects: int
+) -> tuple[np.random.Generator, list[Turned]]:
+    """What `draw_turned` puts on picture `index`, and the generator with which it goes on to paint."""
     if not 1 <= min_objects <= max_objects <= len(COLOURS):
         raise ValueError(
             f"counts of turned squares must satisfy 1 <= min_objects <= max_objects <= {len(COLOURS)}, a colour each; "
@@ -47,18 +62,12 @@ def draw_turned(
     rng = np.random.default_rng([seed, get_args(Split).index(split), index, 2])
     count = int(rng.integers(min_objects, max_objects + 1))
     colours = [[*COLOURS][int(k)] for k in rng.choice(len(COLOURS), size=count, replace=False)]
-    placed = []
-    for colour, box in zip(colours, boxes_apart(rng, count, image_size), strict=True):
-        side = round((box[2] - box[0]) * SUBPIXELS)
-        placed.append((colour, box, int(rng.integers(side)) / SUBPIXELS))
-    placed.sort(key=lambda item: (item[1][1], item[1][0]))
-    covers: list[tuple[str, Cover]] = []
     squares = []
-    for colour, (x1, y1, x2, y2), slide in placed:
+    for colour, (x1, y1, x2, y2) in zip(colours, boxes_apart(rng, count, image_size), strict=True):
+        slide = int(rng.integers(round((x2 - x1) * SUBPIXELS))) / SUBPIXELS
         quad = (x1 + slide, y1, x2, y1 + slide, x2 - slide, y2, x1, y2 - slide)
-        covers.append((colour, Cover((x1, y1, x2, y2), _covered(x1, y1, x2, y2, slide))))
         squares.append(Turned(f"{colour} square", clockwise(quad) or quad))
-    return Image.fromarray(paint(rng, covers, image_size)), squares
+    return rng, sorted(squares, key=lambda square: (bounds(square.quad)[1], bounds(square.quad)[0]))
 
 
 def _covered(x1: float, y1: float, x2: float, y2: float, slide: float) -> NDArray[np.float64]:
