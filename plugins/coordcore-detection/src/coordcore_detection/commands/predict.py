@@ -34,6 +34,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Parallel(StrEnum):
+    """What becomes of the corners that heads propose."""
+
+    VERIFIED = "verified"
+    FAST = "fast"
+
+
 class GeometryName(StrEnum):
     """The geometry of an object."""
 
@@ -109,6 +116,16 @@ def command(
     ] = 0,
     repeats: Annotated[int, typer.Option(min=2, help="End an answer that says the same so often in a row.")] = 4,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 25,
+    parallel: Annotated[
+        Parallel | None,
+        typer.Option(
+            help="Let heads beside the checkpoint (`coordcore heads`) propose the corners of a box together. verified: "
+            "what the model does not say itself is thrown away; fast: what it nearly says is kept."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        int, typer.Option(min=1, help="With --parallel fast: bins that a corner may be off; 999 keeps all.")
+    ] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     quantisation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the answers, for a checkpoint that records none.")
@@ -183,12 +200,15 @@ def command(
             thinking=thinking,
             repeats=repeats,
             batch_size=batch_size,
+            tolerance=None if parallel is None else tolerance if parallel is Parallel.FAST else 0,
         )
         if geometry is not None:
             chosen: Any = tuple(kind.value for kind in geometry)
             settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if parallel is not Parallel.FAST:
+        _require_unused(context, ("tolerance",), "is given with --parallel fast")
     if server is None:
         _require_unused(context, _OF_A_SERVER, "is given with --server")
     else:
@@ -222,7 +242,16 @@ def command(
         own, spec = (None, None) if coords is None else PRESETS[coords]
         spec = numbers or quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
         used = convention(spec) if spec else None
-        model_asked = asked.here(checkpoint, device.value, used, own, question, system, numbers=numbers is not None)
+        model_asked = asked.here(
+            checkpoint,
+            device.value,
+            used,
+            own,
+            question,
+            system,
+            numbers=numbers is not None,
+            parallel=parallel is not None,
+        )
         if model_asked.numbers and (score or calibration):
             raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
@@ -267,7 +296,7 @@ _OF_RECORDS = ("space", "outside", "image_root", "images_within", "prompt")
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
     *("ordered", "max_objects", "repeats", "batch_size", "procs"),
-    *("quantisation", "coords", "numbers", "device"),
+    *("quantisation", "coords", "numbers", "device", "parallel"),
 )
 
 

@@ -3,13 +3,13 @@
 Most of an answer is its format, of which the grammar leaves little choice. One pass of the model sees the last token of
 each row and the guesses behind it, and gives the scores at each of these places. They are gone through as if they had
 come one after the other: the best allowed token is taken, and while it is the one that was guessed, the next scores
-hold too. So an answer has the tokens that one at a time would have given, but for scores that are equal up to rounding.
+hold too (or, with a tolerance, while it is a coordinate near the guessed one). So without a tolerance an answer has the tokens that one at a time would have given, but for scores that are equal up to rounding.
 What was guessed wrongly stays in the cache, where nothing looks at it any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,15 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from coordcore_detection.decode.grammar import Constraint, Grammar
+from coordcore_detection.predict.corners import Corners
 from coordcore_detection.predict.recording import Journal, Recording
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-MOST = 12
-"""Tokens that are guessed at a time; the scores of all of them are in memory."""
+MOST = 24
+"""Tokens that are guessed at a time; the scores of all of them are in memory. A box of CoordJSON has about as many."""
+
+_COORDINATE = -2
 
 
 class NotAheadError(Exception):
@@ -34,7 +37,7 @@ class NotAheadError(Exception):
 
 
 class Guesses:
-    """What followed a token in a state of the grammar the last time. No coordinate is guessed."""
+    """What followed a token in a state of the grammar the last time: a text, or some coordinate, all of them alike."""
 
     def __init__(self, grammar: Grammar, known: Sequence[int] = ()) -> None:
         """known: the tokens of an answer, to begin with."""
@@ -55,18 +58,27 @@ class Guesses:
         return other
 
     def learn(self, state: int, before: int, token: int) -> None:
-        self._next[state, before] = token
+        self._next[state, self._alike(before)] = self._alike(token)
 
-    def after(self, state: int, before: int, most: int) -> list[int]:
-        """At most so many tokens that may follow `before`, which led to `state`."""
+    def after(self, state: int, before: int, most: int, corners: Mapping[int, int]) -> list[int]:
+        """At most so many tokens that may follow `before`, which led to `state`.
+
+        corners: slot -> the coordinate that probably stands there next; others are not guessed.
+        """
         found: list[int] = []
-        while len(found) < most and state != self._done and self._grammar.slot[state] < 0:
-            token = self._next.get((state, before), -1)
+        left = dict(corners)
+        while len(found) < most and state != self._done:
+            token = self._next.get((state, self._alike(before)), _COORDINATE)
+            if token == _COORDINATE:
+                token = left.pop(int(self._grammar.slot[state]), -1)
             if token < 0 or self._grammar.table[state, token] < 0:
                 break
             found.append(token)
             state, before = int(self._grammar.table[state, token]), token
         return found
+
+    def _alike(self, token: int) -> int:
+        return _COORDINATE if token >= 0 and self._grammar.bin_of[token] >= 0 else token
 
 
 @attrs.define
@@ -87,9 +99,15 @@ class _Keep(LogitsProcessor):  # type: ignore[misc]
 
 
 def write_ahead(
-    model: Any, inputs: Any, constraint: Constraint, guesses: Guesses, journal: Journal, end_tokens: Sequence[int]
+    model: Any,
+    inputs: Any,
+    constraint: Constraint,
+    guesses: Guesses,
+    journal: Journal,
+    end_tokens: Sequence[int],
+    corners: Corners,
 ) -> Recording:
-    """Answer the prompts `inputs` as `constraint` allows; `guesses` learns on the way.
+    """Answer the prompts `inputs` as `constraint` allows; `guesses` and `corners` learn on the way.
 
     Raises NotAheadError, before anything is written, for a model that cannot be asked so.
     """
@@ -106,6 +124,7 @@ def write_ahead(
         tokens = chosen.cpu().numpy()
         for row, token in zip(at.tolist(), tokens.tolist(), strict=True):
             guesses.learn(int(constraint.state[row]), int(last[row]), token)
+        corners.written(at, constraint.grammar.slot[constraint.state[at]], tokens)
         constraint.advance(tokens, at)
         journal.write(at, scores, chosen)
         last[at], count[at] = tokens, count[at] + 1
@@ -120,7 +139,12 @@ def write_ahead(
             _keep_rows(begun, torch.from_numpy(kept).to(begun.mask.device))
             cached = cached[kept]
         drafts = [
-            guesses.after(int(constraint.state[row]), int(last[row]), min(MOST, int(constraint.remaining[row]) - 1))
+            guesses.after(
+                int(constraint.state[row]),
+                int(last[row]),
+                min(MOST, int(constraint.remaining[row]) - 1),
+                corners.next_of(row),
+            )
             if going[row]
             else []
             for row in cached
@@ -132,20 +156,23 @@ def write_ahead(
             if going[row]:
                 ids[place, : 1 + len(draft)] = [last[row], *draft]
                 seen[place, : 1 + len(draft)] = 1
-        logits = _pass(model, begun, ids, seen, count[cached])
+        output = _pass(model, begun, ids, seen, count[cached], states=corners.sees_states)
+        logits = output.logits
         seen[:, 1:] = 0
         places = np.flatnonzero(going[cached])
         for step in range(width):
             at = cached[places]
             tokens = take(logits[torch.from_numpy(places).to(logits.device), step].float(), at)
             right = [
-                bool(going[row]) and len(drafts[place]) > step and drafts[place][step] == token
+                bool(going[row]) and len(drafts[place]) > step and corners.fits(drafts[place][step], int(token))
                 for place, row, token in zip(places, at, tokens, strict=True)
             ]
             places = places[right]
             if not len(places):
                 break
             seen[places, step + 1] = 1
+        places = np.flatnonzero(going[cached])
+        corners.look(cached[places], places, seen[places].sum(1) - 1, drafts, output)
         _settle(begun, seen)
     return journal.finish(looped=constraint.closing, cut=constraint.cut.cpu().numpy())
 
@@ -196,20 +223,21 @@ def _positions(model: Any) -> Iterator[list[Tensor | None]]:
         hook.remove()
 
 
-def _pass(model: Any, begun: _Begun, ids: Array, seen: Array, count: Array) -> Tensor:
-    """[B, T, V]: the scores behind each of `ids`. seen: which of them count. count: tokens of each answer so far."""
+def _pass(model: Any, begun: _Begun, ids: Array, seen: Array, count: Array, *, states: bool) -> Any:
+    """The model's output behind each of `ids`, [B, T]. seen: which of them count. count: tokens of each answer so far.
+    states: whether it tells its hidden states too.
+    """
     device = begun.mask.device
     mask = torch.cat([begun.mask, torch.from_numpy(seen).to(begun.mask)], dim=1)
     steps = torch.from_numpy(count[:, None] + np.arange(ids.shape[1])).to(begun.places)
-    output = model(
+    return model(
         input_ids=torch.from_numpy(ids).to(device),
         attention_mask=mask,
         position_ids=begun.places + steps,
         past_key_values=begun.cache,
         use_cache=True,
+        **({"output_hidden_states": True} if states else {}),
     )
-    logits: Tensor = output.logits
-    return logits
 
 
 def _settle(begun: _Begun, seen: Array) -> None:
