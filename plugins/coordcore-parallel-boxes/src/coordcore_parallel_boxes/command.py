@@ -20,7 +20,7 @@ class Device(StrEnum):
 
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder, with its merged checkpoint.")],
-    examples: Annotated[int, typer.Option(min=1, help="Training examples of the run to learn from, at most.")] = 8_000,
+    examples: Annotated[int, typer.Option(min=1, help="Training examples of the run to learn from, at most.")] = 6_000,
     rank: Annotated[int, typer.Option(min=1, max=4096, help="Width of the heads.")] = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples that the model reads at a time.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Of their start, and of which examples come when.")] = 0,

@@ -128,6 +128,11 @@ def load(folder: Path, model: Any, vocab: CoordVocab) -> Heads:
         heads = Heads(said["layers"], rows.shape[1], said["rank"], rows)
         heads.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: holds other tensors than it says: {' '.join(str(error).split())}; {_CURE}") from error
+        raise InputError(
+            f"{path}: holds other tensors than it says: {' '.join(str(error).split())}; {_CURE}"
+        ) from error
+    count = model.config.get_text_config().num_hidden_layers
+    if beyond := [layer for layer in heads.layers if not 0 <= layer <= count]:
+        raise InputError(f"{path}: reads the hidden states {beyond[0]} of a model that has {count} layers; {_CURE}")
     heads.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return heads.to(rows.device).eval().requires_grad_(False)

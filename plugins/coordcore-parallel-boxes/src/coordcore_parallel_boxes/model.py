@@ -51,9 +51,7 @@ def loaded_from(run: Path, device: str) -> Trained:
 
     dtype = torch.float32 if device == "cpu" else "auto"
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder.merged, dtype=dtype, trust_remote_code=plan.trusted
-        )
+        model = AutoModelForImageTextToText.from_pretrained(folder.merged, dtype=dtype, trust_remote_code=plan.trusted)
         processor = AutoProcessor.from_pretrained(folder.merged, trust_remote_code=plan.trusted)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder.merged}: cannot be loaded: {' '.join(str(error).split())}") from error

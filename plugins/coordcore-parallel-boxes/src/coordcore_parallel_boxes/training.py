@@ -27,7 +27,7 @@ from coordcore_train.checkpoint.image_size import reduced
 BOXES = 64
 """Of an optimizer step."""
 
-KEPT = 256
+KEPT = 128
 """The latest boxes, from which a step draws."""
 
 STEPS = 3

@@ -184,6 +184,14 @@ def command(
         _require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
+    if parallel is not Parallel.FAST:
+        _require_unused(context, ("tolerance",), "is given with --parallel fast")
+    if server is None:
+        _require_unused(context, _OF_A_SERVER, "is given with --server")
+    else:
+        _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
+        if not constrained:
+            _require_unused(context, ("geometry",), "is given to a server with --constrained")
     given = read_prompts(prompt or [])
     fitted = calibrations.read(calibration) if calibration else None
     usual = Score.NEAR if server is None else Score.GEOMETRIC_MEAN
@@ -207,14 +215,6 @@ def command(
             settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if parallel is not Parallel.FAST:
-        _require_unused(context, ("tolerance",), "is given with --parallel fast")
-    if server is None:
-        _require_unused(context, _OF_A_SERVER, "is given with --server")
-    else:
-        _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
-        if not constrained:
-            _require_unused(context, ("geometry",), "is given to a server with --constrained")
     share = Share.here()
     if OURS in os.environ:
         die_with_parent()

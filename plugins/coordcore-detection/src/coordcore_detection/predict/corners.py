@@ -104,7 +104,9 @@ class Corners:
         hidden = torch.stack([output.hidden_states[layer][at] for layer in self._proposer.layers], dim=1)
         proposed = self._tokens[self._proposer(hidden).cpu().numpy()]
         behind: list[tuple[int, int, int, int]] = []
-        for row, place, end, tokens in zip(rows.tolist(), places.tolist(), ends.tolist(), proposed.tolist(), strict=True):
+        for row, place, end, tokens in zip(
+            rows.tolist(), places.tolist(), ends.tolist(), proposed.tolist(), strict=True
+        ):
             corner = int(self._last[row])
             left = self._order[corner + 1 :]
             self._next[row] = dict(zip(left, tokens[corner:], strict=True))

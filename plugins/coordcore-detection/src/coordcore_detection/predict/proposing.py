@@ -23,15 +23,23 @@ def proposer_of(folder: Path, loaded: Loaded) -> Proposer:
     Raises InputError where there is none, or two, or it does not belong to the model.
     """
     if loaded.vocab is None:
-        raise InputError(f"{folder}: --parallel: the model answers in plain numbers, and has no coord tokens; leave it out")
+        raise InputError(
+            f"{folder}: --parallel: the model answers in plain numbers, and has no coord tokens; leave it out"
+        )
     if "bbox_2d" not in loaded.format.places:
-        raise InputError(f"{folder}: --parallel: answers in the format {loaded.format.name} hold no boxes; leave it out")
+        raise InputError(
+            f"{folder}: --parallel: answers in the format {loaded.format.name} hold no boxes; leave it out"
+        )
     offered: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not offered:
-        raise InputError("--parallel: no installed plugin proposes corners of boxes; pip install coordcore-parallel-boxes")
+        raise InputError(
+            "--parallel: no installed plugin proposes corners of boxes; pip install coordcore-parallel-boxes"
+        )
     there = sorted(name for name in offered if (folder / name).is_dir())
     if len(there) != 1:
-        found = f"holds several: {', '.join(there)}; keep one" if there else "holds none; train some: coordcore heads RUN"
+        found = (
+            f"holds several: {', '.join(there)}; keep one" if there else "holds none; train some: coordcore heads RUN"
+        )
         raise InputError(f"{folder}: --parallel: a checkpoint needs heads that propose corners; it {found}")
     proposer: Proposer = offered[there[0]].load()(folder / there[0], loaded.model, loaded.vocab)
     return proposer
