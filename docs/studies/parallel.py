@@ -2,8 +2,8 @@
 
     python docs/studies/parallel.py --docs
 
-The checkpoints are those of docs/studies/formats.py, CoordJSON and grouped, with several seeds; heads are trained for each
-of them. All ways answer the same held-out pictures, in turns, in one process on one core.
+The checkpoints are those of docs/studies/formats.py, CoordJSON and grouped, with several seeds; heads are trained for
+each of them. All ways answer the same held-out pictures, in turns, in one process on one core.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ MODES: Mapping[str, dict[str, Any]] = {
     "guessed format": {},
     WITHOUT: {"tolerance": 0},
     "verified": {"tolerance": 0},
-    "fast, 10 bins": {"tolerance": 10},
     "fast, 20 bins": {"tolerance": 20},
     "fast, 50 bins": {"tolerance": 50},
     "fast, unchecked": {"tolerance": ALL},

@@ -69,9 +69,11 @@ def test_the_corners_behind_the_written_one_are_proposed() -> None:
     assert look(corners(Proposes(11, 12, 13)), X2, [], 0, {}) == {Y2: 13}
 
 
-def test_behind_the_last_corner_and_behind_polygons_nothing_is_proposed() -> None:
+def test_before_a_box_any_corners_are_guessed_and_no_head_is_asked() -> None:
     heads = Proposes(11, 12, 13)
-    assert [look(corners(heads), slot, [], 0, {}) for slot in (Y2, Y2 + 1, Y2 + 2)] == [{}, {}, {}]
+    middle = dict.fromkeys((X1, Y1, X2, Y2), 500)
+    assert [look(corners(heads), slot, [], 0, {}) for slot in (Y2, Y2 + 1, Y2 + 2)] == [middle] * 3
+    assert corners(heads).next_of(0).keys() == middle.keys()
     assert heads.asked == 0
 
 
@@ -84,6 +86,12 @@ def test_behind_a_wrong_corner_what_the_pass_said_is_better() -> None:
     draft = [FIRST_COORD + 400, COMMA, FIRST_COORD + 500, COMMA, FIRST_COORD + 600]
     found = look(corners(Proposes(11, 12, 13)), Y1, draft, 0, {2: 510, 4: 610})
     assert found == {X2: 510, Y2: 610}
+
+
+def test_behind_a_wrong_first_corner_it_is_for_the_other_axis_alone() -> None:
+    draft = [FIRST_COORD + 300, FIRST_COORD + 400, FIRST_COORD + 500, FIRST_COORD + 600]
+    found = look(corners(Proposes(11, 12, 13)), X1, draft, 0, {1: 410, 2: 510, 3: 610})
+    assert found == {Y1: 410, X2: 12, Y2: 13}
 
 
 def test_behind_a_wrong_text_it_is_not() -> None:
@@ -109,14 +117,23 @@ def test_a_model_that_does_not_tell_its_states() -> None:
 @pytest.mark.parametrize(("tolerance", "off", "fits"), [(0, 0, True), (0, 1, False), (5, 5, True), (5, -6, False)])
 def test_a_guess_may_be_off_by_the_tolerance(tolerance: int, off: int, fits: bool) -> None:
     asked = corners(Proposes(1, 2, 3), tolerance)
-    assert asked.fits(FIRST_COORD + 100 + off, FIRST_COORD + 100) is fits
+    asked.written(np.array([1]), np.array([Y1]), np.array([FIRST_COORD + 100]))
+    assert asked.fits(1, FIRST_COORD + 100 + off, FIRST_COORD + 100) is fits
+
+
+def test_the_first_corner_must_be_right_whatever_the_tolerance() -> None:
+    asked = corners(Proposes(1, 2, 3), 999)
+    asked.written(np.array([1]), np.array([X1]), np.array([FIRST_COORD + 100]))
+    assert not asked.fits(1, FIRST_COORD + 101, FIRST_COORD + 100)
+    assert asked.fits(1, FIRST_COORD + 100, FIRST_COORD + 100)
 
 
 def test_text_must_be_right_whatever_the_tolerance() -> None:
     asked = corners(Proposes(1, 2, 3), 999)
-    assert not asked.fits(COMMA, FIRST_COORD)
-    assert not asked.fits(FIRST_COORD, COMMA)
-    assert not asked.fits(COMMA, COMMA + 1)
+    asked.written(np.array([0, 1]), np.array([Y1, -1]), np.array([FIRST_COORD, COMMA]))
+    assert not asked.fits(0, COMMA, FIRST_COORD)
+    assert not asked.fits(1, FIRST_COORD, COMMA)
+    assert not asked.fits(1, COMMA + 1, COMMA)
 
 
 # --- guesses of the format between them -----------------------------------------------------------------------------
@@ -184,7 +201,8 @@ def test_unchecked_boxes_are_still_boxes(loaded: Loaded) -> None:
     assert said(rows) != said(plain)
     assert all(not row.unread for row in rows)
     for box in (box for row in rows for box in row.boxes if box.kind is msgspec.UNSET):
-        assert box.bins[0] <= box.bins[2] and box.bins[1] <= box.bins[3]
+        assert box.bins[0] <= box.bins[2]
+        assert box.bins[1] <= box.bins[3]
 
 
 def test_a_model_that_takes_a_token_a_pass_says_so_once(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

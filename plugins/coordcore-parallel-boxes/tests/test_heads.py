@@ -138,12 +138,12 @@ def test_layers_that_the_model_lacks(asked: tuple[Any, Any, CoordVocab], saved: 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no tensors at all"])
 def test_damaged_files(asked: tuple[Any, Any, CoordVocab], saved: Path, content: bytes) -> None:
     (saved / FILE).write_bytes(content)
-    with pytest.raises(InputError, match="heads.safetensors: "):
+    with pytest.raises(InputError, match=r"heads\.safetensors: "):
         load(saved, asked[0], asked[2])
 
 
 def test_a_folder_without_its_file(asked: tuple[Any, Any, CoordVocab], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"heads.safetensors: no such file; train them for this checkpoint"):
+    with pytest.raises(InputError, match=r"heads\.safetensors: no such file; train them for this checkpoint"):
         load(tmp_path, asked[0], asked[2])
 
 

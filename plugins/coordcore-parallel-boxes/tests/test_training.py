@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -70,7 +69,8 @@ def test_boxes_are_told_from_other_geometries(asked: Asked) -> None:
     other = Geometry(kind="point", values=item.geometries[0].values[2:])
     found = looked(asked, [attrs.evolve(item, geometries=(point, other, item.geometries[1]))])
     both = looked(asked, [item])
-    assert found is not None and both is not None
+    assert found is not None
+    assert both is not None
     assert torch.equal(found.hidden, both.hidden[1:])
 
 

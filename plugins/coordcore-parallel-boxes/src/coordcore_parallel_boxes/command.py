@@ -75,6 +75,6 @@ def command(
         ) from error
     path = save(heads, asked.folder, asked.model, asked.vocab, overwrite=overwrite)
     typer.echo(
-        f"{path}: learned from {report.boxes} boxes of {report.examples} examples; of the last, half of the corners that are "
-        f"proposed at the first lie within {report.within:.0f} bins of what the model says"
+        f"{path}: learned from {report.boxes} boxes of {report.examples} examples; half of what is proposed at the "
+        f"first corner lies within {report.within:.0f} bins of what the model says of the others"
     )

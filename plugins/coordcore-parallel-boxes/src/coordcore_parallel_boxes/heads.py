@@ -34,7 +34,7 @@ class Heads(nn.Module):
     """From the hidden states at a place to a distribution over the bins for each further corner of the box.
 
     hidden [n, L, H] -> normalised, L * H -> R -> R -> 3 * H, multiplied with the model's own rows for the coord tokens:
-    (2 L + 3) H R / 2 numbers of its own or so, and no other table of bins.
+    (L + 3) H R numbers of its own or so, and no other table of bins.
     """
 
     def __init__(self, layers: Sequence[int], hidden_size: int, rank: int, rows: Tensor) -> None:
@@ -51,7 +51,8 @@ class Heads(nn.Module):
         """[n, 3, K] float32."""
         seen = F.layer_norm(hidden.float(), hidden.shape[-1:]).flatten(1)
         inner = F.gelu(self.between(F.gelu(self.down(seen))))
-        return self.up(inner).unflatten(-1, (CORNERS, -1)) @ self._rows.T
+        states: Tensor = self.up(inner)
+        return states.view(*states.shape[:-1], CORNERS, -1) @ self._rows.T
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[n, 3] int64: the most likely bins."""
@@ -100,7 +101,7 @@ def save(heads: Heads, checkpoint: Path, model: Any, vocab: CoordVocab, *, overw
 
 
 def load(folder: Path, model: Any, vocab: CoordVocab) -> Heads:
-    """The heads in a checkpoint's folder `parallel_boxes`, on the device of `model`, which was loaded from that checkpoint.
+    """The heads in a checkpoint's folder `parallel_boxes`, on the device of `model`, which was loaded from it.
 
     Raises InputError for a file that is missing or damaged, and for heads of another model.
     """

@@ -18,7 +18,7 @@ from coordcore_train.run.plan import load_run
 
 @attrs.frozen(kw_only=True)
 class Trained:
-    """folder: the merged checkpoint. max_pixels: to which images are reduced first, None where the processor does it."""
+    """folder: the merged checkpoint. max_pixels: to which images are reduced before the processor sees them, if so."""
 
     folder: Path
     model: Any

@@ -1,7 +1,7 @@
 """Training the heads of a frozen model on the examples of its run. Imports torch.
 
-In a step: a batch of examples is read by the model with their true answers; at the places where it predicts a coordinate
-of a box, its hidden states, and what it says itself of the corners behind; the heads learn to say the same beforehand.
+A batch of examples is read by the model with their true answers. At the places where it predicts a corner of a box its
+hidden states are taken, and further on what it says of the next corners: the heads learn to say the same beforehand.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ def drawn(latest: Sequence[Seen], generator: torch.Generator) -> Seen:
 def step(heads: Heads, optimizer: torch.optim.Optimizer, rate: float, seen: Seen) -> float:
     """One step at a learning rate: the cross-entropy of what is proposed against what the model says; returns it."""
     places, corners = torch.triu_indices(CORNERS, CORNERS, device=seen.hidden.device)  # those not written yet
-    logits = heads.logits(seen.hidden.flatten(0, 1)).unflatten(0, (-1, CORNERS))[:, places, corners]
+    logits = heads.logits(seen.hidden.flatten(0, 1)).view(len(seen), CORNERS, CORNERS, -1)[:, places, corners]
     loss = F.cross_entropy(logits.flatten(0, 1), seen.said[:, corners].flatten(0, 1))
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
     optimizer.step()
     return float(loss.detach())
@@ -178,7 +178,7 @@ def _opened(image: Any, example: Example, max_pixels: int | None) -> Any:
 
 
 def _boxes(example: Example, places: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """The places of the tokens of each box. places: of all coord tokens; nothing where a question holds some as well."""
+    """The places of the tokens of each box; none where a question holds some as well. places: of all coord tokens."""
     if len(places) != sum(len(item.values) for item in example.geometries):
         return
     begin = 0

@@ -3,8 +3,9 @@
 Most of an answer is its format, of which the grammar leaves little choice. One pass of the model sees the last token of
 each row and the guesses behind it, and gives the scores at each of these places. They are gone through as if they had
 come one after the other: the best allowed token is taken, and while it is the one that was guessed, the next scores
-hold too (or, with a tolerance, while it is a coordinate near the guessed one). So without a tolerance an answer has the tokens that one at a time would have given, but for scores that are equal up to rounding.
-What was guessed wrongly stays in the cache, where nothing looks at it any more.
+hold too. So an answer has the tokens that one at a time would have given, but for scores that are equal up to rounding;
+with a tolerance, a corner may also stand in the cache as it was guessed while the answer says what is right. What was
+guessed wrongly stays in the cache, where nothing looks at it any more.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def write_ahead(
                 int(constraint.state[row]),
                 int(last[row]),
                 min(MOST, int(constraint.remaining[row]) - 1),
-                corners.next_of(row),
+                corners.next_of(int(row)),
             )
             if going[row]
             else []
@@ -164,8 +165,8 @@ def write_ahead(
             at = cached[places]
             tokens = take(logits[torch.from_numpy(places).to(logits.device), step].float(), at)
             right = [
-                bool(going[row]) and len(drafts[place]) > step and corners.fits(drafts[place][step], int(token))
-                for place, row, token in zip(places, at, tokens, strict=True)
+                bool(going[row]) and len(drafts[place]) > step and corners.fits(row, drafts[place][step], token)
+                for place, row, token in zip(places.tolist(), at.tolist(), tokens.tolist(), strict=True)
             ]
             places = places[right]
             if not len(places):

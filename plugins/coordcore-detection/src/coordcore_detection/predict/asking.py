@@ -82,8 +82,8 @@ def predict(
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
-    model, processor, vocab, max_pixels, form, proposer: as `load` gives them; the last is asked where the settings have a
-    tolerance. log: told about images that could not be shown to
+    model, processor, vocab, max_pixels, form: as `load` gives them. proposer: of corners of boxes, asked where the
+    settings have a tolerance. log: told about images that could not be shown to
     the model; their rows hold no boxes and say why in `unread`, at "image"; and once where the heads cannot be asked.
     watch: called with each other row of a
     model that writes coord tokens, the recording of its batch and its place there (`distributions.Distributions`).

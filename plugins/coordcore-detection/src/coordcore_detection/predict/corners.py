@@ -1,7 +1,8 @@
-"""The corners of a box that probably follow: what heads propose, and what a pass said behind a wrong guess. Needs torch.
+"""The corners of a box that probably follow, from heads and from what a pass said behind a wrong guess. Needs torch.
 
-What a pass says behind a wrong coordinate is nearly what it would have said behind the right one: in a box the further
-corners depend little on how exactly the first was written. So it is the better guess where there is one.
+What a pass says behind a wrong coordinate is nearly what it would have said behind the right one, where it is of the
+other axis or not the first: how exactly the corners before were written matters little. There it is the better guess,
+and before a box begins any coordinate is guessed, so that the pass that says its first corner says its second as well.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ class Proposer(Protocol):
 
 
 class Corners:
-    """Of each row of a batch the corners that are probably written next. Without a proposer, none."""
+    """Of each row of a batch the corners that are guessed to be written next. Without a proposer, none."""
 
     def __init__(
         self, vocab: CoordVocab, coord_ids: Tensor, bin_of: Array, rows: int, proposer: Proposer | None, tolerance: int
     ) -> None:
-        """coord_ids: [K], on the model's device. bin_of: [V]. tolerance: bins that a guess may be off what is checked."""
+        """coord_ids: [K], on the model's device. bin_of: [V]. tolerance: bins that a guess may be off."""
         self._proposer = proposer
         self._tolerance = tolerance
         self._ids = coord_ids
@@ -58,8 +59,9 @@ class Corners:
         self._bin_of = bin_of
         self._order = ORDERS[vocab.format.order]
         self._corner = {slot: number for number, slot in enumerate(self._order)}
+        self._any = dict.fromkeys(self._order if proposer else (), int(self._tokens[len(self._tokens) // 2]))
         self._last = np.full(rows, -1, dtype=np.int64)  # the corner that was written last, -1 for what is none
-        self._next: list[dict[int, int]] = [{} for _ in range(rows)]
+        self._next = [self._any] * rows
 
     @property
     def sees_states(self) -> bool:
@@ -67,12 +69,13 @@ class Corners:
         return self._proposer is not None
 
     def next_of(self, row: int) -> Mapping[int, int]:
-        """Slot -> the token that probably stands there next."""
+        """Slot -> the token that is guessed to stand there next."""
         return self._next[row]
 
-    def fits(self, guess: int, token: int) -> bool:
-        """Whether a guess may stand where the model writes `token`: the same, or a coordinate within the tolerance."""
-        if guess == token or not self._tolerance:
+    def fits(self, row: int, guess: int, token: int) -> bool:
+        """Whether a guess may stand where a row goes on with `token`: the same, or a corner within the tolerance, but
+        for the first of a box, which no head has seen."""
+        if guess == token or not self._tolerance or self._last[row] < 1:
             return guess == token
         bins = int(self._bin_of[guess]), int(self._bin_of[token])
         return min(bins) >= 0 and abs(bins[0] - bins[1]) <= self._tolerance
@@ -95,7 +98,7 @@ class Corners:
         if output.hidden_states is None:
             raise InputError("--parallel: this model does not tell its hidden states; leave it out")
         for row in rows.tolist():
-            self._next[row] = {}
+            self._next[row] = self._any
         inside = np.flatnonzero((self._last[rows] >= 0) & (self._last[rows] < len(self._order) - 1))
         if not len(inside):
             return
@@ -113,7 +116,8 @@ class Corners:
             draft = drafts[place]
             if end < len(draft) and self._bin_of[draft[end]] >= 0:
                 steps = [step for step in range(end + 1, len(draft)) if self._bin_of[draft[step]] >= 0]
-                behind += [(row, slot, place, step) for slot, step in zip(left, steps, strict=False)]
+                known = left[:1] if corner == 0 else left
+                behind += [(row, slot, place, step) for slot, step in zip(known, steps, strict=False)]
         if behind:
             where = self._index([place for _, _, place, _ in behind]), self._index([step for *_, step in behind])
             said = self._tokens[output.logits[where][:, self._ids].argmax(-1).cpu().numpy()]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from coordcore_detection.predict.loading import Loaded
 
 GROUP = "coordcore.proposers"
-"""The entry points of plugins that propose corners. `NAME = "package.module:load"` knows the folder NAME in a checkpoint:
-`load(folder, model, vocab)` gives a `corners.Proposer` for that model, or raises InputError."""
+"""The entry points of plugins that propose corners. `NAME = "package.module:load"` knows the folder NAME in a
+checkpoint: `load(folder, model, vocab)` gives a `corners.Proposer` for that model, or raises InputError."""
 
 
 def proposer_of(folder: Path, loaded: Loaded) -> Proposer:
