@@ -48,7 +48,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_verified_corners_change_no_token(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads trained for a run, their proposals checked on 200 pictures against a token a pass under the same grammar."""
+    """Heads trained for a run: what they propose, on 200 pictures, against a token a pass under the same grammar."""
     import torch
 
     from coordcore_demo.config import ShapesConfig
