@@ -104,8 +104,9 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         text = "  ".join(f"{key} {metrics[key]:.4f}" for key in _SHOWN if key in metrics)
         speed = speed_of(logs)
         if self.bar is not None:
-            shown = {"speed": speed} if speed else {}
-            self.bar.update(self.bar.task_ids[0], loss=text, **shown)
+            self.bar.update(self.bar.task_ids[0], loss=text)
+            if speed:
+                self.bar.update(self.bar.task_ids[0], speed=speed)
             return
         seconds = time.monotonic() - self.started
         said = [f"step {state.global_step}/{state.max_steps}", text, f"{seconds:.0f} s", *([speed] if speed else [])]
