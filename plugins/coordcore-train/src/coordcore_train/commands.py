@@ -1,4 +1,4 @@
-"""The commands run, expand and merge. Torch-free; the work is imported inside."""
+"""The commands run, expand, merge and push. Torch-free; the work is imported inside."""
 
 from __future__ import annotations
 
@@ -122,3 +122,29 @@ def merge(
     from coordcore_train.checkpoint.merge.run import merge_run
 
     typer.echo(merge_run(run_dir, output, checkpoint=checkpoint, compare_logits=compare_logits))
+
+
+def push(
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run folder, or a merged checkpoint.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="The repository, as OWNER/NAME; made if need be.")],
+    private: Annotated[bool, typer.Option("--private", help="A repository that is made is private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="The branch, made if need be; main when absent.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "--card-only", help="Only write the card and list what would go up; no network."),
+    ] = False,
+    overwrite_card: Annotated[
+        bool, typer.Option("--overwrite-card", help="Write the card anew, also one that somebody wrote or changed.")
+    ] = False,
+) -> None:
+    """Put the merged checkpoint of RUN_OR_FOLDER into REPO on a hub, with a model card written from the run."""
+    from coordcore_train.hub import push as hub
+
+    if not dry_run:
+        hub.require_hub()
+    prepared = hub.prepare(source, repository, revision=revision, overwrite_card=overwrite_card)
+    typer.echo(prepared)
+    if not dry_run:
+        typer.echo(f"pushed: {hub.push(prepared, repository, private=private, revision=revision)}")

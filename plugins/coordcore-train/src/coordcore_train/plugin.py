@@ -1,4 +1,4 @@
-"""The hooks: the commands run, expand and merge, and the engine. Torch-free; the work is imported inside."""
+"""The hooks: the commands of runs and checkpoints, and the engine. Torch-free; the work is imported inside."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _COMMANDS = {
     "run": "Train what a manifest says and merge the result. A run that was cut off continues.",
     "expand": "Add the coord tokens to a checkpoint.",
     "merge": "Bake adapters and surgeries of a run into a plain transformers checkpoint.",
+    "push": "Put a merged checkpoint on a hub, with a model card.",
 }
 
 
