@@ -23,6 +23,11 @@ _SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?
 _OF_A_MACHINE = ("resolved", "output", "launch", "plugins", "manifest_version")
 """Sections of a resolved manifest that say where it ran, or are told elsewhere."""
 
+_NEEDED = {
+    "model": ("base",),
+    "train": ("batch_size", "accumulation", "learning_rate", "schedule", "warmup", "seed", "max_length"),
+}
+
 Table = Mapping[str, Any]
 
 
@@ -76,7 +81,7 @@ def read_facts(folder: Path, run: RunDir | None, front_matter: Table) -> Facts:
     return Facts(
         info=read_checkpoint_info(folder),
         trusted=bool(info_file.is_file() and read_json(info_file).get("trust_remote_code")),
-        licence={key: str(front_matter[key]) for key in _LICENCE if front_matter.get(key)},
+        licence={key: said for key in _LICENCE if isinstance(said := front_matter.get(key), str) and said},
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
         pixels=most_pixels(folder),
         limits=other_limits(folder),
@@ -91,6 +96,7 @@ def _read_run(run: RunDir) -> RunFacts:
     lines = _read_metrics(run.metrics)
     layout, examples, content = (_table(state.get(key)) for key in ("layout", "examples", "content"))
     shown = {key: value for key, value in manifest.items() if key not in _OF_A_MACHINE}
+    shown |= {"name": str(manifest.get("name", run.path.name))}
     shown["model"] = {**manifest["model"], "base": base}
     return RunFacts(
         manifest=without_paths(shown),
@@ -117,9 +123,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = tomli.loads(path.read_text(encoding="utf-8"))
     except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not readable as TOML: {error}; the run wrote it otherwise") from error
-    model = manifest.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("base"), str):
-        raise InputError(f"{path}: has no [model] base; the run wrote it otherwise")
+    for section, keys in _NEEDED.items():
+        for key in keys:
+            if key not in _table(manifest.get(section)):
+                raise InputError(f"{path}: has no {section}.{key}; the run wrote it otherwise")
     return manifest
 
 
