@@ -20,8 +20,9 @@ from coordcore import InputError, Problem
 from coordcore.cli import app
 from coordcore.lifecycle import Hooks
 from coordcore.manifest.sections import Launch, Manifest, Train
-from coordcore_train.estimate.activations import NotFollowedError
+from coordcore_train.estimate.activations import NotFollowedError, bounded
 from coordcore_train.estimate.memory import GpuMemory, ModelMemory, Part, StepMemory, gpu_memory
+from coordcore_train.estimate.model import vision_parts
 from coordcore_train.estimate.optimizers import STATES, Trained, state_bytes, state_of
 from coordcore_train.estimate.settings import Asked, Setting, changes, refused_shardings
 from coordcore_train.estimate.steps import Examples, steps_of
@@ -288,6 +289,21 @@ def test_what_cannot_be_followed_is_bounded_from_above(
     both = told(plan(manifest, *options))["shardings"][0]["activations"]
     assert followed < tower["shardings"][0]["activations"] < both < 8 * followed
     assert any("the forward of a Made cannot be followed" in note for note in tower["notes"])
+
+
+def test_a_part_that_a_size_of_a_family_lacks_is_passed_over() -> None:
+    model = torch.nn.Module()
+    model.tower, model.ears = torch.nn.Linear(2, 3), None
+    skeleton: Any = SimpleNamespace(model=model, vision=("tower", "ears"), aligner=())
+    assert vision_parts(skeleton) == [model.tower]
+
+
+def test_a_bound_counts_what_multiplies() -> None:
+    """Rows of a matrix go in and come out; a table of positions is looked up, and of 64 experts eight are asked."""
+    part = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5), torch.nn.Embedding(1000, 5))
+    part.experts = torch.nn.Parameter(torch.zeros(64, 7, 2))
+    found = bounded([part], rows=10, size=2, hidden=0)
+    assert (found.outside, found.layers) == (3 * 10 * 2 * (3 + 5 + 8 * (7 + 2)), ())
 
 
 def test_packed_examples_are_a_row_of_their_own(config: Path, tmp_path: Path) -> None:

@@ -153,13 +153,19 @@ def bounded(parts: Iterable[nn.Module], *, rows: int, size: int, hidden: int, sc
         within: set[int] = set()
         for module in part.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                matrices = {id(item): item for item in module.parameters() if item.ndim > 1 and id(item) not in within}
+                matrices = {id(item): item for item in _matrices(module) if id(item) not in within}
                 within |= matrices.keys()
                 layers.append((3 * rows * sum(map(_sides, matrices.values())) + scores) * size)
                 inputs.append(rows * size * min((item.shape[-1] for item in matrices.values()), default=0))
-        beside = [item for item in part.parameters() if item.ndim > 1 and id(item) not in within]
+        beside = [item for item in _matrices(part) if id(item) not in within]
         outside += 3 * rows * size * sum(map(_sides, beside))
     return Activations(outside=outside, layers=tuple(layers), inputs=tuple(inputs), hidden=hidden)
+
+
+def _matrices(module: nn.Module) -> list[Tensor]:
+    """What of a module multiplies; a table of positions is looked up."""
+    tables = {id(inner.weight) for inner in module.modules() if isinstance(inner, nn.Embedding)}
+    return [item for item in module.parameters() if item.squeeze(0).ndim > 1 and id(item) not in tables]
 
 
 def _sides(matrix: Tensor) -> int:

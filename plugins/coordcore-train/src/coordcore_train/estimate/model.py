@@ -25,8 +25,9 @@ def plain(skeleton: Skeleton) -> Any:
 
 
 def vision_parts(skeleton: Skeleton) -> list[nn.Module]:
-    """The vision tower and the aligner."""
-    return [plain(skeleton).get_submodule(path) for path in (*skeleton.vision, *skeleton.aligner)]
+    """The vision tower and the aligner; what a family has in some sizes alone, as Gemma 4 its ears, may be missing."""
+    named = dict(plain(skeleton).named_modules())
+    return [named[path] for path in (*skeleton.vision, *skeleton.aligner) if path in named]
 
 
 def language_layers(skeleton: Skeleton) -> list[nn.Module]:

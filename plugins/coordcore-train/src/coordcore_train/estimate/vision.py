@@ -75,7 +75,8 @@ def tower_of(model: Any, *, autocast: torch.dtype | None, eager: bool) -> Tower:
 def _settings(model: Any) -> Any:
     config = getattr(model.config, "vision_config", None)
     if any(not hasattr(config, name) for name in ("patch_size", "spatial_merge_size")):
-        raise NotFollowedError(f"the vision tower of a {type(model).__name__} cuts no pictures into a grid")
+        base = getattr(model, "get_base_model", lambda: model)()
+        raise NotFollowedError(f"the vision tower of a {type(base).__name__} cuts no pictures into a grid")
     return config
 
 
