@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from coordcore.cli import app
+from coordcore_train.checkpoint.code import tell_of_trust
 from coordcore_train.hub import push as hub
 from coordcore_train.hub.card import is_untouched
 from coordcore_train.hub.paths import is_path, without_paths
@@ -126,6 +127,22 @@ def test_the_card_is_written_anew_unless_somebody_changed_it(run: Path) -> None:
     assert card_of(run) == first + "Mine.\n"
     assert "wrote README.md" in dry(run, "--overwrite-card").stdout
     assert card_of(run) == first
+
+
+def test_python_that_was_trusted_is_told(run: Path) -> None:
+    merged = run / "merged"
+    for name, more in (
+        ("coordcore", {"trust_remote_code": True}),
+        ("config", {"auto_map": {"AutoModel": "own.Model"}}),
+    ):
+        file = merged / f"{name}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+    tell_of_trust(merged, merged)  # as the merge does it, after the base's own card
+    assert "wrote README.md" in dry(run).stdout
+
+    assert card_of(run).count("## Code") == 1
+    assert "- `config.json: auto_map.AutoModel names the class 'own.Model'" in card_of(run).replace('"', "'")
+    assert card_of(run).count("trust_remote_code=True") == 2
 
 
 def test_a_folder_without_its_run_has_a_card_of_what_the_folder_says(run: Path, tmp_path: Path) -> None:
