@@ -154,8 +154,8 @@ def write_ahead(
                 break
             seen[places[right], step + 1] = 1
         entries, steps = (np.concatenate(items) for items in zip(*written, strict=True))
-        kept = torch.from_numpy(entries).to(logits.device)
-        journal.write(cached[places[of[entries]]], steps, scores[kept], chosen[kept])
+        counted = torch.from_numpy(entries).to(logits.device)
+        journal.write(cached[places[of[entries]]], steps, scores[counted], chosen[counted])
         constraint.note_cut(checked, entries, cached[places[of[entries]]])
         _settle(begun, seen)
     return journal.finish(looped=constraint.closing, cut=constraint.cut.cpu().numpy())
