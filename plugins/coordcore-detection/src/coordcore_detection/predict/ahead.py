@@ -119,21 +119,20 @@ def write_ahead(
     count = np.zeros(len(rows), dtype=np.int64)
     going = np.ones(len(rows), dtype=bool)
 
-    def take(scores: Tensor, at: Array) -> Array:
-        """The best tokens allowed in the rows `at`, written down."""
-        chosen = constraint.allow(scores, at).argmax(-1)
-        tokens = chosen.cpu().numpy()
+    def take(at: Array, tokens: Array) -> Array:
+        """Write tokens down in the rows `at`; [R], their places in the answers."""
         for row, token in zip(at.tolist(), tokens.tolist(), strict=True):
             guesses.learn(int(constraint.state[row]), int(last[row]), token)
         corners.written(at, constraint.grammar.slot[constraint.state[at]], tokens)
         constraint.advance(tokens, at)
-        journal.write(at, scores, chosen)
+        steps = journal.say(at, tokens)
         last[at], count[at] = tokens, count[at] + 1
         going[at] = (constraint.remaining[at] > 0) & ~np.isin(tokens, end_tokens)
         constraint.closing[at] |= journal.loops(at) & going[at]
-        return tokens
+        return steps
 
-    take(begun.scores, rows)
+    first = constraint.allow(begun.scores).argmax(-1)
+    journal.write(rows, take(rows, first.cpu().numpy()), begun.scores, first)
     while going.any():
         if 2 * going.sum() <= len(cached):
             kept = np.flatnonzero(going[cached])
@@ -161,17 +160,36 @@ def write_ahead(
         logits = output.logits
         seen[:, 1:] = 0
         places = np.flatnonzero(going[cached])
+        checked, of, before = constraint.ahead(cached[places], [drafts[place] for place in places])
+        at_device = torch.from_numpy(np.stack([places[of], before])).to(logits.device)
+        scores = logits[at_device[0], at_device[1]].float()
+        chosen = checked.allow(scores).argmax(-1)
+        best = chosen.cpu().numpy()
+        written: list[tuple[Array, Array]] = []  # places of the pass whose token counts, and where that stands
+        right = np.ones(len(places), dtype=bool)  # of which rows what was guessed is right so far
         for step in range(width):
-            at = cached[places]
-            tokens = take(logits[torch.from_numpy(places).to(logits.device), step].float(), at)
-            right = [
+            entries = np.flatnonzero((before == step) & right[of])
+            at = cached[places[of[entries]]]
+            # Behind a corner that was guessed near enough, what was looked at as allowed may not be.
+            in_order = constraint.is_in_order(best[entries], at)
+            right[of[entries]], seen[places[of[entries[~in_order]]], step] = in_order, 0
+            entries, at = entries[in_order], at[in_order]
+            closing = constraint.closing[at]
+            written.append((entries, take(at, best[entries])))
+            right[of[entries]] = [
                 bool(going[row]) and len(drafts[place]) > step and corners.fits(row, drafts[place][step], token)
-                for place, row, token in zip(places.tolist(), at.tolist(), tokens.tolist(), strict=True)
+                for place, row, token in zip(
+                    places[of[entries]].tolist(), at.tolist(), best[entries].tolist(), strict=True
+                )
             ]
-            places = places[right]
-            if not len(places):
+            right[of[entries]] &= constraint.closing[at] == closing  # else what is allowed has changed
+            if not right.any():
                 break
-            seen[places, step + 1] = 1
+            seen[places[right], step + 1] = 1
+        entries, steps = (np.concatenate(items) for items in zip(*written, strict=True))
+        counted = torch.from_numpy(entries).to(logits.device)
+        journal.write(cached[places[of[entries]]], steps, scores[counted], chosen[counted])
+        constraint.note_cut(checked, entries, cached[places[of[entries]]])
         places = np.flatnonzero(going[cached])
         corners.look(cached[places], places, seen[places].sum(1) - 1, drafts, output)
         _settle(begun, seen)
