@@ -102,6 +102,20 @@ def test_the_fingerprint_is_of_the_numbers(base: Path, asked: tuple[Any, Any, Co
     assert fingerprint(half) != fingerprint(asked[0])
 
 
+def test_a_fingerprint_reads_a_large_matrix_to_its_end() -> None:
+    class Large:
+        def state_dict(self) -> dict[str, torch.Tensor]:
+            return {"weight": torch.zeros(1, dtype=torch.uint8).expand(2**25)}
+
+    assert len(fingerprint(Large())) == 64
+
+
+def test_others_may_read_what_was_saved(saved: Path) -> None:
+    usual = saved / "usual"
+    usual.write_text("")
+    assert (saved / FILE).stat().st_mode == usual.stat().st_mode
+
+
 def test_heads_of_other_weights_are_refused(saved: Path, tmp_path: Path) -> None:
     other, _, vocab = model_of(checkpoint(tmp_path / "other", seed=1))
     with pytest.raises(InputError, match="was trained for other weights than those it lies beside; train them"):

@@ -82,6 +82,17 @@ def test_examples_without_boxes_or_with_coordinates_in_the_question_are_passed_o
     assert looked(asked, [attrs.evolve(item, messages=item.messages[:1])]) is None
 
 
+def test_an_image_that_the_processor_refuses_is_passed_over(asked: Asked) -> None:
+    from PIL import Image
+
+    narrow = attrs.evolve(example(1), images=(Image.new("RGB", (1, 5000)),))
+    found, alone = looked(asked, [example(0), narrow]), looked(asked, [example(0)])
+    assert found is not None
+    assert alone is not None
+    assert torch.equal(found.hidden, alone.hidden)
+    assert looked(asked, [narrow]) is None
+
+
 def test_images_are_reduced_as_in_training(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     from coordcore_parallel_boxes import training
 

@@ -107,9 +107,13 @@ def train(
 
 def drawn(latest: Sequence[Seen], generator: torch.Generator) -> Seen:
     """`BOXES` of the latest."""
-    hidden, said = torch.cat([seen.hidden for seen in latest]), torch.cat([seen.said for seen in latest])
-    picked = torch.randperm(len(hidden), generator=generator)[:BOXES].to(hidden.device)
-    return Seen(hidden=hidden[picked], said=said[picked])
+    every = _joined(latest)
+    picked = torch.randperm(len(every), generator=generator)[:BOXES].to(every.hidden.device)
+    return Seen(hidden=every.hidden[picked], said=every.said[picked])
+
+
+def _joined(parts: Sequence[Seen]) -> Seen:
+    return Seen(hidden=torch.cat([seen.hidden for seen in parts]), said=torch.cat([seen.said for seen in parts]))
 
 
 def step(heads: Heads, optimizer: torch.optim.Optimizer, rate: float, seen: Seen) -> float:
@@ -143,13 +147,17 @@ def look(
     asked = [example for example in examples if _has_box(example)]
     if not asked:
         return None
-    inputs = processor(
-        text=[question_text(processor, item.messages[:-1]) + item.messages[-1]["content"] for item in asked],
-        images=[[_opened(image, item, max_pixels) for image in item.images] for item in asked],
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-    ).to(model.device)
+    images = [[_opened(image, item, max_pixels) for image in item.images] for item in asked]
+    texts = [question_text(processor, item.messages[:-1]) + item.messages[-1]["content"] for item in asked]
+    try:
+        inputs = processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt").to(
+            model.device
+        )
+    except ValueError:  # an image that is no picture to the processor, such as one of 1 x 5000 pixels
+        if len(asked) == 1:
+            return None
+        parts = [part for item in asked if (part := look(model, processor, ids, layers, [item], max_pixels))]
+        return _joined(parts) if parts else None
     found = [
         (row, start)
         for row, (item, tokens) in enumerate(zip(asked, inputs["input_ids"], strict=True))
@@ -161,6 +169,8 @@ def look(
     written = torch.tensor([places for _, places in found], device=model.device)  # [m, 4]
     with torch.inference_mode():
         output = model(**inputs, output_hidden_states=True)
+        if output.hidden_states is None:
+            raise InputError(f"{type(model).__name__} does not tell its hidden states, which the heads need")
         before = written - 1  # from where a token is predicted
         hidden = torch.stack([output.hidden_states[layer][rows, before[:, :CORNERS]] for layer in layers], dim=2)
         said = output.logits[rows, before[:, 1:]][..., ids].float().softmax(-1)
