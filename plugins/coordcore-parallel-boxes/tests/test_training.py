@@ -167,20 +167,22 @@ def test_every_example_once_at_most(asked: Asked) -> None:
 
     class Source:
         def __len__(self) -> int:
-            return 7
+            return 40
 
         def __getitem__(self, index: int) -> Example:
             asked_for.append(index)
             return example(index)
 
     trained(asked, Source(), examples=100, batch_size=3)
-    assert sorted(asked_for) == list(range(7))
+    assert sorted(asked_for) == list(range(40))
 
 
-def test_examples_without_boxes_train_nothing(asked: Asked) -> None:
+def test_examples_without_boxes_or_with_too_few_train_nothing(asked: Asked) -> None:
     source = [attrs.evolve(example(0), geometries=())] * 3
-    with pytest.raises(InputError, match="none of 3 examples holds a box in coord tokens"):
+    with pytest.raises(InputError, match="3 examples hold 0 boxes in coord tokens that heads could learn from"):
         trained(asked, source)
+    with pytest.raises(InputError, match=r"4 examples hold 8 boxes .*; give more with --examples"):
+        trained(asked, [example(seed) for seed in range(4)])
 
 
 def test_memory_of_a_large_model_stays_small() -> None:

@@ -74,7 +74,7 @@ def train(
 
     source: examples as the model was trained on. max_pixels: to which their images are reduced first, None where the
     processor does it. told: shows how far it has come, of how many batches.
-    Raises InputError where the examples hold no boxes.
+    Raises InputError where the examples hold no boxes, or too few for a step.
     """
     generator = torch.Generator().manual_seed(seed)
     order = random.Random(seed).sample(range(len(source)), min(examples, len(source)))
@@ -99,8 +99,11 @@ def train(
             done += 1
             rate = 3e-3 * min(1, done / _WARMUP) * (1 - number / len(batches))
             step(heads, optimizer, rate, drawn(latest, generator))
-    if not boxes:
-        raise InputError(f"none of {len(order)} examples holds a box in coord tokens that heads could learn from")
+    if not done:
+        raise InputError(
+            f"{len(order)} examples hold {boxes} boxes in coord tokens that heads could learn from, and a step takes "
+            f"{BOXES}; give more with --examples"
+        )
     heads.eval().requires_grad_(False)
     return heads, Report(examples=len(order), boxes=boxes, within=_off(heads, latest[-1]))
 
