@@ -99,7 +99,7 @@ class LiveRows:
         """Make `module` a part of the freshly loaded `model`, whose matrices it freezes and whose logits it leaves.
 
         Raises InputError for rows that do not fit or are not zero, and for matrices that cannot be merged into
-        (quantised, wrapped by PEFT, sharded by ZeRO-3); RuntimeError when the name is taken or PEFT has wrapped the
+        (quantised, wrapped by PEFT, in parts); RuntimeError when the name is taken or PEFT has wrapped the
         model. The model is then as it was.
         """
         if unwrapped(model) is not model:
@@ -120,6 +120,11 @@ class LiveRows:
             )
         if not isinstance(module, nn.Module):
             raise InputError(f"{self.name}: module must give a torch.nn.Module, got {type(module).__name__}")
+        if matrices_of(model).embedding.weight.numel() == 0:
+            raise InputError(
+                f"{type(model).__name__} is in parts (DeepSpeed ZeRO-3); install {self.name} within "
+                "coordcore_train.surgery.zero3.whole(model), on every rank"
+            )
         module.to(matrices_of(model).embedding.weight.device)
         given = {role: self._own(f"{role}_rows", partial(rows_of, self.surgery), module, role) for role in ROLES}
         found = {role: added for role, added in given.items() if added is not None}

@@ -25,6 +25,7 @@ from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
 from coordcore_train.swift.rows import Rows
+from coordcore_train.swift.sharded import sharing
 from coordcore_train.swift.trackers import keep_here
 
 _LOOKED_AT = 256  # examples, before it is said that nothing is charged in them
@@ -139,9 +140,10 @@ def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallbac
     """Train a run to its last step. See `coordcore_train.engine.TrainingEngine.train`."""
     enter(plan)
     keep_here(plan.manifest.train.report_to, RunDir(plan.run_dir).path / "logs")
-    arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
     try:
-        CoordSft(arguments, plan, callbacks).run()
+        with sharing(plan.manifest):
+            arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
+            CoordSft(arguments, plan, callbacks).run()
     except InputError as error:
         # A data-loader process sends its traceback as the message; what the user should read ends it.
         text = str(error)
