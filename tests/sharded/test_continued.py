@@ -27,7 +27,7 @@ def test_a_killed_rank_continues_to_the_same_weights(
     assert "checkpoint-5" not in {path.name for path in run.checkpoints.iterdir()}, "it was over before it was killed"
 
     ranks.train(tmp_path, *settings)
-    assert f"continues from checkpoint-" in (tmp_path / "0.log").read_text()
+    assert "continues from checkpoint-" in (tmp_path / "0.log").read_text()
     assert ranks.losses(run) == ranks.losses(expected)
     for what in (ranks.trained, ranks.merged):
         found, wanted = what(run), what(expected)

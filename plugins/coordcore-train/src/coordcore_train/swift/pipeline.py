@@ -12,6 +12,7 @@ import attrs
 import numpy
 import torch
 from swift.pipelines.train.sft import SwiftSft
+from torch import distributed
 from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
@@ -61,6 +62,7 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
 
     def _get_dataset(self) -> tuple[Any, Any]:
         train, validation = self.plan.data.train(), self.plan.validation
+        require_same_counts(len(train), 0 if self.plan.validation is None else len(self.plan.validation))
         if len(train) == 0:
             raise InputError("the data builder gave no training example; look at the [data] section")
         ranks = max(1, self.args.global_world_size)
@@ -87,6 +89,20 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
                 question=None if question is None else question.as_dict(),
             )
         return super().train(trainer)
+
+
+def require_same_counts(training: int, held_out: int) -> None:
+    """Raise RunError unless the data builder of every rank gave as many examples as this one's."""
+    if not distributed.is_initialized():
+        return
+    counts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(counts, (training, held_out))
+    for rank, other in enumerate(counts):
+        if other != counts[0]:
+            raise RunError(
+                f"rank {rank} has {other[0]} examples to train on and {other[1]} held out, rank 0 {counts[0][0]} and "
+                f"{counts[0][1]}; give every rank the same files, plugins and settings"
+            )
 
 
 def question_of_run(data: DataBuilder) -> Question | None:

@@ -124,6 +124,8 @@ def _unfit_deepspeed(settings: dict[str, Any], manifest: Manifest) -> Iterator[s
     for name, ours in (("optimizer", "[optimizer.<name>]"), ("scheduler", "train.schedule")):
         if name in settings:
             yield f"its {name} would stand in for that of {ours}; take it out of the file"
+    if settings.get("tensor_parallel"):
+        yield "its tensor_parallel would split the output head, by which the losses project; take it out of the file"
     if _stage(settings) == 3 and manifest.train.evaluate_checkpoints:
         yield (
             "train.evaluate_checkpoints loads the checkpoint on one rank, where ZeRO-3 would wait for the others; "
