@@ -89,7 +89,7 @@ def run(folder: Path, *settings: str, ranks: int = 2, kill: Callable[[], bool] |
     manifest = folder / "m.toml"
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write_text(MANIFEST)
-    port = _free_port()
+    port = free_port()
     sys.stdout.flush()
     sys.stderr.flush()
     started = [_start(rank, ranks, port, folder, manifest, settings) for rank in range(ranks)]
@@ -116,13 +116,12 @@ def _start(rank: int, ranks: int, port: int, folder: Path, manifest: Path, setti
     code = 1
     try:
         log = os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        _write_to(log)
         if ranks > 1:
             number, count = str(rank), str(ranks)
             os.environ.update(RANK=number, LOCAL_RANK=number, WORLD_SIZE=count, LOCAL_WORLD_SIZE=count)
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        code = _coordcore(["run", str(manifest), "--output", str(folder / "run"), *_options(settings)])
+        code = coordcore(["run", str(manifest), "--output", str(folder / "run"), *_options(settings)])
     except BaseException:
         traceback.print_exc()
     finally:
@@ -131,11 +130,19 @@ def _start(rank: int, ranks: int, port: int, folder: Path, manifest: Path, setti
         os._exit(code)
 
 
+def _write_to(log: int) -> None:
+    """Whatever pytest has put in the place of the streams of this process."""
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+
+
 def _options(settings: tuple[str, ...]) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
 
-def _coordcore(arguments: list[str]) -> int:
+def coordcore(arguments: list[str]) -> int:
     from coordcore.cli import app
 
     try:
@@ -145,7 +152,7 @@ def _coordcore(arguments: list[str]) -> int:
     return 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -181,7 +181,7 @@ def test_it_ends_with_the_same_weights(
     assert json.loads((again.path / "state.json").read_text())["done"] is True
 
 
-# --- runs that ranks share ---------------------------------------------------------------------------------------------
+# --- runs that ranks share --------------------------------------------------------------------------------------------
 
 
 def share(folder: Path, name: str) -> Path:
