@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
@@ -65,16 +66,11 @@ def keep_precision(accelerator: Any, *, adapter: bool) -> None:
     adapter: whether an adapter trains, whose float32 stands beside the frozen model's dtype; what is trained of a
     whole model is kept in float32 and computes in the model's.
     """
-    plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    policy = None if plugin is None else plugin.mixed_precision_policy
+    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
     if policy is not None:
-        import torch
-
-        plugin.mixed_precision_policy = (
-            MixedPrecisionPolicy()
-            if adapter
-            else MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
-        )
+        whole = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
+        plugin.mixed_precision_policy = MixedPrecisionPolicy() if adapter else whole
 
 
 def without_ties(model: nn.Module, state: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
