@@ -36,5 +36,5 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunDir]:
 
 @pytest.fixture(scope="session")
 def alone(shared: Callable[..., RunDir]) -> Callable[[str], RunDir]:
-    """The run of one rank with twice the batch: `alone(tuner)`."""
-    return lambda tuner: shared("train.batch_size=8", f"tuner.type={tuner}", ranks_=1)
+    """The run of one rank with the batch of both, and of all that they accumulate: `alone(tuner)`."""
+    return lambda tuner: shared("train.batch_size=8", "train.accumulation=1", f"tuner.type={tuner}", ranks_=1)

@@ -53,7 +53,8 @@ offset_lr = 1e-2
 rank = 4
 [train]
 steps = 5
-batch_size = 4
+batch_size = 2
+accumulation = 2
 eval_batch_size = 6
 learning_rate = 3e-3
 device = "cpu"

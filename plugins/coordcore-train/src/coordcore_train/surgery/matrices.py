@@ -100,6 +100,11 @@ def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
             "number; load the base without quantising it (bitsandbytes: llm_int8_skip_modules)"
         )
     weight: Tensor = module.weight
+    if weight.numel() == 0:
+        raise InputError(
+            f"{role} is in parts (DeepSpeed ZeRO-3); work on it within coordcore_train.surgery.zero3.whole(model), on "
+            "every rank"
+        )
     if not weight.is_floating_point():
         raise InputError(f"{role} is quantised ({weight.dtype}); load the base without quantising it")
     return module

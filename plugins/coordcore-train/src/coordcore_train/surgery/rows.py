@@ -120,11 +120,6 @@ class LiveRows:
             )
         if not isinstance(module, nn.Module):
             raise InputError(f"{self.name}: module must give a torch.nn.Module, got {type(module).__name__}")
-        if matrices_of(model).embedding.weight.numel() == 0:
-            raise InputError(
-                f"{type(model).__name__} is in parts (DeepSpeed ZeRO-3); install {self.name} within "
-                "coordcore_train.surgery.zero3.whole(model), on every rank"
-            )
         module.to(matrices_of(model).embedding.weight.device)
         given = {role: self._own(f"{role}_rows", partial(rows_of, self.surgery), module, role) for role in ROLES}
         found = {role: added for role, added in given.items() if added is not None}
