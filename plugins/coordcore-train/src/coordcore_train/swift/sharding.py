@@ -39,6 +39,8 @@ def deepspeed_settings(manifest: Manifest) -> str | None:
     if manifest.launch.deepspeed is None:
         return None
     settings = _settings(manifest.launch.deepspeed, "launch.deepspeed")
+    for name in _said_twice(manifest):
+        settings.setdefault(name, "auto")
     if _stage(settings) == 3:
         settings["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     return json.dumps(settings)
@@ -120,10 +122,33 @@ def _stage(settings: dict[str, Any]) -> Any:
     return settings.get("zero_optimization", {}).get("stage")
 
 
+def _said_twice(manifest: Manifest) -> dict[str, tuple[str, float]]:
+    """DeepSpeed setting -> the manifest's key for the same, and its value."""
+    train = manifest.train
+    return {
+        "gradient_clipping": ("train.max_grad_norm", train.max_grad_norm),
+        "gradient_accumulation_steps": ("train.accumulation", train.accumulation),
+        "train_micro_batch_size_per_gpu": ("train.batch_size", train.batch_size),
+        "train_batch_size": (
+            "the batch of all processes",
+            train.batch_size * train.accumulation * _processes(manifest),
+        ),
+    }
+
+
 def _unfit_deepspeed(settings: dict[str, Any], manifest: Manifest) -> Iterator[str]:
     for name, ours in (("optimizer", "[optimizer.<name>]"), ("scheduler", "train.schedule")):
         if name in settings:
             yield f"its {name} would stand in for that of {ours}; take it out of the file"
+    for name, (key, value) in _said_twice(manifest).items():
+        if settings.get(name, "auto") not in ("auto", value):
+            yield f'its {name} is {show(settings[name])}, and {key} is {value}; write "auto" there'
+    for name, dtype in (("bf16", "bfloat16"), ("fp16", "float16")):
+        section = settings.get(name)
+        enabled = section.get("enabled", "auto") if isinstance(section, dict) else "auto"
+        if enabled not in ("auto", manifest.model.dtype == dtype):
+            dtype = manifest.model.dtype
+            yield f'its {name}.enabled is {show(enabled)}, and model.dtype is {dtype}; write "auto" there'
     if settings.get("tensor_parallel"):
         yield "its tensor_parallel would split the output head, by which the losses project; take it out of the file"
     if _stage(settings) == 3 and manifest.train.evaluate_checkpoints:
