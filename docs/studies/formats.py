@@ -57,7 +57,7 @@ def training_seconds(folder: Path, name: str, seed: int) -> float:
     """Of a hundred steps, twice as many where a row has twice the steps, in a run that does little else."""
     train(folder, manifest(name, seed, TIMED, images=4))
     log = (folder / "run.log").read_text(encoding="utf-8")
-    return 100 / TIMED * float(re.findall(r"^step (\d+)/\1 .*?([\d.]+) s$", log, re.MULTILINE)[-1][1])
+    return 100 / TIMED * float(re.findall(r"^step (\d+)/\1 .*?  (\d+) s\b", log, re.MULTILINE)[-1][1])
 
 
 class Asked:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import adapter_case
+import answers_case
 import builder_rows
 import loss_case
 import merge_rows
+import mixture_case
 import objective_case
+import packing_case
 import step_case
 from measure import Case
 
@@ -15,8 +18,11 @@ CASES: tuple[Case, ...] = (
     *objective_case.CASES,
     *adapter_case.CASES,
     *builder_rows.CASES,
+    *mixture_case.CASES,
     *merge_rows.CASES,
     *step_case.CASES,
+    *packing_case.CASES,
+    *answers_case.CASES,
 )
 
 

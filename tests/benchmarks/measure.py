@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,8 +226,10 @@ def measure(case: Case, setting: Setting, rounds: int | None = None) -> dict[str
     """The measured row, as the JSON file holds it.
 
     variants: name -> the seconds of every round, megabytes (null where not measured), base_ratio: the base's seconds
-    over this one's.
+    over this one's. date, took: when it was measured, and in how many seconds; the rows of a page may come from
+    several runs.
     """
+    began = datetime.now(UTC)
     built = case.build(setting)
     rounds = rounds or (1 if setting.quick else case.rounds)
     samples = alternate(built, rounds if case.rounds else 0, setting.device)
@@ -249,6 +252,8 @@ def measure(case: Case, setting: Setting, rounds: int | None = None) -> dict[str
         "base": case.base,
         "sweep": case.sweep,
         "at": case.at,
+        "date": began.strftime("%Y-%m-%d"),
+        "took": round((datetime.now(UTC) - began).total_seconds()),
         "variants": variants,
     }
 

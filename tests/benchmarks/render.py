@@ -36,13 +36,15 @@ def render(found: Mapping[str, Any]) -> None:
 
 
 def conditions(found: Mapping[str, Any]) -> str:
-    """One sentence: when, on what, with which versions."""
-    environment = found["environment"]
+    """Of all rows: when, on what, with which versions, and how long they took."""
+    environment, rows = found["environment"], found["rows"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     devices = f"{environment['cpu']}, {environment['threads']} threads"
     if environment["gpu"]:
         devices += f"; {environment['gpu']}"
-    return f"{environment['date']}, {devices}; {versions}; the whole run took {found['seconds'] / 60:.0f} minutes."
+    dates = " to ".join(dict.fromkeys((min(row["date"] for row in rows), max(row["date"] for row in rows))))
+    minutes = sum(row["took"] for row in rows) / 60
+    return f"{dates}, {devices}; {versions}; all rows together took {minutes:.0f} minutes."
 
 
 def reached(found: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 import time
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,11 +56,9 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": cpu_model(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": THREADS,
-        "load": round(os.getloadavg()[0], 1),
         "versions": versions,
     }
 
@@ -118,7 +115,7 @@ def main() -> int:
         judged = [judge(reach, row, rows) for reach in find(row["case"]).reaches]
         # A figure is one of its sizes; those of --quick are others.
         row["reaches"] = [] if options.quick else [item for item in judged if item is not None]
-    found = {"environment": environment(), "quick": options.quick, "seconds": seconds, "rows": rows}
+    found = {"environment": environment(), "quick": options.quick, "rows": rows}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     console.print(table(found))

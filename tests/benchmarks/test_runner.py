@@ -61,7 +61,14 @@ def test_peak_memory_leaves_out_what_was_there() -> None:
 def row(name: str = "a", at: int = 0, **variants: tuple[float, float]) -> dict[str, Any]:
     """A row as `measure` returns it, one round each: variant -> (seconds, megabytes)."""
     written = {key: {"seconds": [time], "megabytes": size} for key, (time, size) in variants.items()}
-    return {"case": name, "device": "cpu", "sweep": "size" if at else None, "at": at, "variants": written}
+    said = {"case": name, "device": "cpu", "sweep": "size" if at else None, "at": at, "variants": written}
+    return {**said, "date": f"2026-11-2{len(name)}", "took": 90}
+
+
+def test_the_conditions_are_those_of_every_row_of_the_page() -> None:
+    environment = {"cpu": "a CPU", "gpu": None, "threads": 2, "versions": {"python": "3.11"}}
+    said = render.conditions({"environment": environment, "rows": [row("a"), row("bbb"), row("cc")]})
+    assert said == "2026-11-21 to 2026-11-23, a CPU, 2 threads; python 3.11; all rows together took 4 minutes."
 
 
 @pytest.mark.parametrize(
@@ -119,9 +126,12 @@ def test_what_is_compared_computes_the_same_loss(build: Any, same: list[str]) ->
     assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-4)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name != "step"], ids=lambda case: case.name)
+SLOW = ("step", "packing", "answers", "answers-processes")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name not in SLOW], ids=lambda case: case.name)
 def test_every_row_runs(case: Case) -> None:
-    """But the training step, whose three processes take as long to start as all of this."""
+    """But those whose processes take as long to start as all of this."""
     measured = alternate(case.build(QUICK), rounds=1)
     assert [len(samples) for samples in measured.values()] == [1] * len(measured)
 

@@ -13,6 +13,9 @@ from coordcore_train.swift.trackers import keep_here
 
 VARIABLES = ("TENSORBOARD_LOGGING_DIR", "WANDB_MODE", "WANDB_DIR", "MLFLOW_TRACKING_URI", "SWANLAB_MODE")
 
+BOXES = {1: 3, 2: 5}
+"""Of the four examples of each of the first two steps."""
+
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +38,9 @@ def test_tensorboard_gets_every_line_of_metrics(coord_base: Path, tmp_path: Path
     }
     assert {"train/loss", "train/text_ce/ce", "train/grad_norm"} <= {tag for tag, _ in expected}
     assert {key: told.get(key) for key in expected} == expected
+    for step in (1, 2):  # both in the same time
+        examples, boxes = (told[f"train/{what}_per_second", step] for what in ("examples", "boxes"))
+        assert 4 * boxes / examples == pytest.approx(BOXES[step], rel=1e-4)
 
 
 def test_nothing_leaves_this_machine_unless_it_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

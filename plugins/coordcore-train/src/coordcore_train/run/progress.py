@@ -15,7 +15,27 @@ from coordcore.errors import printable
 from coordcore.lifecycle import Hooks
 from coordcore_train.run.folder import RunDir
 
+EXAMPLES_PER_SECOND, BOXES_PER_SECOND = "examples_per_second", "boxes_per_second"
+"""What a line of training says of its speed; trackers are told, metrics.jsonl is not."""
+
 _SHOWN = ("loss", "eval_loss")
+
+
+def speed_of(logs: Mapping[str, Any]) -> str:
+    """`87 examples/s  170 boxes/s`; nothing of an evaluation, and no boxes of a run without."""
+    said = []
+    for key, noun in ((EXAMPLES_PER_SECOND, "examples/s"), (BOXES_PER_SECOND, "boxes/s")):
+        if rate := logs.get(key):
+            said.append(f"{rate:.0f} {noun}" if rate >= 10 else f"{rate:.2g} {noun}")
+    return "  ".join(said)
+
+
+def time_of(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
@@ -27,21 +47,22 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self.console = console
         self.evaluates = evaluates
         self.bar: Progress | None = None
-        self.started = time.monotonic()
+        self.started, self.first = time.monotonic(), 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.started = time.monotonic()
+        self.started, self.first = time.monotonic(), state.global_step
         if state.is_world_process_zero and self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("[bold]train"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[speed]}"),
                 TextColumn("{task.fields[loss]}"),
                 console=self.console,
             )
             self.bar.start()
-            self.bar.add_task("train", total=state.max_steps, completed=state.global_step, loss="")
+            self.bar.add_task("train", total=state.max_steps, completed=state.global_step, loss="", speed="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
@@ -81,8 +102,15 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self.write(state, metrics)
         self.hooks.step_ended(state.global_step, metrics)
         text = "  ".join(f"{key} {metrics[key]:.4f}" for key in _SHOWN if key in metrics)
+        speed = speed_of(logs)
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], loss=text)
-        else:
-            seconds = time.monotonic() - self.started
-            self.console.print(f"step {state.global_step}/{state.max_steps}  {text}  {seconds:.0f} s", highlight=False)
+            if speed:
+                self.bar.update(self.bar.task_ids[0], speed=speed)
+            return
+        seconds = time.monotonic() - self.started
+        said = [f"step {state.global_step}/{state.max_steps}", text, f"{seconds:.0f} s", *([speed] if speed else [])]
+        done, left = state.global_step - self.first, state.max_steps - state.global_step
+        if speed and done and left:
+            said.append(f"{time_of(seconds / done * left)} left")
+        self.console.print("  ".join(said), highlight=False, soft_wrap=True)

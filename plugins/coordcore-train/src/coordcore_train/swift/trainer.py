@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from coordcore_train.checkpoint.origin import Origin, read_origin, write_origin
 from coordcore_train.objective import loss_in_forward
 from coordcore_train.run.folder import PARTIAL, checkpoints_in, newest_checkpoint
 from coordcore_train.run.launch import world_size
+from coordcore_train.run.progress import BOXES_PER_SECOND, EXAMPLES_PER_SECOND
 from coordcore_train.run.resume import readable
 from coordcore_train.surgery.bind import bind_for_training
 from coordcore_train.surgery.saving import as_it_is, signed
@@ -55,6 +57,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.seen = {mode: torch.zeros_like(sums) for mode, sums in self.sums.items()}
         self.step_counts: list[float] = [0.0] * parts
         self.steps_logged = 0  # with the next line
+        # Micro-batches and boxes of this rank since the last line, and when it was.
+        self.batches_seen, self.boxes_seen, self.last_line = 0, 0, time.monotonic()
         # Steps with their sums and, last, their gradient norm: kept on the device, looked at before anything is logged
         # or saved.
         self.pending: list[tuple[int, Tensor]] = []
@@ -125,6 +129,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.sums[mode] += torch.cat([outputs[0].sums, outputs[0].group_sums.flatten()])
         self.seen[mode] += torch.tensor([*counts, *of_groups], dtype=torch.float64).to(self.args.device)
         if mode == "train":
+            self.batches_seen += 1
+            self.boxes_seen += len(targets["boxes"])
             sums = outputs[0].sums
             self.pending.append((self.state.global_step + 1, torch.cat([sums, sums.new_zeros(1)])))
         # DDP and its kin average gradients over ranks; the counts are global already.
@@ -257,13 +263,24 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             for group in self.optimizer.param_groups:
                 if "name" in group:
                     logs[f"lr/{group['name']}"] = float(group["lr"])
+            logs.update(self._speed())
         super().log(logs, *args, **kwargs)
+
+    def _speed(self) -> dict[str, float]:
+        """Examples and boxes a second since the last line: those of this rank times the ranks."""
+        now = time.monotonic()
+        share = self.args.world_size / max(now - self.last_line, 1e-9)
+        examples, boxes = self.batches_seen * self._train_batch_size, self.boxes_seen
+        self.batches_seen, self.boxes_seen, self.last_line = 0, 0, now
+        return {EXAMPLES_PER_SECOND: examples * share, BOXES_PER_SECOND: boxes * share}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.check_finite()
         self.sums["eval"].zero_()
         self.seen["eval"].zero_()
+        began = time.monotonic()
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        self.last_line += time.monotonic() - began  # no part of the speed of training
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -359,3 +376,4 @@ class _Beginning(TrainerCallback):  # type: ignore[misc]
         origin = read_origin(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else None
         if origin is not None:
             self.trainer.continue_from(origin)
+        self.trainer.last_line = time.monotonic()
