@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -30,6 +31,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "zero3": ("launch.deepspeed=zero3",),
 }
 """How a run is sharded, and what says so."""
+
+LONGEST = 900.0
+"""Seconds after which ranks that wait for each other are ended."""
 
 TUNERS = ("lora", "full")
 
@@ -94,19 +98,25 @@ def run(folder: Path, *settings: str, ranks: int = 2, kill: Callable[[], bool] |
     sys.stdout.flush()
     sys.stderr.flush()
     started = [_start(rank, ranks, port, folder, manifest, settings) for rank in range(ranks)]
+    descriptors = {os.pidfd_open(pid): rank for rank, pid in enumerate(started)}
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
     codes: dict[int, int] = {}
+    end = time.monotonic() + LONGEST
     while len(codes) < ranks:
         if kill is not None and kill():
             os.kill(started[-1], signal.SIGKILL)
             kill = None
-        for rank, pid in enumerate(started):
-            if rank not in codes and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                codes[rank] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                if codes[rank]:
-                    for other, its in enumerate(started):
-                        if other not in codes:
-                            os.kill(its, signal.SIGKILL)
-        time.sleep(0.01)
+        ended = [descriptors[descriptor] for descriptor, _ in poll.poll(10)]
+        for rank in ended:
+            codes[rank] = os.waitstatus_to_exitcode(os.waitpid(started[rank], 0)[1])
+            poll.unregister(next(descriptor for descriptor, other in descriptors.items() if other == rank))
+        if any(codes[rank] for rank in ended) or time.monotonic() > end:
+            for other in set(range(ranks)) - codes.keys():
+                os.kill(started[other], signal.SIGKILL)
+    for descriptor in descriptors:
+        os.close(descriptor)
     return [codes[rank] for rank in range(ranks)]
 
 
