@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from coordcore.errors import RunError
 from coordcore.manifest import Manifest
 from coordcore.manifest.sections import Launch, Model, Train, Tuner
-from coordcore_train.swift.sharded import keep_precision, sharing, without_ties
+from coordcore_train.swift.sharded import keep_precision, require_same_inputs, sharing, without_ties
 
 
 def policy_of(given: Any, *, adapter: bool) -> Any:
@@ -30,6 +31,20 @@ def test_fsdp2_gathers_and_sums_up_in_the_precision_of_what_is_trained() -> None
     assert (full.param_dtype, full.reduce_dtype, full.output_dtype) == (torch.bfloat16, torch.float32, None)
     assert policy_of(None, adapter=True) is None  # float32
     keep_precision(SimpleNamespace(state=SimpleNamespace()), adapter=True)  # no FSDP
+
+
+def test_ranks_of_which_one_has_no_picture_do_not_wait_for_each_other() -> None:
+    text, picture = {"input_ids": 0, "targets": 0}, {"targets": 0, "pixel_values": 0, "input_ids": 0}
+    rows: list[torch.Tensor] = []
+
+    def gather(row: torch.Tensor) -> torch.Tensor:
+        rows.append(row)
+        return torch.cat([rows[0], row])
+
+    require_same_inputs([text, picture], gather)
+    require_same_inputs([dict(reversed(text.items())), picture], gather)
+    with pytest.raises(RunError, match="a batch of one rank has pictures and that of another has none"):
+        require_same_inputs([picture, text], gather)
 
 
 def test_a_tied_tensor_is_saved_once() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from coordcore.errors import RunError
 from coordcore.manifest import Manifest
 from coordcore_train.run.launch import on_cpu
 from coordcore_train.surgery.matrices import unwrapped
@@ -71,6 +73,21 @@ def keep_precision(accelerator: Any, *, adapter: bool) -> None:
     if policy is not None:
         whole = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
         plugin.mixed_precision_policy = MixedPrecisionPolicy() if adapter else whole
+
+
+def require_same_inputs(batches: Sequence[Mapping[str, Any]], gather: Callable[[Tensor], Tensor]) -> None:
+    """Raise RunError, on every rank, unless the batches of all ranks hold inputs of the same names.
+
+    A rank without a picture would not ask for its share of the vision tower, and the others would wait for it for
+    hours. gather: puts rows [1, n] of all ranks together. Under DeepSpeed ms-swift passes a picture of its own through.
+    """
+    own = torch.tensor([[crc32(" ".join(sorted(batch)).encode()) for batch in batches]], dtype=torch.int64)
+    every = gather(own)
+    if (every != every[0]).any():
+        raise RunError(
+            "under FSDP2 a batch of one rank has pictures and that of another has none: the ranks would wait for each "
+            'other; give every example a picture, or take launch.deepspeed = "zero2", or no sharding'
+        )
 
 
 def without_ties(model: nn.Module, state: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:

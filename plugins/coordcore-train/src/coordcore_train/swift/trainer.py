@@ -26,7 +26,7 @@ from coordcore_train.surgery.saving import as_it_is, signed
 from coordcore_train.surgery.zero3 import whole
 from coordcore_train.swift.encode import grouping_of
 from coordcore_train.swift.rows import Rows, shared_out
-from coordcore_train.swift.sharded import keep_precision, shard_on_cpu, without_ties
+from coordcore_train.swift.sharded import keep_precision, require_same_inputs, shard_on_cpu, without_ties
 from coordcore_train.swift.template import CoordTemplate
 from coordcore_train.swift.trained import Start, not_finite, trained
 
@@ -87,6 +87,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """The parts' denominators over all micro-batches and ranks of this step."""
+        if self.is_fsdp_enabled:
+            require_same_inputs(batch_samples, lambda names: self.accelerator.gather(names.to(device)))
         total = torch.tensor([batch["counts"] for batch in batch_samples], dtype=torch.float64).sum(0)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total.to(device), reduction="sum").cpu()
