@@ -27,7 +27,7 @@ ENGINE = "coordcore-train"
 """The distribution that brings the engine."""
 
 COMMANDS = {
-    ENGINE: ("run", "expand", "merge"),
+    ENGINE: ("run", "plan", "expand", "merge", "push"),
     "coordcore-detection": ("predict", "calibrate", "eval", "compare", "report"),
     "coordcore-data": ("data",),
     "coordcore-doctor": ("doctor",),

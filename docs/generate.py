@@ -17,6 +17,7 @@ from coordcore.cli import app
 from coordcore.discovery import discover
 from coordcore.kinds import KINDS
 from coordcore.manifest.resolve import WITHOUT_EFFECT, sections_without_effect
+from coordcore.plugins import COMMANDS, ENGINE
 from coordcore_train import commands as engine_commands
 from coordcore_train.swift.arguments import OWNED
 from coordcore_train.swift.known import REFUSED
@@ -58,8 +59,8 @@ def without_effect() -> str:
 def commands() -> str:
     """The commands of the engine and of the core, with their arguments and options."""
     engine = typer.Typer(rich_markup_mode="markdown")
-    for function in (engine_commands.run, engine_commands.expand, engine_commands.merge):
-        engine.command()(function)
+    for name in COMMANDS[ENGINE]:
+        engine.command()(getattr(engine_commands, name))
     parts = []
     every = {**typer.main.get_command(engine).commands, **typer.main.get_command(app).commands}  # type: ignore[attr-defined]
     for name, command in every.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from conftest import COUNT, Served, command, coordcore, page_command
+from conftest import COUNT, ROOT, Served, command, coordcore, page_command
 from coordcore.coords import DEFAULT_COORDS
 from coordcore.records.answers import COORDJSON, Format
 from coordcore_coord_tokens.formats import COMPACT, GROUPED, QWEN, QWEN_NUMBERS, TAGGED
@@ -54,6 +55,29 @@ def free_here(work: Path) -> list[Any]:
     return here(work, "here-free.jsonl", "--free")
 
 
+def in_vllm(work: Path, vllm: Path, name: str, *more: object) -> list[Any]:
+    """Asked of vLLM without a server, by the command of the page."""
+    text = page_command("in").replace("vllm/bin/coordcore", str(vllm.with_name("coordcore")))
+    command(f"{text} {' '.join(map(str, (*LIMITS, *more)))}".replace("predictions.jsonl", name), work)
+    return rows(work / name)
+
+
+@pytest.fixture(scope="module")
+def with_coordcore(vllm: Path) -> Path:
+    """vLLM's environment, with coordcore in it as the page says, from this checkout."""
+    text = page_command("into").replace("vllm/bin/python", str(vllm))
+    for name in ("coordcore-train", "coordcore-detection"):
+        text = text.replace(f" {name}", f" {ROOT / 'plugins' / name}")
+    text = re.sub(" coordcore$", f" {ROOT}", text, flags=re.MULTILINE)
+    command(re.sub("^uv ", f"{sys.executable} -m uv ", text, flags=re.MULTILINE), ROOT)
+    return vllm
+
+
+@pytest.fixture(scope="module")
+def kept_here(work: Path) -> list[Any]:
+    return here(work, "here-kept.jsonl", "--unordered")
+
+
 @pytest.fixture(scope="module")
 def kept_there(work: Path, served: Served) -> list[Any]:
     return there(work, served, "there-kept.jsonl", "--constrained")
@@ -70,8 +94,7 @@ def test_free_answers_by_the_command_of_the_page(work: Path, served: Served, fre
             assert box.scores == pytest.approx({name: same.scores[name] for name in box.scores}, abs=1e-3)
 
 
-def test_answers_kept_to_the_format(work: Path, free_here: list[Any], kept_there: list[Any]) -> None:
-    kept_here = here(work, "here-kept.jsonl", "--unordered")
+def test_answers_kept_to_the_format(kept_here: list[Any], free_here: list[Any], kept_there: list[Any]) -> None:
     assert differing(kept_there, kept_here) == []
     assert len(differing(kept_there, free_here)) > COUNT // 2  # so that the format changed what is compared
     form = answer_pattern(COORDJSON, DEFAULT_COORDS)
@@ -84,6 +107,20 @@ def test_answers_kept_to_another_kind(work: Path, served: Served, kept_there: li
     asked = there(work, served, "there-points.jsonl", "--constrained", *points)
     assert differing(asked, here(work, "here-points.jsonl", "--unordered", *points)) == []
     assert len(differing(asked, kept_there)) == COUNT
+
+
+def test_vllm_without_a_server_answers_the_same(
+    work: Path, with_coordcore: Path, free_here: list[Any], kept_here: list[Any], kept_there: list[Any]
+) -> None:
+    free = in_vllm(work, with_coordcore, "in-free.jsonl")
+    assert differing(free, free_here) == []
+    kept = in_vllm(work, with_coordcore, "in-kept.jsonl", "--constrained")
+    assert differing(kept, kept_here) == []
+    for row, other in zip(kept, kept_there, strict=True):
+        assert [box.bins for box in row.boxes] == [box.bins for box in other.boxes]
+        for box, same in zip(row.boxes, other.boxes, strict=True):
+            assert box.scores == pytest.approx(same.scores, abs=1e-3)
+            assert box.box == pytest.approx(same.box, abs=1e-2)
 
 
 def test_another_question_is_another_answer(work: Path, served: Served, free_here: list[Any]) -> None:

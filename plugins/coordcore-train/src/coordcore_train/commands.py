@@ -1,4 +1,4 @@
-"""The commands run, expand and merge. Torch-free; the work is imported inside."""
+"""The commands run, plan, expand, merge and push. Torch-free; the work is imported inside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from coordcore.errors import InputError
-from coordcore.options import ManifestFile, Overrides, Overwrite
+from coordcore.options import AsJson, ManifestFile, Overrides, Overwrite
 
 
 class Initialiser(StrEnum):
@@ -45,6 +45,59 @@ def run(
     run_loaded(loaded, output=output, overwrite=overwrite)
     if launch.under_launcher():  # somebody's own torchrun
         launch.end_process(0)
+
+
+def plan(
+    manifest: ManifestFile,
+    overrides: Overrides = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, max=2**26, metavar="N", help="GPUs; as many as [launch] starts when absent.")
+    ] = None,
+    gpu_memory: Annotated[float, typer.Option(metavar="GIB", help="Memory of a GPU.")] = 80.0,
+    reserve: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GIB",
+            help="What is left free for CUDA, NCCL and gaps; 1 GiB and 5 % when absent.",
+            show_default=False,
+        ),
+    ] = None,
+    tokens_per_example: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Tokens of an example, images and all; else some are encoded."),
+    ] = None,
+    image_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Of these the images'; only a trained vision tower's memory asks for it."
+        ),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Examples of an epoch, instead of those of the data.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Tell what the run that MANIFEST describes will need: memory per GPU, tokens per step, what to shard.
+
+    Of the base its config.json is enough. Nothing is trained, downloaded or written.
+    """
+    from coordcore_train.run.quiet import quiet
+
+    quiet()
+    from coordcore_train.estimate.estimate import estimate
+    from coordcore_train.estimate.report import as_json, text
+    from coordcore_train.estimate.settings import Asked
+
+    asked = Asked(
+        gpus=gpus,
+        gpu_memory=gpu_memory,
+        reserve=reserve,
+        tokens=tokens_per_example,
+        image_tokens=image_tokens,
+        examples=examples,
+    )
+    found = estimate(manifest, overrides, asked)
+    typer.echo(as_json(found) if json else text(found))
 
 
 def expand(
@@ -122,3 +175,29 @@ def merge(
     from coordcore_train.checkpoint.merge.run import merge_run
 
     typer.echo(merge_run(run_dir, output, checkpoint=checkpoint, compare_logits=compare_logits))
+
+
+def push(
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="A run folder, or a merged checkpoint.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="The repository, as OWNER/NAME; made if need be.")],
+    private: Annotated[bool, typer.Option("--private", help="A repository that is made is private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="The branch, made if need be; main when absent.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "--card-only", help="Only write the card and list what would go up; no network."),
+    ] = False,
+    overwrite_card: Annotated[
+        bool, typer.Option("--overwrite-card", help="Write the card anew, also one that somebody wrote or changed.")
+    ] = False,
+) -> None:
+    """Put the merged checkpoint of RUN_OR_FOLDER into REPO on a hub, with a model card written from the run."""
+    from coordcore_train.hub import push as hub
+
+    if not dry_run:
+        hub.require_hub()
+    prepared = hub.prepare(source, repository, revision=revision, overwrite_card=overwrite_card)
+    typer.echo(prepared)
+    if not dry_run:
+        typer.echo(f"pushed: {hub.push(prepared, repository, private=private, revision=revision)}")

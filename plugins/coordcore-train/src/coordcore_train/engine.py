@@ -18,6 +18,7 @@ from coordcore.protocols import Engine, TaggedParameter, TemplateAdapter
 from coordcore.records.example import Example
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import TrainerCallback
 
@@ -166,6 +167,46 @@ class TrainingEngine(Engine, Protocol):
     def encoder(self, checkpoint: Path, adapters: Sequence[TemplateAdapter] = ()) -> Encoder:
         """The template of a checkpoint in training mode, changed by `adapters` one after the other. Outside a run."""
         ...
+
+
+class Skeleton(Protocol):
+    """A run's model as it trains, wrapped by its tuner and with its surgeries; the base's weights take no memory.
+
+    vision, aligner: paths of modules in the plain model. autocast: the dtype of mixed precision, None without it.
+    encoder: of the base's tokenizer and processor, read when it is first asked for.
+    """
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def vision(self) -> Sequence[str]: ...
+
+    @property
+    def aligner(self) -> Sequence[str]: ...
+
+    @property
+    def autocast(self) -> torch.dtype | None: ...
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+
+@runtime_checkable
+class Planning(Protocol):
+    """What `coordcore plan` asks of an engine, beside what it trains with."""
+
+    def skeleton(self, plan: Plan) -> Skeleton:
+        """The model of a plan, whose `base` needs no weights. Raises InputError for one that cannot be tuned so."""
+        ...
+
+
+def planning_of(plugins: Plugins) -> Planning:
+    """The engine that plans. Raises InputError when none is installed, or the one that is cannot plan."""
+    engine = plugins.engine
+    if not isinstance(engine, Planning):
+        raise InputError(f"the installed engine, {type(engine).__name__}, has no skeleton: it cannot plan")
+    return engine
 
 
 def engine_of(plugins: Plugins) -> TrainingEngine:

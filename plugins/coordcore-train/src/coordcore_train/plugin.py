@@ -1,4 +1,4 @@
-"""The hooks: the commands run, expand and merge, and the engine. Torch-free; the work is imported inside."""
+"""The hooks: the commands of runs and checkpoints, and the engine. Torch-free; the work is imported inside."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerCallback
 
-    from coordcore_train.engine import Encoder, Rehearsal
+    from coordcore_train.engine import Encoder, Rehearsal, Skeleton
     from coordcore_train.run.plan import Plan
 
 _COMMANDS = {
     "run": "Train what a manifest says and merge the result. A run that was cut off continues.",
+    "plan": "Tell what a run will need: memory per GPU, tokens per step, what to shard.",
     "expand": "Add the coord tokens to a checkpoint.",
     "merge": "Bake adapters and surgeries of a run into a plain transformers checkpoint.",
+    "push": "Put a merged checkpoint on a hub, with a model card.",
 }
 
 
@@ -57,6 +59,11 @@ class SwiftEngine:
         from coordcore_train.swift.rehearse import rehearse
 
         return rehearse(loaded, base, folder)
+
+    def skeleton(self, plan: Plan) -> Skeleton:
+        from coordcore_train.swift.skeleton import trained_skeleton
+
+        return trained_skeleton(plan)
 
     def bind(self, plan: Plan, checkpoint: Path) -> nn.Module:
         from coordcore_train.checkpoint.merge.in_memory import load_live

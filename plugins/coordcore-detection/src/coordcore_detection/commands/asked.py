@@ -42,11 +42,17 @@ def here(
     system: str | None,
     *,
     numbers: bool = False,
+    parallel: bool = False,
 ) -> Asked:
-    """A checkpoint or a run, loaded into this process. device: "auto" takes a GPU when there is one."""
+    """A checkpoint or a run, loaded into this process. device: "auto" takes a GPU when there is one.
+
+    parallel: with the heads beside it that propose corners. Raises InputError where it has none.
+    """
     import torch
 
     from coordcore_detection.predict import asking
+    from coordcore_detection.predict.loading import run_and_folder
+    from coordcore_detection.predict.proposing import proposer_of
     from coordcore_detection.predict.shares import Share
     from coordcore_train.run.quiet import quiet_transformers
 
@@ -55,6 +61,8 @@ def here(
     if where == "cuda" and torch.cuda.is_available():
         torch.cuda.set_device(Share.here().local % torch.cuda.device_count())  # which "cuda" then means
     loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords, numbers=numbers)
+    if parallel:
+        loaded = loaded._replace(proposer=proposer_of(run_and_folder(checkpoint)[1], loaded))
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         return asking.predict(
@@ -67,6 +75,7 @@ def here(
             max_pixels=loaded.max_pixels,
             form=loaded.format,
             log=log,
+            proposer=loaded.proposer,
         )
 
     return Asked(
@@ -92,13 +101,7 @@ def on_server(
     from coordcore_detection.predict.served_checkpoint import Checkpoint
     from coordcore_detection.predict.server import KEY, Server, served_models
 
-    if settings.score not in served.SCORES:
-        raise InputError(
-            f"score: a server says the probabilities of the tokens that it wrote, which give "
-            f"{' and '.join(served.SCORES)}, got {settings.score!r}"
-        )
-    if settings.constrained and settings.thinking:
-        raise InputError("--constrained: a server would keep the thought to the format too; leave out --thinking")
+    _require_askable(settings, "a server")
     said = Checkpoint.read(checkpoint)
     server = Server(url=served.address(url), model=model or "", key=os.environ.get(KEY) or None)
     names = served_models(server)
@@ -115,9 +118,53 @@ def on_server(
         return served.predict(server, said, images, settings, concurrency=concurrency, kept=kept, log=log)
 
     return Asked(
-        header=lambda settings: served.header(said, server, settings, question, system),
+        header=lambda settings: served.header(said, {"server_model": server.model}, settings, question, system),
         quantisation=said.quantisation,
         coords=said.coords,
         numbers=said.format.numbers,
         answers=answers,
     )
+
+
+def in_vllm(
+    checkpoint: Path,
+    settings: PredictSettings,
+    options: Sequence[str],
+    question: str | None,
+    system: str | None,
+) -> Asked:
+    """A checkpoint or a run whose merged folder vLLM loads in this process. Raises InputError as `in_vllm.start`."""
+    from coordcore_detection.predict import in_vllm, served
+    from coordcore_detection.predict.served_checkpoint import Checkpoint
+
+    _require_askable(settings, "vLLM")
+    chosen = in_vllm.options(options)
+    said = Checkpoint.read(checkpoint)
+    engine = in_vllm.start(checkpoint, chosen)
+    about = {"engine": "vllm", "dtype": engine.dtype}
+
+    def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
+        ask = settings.constrained and any(not image.is_text for image in images)
+        kept = in_vllm.kept_to(said, settings) if ask else None
+        return served.judged(in_vllm.predict(engine, said, images, settings, kept=kept), engine, said, log)
+
+    return Asked(
+        header=lambda settings: served.header(said, about, settings, question, system, {"vllm": engine.version}),
+        quantisation=said.quantisation,
+        coords=said.coords,
+        numbers=said.format.numbers,
+        answers=answers,
+    )
+
+
+def _require_askable(settings: PredictSettings, who: str) -> None:
+    """Raise InputError for what those do not say who answer with text and probabilities of its tokens."""
+    from coordcore_detection.predict.served import SCORES
+
+    if settings.score not in SCORES:
+        raise InputError(
+            f"score: {who} says the probabilities of the tokens that it wrote, which give {' and '.join(SCORES)}, got "
+            f"{settings.score!r}"
+        )
+    if settings.constrained and settings.thinking:
+        raise InputError(f"--constrained: {who} would keep the thought to the format too; leave out --thinking")

@@ -34,6 +34,20 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class EngineName(StrEnum):
+    """What runs the model in this process."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+
+
+class Parallel(StrEnum):
+    """What becomes of the corners that heads propose."""
+
+    VERIFIED = "verified"
+    FAST = "fast"
+
+
 class GeometryName(StrEnum):
     """The geometry of an object."""
 
@@ -109,6 +123,16 @@ def command(
     ] = 0,
     repeats: Annotated[int, typer.Option(min=2, help="End an answer that says the same so often in a row.")] = 4,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 25,
+    parallel: Annotated[
+        Parallel | None,
+        typer.Option(
+            help="Let heads beside the checkpoint (`coordcore heads`) propose the corners of a box together. verified: "
+            "what the model does not say itself is thrown away; fast: what it nearly says is kept."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        int, typer.Option(min=1, help="With --parallel fast: bins that a corner may be off; 999 keeps all.")
+    ] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     quantisation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the answers, for a checkpoint that records none.")
@@ -134,6 +158,13 @@ def command(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Its name on the server, which may have one only.")
     ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="What runs the model in this process: vllm where that is installed.")
+    ] = EngineName.TRANSFORMERS,
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A setting of vLLM, as max_model_len=4096. May be repeated."),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests to the server at a time.")] = 16,
     procs: Annotated[int, typer.Option(min=1, max=1024, help="Processes that share the images, on GPUs one each.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
@@ -157,6 +188,7 @@ def command(
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.evaluate.truth_tasks import read_prompts
     from coordcore_detection.predict import prediction_files, shares
+    from coordcore_detection.predict.in_vllm import AT_ONCE
     from coordcore_detection.predict.pictures import pictures
     from coordcore_detection.predict.settings import PredictSettings
     from coordcore_detection.predict.shares import OURS, Share
@@ -167,38 +199,49 @@ def command(
         _require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
+    if parallel is not Parallel.FAST:
+        _require_unused(context, ("tolerance",), "is given with --parallel fast")
+    in_vllm = engine is EngineName.VLLM
+    apart = server is not None or in_vllm  # what answers gives text and probabilities, and keeps the rest to itself
+    if server is None:
+        _require_unused(context, _OF_A_SERVER, "is given with --server")
+    else:
+        _require_unused(context, ("engine", "batch_size"), "means nothing with --server, which decides that itself")
+    if not in_vllm:
+        _require_unused(context, ("engine_option",), "is given with --engine vllm")
+    if apart:
+        other, whom = ("--server", "a server") if server is not None else ("--engine vllm", "vLLM")
+        _require_unused(context, _OF_THIS_PROCESS, f"means nothing with {other}, which decides that itself")
+        if not constrained:
+            _require_unused(context, ("geometry",), f"is given to {whom} with --constrained")
     given = read_prompts(prompt or [])
     fitted = calibrations.read(calibration) if calibration else None
-    usual = Score.NEAR if server is None else Score.GEOMETRIC_MEAN
+    usual = Score.GEOMETRIC_MEAN if apart else Score.NEAR
     try:
         settings = PredictSettings(
             coordinates=coordinates.value,
             window=None if window >= 999 else window,
             score=score.value if score else fitted.score if fitted else usual.value,
             calibration=fitted,
-            constrained=server is None if constrained is None else constrained,
-            ordered=ordered and server is None,
+            constrained=not apart if constrained is None else constrained,
+            ordered=ordered and not apart,
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             thinking=thinking,
             repeats=repeats,
-            batch_size=batch_size,
+            batch_size=AT_ONCE if in_vllm and not _is_given(context, "batch_size") else batch_size,
+            tolerance=None if parallel is None else tolerance if parallel is Parallel.FAST else 0,
         )
         if geometry is not None:
             chosen: Any = tuple(kind.value for kind in geometry)
             settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if server is None:
-        _require_unused(context, _OF_A_SERVER, "is given with --server")
-    else:
-        _require_unused(context, _OF_THIS_PROCESS, "means nothing with --server, which decides that itself")
-        if not constrained:
-            _require_unused(context, ("geometry",), "is given to a server with --constrained")
     share = Share.here()
     if OURS in os.environ:
         die_with_parent()
     if share.world > 1:
+        _require_unused(context, ("engine",), "was started as one of several processes; vLLM spreads itself")
         _require_one_of_several(context)
     if overwrite:
         context.with_resource(shares.replaced(output))  # a command that comes to nothing loses nothing
@@ -214,7 +257,9 @@ def command(
     prompts = {**prompts_of(checkpoint), **given}
     if question is None:
         question, system = question_of(checkpoint)
-    if server is None:
+    if in_vllm:
+        model_asked = asked.in_vllm(checkpoint, settings, engine_option or (), question, system)
+    elif server is None:
         if coords is not None and coords not in PRESETS:
             raise InputError(f"--coords: {coords!r} is none of {', '.join(PRESETS)}")
         if numbers is not None and (coords or quantisation):
@@ -222,7 +267,16 @@ def command(
         own, spec = (None, None) if coords is None else PRESETS[coords]
         spec = numbers or quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
         used = convention(spec) if spec else None
-        model_asked = asked.here(checkpoint, device.value, used, own, question, system, numbers=numbers is not None)
+        model_asked = asked.here(
+            checkpoint,
+            device.value,
+            used,
+            own,
+            question,
+            system,
+            numbers=numbers is not None,
+            parallel=parallel is not None,
+        )
         if model_asked.numbers and (score or calibration):
             raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
@@ -258,7 +312,7 @@ def command(
     if share.world > 1:
         rows = answering.of_share(model_asked, truth, settings, output, header, share)
     else:
-        rows = answering.of_all(model_asked, truth, settings, output, header, in_order=server is not None)
+        rows = answering.of_all(model_asked, truth, settings, output, header, in_order=apart)
     if rows is not None:
         typer.echo(f"{output}: {_account(rows)}")
 
@@ -266,8 +320,8 @@ def command(
 _OF_RECORDS = ("space", "outside", "image_root", "images_within", "prompt")
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
-    *("ordered", "max_objects", "repeats", "batch_size", "procs"),
-    *("quantisation", "coords", "numbers", "device"),
+    *("ordered", "max_objects", "repeats", "procs"),
+    *("quantisation", "coords", "numbers", "device", "parallel"),
 )
 
 
@@ -280,9 +334,13 @@ def _require_one_of_several(context: typer.Context) -> None:
 def _require_unused(context: typer.Context, names: Iterable[str], reason: str) -> None:
     """Raise InputError for an option that would be passed over without a word."""
     for name in names:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if _is_given(context, name):
             raise InputError(f"--{name.replace('_', '-')}: {reason}; leave it out")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _account(rows: list[Row]) -> str:

@@ -7,6 +7,7 @@ step of generation then reads whole rows of that table and never looks at single
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -251,7 +252,53 @@ class Constraint:
         """Rows that must end by the shortest way."""
         self.cut = torch.zeros(rows, dtype=torch.bool, device=tables.device)
         """Rows whose answer was ended: without the limits they would have gone on."""
+        self.limited = False
+        """Whether a limit has had a say."""
         self._lower = np.zeros((2, rows), dtype=np.int64)
+
+    def ahead(self, rows: Array, drafts: Sequence[Sequence[int]]) -> tuple[Constraint, Array, Array]:
+        """What would be allowed behind each token of `drafts`, of which each of `rows` has one, if they were chosen.
+
+        Returns a constraint of its own, with a row for each place: behind the last token of every row, then behind the
+        first of its draft, and so on. With it, of each place, [P], which of `rows` it is of and how many tokens of the
+        draft lie before it.
+        """
+        walker, found = self._of(rows), []
+        lengths = np.array([len(draft) for draft in drafts], dtype=np.int64)
+        for step in range(1 + int(lengths.max(initial=0))):
+            alive = np.flatnonzero(lengths >= step)
+            if step:
+                walker.advance(np.array([drafts[row][step - 1] for row in alive.tolist()], dtype=np.int64), alive)
+            found.append((walker._of(alive), alive, np.full(len(alive), step)))
+        parts, of, before = zip(*found, strict=True)
+        return walker._joined(parts), np.concatenate(of), np.concatenate(before)
+
+    def note_cut(self, checked: Constraint, places: Array, rows: Array) -> None:
+        """What `checked` found cut at its `places`, which are of `rows` of this one."""
+        if checked.limited:
+            found = checked.cut[self.tables.rows(places)].cpu().numpy()
+            self.cut[self.tables.rows(rows[found])] = True
+
+    def is_in_order(self, tokens: Array, rows: Array) -> Array:
+        """[R] bool: which of these tokens are no second corner before the first one that was written."""
+        slot, bins = self.grammar.slot[self.state[rows]], self.grammar.bin_of[tokens]
+        lower = np.where(slot == X2, self._lower[0, rows], np.where(slot == Y2, self._lower[1, rows], 0))
+        return (bins < 0) | (bins >= lower) | (not self.ordered)
+
+    def _of(self, rows: Array) -> Constraint:
+        """A copy of some rows, in which nothing was cut."""
+        return self._joined([self], rows)
+
+    def _joined(self, parts: Sequence[Constraint], rows: Array | slice = slice(None)) -> Constraint:
+        import torch
+
+        made = copy.copy(self)
+        for name in ("remaining", "state", "objects", "closing"):
+            setattr(made, name, np.concatenate([getattr(part, name)[rows] for part in parts]))
+        made._lower = np.concatenate([part._lower[:, rows] for part in parts], axis=1)
+        made.every, made.limited = np.arange(len(made.state)), False
+        made.cut = torch.zeros(len(made.state), dtype=torch.bool, device=self.tables.device)
+        return made
 
     def advance(self, tokens: Array, rows: Array | None = None) -> None:
         """tokens: [R], the ones that were chosen. rows: [R], of which rows; of all when None."""
@@ -280,6 +327,7 @@ class Constraint:
         limits = self._limits(at)
         if not limits:
             return allowed
+        self.limited = True
         for limit in limits:
             forbidden |= limit
         limited = torch.where(forbidden, -torch.inf, scores)

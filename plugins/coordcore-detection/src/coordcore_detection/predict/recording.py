@@ -159,20 +159,24 @@ class Journal:
         self._coordinates: list[tuple[Tensor, Tensor]] = []
         self._coordinate_places: list[tuple[int, int]] = []
 
-    def write(self, rows: Array, scores: Tensor, chosen: Tensor) -> None:
-        """The tokens `chosen` [R] from `scores` [R, V], which are the next of the rows `rows`."""
+    def say(self, rows: Array, tokens: Array) -> Array:
+        """Add a token to each of these rows; [R], the place of each in its answer. `write` then tells its scores."""
+        steps = np.array([len(self._tokens[row]) for row in rows], dtype=np.int64)
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            self._tokens[row].append(token)
+        return steps
+
+    def write(self, rows: Array, steps: Array, scores: Tensor, chosen: Tensor) -> None:
+        """The scores [R, V] from which the tokens `chosen` [R] at the places `steps` of `rows` were chosen."""
         log_sum = scores.logsumexp(-1)
         self._log_probability.append(scores.gather(1, chosen[:, None])[:, 0] - log_sum)
-        tokens = chosen.cpu().numpy()
-        steps = np.array([len(self._tokens[row]) for row in rows], dtype=np.int64)
-        self._places.append((rows.copy(), steps))
+        self._places.append((rows, steps))
+        tokens = np.array([self._tokens[row][step] for row, step in zip(rows, steps, strict=True)], dtype=np.int64)
         places = np.flatnonzero(self._bin_of[tokens] >= 0)
         if len(places):
             at = torch.from_numpy(places).to(scores.device)
             self._coordinates.append((scores[at[:, None], self._ids], log_sum[at]))
             self._coordinate_places += zip(rows[places].tolist(), steps[places].tolist(), strict=True)
-        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            self._tokens[row].append(token)
 
     def loops(self, rows: Array) -> Array:
         """[R] bool: which of these rows have come to say the same over and over; looked at now and then."""

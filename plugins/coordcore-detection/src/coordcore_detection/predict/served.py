@@ -6,7 +6,7 @@ import base64
 import io
 import queue
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
 from threading import Thread
@@ -26,7 +26,7 @@ from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 from coordcore_detection.predict.replies import read_reply
 from coordcore_detection.predict.served_checkpoint import Checkpoint
-from coordcore_detection.predict.server import RefusedError, Server
+from coordcore_detection.predict.server import Answering, RefusedError, Reply, Server
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_detection.predict.structured import Kept, Rule
 from coordcore_train.chat import chat
@@ -60,13 +60,18 @@ def address(url: str) -> str:
 
 
 def header(
-    checkpoint: Checkpoint, server: Server, settings: PredictSettings, question: str | None, system: str | None
+    checkpoint: Checkpoint,
+    asked: Mapping[str, str],
+    settings: PredictSettings,
+    question: str | None,
+    system: str | None,
+    versions: Mapping[str, str] | None = None,
 ) -> Header:
-    """The contract of the answers of a server, wherever it runs."""
+    """The contract of the answers of a server, wherever it runs. asked: what answers. versions: of it, where known."""
     said = settings.decoding()
     names = ["coordinates", "window", "max_new_tokens", "thinking"]
     names += ["constrained", "ordered", "geometry", "fields"] if settings.constrained else []
-    decoding = {"server_model": server.model, **{name: said[name] for name in names if name in said}}
+    decoding = {**asked, **{name: said[name] for name in names if name in said}}
     decoding |= {} if question is None else {"question": question, "system": system}
     return Header(
         predictions=VERSION,
@@ -78,7 +83,7 @@ def header(
         decoding=decoding,
         score="none" if checkpoint.format.numbers else settings.score,
         calibration=settings.calibration.as_dict() if settings.calibration else None,
-        versions={name: version(name) for name in ("coordcore", "coordcore-detection")},
+        versions={name: version(name) for name in ("coordcore", "coordcore-detection")} | dict(versions or {}),
     )
 
 
@@ -94,13 +99,24 @@ def predict(
 ) -> Iterator[Row]:
     """Ask about each image, `concurrency` at a time; the rows come in the order of the images.
 
-    kept: what the server is asked to keep answers with places to. log: told of images that could not be shown; their
-    rows hold no boxes and say why in `unread`, at "image".
-    Raises RunError when a request stays without an answer, after the rows of those that were under way, when the server
-    refuses the first images, when its first answers are not of this checkpoint, and at one that it was not to give.
+    kept: what the server is asked to keep answers with places to. log: as `judged`.
+    Raises as that, and RunError when a request stays without an answer, after the rows of those that were under way,
+    and at an answer that the server was not to give.
+    """
+    rows = answered(images, lambda truth: _row(server, checkpoint, truth, settings, kept), concurrency)
+    return judged(rows, server, checkpoint, log)
+
+
+def judged(
+    rows: Iterable[Row], server: Answering, checkpoint: Checkpoint, log: Callable[[str], None] | None = None
+) -> Iterator[Row]:
+    """The rows as they come. log: told of images that could not be shown; their rows hold no boxes and say why in
+    `unread`, at "image".
+
+    Raises RunError when the first images are all refused, and when the first answers are not of this checkpoint.
     """
     first: list[Row] = []
-    for row in answered(images, lambda truth: _row(server, checkpoint, truth, settings, kept), concurrency):
+    for row in rows:
         if log is not None and row.unread and row.unread[0].at == NO_IMAGE:
             log(f"{row.image}: {row.unread[0].reason}")
         yield row
@@ -112,7 +128,7 @@ def predict(
         require_likely(first, server, checkpoint)
 
 
-def require_likely(rows: Sequence[Row], server: Server, checkpoint: Checkpoint) -> None:
+def require_likely(rows: Sequence[Row], server: Answering, checkpoint: Checkpoint) -> None:
     """Raise RunError when the server took none of the requests, or none of the answers can be of the checkpoint."""
     reasons = [row.unread[0].reason for row in rows if row.unread and row.unread[0].at == NO_IMAGE]
     if rows and len(reasons) == len(rows):
@@ -170,17 +186,21 @@ def answered(items: Iterable[Item], work: Callable[[Item], Result], workers: int
 
 def keep(server: Server, checkpoint: Checkpoint, settings: PredictSettings) -> Kept:
     """How the server keeps to the checkpoint's format. Raises InputError where it does not."""
+    return structured.kept(server, rule_of(checkpoint, settings), _body(checkpoint, settings))
+
+
+def rule_of(checkpoint: Checkpoint, settings: PredictSettings) -> Rule:
+    """What answers of the checkpoint's format may be. Raises InputError for kinds that it does not say."""
     form = checkpoint.format
     kinds = [kind for kind in settings.geometry if kind in form.places]
     if not kinds:
         asked, can = ", ".join(settings.geometry), ", ".join(form.places)
         raise InputError(f"the model answers in the format {form.name}, which says {can}; {asked} is asked for")
     coords = attrs.evolve(checkpoint.coords, bins=checkpoint.quantisation.bins)
-    rule = Rule(
+    return Rule(
         grammar=answer_grammar(form, coords, checkpoint.ids, kinds, settings.fields),
         pattern=answer_pattern(form, coords, kinds, settings.fields),
     )
-    return structured.kept(server, rule, _body(checkpoint, settings))
 
 
 def _body(checkpoint: Checkpoint, settings: PredictSettings) -> dict[str, Any]:
@@ -193,14 +213,32 @@ def _row(
     server: Server, checkpoint: Checkpoint, truth: TruthImage, settings: PredictSettings, kept: Kept | None
 ) -> Row:
     try:
-        image = reduced(truth.open(), truth.least_pixels(checkpoint.max_pixels))
+        body = body_of(checkpoint, truth, settings, kept)
     except InputError as error:
         return not_shown(truth, str(error))
     try:
-        more = {} if kept is None or truth.is_text else kept.asked
-        reply = server.ask({**request(truth, image, settings), **_body(checkpoint, settings), **more})
+        reply = server.ask(body)
     except RefusedError as error:
         return not_shown(truth, f"the server refuses it: {error}")
+    return row_of(checkpoint, truth, reply, settings, kept, server)
+
+
+def body_of(checkpoint: Checkpoint, truth: TruthImage, settings: PredictSettings, kept: Kept | None) -> dict[str, Any]:
+    """The request that asks about an image. Raises InputError where that cannot be opened."""
+    image = reduced(truth.open(), truth.least_pixels(checkpoint.max_pixels))
+    more = {} if kept is None or truth.is_text else kept.asked
+    return {**request(truth, image, settings), **_body(checkpoint, settings), **more}
+
+
+def row_of(
+    checkpoint: Checkpoint,
+    truth: TruthImage,
+    reply: Reply,
+    settings: PredictSettings,
+    kept: Kept | None,
+    server: Answering,
+) -> Row:
+    """The row of an answer. Raises RunError for one that was not to be given."""
     if kept is not None and not truth.is_text:
         kept.require(truth.key, reply, checkpoint.coords, server)
     return with_question(read_reply(truth, reply, checkpoint, settings), truth)

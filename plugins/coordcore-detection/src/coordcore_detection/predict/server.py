@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -29,6 +29,16 @@ _AGAIN = (408, 409, 425, 429)
 _REFUSALS = (400, 413, 415, 422)
 _LONGEST_WAIT = 60.0
 _SHOWN = 300
+
+
+class Answering(Protocol):
+    """What answers, as messages call it: where it is, and under which name it has the model."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
 
 
 class RefusedError(Exception):

@@ -15,7 +15,7 @@ import attrs
 from coordcore.coords import CoordFormat
 from coordcore.errors import InputError, RunError
 from coordcore_detection.decode.pattern import literal, quoted
-from coordcore_detection.predict.server import RefusedError, Reply, Server
+from coordcore_detection.predict.server import Answering, RefusedError, Reply, Server
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +50,7 @@ class Kept:
     pattern: str
     asked: Mapping[str, Any]
 
-    def require(self, image: str, reply: Reply, coords: CoordFormat, server: Server) -> None:
+    def require(self, image: str, reply: Reply, coords: CoordFormat, server: Answering) -> None:
         """Raise RunError for an answer that the server was not to let be written."""
         if not reply.is_cut and not re.fullmatch(self.pattern, reply.text):
             raise RunError(

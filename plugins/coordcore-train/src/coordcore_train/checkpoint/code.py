@@ -56,9 +56,13 @@ def tell_of_trust(folder: Path, base: Path) -> None:
     """Say in the model card of a merged folder that the run trusted Python of its base, and what names it."""
     card = folder / "README.md"
     before = card.read_text(encoding="utf-8").rstrip() + "\n\n" if card.is_file() else ""
-    named = [f"- `{found.removeprefix(f'{base}/')}`\n" for found in code_in(base)]
-    text = f"## Code\n\nMade with `{KEY} = true`: Python that lies in the base was run.\n\n{''.join(named)}"
-    card.write_text(before + text, encoding="utf-8")
+    card.write_text(before + trust_section(base), encoding="utf-8")
+
+
+def trust_section(folder: Path) -> str:
+    """What a model card says of a run that trusted Python, with what names it in `folder`."""
+    named = [f"- `{found.removeprefix(f'{folder}/')}`\n" for found in code_in(folder)]
+    return f"## Code\n\nMade with `{KEY} = true`: Python that lies in the base was run.\n\n{''.join(named)}"
 
 
 def _keys(document: Any) -> Iterator[tuple[str, Any]]:

@@ -139,7 +139,7 @@ def _expand_into(
     rows = _common_rows(base, config, matrices)
 
     copy_files(base, folder)
-    vocab, digits, known = _add_tokens(folder, coords)
+    vocab, digits, known = add_tokens(folder, coords)
     first = vocab.ids[0]
     if first > rows:
         raise InputError(f"{base}: the tokenizer has ids up to {first - 1}, the matrix {rows} rows; not one checkpoint")
@@ -149,7 +149,7 @@ def _expand_into(
         matrix.name: _row_block(matrix, first, rows_after, digits, initialiser, seed, coords.bins)
         for matrix in matrices.values()
     }
-    _update_config(folder, rows, rows_after)
+    update_config(folder, rows, rows_after)
     write_checkpoint_info(folder, quantisation=quantisation, vocab=vocab)
     with ThreadPoolExecutor(max_workers=1) as beside:  # the kernel copies, Python reads the tokenizer
         verified = beside.submit(_verify_tokenizer, base, folder, vocab, rows_after, known, trusted=trusted)
@@ -198,7 +198,7 @@ def _tied(config: dict[str, Any], matrices: dict[str, Matrix]) -> bool:
     return "head" not in matrices if said is None else bool(said)
 
 
-def _add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int], dict[str, int]]:
+def add_tokens(folder: Path, coords: CoordFormat) -> tuple[CoordVocab, list[int], dict[str, int]]:
     """Add the tokens to the tokenizer files in `folder`; their ids, those of the digits 0 .. 9, and what was there.
 
     The files are edited rather than saved anew by a library: nothing but the new tokens changes in them.
@@ -262,7 +262,7 @@ def _row_block(
     return RowBlock(first=first, rows=len(block), data=data)
 
 
-def _update_config(folder: Path, rows: int, rows_after: int) -> None:
+def update_config(folder: Path, rows: int, rows_after: int) -> None:
     """Set `vocab_size` of the language model, and wherever else the config repeats it."""
     path = folder / "config.json"
     config = read_json(path)

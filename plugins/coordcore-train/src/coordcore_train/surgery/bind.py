@@ -25,7 +25,7 @@ def bind_for_training(model: nn.Module, plan: Plan, device: torch.device) -> Non
     device: where the model will train, which it may not have reached yet.
     Raises RunError. Warns where the proof is not whole.
     """
-    _freeze(model, plan)
+    freeze(model, plan)
     bind(model, plan)
     _require_one_head(model, plan)
     for path, surgery in named_surgeries(plan).items():
@@ -80,7 +80,7 @@ def named_surgeries(plan: Plan) -> dict[str, ModelSurgery]:
     return dict(zip(paths, plan.surgeries, strict=True))
 
 
-def _freeze(model: nn.Module, plan: Plan) -> None:
+def freeze(model: nn.Module, plan: Plan) -> None:
     """Under the full tuner, freeze what surgeries stand in for and train what they add; LoRA does both itself."""
     if plan.manifest.tuner.type != "full":
         return

@@ -84,9 +84,12 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         if trainer.is_world_process_zero():
             with _same_random_state():
                 question = question_of_run(self.plan.data)
+                held_out = self.plan.validation
+                examples = {"training": len(self.plan.data.train()), "held out": len(held_out or ())}
             RunDir(self.plan.run_dir).write_state(
                 image_tokens=None if limits is None else attrs.asdict(limits),
                 question=None if question is None else question.as_dict(),
+                examples=examples,
             )
         return super().train(trainer)
 
