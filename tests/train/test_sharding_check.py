@@ -120,10 +120,12 @@ def test_zero3_cannot_evaluate_on_the_way() -> None:
     assert problems(ZERO2, evaluate_checkpoints=True) == []
 
 
-def test_ms_swift_s_preset_saves_whole_tensors() -> None:
-    settings = json.loads(sharding.fsdp_settings(manifest(FSDP2)) or "")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_fsdp2_recomputes_activations_when_the_manifest_says_so(checkpointing: bool) -> None:
+    text = sharding.fsdp_settings(manifest(FSDP2, gradient_checkpointing=checkpointing))
+    settings = json.loads(text or "")
+    assert settings["fsdp_config"]["activation_checkpointing"] is checkpointing
     assert settings["fsdp_config"]["state_dict_type"] == "FULL_STATE_DICT"
-    assert settings["fsdp_config"]["fsdp_version"] == 2
 
 
 def test_a_file_keeps_its_settings_but_for_what_is_saved(tmp_path: Path) -> None:

@@ -18,13 +18,16 @@ from coordcore_train.run import launch
 def fsdp_settings(manifest: Manifest) -> str | None:
     """ms-swift's settings of FSDP as JSON text, so that checkpoints hold whole tensors; None without FSDP.
 
-    Its preset saves shards, which neither a resume nor a merge can read. Raises InputError for a file that holds no
-    settings.
+    Its preset saves shards, which neither a resume nor a merge can read, and recomputes activations whatever
+    `train.gradient_checkpointing` says. Raises InputError for a file that holds no settings.
     """
     if manifest.launch.fsdp is None:
         return None
     settings = _settings(manifest.launch.fsdp, "launch.fsdp")
-    settings.setdefault("fsdp_config", {})["state_dict_type"] = "FULL_STATE_DICT"
+    fsdp = settings.setdefault("fsdp_config", {})
+    fsdp["state_dict_type"] = "FULL_STATE_DICT"
+    if not Path(manifest.launch.fsdp).is_file():
+        fsdp["activation_checkpointing"] = manifest.train.gradient_checkpointing
     return json.dumps(settings)
 
 
