@@ -212,7 +212,8 @@ def main() -> int:
     shown = table(found)
     print(shown)
     if options.docs:
-        conditions = f"{options.seeds} seeds; {IMAGES} held-out pictures each; heads trained in {statistics.mean(seconds):.0f} s of a core."
+        trained = f"heads trained in {statistics.mean(seconds):.0f} s of a core"
+        conditions = f"{options.seeds} seeds; {IMAGES} held-out pictures each; {trained}."
         write_measured(PAGE, f"{conditions}\n\n{shown}\n")
     return 0
 
