@@ -66,7 +66,8 @@ def _opening(facts: Facts) -> Iterator[str]:
     if run is not None:
         at = f" (at commit {run.commit})" if run.commit else ""
         base = f"[{run.base}](https://huggingface.co/{run.base_id})" if run.base_id else _code(run.base)
-        yield f"{base}{at}, fine-tuned with coordcore {run.versions['coordcore']}: the run {_code(run.manifest['name'])}.\n"
+        name = _code(run.manifest["name"])
+        yield f"{base}{at}, fine-tuned with coordcore {run.versions['coordcore']}: the run {name}.\n"
     if info is not None and info.vocab is not None:
         tokens = info.vocab.format.written
         yield f"It writes coordinates as tokens, `{tokens[0]}` to `{tokens[-1]}`.\n"
