@@ -47,6 +47,52 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "shapes" / "merged"
 
 
+def test_verified_corners_change_no_token(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads trained for a run: what they propose, on 200 pictures, against a token a pass under the same grammar."""
+    import torch
+
+    from coordcore_demo.config import ShapesConfig
+    from coordcore_demo.data import Pictures
+    from coordcore_detection.evaluate.truth_sources import truth_from_examples
+    from coordcore_detection.predict import ahead, asking
+    from coordcore_detection.predict.proposing import proposer_of
+
+    torch.set_num_threads(1)
+    said = coordcore("heads", str(merged.parent), "--examples", "600", cwd=merged.parent)
+    assert "parallel_boxes/heads.safetensors: learned from 600 boxes of 600 examples" in " ".join(said.split())
+    loaded = asking.load(merged.parent, "cpu")
+    config = ShapesConfig(validation_images=200)
+    pictures = Pictures(config=config, quantisation=loaded.quantisation, split="validation", count=200)
+    truth = truth_from_examples(pictures, loaded.quantisation)
+
+    def answers(tolerance: int | None) -> tuple[list[tuple[str, object]], int]:
+        """Texts and bins, and the passes of the model."""
+        passes: list[int] = []
+        hook = loaded.model.register_forward_pre_hook(lambda *_: passes.append(1))
+        rows = asking.predict(
+            loaded.model,
+            loaded.processor,
+            truth,
+            asking.PredictSettings(tolerance=tolerance),
+            vocab=loaded.vocab,
+            quantisation=loaded.quantisation,
+            proposer=proposer_of(merged, loaded),
+        )
+        found = [(row.text, [box.bins for box in row.boxes]) for row in rows]
+        hook.remove()
+        return found, len(passes)
+
+    def refuses(*_: object) -> None:
+        raise ahead.NotAheadError("not asked")
+
+    (verified, few), (format_alone, more) = answers(0), answers(None)
+    _, fewest = answers(999)
+    monkeypatch.setattr(asking, "write_ahead", refuses)
+    alone, most = answers(None)
+    assert verified == format_alone == alone
+    assert fewest < few < more < most
+
+
 def iou(a: list[float], b: list[float]) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])

@@ -179,3 +179,72 @@ def test_it_ends_with_the_same_weights(
     assert all(torch.equal(left[key], right[key]) for key in right)
     assert support.metrics(again) == support.metrics(whole)
     assert json.loads((again.path / "state.json").read_text())["done"] is True
+
+
+# --- runs that ranks share --------------------------------------------------------------------------------------------
+
+
+def share(folder: Path, name: str) -> Path:
+    """One of DeepSpeed's files, in the container that torch writes."""
+    file = folder / "global_step2" / name
+    file.parent.mkdir(exist_ok=True)
+    torch.save({}, file)
+    return file
+
+
+def of_two_ranks(run: RunDir) -> Path:
+    """The newest checkpoint of a run, as DeepSpeed leaves it on two ranks."""
+    newest = run.checkpoints / "checkpoint-2"
+    (newest / "optimizer.pt").unlink()
+    for rank in range(2):
+        shutil.copy(newest / "rng_state.pth", newest / f"rng_state_{rank}.pth")
+        share(newest, f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+    share(newest, "mp_rank_00_model_states.pt")
+    (newest / "latest").write_text("global_step2")
+    return newest
+
+
+ZERO_WAYS = [
+    ("latest", Path.unlink, "latest: is missing"),
+    ("latest", empty, "latest: must name a folder global_step<N>, got ''"),
+    ("latest", lambda path: path.write_text("../../x"), "must name a folder global_step<N>, got '../../x'"),
+    ("latest", lambda path: path.write_bytes(b"\xff"), "latest: cannot be read"),
+    ("global_step2/mp_rank_00_model_states.pt", Path.unlink, "mp_rank_00_model_states.pt: is missing"),
+    ("global_step2/mp_rank_00_model_states.pt", cut, "mp_rank_00_model_states.pt: not read: it is damaged"),
+    ("global_step2/zero_pp_rank_1_mp_rank_00_optim_states.pt", Path.unlink, "1 files *optim_states.pt of 2 ranks"),
+    ("global_step2/zero_pp_rank_1_mp_rank_00_optim_states.pt", empty, "optim_states.pt: not read: it is damaged"),
+    ("rng_state_1.pth", Path.unlink, "rng_state_1.pth: is missing"),
+]
+
+
+@pytest.mark.parametrize(("file", "way", "message"), ZERO_WAYS)
+def test_a_share_of_deepspeed_that_is_missing_or_cut_off(
+    run: RunDir, file: str, way: Callable[[Path], None], message: str
+) -> None:
+    newest, told = of_two_ranks(run), list[str]()
+    launch = Launch(deepspeed="zero2", nproc_per_node=2)
+    assert continues_from(run, launch, 2, told.append, adapter=True) == newest
+    way(newest / file)
+    with pytest.raises(InputError) as caught:  # the older one is of one rank
+        continues_from(run, launch, 2, told.append, adapter=True)
+    assert message in str(caught.value)
+
+
+def test_zero3_keeps_a_share_of_the_model_on_every_rank(run: RunDir) -> None:
+    of_two_ranks(run)
+    with pytest.raises(InputError, match=r"has 1 files \*model_states\.pt of 2 ranks"):
+        continues_from(run, Launch(deepspeed="zero3", nproc_per_node=2), 2, list[str]().append, adapter=True)
+
+
+@pytest.mark.parametrize("missing", ["optimizer.bin", "pytorch_model_fsdp.bin"])
+def test_a_file_of_fsdp_that_is_missing(run: RunDir, missing: str) -> None:
+    newest = run.checkpoints / "checkpoint-2"
+    (newest / "optimizer.pt").rename(newest / "optimizer.bin")
+    torch.save({"w": torch.zeros(1)}, newest / "pytorch_model_fsdp.bin")
+    for rank in range(2):
+        shutil.copy(newest / "rng_state.pth", newest / f"rng_state_{rank}.pth")
+    launch = Launch(fsdp="fsdp2", nproc_per_node=2)
+    assert continues_from(run, launch, 2, list[str]().append, adapter=True) == newest
+    (newest / missing).unlink()
+    with pytest.raises(InputError, match=f"{missing}: is missing"):
+        continues_from(run, launch, 2, list[str]().append, adapter=True)

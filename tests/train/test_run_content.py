@@ -13,6 +13,7 @@ import pytest
 from coordcore import InputError, option
 from coordcore_train.run.content import content_of
 from coordcore_train.run.folder import RunDir
+from coordcore_train.run.session import require_same_data
 
 
 @attrs.frozen(kw_only=True)
@@ -105,3 +106,18 @@ def test_a_run_of_before_this_was_kept_goes_on(tmp_path: Path, records: Path) ->
     folder.write_state(content=None)
 
     assert prepared(folder, records)
+
+
+def test_a_rank_that_sees_another_file_under_that_name(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = RunDir(tmp_path / "run"), manifest(train=records)
+    prepared(folder, records)
+    require_same_data(data, folder)
+    os.utime(records, ns=(1, 1))  # a copy on the rank's own disk
+    require_same_data(data, folder)
+
+    records.write_text("other\n")
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(InputError, match=r"train\.jsonl is not what this run was started with on rank 0, .* on rank 3"):
+        require_same_data(data, folder)

@@ -70,6 +70,28 @@ def test_what_is_there_is_not_asked_again(model: Path, records: Path) -> None:
     assert [(row.image, row.text) for row in continued] == [(row.image, row.text) for row in whole]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--tolerance", 5], "--tolerance: is given with --parallel fast"),
+        (["--parallel", "verified", "--tolerance", 5], "--tolerance: is given with --parallel fast"),
+        (["--parallel", "fast", "--free"], "leave out --free, or --parallel"),
+        (["--parallel", "fast", "--server", "http://localhost:1/v1"], "--parallel: means nothing with --server"),
+    ],
+)
+def test_proposed_corners_that_come_to_nothing(model: Path, records: Path, given: list[Any], message: str) -> None:
+    asked = ("predict", model, "val.jsonl", "--output", "out.jsonl", *given)
+    result = call(*asked)
+    assert (result.exit_code, Path("out.jsonl").exists()) == (2, False)
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_checkpoint_without_heads_proposes_no_corners(model: Path, records: Path) -> None:
+    result = predict(model, "--parallel", "verified")
+    assert result.exit_code == 2
+    assert "--parallel" in result.stderr
+
+
 def test_another_contract_is_refused_unless_overwritten(model: Path, records: Path) -> None:
     predict(model)
     refused = predict(model, "--score", "min")

@@ -38,7 +38,7 @@ def install_coord_offset_adapter(
     dtype: of the offsets; float32 when None, also on a bfloat16 base.
 
     Raises InputError for ids outside the matrix or a matrix that cannot be merged into (quantised, wrapped by PEFT,
-    sharded by DeepSpeed ZeRO-3), RuntimeError when an adapter is already installed or PEFT has wrapped the model.
+    in parts), RuntimeError when an adapter is already installed or PEFT has wrapped the model.
     """
     embedding = matrices_of(unwrapped(model)).embedding.weight
     ids = torch.tensor([int(id_) for id_ in coord_ids], dtype=torch.int64, device=embedding.device)

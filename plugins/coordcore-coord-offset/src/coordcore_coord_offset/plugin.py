@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from coordcore import COORD_TOKENS, BuildContext, Component, InputError, Problem, hookimpl, option
-from coordcore.manifest import Manifest
+from coordcore import COORD_TOKENS, BuildContext, Component, InputError, hookimpl, option
 
 if TYPE_CHECKING:
     from coordcore_coord_offset.surgery import CoordOffsetSurgery
@@ -41,17 +40,6 @@ def _build(config: CoordOffsetConfig, context: BuildContext) -> CoordOffsetSurge
     return CoordOffsetSurgery(tie_head=config.tie_head, dtype=getattr(torch, config.dtype))
 
 
-def _check(_config: CoordOffsetConfig, run: Manifest) -> Iterator[Problem]:
-    """ZeRO-3 by name is known before a model is loaded; from a DeepSpeed file, installing finds it."""
-    deepspeed = run.launch.deepspeed
-    if deepspeed in ("zero3", "zero3_offload"):
-        yield Problem(
-            path="surgery.coord_offset",
-            message=f"does not work with launch.deepspeed = {deepspeed!r}, under which no rank holds whole rows; "
-            "use zero2 or launch.fsdp = 'fsdp2'",
-        )
-
-
 @hookimpl
 def coordcore_surgeries() -> Iterable[Component]:
     return [
@@ -63,6 +51,5 @@ def coordcore_surgeries() -> Iterable[Component]:
             # Offsets of tokens that no example contains would get no gradient from the embedding side.
             requires=lambda _config: [COORD_TOKENS],
             claims=lambda _config: ["embed_tokens", "lm_head"],
-            check=_check,
         )
     ]

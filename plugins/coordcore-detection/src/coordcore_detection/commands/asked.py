@@ -42,11 +42,17 @@ def here(
     system: str | None,
     *,
     numbers: bool = False,
+    parallel: bool = False,
 ) -> Asked:
-    """A checkpoint or a run, loaded into this process. device: "auto" takes a GPU when there is one."""
+    """A checkpoint or a run, loaded into this process. device: "auto" takes a GPU when there is one.
+
+    parallel: with the heads beside it that propose corners. Raises InputError where it has none.
+    """
     import torch
 
     from coordcore_detection.predict import asking
+    from coordcore_detection.predict.loading import run_and_folder
+    from coordcore_detection.predict.proposing import proposer_of
     from coordcore_detection.predict.shares import Share
     from coordcore_train.run.quiet import quiet_transformers
 
@@ -55,6 +61,8 @@ def here(
     if where == "cuda" and torch.cuda.is_available():
         torch.cuda.set_device(Share.here().local % torch.cuda.device_count())  # which "cuda" then means
     loaded = asking.load(checkpoint, where, quantisation=quantisation, coords=coords, numbers=numbers)
+    if parallel:
+        loaded = loaded._replace(proposer=proposer_of(run_and_folder(checkpoint)[1], loaded))
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         return asking.predict(
@@ -67,6 +75,7 @@ def here(
             max_pixels=loaded.max_pixels,
             form=loaded.format,
             log=log,
+            proposer=loaded.proposer,
         )
 
     return Asked(

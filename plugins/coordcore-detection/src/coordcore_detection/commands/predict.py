@@ -41,6 +41,13 @@ class EngineName(StrEnum):
     VLLM = "vllm"
 
 
+class Parallel(StrEnum):
+    """What becomes of the corners that heads propose."""
+
+    VERIFIED = "verified"
+    FAST = "fast"
+
+
 class GeometryName(StrEnum):
     """The geometry of an object."""
 
@@ -116,6 +123,16 @@ def command(
     ] = 0,
     repeats: Annotated[int, typer.Option(min=2, help="End an answer that says the same so often in a row.")] = 4,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 25,
+    parallel: Annotated[
+        Parallel | None,
+        typer.Option(
+            help="Let heads beside the checkpoint (`coordcore heads`) propose the corners of a box together. verified: "
+            "what the model does not say itself is thrown away; fast: what it nearly says is kept."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        int, typer.Option(min=1, help="With --parallel fast: bins that a corner may be off; 999 keeps all.")
+    ] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     quantisation: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the answers, for a checkpoint that records none.")
@@ -182,10 +199,23 @@ def command(
         _require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
-    given = read_prompts(prompt or [])
-    fitted = calibrations.read(calibration) if calibration else None
+    if parallel is not Parallel.FAST:
+        _require_unused(context, ("tolerance",), "is given with --parallel fast")
     in_vllm = engine is EngineName.VLLM
     apart = server is not None or in_vllm  # what answers gives text and probabilities, and keeps the rest to itself
+    if server is None:
+        _require_unused(context, _OF_A_SERVER, "is given with --server")
+    else:
+        _require_unused(context, ("engine", "batch_size"), "means nothing with --server, which decides that itself")
+    if not in_vllm:
+        _require_unused(context, ("engine_option",), "is given with --engine vllm")
+    if apart:
+        other, whom = ("--server", "a server") if server is not None else ("--engine vllm", "vLLM")
+        _require_unused(context, _OF_THIS_PROCESS, f"means nothing with {other}, which decides that itself")
+        if not constrained:
+            _require_unused(context, ("geometry",), f"is given to {whom} with --constrained")
+    given = read_prompts(prompt or [])
+    fitted = calibrations.read(calibration) if calibration else None
     usual = Score.GEOMETRIC_MEAN if apart else Score.NEAR
     try:
         settings = PredictSettings(
@@ -200,23 +230,13 @@ def command(
             thinking=thinking,
             repeats=repeats,
             batch_size=AT_ONCE if in_vllm and not _is_given(context, "batch_size") else batch_size,
+            tolerance=None if parallel is None else tolerance if parallel is Parallel.FAST else 0,
         )
         if geometry is not None:
             chosen: Any = tuple(kind.value for kind in geometry)
             settings = attrs.evolve(settings, geometry=chosen)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if server is None:
-        _require_unused(context, _OF_A_SERVER, "is given with --server")
-    else:
-        _require_unused(context, ("engine", "batch_size"), "means nothing with --server, which decides that itself")
-    if not in_vllm:
-        _require_unused(context, ("engine_option",), "is given with --engine vllm")
-    if apart:
-        other, whom = ("--server", "a server") if server is not None else ("--engine vllm", "vLLM")
-        _require_unused(context, _OF_THIS_PROCESS, f"means nothing with {other}, which decides that itself")
-        if not constrained:
-            _require_unused(context, ("geometry",), f"is given to {whom} with --constrained")
     share = Share.here()
     if OURS in os.environ:
         die_with_parent()
@@ -247,7 +267,16 @@ def command(
         own, spec = (None, None) if coords is None else PRESETS[coords]
         spec = numbers or quantisation or (spec.format(last=own.bins - 1) if own and spec else None)
         used = convention(spec) if spec else None
-        model_asked = asked.here(checkpoint, device.value, used, own, question, system, numbers=numbers is not None)
+        model_asked = asked.here(
+            checkpoint,
+            device.value,
+            used,
+            own,
+            question,
+            system,
+            numbers=numbers is not None,
+            parallel=parallel is not None,
+        )
         if model_asked.numbers and (score or calibration):
             raise InputError("--score, --calibration: answers in plain numbers have no scores; leave them out")
     else:
@@ -292,7 +321,7 @@ _OF_RECORDS = ("space", "outside", "image_root", "images_within", "prompt")
 _OF_A_SERVER = ("model", "concurrency")
 _OF_THIS_PROCESS = (
     *("ordered", "max_objects", "repeats", "procs"),
-    *("quantisation", "coords", "numbers", "device"),
+    *("quantisation", "coords", "numbers", "device", "parallel"),
 )
 
 

@@ -279,6 +279,12 @@ class Constraint:
             found = checked.cut[self.tables.rows(places)].cpu().numpy()
             self.cut[self.tables.rows(rows[found])] = True
 
+    def is_in_order(self, tokens: Array, rows: Array) -> Array:
+        """[R] bool: which of these tokens are no second corner before the first one that was written."""
+        slot, bins = self.grammar.slot[self.state[rows]], self.grammar.bin_of[tokens]
+        lower = np.where(slot == X2, self._lower[0, rows], np.where(slot == Y2, self._lower[1, rows], 0))
+        return (bins < 0) | (bins >= lower) | (not self.ordered)
+
     def _of(self, rows: Array) -> Constraint:
         """A copy of some rows, in which nothing was cut."""
         return self._joined([self], rows)

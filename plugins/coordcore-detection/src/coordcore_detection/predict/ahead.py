@@ -3,13 +3,14 @@
 Most of an answer is its format, of which the grammar leaves little choice. One pass of the model sees the last token of
 each row and the guesses behind it, and gives the scores at each of these places. They are gone through as if they had
 come one after the other: the best allowed token is taken, and while it is the one that was guessed, the next scores
-hold too. So an answer has the tokens that one at a time would have given, but for scores that are equal up to rounding.
-What was guessed wrongly stays in the cache, where nothing looks at it any more.
+hold too. So an answer has the tokens that one at a time would have given, but for scores that are equal up to rounding;
+with a tolerance, a corner may also stand in the cache as it was guessed while the answer says what is right. What was
+guessed wrongly stays in the cache, where nothing looks at it any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +22,15 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from coordcore_detection.decode.grammar import Constraint, Grammar
+from coordcore_detection.predict.corners import Corners
 from coordcore_detection.predict.recording import Journal, Recording
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-MOST = 12
-"""Tokens that are guessed at a time; the scores of all of them are in memory."""
+MOST = 24
+"""Tokens that are guessed at a time; the scores of all of them are in memory. A box of CoordJSON has about as many."""
+
+_COORDINATE = -2
 
 
 class NotAheadError(Exception):
@@ -34,7 +38,7 @@ class NotAheadError(Exception):
 
 
 class Guesses:
-    """What followed a token in a state of the grammar the last time. No coordinate is guessed."""
+    """What followed a token in a state of the grammar the last time: a text, or some coordinate, all of them alike."""
 
     def __init__(self, grammar: Grammar, known: Sequence[int] = ()) -> None:
         """known: the tokens of an answer, to begin with."""
@@ -55,18 +59,27 @@ class Guesses:
         return other
 
     def learn(self, state: int, before: int, token: int) -> None:
-        self._next[state, before] = token
+        self._next[state, self._alike(before)] = self._alike(token)
 
-    def after(self, state: int, before: int, most: int) -> list[int]:
-        """At most so many tokens that may follow `before`, which led to `state`."""
+    def after(self, state: int, before: int, most: int, corners: Mapping[int, int]) -> list[int]:
+        """At most so many tokens that may follow `before`, which led to `state`.
+
+        corners: slot -> the coordinate that probably stands there next; others are not guessed.
+        """
         found: list[int] = []
-        while len(found) < most and state != self._done and self._grammar.slot[state] < 0:
-            token = self._next.get((state, before), -1)
+        left = dict(corners)
+        while len(found) < most and state != self._done:
+            token = self._next.get((state, self._alike(before)), _COORDINATE)
+            if token == _COORDINATE:
+                token = left.pop(int(self._grammar.slot[state]), -1)
             if token < 0 or self._grammar.table[state, token] < 0:
                 break
             found.append(token)
             state, before = int(self._grammar.table[state, token]), token
         return found
+
+    def _alike(self, token: int) -> int:
+        return _COORDINATE if token >= 0 and self._grammar.bin_of[token] >= 0 else token
 
 
 @attrs.define
@@ -87,9 +100,15 @@ class _Keep(LogitsProcessor):  # type: ignore[misc]
 
 
 def write_ahead(
-    model: Any, inputs: Any, constraint: Constraint, guesses: Guesses, journal: Journal, end_tokens: Sequence[int]
+    model: Any,
+    inputs: Any,
+    constraint: Constraint,
+    guesses: Guesses,
+    journal: Journal,
+    end_tokens: Sequence[int],
+    corners: Corners,
 ) -> Recording:
-    """Answer the prompts `inputs` as `constraint` allows; `guesses` learns on the way.
+    """Answer the prompts `inputs` as `constraint` allows; `guesses` and `corners` learn on the way.
 
     Raises NotAheadError, before anything is written, for a model that cannot be asked so.
     """
@@ -104,6 +123,7 @@ def write_ahead(
         """Write tokens down in the rows `at`; [R], their places in the answers."""
         for row, token in zip(at.tolist(), tokens.tolist(), strict=True):
             guesses.learn(int(constraint.state[row]), int(last[row]), token)
+        corners.written(at, constraint.grammar.slot[constraint.state[at]], tokens)
         constraint.advance(tokens, at)
         steps = journal.say(at, tokens)
         last[at], count[at] = tokens, count[at] + 1
@@ -119,7 +139,12 @@ def write_ahead(
             _keep_rows(begun, torch.from_numpy(kept).to(begun.mask.device))
             cached = cached[kept]
         drafts = [
-            guesses.after(int(constraint.state[row]), int(last[row]), min(MOST, int(constraint.remaining[row]) - 1))
+            guesses.after(
+                int(constraint.state[row]),
+                int(last[row]),
+                min(MOST, int(constraint.remaining[row]) - 1),
+                corners.next_of(int(row)),
+            )
             if going[row]
             else []
             for row in cached
@@ -131,7 +156,8 @@ def write_ahead(
             if going[row]:
                 ids[place, : 1 + len(draft)] = [last[row], *draft]
                 seen[place, : 1 + len(draft)] = 1
-        logits = _pass(model, begun, ids, seen, count[cached])
+        output = _pass(model, begun, ids, seen, count[cached], states=corners.sees_states)
+        logits = output.logits
         seen[:, 1:] = 0
         places = np.flatnonzero(going[cached])
         checked, of, before = constraint.ahead(cached[places], [drafts[place] for place in places])
@@ -143,13 +169,20 @@ def write_ahead(
         right = np.ones(len(places), dtype=bool)  # of which rows what was guessed is right so far
         for step in range(width):
             entries = np.flatnonzero((before == step) & right[of])
-            at, closing = cached[places[of[entries]]], constraint.closing.copy()
+            at = cached[places[of[entries]]]
+            # Behind a corner that was guessed near enough, what was looked at as allowed may not be.
+            in_order = constraint.is_in_order(best[entries], at)
+            right[of[entries]], seen[places[of[entries[~in_order]]], step] = in_order, 0
+            entries, at = entries[in_order], at[in_order]
+            closing = constraint.closing[at]
             written.append((entries, take(at, best[entries])))
             right[of[entries]] = [
-                bool(going[row]) and len(drafts[place]) > step and drafts[place][step] == token
-                for place, row, token in zip(places[of[entries]], at, best[entries], strict=True)
+                bool(going[row]) and len(drafts[place]) > step and corners.fits(row, drafts[place][step], token)
+                for place, row, token in zip(
+                    places[of[entries]].tolist(), at.tolist(), best[entries].tolist(), strict=True
+                )
             ]
-            right[of[entries]] &= constraint.closing[at] == closing[at]  # what is allowed has changed
+            right[of[entries]] &= constraint.closing[at] == closing  # else what is allowed has changed
             if not right.any():
                 break
             seen[places[right], step + 1] = 1
@@ -157,6 +190,8 @@ def write_ahead(
         counted = torch.from_numpy(entries).to(logits.device)
         journal.write(cached[places[of[entries]]], steps, scores[counted], chosen[counted])
         constraint.note_cut(checked, entries, cached[places[of[entries]]])
+        places = np.flatnonzero(going[cached])
+        corners.look(cached[places], places, seen[places].sum(1) - 1, drafts, output)
         _settle(begun, seen)
     return journal.finish(looped=constraint.closing, cut=constraint.cut.cpu().numpy())
 
@@ -207,20 +242,21 @@ def _positions(model: Any) -> Iterator[list[Tensor | None]]:
         hook.remove()
 
 
-def _pass(model: Any, begun: _Begun, ids: Array, seen: Array, count: Array) -> Tensor:
-    """[B, T, V]: the scores behind each of `ids`. seen: which of them count. count: tokens of each answer so far."""
+def _pass(model: Any, begun: _Begun, ids: Array, seen: Array, count: Array, *, states: bool) -> Any:
+    """The model's output behind each of `ids`, [B, T]. seen: which of them count. count: tokens of each answer so far.
+    states: whether it tells its hidden states too.
+    """
     device = begun.mask.device
     mask = torch.cat([begun.mask, torch.from_numpy(seen).to(begun.mask)], dim=1)
     steps = torch.from_numpy(count[:, None] + np.arange(ids.shape[1])).to(begun.places)
-    output = model(
+    return model(
         input_ids=torch.from_numpy(ids).to(device),
         attention_mask=mask,
         position_ids=begun.places + steps,
         past_key_values=begun.cache,
         use_cache=True,
+        **({"output_hidden_states": True} if states else {}),
     )
-    logits: Tensor = output.logits
-    return logits
 
 
 def _settle(begun: _Begun, seen: Array) -> None:

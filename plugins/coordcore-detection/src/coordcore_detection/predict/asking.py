@@ -26,6 +26,7 @@ from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.ahead import Guesses, NotAheadError, only, write_ahead
 from coordcore_detection.predict.boxes import not_shown, read_row, with_question
+from coordcore_detection.predict.corners import Corners, Proposer
 from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -48,6 +49,7 @@ def header(
     numbers = loaded.format.numbers
     decoding = {**(settings.of_numbers() if numbers else settings.decoding())}
     decoding |= {"dtype": str(loaded.model.dtype).removeprefix("torch.")}
+    decoding |= {"heads": loaded.proposer.digest} if loaded.proposer is not None and settings.tolerance else {}
     decoding |= {} if question is None else {"question": question, "system": system}
     packages = ("coordcore", "coordcore-detection", "torch", "transformers")
     return Header(
@@ -76,16 +78,19 @@ def predict(
     form: Format = COORDJSON,
     log: Callable[[str], None] | None = None,
     watch: Callable[[Row, Recording, int], None] | None = None,
+    proposer: Proposer | None = None,
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
-    model, processor, vocab, max_pixels, form: as `load` gives them. log: told about images that could not be shown to
-    the model; their rows hold no boxes and say why in `unread`, at "image". watch: called with each other row of a
+    model, processor, vocab, max_pixels, form: as `load` gives them. proposer: of corners of boxes, asked where the
+    settings have a tolerance. log: told about images that could not be shown to
+    the model; their rows hold no boxes and say why in `unread`, at "image"; and once where the heads cannot be asked.
+    watch: called with each other row of a
     model that writes coord tokens, the recording of its batch and its place there (`distributions.Distributions`).
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
     """
-    asker = _Asker(model, processor, settings, vocab, quantisation, max_pixels, form, watch)
+    asker = _Asker(model, processor, settings, vocab, quantisation, max_pixels, form, watch, log, proposer)
     images = iter(images)
     while batch := list(itertools.islice(images, settings.batch_size)):
         for row in asker.rows(batch):
@@ -107,8 +112,12 @@ class _Asker:
         max_pixels: int | None,
         form: Format,
         watch: Callable[[Row, Recording, int], None] | None,
+        log: Callable[[str], None] | None,
+        proposer: Proposer | None,
     ) -> None:
         self.watch = watch
+        self.log = log
+        self.proposer = None if settings.tolerance is None else proposer
         self.model = model
         self.processor = processor
         self.settings = settings
@@ -267,8 +276,10 @@ class _Asker:
             if self.guesses is not None:
                 try:
                     return self._write_ahead(inputs, rows, self.guesses)
-                except NotAheadError:
+                except NotAheadError as reason:
                     self.guesses = None  # nor will it for the next batch
+                    if self.proposer is not None and self.log is not None:
+                        self.log(f"--parallel: tokens come one at a time, and no corners are proposed: {reason}")
             return self._write(inputs, rows)
 
     def _constraint(self, rows: int) -> Constraint | None:
@@ -288,8 +299,11 @@ class _Asker:
         constraint = self._constraint(rows)
         assert constraint is not None  # there are guesses where there is a grammar
         journal = Journal(self.coord_ids, self.bin_of, rows, self.settings.repeats, self.end_tokens[0])
+        tolerance = self.settings.tolerance or 0
+        assert self.vocab is not None  # nor is there a grammar without coord tokens
+        corners = Corners(self.vocab, self.coord_ids, self.bin_of, rows, self.proposer, tolerance)
         # What a batch has learned stays in it: in the last digits an answer depends on what was guessed.
-        return write_ahead(self.model, inputs, constraint, guesses.copy(), journal, self.end_tokens)
+        return write_ahead(self.model, inputs, constraint, guesses.copy(), journal, self.end_tokens, corners)
 
     def _write(self, inputs: Any, rows: int) -> Recording:
         """A token a pass."""

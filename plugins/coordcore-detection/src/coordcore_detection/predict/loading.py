@@ -20,6 +20,7 @@ from coordcore_train.checkpoint.folder import own_tokens, read_checkpoint_info, 
 from coordcore_train.run.folder import RunDir
 
 if TYPE_CHECKING:
+    from coordcore_detection.predict.corners import Proposer
     from coordcore_train.run.plan import Plan
 
 
@@ -27,7 +28,8 @@ class Loaded(NamedTuple):
     """A model in eval mode on its device, and what is needed to ask it.
 
     vocab: None for a model that answers in plain numbers. max_pixels: to which images are reduced before the processor
-    sees them, where that cannot be told to the processor. format: in which it was trained to answer.
+    sees them, where that cannot be told to the processor. format: in which it was trained to answer. proposer: heads
+    beside it that propose the corners of boxes, where they are to be asked.
     """
 
     model: Any
@@ -36,6 +38,7 @@ class Loaded(NamedTuple):
     quantisation: Quantisation
     max_pixels: int | None = None
     format: Format = COORDJSON
+    proposer: Proposer | None = None
 
     @property
     def coords(self) -> CoordFormat:

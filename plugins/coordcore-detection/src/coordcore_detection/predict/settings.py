@@ -14,7 +14,7 @@ from coordcore_detection.evaluate.calibration import Calibration
 from coordcore_detection.predict.scores import DEFAULT_SCORE, SCORES
 
 
-def _whole(default: int, least: int, wrap: Callable[[Any], Any] = and_) -> Any:
+def _whole(default: int | None, least: int, wrap: Callable[[Any], Any] = and_) -> Any:
     return attrs.field(default=default, validator=wrap(and_(instance_of(int), ge(least))))
 
 
@@ -30,6 +30,8 @@ class PredictSettings:
     `constrained` it is cut off where a further one begins. thinking: tokens of a thought before the answer, which is
     not part of it; 0 switches thinking off. repeats: an answer ends in which a chunk of tokens follows itself so often.
     batch_size: images at a time.
+    tolerance: with `constrained`, corners of boxes that heads propose are checked together, and a guess may be so many
+    bins off what the model says; 0 changes no token. None: no heads are asked.
 
     Raises ValueError for values that fit nothing.
     """
@@ -49,12 +51,16 @@ class PredictSettings:
     thinking: int = _whole(0, 0)
     repeats: int = _whole(4, 2)
     batch_size: int = _whole(25, 1)
+    tolerance: int | None = _whole(None, 0, optional)
 
     def __attrs_post_init__(self) -> None:
         if self.calibration is not None and self.calibration.score != self.score:
             raise ValueError(
                 f"score is {self.score!r}, but the calibration was fitted to {self.calibration.score!r}; set both alike"
             )
+
+        if self.tolerance is not None and not self.constrained:
+            raise ValueError("corners are proposed where the format is kept to; leave out --free, or --parallel")
 
     def also_for(self, kinds: Iterable[str]) -> PredictSettings:
         """The same with further kinds of geometry allowed, such as those that records have."""
@@ -72,6 +78,7 @@ class PredictSettings:
         values["geometry"] = list(self.geometry)
         unused = ["score", "calibration", "batch_size"]
         unused += [] if self.thinking else ["thinking"]
+        unused += [] if self.tolerance else ["tolerance"]
         unused += ["window"] if self.coordinates == "argmax" else []
         unused += [] if self.constrained else ["ordered", "geometry", "fields"]
         return {name: value for name, value in values.items() if name not in unused}

@@ -202,8 +202,7 @@ class _Planner:
         return gpu_memory(
             self.model,
             state_of(self.plan.manifest.train.optim),
-            self.step(setting, kept, checkpointing=setting.checkpointing),
-            self.step(setting, kept, checkpointing=True),
+            self.step(setting, kept),
             gpus=self.gpus,
             reserve=self.asked.reserved,
         )
@@ -247,13 +246,13 @@ class _Planner:
         size = 2 if self.skeleton.autocast is not None else matrix.element_size()
         return bounded(parts, rows=rows, size=size, hidden=rows * matrix.shape[1] * size, scores=scores)
 
-    def step(self, setting: Setting, kept: Activations, *, checkpointing: bool) -> StepMemory:
+    def step(self, setting: Setting, kept: Activations) -> StepMemory:
         positions = setting.batch_size * self.examples.longest
         shape = objective_shape(self.skeleton, self.plan, positions=positions, hidden_bytes=kept.hidden)
         objective = objective_memory(shape, accelerator_chunks(shape))
         return StepMemory(
-            activations=kept.kept(checkpointing=checkpointing),
-            again=kept.again(checkpointing=checkpointing),
+            activations=kept.kept(checkpointing=setting.checkpointing),
+            again=kept.again(checkpointing=setting.checkpointing),
             objective=objective.kept + objective.working,
         )
 
@@ -310,5 +309,3 @@ class _Planner:
             yield "settings in a file of [launch] are not looked at: the figures are those of ms-swift's own"
         elif launch.deepspeed and launch.deepspeed.endswith("_offload"):
             yield "what is offloaded to the CPU is counted as if it stayed on the GPU"
-        if launch.fsdp or self.gpus > 1:
-            yield "ms-swift's fsdp2 checkpoints every layer, whatever train.gradient_checkpointing says"

@@ -99,16 +99,10 @@ class GpuMemory:
         return sum(value for value in attrs.asdict(self).values() if isinstance(value, int))
 
 
-def gpu_memory(
-    model: ModelMemory, state: State, plain: StepMemory, checkpointed: StepMemory, *, gpus: int, reserve: int
-) -> list[GpuMemory]:
-    """For each way of sharding, the least first.
-
-    plain: of the step as the manifest has it. checkpointed: with gradient checkpointing, which ms-swift's FSDP2 always
-    turns on.
-    """
+def gpu_memory(model: ModelMemory, state: State, step: StepMemory, *, gpus: int, reserve: int) -> list[GpuMemory]:
+    """For each way of sharding, the least first."""
     ways: Sequence[Sharding] = SHARDINGS if gpus > 1 else SHARDINGS[:1]
-    return [_of(way, model, state, checkpointed if way == "fsdp2" else plain, gpus, reserve) for way in ways]
+    return [_of(way, model, state, step, gpus, reserve) for way in ways]
 
 
 def _of(way: Sharding, model: ModelMemory, state: State, step: StepMemory, gpus: int, reserve: int) -> GpuMemory:

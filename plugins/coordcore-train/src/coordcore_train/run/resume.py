@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import pickle
+import re
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 
 from coordcore.errors import InputError, RunError
 from coordcore.manifest.sections import Launch
+from coordcore.manifest.types import show
 from coordcore_train.checkpoint.trained import TRAINER_STATE, require_readable, trainer_state
 from coordcore_train.run.folder import RunDir, checkpoints_in
 
@@ -77,6 +80,8 @@ def _require_loadable(checkpoint: Path, launch: Launch, ranks: int) -> None:
         wanted = _HOLDS.get(file.name.split(".")[0].rstrip("_0123456789"), ())
         if not isinstance(held, dict) or not all(key in held for key in wanted):
             raise InputError(f"{file}: is not what a run saves there ({', '.join(wanted) or 'a table'})")
+    if launch.deepspeed is not None:
+        _require_deepspeed(checkpoint, launch.deepspeed, ranks)
     for pattern in _WEIGHTS:
         for file in checkpoint.glob(pattern):
             _pickled(file)
@@ -84,14 +89,44 @@ def _require_loadable(checkpoint: Path, launch: Launch, ranks: int) -> None:
 
 def _present(checkpoint: Path, launch: Launch, ranks: int) -> Iterator[Path]:
     """The files of optimizer, schedule and random numbers. The trainer would start those that are missing afresh."""
-    plain = launch.deepspeed is None and launch.fsdp is None  # which have names of their own for them
     random = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
-    for name in (*_STATES, *random):
+    required = {"scheduler.pt", *random}
+    if launch.fsdp is not None:
+        required |= {"optimizer.bin", "pytorch_model_fsdp.bin"}
+    elif launch.deepspeed is None:
+        required |= {"optimizer.pt"}
+    for name in dict.fromkeys((*_STATES, *random, *sorted(required))):
         file = checkpoint / name
         if file.is_file():
-            yield file
-        elif plain and name not in ("optimizer.bin", "scaler.pt"):
+            if not file.match("pytorch_model*.bin"):  # looked at with the weights
+                yield file
+        elif name in required:
             raise InputError(f"{file}: is missing")
+
+
+def _require_deepspeed(checkpoint: Path, setting: str, ranks: int) -> None:
+    """Raise InputError naming one of DeepSpeed's own files that is missing or cut off. It unpickles them itself."""
+    latest = checkpoint / "latest"
+    try:
+        tag = latest.read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        raise InputError(f"{latest}: is missing") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{latest}: cannot be read: {error}") from error
+    if not re.fullmatch(r"global_step\d+", tag):
+        raise InputError(f"{latest}: must name a folder global_step<N>, got {show(tag)}")
+    models = sorted((checkpoint / tag).glob("*model_states.pt"))
+    optimizers = sorted((checkpoint / tag).glob("*optim_states.pt"))
+    if not models:
+        raise InputError(f"{checkpoint / tag / 'mp_rank_00_model_states.pt'}: is missing")
+    shared = setting.startswith(("zero1", "zero2", "zero3"))
+    for found, what in ((optimizers, "optim_states.pt"), (models, "model_states.pt")):
+        wanted = ranks if shared and (what != "model_states.pt" or setting.startswith("zero3")) else len(found)
+        if len(found) < wanted:
+            raise InputError(f"{checkpoint / tag}: has {len(found)} files *{what} of {wanted} ranks")
+        for file in found:
+            if not zipfile.is_zipfile(file):
+                raise InputError(f"{file}: not read: it is damaged, or another run's")
 
 
 def _pickled(file: Path) -> Any:

@@ -24,7 +24,7 @@ from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.origin import read_origin, require_own
 from coordcore_train.engine import engine_of
 from coordcore_train.run import launch
-from coordcore_train.run.content import content_of
+from coordcore_train.run.content import changed, content_of
 from coordcore_train.run.folder import RunDir, checkpoint_step
 from coordcore_train.run.quiet import quiet, quiet_transformers
 
@@ -129,6 +129,16 @@ def _require_visible(manifest: Manifest, folder: RunDir) -> None:
         )
 
 
+def require_same_data(manifest: Manifest, folder: RunDir) -> None:
+    """Raise InputError unless this rank's data files hold what rank 0's held when it prepared the run."""
+    prepared = folder.state().get("content")
+    if word := changed(content_of(manifest, prepared), prepared):
+        raise InputError(
+            f"{word} on rank 0, but another file on rank {launch.rank()} ({socket.gethostname()}): every rank would "
+            "train on rows of its own; put the data on a file system that all nodes share, or copy it anew"
+        )
+
+
 def _wait_until_visible(manifest: Manifest, folder: RunDir, *, seconds: float = 300.0) -> bool:
     """Wait, on another node than 0, until node 0 has prepared the shared folder. Raises InputError when it does not."""
     give_up = time.monotonic() + seconds
@@ -218,6 +228,8 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     from coordcore_train.run.resume import continues_from
     from coordcore_train.surgery.saved import require_saved
 
+    if not launch.is_first():
+        require_same_data(manifest, folder)
     plan = plan_of(manifest, folder.path, Path(str(folder.state()["base"])))
     say = _say if launch.is_first() else _keep_quiet
     adapter = manifest.tuner.type == "lora"

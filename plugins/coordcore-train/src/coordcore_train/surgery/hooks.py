@@ -12,6 +12,7 @@ from coordcore.protocols import AddedRows, RowSurgery
 from coordcore_train.surgery.adapters import copies_by_sample, live_copy
 from coordcore_train.surgery.arithmetic import add_to_embeddings, add_to_logits, in_order
 from coordcore_train.surgery.matrices import ROLES, Matrices, Role, embedding_scale, unwrapped
+from coordcore_train.surgery.zero3 import fetched_with
 
 
 def live_module(model: nn.Module, name: str) -> nn.Module:
@@ -145,6 +146,7 @@ def bind_hooks(model: nn.Module, matrices: Matrices, surgery: RowSurgery, roles:
     for role in roles:
         hook = _EmbeddingHook(model, surgery) if role == "embedding" else _HeadHook(model, surgery)
         matrices.module(role).register_forward_hook(hook)
+        fetched_with(matrices.module(role), live_module(model, surgery.name).parameters())
 
 
 def remove_hooks(model: nn.Module, name: str) -> None:

@@ -100,10 +100,10 @@ def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
             "number; load the base without quantising it (bitsandbytes: llm_int8_skip_modules)"
         )
     weight: Tensor = module.weight
-    if hasattr(weight, "ds_id") or weight.numel() == 0:
+    if weight.numel() == 0:
         raise InputError(
-            f"{role} is sharded by DeepSpeed ZeRO-3 (shape {tuple(weight.shape)} here), under which no rows can be "
-            "added to it; use zero2 or FSDP2"
+            f"{role} is in parts (DeepSpeed ZeRO-3); work on it within coordcore_train.surgery.zero3.whole(model), on "
+            "every rank"
         )
     if not weight.is_floating_point():
         raise InputError(f"{role} is quantised ({weight.dtype}); load the base without quantising it")
@@ -114,13 +114,13 @@ def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:
 def _only_scales(module: nn.Module) -> bool:
     """Whether an embedding gives the rows of its weight times `embedding_scale`. Looked at with a hundred tokens.
 
-    One without values, of a model's skeleton, is taken at its word.
+    One without values, of a model's skeleton or in parts, is taken at its word.
     """
     scale = embedding_scale(module)
     if scale is None or scale.numel() != 1 or not isinstance(module, nn.Embedding):
         return False
     weight = module.weight
-    if weight.is_meta or any(buffer.is_meta for buffer in module.buffers()):
+    if weight.is_meta or weight.numel() == 0 or any(buffer.is_meta for buffer in module.buffers()):
         return True
     ids = torch.linspace(0, len(weight) - 1, min(len(weight), 100), device=weight.device).long()
     return torch.allclose(type(module).forward(module, ids).float(), (weight[ids] * scale).float(), rtol=1e-2, atol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from coordcore.errors import RunError
 from coordcore.protocols import ModelSurgery
 from coordcore_train.objective import CallableHead, Objective, loss_in_forward, make_targets
 from coordcore_train.objective.in_forward import soft_cap_of
+from coordcore_train.surgery.matrices import unwrapped
 from coordcore_train.surgery.rows import LiveRows, moved
+from coordcore_train.surgery.zero3 import is_parted
 
 _TOKENS = 16
 _TOLERANCE = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (0.01, 0.1), torch.float16: (0.002, 0.02)}
@@ -68,14 +71,14 @@ def prove(
     differ.
     """
     weight = next(model.get_output_embeddings().parameters())  # type: ignore[operator]
-    if weight.shape[0] == 0 or hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") or weight.is_meta:
-        return "no rank holds the whole output head (ZeRO-3, FSDP)"
+    if weight.shape[0] == 0 or hasattr(weight, "device_mesh") or weight.is_meta:
+        return "no rank holds the whole output head (FSDP)"
     _require_gradients(model, surgeries)
     _require_same_rows_served(model, surgeries)
     [text_ce] = [component for component in builtins.coordcore_losses() if component.name == "text_ce"]
     term = text_ce.build(text_ce.config(coord_positions=True), None)  # type: ignore[arg-type]
     objective = Objective([("proof", term)], vocab)
-    is_there = device is None or weight.device.type == device.type
+    is_there = (device is None or weight.device.type == device.type) and not is_parted(weight)
     probe = _of_model(model, vocab) if is_there else _of_head(model, vocab)
     own = [parameter for surgery in surgeries.values() for parameter in _parameters(surgery, model)]
     with moved(own), _training(model):
@@ -86,7 +89,8 @@ def prove(
             loss = objective(probe.run(), CallableHead(_as_it_is), probe.targets).loss
         reference = _measure(model, probe, loss)
     _compare(through, reference, model, surgeries)
-    return None if is_there else f"the model is not on {device} yet; its output head alone was compared"
+    where = "in parts (ZeRO-3)" if is_parted(weight) else f"not on {device} yet"
+    return None if is_there else f"the model is {where}; its output head alone was compared"
 
 
 @torch.no_grad()
@@ -240,6 +244,8 @@ def _of_model(model: Any, vocab: CoordVocab | None) -> _Probe:
     """A row of text with coord tokens in it, when there are any."""
     ids, targets = _row(model, vocab)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "mm_token_type_ids" in inspect.signature(unwrapped(model).forward).parameters:
+        inputs["mm_token_type_ids"] = torch.zeros_like(ids)  # ms-swift's forward under DeepSpeed does not go without
     return _Probe(run=lambda: model(**inputs, use_cache=False).logits, targets=targets)
 
 

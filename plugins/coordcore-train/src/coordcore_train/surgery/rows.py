@@ -99,7 +99,7 @@ class LiveRows:
         """Make `module` a part of the freshly loaded `model`, whose matrices it freezes and whose logits it leaves.
 
         Raises InputError for rows that do not fit or are not zero, and for matrices that cannot be merged into
-        (quantised, wrapped by PEFT, sharded by ZeRO-3); RuntimeError when the name is taken or PEFT has wrapped the
+        (quantised, wrapped by PEFT, in parts); RuntimeError when the name is taken or PEFT has wrapped the
         model. The model is then as it was.
         """
         if unwrapped(model) is not model:

@@ -234,9 +234,9 @@ def _guarded(model: Any, state: Any) -> dict[str, Tensor]:
     base = model.get_base_model()
     prefix = next(name for name, module in model.named_modules() if module is base)
     guarded = dict(model.state_dict() if state is None else state)
-    matrices = matrices_of(base)
-    guarded.pop(f"{prefix}.{_path(base, matrices.head)}.weight", None)
-    guarded[f"{prefix}.{_path(base, matrices.embedding)}.weight"] = _ids(base)
+    # Not `matrices_of`, which asks for matrices that are whole: of them only the names are needed.
+    guarded.pop(f"{prefix}.{_path(base, base.get_output_embeddings())}.weight", None)
+    guarded[f"{prefix}.{_path(base, base.get_input_embeddings())}.weight"] = _ids(base)
     return guarded
 
 
@@ -269,7 +269,7 @@ def _load(base: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     An ordinary model's weights hold all rows, so that what a surgery adds becomes zero with them.
     Raises InputError for the ids of another vocabulary.
     """
-    key = f"{prefix}{_path(base, matrices_of(base).embedding)}.weight"
+    key = f"{prefix}{_path(base, base.get_input_embeddings())}.weight"
     if key not in state:
         return
     if state[key].dtype == torch.int64:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from coordcore.errors import InputError
 from coordcore_train.swift.families import family_of_plan
 from coordcore_train.swift.names import OPTIMIZER, ours
 from coordcore_train.swift.plugin_file import plugin_file
+from coordcore_train.swift.sharding import deepspeed_settings, fsdp_settings
 
 if TYPE_CHECKING:
     from coordcore_train.run.plan import Plan
@@ -51,25 +51,6 @@ def _use_cpu(_device: str, setup: Setup) -> bool:
     from coordcore_train.run.launch import on_cpu
 
     return on_cpu(setup.plan.manifest)
-
-
-def _fsdp(setting: str | None, setup: Setup) -> str | None:
-    """ms-swift's FSDP settings as JSON text, changed so that checkpoints hold whole tensors.
-
-    Its preset saves shards only, which neither a resume nor a merge can read.
-    """
-    from coordcore_train.run.launch import on_cpu
-
-    if setting is None:
-        return None
-    if on_cpu(setup.plan.manifest):
-        raise InputError("launch.fsdp: needs GPUs; on CPU ranks it would be ignored. Leave it out")
-    import swift
-
-    preset = Path(swift.__file__).parent / "config" / "fsdp2.json"
-    settings = json.loads((preset if setting == "fsdp2" else Path(setting)).read_text(encoding="utf-8"))
-    settings.setdefault("fsdp_config", {})["state_dict_type"] = "FULL_STATE_DICT"
-    return json.dumps(settings)
 
 
 TABLE = (
@@ -127,8 +108,8 @@ TABLE = (
     Row("output.dir", "output_dir", lambda _, setup: str(_folder(setup).checkpoints)),
     Row("launch.nproc_per_node", "local_rank", None),
     Row("train.device", "ddp_backend", None),
-    Row("launch.deepspeed", "deepspeed"),
-    Row("launch.fsdp", "fsdp", _fsdp),
+    Row("launch.deepspeed", "deepspeed", lambda _, setup: deepspeed_settings(setup.plan.manifest)),
+    Row("launch.fsdp", "fsdp", lambda _, setup: fsdp_settings(setup.plan.manifest)),
     Row("launch.fsdp", "fsdp_config", None),
 )
 

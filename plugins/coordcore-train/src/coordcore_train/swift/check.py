@@ -16,6 +16,7 @@ from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.code import code_in, refusals
 from coordcore_train.checkpoint.folder import order_fault, preset_hint, read_vocab
+from coordcore_train.swift import sharding
 from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
 from coordcore_train.swift.needs import NOT_TRAINED, OPTIONAL, PACKED
@@ -31,6 +32,7 @@ def check(run: Manifest) -> Iterator[Problem]:
     yield from _base(run, needs_vocab=COORD_TOKENS in run.capabilities())
     yield from _swift(run)
     yield from _precision(run)
+    yield from sharding.problems(run)
     yield from _optim(run)
     yield from _trackers(run)
     yield from _packing(run)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coordcore_train.surgery.saved import install
+from coordcore_train.surgery.zero3 import whole
 from coordcore_train.swift.active import active_plan
 from coordcore_train.swift.needs import STOCK_FORWARD
 from coordcore_train.swift.template import CoordTemplate
@@ -26,7 +27,8 @@ class CoordLoader:
         if model is not None and self.model_info.config.model_type in STOCK_FORWARD:
             vars(model.model).pop("forward", None)
         if model is not None and not self.return_dummy_model:
-            install(model, processor, active_plan(), Path(self.model_info.model_dir))
+            with whole(model):
+                install(model, processor, active_plan(), Path(self.model_info.model_dir))
         return model, processor
 
 

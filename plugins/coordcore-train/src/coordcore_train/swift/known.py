@@ -78,6 +78,7 @@ REFUSED: Mapping[str, str] = {
     "strict": "an example that cannot be encoded stops the run; ms-swift would train on another one instead",
     "truncation_strategy": "an example that is too long stops the run; raise train.max_length",
     "sequence_parallel_size": "a sequence split over ranks would tear boxes apart",
+    "deepspeed_autotp_size": "the losses project by the whole output head, which would be split over ranks",
     "device_map": "one rank trains on one GPU; a model split over several would meet its loss on the wrong one",
     "ignore_data_skip": _RESUME,
     "use_flash_ckpt": "a checkpoint must be whole before it appears; coordcore writes it beside and renames it",

@@ -12,6 +12,7 @@ import attrs
 import numpy
 import torch
 from swift.pipelines.train.sft import SwiftSft
+from torch import distributed
 from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
@@ -25,6 +26,7 @@ from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
 from coordcore_train.swift.rows import Rows
+from coordcore_train.swift.sharded import sharing
 from coordcore_train.swift.trackers import keep_here
 
 _LOOKED_AT = 256  # examples, before it is said that nothing is charged in them
@@ -60,6 +62,7 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
 
     def _get_dataset(self) -> tuple[Any, Any]:
         train, validation = self.plan.data.train(), self.plan.validation
+        require_same_counts(len(train), 0 if self.plan.validation is None else len(self.plan.validation))
         if len(train) == 0:
             raise InputError("the data builder gave no training example; look at the [data] section")
         ranks = max(1, self.args.global_world_size)
@@ -89,6 +92,20 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
                 examples=examples,
             )
         return super().train(trainer)
+
+
+def require_same_counts(training: int, held_out: int) -> None:
+    """Raise RunError unless the data builder of every rank gave as many examples as this one's."""
+    if not distributed.is_initialized():
+        return
+    counts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(counts, (training, held_out))
+    for rank, other in enumerate(counts):
+        if other != counts[0]:
+            raise RunError(
+                f"rank {rank} has {other[0]} examples to train on and {other[1]} held out, rank 0 {counts[0][0]} and "
+                f"{counts[0][1]}; give every rank the same files, plugins and settings"
+            )
 
 
 def question_of_run(data: DataBuilder) -> Question | None:
@@ -142,9 +159,10 @@ def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallbac
     """Train a run to its last step. See `coordcore_train.engine.TrainingEngine.train`."""
     enter(plan)
     keep_here(plan.manifest.train.report_to, RunDir(plan.run_dir).path / "logs")
-    arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
     try:
-        CoordSft(arguments, plan, callbacks).run()
+        with sharing(plan.manifest):
+            arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
+            CoordSft(arguments, plan, callbacks).run()
     except InputError as error:
         # A data-loader process sends its traceback as the message; what the user should read ends it.
         text = str(error)

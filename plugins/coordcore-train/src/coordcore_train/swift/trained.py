@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 _NUMBERS = 4096  # of a tensor, by which it is told whether it moved
 _ROUNDING = 1e-6  # of a tensor's size: a smaller change is lost in float32, or when the adapter is merged
@@ -18,6 +19,9 @@ Sum = Callable[[Tensor], Tensor]
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
     """The tensors that train, by name. Of one that is spread over ranks the part that lies here, which may be empty."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
     return {name: _here(item).detach() for name, item in model.named_parameters() if item.requires_grad}
 
 

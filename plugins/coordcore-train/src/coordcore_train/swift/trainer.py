@@ -23,8 +23,10 @@ from coordcore_train.run.progress import BOXES_PER_SECOND, EXAMPLES_PER_SECOND
 from coordcore_train.run.resume import readable
 from coordcore_train.surgery.bind import bind_for_training
 from coordcore_train.surgery.saving import as_it_is, signed
+from coordcore_train.surgery.zero3 import whole
 from coordcore_train.swift.encode import grouping_of
 from coordcore_train.swift.rows import Rows, shared_out
+from coordcore_train.swift.sharded import keep_precision, require_same_inputs, shard_on_cpu, without_ties
 from coordcore_train.swift.template import CoordTemplate
 from coordcore_train.swift.trained import Start, not_finite, trained
 
@@ -43,7 +45,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 f"{wanted} processes were started (WORLD_SIZE), but the trainer sees {args.world_size}: each would "
                 'train a model of its own; set train.device = "cpu" for CPU ranks, or start one process'
             )
-        bind_for_training(model, self.plan, args.device)
+        with whole(model):
+            bind_for_training(model, self.plan, args.device)
         super().__init__(model, args, *rest, template=template, **kwargs)
         self.checkpoints = Path(args.output_dir)
         parts = len(self.plan.objective.parts)
@@ -62,6 +65,11 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.moved = False
         self.add_callback(_Beginning(self))
 
+    def create_accelerator_and_postprocess(self) -> None:
+        shard_on_cpu(self.args)
+        super().create_accelerator_and_postprocess()
+        keep_precision(self.accelerator, adapter=self.plan.manifest.tuner.type == "lora")
+
     # --- the examples ---
 
     def get_train_dataloader(self, skip_batches: int = 0) -> Any:
@@ -79,6 +87,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """The parts' denominators over all micro-batches and ranks of this step."""
+        if self.is_fsdp_enabled:
+            require_same_inputs(batch_samples, lambda names: self.accelerator.gather(names.to(device)))
         total = torch.tensor([batch["counts"] for batch in batch_samples], dtype=torch.float64).sum(0)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total.to(device), reduction="sum").cpu()
@@ -312,6 +322,9 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with readable(Path(checkpoint or "") / "optimizer.pt and scheduler.pt"):
             super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, without_ties(self.model, state_dict))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint beside, then rename: a folder named checkpoint-N is always whole."""

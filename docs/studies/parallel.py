@@ -1,0 +1,222 @@
+"""Answers with every way to take several tokens a pass, and writes a table: passes a box, boxes/s, AP.
+
+    python docs/studies/parallel.py --docs
+
+The checkpoints are those of docs/studies/formats.py, CoordJSON and grouped, with several seeds; heads are trained for
+each of them. All ways answer the same held-out pictures, in turns, in one process on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import ROOT, STUDENT_95, interval, train, write_measured
+from formats import IMAGES, STEPS, Asked, manifest
+
+PAGE = ROOT / "docs/explanation/parallel-boxes.md"
+FORMATS = ("coordjson", "grouped")
+PLAIN = "a token a pass"
+WITHOUT = "verified, without heads"
+ALL = 999
+
+MODES: Mapping[str, dict[str, Any]] = {
+    PLAIN: {"constrained": False},
+    "guessed format": {},
+    WITHOUT: {"tolerance": 0},
+    "verified": {"tolerance": 0},
+    "fast, 20 bins": {"tolerance": 20},
+    "fast, 50 bins": {"tolerance": 50},
+    "fast, unchecked": {"tolerance": ALL},
+}
+"""A row of the table -> what is said in the settings of `coordcore predict`."""
+
+BATCHES = {"one": 1, "many": 25}
+
+
+class Middle:
+    """Proposes the middle of the image, for a row without heads."""
+
+    layers = (-1,)
+    digest = ""
+
+    def __call__(self, hidden: Any) -> Any:
+        return hidden.new_full((len(hidden), 3), 500).long()
+
+
+def heads(run: Path) -> float:
+    """Train heads for a run, unless it has some; returns the seconds of a core it took, as kept beside the run."""
+    kept = run.parent / "heads.json"
+    if not kept.exists():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "coordcore", "heads", str(run), "--overwrite"], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        kept.write_text(json.dumps(seconds), encoding="utf-8")
+    return float(json.loads(kept.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def calls(model: Any) -> Iterator[list[int]]:
+    """Within this context a list of one number counts the passes of a model."""
+    counted = [0]
+
+    def count(*_: Any) -> None:
+        counted[0] += 1
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        yield counted
+    finally:
+        hook.remove()
+
+
+class Measured:
+    """A checkpoint that answers in every way."""
+
+    def __init__(self, run: Path) -> None:
+        from coordcore_detection.predict.proposing import proposer_of
+
+        self.asked = Asked(run)
+        self.checkpoint = run / "merged"
+        self.truth = list(self.asked.truth)
+        self.heads = proposer_of(self.checkpoint, self.asked.loaded)
+
+    def answer(self, mode: str, batch: int, images: int = IMAGES) -> tuple[float, list[Any], list[int]]:
+        """Seconds of a core, rows, and by image the passes behind the first, where they are asked one at a time."""
+        from coordcore_detection.predict import asking
+
+        loaded = self.asked.loaded
+        started = time.process_time()  # whatever else the machine does
+        passes, rows, before = [], [], 0
+        with calls(loaded.model) as counted:
+            for row in asking.predict(
+                loaded.model,
+                loaded.processor,
+                self.truth[:images],
+                self.settings(mode, batch),
+                vocab=loaded.vocab,
+                quantisation=loaded.quantisation,
+                max_pixels=loaded.max_pixels,
+                form=loaded.format,
+                proposer=Middle() if mode == WITHOUT else self.heads,
+            ):
+                rows.append(row)
+                passes.append(counted[0] - before - 1)
+                before = counted[0]
+        return time.process_time() - started, rows, passes
+
+    def settings(self, mode: str, batch: int) -> Any:
+        from coordcore_detection.predict.settings import PredictSettings
+
+        return PredictSettings(max_new_tokens=512, batch_size=batch, **MODES[mode])
+
+    def metrics(self, mode: str, rows: Sequence[Any]) -> Mapping[str, Any]:
+        from coordcore_detection.evaluate.evaluation import evaluate
+        from coordcore_detection.predict import asking
+
+        header = asking.header(self.checkpoint, self.asked.loaded, self.settings(mode, 25))
+        found: Mapping[str, Any] = evaluate(self.truth, header, rows).result.metrics
+        return found
+
+
+def measured(run: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Mode -> its figures for the checkpoint of a run."""
+    checkpoint = Measured(run)
+    found: dict[str, dict[str, float]] = {}
+    for mode in MODES:
+        checkpoint.answer(mode, 25, 25)  # what the first batch costs once
+    speeds: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for mode in MODES:
+            for name, batch in BATCHES.items():
+                seconds, rows, passes = checkpoint.answer(mode, batch)
+                boxes = [len(row.boxes) for row in rows]
+                speeds.setdefault((mode, name), []).append(sum(boxes) / seconds)
+                if mode in found or batch > 1:
+                    continue
+                metrics = checkpoint.metrics(mode, rows)
+                found[mode] = {
+                    "passes": sum(passes) / sum(boxes),
+                    "further": float(np.polyfit(boxes, passes, 1)[0]),
+                    "AP": metrics["AP"] or 0.0,
+                    "F1_95": metrics["F1_95"] or 0.0,
+                }
+                texts = [row.text for row in rows]
+                if mode == PLAIN:
+                    plain = texts
+                found[mode]["same"] = sum(a == b for a, b in zip(texts, plain, strict=True))
+    for (mode, name), values in speeds.items():
+        found[mode][name] = statistics.median(values)
+    return found
+
+
+def table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> str:
+    """Markdown: means over the seeds; in brackets how many times a token a pass, or the difference and its interval."""
+    heads = ["passes a box", "passes a further box", "boxes/s, one picture", "boxes/s, 25 pictures", "AP", "F1 at .95"]
+    lines = [f"| format | | {' | '.join(heads)} | same answers |", f"|---|---|{'---|' * (len(heads) + 1)}"]
+    for name, seeds in found.items():
+        for mode in MODES:
+            cells = []
+            for key, digits in (("passes", 1), ("further", 1), ("one", 0), ("many", 0)):
+                values, base = [seed[mode][key] for seed in seeds], [seed[PLAIN][key] for seed in seeds]
+                times = [a / b if key in BATCHES else b / a for a, b in zip(values, base, strict=True)]
+                cells.append(
+                    f"{statistics.mean(values):.{digits}f}"
+                    + (f" (x {statistics.mean(times):.2f})" if mode != PLAIN else "")
+                )
+            for key in ("AP", "F1_95"):
+                cell = f"{statistics.mean(seed[mode][key] for seed in seeds):.3f}"
+                if mode != PLAIN and len(seeds) > 1:
+                    mean, half = interval([seed[mode][key] - seed[PLAIN][key] for seed in seeds])
+                    cell += f" ({mean:+.3f} ± {half:.3f})"
+                cells.append(cell)
+            same = " ".join(f"{seed[mode]['same']:.0f}" for seed in seeds)
+            lines.append(f"| `{name}` | {mode} | {' | '.join(cells)} | {same} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
+    parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers in every way")
+    parser.add_argument("--folder", type=Path, default=Path("runs/parallel"), help="where runs and figures are kept")
+    parser.add_argument("--docs", action="store_true", help="write the page's table")
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    found: dict[str, list[Any]] = {name: [] for name in FORMATS}
+    seconds = []
+    for name in FORMATS:
+        for seed in range(options.seeds):
+            folder = options.folder / f"{name}-{seed}"
+            run = train(folder, manifest(name, seed, options.steps))
+            seconds.append(heads(run))
+            figures = folder / "figures.json"  # what is measured already is not measured again
+            if not figures.exists():
+                figures.write_text(json.dumps(measured(run, options.rounds), indent=1) + "\n", encoding="utf-8")
+            found[name].append(json.loads(figures.read_text(encoding="utf-8")))
+            print(f"{name}, seed {seed}: heads in {seconds[-1]:.0f} s", flush=True)
+    shown = table(found)
+    print(shown)
+    if options.docs:
+        trained = f"heads trained in {statistics.mean(seconds):.0f} s of a core"
+        conditions = f"{options.seeds} seeds; {IMAGES} held-out pictures each; {trained}."
+        write_measured(PAGE, f"{conditions}\n\n{shown}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
