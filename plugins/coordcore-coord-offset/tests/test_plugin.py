@@ -48,25 +48,6 @@ def test_the_component_says_what_it_changes_and_needs() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("deepspeed", "expected"),
-    [
-        (None, []),
-        ("zero2", []),
-        (
-            "zero3",
-            [
-                "surgery.coord_offset: does not work with launch.deepspeed = 'zero3', under which no rank holds whole "
-                "rows; use zero2 or launch.fsdp = 'fsdp2'"
-            ],
-        ),
-    ],
-)
-def test_zero_3_is_found_before_a_model_is_loaded(deepspeed: str | None, expected: list[str]) -> None:
-    manifest = SimpleNamespace(launch=SimpleNamespace(deepspeed=deepspeed))
-    assert [str(problem) for problem in COMPONENT.check(CoordOffsetConfig(), manifest)] == expected
-
-
 def test_settings_reach_the_surgery() -> None:
     surgery = COMPONENT.build(CoordOffsetConfig(tie_head=False, dtype="bfloat16"), _context(SimpleNamespace(ids=(1,))))
     assert isinstance(surgery, RowSurgery)

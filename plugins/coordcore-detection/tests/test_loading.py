@@ -65,7 +65,7 @@ def test_ids_that_the_tokenizer_does_not_have_are_refused(recorded: Path) -> Non
 
 
 def test_a_model_that_can_be_asked(base: Path) -> None:
-    model, _, vocab, quantisation, _, form = load(base, "cpu")
+    model, _, vocab, quantisation, _, form, _ = load(base, "cpu")
     assert form is COORDJSON
     assert (model.training, model.dtype, len(vocab.ids), quantisation) == (
         False,

@@ -175,8 +175,12 @@ def argument_values(setup: Setup) -> dict[str, Any]:
 def swift_arguments(plan: Plan, *, has_validation: bool, resume: Path | None) -> Any:
     """The `SftArguments` of a run. Raises InputError for what ms-swift refuses."""
     from swift.arguments import SftArguments
+    from swift.utils import utils as swift_utils
 
     values = argument_values(Setup(plan=plan, has_validation=has_validation, resume=resume))
+    # Data-loader processes import every plugin file of this process again, also of what was planned or examined before
+    # in it, in a folder that is gone.
+    swift_utils._external_files.clear()
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         # ms-swift imports swift_plugin.py here, which must not leave a __pycache__ in the run folder.
