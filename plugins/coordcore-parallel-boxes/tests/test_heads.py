@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +143,30 @@ def test_heads_that_do_not_fit(
         load(saved, asked[0], asked[2])
 
 
-def test_layers_that_the_model_lacks(asked: tuple[Any, Any, CoordVocab], saved: Path) -> None:
+@pytest.mark.parametrize("layer", [9, -1, 0.5, "9", [1]])
+def test_layers_that_the_model_lacks(asked: tuple[Any, Any, CoordVocab], saved: Path, layer: Any) -> None:
     count = len(layers_of(asked[0]))
-    rewrite(saved, layers=[9] * count)
-    with pytest.raises(InputError, match="reads the hidden states 9 of a model that has"):
+    rewrite(saved, layers=[layer] * count)
+    with pytest.raises(InputError, match=re.escape(f"reads the hidden states {layer!r} of a model that has")):
+        load(saved, asked[0], asked[2])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "format None is not '1'"),
+        ({"format": "1"}, "does not say of which model its heads are; train them"),
+        ({"format": "1", "heads": "[]"}, "does not say of which model its heads are"),
+        ({"format": "1", "heads": "[" * 100_000}, "cannot be read: "),
+    ],
+)
+def test_files_that_say_nothing_of_a_model(
+    asked: tuple[Any, Any, CoordVocab], saved: Path, metadata: dict[str, str], message: str
+) -> None:
+    tensors = load_file(saved / FILE)
+    (saved / FILE).unlink()
+    save_file(tensors, saved / FILE, metadata=metadata)
+    with pytest.raises(InputError, match=message):
         load(saved, asked[0], asked[2])
 
 
