@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from coordcore_parallel_boxes.heads import (
     fingerprint,
     layers_of,
     load,
+    require_place,
     save,
 )
 
@@ -168,6 +170,16 @@ def test_files_that_say_nothing_of_a_model(
     save_file(tensors, saved / FILE, metadata=metadata)
     with pytest.raises(InputError, match=message):
         load(saved, asked[0], asked[2])
+
+
+def test_a_folder_that_is_read_only_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_place(tmp_path, overwrite=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # as root, every folder is writable
+    with pytest.raises(InputError, match="must be writable, since heads lie in it"):
+        require_place(tmp_path, overwrite=True)
+    (tmp_path / FOLDER).mkdir()
+    with pytest.raises(InputError, match="exists; replace it with --overwrite"):
+        require_place(tmp_path, overwrite=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no tensors at all"])

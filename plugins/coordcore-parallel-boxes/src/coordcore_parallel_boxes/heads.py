@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,14 @@ def fingerprint(model: Any) -> str:
         picked = flat[torch.arange(min(64, len(flat)), device=flat.device) * (len(flat) - 1) // 63]
         digest.update(f"{name} {tuple(weight.shape)}".encode() + picked.float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def require_place(checkpoint: Path, *, overwrite: bool) -> None:
+    """Raise InputError where `save` would, before heads are trained."""
+    if (checkpoint / FOLDER).exists() and not overwrite:
+        raise InputError(f"{checkpoint / FOLDER} exists; replace it with --overwrite")
+    if not os.access(checkpoint, os.W_OK):
+        raise InputError(f"{checkpoint}: must be writable, since heads lie in it; allow that, or copy the run")
 
 
 def save(heads: Heads, checkpoint: Path, model: Any, vocab: CoordVocab, *, overwrite: bool) -> Path:
