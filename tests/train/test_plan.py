@@ -391,6 +391,8 @@ def test_a_folder_without_a_config_is_no_base(tmp_path: Path) -> None:
         ("{}", "names no model_type"),
         ('{"model_type": "no_such"}', "transformers knows none of a 'no_such' model"),
         ('{"model_type": ["qwen3_vl"]}', "names no model_type"),
+        ('{"model_type": "qwen3_vl", "text_config": [1]}', "config.json of the base: says no vocab_size"),
+        ('{"model_type": "qwen3_vl", "vocab_size": "x"}', "{base}/config.json: vocab_size must be an integer, got 'x'"),
         ('{"model_type": "bert", "architectures": ["BertModel"]}', "no vision-language model type"),
     ],
 )
@@ -401,7 +403,8 @@ def test_a_config_of_another_thing_is_no_base(text: str, message: str, tmp_path:
     result = plan(support.write_manifest(tmp_path / "m", base), "--tokens-per-example", "40")
 
     assert result.exit_code == 2, result.output
-    assert message in result.stderr
+    assert message.replace("{base}", str(base)) in result.stderr
+    assert "coordcore-plan-" not in result.stderr  # a folder that is gone by then
 
 
 def test_without_a_tokenizer_lengths_must_be_given(config: Path, tmp_path: Path) -> None:

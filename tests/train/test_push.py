@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -44,6 +45,10 @@ def dry(run: Path, *arguments: Any) -> Result:
     return push(run, "alice/rings", "--dry-run", *arguments)
 
 
+def change(file: Path, **settings: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+
 def card_of(run: Path) -> str:
     return (run / "merged/README.md").read_text()
 
@@ -71,7 +76,7 @@ def test_the_card_says_what_the_run_was(run: Path) -> None:
         "It writes coordinates as tokens, `<|coord_0|>` to `<|coord_999|>`.",
         "Convention nearest_999 (version 1): bin k, of 0 to 999, is pixel k / 999 * size",
         '{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_100|>, ',
-        "| steps | 2, ",
+        "| steps | 2 |",
         "| batch | 4 examples x 1 micro-batches x 1 ranks |",
         "| seed | 42 |",
         "| surgery | `fake_rows` |",
@@ -160,15 +165,108 @@ def test_settings_lose_paths_and_secrets() -> None:
         "train": "/home/carol/data/train.jsonl",
         "prompt": "Answer yes/no, and/or <tool> </tool> at http://a.b/c/d.",
         "note": "from /srv/x/y.jsonl, twice",
+        "from": "data:/srv/x/z.jsonl of ~carol/y/w.jsonl",
+        "url": "https://carol:pw@a.b/c",
+        "keys": {"aws_access_key_id": "AK", "PGPASSWD": "x", "proxy_auth": "y", "/home/carol/a.jsonl": 2},
         "swift": {"hub_token": "hf_x", "max_tokens": 3, "files": ["C:\\Users\\carol\\x.bin", "~/x.txt", 1]},
     }
     assert without_paths(settings) == {
         "train": "train.jsonl",
         "prompt": settings["prompt"],
         "note": "from y.jsonl, twice",
+        "from": "data:z.jsonl of w.jsonl",
+        "url": "https://a.b/c",
+        "keys": {"a.jsonl": 2},
         "swift": {"max_tokens": 3, "files": ["x.bin", "x.txt", 1]},
     }
     assert not any(map(is_path, ("/", "/think", "a/b", "Qwen/Qwen3", "</s>", "{% if /x %}")))
+
+
+def test_what_a_run_says_breaks_no_table(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "eval/rings").mkdir(parents=True)
+    (run / "eval/rings/metrics.json").write_text(json.dumps({"AP|red\n\x1bcircle": 0.5}))
+    change(run / "state.json", content={"train": {"file": "/data/a|b`c`.jsonl", "bytes": 3, "sha256": "abc"}})
+    asked = {"text": "a\r```\n| b\u2028c\x1b", "system": None, "prompts": {"detect": "a | b\r\nc"}}
+    change(run / "merged/coordcore.json", question=asked)
+    monkeypatch.setattr("coordcore_train.hub.card._example", lambda _info: "```json\n[]\n```")
+    assert dry(run).exit_code == 0
+
+    text = card_of(run)
+    for line in (
+        "| AP\\|red \\x1bcircle | 0.5 |",
+        "| files | `` a\\|b`c`.jsonl `` (3 bytes, SHA-256 abc) |",
+        "Asked in every example: ```` a ``` | b c\\x1b ````",
+        "| detect | `a \\| b c` |",
+        "````\n```json\n[]\n```\n````",
+    ):
+        assert f"\n{line}\n" in text
+
+
+def test_a_line_of_metrics_without_its_step_is_told_as_it_is(run: Path) -> None:
+    (run / "metrics.jsonl").write_text('{"loss": 1.5, "epoch": 2.0}\n')
+    assert dry(run).exit_code == 0
+    assert "| epochs | 2 |\n" in card_of(run)
+    assert "| steps |" not in card_of(run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layout": {"ranks": "x"}}, "says layout, content or examples otherwise than a run (ValueError: "),
+        ({"layout": {"ranks": None}}, "otherwise than a run (TypeError: "),
+        ({"examples": {"training": "many"}}, "otherwise than a run (TypeError: "),
+        ({"content": {"train": {"file": "x"}}}, "otherwise than a run (KeyError: 'bytes')"),
+        ({"content": {"train": "x"}}, "otherwise than a run (TypeError: "),
+    ],
+)
+def test_a_damaged_state_is_told(run: Path, settings: dict[str, Any], message: str) -> None:
+    change(run / "state.json", **settings)
+    result = dry(run)
+    assert result.exit_code == 2
+    assert f"{run / 'state.json'}: " in result.stderr
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("\nmax_length = ", '\nmax_length = "x"\n# ', "train.max_length is 'x'; the run wrote it otherwise"),
+        ("\nlearning_rate = ", '\nlearning_rate = "x"\n# ', "train.learning_rate is 'x'; the run wrote it otherwise"),
+        ("\n[tuner]", "\n[[tuner]]", "tuner is [{"),
+    ],
+)
+def test_a_damaged_manifest_is_told(run: Path, before: str, after: str, message: str) -> None:
+    manifest = run / "manifest.resolved.toml"
+    manifest.write_text(manifest.read_text().replace(before, after, 1))
+    result = dry(run)
+    assert result.exit_code == 2
+    assert f"{manifest}: {message}" in result.stderr
+
+
+def test_metrics_that_are_no_text_are_told(run: Path) -> None:
+    (run / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\n')
+    result = dry(run)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"coordcore: {run / 'metrics.jsonl'}:2: is no line of metrics; remove it\n",
+    )
+
+
+def test_a_card_that_is_a_pipe_is_not_read(run: Path) -> None:
+    (run / "merged/README.md").unlink(missing_ok=True)
+    os.mkfifo(run / "merged/README.md")
+    result = dry(run)
+    assert result.exit_code == 2
+    assert f"{run / 'merged/README.md'}: cannot be read: is a pipe or a device" in result.stderr
+
+
+def test_a_path_in_the_head_of_a_card_is_told(run: Path) -> None:
+    (run / "merged/README.md").write_text("---\nlicense: other\nlicense_link: /home/carol/LICENSE\n---\n")
+    result = dry(run, "--overwrite-card")
+    assert result.exit_code == 2
+    assert (
+        "would name /home/carol/LICENSE, a path of this machine, as the head of the card that is there" in result.stderr
+    )
 
 
 # --- what goes up ---------------------------------------------------------------------------------------------------
@@ -213,6 +311,12 @@ def test_where_it_was_loaded_from_goes_up_as_a_name(run: Path) -> None:
         ("extra.json", "[1, 2", "not readable as JSON: "),
         ("code.py", "PATH = '/home/carol/x.py'", "names /home/carol/x.py, a path of this machine; take it out"),
         ("NOTES.md", "see {run}/state.json", "names {run}"),
+        ("Modelfile", "FROM /home/carol/x.gguf", "names /home/carol/x.gguf, a path of this machine"),
+        ("run.sh", "cd /home/carol/x", "names /home/carol/x, a path of this machine"),
+        ("extra.JSON", '{"a": "see /home/carol/x"}', "names /home/carol/x, a path of this machine"),
+        ("extra.json", '{"a": {"/srv/data/x": 1}}', "a, a key, is '/srv/data/x', a path of this machine"),
+        ("extra.json", r'{"a": "see \/home\/carol\/x"}', "names /home/carol/x, a path of this machine"),
+        ("extra.json", r'{"a": "{#\n/home/carol/x #}"}', "names /home/carol/x, a path of this machine"),
     ],
 )
 def test_a_file_that_names_this_machine_is_refused(run: Path, name: str, text: str, message: str) -> None:
@@ -230,6 +334,19 @@ def test_the_tokens_of_a_vocabulary_may_look_like_paths(run: Path) -> None:
     assert dry(run).exit_code == 0
 
 
+def test_a_file_that_is_no_text_is_not_read_for_paths(run: Path) -> None:
+    (run / "merged/tokenizer.model").write_bytes(b"\0\1/home/carol/x/y")
+    assert dry(run).exit_code == 0
+
+
+def test_a_link_to_a_folder_is_refused(run: Path) -> None:
+    """It would be passed over in silence."""
+    (run / "merged/more").symlink_to(run / "checkpoints")
+    result = dry(run)
+    assert result.exit_code == 2
+    assert f"{run / 'merged/more'}: is a link to a folder; put the folder itself there" in result.stderr
+
+
 def test_half_a_checkpoint_is_refused(run: Path) -> None:
     (run / "merged/model.safetensors").write_bytes((run / "merged/model.safetensors").read_bytes()[:-8])
     result = dry(run)
@@ -244,6 +361,8 @@ def test_what_is_not_merged_is_told_how_it_would_be(run: Path) -> None:
     checkpoint = next((run / "checkpoints").glob("checkpoint-*"))
     merge = f"coordcore merge {run} --output {run / 'merged-checkpoint-2'} --checkpoint {checkpoint}"
     assert merge in dry(checkpoint).stderr
+    alone = shutil.copytree(checkpoint, run.parent / "alone")
+    assert "merge it first: coordcore merge RUN --output DIR, of the run it is of" in dry(alone).stderr
     shutil.rmtree(run / "merged")
     result = dry(run)
     expected = f"coordcore: {run}: is not merged yet; coordcore merge {run} --output {run / 'merged'}\n"

@@ -57,7 +57,7 @@ def output(*, said: dict[int, int] | None = None, steps: int = 8) -> Any:
 def look(asked: Corners, slot: int, draft: list[int], end: int, said: dict[int, int]) -> dict[int, int]:
     """Slot -> bin of what follows in row 1, that has written a coordinate in `slot` at a pass's place `end`."""
     asked.written(np.array([1]), np.array([slot]), np.array([FIRST_COORD + 7]))
-    asked.look(np.array([1]), np.array([1]), np.array([end]), [[], draft], output(said=said))
+    asked.look(np.array([1]), np.array([1]), np.array([end]), {1: draft}, output(said=said))
     return {slot: token - FIRST_COORD for slot, token in asked.next_of(1).items()}
 
 
@@ -108,7 +108,7 @@ def test_without_a_proposer_nothing_is_looked_at() -> None:
 def test_a_model_that_does_not_tell_its_states() -> None:
     asked = corners(Proposes(1, 2, 3))
     with pytest.raises(InputError, match="--parallel: this model does not tell its hidden states"):
-        asked.look(np.array([0]), np.array([0]), np.array([0]), [[]], SimpleNamespace(hidden_states=None))
+        asked.look(np.array([0]), np.array([0]), np.array([0]), {0: []}, SimpleNamespace(hidden_states=None))
 
 
 # --- what may stand -------------------------------------------------------------------------------------------------

@@ -113,87 +113,123 @@ def write_ahead(
     Raises NotAheadError, before anything is written, for a model that cannot be asked so.
     """
     begun = _begin(model, inputs, end_tokens)
-    rows = np.arange(len(begun.mask))
-    cached = rows  # which rows the cache holds
-    last = np.full(len(rows), -1, dtype=np.int64)
-    count = np.zeros(len(rows), dtype=np.int64)
-    going = np.ones(len(rows), dtype=bool)
-
-    def take(at: Array, tokens: Array) -> Array:
-        """Write tokens down in the rows `at`; [R], their places in the answers."""
-        for row, token in zip(at.tolist(), tokens.tolist(), strict=True):
-            guesses.learn(int(constraint.state[row]), int(last[row]), token)
-        corners.written(at, constraint.grammar.slot[constraint.state[at]], tokens)
-        constraint.advance(tokens, at)
-        steps = journal.say(at, tokens)
-        last[at], count[at] = tokens, count[at] + 1
-        going[at] = (constraint.remaining[at] > 0) & ~np.isin(tokens, end_tokens)
-        constraint.closing[at] |= journal.loops(at) & going[at]
-        return steps
-
-    first = constraint.allow(begun.scores).argmax(-1)
-    journal.write(rows, take(rows, first.cpu().numpy()), begun.scores, first)
-    while going.any():
-        if 2 * going.sum() <= len(cached):
-            kept = np.flatnonzero(going[cached])
+    cached = np.arange(len(begun.mask))  # which rows the cache holds
+    answers = _Answers(constraint, guesses, corners, journal, end_tokens, rows=len(cached))
+    answers.begin(begun.scores)
+    while answers.going.any():
+        if 2 * answers.going.sum() <= len(cached):
+            kept = np.flatnonzero(answers.going[cached])
             _keep_rows(begun, torch.from_numpy(kept).to(begun.mask.device))
             cached = cached[kept]
-        drafts = [
-            guesses.after(
-                int(constraint.state[row]),
-                int(last[row]),
-                min(MOST, int(constraint.remaining[row]) - 1),
-                corners.next_of(int(row)),
-            )
-            if going[row]
-            else []
-            for row in cached
-        ]
-        width = 1 + max(map(len, drafts))
-        ids = np.full((len(cached), width), end_tokens[0], dtype=np.int64)
-        seen = np.zeros((len(cached), width), dtype=np.int64)
-        for place, (row, draft) in enumerate(zip(cached, drafts, strict=True)):
-            if going[row]:
-                ids[place, : 1 + len(draft)] = [last[row], *draft]
-                seen[place, : 1 + len(draft)] = 1
-        output = _pass(model, begun, ids, seen, count[cached], states=corners.sees_states)
-        logits = output.logits
-        seen[:, 1:] = 0
-        places = np.flatnonzero(going[cached])
-        checked, of, before = constraint.ahead(cached[places], [drafts[place] for place in places])
-        at_device = torch.from_numpy(np.stack([places[of], before])).to(logits.device)
-        scores = logits[at_device[0], at_device[1]].float()
-        chosen = checked.allow(scores).argmax(-1)
-        best = chosen.cpu().numpy()
-        written: list[tuple[Array, Array]] = []  # places of the pass whose token counts, and where that stands
-        right = np.ones(len(places), dtype=bool)  # of which rows what was guessed is right so far
-        for step in range(width):
-            entries = np.flatnonzero((before == step) & right[of])
-            at = cached[places[of[entries]]]
-            # Behind a corner that was guessed near enough, what was looked at as allowed may not be.
-            in_order = constraint.is_in_order(best[entries], at)
-            right[of[entries]], seen[places[of[entries[~in_order]]], step] = in_order, 0
-            entries, at = entries[in_order], at[in_order]
-            closing = constraint.closing[at]
-            written.append((entries, take(at, best[entries])))
-            right[of[entries]] = [
-                bool(going[row]) and len(drafts[place]) > step and corners.fits(row, drafts[place][step], token)
-                for place, row, token in zip(
-                    places[of[entries]].tolist(), at.tolist(), best[entries].tolist(), strict=True
-                )
-            ]
-            right[of[entries]] &= constraint.closing[at] == closing  # else what is allowed has changed
-            if not right.any():
-                break
-            seen[places[right], step + 1] = 1
-        entries, steps = (np.concatenate(items) for items in zip(*written, strict=True))
-        counted = torch.from_numpy(entries).to(logits.device)
-        journal.write(cached[places[of[entries]]], steps, scores[counted], chosen[counted])
-        constraint.note_cut(checked, entries, cached[places[of[entries]]])
-        places = np.flatnonzero(going[cached])
-        corners.look(cached[places], places, seen[places].sum(1) - 1, drafts, output)
+        places = np.flatnonzero(answers.going[cached])
+        rows = cached[places]
+        drafts = answers.drafts(rows)
+        ids = np.full((len(cached), 1 + max(map(len, drafts))), end_tokens[0], dtype=np.int64)
+        seen = np.zeros_like(ids)
+        for place, row, draft in zip(places, rows, drafts, strict=True):
+            ids[place, : 1 + len(draft)] = [answers.last[row], *draft]
+            seen[place, : 1 + len(draft)] = 1
+        output = _pass(model, begun, ids, seen, answers.count[cached], states=corners.sees_states)
+        seen[places] = answers.check(rows, drafts, output.logits, places)
+        on = np.flatnonzero(answers.going[rows])
+        corners.look(
+            rows[on], places[on], seen[places[on]].sum(1) - 1, dict(zip(places.tolist(), drafts, strict=True)), output
+        )
         _settle(begun, seen)
     return journal.finish(looped=constraint.closing, cut=constraint.cut.cpu().numpy())
+
+
+class _Answers:
+    """The answers of a batch as far as they are written. [B] each: last, their last tokens; count, how many they have;
+    going, which go on."""
+
+    def __init__(
+        self,
+        constraint: Constraint,
+        guesses: Guesses,
+        corners: Corners,
+        journal: Journal,
+        end_tokens: Sequence[int],
+        *,
+        rows: int,
+    ) -> None:
+        self._constraint = constraint
+        self._guesses = guesses
+        self._corners = corners
+        self._journal = journal
+        self._end_tokens = end_tokens
+        self.last = np.full(rows, -1, dtype=np.int64)
+        self.count = np.zeros(rows, dtype=np.int64)
+        self.going = np.ones(rows, dtype=bool)
+
+    def begin(self, scores: Tensor) -> None:
+        """scores: [B, V], of the first tokens."""
+        rows, chosen = np.arange(len(self.last)), self._constraint.allow(scores).argmax(-1)
+        self._journal.write(rows, self._take(rows, chosen.cpu().numpy()), scores, chosen)
+
+    def drafts(self, rows: Array) -> list[list[int]]:
+        """What probably follows in each of these rows."""
+        constraint = self._constraint
+        return [
+            self._guesses.after(
+                int(constraint.state[row]),
+                int(self.last[row]),
+                min(MOST, int(constraint.remaining[row]) - 1),
+                self._corners.next_of(row),
+            )
+            for row in rows.tolist()
+        ]
+
+    def check(self, rows: Array, drafts: Sequence[Sequence[int]], logits: Tensor, places: Array) -> Array:
+        """Go on in `rows` with the best tokens allowed behind a pass, as long as a draft's come true.
+
+        logits: [C, T, V] of the pass, `places` [R] of which are of `rows`. Returns [R, T]: 1 for the pass's tokens that
+        are part of the answers, which are the last ones before it and what was guessed right.
+        """
+        checked, of, before = self._constraint.ahead(rows, drafts)
+        behind = torch.from_numpy(np.stack([places[of], before])).to(logits.device)
+        scores = logits[behind[0], behind[1]].float()
+        chosen = checked.allow(scores).argmax(-1)
+        best = chosen.cpu().numpy()
+        seen = np.zeros((len(rows), logits.shape[1]), dtype=np.int64)
+        right = np.ones(len(rows), dtype=bool)  # which drafts have come true so far
+        written: list[tuple[Array, Array]] = []  # which of `best` count, and where they stand in the answers
+        for step in range(logits.shape[1]):
+            seen[right, step] = 1
+            entries = np.flatnonzero((before == step) & right[of])
+            # Behind a corner that was guessed near enough, what was looked at as allowed may not be.
+            in_order = self._constraint.is_in_order(best[entries], rows[of[entries]])
+            stopped, entries = of[entries[~in_order]], entries[in_order]
+            seen[stopped, step], right[stopped] = 0, False
+            if not len(entries):
+                break
+            at, tokens = rows[of[entries]], best[entries]
+            closing = self._constraint.closing[at]
+            written.append((entries, self._take(at, tokens)))
+            fits = [
+                len(drafts[number]) > step and self._corners.fits(row, drafts[number][step], token)
+                for number, row, token in zip(of[entries].tolist(), at.tolist(), tokens.tolist(), strict=True)
+            ]
+            # A row that is to end has other tokens allowed than were looked at.
+            right[of[entries]] = self.going[at] & fits & (self._constraint.closing[at] == closing)
+        entries, steps = (np.concatenate(items) for items in zip(*written, strict=True))
+        counted = torch.from_numpy(entries).to(logits.device)
+        self._journal.write(rows[of[entries]], steps, scores[counted], chosen[counted])
+        self._constraint.note_cut(checked, entries, rows[of[entries]])
+        return seen
+
+    def _take(self, at: Array, tokens: Array) -> Array:
+        """Write tokens down in the rows `at`; [R], their places in the answers."""
+        constraint = self._constraint
+        for row, token in zip(at.tolist(), tokens.tolist(), strict=True):
+            self._guesses.learn(int(constraint.state[row]), int(self.last[row]), token)
+        self._corners.written(at, constraint.grammar.slot[constraint.state[at]], tokens)
+        constraint.advance(tokens, at)
+        steps = self._journal.say(at, tokens)
+        self.last[at], self.count[at] = tokens, self.count[at] + 1
+        self.going[at] = (constraint.remaining[at] > 0) & ~np.isin(tokens, self._end_tokens)
+        constraint.closing[at] |= self._journal.loops(at) & self.going[at]
+        return steps
 
 
 def _begin(model: Any, inputs: Any, end_tokens: Sequence[int]) -> _Begun:

@@ -87,7 +87,7 @@ class Corners:
         for row, slot, token in zip(rows.tolist(), slots.tolist(), tokens.tolist(), strict=True):
             self._last[row] = self._corner.get(slot, -1) if self._bin_of[token] >= 0 else -1
 
-    def look(self, rows: Array, places: Array, ends: Array, drafts: Sequence[Sequence[int]], output: Any) -> None:
+    def look(self, rows: Array, places: Array, ends: Array, drafts: Mapping[int, Sequence[int]], output: Any) -> None:
         """See what follows in rows that go on behind a pass.
 
         places, ends: where in the pass their last tokens were predicted. drafts: by place, the guesses that were made.

@@ -63,10 +63,12 @@ def weightless(manifest: Manifest) -> Iterator[WeightlessBase]:
         folder = Path(scratch).resolve() / base.resolve().name
         folder.mkdir()
         copy_files(base, folder)
-        if (base / _TOKENIZER).is_file():
-            yield _with_tokens(manifest, base, folder)
-        else:
-            yield _by_config(manifest, folder)
+        try:
+            has_tokenizer = (base / _TOKENIZER).is_file()
+            yield _with_tokens(manifest, base, folder) if has_tokenizer else _by_config(manifest, folder)
+        except InputError as error:
+            # Whoever reads it knows the base, and not the folder, which is gone by then.
+            raise InputError(str(error).replace(str(folder), str(base))) from error
 
 
 def _with_tokens(manifest: Manifest, base: Path, folder: Path) -> WeightlessBase:
@@ -108,13 +110,14 @@ def _rows(folder: Path) -> int:
     """`vocab_size`, which transformers has a default for: then it is written down."""
     rows = read_vocab_size(folder)
     if rows is None:
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
         path = folder / "config.json"
         config = read_json(path)
         try:
             rows = int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, StrictDataclassError) as error:
             raise InputError(
                 f"config.json of the base: says no vocab_size, and transformers knows none of a "
                 f"{config.get('model_type')!r} model; take the config.json of the checkpoint"

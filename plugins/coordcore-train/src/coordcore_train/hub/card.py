@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tomli_w
 
 from coordcore.coords import DEFAULT_COORDS
+from coordcore.errors import printable
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import Located, answer_text
 from coordcore.records.geometry import COUNTS
@@ -64,8 +65,9 @@ def _opening(facts: Facts) -> Iterator[str]:
     run, info = facts.run, facts.info
     if run is not None:
         at = f" (at commit {run.commit})" if run.commit else ""
-        base = f"[{run.base}](https://huggingface.co/{run.base_id})" if run.base_id else f"`{run.base}`"
-        yield f"{base}{at}, fine-tuned with coordcore {run.versions['coordcore']}: the run `{run.manifest['name']}`.\n"
+        base = f"[{run.base}](https://huggingface.co/{run.base_id})" if run.base_id else _code(run.base)
+        name = _code(run.manifest["name"])
+        yield f"{base}{at}, fine-tuned with coordcore {run.versions['coordcore']}: the run {name}.\n"
     if info is not None and info.vocab is not None:
         tokens = info.vocab.format.written
         yield f"It writes coordinates as tokens, `{tokens[0]}` to `{tokens[-1]}`.\n"
@@ -120,10 +122,11 @@ def _answers(info: CheckpointInfo) -> Iterator[str]:
         if info.question.system:
             yield f"System message: {_code(info.question.system)}\n"
         if info.question.prompts:
-            rows = (f"| {task} | {_value(prompt)} |" for task, prompt in info.question.prompts.items())
-            yield "\n".join(["| task | question |", "|---|---|", *rows]) + "\n"
+            yield _rows(("task", "question"), [(task, _code(said)) for task, said in info.question.prompts.items()])
     yield f"Format `{info.format.name}`:\n"
-    yield f"```\n{_example(info)}\n```\n"
+    example = _example(info)
+    fence = "`" * max(3, _longest_fence(example) + 1)
+    yield f"{fence}\n{example}\n{fence}\n"
     coords = info.vocab.format if info.vocab else DEFAULT_COORDS
     order = "y first" if coords.order == "yx" and not info.format.numbers else "x first"
     yield f"Coordinates are bins, {order}. {_decoding(info.quantisation)}\n"
@@ -151,33 +154,33 @@ def _decoding(spec: Quantisation) -> str:
 
 def _training(run: RunFacts) -> Iterator[str]:
     train = run.manifest["train"]
-    data = ", ".join(f"`{name}`: {_told(settings)}" for name, settings in run.manifest.get("data", {}).items())
+    data = ", ".join(f"{_code(name)}: {_told(settings)}" for name, settings in run.manifest.get("data", {}).items())
     examples = ", ".join(f"{count:,} {name}" for name, count in run.examples.items())
     batch = f"{train['batch_size']} examples x {train['accumulation']} micro-batches x {run.ranks} ranks"
     rows = {
         "data": data,
-        "files": ", ".join(f"`{name}` ({said})" for name, said in run.files.items()),
+        "files": ", ".join(f"{_code(name)} ({said})" for name, said in run.files.items()),
         "examples": examples,
-        "steps": f"{run.training['step']:g}, {run.training['epoch']:.3g} epochs" if "epoch" in run.training else "",
+        "steps": f"{run.training['step']:.9g}" if "step" in run.training else "",
+        "epochs": f"{run.training['epoch']:.3g}" if "epoch" in run.training else "",
         "batch": batch,
         "learning rate": f"{train['learning_rate']:g}, {train['schedule']}, warmup {train['warmup']:g}",
         "seed": str(train["seed"]),
         "tuner": _told(run.manifest.get("tuner", {})),
-        **{kind: ", ".join(f"`{name}`" for name in run.manifest.get(kind, {})) for kind in ("surgery", "loss")},
-        "optimizer": ", ".join(f"`{name}`" for name in run.manifest.get("optimizer", {})),
+        **{kind: ", ".join(map(_code, run.manifest.get(kind, {}))) for kind in ("surgery", "loss", "optimizer")},
         "made with": ", ".join(f"{name} {version}" for name, version in run.versions.items() if version),
     }
     yield "## Training\n"
-    yield "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items() if value)]) + "\n"
+    yield _rows(("", ""), [(name, value) for name, value in rows.items() if value])
     if run.training:
-        yield "\n".join(["| last logged | training | held out |", "|---|---|---|", *_losses(run)]) + "\n"
+        yield _rows(("last logged", "training", "held out"), _losses(run))
 
 
-def _losses(run: RunFacts) -> Iterator[str]:
+def _losses(run: RunFacts) -> Iterator[tuple[str, str, str]]:
     for name, value in run.training.items():
         if name not in ("step", "epoch", "grad_norm", "learning_rate") and not name.startswith("lr/"):
             held = run.held_out.get(f"eval_{name}")
-            yield f"| {name} | {value:.4g} | {'' if held is None else f'{held:.4g}'} |"
+            yield name, f"{value:.4g}", "" if held is None else f"{held:.4g}"
 
 
 def _evaluation(run: RunFacts) -> Iterator[str]:
@@ -186,9 +189,8 @@ def _evaluation(run: RunFacts) -> Iterator[str]:
         yield "None was made by the run.\n"
     for name, metrics in run.evaluations.items():
         settings = run.manifest.get("eval", {}).get(name, {})
-        yield f"`{name}`, on the examples that the run held out: {_told(settings)}\n"
-        rows = (f"| {metric} | {value:.4g} |" for metric, value in metrics.items())
-        yield "\n".join(["| metric | |", "|---|---|", *rows]) + "\n"
+        yield f"{_code(name)}, on the examples that the run held out: {_told(settings)}\n"
+        yield _rows(("metric", ""), [(metric, f"{value:.4g}") for metric, value in metrics.items()])
 
 
 def _limits(facts: Facts) -> Iterator[str]:
@@ -221,12 +223,23 @@ def _value(value: Any) -> str:
         return f"{{{_told(value)}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
-    text = _code(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value}"
-    return text.replace("|", "\\|")
+    return _code(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _rows(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table, whatever its cells hold."""
+    titles = list(titles)
+    cells = [[printable(" ".join(cell.split())).replace("|", "\\|") for cell in row] for row in (titles, *rows)]
+    cells.insert(1, ["---"] * len(titles))
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def _longest_fence(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _code(text: str) -> str:
     """A text as code in a line of Markdown, whatever backticks and line breaks it holds."""
-    text = text.replace("\n", " ")
-    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    text = printable(" ".join(text.splitlines()))
+    fence = "`" * (_longest_fence(text) + 1)
     return f"{fence} {text} {fence}" if "`" in text or not text.strip() else f"{fence}{text}{fence}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +24,15 @@ _SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?
 _OF_A_MACHINE = ("resolved", "output", "launch", "plugins", "manifest_version")
 """Sections of a resolved manifest that say where it ran, or are told elsewhere."""
 
-_NEEDED = {
-    "model": ("base",),
-    "train": ("batch_size", "accumulation", "learning_rate", "schedule", "warmup", "seed", "max_length"),
+_NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "model": {"base": str},
+    "train": {
+        **dict.fromkeys(("batch_size", "accumulation", "seed", "max_length"), int),
+        **dict.fromkeys(("learning_rate", "warmup"), (int, float)),
+        "schedule": str,
+    },
 }
+_TABLES = ("data", "tuner", "surgery", "loss", "optimizer", "eval", "resolved")
 
 Table = Mapping[str, Any]
 
@@ -94,7 +100,7 @@ def _read_run(run: RunDir) -> RunFacts:
     resolved, state = manifest.get("resolved", {}), run.state()
     base, base_id, commit = _base(manifest, state)
     lines = _read_metrics(run.metrics)
-    layout, examples, content = (_table(state.get(key)) for key in ("layout", "examples", "content"))
+    ranks, files, examples = _of_state(state, run.path)
     shown = {key: value for key, value in manifest.items() if key not in _OF_A_MACHINE}
     shown |= {"name": str(manifest.get("name", run.path.name))}
     shown["model"] = {**manifest["model"], "base": base}
@@ -104,11 +110,8 @@ def _read_run(run: RunDir) -> RunFacts:
         base=base,
         base_id=base_id,
         commit=commit,
-        ranks=int(layout.get("ranks", 1)),
-        files={
-            name_of(str(file["file"])): f"{file['bytes']:,} bytes, SHA-256 {str(file['sha256'])[:16]}"
-            for file in content.values()
-        },
+        ranks=ranks,
+        files=files,
         examples=examples,
         training=next((line for line in reversed(lines) if "loss" in line), {}),
         held_out=next((line for line in reversed(lines) if "eval_loss" in line), {}),
@@ -124,10 +127,31 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not readable as TOML: {error}; the run wrote it otherwise") from error
     for section, keys in _NEEDED.items():
-        for key in keys:
+        for key, kind in keys.items():
             if key not in _table(manifest.get(section)):
                 raise InputError(f"{path}: has no {section}.{key}; the run wrote it otherwise")
+            if not isinstance(found := manifest[section][key], kind):
+                raise InputError(f"{path}: {section}.{key} is {found!r}; the run wrote it otherwise")
+    for section in _TABLES:
+        if not isinstance(found := manifest.get(section, {}), Mapping):
+            raise InputError(f"{path}: {section} is {found!r}, no table; the run wrote it otherwise")
     return manifest
+
+
+def _of_state(state: Mapping[str, object], run: Path) -> tuple[int, dict[str, str], dict[str, int]]:
+    """The ranks, the files of the data with what they hold, and the numbers of examples."""
+    layout, content, examples = (_table(state.get(key)) for key in ("layout", "content", "examples"))
+    try:
+        files = {
+            name_of(str(file["file"])): f"{file['bytes']:,d} bytes, SHA-256 {str(file['sha256'])[:16]}"
+            for file in content.values()
+        }
+        return int(layout.get("ranks", 1)), files, {name: operator.index(count) for name, count in examples.items()}
+    except (LookupError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{run / 'state.json'}: says layout, content or examples otherwise than a run ({why})"
+        ) from error
 
 
 def _base(manifest: Table, state: Mapping[str, object]) -> tuple[str, str | None, str | None]:
@@ -144,8 +168,8 @@ def _base(manifest: Table, state: Mapping[str, object]) -> tuple[str, str | None
 
 def _read_metrics(path: Path) -> list[dict[str, float]]:
     lines = []
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    content = path.read_bytes() if path.is_file() else b""
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
             lines.append(_numbers(json.loads(line)))
         except (ValueError, RecursionError, AttributeError) as error:

@@ -15,7 +15,7 @@ from coordcore.errors import InputError
 from coordcore_train.checkpoint.folder import NOT_JSON, WEIGHT_SUFFIXES
 from coordcore_train.checkpoint.tensorfile import metadata_of
 from coordcore_train.checkpoint.weights import stored_tensors
-from coordcore_train.hub.paths import name_of, path_in_text, paths_in
+from coordcore_train.hub.paths import name_of, path_in_text, paths_in, texts_in
 
 CARD = "README.md"
 
@@ -26,9 +26,10 @@ _LEFT_BY_TRAINING = re.compile(
 )
 """Names of files and folders that are no part of a checkpoint that others load."""
 
-_TEXT = (".json", ".md", ".txt", ".jinja", ".py", ".toml", ".yaml", ".yml", ".cfg")
 _VOCABULARY = ("tokenizer.json", "vocab.json", "added_tokens.json", "merges.txt")
 """Files that hold any piece of text as a token, paths among them."""
+
+_HEAD = 8192  # bytes in which a file that is no text has a zero
 
 _ORIGIN = ("_name_or_path", "name_or_path")
 """Keys by which transformers says where it loaded from; nothing reads them."""
@@ -72,14 +73,18 @@ def files_of(folder: Path, known: tuple[str, ...], card: str | None) -> Files:
         content = None
         if name == CARD and card is not None:
             continue
-        if file.name.endswith(_TEXT):
+        if not is_weights(name) or file.suffix == ".json":
             content = _cleaned(file, name, known, mended)
         elif file.suffix == ".safetensors":
             for key, path in paths_in(metadata_of(file) or {}):
                 raise InputError(f"{file}: its metadata says {key} = {path!r}, a path of this machine; write it anew")
         uploads.append(Upload(name=name, file=file, content=content))
     if card is not None:
-        _require_no_path(folder / CARD, card, known)
+        if (place := path_in_text(card, known)) is not None:
+            raise InputError(
+                f"{folder / CARD}: would name {place}, a path of this machine, as the head of the card that is there, "
+                "the run's manifest.resolved.toml or coordcore.json does; take it out there"
+            )
         uploads.append(Upload(name=CARD, file=folder / CARD, content=card.encode()))
     return Files(uploads=uploads, left=left, mended=mended)
 
@@ -94,6 +99,9 @@ def _files(folder: Path, left: list[str]) -> Iterator[tuple[str, Path]]:
     for root, subfolders, names in os.walk(folder):
         here = Path(root)
         left += [(here / name).relative_to(folder).as_posix() for name in sorted([*subfolders, *names]) if _stays(name)]
+        for name in subfolders:
+            if not _stays(name) and (here / name).is_symlink():
+                raise InputError(f"{here / name}: is a link to a folder; put the folder itself there, or remove it")
         subfolders[:] = [name for name in sorted(subfolders) if not _stays(name)]
         for name in sorted(name for name in names if not _stays(name)):
             file = here / name
@@ -111,7 +119,7 @@ def _cleaned(file: Path, name: str, known: tuple[str, ...], mended: list[str]) -
     if file.name in _VOCABULARY:
         return None
     content, cleaned = file.read_bytes(), None
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         try:
             document = msgspec.json.decode(content)
         except NOT_JSON as error:
@@ -122,14 +130,16 @@ def _cleaned(file: Path, name: str, known: tuple[str, ...], mended: list[str]) -
                 raise InputError(f"{file}: {key} is {path!r}, a path of this machine; remove it, or put a name there")
             mended.append(f"{name}: {key}")
         if found:
-            content = cleaned = msgspec.json.format(msgspec.json.encode(_named(document)), indent=2) + b"\n"
-    _require_no_path(file, content.decode("utf-8", "replace"), known)
-    return cleaned
-
-
-def _require_no_path(file: Path, text: str, known: tuple[str, ...]) -> None:
+            document = _named(document)
+            cleaned = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+        text = "\n".join(texts_in(document))  # without escapes, behind which a path would not be seen
+    elif b"\0" in content[:_HEAD]:
+        return None
+    else:
+        text = content.decode("utf-8", "replace")
     if (place := path_in_text(text, known)) is not None:
         raise InputError(f"{file}: names {place}, a path of this machine; take it out")
+    return cleaned
 
 
 def _named(document: Any) -> Any:

@@ -62,10 +62,9 @@ def merged_folder(path: Path) -> tuple[Path, RunDir | None]:
         return run.merged, run
     if (path / "adapter_config.json").is_file() or (path / "trainer_state.json").is_file():
         of_run = path.parent.parent
-        raise InputError(
-            f"{path}: is a checkpoint of training; merge it first: "
-            f"coordcore merge {of_run} --output {of_run / f'merged-{path.name}'} --checkpoint {path}"
-        )
+        merge = f"coordcore merge {of_run} --output {of_run / f'merged-{path.name}'} --checkpoint {path}"
+        cure = merge if RunDir(of_run).manifest.is_file() else "coordcore merge RUN --output DIR, of the run it is of"
+        raise InputError(f"{path}: is a checkpoint of training; merge it first: {cure}")
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: holds neither a run nor a checkpoint (no config.json); name a run folder")
     above = RunDir(path.resolve().parent)
@@ -200,11 +199,13 @@ class _Patient:
 def _read_card(file: Path) -> str:
     if not file.exists():
         return ""
-    require_regular(file)
     try:
+        require_regular(file)
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8, or remove it") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}; remove it") from error
 
 
 def _front_matter(file: Path) -> Mapping[str, Any]:
