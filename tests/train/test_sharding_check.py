@@ -84,6 +84,7 @@ def test_deepspeed_on_the_cpu_without_a_compiler(monkeypatch: pytest.MonkeyPatch
         ("deepspeed", "[" * 100_000, "is no JSON"),
         ("deepspeed", "", "is no JSON"),
         ("deepspeed", '{"zero_optimization": null}', "zero_optimization must be a table of settings"),
+        ("deepspeed", '{"zero_optimization": {"stage": "3"}}', "its zero_optimization.stage must be 0, 1, 2 or 3"),
         ("deepspeed", '{"optimizer": {}}', "its optimizer would stand in for that of [optimizer.<name>]"),
         ("deepspeed", '{"scheduler": {}}', "its scheduler would stand in for that of train.schedule"),
         (
@@ -130,10 +131,11 @@ def test_fsdp2_recomputes_activations_when_the_manifest_says_so(checkpointing: b
 
 def test_a_file_keeps_its_settings_but_for_what_is_saved(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
-    mine = {"fsdp": "full_shard", "fsdp_config": {"activation_checkpointing": True, "state_dict_type": "SHARDED"}}
-    file.write_text(json.dumps(mine))
-    settings = json.loads(sharding.fsdp_settings(manifest({"fsdp": str(file), "nproc_per_node": 2})) or "")
-    assert settings["fsdp_config"] == {"activation_checkpointing": True, "state_dict_type": "FULL_STATE_DICT"}
+    for name in ("state_dict_type", "fsdp_state_dict_type"):
+        mine = {"fsdp": "full_shard", "fsdp_config": {"activation_checkpointing": True, name: "SHARDED_STATE_DICT"}}
+        file.write_text(json.dumps(mine))
+        settings = json.loads(sharding.fsdp_settings(manifest({"fsdp": str(file), "nproc_per_node": 2})) or "")
+        assert settings["fsdp_config"] == {"activation_checkpointing": True, "state_dict_type": "FULL_STATE_DICT"}
     file.write_text('{"zero_optimization": {"stage": 3, "sub_group_size": 7}}')
     settings = json.loads(sharding.deepspeed_settings(manifest({"deepspeed": str(file), "nproc_per_node": 2})) or "")
     gathered = {"stage3_gather_16bit_weights_on_model_save": True}

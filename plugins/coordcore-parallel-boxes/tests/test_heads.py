@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from coordcore_parallel_boxes.heads import (
     fingerprint,
     layers_of,
     load,
+    require_place,
     save,
 )
 
@@ -142,11 +145,41 @@ def test_heads_that_do_not_fit(
         load(saved, asked[0], asked[2])
 
 
-def test_layers_that_the_model_lacks(asked: tuple[Any, Any, CoordVocab], saved: Path) -> None:
+@pytest.mark.parametrize("layer", [9, -1, 0.5, "9", [1]])
+def test_layers_that_the_model_lacks(asked: tuple[Any, Any, CoordVocab], saved: Path, layer: Any) -> None:
     count = len(layers_of(asked[0]))
-    rewrite(saved, layers=[9] * count)
-    with pytest.raises(InputError, match="reads the hidden states 9 of a model that has"):
+    rewrite(saved, layers=[layer] * count)
+    with pytest.raises(InputError, match=re.escape(f"reads the hidden states {layer!r} of a model that has")):
         load(saved, asked[0], asked[2])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "format None is not '1'"),
+        ({"format": "1"}, "does not say of which model its heads are; train them"),
+        ({"format": "1", "heads": "[]"}, "does not say of which model its heads are"),
+        ({"format": "1", "heads": "[" * 100_000}, "cannot be read: "),
+    ],
+)
+def test_files_that_say_nothing_of_a_model(
+    asked: tuple[Any, Any, CoordVocab], saved: Path, metadata: dict[str, str], message: str
+) -> None:
+    tensors = load_file(saved / FILE)
+    (saved / FILE).unlink()
+    save_file(tensors, saved / FILE, metadata=metadata)
+    with pytest.raises(InputError, match=message):
+        load(saved, asked[0], asked[2])
+
+
+def test_a_folder_that_is_read_only_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_place(tmp_path, overwrite=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # as root, every folder is writable
+    with pytest.raises(InputError, match="must be writable, since heads lie in it"):
+        require_place(tmp_path, overwrite=True)
+    (tmp_path / FOLDER).mkdir()
+    with pytest.raises(InputError, match="exists; replace it with --overwrite"):
+        require_place(tmp_path, overwrite=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no tensors at all"])

@@ -39,7 +39,7 @@ def command(
     from rich.progress import track
 
     from coordcore.errors import InputError, RunError
-    from coordcore_parallel_boxes.heads import FOLDER, save
+    from coordcore_parallel_boxes.heads import require_place, save
     from coordcore_parallel_boxes.model import loaded_from
     from coordcore_parallel_boxes.training import train
 
@@ -48,8 +48,7 @@ def command(
     quiet_transformers()
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device is Device.AUTO else device.value
     asked = loaded_from(run, where)
-    if (asked.folder / FOLDER).exists() and not overwrite:
-        raise InputError(f"{asked.folder / FOLDER} exists; replace it with --overwrite")
+    require_place(asked.folder, overwrite=overwrite)
     console = Console(stderr=True)
 
     def told(batches: Iterator[Any], total: int) -> Iterator[Any]:

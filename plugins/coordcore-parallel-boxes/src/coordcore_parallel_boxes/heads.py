@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,14 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
+def require_place(checkpoint: Path, *, overwrite: bool) -> None:
+    """Raise InputError where `save` would, before heads are trained."""
+    if (checkpoint / FOLDER).exists() and not overwrite:
+        raise InputError(f"{checkpoint / FOLDER} exists; replace it with --overwrite")
+    if not os.access(checkpoint, os.W_OK):
+        raise InputError(f"{checkpoint}: must be writable, since heads lie in it; allow that, or copy the run")
+
+
 def save(heads: Heads, checkpoint: Path, model: Any, vocab: CoordVocab, *, overwrite: bool) -> Path:
     """Write heads beside the checkpoint that `model` was loaded from; returns the file."""
     said = {
@@ -116,10 +125,12 @@ def load(folder: Path, model: Any, vocab: CoordVocab) -> Heads:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         said = json.loads(metadata.get("heads", "null"))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}; {_CURE}") from error
-    if metadata.get("format") != FORMAT or not isinstance(said, dict):
+    if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: format {metadata.get('format')!r} is not {FORMAT!r}; {_CURE}")
+    if not isinstance(said, dict):
+        raise InputError(f"{path}: does not say of which model its heads are; {_CURE}")
     rows = coord_rows(model, vocab)
     has = {"hidden_size": rows.shape[1], "bins": len(vocab.ids), "order": vocab.format.order}
     for name, value in has.items():
@@ -135,7 +146,7 @@ def load(folder: Path, model: Any, vocab: CoordVocab) -> Heads:
             f"{path}: holds other tensors than it says: {' '.join(str(error).split())}; {_CURE}"
         ) from error
     count = model.config.get_text_config().num_hidden_layers
-    if beyond := [layer for layer in heads.layers if not 0 <= layer <= count]:
-        raise InputError(f"{path}: reads the hidden states {beyond[0]} of a model that has {count} layers; {_CURE}")
+    if beyond := [layer for layer in heads.layers if type(layer) is not int or not 0 <= layer <= count]:
+        raise InputError(f"{path}: reads the hidden states {beyond[0]!r} of a model that has {count} layers; {_CURE}")
     heads.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return heads.to(rows.device).eval().requires_grad_(False)

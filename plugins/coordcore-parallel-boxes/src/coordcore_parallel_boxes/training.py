@@ -99,6 +99,8 @@ def train(
             done += 1
             rate = 3e-3 * min(1, done / _WARMUP) * (1 - number / len(batches))
             step(heads, optimizer, rate, drawn(latest, generator))
+    if not boxes:
+        raise InputError(f"{len(order)} examples hold no boxes in coord tokens that heads could learn from")
     if not done:
         raise InputError(
             f"{len(order)} examples hold {boxes} boxes in coord tokens that heads could learn from, and a step takes "

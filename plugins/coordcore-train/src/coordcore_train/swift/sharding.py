@@ -25,6 +25,7 @@ def fsdp_settings(manifest: Manifest) -> str | None:
         return None
     settings = _settings(manifest.launch.fsdp, "launch.fsdp")
     fsdp = settings.setdefault("fsdp_config", {})
+    fsdp.pop("fsdp_state_dict_type", None)  # transformers' other name for it, which would win
     fsdp["state_dict_type"] = "FULL_STATE_DICT"
     if not Path(manifest.launch.fsdp).is_file():
         fsdp["activation_checkpointing"] = manifest.train.gradient_checkpointing
@@ -149,6 +150,9 @@ def _unfit_deepspeed(settings: dict[str, Any], manifest: Manifest) -> Iterator[s
         if enabled not in ("auto", manifest.model.dtype == dtype):
             dtype = manifest.model.dtype
             yield f'its {name}.enabled is {show(enabled)}, and model.dtype is {dtype}; write "auto" there'
+    stage = _stage(settings)
+    if stage is not None and (type(stage) is not int or not 0 <= stage <= 3):  # DeepSpeed reads a text as a number
+        yield f"its zero_optimization.stage must be 0, 1, 2 or 3, got {show(stage)}"
     if settings.get("tensor_parallel"):
         yield "its tensor_parallel would split the output head, by which the losses project; take it out of the file"
     if _stage(settings) == 3 and manifest.train.evaluate_checkpoints:
