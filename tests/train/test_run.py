@@ -96,6 +96,11 @@ def test_two_ranks_are_one_with_twice_the_batch(whole: RunDir, coord_base: Path,
 
 
 def test_data_loader_processes_change_nothing(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    from swift.utils import utils as swift_utils
+
+    swift_utils._external_files.append(
+        str(tmp_path / "gone" / "swift_plugin.py")
+    )  # as of a plan before, in this process
     run = support.train(tmp_path, coord_base, train={"workers": 2})
     assert support.losses(run) == support.losses(whole)
 
