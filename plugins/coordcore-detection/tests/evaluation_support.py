@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,13 @@ def random_scene(seed: int, *, images: int = 12, labels: int = 3) -> tuple[Flat,
     label = np.where(rng.random(len(moved)) < 0.2, rng.integers(labels, size=len(moved)), truth.label.repeat(copies))
     predicted = Flat(image=image.repeat(copies), label=label, boxes=moved)
     return truth, crowd, predicted, rng.integers(0, 20, len(moved)) / 20
+
+
+def write_grey_pictures(count: int) -> None:
+    """`count` grey pictures with a box each, in pixels, and their record file val.jsonl, in the working directory."""
+    lines = []
+    for k in range(count):
+        Image.new("RGB", (40 + k, 32), (k * 40,) * 3).save(f"{k}.png")
+        record = {"images": [f"{k}.png"], "width": 40 + k, "height": 32}
+        lines.append(json.dumps(record | {"objects": [{"desc": "a", "bbox_2d": [1, 2, 30, 20.5]}]}))
+    Path("val.jsonl").write_text("\n".join(lines) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
+from evaluation_support import write_grey_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -104,12 +104,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vllm:
     write_checkpoint_info(merged, quantisation=DEFAULT_QUANTISATION, vocab=vocab, question=asked)
     (merged / "config.json").write_text('{"dtype": "float32"}')
     (merged / "generation_config.json").write_text('{"repetition_penalty": 1.05}')
-    lines = []
-    for k in range(COUNT):
-        Image.new("RGB", (40 + k, 32), (k * 40,) * 3).save(f"{k}.png")
-        record = {"images": [f"{k}.png"], "width": 40 + k, "height": 32}
-        lines.append(json.dumps(record | {"objects": [{"desc": "a", "bbox_2d": [1, 2, 30, 20.5]}]}))
-    Path("val.jsonl").write_text("\n".join(lines) + "\n")
+    write_grey_pictures(COUNT)
     return found
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_support import header
-from PIL import Image
+from evaluation_support import header, write_grey_pictures
 from prediction_support import checkpoint
 from typer.testing import CliRunner
 
@@ -32,12 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Five grey pictures with a box each, in pixels."""
     monkeypatch.chdir(tmp_path)
-    lines = []
-    for k in range(COUNT):
-        Image.new("RGB", (40 + k, 32), (k * 40,) * 3).save(f"{k}.png")
-        record = {"images": [f"{k}.png"], "width": 40 + k, "height": 32}
-        lines.append(json.dumps(record | {"objects": [{"desc": "a", "bbox_2d": [1, 2, 30, 20.5]}]}))
-    Path("val.jsonl").write_text("\n".join(lines) + "\n")
+    write_grey_pictures(COUNT)
     return Path("val.jsonl")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_support import write_grey_pictures
 from fake_server import Error, Fake, completion, image_in, serving, token
 from PIL import Image
 from typer.testing import CliRunner
@@ -56,12 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         merged, quantisation=DEFAULT_QUANTISATION, vocab=vocab, question=Question("Find.", "Be brief.")
     )
     (merged / "config.json").write_text("{}")
-    lines = []
-    for k in range(COUNT):
-        Image.new("RGB", (40 + k, 32), (k * 40,) * 3).save(f"{k}.png")
-        record = {"images": [f"{k}.png"], "width": 40 + k, "height": 32}
-        lines.append(json.dumps(record | {"objects": [{"desc": "a", "bbox_2d": [1, 2, 30, 20.5]}]}))
-    Path("val.jsonl").write_text("\n".join(lines) + "\n")
+    write_grey_pictures(COUNT)
     return merged
 
 

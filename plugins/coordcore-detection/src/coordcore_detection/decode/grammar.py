@@ -281,9 +281,12 @@ class Constraint:
 
     def is_in_order(self, tokens: Array, rows: Array) -> Array:
         """[R] bool: which of these tokens are no second corner before the first one that was written."""
-        slot, bins = self.grammar.slot[self.state[rows]], self.grammar.bin_of[tokens]
-        lower = np.where(slot == X2, self._lower[0, rows], np.where(slot == Y2, self._lower[1, rows], 0))
-        return (bins < 0) | (bins >= lower) | (not self.ordered)
+        bins = self.grammar.bin_of[tokens]
+        return (bins < 0) | (bins >= self._least(self.grammar.slot[self.state[rows]], rows)) | (not self.ordered)
+
+    def _least(self, slot: Array, rows: Array) -> Array:
+        """[R]: the least bin that may stand in the `slot` of each row, 0 but for a second corner."""
+        return np.where(slot == X2, self._lower[0, rows], np.where(slot == Y2, self._lower[1, rows], 0))
 
     def _of(self, rows: Array) -> Constraint:
         """A copy of some rows, in which nothing was cut."""
@@ -321,8 +324,8 @@ class Constraint:
         forbidden = self.tables.forbidden.index_select(0, self.tables.rows(self.state[at]))
         slot = self.grammar.slot[self.state[at]]
         if self.ordered and ((slot == X2) | (slot == Y2)).any():
-            lower = np.where(slot == X2, self._lower[0, at], np.where(slot == Y2, self._lower[1, at], 0))
-            forbidden |= self.tables.order < self.tables.rows(lower.astype(np.int16))[:, None]
+            lower = self._least(slot, at).astype(np.int16)
+            forbidden |= self.tables.order < self.tables.rows(lower)[:, None]
         allowed = torch.where(forbidden, -torch.inf, scores)
         limits = self._limits(at)
         if not limits:

@@ -155,7 +155,7 @@ def _unfit_deepspeed(settings: dict[str, Any], manifest: Manifest) -> Iterator[s
         yield f"its zero_optimization.stage must be 0, 1, 2 or 3, got {show(stage)}"
     if settings.get("tensor_parallel"):
         yield "its tensor_parallel would split the output head, by which the losses project; take it out of the file"
-    if _stage(settings) == 3 and manifest.train.evaluate_checkpoints:
+    if stage == 3 and manifest.train.evaluate_checkpoints:
         yield (
             "train.evaluate_checkpoints loads the checkpoint on one rank, where ZeRO-3 would wait for the others; "
             "leave that out (the last checkpoint is evaluated anyway), or use zero2 or fsdp2"
