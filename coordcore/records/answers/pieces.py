@@ -106,7 +106,8 @@ def _patterns(form: Format, coords: CoordFormat) -> list[tuple[str, re.Pattern[s
         for layout in dict.fromkeys(form.layout(kind, first) for first in (False, True)):
             (at,) = (number for number, piece in enumerate(layout) if isinstance(piece, Places))
             place = "".join(_pattern(part, token) for part in parts)
-            head, tail = ("".join(_pattern(part, token) for part in some) for some in (layout[:at], layout[at + 1 :]))  # type: ignore[arg-type]
+            around = [piece for piece in layout if not isinstance(piece, Places)]
+            head, tail = ("".join(_pattern(piece, token) for piece in some) for some in (around[:at], around[at:]))
             # Behind a label whatever stands is looked into, place by place; before one, it begins where they end.
             if form.again is None or not any(isinstance(part, Label) for part in layout[:at]):
                 frame = f"{head}(?P<places>{place}{'' if form.again is None else f'(?:{again}{place})*'}){tail}"
@@ -122,7 +123,6 @@ def _pattern(piece: str | Label | Coords, token: str) -> str:
         return re.escape(piece)
     if isinstance(piece, Label):
         return "(?P<label>[^" + re.escape(piece.without or "") + r"\x00-\x1f]+)"
-    further = re.escape(piece.between) + token
-    count = COUNTS[piece.kind]
+    further, count = re.escape(piece.between) + token, COUNTS[piece.kind]
     # Half a pair behind a polygon is what is left of a damaged one.
     return f"{token}(?:{further}){{{count - 1}}}" if count else f"{token}{further}(?:{further * 2}){{2,}}(?!{further})"

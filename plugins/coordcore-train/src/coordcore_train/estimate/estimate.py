@@ -71,6 +71,14 @@ class Estimate:
     cure: Way | None
     notes: tuple[str, ...]
 
+    def fits(self, memory: GpuMemory) -> bool:
+        """Whether the run can be sharded so, and there is room."""
+        return _fits(memory, self.refused, self.gpu_memory)
+
+
+def _fits(memory: GpuMemory, refused: Mapping[Sharding, str], room: int) -> bool:
+    return memory.sharding not in refused and memory.total <= room
+
 
 def estimate(file: Path, overrides: Iterable[str] | None, asked: Asked) -> Estimate:
     """The estimate for a manifest file. Raises InputError, with the cure, for what fits nowhere."""
@@ -138,7 +146,7 @@ class _Planner:
             architecture=type(self.plain).__name__,
             manifest=manifest,
             gpus=self.gpus,
-            gpu_memory=int(self.asked.gpu_memory * GIB),
+            gpu_memory=self.room,
             model=self.model,
             setting=setting,
             examples=self.examples,
@@ -192,9 +200,13 @@ class _Planner:
 
     # --- memory ---
 
+    @property
+    def room(self) -> int:
+        """Bytes of a GPU."""
+        return int(self.asked.gpu_memory * GIB)
+
     def fits(self, memory: GpuMemory) -> bool:
-        """Whether the run can be sharded so, and there is room."""
-        return memory.sharding not in self.refused and memory.total <= self.asked.gpu_memory * GIB
+        return _fits(memory, self.refused, self.room)
 
     def shardings(self, setting: Setting) -> list[GpuMemory]:
         """Every way of sharding for a setting, the least first."""

@@ -50,8 +50,7 @@ def as_json(found: Estimate) -> str:
 
 def _row(found: Estimate, memory: GpuMemory) -> dict[str, Any]:
     reason = found.refused.get(memory.sharding)
-    fits = reason is None and memory.total <= found.gpu_memory
-    return {**attrs.asdict(memory), "total": memory.total, "fits": fits, "refused": reason}
+    return {**attrs.asdict(memory), "total": memory.total, "fits": found.fits(memory), "refused": reason}
 
 
 def _way(found: Estimate, way: Way) -> dict[str, Any]:
@@ -76,9 +75,8 @@ def _lines(found: Estimate) -> Iterator[str]:
     yield f"memory of a GPU in GiB, {_setting(found.setting)}"
     table = []
     for memory in found.shardings:
-        verdict = "fits" if memory.total <= found.gpu_memory else "too much"
-        if memory.sharding in found.refused:
-            verdict = "not with this run"
+        refused = memory.sharding in found.refused
+        verdict = "fits" if found.fits(memory) else "not with this run" if refused else "too much"
         own = ", as in [launch]" if memory.sharding == found.chosen else ""
         numbers = [getattr(memory, part) for part in _PARTS]
         table.append([memory.sharding, *(f"{number / GIB:.2f}" for number in numbers), verdict + own])
