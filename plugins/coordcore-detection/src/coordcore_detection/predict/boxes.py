@@ -102,18 +102,20 @@ class _Reader:
         rows = self.coordinate[at]
         scores = scores_of(
             Evidence(
-                description=self.log_probability[self._tokens(found.desc_span)],
-                coordinates=self.log_probability[at],
-                entropy=self.coords.entropy[rows],
-                log_mass=self.coords.log_mass[rows],
-                log_near=self.coords.log_near[rows],
+                description=self.log_probability[self._tokens(found.desc_span)].tolist(),
+                coordinates=self.log_probability[at].tolist(),
+                entropy=self.coords.entropy[rows].tolist(),
+                log_mass=self.coords.log_mass[rows].tolist(),
+                log_near=self.coords.log_near[rows].tolist(),
                 bins=quantisation.bins,
             )
         )
         score = scores[settings.score]
         pick, values = corners(self.coords.value[rows], found.kind)
         pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
-        points = quantisation.decode(self.coords.value[rows].reshape(-1, 2), self.size)
+        points = pixels
+        if found.kind != "bbox_2d":
+            points = quantisation.decode(self.coords.value[rows].reshape(-1, 2), self.size)
         return Box(
             label=found.desc,
             box=four(pixels, 6),

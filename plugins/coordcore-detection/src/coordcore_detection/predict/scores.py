@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import attrs
-import numpy as np
-
-Logs = Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]
 
 
 @attrs.frozen(kw_only=True)
@@ -21,17 +17,17 @@ class Evidence:
     `decoding.Coords`. bins: K of those.
     """
 
-    description: Logs
-    coordinates: Logs
-    entropy: Logs
-    log_mass: Logs
-    log_near: Logs
+    description: Sequence[float]
+    coordinates: Sequence[float]
+    entropy: Sequence[float]
+    log_mass: Sequence[float]
+    log_near: Sequence[float]
     bins: int = 1000
 
 
-def _mean(logarithms: Logs) -> float:
+def _mean(logarithms: Sequence[float]) -> float:
     """The geometric mean of probabilities given by their logarithms; 1 for none."""
-    return math.exp(np.mean(logarithms)) if len(logarithms) else 1.0
+    return math.exp(math.fsum(logarithms) / len(logarithms)) if len(logarithms) else 1.0
 
 
 def _named(evidence: Evidence) -> float:
@@ -42,7 +38,7 @@ SCORES: Mapping[str, Callable[[Evidence], float]] = {
     "geometric_mean": lambda item: _mean([*item.description, *item.coordinates]),
     "min": lambda item: math.exp(min([*item.description, *item.coordinates])),
     "coord_mass": lambda item: _named(item) * _mean(item.log_mass),
-    "entropy": lambda item: _named(item) * (1 - float(np.mean(item.entropy)) / math.log(item.bins)),
+    "entropy": lambda item: _named(item) * (1 - math.fsum(item.entropy) / len(item.entropy) / math.log(item.bins)),
     "near": lambda item: _named(item) * _mean(item.log_near),
 }
 """Name -> score, in 0..1.
