@@ -48,3 +48,14 @@ def test_an_existing_folder_is_left_alone(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--output", str(tmp_path), "--steps", "1"])
     assert f"{tmp_path}: already exists" in capsys.readouterr().err
+
+
+def test_it_goes_on_from_a_base(several, tmp_path, capsys):
+    main(["--output", str(tmp_path / "base"), "--steps", "1", "--start", str(several), "--max-objects", "4"])
+    assert "step 1/1  loss 0." in capsys.readouterr().out
+
+
+def test_a_folder_to_go_on_from_holds_a_base(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--output", str(tmp_path / "base"), "--steps", "1", "--start", str(tmp_path)])
+    assert f"--start is {tmp_path}, where no config.json is" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,12 +108,17 @@ def encode(processor: Any, examples: Sequence[Any]) -> dict[str, Tensor]:
 
 
 def train(
-    model: nn.Module, processor: Any, source: Pictures | None = None, *, steps: int = STEPS
+    model: nn.Module,
+    processor: Any,
+    source: Pictures | None = None,
+    *,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
 ) -> Iterator[tuple[int, float]]:
     """Train in place; yields (step, loss). The order of the pictures and every draw come from SEED."""
     source = source or pictures()
     order = torch.Generator().manual_seed(SEED)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min((step + 1) / WARMUP, 0.5 * (1 + math.cos(math.pi * step / steps))),
@@ -133,17 +139,28 @@ def train(
         yield step, loss.item()
 
 
-def write_base(output: Path, source: Pictures, *, steps: int = STEPS, log_every: int = 50) -> None:
-    """Train a base and write it to `output`, its weights rounded to bfloat16."""
+def write_base(
+    output: Path,
+    source: Pictures,
+    *,
+    start: Path | None = None,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+    log_every: int = 50,
+) -> None:
+    """Train a base and write it to `output`, its weights rounded to bfloat16. start: the base to go on from."""
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
     torch.set_num_threads(1)  # So that sums are taken in one order everywhere.
     with whole_folder(output) as folder:
-        write_random_base(folder)
+        if start is None:
+            write_random_base(folder)
+        else:
+            shutil.copytree(start, folder, dirs_exist_ok=True)
         model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         started = time.perf_counter()
-        for step, loss in train(model, processor, source, steps=steps):
+        for step, loss in train(model, processor, source, steps=steps, learning_rate=learning_rate):
             if step % log_every == 0 or step == steps:
                 print(f"step {step}/{steps}  loss {loss:.3f}  {time.perf_counter() - started:.0f} s", flush=True)
         for config in (model.config, model.config.text_config, model.config.vision_config):
@@ -158,7 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="how many are drawn (default: %(default)s)")
     parser.add_argument("--max-objects", type=int, default=1, help="most shapes on a picture (default: %(default)s)")
+    parser.add_argument("--start", type=Path, help="the base to go on from (default: random weights)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=LEARNING_RATE, help="at its highest (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    if options.start is not None and not (options.start / "config.json").is_file():
+        parser.error(f"--start is {options.start}, where no config.json is; name the folder of a base")
     if options.pictures < BATCH_SIZE:
         parser.error(f"--pictures is {options.pictures}; a batch takes {BATCH_SIZE}")
     try:
@@ -166,7 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     try:
-        write_base(options.output, source, steps=options.steps)
+        write_base(
+            options.output, source, start=options.start, steps=options.steps, learning_rate=options.learning_rate
+        )
     except InputError as error:
         parser.error(str(error))
 
