@@ -42,8 +42,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), STUDENT_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5
 
 
-def write_measured(page: Path, text: str) -> None:
-    """Put `text` between the markers of a page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- measured -->\n")
+def write_measured(page: Path, text: str, part: str = "measured") -> None:
+    """Put `text` between the markers of a part of a page."""
+    begin = f"<!-- {part} -->\n"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition("<!-- end -->")
-    page.write_text(f"{before}<!-- measured -->\n{text}<!-- end -->{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}{text}<!-- end -->{after}", encoding="utf-8")

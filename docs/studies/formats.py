@@ -1,6 +1,7 @@
 """Trains the demo with every answer format and several seeds, and writes a table: tokens, times, boxes/s, AP.
 
     python docs/studies/formats.py --docs
+    python docs/studies/formats.py --many BASE --docs
 
 Every run has the same base, pictures, steps, loss and adapters; only the way the answer is written differs. The seed of
 a run draws its pictures, their order and LoRA's start, and is shared by all formats, so that differences are taken
@@ -24,7 +25,10 @@ from common import ROOT, STUDENT_95, Table, interval, train, write_measured
 PAGE = ROOT / "docs/explanation/formats.md"
 IMAGES = 200
 STEPS = 1000
-TIMED = 150
+STEPS_MANY = 400
+"""Where there are many shapes on a picture, from which a step learns more."""
+
+TIMED = 60
 """Steps whose time is taken."""
 
 LIST = "coordjson"
@@ -37,11 +41,17 @@ FORMATS: Mapping[str, tuple[str, int, str]] = {
 }
 """A row of the table -> section `[format.<name>]`, how many times the steps, and what an answer looks like."""
 
+MANY = {"min_objects": 6, "max_objects": 9}
+"""Shapes on a picture for a base that has seen so many."""
+
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
 
-def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES) -> Table:
-    """The manifest of several shapes to a picture, called by their colour alone, with the format of a row."""
+def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES, many: Path | None = None) -> Table:
+    """The manifest of several shapes to a picture, called by their colour, with the format of a row.
+
+    many: a base, for pictures with many.
+    """
     section, times, _ = FORMATS[name]
     given: Table = {
         "extends": str(ROOT / "docs/examples/shapes-many.toml"),
@@ -50,12 +60,15 @@ def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES) 
         "eval": {"detection": {"images": images}},
         "train": {"seed": seed, "steps": times * steps},
     }
+    if many is not None:
+        given["model"] = {"base": str(many.resolve())}
+        given["data"]["shapes"] |= MANY
     return given
 
 
-def training_seconds(folder: Path, name: str, seed: int) -> float:
+def training_seconds(folder: Path, name: str, seed: int, many: Path | None) -> float:
     """Of a hundred steps, twice as many where a row has twice the steps, in a run that does little else."""
-    train(folder, manifest(name, seed, TIMED, images=4))
+    train(folder, manifest(name, seed, TIMED, images=4, many=many))
     log = (folder / "run.log").read_text(encoding="utf-8")
     return 100 / TIMED * float(re.findall(r"^step (\d+)/\1 .*?  (\d+) s\b", log, re.MULTILINE)[-1][1])
 
@@ -80,7 +93,7 @@ class Asked:
             count=IMAGES,
             form=self.loaded.format,
         )
-        self.truth = truth_from_examples(pictures, self.loaded.quantisation, form=self.loaded.format)
+        self.truth = list(truth_from_examples(pictures, self.loaded.quantisation, form=self.loaded.format))  # painted
 
     def answer(self, images: int, *, free: bool = False) -> tuple[float, int, int]:
         """Seconds, boxes and tokens of the answers to the first so many pictures.
@@ -151,26 +164,27 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--many", type=Path, metavar="BASE", help="six to nine shapes on a picture, from this base")
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
     parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="beside coordjson")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
+    parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
-    parser.add_argument("--folder", type=Path, default=Path("runs/formats"), help="where runs are kept")
+    parser.add_argument("--folder", type=Path, help="where runs are kept (default: runs/formats)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
+    options.steps = options.steps or (STEPS_MANY if options.many else STEPS)
+    options.folder = options.folder or Path("runs/formats-many" if options.many else "runs/formats")
     chosen = [name for name in FORMATS if name == LIST or name in options.formats]
     jobs = [(seed, name) for seed in range(options.seeds) for name in chosen]
 
     def run(job: tuple[int, str]) -> dict[str, float]:
         seed, name = job
-        folder = options.folder / f"{name}-{seed}"
-        metrics: dict[str, Any] = json.loads(
-            (train(folder, manifest(name, seed, options.steps)) / "eval/detection/metrics.json").read_text()
-        )
+        done = train(options.folder / f"{name}-{seed}", manifest(name, seed, options.steps, many=options.many))
+        metrics: dict[str, Any] = json.loads((done / "eval/detection/metrics.json").read_text())
         print(f"{name}, seed {seed}: AP {metrics['AP']:.3f}", flush=True)
         return {key: metrics[key] or 0.0 for key in METRICS}
 
@@ -178,13 +192,16 @@ def main() -> int:
         figures = dict(zip(jobs, pool.map(run, jobs), strict=True))
     seeds = range(options.seeds)
     for seed, name in jobs:
-        figures[seed, name]["training"] = training_seconds(options.folder / f"timed/{name}-{seed}", name, seed)
+        figures[seed, name]["training"] = training_seconds(
+            options.folder / f"timed/{name}-{seed}", name, seed, options.many
+        )
     rates = speeds({name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in chosen}, options.rounds)
     found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in chosen}
     (options.folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
     if options.docs:
-        write_measured(PAGE, f"{options.seeds} seeds; {IMAGES} held-out pictures each.\n\n{table(found)}\n")
+        shown = f"{options.seeds} seeds; {IMAGES} held-out pictures each.\n\n{table(found)}\n"
+        write_measured(PAGE, shown, "many" if options.many else "measured")
     return 0
 
 

@@ -1,6 +1,7 @@
 """Answers with every way to take several tokens a pass, and writes a table: passes a box, boxes/s, AP.
 
     python docs/studies/parallel.py --docs
+    python docs/studies/parallel.py --many BASE --docs
 
 The checkpoints are those of docs/studies/formats.py, CoordJSON and grouped, with several seeds; heads are trained for
 each of them. All ways answer the same held-out pictures, in turns, in one process on one core.
@@ -22,16 +23,21 @@ from typing import Any
 
 import numpy as np
 from common import ROOT, STUDENT_95, interval, train, write_measured
-from formats import IMAGES, STEPS, Asked, manifest
+from formats import IMAGES, STEPS, STEPS_MANY, Asked, manifest
 
 PAGE = ROOT / "docs/explanation/parallel-boxes.md"
-FORMATS = ("coordjson", "grouped")
+FORMATS = {"coordjson": "coordjson", "grouped": "grouped"}
+FORMATS_MANY = {"coordjson": "coordjson", "grouped": "grouped-2x"}
+"""A format -> the row of the other study whose checkpoints answer."""
+
 PLAIN = "a token a pass"
+UNDER_GRAMMAR = "a token a pass, under the grammar"
 WITHOUT = "verified, without heads"
 ALL = 999
 
 MODES: Mapping[str, dict[str, Any]] = {
     PLAIN: {"constrained": False},
+    UNDER_GRAMMAR: {},
     "guessed format": {},
     WITHOUT: {"tolerance": 0},
     "verified": {"tolerance": 0},
@@ -81,25 +87,40 @@ def calls(model: Any) -> Iterator[list[int]]:
         hook.remove()
 
 
+@contextmanager
+def guessing(does: bool) -> Iterator[None]:
+    """Within this context tokens are guessed, or not, as with a model that cannot be asked so."""
+    from coordcore_detection.predict import ahead, asking
+
+    def refuse(*_: Any) -> None:
+        raise ahead.NotAheadError("for comparison")
+
+    asking.write_ahead = ahead.write_ahead if does else refuse
+    try:
+        yield
+    finally:
+        asking.write_ahead = ahead.write_ahead
+
+
 class Measured:
     """A checkpoint that answers in every way."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, images: int) -> None:
         from coordcore_detection.predict.proposing import proposer_of
 
         self.asked = Asked(run)
         self.checkpoint = run / "merged"
-        self.truth = list(self.asked.truth)
+        self.truth = self.asked.truth[:images]
         self.heads = proposer_of(self.checkpoint, self.asked.loaded)
 
-    def answer(self, mode: str, batch: int, images: int = IMAGES) -> tuple[float, list[Any], list[int]]:
+    def answer(self, mode: str, batch: int, images: int | None = None) -> tuple[float, list[Any], list[int]]:
         """Seconds of a core, rows, and by image the passes behind the first, where they are asked one at a time."""
         from coordcore_detection.predict import asking
 
         loaded = self.asked.loaded
         started = time.process_time()  # whatever else the machine does
         passes, rows, before = [], [], 0
-        with calls(loaded.model) as counted:
+        with calls(loaded.model) as counted, guessing(mode != UNDER_GRAMMAR):
             for row in asking.predict(
                 loaded.model,
                 loaded.processor,
@@ -130,9 +151,9 @@ class Measured:
         return found
 
 
-def measured(run: Path, rounds: int) -> dict[str, dict[str, float]]:
+def measured(run: Path, rounds: int, images: int) -> dict[str, dict[str, float]]:
     """Mode -> its figures for the checkpoint of a run."""
-    checkpoint = Measured(run)
+    checkpoint = Measured(run, images)
     found: dict[str, dict[str, float]] = {}
     for mode in MODES:
         checkpoint.answer(mode, 25, 25)  # what the first batch costs once
@@ -188,33 +209,41 @@ def table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> s
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--many", type=Path, metavar="BASE", help="six to nine shapes on a picture, from this base")
+    parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="default: both")
+    parser.add_argument("--images", type=int, default=IMAGES, help="held-out pictures")
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
+    parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)")
     parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers in every way")
-    parser.add_argument("--folder", type=Path, default=Path("runs/parallel"), help="where runs and figures are kept")
+    parser.add_argument("--folder", type=Path, help="where runs and figures are kept (default: runs/parallel)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
-    found: dict[str, list[Any]] = {name: [] for name in FORMATS}
+    options.steps = options.steps or (STEPS_MANY if options.many else STEPS)
+    options.folder = options.folder or Path("runs/parallel-many" if options.many else "runs/parallel")
+    found: dict[str, list[Any]] = {name: [] for name in options.formats}
     seconds = []
-    for name in FORMATS:
+    for name in found:
+        row = (FORMATS_MANY if options.many else FORMATS)[name]
         for seed in range(options.seeds):
-            folder = options.folder / f"{name}-{seed}"
-            run = train(folder, manifest(name, seed, options.steps))
+            folder = options.folder / f"{row}-{seed}"
+            run = train(folder, manifest(row, seed, options.steps, many=options.many))
             seconds.append(heads(run))
             figures = folder / "figures.json"  # what is measured already is not measured again
             if not figures.exists():
-                figures.write_text(json.dumps(measured(run, options.rounds), indent=1) + "\n", encoding="utf-8")
+                figures.write_text(
+                    json.dumps(measured(run, options.rounds, options.images), indent=1) + "\n", encoding="utf-8"
+                )
             found[name].append(json.loads(figures.read_text(encoding="utf-8")))
             print(f"{name}, seed {seed}: heads in {seconds[-1]:.0f} s", flush=True)
     shown = table(found)
     print(shown)
     if options.docs:
         trained = f"heads trained in {statistics.mean(seconds):.0f} s of a core"
-        conditions = f"{options.seeds} seeds; {IMAGES} held-out pictures each; {trained}."
-        write_measured(PAGE, f"{conditions}\n\n{shown}\n")
+        conditions = f"{options.seeds} seeds; {options.images} held-out pictures each; {trained}."
+        write_measured(PAGE, f"{conditions}\n\n{shown}\n", "many" if options.many else "measured")
     return 0
 
 
