@@ -79,7 +79,8 @@ class RecordObject(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     point_2d: Coordinates | None = None
 
     def __post_init__(self) -> None:
-        self.point = _either("point", self.point, "point_2d", self.point_2d)
+        if self.point_2d is not None:  # asked here: of each object of each file, a call for nothing would cost a tenth
+            self.point = _either("point", self.point, "point_2d", self.point_2d)
 
 
 class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -228,8 +229,7 @@ def _rest(line: bytes, left_out: LeftOut) -> Record | None:
         return None
     if not isinstance(given, dict):
         return None
-    count = len(left_out.parts)
-    objects = given.get("objects")
+    count, objects = len(left_out.parts), given.get("objects")
     known = _known(given, Record, "", left_out) | ({"objects": []} if isinstance(objects, list) else {})
     record: Record = _converted(known, Record)
     kept: list[RecordObject] = []
