@@ -36,8 +36,7 @@ class RecordError(InputError):
 
     def __init__(self, path: str, message: str, *, reason: str = "") -> None:
         super().__init__(f"{path}: {message}" if path else message)
-        self.path = path
-        self.message = message
+        self.path, self.message = path, message
         place = re.sub(r"\[\d+\]", "[...]", path)
         self.reason = f"{place}: {reason or message}" if place else reason or message
 
@@ -54,9 +53,9 @@ class LeftOut:
 
 
 def _either(name: str, value: Any, other: str, given: Any) -> Any:
-    if given is not None and value not in (None, given):
+    if value not in (None, given):
         raise ValueError(f"`{name}` and `{other}` say different things; they are one key, keep `{name}`")
-    return given if value is None else value
+    return given
 
 
 class RecordObject(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -79,7 +78,7 @@ class RecordObject(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     point_2d: Coordinates | None = None
 
     def __post_init__(self) -> None:
-        if self.point_2d is not None:  # asked here: of each object of each file, a call for nothing would cost a tenth
+        if self.point_2d is not None:  # asked here: calls for nothing would cost a twentieth of reading a file
             self.point = _either("point", self.point, "point_2d", self.point_2d)
 
 
@@ -103,7 +102,8 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     prompt: str | None = None
 
     def __post_init__(self) -> None:
-        self.question = _either("question", self.question, "prompt", self.prompt)
+        if self.prompt is not None:
+            self.question = _either("question", self.question, "prompt", self.prompt)
 
 
 LEFT_OUT = RecordObject(desc="")
