@@ -20,6 +20,7 @@ from coordcore.protocols import AddedRows
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective, loss_in_forward, make_targets
+from coordcore_train.run.launch import end_process
 
 ROWS, TOKENS = 4, 30
 
@@ -174,6 +175,7 @@ def rank_main(rank: int, base: Path, folder: str) -> None:
             torch.save((total.item(), found), f"{folder}/{kind}.pt")
     dist.barrier()
     dist.destroy_process_group()
+    end_process(0)  # as a run ends its ranks: Python's own way out can abort in gloo's threads
 
 
 def test_two_ranks_are_one_batch(base: Path, tmp_path: Path) -> None:

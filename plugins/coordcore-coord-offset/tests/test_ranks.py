@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from coordcore.coords import CoordVocab
 from coordcore.testing.closeness import assert_close_to_scale
 from coordcore_coord_offset import install_coord_offset_adapter
+from coordcore_train.run.launch import end_process
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
@@ -45,6 +46,7 @@ def _rank(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.save({wrap: _gradients(folder, wrap, rank) for wrap in ("ddp", "fsdp")}, folder / f"{rank}.pt")
     dist.destroy_process_group()
+    end_process(0)  # as a run ends its ranks: Python's own way out can abort in gloo's threads
 
 
 def test_a_rank_without_coord_tokens_takes_part(tmp_path: Path) -> None:
