@@ -162,6 +162,12 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def fill(options: argparse.Namespace, study: str) -> None:
+    """Set steps and folder where the command line gives none."""
+    options.steps = options.steps or (STEPS_MANY if options.many else STEPS)
+    options.folder = options.folder or Path("runs", f"{study}-many" if options.many else study)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--many", type=Path, metavar="BASE", help="six to nine shapes on a picture, from this base")
@@ -176,8 +182,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    options.steps = options.steps or (STEPS_MANY if options.many else STEPS)
-    options.folder = options.folder or Path("runs/formats-many" if options.many else "runs/formats")
+    fill(options, "formats")
     chosen = [name for name in FORMATS if name == LIST or name in options.formats]
     jobs = [(seed, name) for seed in range(options.seeds) for name in chosen]
 

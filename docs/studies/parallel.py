@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import ROOT, STUDENT_95, interval, train, write_measured
-from formats import IMAGES, STEPS, STEPS_MANY, Asked, manifest
+from formats import IMAGES, STEPS, STEPS_MANY, Asked, fill, manifest
 
 PAGE = ROOT / "docs/explanation/parallel-boxes.md"
 FORMATS = {"coordjson": "coordjson", "grouped": "grouped"}
@@ -221,8 +221,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    options.steps = options.steps or (STEPS_MANY if options.many else STEPS)
-    options.folder = options.folder or Path("runs/parallel-many" if options.many else "runs/parallel")
+    fill(options, "parallel")
     found: dict[str, list[Any]] = {name: [] for name in options.formats}
     seconds = []
     for name in found:
