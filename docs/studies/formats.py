@@ -41,8 +41,8 @@ FORMATS: Mapping[str, tuple[str, int, str]] = {
 }
 """A row of the table -> section `[format.<name>]`, how many times the steps, and what an answer looks like."""
 
-MANY = {"min_objects": 6, "max_objects": 9}
-"""Shapes on a picture for a base that has seen so many."""
+MANY = {"min_objects": 6, "max_objects": 9, "object_order": "label"}
+"""Shapes on a picture, and their order in every format, for a base that has seen so many in that order."""
 
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 

@@ -8,13 +8,24 @@ import pickle
 import pytest
 
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
-from coordcore.records.answers import parse_answer
+from coordcore.records.answers import Format, parse_answer
+from coordcore.records.answers.format import Coords, Label
 from coordcore_demo import PROMPT, ShapesConfig, answer_text, draw
 from coordcore_demo.data import Shapes
 
 
 def train(spec=DEFAULT_QUANTISATION, **settings):
     return Shapes(config=ShapesConfig(**settings), quantisation=spec).train()
+
+
+LINES = Format(
+    name="lines",
+    label=(Label(without="<|"),),
+    places={"bbox_2d": (Coords("bbox_2d", between=""),)},
+    between="\n",
+    again="",
+)
+"""A label a line, with all its boxes behind it."""
 
 
 def test_the_answer_is_coordjson():
@@ -48,6 +59,29 @@ def test_shapes_called_by_their_colours_share_labels():
     named = [item["desc"] for item in json.loads(answer)["objects"]]
     assert named == [shape.desc.split()[0] for shape in shapes]
     assert len(example.geometries) == len(shapes) > len(set(named))
+
+
+def test_objects_of_one_label_stand_together_where_that_is_asked_for():
+    settings = {"min_objects": 9, "max_objects": 9, "label": "colour"}
+    for index in range(5):
+        plain, grouped = train(**settings)[index], train(**settings, object_order="label")[index]
+        labels = said(grouped)
+        assert labels == [label for label in dict.fromkeys(said(plain)) for _ in range(said(plain).count(label))]
+        assert labels != said(plain)
+        by_label = sorted(zip(said(plain), plain.geometries, strict=True), key=lambda item: labels.index(item[0]))
+        assert [geometry for _, geometry in by_label] == list(grouped.geometries)
+
+
+def test_a_format_that_groups_answers_the_same_in_either_order():
+    settings = {"min_objects": 9, "max_objects": 9, "label": "colour"}
+    plain, grouped = (
+        Shapes(
+            config=ShapesConfig(**settings, object_order=order), quantisation=DEFAULT_QUANTISATION, form=LINES
+        ).train()[3]
+        for order in ("top_left", "label")
+    )
+    assert plain.messages == grouped.messages
+    assert plain.geometries == grouped.geometries
 
 
 def said(example):

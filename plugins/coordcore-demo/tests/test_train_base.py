@@ -55,6 +55,15 @@ def test_it_goes_on_from_a_base(several, tmp_path, capsys):
     assert "step 1/1  loss 0." in capsys.readouterr().out
 
 
+def test_a_base_learns_label_by_label_where_that_is_asked_for(several, tmp_path, capsys):
+    settings = ["--steps", "1", "--start", str(several), "--min-objects", "9", "--max-objects", "9"]
+    losses = []
+    for options in ([], ["--label-by-label"]):
+        main(["--output", str(tmp_path / f"base{len(losses)}"), *settings, *options])
+        losses.append(capsys.readouterr().out.split("  ")[1])
+    assert losses[0] != losses[1]
+
+
 def test_a_folder_to_go_on_from_holds_a_base(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--output", str(tmp_path / "base"), "--steps", "1", "--start", str(tmp_path)])

@@ -49,6 +49,11 @@ class ShapesConfig:
         help="what an object is called: 'red ring', which no other of its picture is, or 'red'",
         before="colour_shape",
     )
+    object_order: Literal["top_left", "label"] = option(
+        default="top_left",
+        help="order of the objects in the answer: from top to bottom, or all of one label and then all of the next",
+        before="top_left",
+    )
     task: Literal["detect", "refer", "named"] = option(
         default="detect",
         help="ask for all shapes, for the one that a phrase names (not there in a quarter of the pictures), or for "

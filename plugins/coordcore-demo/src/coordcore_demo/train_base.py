@@ -80,9 +80,12 @@ def write_random_base(folder: Path) -> Path:
     )
 
 
-def pictures(count: int = PICTURES, max_objects: int = 1) -> Pictures:
-    """The pictures a base learns from: other ones than a run with the demo's default seed sees."""
-    config = ShapesConfig(seed=SEED, coord_tokens=False, max_objects=max_objects)
+def pictures(count: int = PICTURES, **settings: Any) -> Pictures:
+    """The pictures a base learns from: other ones than a run with the demo's default seed sees.
+
+    settings: other keys of `[data.shapes]`.
+    """
+    config = ShapesConfig(seed=SEED, coord_tokens=False, **settings)
     return Pictures(config=config, quantisation=DEFAULT_QUANTISATION, split="train", count=count)
 
 
@@ -174,7 +177,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write; it must not exist")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="how many are drawn (default: %(default)s)")
+    parser.add_argument("--min-objects", type=int, default=1, help="fewest shapes on a picture (default: %(default)s)")
     parser.add_argument("--max-objects", type=int, default=1, help="most shapes on a picture (default: %(default)s)")
+    parser.add_argument(
+        "--label-by-label",
+        action="store_true",
+        help="the shapes are called by their colour alone, and all of one colour stand together",
+    )
     parser.add_argument("--start", type=Path, help="the base to go on from (default: random weights)")
     parser.add_argument(
         "--learning-rate", type=float, default=LEARNING_RATE, help="at its highest (default: %(default)s)"
@@ -185,7 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.pictures < BATCH_SIZE:
         parser.error(f"--pictures is {options.pictures}; a batch takes {BATCH_SIZE}")
     try:
-        source = pictures(options.pictures, options.max_objects)
+        named = {"label": "colour", "object_order": "label"} if options.label_by_label else {}
+        source = pictures(options.pictures, min_objects=options.min_objects, max_objects=options.max_objects, **named)
     except ValueError as error:
         parser.error(str(error))
     try:
