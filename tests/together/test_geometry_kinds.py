@@ -52,7 +52,7 @@ def test_what_is_written_is_allowed(name: str, order: str) -> None:
     for token in [*tokens_of(answer_text(objects, form=form, coords=coords)), END]:
         assert torch.isfinite(constraint.allow(torch.zeros(1, SIZE))[0, token])
         constraint.advance(np.array([token]))
-    assert int(constraint.objects[0]) == len(objects)
+    assert constraint.places[0].objects == len(objects)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -56,7 +56,7 @@ def output(*, said: dict[int, int] | None = None, steps: int = 8) -> Any:
 
 def look(asked: Corners, slot: int, draft: list[int], end: int, said: dict[int, int]) -> dict[int, int]:
     """Slot -> bin of what follows in row 1, that has written a coordinate in `slot` at a pass's place `end`."""
-    asked.written(np.array([1]), np.array([slot]), np.array([FIRST_COORD + 7]))
+    asked.written(1, slot, FIRST_COORD + 7)
     asked.look(np.array([1]), np.array([1]), np.array([end]), {1: draft}, output(said=said))
     return {slot: token - FIRST_COORD for slot, token in asked.next_of(1).items()}
 
@@ -117,20 +117,21 @@ def test_a_model_that_does_not_tell_its_states() -> None:
 @pytest.mark.parametrize(("tolerance", "off", "fits"), [(0, 0, True), (0, 1, False), (5, 5, True), (5, -6, False)])
 def test_a_guess_may_be_off_by_the_tolerance(tolerance: int, off: int, fits: bool) -> None:
     asked = corners(Proposes(1, 2, 3), tolerance)
-    asked.written(np.array([1]), np.array([Y1]), np.array([FIRST_COORD + 100]))
+    asked.written(1, Y1, FIRST_COORD + 100)
     assert asked.fits(1, FIRST_COORD + 100 + off, FIRST_COORD + 100) is fits
 
 
 def test_the_first_corner_must_be_right_whatever_the_tolerance() -> None:
     asked = corners(Proposes(1, 2, 3), 999)
-    asked.written(np.array([1]), np.array([X1]), np.array([FIRST_COORD + 100]))
+    asked.written(1, X1, FIRST_COORD + 100)
     assert not asked.fits(1, FIRST_COORD + 101, FIRST_COORD + 100)
     assert asked.fits(1, FIRST_COORD + 100, FIRST_COORD + 100)
 
 
 def test_text_must_be_right_whatever_the_tolerance() -> None:
     asked = corners(Proposes(1, 2, 3), 999)
-    asked.written(np.array([0, 1]), np.array([Y1, -1]), np.array([FIRST_COORD, COMMA]))
+    asked.written(0, Y1, FIRST_COORD)
+    asked.written(1, -1, COMMA)
     assert not asked.fits(0, COMMA, FIRST_COORD)
     assert not asked.fits(1, FIRST_COORD, COMMA)
     assert not asked.fits(1, COMMA + 1, COMMA)

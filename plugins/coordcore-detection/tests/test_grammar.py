@@ -177,7 +177,8 @@ def generate(
     constraint = Constraint(
         DeviceGrammar(grammar, "cpu"), rows, budget=budget, max_objects=max_objects, ordered=ordered
     )
-    constraint.state[:] = follow(answer_automaton(("bbox_2d",), "desc_first"), begin) if begin else 0
+    state = follow(answer_automaton(("bbox_2d",), "desc_first"), begin) if begin else 0
+    constraint.places = [place._replace(state=state) for place in constraint.places]
     generator = torch.Generator().manual_seed(seed)
     added = torch.zeros(SIZE)
     for token, value in (likely or {}).items():

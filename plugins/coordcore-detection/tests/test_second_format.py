@@ -77,7 +77,7 @@ def test_some_of_that_are_several_objects(grammar: Grammar) -> None:
     likely[:, ord("\n")] = likely[:, END - 1000 : END] = 1.0
     likely[:, END] = 0.5
     written = []
-    while constraint.state[0] != len(grammar.slot) - 1:
+    while constraint.places[0].state != len(grammar.slot) - 1:
         written.append(int(constraint.allow(likely).argmax(-1)))
         constraint.advance(np.array(written[-1:]))
     assert len(parse_answer(TOKENS.read(written[:-1])[0], LINES).objects) == 5
@@ -148,7 +148,7 @@ def test_groups_that_the_writer_writes_are_accepted(grouped: tuple[Format, Gramm
     for token in [*grouped_tokens(text), END]:
         assert torch.isfinite(constraint.allow(torch.zeros(1, TAGGED_SIZE))[0, token])
         constraint.advance(np.array([token]))
-    assert constraint.objects.tolist() == [len(labels)]
+    assert constraint.places[0].objects == len(labels)
 
 
 @pytest.mark.parametrize("budget", [5, 9, 40, 200])

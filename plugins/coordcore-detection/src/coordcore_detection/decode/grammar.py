@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -221,12 +221,22 @@ class DeviceGrammar:
         return torch.from_numpy(numbers).to(self.device)
 
 
-class Constraint:
-    """The state of one batch on its way through a grammar.
+class Place(NamedTuple):
+    """Where an answer stands in a grammar. remaining: tokens that may still be written. objects: that have begun.
+    x, y: the first corner of its last box, in bins."""
 
-    The bookkeeping, a few numbers for each row, stays on the host; the masks of whole vocabulary rows are made on the
-    device. In each step: `allow` on the scores, then `advance` with the tokens that were chosen. A step may be one of
-    some rows only.
+    state: int
+    remaining: int
+    objects: int = 0
+    x: int = 0
+    y: int = 0
+
+
+class Constraint:
+    """A batch on its way through a grammar.
+
+    Where each answer stands is a few numbers on the host; the masks of whole vocabulary rows are made on the device.
+    In each step: `allow` on the scores, then `advance` with the tokens that were chosen, or `go_on` with one of them.
     """
 
     def __init__(self, tables: DeviceGrammar, rows: int, *, budget: int, max_objects: int, ordered: bool) -> None:
@@ -234,8 +244,6 @@ class Constraint:
 
         Raises InputError when not even an answer without objects fits the budget.
         """
-        import torch
-
         grammar = tables.grammar
         least = grammar.far[grammar.start]
         if budget < least:
@@ -244,116 +252,102 @@ class Constraint:
         self.grammar = grammar
         self.max_objects = max_objects
         self.ordered = ordered
-        self.every = np.arange(rows)
-        self.remaining = np.full(rows, budget, dtype=np.int64)
-        self.state = np.full(rows, grammar.start, dtype=np.int64)
-        self.objects = np.zeros(rows, dtype=np.int64)
-        self.closing = np.zeros(rows, dtype=bool)
-        """Rows that must end by the shortest way."""
-        self.cut = torch.zeros(rows, dtype=torch.bool, device=tables.device)
-        """Rows whose answer was ended: without the limits they would have gone on."""
+        self._set([Place(state=grammar.start, remaining=budget)] * rows, np.zeros(rows, dtype=bool))
+
+    def _set(self, places: list[Place], closing: Array) -> None:
+        import torch
+
+        self.places = places
+        self.closing = closing
+        """[B]: answers that must end by the shortest way."""
+        self.cut = torch.zeros(len(places), dtype=torch.bool, device=self.tables.device)
+        """[B]: answers that were ended: without the limits they would have gone on."""
         self.limited = False
         """Whether a limit has had a say."""
-        self._lower = np.zeros((2, rows), dtype=np.int64)
 
-    def ahead(self, rows: Array, drafts: Sequence[Sequence[int]]) -> tuple[Constraint, Array, Array]:
-        """What would be allowed behind each token of `drafts`, of which each of `rows` has one, if they were chosen.
+    def ahead(self, rows: Sequence[int], drafts: Sequence[Sequence[int]]) -> Constraint:
+        """A constraint of its own for what may stand behind each token of `drafts`, of which each of `rows` has one.
 
-        Returns a constraint of its own, with a row for each place: behind the last token of every row, then behind the
-        first of its draft, and so on. With it, of each place, [P], which of `rows` it is of and how many tokens of the
-        draft lie before it.
+        It has a row for every place: behind the last token of the first row, then behind the first token of its draft,
+        and so on; then those of the second row.
         """
-        walker, found = self._of(rows), []
-        lengths = np.array([len(draft) for draft in drafts], dtype=np.int64)
-        for step in range(1 + int(lengths.max(initial=0))):
-            alive = np.flatnonzero(lengths >= step)
-            if step:
-                walker.advance(np.array([drafts[row][step - 1] for row in alive.tolist()], dtype=np.int64), alive)
-            found.append((walker._of(alive), alive, np.full(len(alive), step)))
-        parts, of, before = zip(*found, strict=True)
-        return walker._joined(parts), np.concatenate(of), np.concatenate(before)
-
-    def note_cut(self, checked: Constraint, places: Array, rows: Array) -> None:
-        """What `checked` found cut at its `places`, which are of `rows` of this one."""
-        if checked.limited:
-            found = checked.cut[self.tables.rows(places)].cpu().numpy()
-            self.cut[self.tables.rows(rows[found])] = True
-
-    def is_in_order(self, tokens: Array, rows: Array) -> Array:
-        """[R] bool: which of these tokens are no second corner before the first one that was written."""
-        bins = self.grammar.bin_of[tokens]
-        return (bins < 0) | (bins >= self._least(self.grammar.slot[self.state[rows]], rows)) | (not self.ordered)
-
-    def _least(self, slot: Array, rows: Array) -> Array:
-        """[R]: the least bin that may stand in the `slot` of each row, 0 but for a second corner."""
-        return np.where(slot == X2, self._lower[0, rows], np.where(slot == Y2, self._lower[1, rows], 0))
-
-    def _of(self, rows: Array) -> Constraint:
-        """A copy of some rows, in which nothing was cut."""
-        return self._joined([self], rows)
-
-    def _joined(self, parts: Sequence[Constraint], rows: Array | slice = slice(None)) -> Constraint:
-        import torch
-
+        places = []
+        for row, draft in zip(rows, drafts, strict=True):
+            places.append(self.places[row])
+            for token in draft:
+                places.append(self._behind(places[-1], token))
         made = copy.copy(self)
-        for name in ("remaining", "state", "objects", "closing"):
-            setattr(made, name, np.concatenate([getattr(part, name)[rows] for part in parts]))
-        made._lower = np.concatenate([part._lower[:, rows] for part in parts], axis=1)
-        made.every, made.limited = np.arange(len(made.state)), False
-        made.cut = torch.zeros(len(made.state), dtype=torch.bool, device=self.tables.device)
+        made._set(places, np.repeat(self.closing[rows], [1 + len(draft) for draft in drafts]))
         return made
 
-    def advance(self, tokens: Array, rows: Array | None = None) -> None:
-        """tokens: [R], the ones that were chosen. rows: [R], of which rows; of all when None."""
-        at = self.every if rows is None else rows
-        bins = self.grammar.bin_of[tokens]
-        # Where a coordinate may stand, another format may allow text as well.
-        slot = np.where(bins >= 0, self.grammar.slot[self.state[at]], _NO_SLOT)
-        if (slot != _NO_SLOT).any():
-            for axis, start in enumerate((X1, Y1)):
-                self._lower[axis, at] = np.where(slot == start, bins, self._lower[axis, at])
-            self.objects[at] += (slot == X1) | (slot == POLY_START)
-        self.state[at] = self.grammar.table[self.state[at], tokens]
-        self.remaining[at] -= 1
+    def note_cut(self, checked: Constraint, numbers: Sequence[int], rows: Sequence[int]) -> None:
+        """What `checked` found cut in the places of these numbers, which are of `rows` of this one."""
+        if checked.limited:
+            cut = checked.cut.tolist()
+            self.cut[[row for row, number in zip(rows, numbers, strict=True) if cut[number]]] = True
 
-    def allow(self, scores: Tensor, rows: Array | None = None) -> Tensor:
-        """A copy of `scores` [R, V] with minus infinity wherever a token may not stand. rows: as for `advance`."""
+    def is_in_order(self, row: int, token: int) -> bool:
+        """Whether a token is no second corner before the first one that was written."""
+        place, bin_ = self.places[row], self.grammar.bin_of[token]
+        if not self.ordered or bin_ < 0:
+            return True
+        return bool(bin_ >= {X2: place.x, Y2: place.y}.get(int(self.grammar.slot[place.state]), 0))
+
+    def advance(self, tokens: Array) -> None:
+        """tokens: [B], the ones that were chosen."""
+        for row, token in enumerate(tokens.tolist()):
+            self.go_on(row, token)
+
+    def go_on(self, row: int, token: int) -> None:
+        """A token was chosen in one row."""
+        self.places[row] = self._behind(self.places[row], token)
+
+    def _behind(self, place: Place, token: int) -> Place:
+        grammar, (state, remaining, objects, x, y) = self.grammar, place
+        bin_ = int(grammar.bin_of[token])
+        if bin_ >= 0:  # where a coordinate may stand, another format may allow text as well
+            slot = grammar.slot[state]
+            x, y = bin_ if slot == X1 else x, bin_ if slot == Y1 else y
+            objects += slot in (X1, POLY_START)
+        return Place(int(grammar.table[state, token]), remaining - 1, objects, x, y)
+
+    def allow(self, scores: Tensor) -> Tensor:
+        """A copy of `scores` [B, V] with minus infinity wherever a token may not stand."""
         import torch
 
-        at = self.every if rows is None else rows
-        forbidden = self.tables.forbidden.index_select(0, self.tables.rows(self.state[at]))
-        slot = self.grammar.slot[self.state[at]]
-        if self.ordered and ((slot == X2) | (slot == Y2)).any():
-            lower = self._least(slot, at).astype(np.int16)
-            forbidden |= self.tables.order < self.tables.rows(lower)[:, None]
+        state, remaining, objects, x, y = np.array(self.places, dtype=np.int64).T
+        forbidden = self.tables.forbidden.index_select(0, self.tables.rows(state))
+        if self.ordered:
+            slot = self.grammar.slot[state]
+            lower = np.where(slot == X2, x, np.where(slot == Y2, y, 0))
+            if lower.any():
+                forbidden |= self.tables.order < self.tables.rows(lower.astype(np.int16))[:, None]
         allowed = torch.where(forbidden, -torch.inf, scores)
-        limits = self._limits(at)
+        limits = self._limits(state, remaining, objects)
         if not limits:
             return allowed
         self.limited = True
         for limit in limits:
             forbidden |= limit
         limited = torch.where(forbidden, -torch.inf, scores)
-        self.cut[self.tables.rows(at)] |= limited.argmax(-1) != allowed.argmax(-1)
+        self.cut |= limited.argmax(-1) != allowed.argmax(-1)
         return limited
 
-    def _limits(self, at: Array) -> list[Tensor]:
-        """What else to forbid, [R, V] each: by the budget, by the objects, and where a loop was seen."""
-        grammar, tables = self.grammar, self.tables
-        limits = []
-        state, closing = self.state[at], self.closing[at]
-        last = np.where(self.objects[at] >= self.max_objects, grammar.last_row[state], state)
+    def _limits(self, state: Array, remaining: Array, objects: Array) -> list[Tensor]:
+        """What else to forbid, [B, V] each: by the budget, by the objects, and where a loop was seen."""
+        grammar, tables, limits = self.grammar, self.tables, []
+        last = np.where(objects >= self.max_objects, grammar.last_row[state], state)
         if (last != state).any():
             limits.append(tables.forbidden[tables.rows(last)])
         # One token less is left behind the next one. Far from the end of the budget that forbids nothing.
-        left = self.remaining[at] - 1
+        left = remaining - 1
         short = bool((left < tables.farthest).any())
-        if short or closing.any():
+        if short or self.closing.any():
             rows = tables.rows(state)
             behind = tables.far[tables.table[rows].long()]
             if short:
                 limits.append(behind > tables.rows(left)[:, None])
             now = tables.far[rows][:, None]
             # A complete answer is closed by the end token, behind which nothing is left, and by no other.
-            limits.append(tables.rows(closing)[:, None] & (behind >= now.clamp(min=1)))
+            limits.append(tables.rows(self.closing)[:, None] & (behind >= now.clamp(min=1)))
         return limits

@@ -123,14 +123,14 @@ def write_ahead(
             cached = cached[kept]
         places = np.flatnonzero(answers.going[cached])
         rows = cached[places]
-        drafts = answers.drafts(rows)
+        drafts = answers.drafts(rows.tolist())
         ids = np.full((len(cached), 1 + max(map(len, drafts))), end_tokens[0], dtype=np.int64)
         seen = np.zeros_like(ids)
         for place, row, draft in zip(places, rows, drafts, strict=True):
             ids[place, : 1 + len(draft)] = [answers.last[row], *draft]
             seen[place, : 1 + len(draft)] = 1
         output = _pass(model, begun, ids, seen, answers.count[cached], states=corners.sees_states)
-        seen[places] = answers.check(rows, drafts, output.logits, places)
+        seen[places] = answers.check(rows.tolist(), drafts, output.logits, places)
         on = np.flatnonzero(answers.going[rows])
         corners.look(
             rows[on], places[on], seen[places[on]].sum(1) - 1, dict(zip(places.tolist(), drafts, strict=True)), output
@@ -164,72 +164,76 @@ class _Answers:
 
     def begin(self, scores: Tensor) -> None:
         """scores: [B, V], of the first tokens."""
-        rows, chosen = np.arange(len(self.last)), self._constraint.allow(scores).argmax(-1)
-        self._journal.write(rows, self._take(rows, chosen.cpu().numpy()), scores, chosen)
+        chosen = self._constraint.allow(scores).argmax(-1)
+        tokens = chosen.tolist()
+        steps = [self._take(row, token) for row, token in enumerate(tokens)]
+        self._journal.write(range(len(tokens)), steps, tokens, scores, chosen)
 
-    def drafts(self, rows: Array) -> list[list[int]]:
+    def drafts(self, rows: Sequence[int]) -> list[list[int]]:
         """What probably follows in each of these rows."""
-        constraint = self._constraint
+        places = self._constraint.places
         return [
             self._guesses.after(
-                int(constraint.state[row]),
+                places[row].state,
                 int(self.last[row]),
-                min(MOST, int(constraint.remaining[row]) - 1),
+                min(MOST, places[row].remaining - 1),
                 self._corners.next_of(row),
             )
-            for row in rows.tolist()
+            for row in rows
         ]
 
-    def check(self, rows: Array, drafts: Sequence[Sequence[int]], logits: Tensor, places: Array) -> Array:
+    def check(self, rows: Sequence[int], drafts: Sequence[Sequence[int]], logits: Tensor, places: Array) -> Array:
         """Go on in `rows` with the best tokens allowed behind a pass, as long as a draft's come true.
 
         logits: [C, T, V] of the pass, `places` [R] of which are of `rows`. Returns [R, T]: 1 for the pass's tokens that
         are part of the answers, which are the last ones before it and what was guessed right.
         """
-        checked, of, before = self._constraint.ahead(rows, drafts)
-        behind = torch.from_numpy(np.stack([places[of], before])).to(logits.device)
+        lengths = [1 + len(draft) for draft in drafts]
+        of, before = np.repeat(places, lengths), np.concatenate([np.arange(length) for length in lengths])
+        behind = torch.from_numpy(np.stack([of, before])).to(logits.device)
         scores = logits[behind[0], behind[1]].float()
+        checked = self._constraint.ahead(rows, drafts)
         chosen = checked.allow(scores).argmax(-1)
-        best = chosen.cpu().numpy()
+        best: list[int] = chosen.tolist()
         seen = np.zeros((len(rows), logits.shape[1]), dtype=np.int64)
-        right = np.ones(len(rows), dtype=bool)  # which drafts have come true so far
-        written: list[tuple[Array, Array]] = []  # which of `best` count, and where they stand in the answers
-        for step in range(logits.shape[1]):
-            seen[right, step] = 1
-            entries = np.flatnonzero((before == step) & right[of])
-            # Behind a corner that was guessed near enough, what was looked at as allowed may not be.
-            in_order = self._constraint.is_in_order(best[entries], rows[of[entries]])
-            stopped, entries = of[entries[~in_order]], entries[in_order]
-            seen[stopped, step], right[stopped] = 0, False
-            if not len(entries):
-                break
-            at, tokens = rows[of[entries]], best[entries]
-            closing = self._constraint.closing[at]
-            written.append((entries, self._take(at, tokens)))
-            fits = [
-                len(drafts[number]) > step and self._corners.fits(row, drafts[number][step], token)
-                for number, row, token in zip(of[entries].tolist(), at.tolist(), tokens.tolist(), strict=True)
-            ]
-            # A row that is to end has other tokens allowed than were looked at.
-            right[of[entries]] = self.going[at] & fits & (self._constraint.closing[at] == closing)
-        entries, steps = (np.concatenate(items) for items in zip(*written, strict=True))
-        counted = torch.from_numpy(entries).to(logits.device)
-        self._journal.write(rows[of[entries]], steps, scores[counted], chosen[counted])
-        self._constraint.note_cut(checked, entries, rows[of[entries]])
+        counted: list[int] = []  # which of `best` count
+        steps: list[int] = []  # and where they stand in the answers
+        owners: list[int] = []
+        first = 0
+        for number, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
+            for step, token in enumerate(best[first : first + lengths[number]]):
+                # Behind a corner that was guessed near enough, what was looked at as allowed may not be.
+                if not self._constraint.is_in_order(row, token):
+                    break
+                seen[number, step] = 1
+                closing = self._constraint.closing[row]
+                steps.append(self._take(row, token))
+                counted.append(first + step)
+                owners.append(row)
+                # A row that is to end has other tokens allowed than were looked at.
+                if not self.going[row] or step == len(draft) or self._constraint.closing[row] != closing:
+                    break
+                if not self._corners.fits(row, draft[step], token):
+                    break
+            first += lengths[number]
+        at = torch.tensor(counted, device=logits.device)
+        self._journal.write(owners, steps, [best[entry] for entry in counted], scores[at], chosen[at])
+        self._constraint.note_cut(checked, counted, owners)
         return seen
 
-    def _take(self, at: Array, tokens: Array) -> Array:
-        """Write tokens down in the rows `at`; [R], their places in the answers."""
+    def _take(self, row: int, token: int) -> int:
+        """Write a token down; its place in the answer."""
         constraint = self._constraint
-        for row, token in zip(at.tolist(), tokens.tolist(), strict=True):
-            self._guesses.learn(int(constraint.state[row]), int(self.last[row]), token)
-        self._corners.written(at, constraint.grammar.slot[constraint.state[at]], tokens)
-        constraint.advance(tokens, at)
-        steps = self._journal.say(at, tokens)
-        self.last[at], self.count[at] = tokens, self.count[at] + 1
-        self.going[at] = (constraint.remaining[at] > 0) & ~np.isin(tokens, self._end_tokens)
-        constraint.closing[at] |= self._journal.loops(at) & self.going[at]
-        return steps
+        state = constraint.places[row].state
+        self._guesses.learn(state, int(self.last[row]), token)
+        self._corners.written(row, int(constraint.grammar.slot[state]), token)
+        constraint.go_on(row, token)
+        step = self._journal.say(row, token)
+        self.last[row], self.count[row] = token, step + 1
+        self.going[row] = constraint.places[row].remaining > 0 and token not in self._end_tokens
+        if self.going[row] and self._journal.loops(row):
+            constraint.closing[row] = True
+        return step
 
 
 def _begin(model: Any, inputs: Any, end_tokens: Sequence[int]) -> _Begun:

@@ -80,11 +80,9 @@ class Corners:
         bins = int(self._bin_of[guess]), int(self._bin_of[token])
         return min(bins) >= 0 and abs(bins[0] - bins[1]) <= self._tolerance
 
-    def written(self, rows: Array, slots: Array, tokens: Array) -> None:
-        """Rows go on with these tokens, in these slots."""
-        if self._proposer is None:
-            return
-        for row, slot, token in zip(rows.tolist(), slots.tolist(), tokens.tolist(), strict=True):
+    def written(self, row: int, slot: int, token: int) -> None:
+        """A row goes on with a token, in this slot."""
+        if self._proposer is not None:
             self._last[row] = self._corner.get(slot, -1) if self._bin_of[token] >= 0 else -1
 
     def look(self, rows: Array, places: Array, ends: Array, drafts: Mapping[int, Sequence[int]], output: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -154,39 +154,36 @@ class Journal:
         self._repeats = repeats
         self._end_token = end_token
         self._tokens: list[list[int]] = [[] for _ in range(rows)]
-        self._places: list[tuple[Array, Array]] = []
+        self._places: list[tuple[Sequence[int], Sequence[int]]] = []
         self._log_probability: list[Tensor] = []
         self._coordinates: list[tuple[Tensor, Tensor]] = []
         self._coordinate_places: list[tuple[int, int]] = []
 
-    def say(self, rows: Array, tokens: Array) -> Array:
-        """Add a token to each of these rows; [R], the place of each in its answer. `write` then tells its scores."""
-        steps = np.array([len(self._tokens[row]) for row in rows], dtype=np.int64)
-        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            self._tokens[row].append(token)
-        return steps
+    def say(self, row: int, token: int) -> int:
+        """Add a token to an answer; its place there. `write` then tells its scores."""
+        self._tokens[row].append(token)
+        return len(self._tokens[row]) - 1
 
-    def write(self, rows: Array, steps: Array, scores: Tensor, chosen: Tensor) -> None:
-        """The scores [R, V] from which the tokens `chosen` [R] at the places `steps` of `rows` were chosen."""
+    def write(
+        self, rows: Sequence[int], steps: Sequence[int], tokens: Sequence[int], scores: Tensor, chosen: Tensor
+    ) -> None:
+        """The scores [R, V] from which tokens (on the device: `chosen`) were chosen for these places in answers."""
         log_sum = scores.logsumexp(-1)
         self._log_probability.append(scores.gather(1, chosen[:, None])[:, 0] - log_sum)
         self._places.append((rows, steps))
-        tokens = np.array([self._tokens[row][step] for row, step in zip(rows, steps, strict=True)], dtype=np.int64)
-        places = np.flatnonzero(self._bin_of[tokens] >= 0)
-        if len(places):
-            at = torch.from_numpy(places).to(scores.device)
+        numbers = [number for number, token in enumerate(tokens) if self._bin_of[token] >= 0]
+        if numbers:
+            at = torch.tensor(numbers, device=scores.device)
             self._coordinates.append((scores[at[:, None], self._ids], log_sum[at]))
-            self._coordinate_places += zip(rows[places].tolist(), steps[places].tolist(), strict=True)
+            self._coordinate_places += [(rows[number], steps[number]) for number in numbers]
 
-    def loops(self, rows: Array) -> Array:
-        """[R] bool: which of these rows have come to say the same over and over; looked at now and then."""
-        found = np.zeros(len(rows), dtype=bool)
-        for place, row in enumerate(rows.tolist()):
-            tokens = self._tokens[row]
-            if len(tokens) % _LOOK_EVERY == 0:
-                seen = np.array(tokens[-self._repeats * LONGEST_LOOP :])
-                found[place] = loops(seen[:, None], self._repeats)[0]
-        return found
+    def loops(self, row: int) -> bool:
+        """Whether an answer has come to say the same over and over; looked at now and then."""
+        tokens = self._tokens[row]
+        if len(tokens) % _LOOK_EVERY:
+            return False
+        seen = np.array(tokens[-self._repeats * LONGEST_LOOP :])
+        return bool(loops(seen[:, None], self._repeats)[0])
 
     def finish(self, *, looped: Array, cut: Array) -> Recording:
         """What was written."""
@@ -247,10 +244,12 @@ def loops(tokens: Array, repeats: int) -> Array:
     """
     steps, rows = tokens.shape
     found = np.zeros(rows, dtype=bool)
-    for chunk in range(1, min(LONGEST_LOOP, steps // repeats) + 1):
+    if steps < LOOP_TOKENS:
+        return found
+    chunks = np.arange(1, min(LONGEST_LOOP, steps // repeats) + 1)
+    # Most lengths are none in any row, as the last token shows.
+    for chunk in chunks[(tokens[-1 - chunks] == tokens[-1]).any(1)].tolist():
         span = max(repeats * chunk, LOOP_TOKENS)
-        if span > steps:
-            continue
         tail = tokens[-span:]
         found |= (tail[chunk:] == tail[:-chunk]).all(0)
     return found
