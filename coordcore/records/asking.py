@@ -34,8 +34,8 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
         raise RecordError("objects", "missing; write an empty list when the image holds none")
     if task.is_text and count != (task.placeholder == "box"):
         raise RecordError("objects", f'the task "{name}" takes {int(task.placeholder == "box")} of them, got {count}')
-    if task.placeholder == "box" and "{box}" not in (record.question or "{box}"):
-        raise RecordError("question", "does not say where its box stands; write {box} there")
+    if record.question and (task.placeholder == "box") != ("{box}" in record.question):
+        raise RecordError("question", 'must hold {box}, its place, for the task "region", and for no other; reword it')
     for index, label in enumerate(asked or ()):
         if label in [*labels_under(record, INCOMPLETE), *(asked or ())[:index]]:
             raise RecordError(f"categories[{index}]", f"{label!r} is there twice, or in metadata.{INCOMPLETE}; drop it")

@@ -69,8 +69,16 @@ WRONG = [
     ('objects: the task "region" takes 1 of them, got 2', {"task": "region", "answer": "x", "objects": [CAT, DOG]}),
     ('objects: the task "caption" takes 0 of them, got 1', {"task": "caption", "answer": "x", "objects": [CAT]}),
     (
-        "question: does not say where its box stands; write {box} there",
+        'question: must hold {box}, its place, for the task "region", and for no other; reword it',
         {"task": "region", "question": "What is this?", "answer": "a cat", "objects": [CAT]},
+    ),
+    *(
+        ('question: must hold {box}, its place, for the task "region", and for no other; reword it', content)
+        for content in (
+            {"question": "What is at {box}?"},
+            {"task": "refer", "question": "cat at {box}"},
+            {"task": "chat", "question": "What is at {box}?", "answer": "a cat", "objects": None},
+        )
     ),
     (
         'objects[0]: a `point` is found by the task "point", and nothing else by it',

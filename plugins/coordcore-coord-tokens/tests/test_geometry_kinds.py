@@ -104,7 +104,9 @@ def test_kinds_that_were_not_asked_for_are_refused(write: Any) -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_format_without_a_kind_says_so(write: Any) -> None:
     boxes = attrs.evolve(COMPACT, name="boxes", places={"bbox_2d": COMPACT.places["bbox_2d"]})
-    with pytest.raises(InputError, match="the format boxes cannot say a point; it can say bbox_2d"):
+    with pytest.raises(
+        InputError, match="the format boxes cannot say a point; it can say bbox_2d; name another format in the manifest"
+    ):
         opened(write, boxes, OBJECTS[1])
 
 

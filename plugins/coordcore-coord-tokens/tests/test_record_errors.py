@@ -80,7 +80,7 @@ CASES = [
     Case(
         {**BASE, "task": "region", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]}
         | {"question": "What is this?", "answer": "a red ring"},
-        "question: does not say where its box stands; write {box} there",
+        'question: must hold {box}, its place, for the task "region", and for no other; reword it',
     ),
     Case(
         {**BASE, "task": "named", "objects": [{"desc": "cup", "bbox_2d": [12, 40, 300, 412]}], "categories": ["cow"]},
@@ -271,7 +271,7 @@ def test_a_file_that_is_not_there(folder: Path, context: BuildContext) -> None:
 def test_a_file_without_records(write: Write, context: BuildContext) -> None:
     with pytest.raises(InputError) as caught:
         CoordJsonl.open(CoordJsonlConfig(train=write()), context)
-    assert str(caught.value) == "train.jsonl: holds no records"
+    assert str(caught.value) == "train.jsonl: holds no records; write one a line, or name another file"
 
 
 def test_all_problems_at_once_and_the_rest_counted(build: Build, record: dict[str, Any]) -> None:
@@ -302,7 +302,7 @@ def test_the_reference_lists_every_message_and_no_other() -> None:
     produced = [f"train.jsonl:1: {message}" for message in [*(case.message for case in CASES), *IMAGE_CASES]]
     of_the_file = [
         "train.jsonl: cannot be read: no such file or directory",
-        "train.jsonl: holds no records",
+        "train.jsonl: holds no records; write one a line, or name another file",
         "train.jsonl:21: from here on 3 more records have problems",
         # test_index.py
         "train.jsonl: cannot be read: is a directory",

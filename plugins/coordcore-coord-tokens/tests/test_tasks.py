@@ -279,6 +279,8 @@ def test_a_prompt_may_show_how_an_answer_is_written() -> None:
     [
         ({"prompt": "Find all.", "prompts": {"detect": ("x",)}}, "prompt and prompts.detect ask the same; keep one"),
         ({"mode": "summary", "prompts": {"refer": ("{phrase}",)}}, 'prompts are for `mode = "dense"`'),
+        ({"prompt": "Find {categories}."}, "prompt has the placeholder {categories}, and its task fills none"),
+        ({"prompt": "Say it {box}.", "mode": "summary"}, "prompt has the placeholder {box}, and its task fills none"),
     ],
 )
 def test_prompts_that_contradict_other_keys_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -40,6 +40,7 @@ ONE = boxes()
         ({"a": boxes(weight=float("inf"))}, "sources.a.weight: must be finite, got inf"),
         ({"a": boxes(weight="2")}, "sources.a.weight: must be a number, got '2'; write it without quotes"),
         ({"a": boxes(records=0)}, "sources.a.records: must be > 0, got 0"),
+        ({"a": boxes(records=10**12)}, "sources.a.records: must be <= 1000000000, got 1000000000000"),
         ({"a": boxes(records=2.5)}, "sources.a.records: must be an integer, got 2.5"),
         (
             {"a": boxes(weight=2.0, records=5)},

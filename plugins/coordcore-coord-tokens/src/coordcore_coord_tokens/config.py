@@ -158,6 +158,8 @@ class CoordJsonlConfig(LinesConfig):
             raise ValueError('prompts are for `mode = "dense"`; with "summary" write the question as `prompt`')
         if "detect" in self.prompts and self.prompt is not None:
             raise ValueError("prompt and prompts.detect ask the same; keep one of them")
+        if self.prompt is not None:
+            _is_wording("prompt", self.prompt, TASKS["detect"].placeholder)
 
     @property
     def question(self) -> str:

@@ -127,6 +127,7 @@ def written(objects: Sequence[Located], config: CoordJsonlConfig, coords: CoordF
             coords=coords,
         )
     except InputError as error:  # a description or a kind that the format cannot hold
-        raise RecordError("objects", str(error)) from error
+        cure = "" if all(item.kind in form.places for item in objects) else "; name another format in the manifest"
+        raise RecordError("objects", f"{error}{cure}") from error
     geometries = [Geometry(kind=item.kind, values=item.values) for item in objects] if config.coord_tokens else []
     return Answer(text=text, geometries=tuple(geometries))

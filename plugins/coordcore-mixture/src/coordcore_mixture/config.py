@@ -42,7 +42,7 @@ class Source:
     )
     records: int | None = option(
         default=None,
-        validator=[optional([gt(0), le(10**12)]), _is_alone],
+        validator=[optional([gt(0), le(10**9)]), _is_alone],
         help="records in an epoch; without this and without a weight, each of them once",
     )
     max_pixels: int | None = option(

@@ -146,7 +146,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
             sizes.extend((record.width, record.height))
             owner.append(len(files) - 1)
     if not counts["records"]:
-        raise InputError(f"{path}: holds no records")
+        raise InputError(f"{path}: holds no records; write one a line, or name another file")
     return Sample(
         path=path,
         **counts,

@@ -126,7 +126,7 @@ def truth_from_records(
         more = [f"{path}: {rest} more records have problems"] if rest > 0 else []
         raise InputError("\n".join([*problems[:SHOWN_PROBLEMS], *more]))
     if not images:
-        raise InputError(f"{path}: holds no records")
+        raise InputError(f"{path}: holds no records; write one a line, or name another file")
     return images
 
 
