@@ -2,6 +2,7 @@
 
     python docs/studies/formats.py --docs
     python docs/studies/formats.py --many BASE --docs
+    python docs/studies/formats.py --many BASE --order label --docs
 
 Every run has the same base, pictures, steps, loss and adapters; only the way the answer is written differs. The seed of
 a run draws its pictures, their order and LoRA's start, and is shared by all formats, so that differences are taken
@@ -41,13 +42,24 @@ FORMATS: Mapping[str, tuple[str, int, str]] = {
 }
 """A row of the table -> section `[format.<name>]`, how many times the steps, and what an answer looks like."""
 
-MANY = {"min_objects": 6, "max_objects": 9, "object_order": "label"}
-"""Shapes on a picture, and their order in every format, for a base that has seen so many in that order."""
+MANY = {"min_objects": 6, "max_objects": 9}
+"""Shapes on a picture for a base that has seen so many."""
+
+ORDERS = ("top_left", "label")
+"""In which order every format names the objects; the base has learned it."""
 
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
 
-def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES, many: Path | None = None) -> Table:
+def manifest(
+    name: str,
+    seed: int,
+    steps: int = STEPS,
+    *,
+    images: int = IMAGES,
+    many: Path | None = None,
+    order: str = ORDERS[0],
+) -> Table:
     """The manifest of several shapes to a picture, called by their colour, with the format of a row.
 
     many: a base, for pictures with many.
@@ -56,7 +68,7 @@ def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES, 
     given: Table = {
         "extends": str(ROOT / "docs/examples/shapes-many.toml"),
         "format": {section: {}},
-        "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour"}},
+        "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour", "object_order": order}},
         "eval": {"detection": {"images": images}},
         "train": {"seed": seed, "steps": times * steps},
     }
@@ -66,9 +78,12 @@ def manifest(name: str, seed: int, steps: int = STEPS, *, images: int = IMAGES, 
     return given
 
 
-def training_seconds(folder: Path, name: str, seed: int, many: Path | None) -> float:
-    """Of a hundred steps, twice as many where a row has twice the steps, in a run that does little else."""
-    train(folder, manifest(name, seed, TIMED, images=4, many=many))
+def training_seconds(folder: Path, name: str, seed: int, **settings: Any) -> float:
+    """Of a hundred steps, twice as many where a row has twice the steps, in a run that does little else.
+
+    settings: as `manifest` takes them.
+    """
+    train(folder, manifest(name, seed, TIMED, images=4, **settings))
     log = (folder / "run.log").read_text(encoding="utf-8")
     return 100 / TIMED * float(re.findall(r"^step (\d+)/\1 .*?  (\d+) s\b", log, re.MULTILINE)[-1][1])
 
@@ -162,15 +177,16 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def fill(options: argparse.Namespace, study: str) -> None:
-    """Set steps and folder where the command line gives none."""
+def fill(options: argparse.Namespace, study: str, many: str = "many") -> None:
+    """Set steps and folder where the command line gives none. many: what runs with many objects are called."""
     options.steps = options.steps or (STEPS_MANY if options.many else STEPS)
-    options.folder = options.folder or Path("runs", f"{study}-many" if options.many else study)
+    options.folder = options.folder or Path("runs", f"{study}-{many}" if options.many else study)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--many", type=Path, metavar="BASE", help="six to nine shapes on a picture, from this base")
+    parser.add_argument("--order", default=ORDERS[0], choices=ORDERS, help="of the objects, as BASE has learned it")
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
     parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="beside coordjson")
     parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)")
@@ -179,16 +195,20 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where runs are kept (default: runs/formats)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
+    if options.order != ORDERS[0] and not options.many:
+        parser.error("--order is what the base of --many has learned; give both")
     import torch
 
     torch.set_num_threads(1)
-    fill(options, "formats")
+    part = "many-by-label" if options.order == "label" else "many"
+    fill(options, "formats", part)
+    settings = {"many": options.many, "order": options.order}
     chosen = [name for name in FORMATS if name == LIST or name in options.formats]
     jobs = [(seed, name) for seed in range(options.seeds) for name in chosen]
 
     def run(job: tuple[int, str]) -> dict[str, float]:
         seed, name = job
-        done = train(options.folder / f"{name}-{seed}", manifest(name, seed, options.steps, many=options.many))
+        done = train(options.folder / f"{name}-{seed}", manifest(name, seed, options.steps, **settings))
         metrics: dict[str, Any] = json.loads((done / "eval/detection/metrics.json").read_text())
         print(f"{name}, seed {seed}: AP {metrics['AP']:.3f}", flush=True)
         return {key: metrics[key] or 0.0 for key in METRICS}
@@ -198,7 +218,7 @@ def main() -> int:
     seeds = range(options.seeds)
     for seed, name in jobs:
         figures[seed, name]["training"] = training_seconds(
-            options.folder / f"timed/{name}-{seed}", name, seed, options.many
+            options.folder / f"timed/{name}-{seed}", name, seed, **settings
         )
     rates = speeds({name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in chosen}, options.rounds)
     found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in chosen}
@@ -206,7 +226,7 @@ def main() -> int:
     print(table(found))
     if options.docs:
         shown = f"{options.seeds} seeds; {IMAGES} held-out pictures each.\n\n{table(found)}\n"
-        write_measured(PAGE, shown, "many" if options.many else "measured")
+        write_measured(PAGE, shown, part if options.many else "measured")
     return 0
 
 
