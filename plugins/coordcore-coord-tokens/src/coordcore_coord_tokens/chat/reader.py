@@ -17,6 +17,7 @@ from coordcore_coord_tokens.augment import shapes
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
 from coordcore_coord_tokens.chat.texts import BBOX, Place, Shape, shapes_in
+from coordcore_coord_tokens.locate import is_flat
 
 Size = tuple[int, int]
 
@@ -34,7 +35,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     """A conversation, and what `coordcore.Example` says of it.
 
     owner: the index of the image that all geometries of the answers lie in, None where there is no such one. widened,
-    clipped: as in `Answer`, of questions and answers.
+    clipped, flat: as in `Answer`, of questions and answers.
     """
 
     messages: list[dict[str, str]]
@@ -42,6 +43,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     owner: int | None
     widened: int
     clipped: int
+    flat: int
 
     @property
     def text(self) -> str:
@@ -113,6 +115,7 @@ class ChatReader:
             owner=owners.pop() if len(owners) == 1 else None,
             widened=encoded.widened,
             clipped=encoded.clipped,
+            flat=encoded.flat,
         )
 
     def _pieces(self, turn: Turn, placed: _Placed, sizes: Sequence[Size]) -> Iterator[tuple[Place | Shape, str | _Box]]:
@@ -170,6 +173,7 @@ class _Encoder:
     boxes: list[tuple[Sequence[int], Sequence[float]]] = attrs.Factory(list)
     widened: int = 0
     clipped: int = 0
+    flat: int = 0
 
     def encode(self, boxes: Sequence[_Box]) -> _Encoder:
         """Raises RecordError for a box that is not right."""
@@ -189,6 +193,7 @@ class _Encoder:
                 except InputError as error:  # outward rounding has no meaning for a single point
                     raise RecordError(box.path, str(error)) from error
                 self.boxes[index] = bins, spec.to_bin_units(values, sizes, outside=outside).tolist()
+                self.flat += is_flat(box.kind, bins)
         for size, indices in together.items():
             encoded = encode_boxes([read[index][1] for index in indices], *size, quantisation=spec, outside=outside)
             self.widened += encoded.widened
