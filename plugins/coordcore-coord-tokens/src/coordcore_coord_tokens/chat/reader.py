@@ -29,6 +29,7 @@ _UNDECLARED = (
     "four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1, norm1000 or bin, or to "
     '"text" where they are no boxes'
 )
+_NO_BOX = '; where such numbers are no coordinates, set `space = "text"`, which leaves the text alone'
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +54,10 @@ class Said(msgspec.Struct, frozen=True, gc=False):
 
 @attrs.frozen
 class _Box:
-    """A geometry with its numbers as they are written. owner: the index of its image, None where nothing says it."""
+    """A geometry with its numbers as they are written. owner: the index of its image, None where nothing says it.
+
+    guessed: it stands as plain numbers in a text, and may be no box.
+    """
 
     path: str
     kind: str
@@ -61,6 +65,7 @@ class _Box:
     space: Space
     size: Size
     owner: int | None
+    guessed: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -152,7 +157,7 @@ class ChatReader:
             raise RecordError(
                 turn.path,
                 f"a box in pixels, of one of {len(sizes)} images of several sizes: of which is not said; give it as "
-                "<bbox>, with `objects.image_id`",
+                f"<bbox>, with `objects.image_id`{_NO_BOX}",
             )
         scale: tuple[Space, Size] = ("norm1", (1, 1))
         if found.tokens or space == "bin":
@@ -161,7 +166,7 @@ class ChatReader:
             scale = ("pixel", sizes[0])
         elif space == "norm1000":
             scale = ("pixel", _THOUSANDTHS)
-        return _Box(turn.path, found.kind, found.values, *scale, owner)
+        return _Box(turn.path, found.kind, found.values, *scale, owner, guessed=not found.tokens)
 
 
 @attrs.define
@@ -229,7 +234,8 @@ class _Encoder:
         try:
             read = read_annotation(item, "", rules, box.size)
         except RecordError as error:
-            raise RecordError(box.path, error.message, reason=error.reason) from error
+            cure = _NO_BOX if box.guessed else ""
+            raise RecordError(box.path, f"{error.message}{cure}", reason=error.reason) from error
         self.clipped += read.outside
         return tuple(map(float, read.values))
 
