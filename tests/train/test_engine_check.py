@@ -85,6 +85,18 @@ def test_a_limit_of_pixels_that_the_processor_cannot_be_told(
     assert all("train.max_pixels: the image processor of {cwd}/base knows no limit of pixels" in item for item in found)
 
 
+@pytest.mark.parametrize(("limit", "refused"), [(1, True), (1023, True), (1024, False)])
+def test_a_limit_of_pixels_below_one_visual_token_is_refused(limit: int, refused: bool) -> None:
+    Path("base/processor_config.json").write_text('{"image_processor": {"patch_size": 16, "merge_size": 2}}')
+
+    told = f"{limit} pixels are fewer than the 1024 of one visual token of {{cwd}}/base; set 1024 at least"
+
+    assert (
+        problems(PLAIN, f"train.max_pixels={limit}")
+        == [f"--set train.max_pixels={limit}: train.max_pixels: {told}"] * refused
+    )
+
+
 def test_the_full_tuner_cannot_train_float16() -> None:
     assert problems(PLAIN, "tuner.type=full", "model.dtype=float16") == [
         "--set model.dtype=float16: model.dtype: the full tuner cannot train float16 weights, whose gradients would "

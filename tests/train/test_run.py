@@ -287,6 +287,11 @@ def test_a_hook_on_the_head_that_nobody_declares_stops_the_run(coord_base: Path,
         ("long", r"^train.jsonl:4: .*; raise train.max_length"),
         ("missing", r"^train.jsonl:4: cannot read its image /nowhere/image.png: .*No such file"),
         ("corrupt", r"^train.jsonl:4: cannot read its image in memory: cannot identify image file"),
+        (
+            "pixels",
+            r"^train.jsonl:4: height and width must be > 0; its images are reduced to max_pixels = 1 of source "
+            r"'small', fewer than one visual token takes: set 256 at least$",
+        ),
         ("geometry", r"^train.jsonl:4: the encoded answer has 0 coord tokens, its geometries have 4 values"),
     ],
 )

@@ -153,6 +153,56 @@ def test_an_object_over_the_edge_is_clipped_there(build: Build, record: dict[str
     assert geometry.values == pytest.approx((340 * 999 / 640, 40 * 999 / 480, 999, 999))
 
 
+OVER_THE_EDGE = {
+    "a quad by a hair": {"quad": [-0.01, 100, 160, 100, 160, 240, -0.01, 240]},
+    "a quad by much": {"quad": [-80, 100, 160, 100, 160, 240, -80, 240]},
+    "most of a box": {"bbox_2d": [-500, 100, 160, 240]},
+    "most of a polygon": {"poly": [-500, 100, 160, 100, 160, 240, -500, 240]},
+}
+
+
+@pytest.mark.parametrize("crop_objects", ["clipped", "whole"])
+@pytest.mark.parametrize("shape", OVER_THE_EDGE.values(), ids=OVER_THE_EDGE.keys())
+def test_a_window_of_the_whole_image_leaves_what_reaches_over_its_edge(
+    build: Build, record: dict[str, Any], context: BuildContext, shape: dict[str, Any], crop_objects: Any
+) -> None:
+    record["objects"] = [{"desc": "over", **shape}, {"desc": "inside", "bbox_2d": [200, 200, 500, 400]}]
+    keys = {"space": "pixel", "outside": "clip", "geometry": ("bbox_2d", "poly", "quad")}
+    plain = source(build(record, **keys, augment=AugmentConfig(flip=0.5)))
+    augment = AugmentConfig(flip=0.5, crop=(1.0, 1.0), crop_objects=crop_objects)
+    cut = source(CoordJsonl.open(attrs.evolve(plain.plain.config, augment=augment), context))
+    found = set()
+    for epoch in range(10):
+        over, inside = cut.in_epoch(epoch, 0).geometries
+        assert (over, inside) == (*plain.in_epoch(epoch, 0).geometries,)
+        found.add((min(over.values[::2]), max(over.values[::2])))
+    assert sorted(found) == [(0.0, 249.75), (749.25, 999.0)]
+
+
+def test_a_window_leaves_a_quad_over_the_image_s_edge(build: Build, record: dict[str, Any]) -> None:
+    quad = [-0.01, 150, 200, 150, 200, 250, -0.01, 250]
+    record["objects"] = [{"desc": "q", "quad": quad}, {"desc": "b", "bbox_2d": [200, 200, 500, 400]}]
+    augment = AugmentConfig(crop=(0.8, 1.0))
+    examples = source(build(record, space="pixel", outside="clip", geometry=("bbox_2d", "quad"), augment=augment))
+    sizes = set()
+    for epoch in range(30):
+        example = examples.in_epoch(epoch, 0)
+        assert [geometry.kind for geometry in example.geometries] == ["quad", "bbox_2d"]
+        xs = example.geometries[0].values[::2]
+        assert example.image_size is not None
+        assert (xs[0], xs[1]) == (0, pytest.approx(200 * 999 / example.image_size[0]))
+        sizes.add(example.image_size)
+    assert len(sizes) > 10
+
+
+def test_a_quad_whose_sides_cross_only_at_the_edge_is_resized(build: Build, record: dict[str, Any]) -> None:
+    record["objects"] = [{"desc": "q", "quad": [650, 80, 645, 87, 630, 110, 630, 120]}]
+    keys = {"space": "pixel", "outside": "clip", "geometry": ("quad",)}
+    examples = source(build(record, **keys, augment=AugmentConfig(resize=(2.0, 2.0))))
+    [resized], [plain] = examples.in_epoch(0, 0).geometries, examples[0].geometries
+    assert resized.values == pytest.approx(plain.values)
+
+
 # --- reproducible ---
 
 

@@ -60,12 +60,19 @@ def test_mirrored_twice_is_as_it_was(kind: str) -> None:
         ("poly", (0, 0, 20, 0, 0, 20), (0, 0, 10, 10), 0.51, None),
         ("poly", (0, 0, 20, 0, 0, 20), (12, 12, 20, 20), 0.0, None),  # its bounds overlap, it does not
         ("quad", UPRIGHT, (20, 0, 80, 60), 0.0, None),  # nobody asks: `grown` came before
+        # over the image's edge: clipped where it is encoded
+        ("quad", (-9, 5, 40, 5, 40, 30, -9, 30), (0, 5, 50, 50), 1.0, (-9, 0, 40, 0, 40, 25, -9, 25)),
+        ("bbox_2d", (-500, 10, 20, 30), (0, 5, 50, 50), 1.0, (-500, 5, 20, 25)),
+        ("bbox_2d", (-500, 10, 20, 30), (10, 0, 80, 60), 0.5, (0, 10, 10, 30)),  # half of what the picture has
+        ("bbox_2d", (-500, 10, 20, 30), (10, 0, 80, 60), 0.51, None),
+        ("poly", (-500, 10, 20, 10, 20, 30, -500, 30), (10, 0, 80, 60), 0.5, (0, 10, 10, 10, 10, 30, 0, 30)),
+        ("poly", (-500, 10, 20, 10, 20, 30, -500, 30), (10, 0, 80, 60), 0.51, None),
     ],
 )
 def test_what_a_window_leaves(
     kind: str, values: tuple[float, ...], window: Window, visible: float, expected: object
 ) -> None:
-    left = within(Shape("", kind, tuple(map(float, values))), window, visible=visible)
+    left = within(Shape("", kind, tuple(map(float, values))), window, SIZE, visible=visible)
     assert (left and left.values) == expected
 
 
@@ -73,7 +80,7 @@ def test_what_a_window_leaves(
 def test_the_parts_of_a_cut_polygon_add_up(points: list[tuple[int, int]], cut: int) -> None:
     values = tuple(float(value) for point in points for value in point)
     shape = Shape("", "poly", values)
-    parts = [within(shape, window, visible=0.0) for window in ((0, 0, cut, 60), (cut, 0, 80, 60))]
+    parts = [within(shape, window, SIZE, visible=0.0) for window in ((0, 0, cut, 60), (cut, 0, 80, 60))]
     total = sum(signed(part.values) for part in parts if part is not None)
     assert total == pytest.approx(signed(values))
     for part in parts:
@@ -155,6 +162,10 @@ def test_an_edge_stays_an_edge() -> None:
     for after in range(1, 200):
         assert scaled(line, (49, 49), (after, after)).values[2:] == pytest.approx((after, after))
         assert max(scaled(line, (49, 49), (after, after)).values) <= after
+
+
+def test_what_lies_over_the_edge_stays_over_it() -> None:
+    assert scaled(Shape("", "point", (90.0, -6.0)), SIZE, (40, 120)).values == (45.0, -12.0)
 
 
 def test_a_purpose_has_random_numbers_of_its_own() -> None:

@@ -144,6 +144,12 @@ def test_a_narrow_box_is_widened_and_counted(say: Say, caplog: pytest.LogCapture
     assert "train.jsonl: 2 boxes narrower than one bin were widened by one bin" in caplog.messages
 
 
+def test_a_quad_without_area_is_counted(say: Say, caplog: pytest.LogCaptureFixture) -> None:
+    say(row("<image>?", '[{"quad": [0, 0, 64, 48, 128, 96, 192, 144], "label": "cup"}]'), space="pixel")
+    told = "1 polygons and quads have no area: in bins, their corners lie on one line"
+    assert f"train.jsonl: {told}" in caplog.messages
+
+
 def test_a_box_over_the_edge_is_cut_where_that_is_asked(say: Say, caplog: pytest.LogCaptureFixture) -> None:
     example = say(row("<image>Where?", "<bbox>", bbox=[[-3, 0, 650, 480]]), outside="clip")
     assert values(example) == [(0, 0, 999, 999)]

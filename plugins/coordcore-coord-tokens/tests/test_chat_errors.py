@@ -150,6 +150,13 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
     "no bins": (text("[1, 2, 3, 1000]"), "bin", "1000.0 > 999: this looks like absolute pixels"),
     "no fractions": (text("[1, 2, 3, 4]"), "norm1", "x = 3 lies outside 0..1"),
     "no pixels": (text("[1, 2, 3, 481]"), "pixel", "y = 481 lies outside 0..480"),
+    "years": (
+        text("in [2019, 2020, 2021, 2022]"),
+        "pixel",
+        'x = 2021 lies outside 0..640; `outside = "clip"` moves such corners to the edge; where such numbers are no '
+        'coordinates, set `space = "text"`, which leaves the text alone',
+    ),
+    "a countdown": (text("[9, 8, 7, 6]"), "pixel", 'no coordinates, set `space = "text"`, which leaves the text alone'),
     "pixels of one image of several": (
         text("[1, 2, 3, 4]") | {"images": ["photo.png", "small.png"]},
         "pixel",

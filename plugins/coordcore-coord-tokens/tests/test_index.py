@@ -240,10 +240,17 @@ def test_an_index_that_cannot_be_finished_leaves_nothing(
 def test_what_was_counted_is_kept(
     opened: Open, write: Write, record: dict[str, Any], at_rest: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write({**record, "objects": [{"desc": "x", "bbox_2d": [1, 1, 1, 9]}]})
+    path = write({**record, "objects": [{"desc": "x", "bbox_2d": [1, 1, 1, 9]}, {"desc": "x", "poly": [5] * 6}]})
     opened(path, space="pixel")
     opened(path, space="pixel")
-    assert caplog.messages == ["train.jsonl: 1 boxes narrower than one bin were widened by one bin"] * 2
+    assert (
+        caplog.messages
+        == [
+            "train.jsonl: 1 boxes narrower than one bin were widened by one bin",
+            "train.jsonl: 1 polygons and quads have no area: in bins, their corners lie on one line",
+        ]
+        * 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,28 @@ def test_a_box_thinner_than_a_bin_is_widened_and_counted(
     )
 
 
+@pytest.mark.parametrize(
+    ("shape", "flat"),
+    [
+        ({"poly": [5, 5, 5, 5, 5, 5]}, True),
+        ({"poly": [5, 5, 5, 5, 300, 300, 305, 305]}, False),  # 640 x 480: no line in bins
+        ({"poly": [64, 48, 128, 96, 320, 240]}, True),
+        ({"quad": [0, 0, 64, 48, 128, 96, 192, 144]}, True),
+        ({"quad": [0, 100, 300, 100, 300, 100.1, 0, 100.1]}, True),  # thinner than a bin
+        ({"quad": [0, 100, 300, 100, 300, 110, 0, 110]}, False),
+        ({"poly": [0, 0, 10, 10, 10, 0, 0, 10]}, False),  # its sides cross
+    ],
+)
+def test_an_outline_without_area_is_kept_and_counted(
+    build: Build, record: dict[str, Any], caplog: pytest.LogCaptureFixture, shape: dict[str, Any], flat: bool
+) -> None:
+    keys: dict[str, Any] = {"space": "pixel", "geometry": ("poly", "quad")}
+    train = build({**record, "objects": [{"desc": "x", **shape}]}, **keys).train()
+    assert len(train[0].geometries[0].values) == len(next(iter(shape.values())))
+    told = "train.jsonl: 1 polygons and quads have no area: in bins, their corners lie on one line"
+    assert caplog.messages == [told] * flat
+
+
 def test_a_box_over_the_edge_is_clipped_and_counted(
     build: Build, record: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

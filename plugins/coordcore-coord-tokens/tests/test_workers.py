@@ -56,12 +56,13 @@ def test_processes_find_what_one_finds(
 
 
 def test_processes_count_what_reading_changes(write: Write, record: dict[str, Any], in_two: None) -> None:
-    found = scanned(write(*[record, thin(record)] * 5))
-    assert (found.problems, found.widened, found.clipped) == ((), 5, 5)
+    line = {**record, "objects": [{"desc": "x", "poly": [64, 48, 128, 96, 320, 240]}]}
+    found = scanned(write(*[record, thin(record), line] * 5))
+    assert (found.problems, found.widened, found.clipped, found.flat) == ((), 5, 5, 5)
 
 
 def part(folders: dict[str, Stamp | None] | None) -> Checked:
-    return Checked(wrong=0, problems=(), widened=0, clipped=0, folders=folders)
+    return Checked(wrong=0, problems=(), widened=0, clipped=0, flat=0, folders=folders)
 
 
 A, B = (Stamp(size=0, modified=time, changed=time, inode=1) for time in (1, 2))

@@ -96,6 +96,8 @@ def test_answers_are_found_whoever_wrote_them(line: dict[str, Any]) -> None:
         ("florence_1000", [99.5, 99.5, 499.5, 499.5]),
         ("pixel", TRUE),
         ("norm1", [0.1, 0.1, 0.5, 0.5]),
+        ("nearest_255", [25.5, 25.5, 127.5, 127.5]),
+        ("floor_10000", [1000, 1000, 5000, 5000]),
     ],
 )
 def test_numbers_are_what_they_are_said_to_be(numbers: str, box: list[float]) -> None:
@@ -241,6 +243,16 @@ def test_the_bins_of_records_keep_their_own_convention() -> None:
 def test_numbers_that_nobody_knows_are_refused() -> None:
     done = run([{"image": "a.png", "answer": QWEN}], "--numbers", "qwen")
     assert (done.exit_code, "--numbers: 'qwen' is none of pixel, norm1, nearest_999" in done.stderr) == (2, True)
+    assert "nor nearest_N or floor_N, N being the last bin" in done.stderr
+
+
+def test_coord_tokens_are_bins_of_the_numbers_convention() -> None:
+    answer = '{"objects": [{"desc": "helmet", "bbox_2d": [%s]}]}'
+    tokens = ", ".join(f"<|coord_{k}|>" for k in (100, 100, 500, 500))
+    found = measured([{"image": "a.png", "answer": answer % tokens}], "--numbers", "qwen_1000")
+    assert found["metrics"]["mean_iou"] == pytest.approx(1.0, abs=1e-9)
+    found = measured([{"image": "a.png", "answer": answer % tokens}], "--numbers", "nearest_255")
+    assert any("500 lies outside 0..255 of nearest_255" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize("choices", [[], None])

@@ -22,7 +22,7 @@ from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.compare import compare
 from coordcore_detection.evaluate.evaluation import Evaluated, evaluate
 from coordcore_detection.evaluate.matching import Floats
-from coordcore_detection.evaluate.polygons import areas, holds
+from coordcore_detection.evaluate.polygons import areas, has_area, holds
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.evaluate.truth_sources import truth_from_records
 from coordcore_detection.predict.boxes import mark_duplicates
@@ -69,6 +69,22 @@ def test_areas_of_known_shapes(a: Floats, b: Floats, expected: tuple[float, floa
     assert areas(a, b) == pytest.approx(expected)
     assert areas(b, a) == pytest.approx((expected[1], expected[0], expected[2]))
     assert areas(a + 1000, b + 1000) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("outline", "expected"),
+    [
+        (SQUARE, True),
+        (CROSSED, True),  # though its halves turn opposite ways
+        (turned(500.3, 700.1, 900, 0.001, 37), True),
+        (polygon((5, 5), (5, 5), (5, 5)), False),
+        (polygon((10, 10), (20, 20), (30, 30)), False),
+        (turned(500.3, 700.1, 900, 0, 37), False),  # a line but for rounding
+        (polygon((0, 0), (9, 0), (9, 0), (3, 0)), False),
+    ],
+)
+def test_a_line_has_no_area(outline: Floats, expected: bool) -> None:
+    assert has_area(outline) is expected
 
 
 def painted(outline: Floats, scale: int, side: int) -> Any:
@@ -133,6 +149,15 @@ def answer(key: str, *shapes: tuple[str, Floats], scores: Sequence[float] | None
     for box, (_, shape) in zip(made.boxes, shapes, strict=True):
         box.kind, box.points = "quad", shape.ravel().tolist()
     return made
+
+
+def test_a_true_outline_without_area_is_counted() -> None:
+    line = polygon((10, 10), (20, 20), (30, 30))
+    images = [quads("a", ("ship", line), ("ship", SQUARE + 50)), quads("b", ("ship", line), crowd=[True])]
+    result = measured(images, []).result
+    assert result.counts["flat_true_outlines"] == 1
+    told = "1 true polygons and quads have no area: no prediction can match them by outline (shape_...)"
+    assert told in result.notes
 
 
 def measured(images: list[TruthImage], rows: list[Row]) -> Evaluated:

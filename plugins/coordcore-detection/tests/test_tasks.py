@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from coordcore import Example, InputError
 from coordcore.cli import app
 from coordcore.quantisation import DEFAULT_QUANTISATION
+from coordcore.records.answers import Unread
 from coordcore_detection.evaluate import results, tables
 from coordcore_detection.evaluate.compare import compare
 from coordcore_detection.evaluate.evaluation import Evaluated, evaluate
@@ -240,6 +241,53 @@ def test_absent_categories_that_are_found_are_counted() -> None:
     found = figures(images, rows, "named")
     assert (found["absent"], found["absent_found"]) == (3, 1 / 3)
     assert (found["AP"], found["precision_50"], found["recall_50"]) == (1.0, 0.25, 1.0)
+
+
+NOT_READ: dict[str, dict[str, Any] | None] = {
+    "no answer": None,
+    "garbage": {"unread": [Unread(at="", reason="no list of objects")]},
+    "a broken coordinate": {"unread": [Unread(at="objects[0].bbox_2d", reason='"x" where a number belongs')]},
+    "a list without an end": {"unread": [Unread(at="objects", reason="cut off: the list does not end")]},
+    "too long": {"stopped": "length"},
+    "a loop": {"stopped": "repetition"},
+    "an image that was not shown": {"unread": [Unread(at=prediction_files.NO_IMAGE, reason="is no image")]},
+}
+
+
+@pytest.mark.parametrize("answer", NOT_READ.values(), ids=NOT_READ.keys())
+def test_an_answer_that_was_not_read_is_wrong_where_nothing_is_there(answer: dict[str, Any] | None) -> None:
+    images = [
+        *(asked(key, "refer") for key in "ab"),
+        *(asked(key, "point") for key in "cd"),
+        *(asked(key, "named", categories=("dog",)) for key in "ef"),
+    ]
+    rows = [row(key, []) for key in "ace"]
+    rows += [row(key, [], **answer) for key in "bdf" if answer is not None]
+    tasks: Any = measured(images, rows).result.tasks
+    assert [tasks["refer"][name] for name in ("accuracy_50", "absent", "absent_right")] == [0.5, 2, 0.5]
+    assert [tasks["point"][name] for name in ("accuracy", "absent", "absent_right")] == [0.5, 2, 0.5]
+    assert [tasks["named"][name] for name in ("absent", "absent_found")] == [1, 0]
+
+
+def test_without_any_answer_no_absent_category_was_left_alone() -> None:
+    images = [asked("a", "named", categories=("dog",)), asked("b", "named", categories=("dog",))]
+    found = figures(images, [row("a", [], stopped="length")], "named")
+    assert (found["absent"], found["absent_found"]) == (0, None)
+
+
+def test_an_answer_that_was_cut_off_behind_a_box_has_found_that_box() -> None:
+    images = [asked("a", "named", categories=("dog", "cow"))]
+    found = figures(images, [row("a", [("dog", WHOLE)], stopped="length")], "named")
+    assert (found["absent"], found["absent_found"]) == (2, 0.5)
+
+
+def test_what_is_said_around_an_empty_list_changes_nothing() -> None:
+    texts = ["<think>A ring?</think>[]", "I see none.\n```json\n[]\n```"]
+    images = [asked(key, "refer") for key in "ab"]
+    given = [json.dumps({"image": key, "answer": text}) for key, text in zip("ab", texts, strict=True)]
+    rows = foreign.rows(answer_files.read(Path("x"), "\n".join(given).encode()), images, "pixel")
+    assert all(item.unread for item in rows)
+    assert figures(images, rows, "refer")["absent_right"] == 1.0
 
 
 def test_a_synonym_of_an_absent_category_is_that_category() -> None:

@@ -48,7 +48,7 @@ _HARMLESS = {
 class Outcome(msgspec.Struct, frozen=True):
     """That the records of a file were right, and their images there.
 
-    settings: by which they were. widened, clipped: as in `Answer`, over the whole file. folders: the state of the
+    settings: by which they were. widened, clipped, flat: as in `Answer`, over the whole file. folders: the state of the
     images' folders at that time. bad: as in `Checked`.
     """
 
@@ -56,6 +56,7 @@ class Outcome(msgspec.Struct, frozen=True):
     settings: str
     widened: int
     clipped: int
+    flat: int
     folders: dict[str, Stamp]
     bad: tuple[tuple[int, str], ...] = ()
 

@@ -40,8 +40,8 @@ class Checked:
     """What was found in some lines.
 
     wrong: records with a problem. problems: those of the first of them, at most one more than is shown.
-    widened, clipped: as in `Answer`. folders: as `ImageFolders.take_stamps`. bad: the records that are left out for
-    their image, with the reason.
+    widened, clipped, flat: as in `Answer`. folders: as `ImageFolders.take_stamps`. bad: the records that are left out
+    for their image, with the reason.
     """
 
     bad: tuple[tuple[int, str], ...] = ()
@@ -49,6 +49,7 @@ class Checked:
     problems: tuple[Problem, ...]
     widened: int
     clipped: int
+    flat: int
     folders: dict[str, Stamp | None] | None
 
 
@@ -80,11 +81,11 @@ class Checker:
         data = os.pread(self._descriptor, part.end - part.start, part.start)
         judge = self._judge.judge
         problems: list[Problem] = []
-        wrong = widened = clipped = 0
+        wrong = widened = clipped = flat = 0
         bad: list[tuple[int, str]] = []
         for number, line in enumerate(io.BytesIO(data), start=part.first):
             try:
-                more_widened, more_clipped, reason = judge(line)
+                more_widened, more_clipped, more_flat, reason = judge(line)
             except RecordError as error:
                 wrong += 1
                 if wrong <= SHOWN_PROBLEMS + 1:
@@ -92,6 +93,7 @@ class Checker:
             else:
                 widened += more_widened
                 clipped += more_clipped
+                flat += more_flat
                 if reason:
                     bad.append((number, reason))
         return Checked(
@@ -100,6 +102,7 @@ class Checker:
             problems=tuple(problems),
             widened=widened,
             clipped=clipped,
+            flat=flat,
             folders=self._judge.take_stamps(),
         )
 
@@ -112,12 +115,13 @@ def total(parts: Iterable[Checked]) -> Checked:
     problems: list[Problem] = []
     bad: list[tuple[int, str]] = []
     folders: dict[str, Stamp | None] | None = {}
-    wrong = widened = clipped = 0
+    wrong = widened = clipped = flat = 0
     for part in parts:
         bad.extend(part.bad)
         wrong += part.wrong
         widened += part.widened
         clipped += part.clipped
+        flat += part.flat
         problems.extend(part.problems[: SHOWN_PROBLEMS + 1 - len(problems)])
         if folders is None or part.folders is None:
             folders = None
@@ -128,7 +132,13 @@ def total(parts: Iterable[Checked]) -> Checked:
         if len(folders) > FOLDERS:
             folders = None
     return Checked(
-        bad=tuple(bad), wrong=wrong, problems=tuple(problems), widened=widened, clipped=clipped, folders=folders
+        bad=tuple(bad),
+        wrong=wrong,
+        problems=tuple(problems),
+        widened=widened,
+        clipped=clipped,
+        flat=flat,
+        folders=folders,
     )
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 MOST_PIXELS = 2 * (1024**3 // 4 // 3)
 """Pillow takes an image of more pixels for an attack (`Image.MAX_IMAGE_PIXELS`, twice), and opens none."""
 
-Judged = tuple[int, int, str]
-"""Boxes that were widened and objects that were clipped, as `Answer` counts them, and why the record is left out for
-its image: "" for one that stays."""
+Judged = tuple[int, int, int, str]
+"""Boxes that were widened, objects that were clipped and outlines that are flat, as `Answer` counts them, and why the
+record is left out for its image: "" for one that stays."""
 
 
 class Judge(Protocol):
@@ -98,8 +98,8 @@ class RecordJudge:
         except RecordError as error:
             if not self._skips:
                 raise
-            return answer.widened, answer.clipped, str(error)
-        return answer.widened, answer.clipped, ""
+            return answer.widened, answer.clipped, answer.flat, str(error)
+        return answer.widened, answer.clipped, answer.flat, ""
 
 
 def _decode(path: Path, width: int, height: int) -> None:

@@ -23,17 +23,20 @@ class Placed:
     """The objects of one record in bins.
 
     widened: boxes whose corners fell into one bin and were widened by one. clipped: objects cut at the image's edge.
+    flat: polygons and quads whose corners fell onto one line.
     """
 
     objects: tuple[Located, ...]
     widened: int = 0
     clipped: int = 0
+    flat: int = 0
 
 
 def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords: CoordFormat) -> Placed:
     """The objects of `record`, in its order. Bins are kept as they are written, degenerate boxes included.
 
-    Pixels and fractions are encoded with `ours`; a box that collapses there is widened by one bin, and counted.
+    Pixels and fractions are encoded with `ours`; a box that collapses there is widened by one bin, and counted;
+    a polygon or quad that does is counted alone: which of its corners to move, nothing says.
     Raises RecordError for the first object that the format, `config.geometry` or `config.outside` does not allow, and
     for crowd regions under its metadata that are not right, though nothing is trained on them.
     """
@@ -56,7 +59,17 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords:
         bins, units = next(rows) if item.kind == "bbox_2d" else _encode_points(item, size, config, ours)
         placed.append(_located(item, bins, units))
     clipped = sum(item.outside for item in objects)
-    return Placed(objects=tuple(placed), widened=encoded.widened, clipped=clipped)
+    flat = sum(is_flat(item.kind, item.bins) for item in placed)
+    return Placed(objects=tuple(placed), widened=encoded.widened, clipped=clipped, flat=flat)
+
+
+def is_flat(kind: str, bins: Sequence[int]) -> bool:
+    """Whether the corners of a polygon or quad lie on one line, or in one place."""
+    if kind not in ("poly", "quad"):
+        return False
+    ways = [(x - bins[0], y - bins[1]) for x, y in zip(bins[2::2], bins[3::2], strict=True)]
+    along = next((way for way in ways if way != (0, 0)), (0, 0))
+    return all(x * along[1] == y * along[0] for x, y in ways)
 
 
 def _located(item: Annotation, bins: Sequence[float], units: Sequence[float]) -> Located:

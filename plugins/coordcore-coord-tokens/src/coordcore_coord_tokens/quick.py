@@ -15,6 +15,7 @@ from coordcore.records.answers.format import Coords, Label
 from coordcore.records.record import Record, RecordObject
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.forms import NOT_PLAIN, Form, forms
+from coordcore_coord_tokens.locate import is_flat
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import CoordJsonlConfig
@@ -236,8 +237,11 @@ class QuickReals(_Quick):
                         return None
                     if min(xs) < 0.0 or max(xs) > width or min(ys) < 0.0 or max(ys) > height:
                         return None
+                    bins, units = self._encode(points, width, height)
+                    if is_flat(kind, bins):
+                        return None
                     if text:
-                        self._add_points(draft, desc, kind, *self._encode(points, width, height))
+                        self._add_points(draft, desc, kind, bins, units)
                     continue
             x1, y1, x2, y2 = item.bbox_2d
             if x2 - x1 >= thin_x and y2 - y1 >= thin_y and x1 >= 0.0 and y1 >= 0.0 and x2 <= width and y2 <= height:

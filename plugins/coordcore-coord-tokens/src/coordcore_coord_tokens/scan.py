@@ -42,14 +42,14 @@ SHARE = 1 << 26
 class Scan:
     """What was found. lines: None where there are problems, of which there are `SHOWN_PROBLEMS` and one at most.
 
-    widened, clipped: boxes changed on reading, as `Answer` counts them; 0 when the records were not looked at. bad: as
-    in `Checked`.
+    widened, clipped, flat: as `Answer` counts them; 0 when the records were not looked at. bad: as in `Checked`.
     """
 
     lines: Lines | None = None
     problems: tuple[Problem, ...] = ()
     widened: int = 0
     clipped: int = 0
+    flat: int = 0
     bad: tuple[tuple[int, str], ...] = ()
 
 
@@ -105,7 +105,7 @@ def _known(job: Job[Any], cache: Cache) -> Scan | None:
         outcome = cache.outcome()
         if outcome is None or not outcome.holds(job.stamp):
             return None
-        found = {"widened": outcome.widened, "clipped": outcome.clipped, "bad": outcome.bad}
+        found = {name: getattr(outcome, name) for name in ("widened", "clipped", "flat", "bad")}
     offsets = load_index(cache.index, job.stamp)
     if offsets is None:
         return None
@@ -137,11 +137,12 @@ def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
                 settings=cache.settings,
                 widened=found.widened,
                 clipped=found.clipped,
+                flat=found.flat,
                 folders=folders,
                 bad=found.bad,
             )
         )
-    return Scan(lines=lines, widened=found.widened, clipped=found.clipped, bad=found.bad)
+    return Scan(lines=lines, widened=found.widened, clipped=found.clipped, flat=found.flat, bad=found.bad)
 
 
 def _indexed(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Lines:

@@ -90,3 +90,9 @@ def _report(path: Path, scanned: Scan, bad: Bad) -> None:
         _log.warning("%s: %d boxes narrower than one bin were widened by one bin", shown(path), scanned.widened)
     if scanned.clipped:
         _log.warning("%s: %d objects reaching over the image's edge were clipped", shown(path), scanned.clipped)
+    if scanned.flat:
+        _log.warning(
+            "%s: %d polygons and quads have no area: in bins, their corners lie on one line",
+            shown(path),
+            scanned.flat,
+        )

@@ -63,7 +63,9 @@ def drawn(
     window: Window = (0, 0, *size)
     hidden: frozenset[str] = frozenset()
     for tried in _windows(config, draws("crop"), moved, size) if cuts else ():
-        left = [shape for item in moved if (shape := within(item, tried, visible=config.crop_visible)) is not None]
+        left = [
+            shape for item in moved if (shape := within(item, tried, size, visible=config.crop_visible)) is not None
+        ]
         sides = sorted((tried[2] - tried[0], tried[3] - tried[1]))
         if (left or not moved) and sides[1] <= max_aspect * sides[0]:
             shown = {item.desc for item in moved if not beside(item, tried)}

@@ -44,30 +44,34 @@ def mirrored(shape: Shape, width: float) -> Shape:
 
 def scaled(shape: Shape, before: tuple[int, int], after: tuple[int, int]) -> Shape:
     """In an image that is resized. before, after: width and height."""
-    # What lies on the edge, or over it, is on the edge again, and not beside it by a rounding.
+    (width, height), (x_by, y_by) = after, (after[0] / before[0], after[1] / before[1])
+    # What lies on the edge is on the edge again, and not over it by a rounding. What lies over it stays there: moved to
+    # the edge, a quad's sides could cross.
     return _mapped(
         shape,
-        lambda x: min(x * (after[0] / before[0]), float(after[0])),
-        lambda y: min(y * (after[1] / before[1]), float(after[1])),
+        lambda x: x * x_by if x > before[0] else min(x * x_by, float(width)),
+        lambda y: y * y_by if y > before[1] else min(y * y_by, float(height)),
     )
 
 
-def within(shape: Shape, window: Window, *, visible: float) -> Shape | None:
+def within(shape: Shape, window: Window, image: tuple[int, int], *, visible: float) -> Shape | None:
     """In the image that is cut out by `window`; None for one that lies outside it, or cannot be seen well enough.
 
-    visible: the least share of a clipped shape's area that must be left. A kind that cannot be clipped must lie whole
-    in the window or beside it (`grown`).
+    image: width and height of the whole one. A shape that the window does not cut may reach over the image's edge, as
+    it may without a window: what encodes it clips it there.
+    visible: the least share of a clipped shape's area in the image that must be left. A kind that cannot be clipped
+    must lie whole in the window or beside it (`grown`).
     """
     left, top, right, bottom = window
     moved = _mapped(shape, lambda x: x - left, lambda y: y - top)
-    size = right - left, bottom - top
-    x1, y1, x2, y2 = bounds(moved.values)
-    if x1 >= 0 and y1 >= 0 and x2 <= size[0] and y2 <= size[1]:
+    if _inside(shape, window, image):
         return moved
+    size = right - left, bottom - top
     clipped = _CLIPPED[shape.kind](moved.values, size) if shape.kind in _CLIPPED and not beside(shape, window) else ()
     if not clipped:
         return None
-    whole, left_over = _area(shape.kind, moved.values), _area(shape.kind, clipped)
+    # What lies outside the picture is seen in no window.
+    whole, left_over = _area(shape.kind, _CLIPPED[shape.kind](shape.values, image)), _area(shape.kind, clipped)
     if whole > 0 and (left_over == 0 or left_over < visible * whole):
         return None
     return attrs.evolve(moved, values=clipped)

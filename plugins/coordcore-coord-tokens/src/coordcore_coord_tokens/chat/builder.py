@@ -59,11 +59,11 @@ class ChatJudge:
             except RecordError as error:
                 if not self._skips:
                     raise
-                return 0, 0, str(error)
+                return 0, 0, 0, str(error)
         said = self._reader.say(row, sizes)
         if self._mirroring is not None:
             self._mirroring.say(row, sizes)
-        return said.widened, said.clipped, ""
+        return said.widened, said.clipped, said.flat, ""
 
     def _require(self, image: str, place: str) -> Size:
         self._images.require(image, place)

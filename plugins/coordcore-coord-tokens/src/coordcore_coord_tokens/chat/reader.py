@@ -17,6 +17,7 @@ from coordcore_coord_tokens.augment import shapes
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
 from coordcore_coord_tokens.chat.texts import BBOX, Place, Shape, shapes_in
+from coordcore_coord_tokens.locate import is_flat
 
 Size = tuple[int, int]
 
@@ -28,13 +29,14 @@ _UNDECLARED = (
     "four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1, norm1000 or bin, or to "
     '"text" where they are no boxes'
 )
+_NO_BOX = '; where such numbers are no coordinates, set `space = "text"`, which leaves the text alone'
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
     """A conversation, and what `coordcore.Example` says of it.
 
     owner: the index of the image that all geometries of the answers lie in, None where there is no such one. widened,
-    clipped: as in `Answer`, of questions and answers.
+    clipped, flat: as in `Answer`, of questions and answers.
     """
 
     messages: list[dict[str, str]]
@@ -42,6 +44,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     owner: int | None
     widened: int
     clipped: int
+    flat: int
 
     @property
     def text(self) -> str:
@@ -51,7 +54,10 @@ class Said(msgspec.Struct, frozen=True, gc=False):
 
 @attrs.frozen
 class _Box:
-    """A geometry with its numbers as they are written. owner: the index of its image, None where nothing says it."""
+    """A geometry with its numbers as they are written. owner: the index of its image, None where nothing says it.
+
+    guessed: it stands as plain numbers in a text, and may be no box.
+    """
 
     path: str
     kind: str
@@ -59,6 +65,7 @@ class _Box:
     space: Space
     size: Size
     owner: int | None
+    guessed: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +120,7 @@ class ChatReader:
             owner=owners.pop() if len(owners) == 1 else None,
             widened=encoded.widened,
             clipped=encoded.clipped,
+            flat=encoded.flat,
         )
 
     def _pieces(self, turn: Turn, placed: _Placed, sizes: Sequence[Size]) -> Iterator[tuple[Place | Shape, str | _Box]]:
@@ -149,7 +157,7 @@ class ChatReader:
             raise RecordError(
                 turn.path,
                 f"a box in pixels, of one of {len(sizes)} images of several sizes: of which is not said; give it as "
-                "<bbox>, with `objects.image_id`",
+                f"<bbox>, with `objects.image_id`{_NO_BOX}",
             )
         scale: tuple[Space, Size] = ("norm1", (1, 1))
         if found.tokens or space == "bin":
@@ -158,7 +166,7 @@ class ChatReader:
             scale = ("pixel", sizes[0])
         elif space == "norm1000":
             scale = ("pixel", _THOUSANDTHS)
-        return _Box(turn.path, found.kind, found.values, *scale, owner)
+        return _Box(turn.path, found.kind, found.values, *scale, owner, guessed=not found.tokens)
 
 
 @attrs.define
@@ -170,6 +178,7 @@ class _Encoder:
     boxes: list[tuple[Sequence[int], Sequence[float]]] = attrs.Factory(list)
     widened: int = 0
     clipped: int = 0
+    flat: int = 0
 
     def encode(self, boxes: Sequence[_Box]) -> _Encoder:
         """Raises RecordError for a box that is not right."""
@@ -189,6 +198,7 @@ class _Encoder:
                 except InputError as error:  # outward rounding has no meaning for a single point
                     raise RecordError(box.path, str(error)) from error
                 self.boxes[index] = bins, spec.to_bin_units(values, sizes, outside=outside).tolist()
+                self.flat += is_flat(box.kind, bins)
         for size, indices in together.items():
             encoded = encode_boxes([read[index][1] for index in indices], *size, quantisation=spec, outside=outside)
             self.widened += encoded.widened
@@ -224,7 +234,8 @@ class _Encoder:
         try:
             read = read_annotation(item, "", rules, box.size)
         except RecordError as error:
-            raise RecordError(box.path, error.message, reason=error.reason) from error
+            cure = _NO_BOX if box.guessed else ""
+            raise RecordError(box.path, f"{error.message}{cure}", reason=error.reason) from error
         self.clipped += read.outside
         return tuple(map(float, read.values))
 

@@ -92,8 +92,8 @@ def command(
         Radius.read(radius)
     except InputError as error:
         raise InputError(f"--radius: {error}") from error
-    if numbers is not None and numbers not in foreign.NUMBERS:
-        raise InputError(f"--numbers: {numbers!r} is none of {', '.join(foreign.NUMBERS)}")
+    if numbers is not None:
+        foreign.require_numbers(numbers)
     data = answer_files.read_bytes(predictions)
     is_foreign = answer_files.is_foreign(data)
     if is_foreign:

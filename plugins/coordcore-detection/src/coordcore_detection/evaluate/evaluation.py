@@ -25,6 +25,7 @@ from coordcore_detection.evaluate.matching import (
     outline_overlaps,
 )
 from coordcore_detection.evaluate.metrics import AGNOSTIC
+from coordcore_detection.evaluate.polygons import has_area
 from coordcore_detection.evaluate.results import OUTLINE, Detail, Result
 from coordcore_detection.evaluate.synonyms import Synonyms
 from coordcore_detection.evaluate.tasks import MEASURES, by_task
@@ -206,6 +207,18 @@ def _explain(
     account.count(
         "flat_true_boxes", int(flat.sum()), f"{flat.sum()} true boxes have no area: no prediction can match them"
     )
+    if truth.outlined:
+        lines = sum(
+            not has_area(outline)
+            for image in truth.images
+            for index, outline in image.outlines.items()
+            if not image.crowd[index]
+        )
+        account.count(
+            "flat_true_outlines",
+            lines,
+            f"{lines} true polygons and quads have no area: no prediction can match them by outline (shape_...)",
+        )
     per_image = np.bincount(truth.flat.image[real], minlength=len(truth.keys))
     full = np.flatnonzero(per_image > limit)
     account.count(

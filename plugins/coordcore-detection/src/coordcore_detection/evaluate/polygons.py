@@ -47,6 +47,11 @@ def areas(a: Floats, b: Floats) -> tuple[float, float, float]:
     return own, other, both
 
 
+def has_area(outline: Floats) -> bool:
+    """Whether a polygon ([n, 2] corners) encloses anything: not one whose corners lie on a line, but for rounding."""
+    return areas(outline, outline)[0] > 1e-9 * float(np.ptp(outline, axis=0).prod())
+
+
 def _crossings(sides: Floats) -> Iterator[Floats]:
     """The x at which sides ([n, 4] x1, y1, x2, y2) cross, a bounded number of pairs at a time."""
     start, way = sides[:, :2], sides[:, 2:] - sides[:, :2]

@@ -28,11 +28,13 @@ AT = (0.5, 0.7, 0.9)
 
 MEASURES = {
     "detect": "as the whole",
-    "named": "as the whole, on the categories asked for; absent_found: absent categories of which a box was found",
+    "named": "as the whole, on the categories asked for; absent_found: absent categories of which a box was found, but "
+    "for answers of which nothing could be read",
     "point": "the point of highest score, right within the radius of a true one, whatever the labels; a phrase of "
-    "which nothing is there is right when nothing is found",
+    "which nothing is there is right when the answer could be read and says nothing",
     "refer": "the box of highest score against the true box that it overlaps most, boxes around polygons and quads, "
-    "whatever the labels; a phrase of which nothing is there is right when nothing is found, and has no IoU",
+    "whatever the labels; a phrase of which nothing is there is right when the answer could be read and says nothing, "
+    "and has no IoU",
     "region": "text equal but for blanks and case; word_F1 of the words of both, as SQuAD's",
     "caption": "as region",
     "chat": "as region",
@@ -74,7 +76,7 @@ def _phrases(evaluated: Evaluated, images: Sequence[TruthImage], rows: Mapping[s
     real = np.flatnonzero(~evaluated.crowd)
     there: Bools = np.bincount(evaluated.truth.image[real], minlength=count) > 0
     keys = [images[place].key for place in evaluated.place]
-    answered: Bools = np.array([key in rows and bool(rows[key].boxes) for key in keys])  # points too
+    nothing: Bools = np.array([_says_nothing(rows.get(key)) for key in keys])
     iou: Floats = np.zeros(count)
     order = np.lexsort((-evaluated.scores, evaluated.predicted.image))  # stable: of equal scores, the first said
     asked, first = np.unique(evaluated.predicted.image[order], return_index=True)
@@ -82,25 +84,35 @@ def _phrases(evaluated: Evaluated, images: Sequence[TruthImage], rows: Mapping[s
         mine = real[evaluated.truth.image[real] == image]
         box = np.broadcast_to(evaluated.predicted.boxes[best], (len(mine), 4))
         iou[image] = overlaps(evaluated.truth.boxes[mine], np.zeros(len(mine), dtype=bool), box).max(initial=0.0)
-    right = {f"accuracy_{round(100 * at)}": np.where(there, iou >= at, ~answered) for at in AT}
+    right = {f"accuracy_{round(100 * at)}": np.where(there, iou >= at, nothing) for at in AT}
     return {
         "records": float(count),
         **{name: float(values.mean()) for name, values in right.items()},
         "found_50": _mean(iou[there] >= AT[0]),
         "mean_iou": _mean(iou[there]),
         "absent": float((~there).sum()),
-        "absent_right": _mean(~answered[~there]),
+        "absent_right": _mean(nothing[~there]),
     }
+
+
+def _says_nothing(row: Row | None) -> bool:
+    """Whether an answer was read, to its end, and names nothing.
+
+    What a model says before or after its list, such as a thought, is passed over and changes nothing.
+    """
+    if row is None or row.boxes or row.stopped != "end":
+        return False
+    return all(part.at in ("before", "after") for part in row.unread)
 
 
 def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radius) -> Figures:
     right: list[bool] = []
     for image in images:
-        given = rows[image.key].boxes if image.key in rows else []
-        said = [box for box in given if box.kind == "point"]
+        row = rows.get(image.key)
+        said = [box for box in row.boxes if box.kind == "point"] if row is not None else []
         best = max(said, key=lambda box: -math.inf if math.isnan(box.score) else box.score, default=None)
         if best is None or not image.points:
-            right.append(not given and not image.points)
+            right.append(_says_nothing(row) and not image.points)
             continue
         nearest = min(math.dist(point[1:], best.box[:2]) for point in image.points)
         right.append(nearest <= radius.of((image.width, image.height)))
@@ -114,12 +126,15 @@ def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radi
 
 
 def _absent(images: Sequence[TruthImage], rows: Mapping[str, Row], meant: Mapping[str, str]) -> Figures:
-    """How often a category that was asked for, and is not there, was found."""
+    """How often a category that was asked for, and is not there, was found; in answers of which anything was read."""
     asked = found = 0
     for image in images:
+        row = rows.get(image.key)
+        if row is None or not (row.boxes or _says_nothing(row)):
+            continue
         shown = [*image.labels, *(label for label, _, _ in image.points)]
         there, absent = ({meant.get(label, label) for label in labels} for labels in (shown, image.categories))
-        said = {meant.get(box.label, box.label) for box in rows[image.key].boxes} if image.key in rows else set()
+        said = {meant.get(box.label, box.label) for box in row.boxes}
         asked += len(absent - there)
         found += len((absent - there) & said)
     return {"absent": float(asked), "absent_found": found / asked if asked else None}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from coordcore.errors import InputError
-from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, quantisation
 from coordcore.records.answers import AnswerObject, Unread, parse_answer
 from coordcore.records.geometry import bounds
 from coordcore_detection.evaluate.joining import Join
@@ -22,12 +22,26 @@ from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-NUMBERS = ("pixel", "norm1", *QUANTISATIONS)
-"""What numbers in answers can be: pixels of the upright image, fractions of it, or by a quantisation's name."""
+SPACES = ("pixel", "norm1")
+"""What numbers in answers can be beside those of a quantisation: pixels of the upright image, fractions of it."""
+
+
+def require_numbers(numbers: str) -> None:
+    """Raise InputError unless it is one of SPACES, or names a quantisation."""
+    try:
+        _convention(numbers)
+    except InputError as error:
+        known = ", ".join((*SPACES, *QUANTISATIONS))
+        raise InputError(
+            f"--numbers: {numbers!r} is none of {known}, nor nearest_N or floor_N, N being the last bin"
+        ) from error
 
 
 def header(path: Path, numbers: str | None) -> Header:
-    """The contract of the answers in `path`. numbers: of NUMBERS, None where they hold coord tokens only."""
+    """The contract of the answers in `path`. numbers: as in `rows`, None where they hold coord tokens only.
+
+    Raises InputError as `require_numbers`.
+    """
     return Header(
         predictions=VERSION,
         checkpoint=str(path),
@@ -38,13 +52,14 @@ def header(path: Path, numbers: str | None) -> Header:
 
 
 def _convention(numbers: str | None) -> Quantisation:
-    """That of bins: a coord token is one whatever plain numbers are."""
-    return QUANTISATIONS.get(numbers or "", DEFAULT_QUANTISATION)
+    """That of bins, and so of coord tokens, also where plain numbers are none."""
+    return DEFAULT_QUANTISATION if numbers in (None, *SPACES) else quantisation(numbers)
 
 
 def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | None) -> list[Row]:
     """One row for each answer; boxes have no score. An image that the truth does not have keeps the answer's name.
 
+    numbers: of SPACES, or the name of a quantisation, which coord tokens are bins of too.
     Raises InputError for plain numbers that `numbers` does not explain, for a name that several images have, and for
     numbers of answers that are no ids of images.
     """
@@ -107,13 +122,16 @@ def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[
             raise InputError(
                 f"{given.at}: holds plain numbers ({', '.join(f'{value:g}' for value in item.numbers)}), and nothing "
                 "says what they are; say it with --numbers: qwen_1000 (0..1000, as Qwen3-VL writes), pixel, norm1 "
-                f"(0..1), {', '.join(name for name in QUANTISATIONS if name != 'qwen_1000')}"
+                f"(0..1), {', '.join(name for name in QUANTISATIONS if name != 'qwen_1000')}, nearest_255 ..."
             )
-        reason = _beyond(item.numbers, numbers)
+        values = item.numbers or item.bins
+        meant = numbers if item.numbers or numbers not in SPACES else None
+        reason = _beyond(values, meant)
         if reason:
+            reason += "; are these pixels (--numbers pixel)?" if item.numbers else ""
             unread.append(Unread(at=f"{item.at}.{item.kind}", reason=reason))
         else:
-            boxes.append(_box(item, item.numbers or item.bins, width, height, numbers if item.numbers else None))
+            boxes.append(_box(item, values, width, height, meant))
     mark_duplicates(boxes)
     return boxes, unread
 
@@ -122,7 +140,7 @@ def _beyond(values: Sequence[float], numbers: str | None) -> str:
     """Why numbers cannot be what they are said to be; "" where they can."""
     limit = {"pixel": float_info.max, "norm1": 1.0}.get(numbers or "", _convention(numbers).decode_scale)
     wrong = [value for value in values if not (-limit if numbers == "pixel" else 0) <= value <= limit]
-    return f"{wrong[0]:g} lies outside 0..{limit:g} of {numbers}; are these pixels (--numbers pixel)?" if wrong else ""
+    return f"{wrong[0]:g} lies outside 0..{limit:g} of {numbers}" if wrong else ""
 
 
 def pixels_of(values: Array, convention: Quantisation, size: Array) -> Array:

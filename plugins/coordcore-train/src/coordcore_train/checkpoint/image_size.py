@@ -86,6 +86,13 @@ def most_pixels(folder: Path) -> int | None:
     return None
 
 
+def token_pixels(folder: Path) -> int | None:
+    """How many pixels one visual token takes, by the image processor in the checkpoint `folder`; None where it cuts no
+    patches. An image that is reduced to fewer may have no height or width left."""
+    sides = [entry["patch_size"] * entry["merge_size"] for _, _, entry in _settings(folder) if _has_pixels(entry)]
+    return sides[0] ** 2 if sides else None
+
+
 def other_limits(folder: Path) -> str | None:
     """By what the image processor in the checkpoint `folder` limits images, where it cannot be told a number of pixels:
     "size = {...} in processor_config.json"; None where it can, and where its files do not say.

@@ -288,10 +288,14 @@ def _targets(manifest: Manifest, base: Path) -> Iterator[Problem]:
 
 
 def _max_pixels(manifest: Manifest, base: Path) -> Iterator[Problem]:
-    """A limit of pixels that no server could keep to, because the base's image processor knows none."""
-    from coordcore_train.checkpoint.image_size import other_limits
+    """A limit of pixels that leaves nothing of an image, or that no server could keep to, because the base's image
+    processor knows none."""
+    from coordcore_train.checkpoint.image_size import other_limits, token_pixels
 
     limit = manifest.train.max_pixels
+    if limit is not None and limit < (least := token_pixels(base) or 0):
+        message = f"{limit} pixels are fewer than the {least} of one visual token of {base}; set {least} at least"
+        yield Problem(path="train.max_pixels", message=message)
     if limit is not None and (others := other_limits(base)):
         message = (
             f"the image processor of {base} knows no limit of pixels, so a server would not show images as training "

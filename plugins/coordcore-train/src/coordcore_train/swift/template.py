@@ -86,7 +86,7 @@ class CoordTemplate:
             images = ", ".join(str(image) for image in example.images if isinstance(image, str | Path))
             raise InputError(f"{example.where}: cannot read its image {images or 'in memory'}: {error}") from error
         except ValueError as error:
-            raise InputError(f"{example.where}: {error}") from error
+            raise InputError(f"{example.where}: {error}{_too_few_pixels(self, example)}") from error
         if padding:
             encoded["labels"] = [IGNORE] * len(encoded["labels"])
         else:
@@ -158,6 +158,19 @@ def _at_most(template: Any, max_pixels: int | None) -> Iterator[None]:
         yield
     finally:
         template.max_pixels = before
+
+
+def _too_few_pixels(template: Any, example: Example) -> str:
+    """What else is to be said of an example that cannot be encoded, where its images are reduced to almost nothing."""
+    images = getattr(template.processor, "image_processor", None)
+    patch, merge = (getattr(images, name, None) for name in ("patch_size", "merge_size"))
+    limits = [limit for limit in (template.max_pixels, example.max_pixels) if limit is not None]
+    if not limits or not isinstance(patch, int) or not isinstance(merge, int):
+        return ""
+    limit, least = min(limits), (patch * merge) ** 2
+    whose = f"source {example.group!r}" if limit == example.max_pixels and example.group else "the run"
+    told = f"; its images are reduced to max_pixels = {limit} of {whose}, fewer than one visual token takes"
+    return f"{told}: set {least} at least" if limit < least else ""
 
 
 def media_token_ids(template: type, config: Any, tokenizer: Any) -> dict[str, int]:
