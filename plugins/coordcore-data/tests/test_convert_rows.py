@@ -363,6 +363,32 @@ def test_coordexps_bins_become_the_pixels_they_mean(tmp_path: Path) -> None:
     assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([0, 79 / 3, 66, 79])
 
 
+@pytest.mark.parametrize(
+    ("convention", "box", "pixels"),
+    [
+        ("paligemma_1024", [1000, 0, 1023, 1023], [97.65625, 0, 99.90234375, 79.921875]),
+        ("nearest_255", [51, 0, 255, 255], [20, 0, 100, 80]),
+    ],
+)
+@pytest.mark.parametrize("written", ["numbers", "tokens"])
+def test_the_bins_of_a_source_are_those_of_its_convention(
+    tmp_path: Path, convention: str, box: list[int], pixels: list[float], written: str
+) -> None:
+    boxes = [box, [0, 0, box[2] + 1, box[3]]]
+    spelt = [[f"<|coord_{k}|>" for k in values] for values in boxes] if written == "tokens" else boxes
+    given = record(*({"desc": "cat", "bbox_2d": values} for values in spelt))
+    records, account = from_records(tmp_path, given, from_space="bin", from_quantisation=convention)
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [pytest.approx(pixels)]
+    (reason,) = account.objects.dropped
+    assert f"{box[2]}" in reason
+    assert account.examples[reason][0].startswith("line 1: objects[1].bbox_2d: ")
+
+
+def test_more_bins_than_there_can_be_coord_tokens_of_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--from-quantisation nearest_50000: .*32767.*; convert from pixels"):
+        from_records(tmp_path, record(), from_space="bin", from_quantisation="nearest_50000")
+
+
 @pytest.mark.parametrize("convention", ["outward_999", "floor_999"])
 def test_bins_that_rounding_errors_would_move_are_refused(tmp_path: Path, convention: str) -> None:
     options = {"from_space": "bin", "from_quantisation": "nearest_999", "space": "bin"}

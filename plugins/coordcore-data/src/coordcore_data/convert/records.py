@@ -77,7 +77,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
         fractions = tuple(reading.quantisation.decode(list(bins), 1 + reading.quantisation.inset).tolist())
     order = reading.boxes or "xyxy"
     # Shapes over the edge of their image are for `place` to judge, under --outside.
-    rules = Rules(space=reading.space, ordered=order == "xyxy", outside=None)
+    rules = Rules(space=reading.space, ordered=order == "xyxy", outside=None, coords=reading.coords)
     how = _Numbers(rules=rules, fractions=fractions, order=order)
     return Found(images=_images(source, reading, how, account))
 
