@@ -465,6 +465,53 @@ def test_a_category_whose_object_is_dropped_does_not_become_an_absent_one(tmp_pa
     assert [key.startswith("an object was dropped of a category") for key in account.images.dropped] == [True]
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"categories": ["cat", "eye"]}, "points of a category that is asked for"),
+        ({"categories": ["cat", "eye", "dog"]}, "points of a category that is asked for"),
+        ({}, None),
+    ],
+)
+def test_a_category_whose_points_are_put_aside_does_not_become_an_absent_one(
+    tmp_path: Path, asked: dict[str, Any], reason: str | None
+) -> None:
+    eye = {"desc": "eye", "point": [5, 6]}
+    given = record(INSIDE, eye, task="named", **asked)
+    aside = record(INSIDE, task="named", metadata={"points": [{"desc": "eye", "points": [5, 6]}]}, **asked)
+    records, account = from_records(tmp_path, given, aside, record(INSIDE))
+    assert [key.partition(",")[0] for key in account.images.dropped] == ([reason] if reason else [])
+    assert len(records) == (1 if reason else 3)
+    records, _ = from_records(tmp_path, given, aside, record(INSIDE), geometry="point")
+    assert [[item["desc"] for item in row["objects"]] for row in records] == [["cat", "eye"]] * 2 + [["cat"]]
+
+
+def test_a_named_record_without_categories_that_lost_an_object_is_dropped(tmp_path: Path) -> None:
+    gone = {"desc": "dog", "bbox_2d": [200, 2, 300, 40]}
+    records, account = from_records(tmp_path, record(INSIDE, gone, task="named"), record(INSIDE, gone))
+    assert [row.get("task") for row in records] == [None]
+    assert [key.startswith("an object was dropped of a category") for key in account.images.dropped] == [True]
+
+
+@pytest.mark.parametrize(
+    ("task", "objects", "geometry"),
+    [
+        ("refer", [{"desc": "cat", "bbox_2d": [1, 2, 30, 40]}, {"desc": "cat", "bbox_2d": [200, 2, 300, 40]}], "box"),
+        ("point", [{"desc": "cat", "point": [1, 2]}, {"desc": "cat", "point": [200, 2]}], "point"),
+    ],
+)
+def test_a_phrase_that_lost_one_of_its_objects_is_not_answered_in_part(
+    tmp_path: Path, task: str, objects: list[Any], geometry: str
+) -> None:
+    rows = [record(*found, task=task, question="cats") for found in (objects, objects[:1], [])]
+    records, account = from_records(tmp_path, *rows, geometry=geometry)
+    assert records == rows[1:]
+    assert account.images.dropped == {
+        "one of several objects that a phrase asks for was dropped: the answer would lack it": 1
+    }
+    assert account.objects.read == 3
+
+
 def test_keys_that_records_do_not_have_are_left_out_and_noted(tmp_path: Path) -> None:
     records, account = from_records(tmp_path, record({**INSIDE, "score": 0.5}, colour="red"))
     assert records == [record(INSIDE)]

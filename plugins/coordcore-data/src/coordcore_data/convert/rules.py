@@ -136,8 +136,7 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
     for shape in image.shapes:
         lost |= not _add_shape(shape, final, rules, account)
     reason = _why_left_out(final, image.undeclared, lost, rules.purpose)
-    if lost and "categories" in final.asked:
-        reason = "an object was dropped of a category that is asked for, which would then count as absent"
+    reason = _why_untrue(final, lost) or reason
     if reason:
         account.drop_image(reason, image.file, objects=len(final.objects) + len(final.crowd) + len(final.points))
         return None
@@ -157,6 +156,21 @@ def _why_left_out(final: FinalImage, undeclared: str, lost: bool, purpose: Purpo
     if final.points:
         return "only points (--geometry point writes them): a record without a box would say that nothing is there"
     return "all of its objects were dropped" if lost else undeclared
+
+
+def _why_untrue(final: FinalImage, lost: bool) -> str:
+    """Why the answer to what a record asks would not be true, "" where it is."""
+    task = final.asked.get("task")
+    if task == "named" and lost:
+        return "an object was dropped of a category that is asked for, which would then count as absent"
+    if any(item.desc in final.asked.get("categories", ()) for item in final.points):
+        return (
+            "points of a category that is asked for, which would then count as absent; --geometry point writes them "
+            "as objects"
+        )
+    if task in ("refer", "point") and lost and final.objects:
+        return "one of several objects that a phrase asks for was dropped: the answer would lack it"
+    return ""
 
 
 def _find_file(image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account) -> bool:
