@@ -13,6 +13,7 @@ from conversion_support import coco, read_lines, records_of, run, write_image, w
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
 from coordcore.quantisation import QUANTISATIONS
+from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.record import parse_record
 
 
@@ -510,6 +511,23 @@ def test_a_phrase_that_lost_one_of_its_objects_is_not_answered_in_part(
         "one of several objects that a phrase asks for was dropped: the answer would lack it": 1
     }
     assert account.objects.read == 3
+
+
+def test_labels_are_cleaned_wherever_a_record_has_them(tmp_path: Path) -> None:
+    lists = {"absent_categories": ["q  r", "q\tr", "cow"], "incomplete_categories": ["x\n y"]}
+    said = {"category_frequencies": {"a  b": "r"}, "keypoint_names": {"a\nb": ["left  ear"]}, "asked": ["z  z"]}
+    given = record(INSIDE | {"desc": "a  b"}, INSIDE | {"desc": "a\nb"}, task="named", metadata=lists | said)
+    records, _ = from_records(tmp_path, given | {"categories": ["a  b", "a\nb", "dog"]})
+    assert records[0]["categories"] == ["a b", "dog"]
+    assert records[0]["metadata"] == {
+        "absent_categories": ["q r", "cow"],
+        "incomplete_categories": ["x y"],
+        "category_frequencies": {"a b": "r"},
+        "keypoint_names": {"a b": ["left  ear"]},
+        "asked": ["z  z"],
+    }
+    written = parse_record(json.dumps(records[0]).encode())
+    assert [item.desc for item in read_annotations(written, Rules(space="pixel"))] == ["a b", "a b"]
 
 
 def test_keys_that_records_do_not_have_are_left_out_and_noted(tmp_path: Path) -> None:
