@@ -120,6 +120,8 @@ def _images(
     pairs: list[Pair], names: Mapping[str, str], keypoints: tuple[int, int] | None, carries: bool, account: Account
 ) -> Iterator[SourceImage]:
     undeclared = _undeclared(pairs)
+    for labels, images in _several(pairs).items():
+        account.note("label file of several images: each gets its objects", labels.name, "->", *sorted(images))
     for pair in pairs:
         account.images.read += 1
         lines: list[str] = []
@@ -160,6 +162,14 @@ def _images(
             undeclared="" if there else undeclared.get(pair.place, ""),
             split=pair.split,
         )
+
+
+def _several(pairs: list[Pair]) -> dict[Path, set[str]]:
+    """The label files that are those of several images, which YOLO names by the same path but for the suffix."""
+    found: dict[Path, set[str]] = defaultdict(set)
+    for pair in pairs:
+        found[pair.labels].add(pair.name)
+    return {labels: images for labels, images in found.items() if len(images) > 1 and is_file(labels)}
 
 
 def _undeclared(pairs: list[Pair]) -> dict[Path, str]:
