@@ -398,6 +398,28 @@ def test_bins_that_rounding_errors_would_move_are_refused(tmp_path: Path, conven
 
 
 @pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"poly": [1, 2, 30, 4, 5, 60]}, "poly of 'roof'"),
+        ({"bbox_2d": [1, 2, 30, 40], "keypoints": [3, 4, 2]}, "keypoints of 'roof'"),
+    ],
+)
+def test_what_outward_rounding_cannot_write_is_named(tmp_path: Path, given: dict[str, Any], what: str) -> None:
+    options: dict[str, Any] = {"space": "bin", "quantisation": QUANTISATIONS["outward_999"], "geometry": "poly"}
+    with pytest.raises(
+        InputError, match=rf"a\.jsonl: a\.jpg: {what}: quantisation outward_999 .* cannot encode single"
+    ):
+        from_records(tmp_path, record(INSIDE, {"desc": "roof", **given}), **options, keypoints=True)
+
+
+def test_a_file_of_records_with_categories_is_no_coco_file(tmp_path: Path) -> None:
+    crowd = {"crowd": [{"desc": "cup", "bbox_2d": [0, 0, 5, 5]}]}
+    with pytest.raises(InputError, match="only crowd regions") as caught:
+        from_records(tmp_path, record(task="named", categories=["cup", "dog"], metadata=crowd))
+    assert "looks like" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("bad", "space", "reason"),
     [
         (
