@@ -9,9 +9,9 @@ from coordcore.errors import did_you_mean
 from coordcore.records.record import LEFT_OUT, Record, RecordError, check_text, crowd_regions, labels_under
 from coordcore.tasks import TASKS, Task
 
-ABSENT, INCOMPLETE = "absent_categories", "incomplete_categories"
+ABSENT, INCOMPLETE, _ASIDE = "absent_categories", "incomplete_categories", ("crowd", "points")
 """Keys under `metadata` of an image on which not everything was looked for: labels that are known not to be there, and
-labels of which not every object is marked."""
+labels of which not every object is marked. And of any image, those of what is in it and no object of its record."""
 
 
 def check_asked(record: Record, coords: CoordFormat) -> Task:
@@ -53,15 +53,15 @@ def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw:
 
     others: labels to draw absent ones from; where `metadata` lists some that are known to be absent, these. draw: what
     the drawing follows from. Labels of which not every object is marked are not asked for, and those of crowd regions
-    are not absent. Raises RecordError where nothing is left to ask for.
+    and of points under `metadata` are not absent. Raises RecordError where nothing is left to ask for.
     """
     if record.categories is not None:
         return record.categories
     unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
     there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
     whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())  # every category was looked for
-    crowds = [region["desc"] for region in crowd_regions(record)]
-    pool = sorted(({*others} if whole else known).difference(there, unsure, crowds))
+    aside = [str(item.get("desc")) for key in _ASIDE for item in crowd_regions(record, key) if isinstance(item, dict)]
+    pool = sorted(({*others} if whole else known).difference(there, unsure, aside))
     asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
     if not asked:
         raise RecordError("categories", "missing; nothing is there to ask for, nor known to be absent; write the list")

@@ -182,9 +182,12 @@ def parse_objects(record: Mapping[str, Any]) -> list[RecordObject]:
     return objects
 
 
-def crowd_regions(record: Record) -> list[Any]:
-    """What stands under `metadata.crowd`, not yet read. Raises RecordError unless it is a list."""
-    return _converted((record.metadata or {}).get("crowd"), list[Any] | None, "metadata.crowd") or []
+def crowd_regions(record: Record, key: str = "crowd") -> list[Any]:
+    """What stands under `metadata.crowd`, or the points under another key, not yet read.
+
+    Raises RecordError unless it is a list.
+    """
+    return _converted((record.metadata or {}).get(key), list[Any] | None, f"metadata.{key}") or []
 
 
 def labels_under(record: Record, key: str) -> list[str]:

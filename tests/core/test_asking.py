@@ -193,3 +193,11 @@ def test_what_a_crowd_region_shows_is_not_absent() -> None:
     crowd = {"crowd": [{"desc": "person", "bbox_2d": [1, 2, 30, 40]}]}
     asked = asked_categories(record(task="named", objects=[CAT], metadata=crowd), ("cat", "cow", "person"), 3, "1")
     assert sorted(asked) == ["cat", "cow"]
+
+
+def test_what_points_under_metadata_show_is_not_absent() -> None:
+    points = {"points": [{"desc": "eye", "points": [1, 2]}, 3, {"points": [1, 2]}]}
+    asked = asked_categories(record(task="named", objects=[CAT], metadata=points), ("cat", "cow", "eye"), 3, "1")
+    assert sorted(asked) == ["cat", "cow"]
+    with pytest.raises(RecordError, match=r"metadata\.points: expected array"):
+        asked_categories(record(task="named", objects=[CAT], metadata={"points": 3}), ("cow",), 3, "1")

@@ -275,6 +275,10 @@ def test_a_denial_behind_a_thought_is_one(tmp_path: Path) -> None:
             '{"objects": [{"desc": "Text", "bbox_2d": [<|coord_100|>, <|coord_250|>, <|coord_400|>, <|coord_999|>]}]}',
             {"from_space": "bin", "from_quantisation": "qwen_1000"},
         ),
+        (
+            '{"objects": [{"desc": "Text", "bbox_2d": [<|coord_102|>, <|coord_256|>, <|coord_410|>, <|coord_1023|>]}]}',
+            {"from_space": "bin", "from_quantisation": "paligemma_1024"},
+        ),
     ],
 )
 def test_boxes_of_the_text_are_read_as_declared(tmp_path: Path, answer: str, options: dict[str, str]) -> None:

@@ -413,3 +413,9 @@ def test_a_frequency_that_is_none_of_lvis_is_left_out(tmp_path: Path, frequency:
     categories = [{"id": 1, "name": "cat", "frequency": frequency}]
     records, _ = converted(tmp_path, coco([annotation()], None, categories))
     assert records[0]["metadata"] == {"image_id": 7}
+
+
+def test_fractions_that_are_read_as_pixels_are_told(tmp_path: Path) -> None:
+    source = write_json(tmp_path / "a.json", coco([annotation(bbox=[0.1, 0.2, 0.3, 0.4])]))
+    _, account = records_of(source, "coco", tmp_path)
+    assert [key.partition(":")[0] for key in account.notes] == ["all shapes of an image within one pixel"]

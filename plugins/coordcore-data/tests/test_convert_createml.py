@@ -61,6 +61,21 @@ def test_fractions_when_said(tmp_path: Path) -> None:
         convert(tmp_path, given, from_space="bin")
 
 
+def test_fractions_that_are_read_as_pixels_are_told(tmp_path: Path) -> None:
+    given = [
+        {"image": "a.png", "annotations": [annotation(x=0.5, y=0.5, width=0.2, height=0.1)] * 2},
+        {"image": "cat and dog.png", "annotations": [annotation(x=0.5, y=0.5, width=1, height=1)]},
+        {"image": "a.png", "annotations": [annotation(x=0.5, y=0.5, width=0.2, height=0.1), annotation()]},
+    ]
+    what = "all shapes of an image within one pixel: are these fractions? --from-space norm1 reads them, of formats"
+    _, account = convert(tmp_path, given)
+    assert {key: count for key, count in account.notes.items() if key.startswith(what)} == {
+        f"{what} that take it; else multiply them by width and height": 1
+    }
+    _, account = convert(tmp_path, given[:1], from_space="norm1")
+    assert not any(key.startswith(what) for key in account.notes)
+
+
 def test_lines_and_archives(tmp_path: Path) -> None:
     row = {"image": "a.png", "annotations": [annotation()]}
     picture = write_image(tmp_path / "a.png", 100, 200)

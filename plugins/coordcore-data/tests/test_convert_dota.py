@@ -108,6 +108,23 @@ def test_label_files_without_an_image_or_text_are_dropped(tmp_path: Path) -> Non
     assert account.objects.read == 5
 
 
+@pytest.mark.parametrize("root", [None, "pictures", "below"])
+def test_a_label_file_of_several_images_is_dropped(tmp_path: Path, root: str | None) -> None:
+    write_text(tmp_path / "labelTxt" / "P1.txt", f"{PLANE}\n{SHIP}")
+    write_text(tmp_path / "labelTxt" / "P2.txt", PLANE)
+    folder = tmp_path / {None: "images", "pictures": "pictures", "below": "below/sub"}[root]
+    for name, width in (("P1.png", 640), ("P1.tif", 100), ("P2.png", 640)):
+        write_image(folder / name, width, 480)
+    where = {} if root is None else {"images": tmp_path / root}
+    records, account = records_of(tmp_path / "labelTxt", "dota", tmp_path, **where)
+    assert [Path(record["images"][0]).name for record in records] == ["P2.png"]
+    assert (account.images.dropped, account.objects.read) == (
+        {"label file that may be of several images; keep one": 1},
+        3,
+    )
+    assert account.examples["label file that may be of several images; keep one"] == ["P1.txt -> P1.png and P1.tif"]
+
+
 def test_refusals(tmp_path: Path) -> None:
     write_text(tmp_path / "labelTxt" / "P1.txt", PLANE)
     with pytest.raises(InputError, match="no image for any of its 1 label files in folders named images"):

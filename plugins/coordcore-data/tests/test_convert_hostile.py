@@ -152,12 +152,30 @@ def test_spellings_of_data_yaml(tmp_path: Path, yaml: str) -> None:
     ("yaml", "message"),
     [
         ("path: [a]\ntrain: images\nnames: [cat]\n", r"data.yaml: path: \['a'\] is not the path of a folder"),
-        ("train: images\nnames: {0: cat, 00: dog}\n", "two class names have the same number: 0, 00"),
+        ("train: images\nnames: {0: cat, 00: dog}\n", "data.yaml: class 0 has two names, 'cat' and 'dog'; keep one"),
+        (
+            "train: images\nnames: {0: cat, 0: dog}\n",
+            "data.yaml: '0' stands there twice, with 'cat' and 'dog'; keep the right one",
+        ),
+        (
+            "train: images\nnames: [cat]\nnames: [dog]\n",
+            "data.yaml: 'names' stands there twice, with 'a sequence in line 2' and 'a sequence in line 3'; keep",
+        ),
     ],
 )
 def test_what_data_yaml_cannot_mean(tmp_path: Path, yaml: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         run(yolo(tmp_path, yaml), "yolo", tmp_path / "out.jsonl")
+
+
+def test_a_number_with_two_names_in_json_is_refused(tmp_path: Path) -> None:
+    classes = write_text(tmp_path / "classes.json", '{"0": "cat", "0": "dog"}')
+    message = "classes.json: '0' stands there twice, with 'cat' and 'dog'; keep the right one"
+    with pytest.raises(InputError, match=message):
+        run(yolo(tmp_path, "train: images\nnames: [cat]\n"), "yolo", tmp_path / "out.jsonl", classes=classes)
+    write_text(classes, '{"0": "cat", "0": "cat"}')
+    records, _ = records_of(yolo(tmp_path, "train: images\n"), "yolo", tmp_path, classes=classes)
+    assert records[0]["objects"][0]["desc"] == "cat"
 
 
 def test_nc_that_is_not_the_number_of_names_is_told(tmp_path: Path) -> None:

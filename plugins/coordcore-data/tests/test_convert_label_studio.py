@@ -173,6 +173,53 @@ def test_json_min_and_lines(tmp_path: Path) -> None:
     )
 
 
+SHAPES: tuple[tuple[str, dict[str, Any], list[float]], ...] = (
+    ("rectangle", BOX, [20, 20, 80, 60]),
+    ("polygon", {"points": [[10, 10], [20, 10], [20, 20]]}, [20, 10, 40, 20]),
+    ("ellipse", {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20}, [80, 30, 120, 70]),
+)
+
+
+@pytest.mark.parametrize(("kind", "value", "box"), SHAPES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_results_of_one_id_are_one_region(
+    tmp_path: Path, kind: str, value: dict[str, Any], box: list[float], turned: bool
+) -> None:
+    shape = region(kind, (), **value) | {"id": "r"}
+    del shape["value"][kind]
+    said = region("labels", ("cup", "red"), **value) | {"id": "r"}
+    alike = region("labels", ("dog",), **value) | {"id": "s"}
+    choice = {"id": "r", "type": "choices", "value": {**value, "choices": ["blurred"]}}
+    pair = [said, shape] if turned else [shape, said]
+    records, account = convert(tmp_path, task(*pair, choice, alike))
+    assert [(item["desc"], item["bbox_2d"]) for item in records[0]["objects"]] == [
+        (label, pytest.approx(box)) for label in ("cup", "red", "dog")
+    ]
+    assert (account.objects.read, account.objects.dropped) == (3, {})
+
+
+@pytest.mark.parametrize(("kind", "value", "box"), SHAPES)
+def test_regions_of_json_min_with_the_same_numbers_are_one(
+    tmp_path: Path, kind: str, value: dict[str, Any], box: list[float]
+) -> None:
+    size = {"original_width": 200, "original_height": 100}
+    given = {"id": 7, "image": "a.jpg", "shape": [value | size], "label": [{**value, **size, "labels": ["cup"]}]}
+    records, account = convert(tmp_path, given)
+    assert [(item["desc"], item["bbox_2d"]) for item in records[0]["objects"]] == [("cup", pytest.approx(box))]
+    assert (account.objects.read, account.objects.dropped) == (1, {})
+
+
+def test_a_region_of_one_id_without_a_label_is_dropped_once(tmp_path: Path) -> None:
+    bare = {"id": "r", "type": "rectangle", "value": BOX, "original_width": 200, "original_height": 100}
+    _, account = convert(tmp_path, task(region(**BOX), bare, bare, {"id": "r", "type": "rectangle", "value": None}))
+    assert (account.objects.read, sum(account.objects.dropped.values())) == (3, 2)
+
+
+def test_an_id_of_several_places_is_that_of_several_regions(tmp_path: Path) -> None:
+    records, _ = convert(tmp_path, task(*(region(**BOX | {"x": x}) | {"id": "r"} for x in (10, 20))))
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[20, 20, 80, 60], [40, 20, 100, 60]]
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [

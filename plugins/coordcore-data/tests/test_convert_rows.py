@@ -13,6 +13,7 @@ from conversion_support import coco, read_lines, records_of, run, write_image, w
 from coordcore import InputError
 from coordcore.coords import ints_to_tokens
 from coordcore.quantisation import QUANTISATIONS
+from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.record import parse_record
 
 
@@ -363,11 +364,59 @@ def test_coordexps_bins_become_the_pixels_they_mean(tmp_path: Path) -> None:
     assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([0, 79 / 3, 66, 79])
 
 
+@pytest.mark.parametrize(
+    ("convention", "box", "pixels"),
+    [
+        ("paligemma_1024", [1000, 0, 1023, 1023], [97.65625, 0, 99.90234375, 79.921875]),
+        ("nearest_255", [51, 0, 255, 255], [20, 0, 100, 80]),
+    ],
+)
+@pytest.mark.parametrize("written", ["numbers", "tokens"])
+def test_the_bins_of_a_source_are_those_of_its_convention(
+    tmp_path: Path, convention: str, box: list[int], pixels: list[float], written: str
+) -> None:
+    boxes = [box, [0, 0, box[2] + 1, box[3]]]
+    spelt = [[f"<|coord_{k}|>" for k in values] for values in boxes] if written == "tokens" else boxes
+    given = record(*({"desc": "cat", "bbox_2d": values} for values in spelt))
+    records, account = from_records(tmp_path, given, from_space="bin", from_quantisation=convention)
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [pytest.approx(pixels)]
+    (reason,) = account.objects.dropped
+    assert f"{box[2]}" in reason
+    assert account.examples[reason][0].startswith("line 1: objects[1].bbox_2d: ")
+
+
+def test_more_bins_than_there_can_be_coord_tokens_of_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--from-quantisation nearest_50000: .*32767.*; convert from pixels"):
+        from_records(tmp_path, record(), from_space="bin", from_quantisation="nearest_50000")
+
+
 @pytest.mark.parametrize("convention", ["outward_999", "floor_999"])
 def test_bins_that_rounding_errors_would_move_are_refused(tmp_path: Path, convention: str) -> None:
     options = {"from_space": "bin", "from_quantisation": "nearest_999", "space": "bin"}
     with pytest.raises(InputError, match="just on the border of two bins"):
         from_records(tmp_path, record(), **options, quantisation=QUANTISATIONS[convention])
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"poly": [1, 2, 30, 4, 5, 60]}, "poly of 'roof'"),
+        ({"bbox_2d": [1, 2, 30, 40], "keypoints": [3, 4, 2]}, "keypoints of 'roof'"),
+    ],
+)
+def test_what_outward_rounding_cannot_write_is_named(tmp_path: Path, given: dict[str, Any], what: str) -> None:
+    options: dict[str, Any] = {"space": "bin", "quantisation": QUANTISATIONS["outward_999"], "geometry": "poly"}
+    with pytest.raises(
+        InputError, match=rf"a\.jsonl: a\.jpg: {what}: quantisation outward_999 .* cannot encode single"
+    ):
+        from_records(tmp_path, record(INSIDE, {"desc": "roof", **given}), **options, keypoints=True)
+
+
+def test_a_file_of_records_with_categories_is_no_coco_file(tmp_path: Path) -> None:
+    crowd = {"crowd": [{"desc": "cup", "bbox_2d": [0, 0, 5, 5]}]}
+    with pytest.raises(InputError, match="only crowd regions") as caught:
+        from_records(tmp_path, record(task="named", categories=["cup", "dog"], metadata=crowd))
+    assert "looks like" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -437,6 +486,70 @@ def test_a_category_whose_object_is_dropped_does_not_become_an_absent_one(tmp_pa
     records, account = records_of(source, "records", tmp_path, from_space="pixel")
     assert [item.get("task") for item in records] == [None]
     assert [key.startswith("an object was dropped of a category") for key in account.images.dropped] == [True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"categories": ["cat", "eye"]}, "points of a category that is asked for"),
+        ({"categories": ["cat", "eye", "dog"]}, "points of a category that is asked for"),
+        ({}, None),
+    ],
+)
+def test_a_category_whose_points_are_put_aside_does_not_become_an_absent_one(
+    tmp_path: Path, asked: dict[str, Any], reason: str | None
+) -> None:
+    eye = {"desc": "eye", "point": [5, 6]}
+    given = record(INSIDE, eye, task="named", **asked)
+    aside = record(INSIDE, task="named", metadata={"points": [{"desc": "eye", "points": [5, 6]}]}, **asked)
+    records, account = from_records(tmp_path, given, aside, record(INSIDE))
+    assert [key.partition(",")[0] for key in account.images.dropped] == ([reason] if reason else [])
+    assert len(records) == (1 if reason else 3)
+    records, _ = from_records(tmp_path, given, aside, record(INSIDE), geometry="point")
+    assert [[item["desc"] for item in row["objects"]] for row in records] == [["cat", "eye"]] * 2 + [["cat"]]
+
+
+def test_a_named_record_without_categories_that_lost_an_object_is_dropped(tmp_path: Path) -> None:
+    gone = {"desc": "dog", "bbox_2d": [200, 2, 300, 40]}
+    records, account = from_records(tmp_path, record(INSIDE, gone, task="named"), record(INSIDE, gone))
+    assert [row.get("task") for row in records] == [None]
+    assert [key.startswith("an object was dropped of a category") for key in account.images.dropped] == [True]
+
+
+@pytest.mark.parametrize(
+    ("task", "objects", "geometry"),
+    [
+        ("refer", [{"desc": "cat", "bbox_2d": [1, 2, 30, 40]}, {"desc": "cat", "bbox_2d": [200, 2, 300, 40]}], "box"),
+        ("point", [{"desc": "cat", "point": [1, 2]}, {"desc": "cat", "point": [200, 2]}], "point"),
+    ],
+)
+def test_a_phrase_that_lost_one_of_its_objects_is_not_answered_in_part(
+    tmp_path: Path, task: str, objects: list[Any], geometry: str
+) -> None:
+    rows = [record(*found, task=task, question="cats") for found in (objects, objects[:1], [])]
+    records, account = from_records(tmp_path, *rows, geometry=geometry)
+    assert records == rows[1:]
+    assert account.images.dropped == {
+        "one of several objects that a phrase asks for was dropped: the answer would lack it": 1
+    }
+    assert account.objects.read == 3
+
+
+def test_labels_are_cleaned_wherever_a_record_has_them(tmp_path: Path) -> None:
+    lists = {"absent_categories": ["q  r", "q\tr", "cow"], "incomplete_categories": ["x\n y"]}
+    said = {"category_frequencies": {"a  b": "r"}, "keypoint_names": {"a\nb": ["left  ear"]}, "asked": ["z  z"]}
+    given = record(INSIDE | {"desc": "a  b"}, INSIDE | {"desc": "a\nb"}, task="named", metadata=lists | said)
+    records, _ = from_records(tmp_path, given | {"categories": ["a  b", "a\nb", "dog"]})
+    assert records[0]["categories"] == ["a b", "dog"]
+    assert records[0]["metadata"] == {
+        "absent_categories": ["q r", "cow"],
+        "incomplete_categories": ["x y"],
+        "category_frequencies": {"a b": "r"},
+        "keypoint_names": {"a b": ["left  ear"]},
+        "asked": ["z  z"],
+    }
+    written = parse_record(json.dumps(records[0]).encode())
+    assert [item.desc for item in read_annotations(written, Rules(space="pixel"))] == ["a b", "a b"]
 
 
 def test_keys_that_records_do_not_have_are_left_out_and_noted(tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_labels(tmp_path: Path, value: Any, options: dict[str, str], labels: lis
     assert [item["desc"] for item in records[0]["objects"]] == labels
 
 
+def test_an_option_with_two_descriptions_is_refused(tmp_path: Path) -> None:
+    described = {"class": {"type": "dropdown", "description": "", "options": {"1": "cat"}, "default_options": {}}}
+    text = json.dumps(project(image(region("rect", "1", x=10, y=20, width=30, height=40)), described))
+    source = write_text(tmp_path / "via.json", text.replace('"1": "cat"', '"1": "cat", "1": "dog"'))
+    with pytest.raises(InputError, match=r"via\.json: '1' stands there twice, with 'cat' and 'dog'"):
+        run(source, "via", tmp_path / "out.jsonl")
+
+
 def test_one_of_several_attributes(tmp_path: Path) -> None:
     given = {**RECT, "region_attributes": {"quality": "good", "name": "cat", "unused": ""}}
     with pytest.raises(InputError, match=r"have the attributes quality, name; say which .* --attribute NAME"):

@@ -83,6 +83,16 @@ def test_a_name_that_is_empty_drops_its_objects(tmp_path: Path) -> None:
     assert account.objects.dropped == {"empty label": 1}
 
 
+def test_a_label_file_of_several_images_is_told(tmp_path: Path) -> None:
+    data_set(tmp_path, ".")
+    write_image(tmp_path / "images" / "a.jpg", 100, 80)
+    source = write_text(tmp_path / "data.yaml", "train: images\nval: images\nnames: [cat]\n")
+    records, account = records_of(source, "yolo", tmp_path)
+    assert sorted(set(names(records))) == ["images/a.jpg", "images/a.png"]
+    what = "label file of several images: each gets its objects"
+    assert (account.notes[what], account.examples[what]) == (1, ["a.txt -> images/a.jpg images/a.png"])
+
+
 # --- keypoints ------------------------------------------------------------------------------------------------------
 
 

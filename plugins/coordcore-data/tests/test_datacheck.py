@@ -14,7 +14,7 @@ from conversion_support import REAL_COCO, read_lines, records_of, run, write_ima
 from PIL import Image
 
 from coordcore import InputError
-from coordcore.quantisation import QUANTISATIONS
+from coordcore.quantisation import QUANTISATIONS, quantisation
 from coordcore_data.check.result import Checked, check_data
 from coordcore_data.check.sample import collect
 from coordcore_data.check.sheet import write_sheet
@@ -440,5 +440,37 @@ def test_a_label_without_end_is_drawn_cut(tmp_path: Path) -> None:
     records = write_lines(tmp_path / "a.jsonl", {"images": ["a.png"], "width": 40, "height": 30, "objects": [thing]})
     sample = collect(records)
     started = time.process_time()
-    write_sheet(tmp_path / "s.png", sample, tmp_path, space="pixel", order="xyxy", quantisation=None, count=1)
+    write_sheet(tmp_path / "s.png", sample, tmp_path, space="pixel", order="xyxy", count=1)
     assert time.process_time() - started < 5
+
+
+def to_bins(name: str) -> Change:
+    def change(box: list[float], width: int, height: int) -> list[float]:
+        bins = quantisation(name).encode(box, [width, height] * 2, outside="clip")
+        return [int(k) for k in bins]
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["paligemma_1024", "nearest_255"])
+@pytest.mark.parametrize("said", ["declared", "told", "no"])
+def test_the_last_bin_is_that_of_the_convention(tmp_path: Path, real: list[Any], name: str, said: str) -> None:
+    path = rewritten(tmp_path, real, to_bins(name))
+    if said == "declared":
+        path = write_lines(path, *({**row, "metadata": {"quantisation": name}} for row in read_lines(path)))
+    checked = check_data(path, space="bin", quantisation=quantisation(name) if said == "told" else None)
+    if said == "no":
+        assert ("space" in kinds(checked)) == (name == "paligemma_1024")
+        return
+    last = quantisation(name).bins - 1
+    assert (checked.of_bins, checked.shares[f"above {last}"], checked.fits["xyxy"]) == (name, 0, 1)
+    assert {"space", "edge", "unfilled", "unreadable", "convention"}.isdisjoint(kinds(checked))
+
+
+def test_coord_tokens_are_those_of_the_convention(tmp_path: Path) -> None:
+    row = record([f"<|coord_{k}|>" for k in (1, 2, 1000, 1023)])
+    declared = row | {"metadata": {"quantisation": "paligemma_1024"}}
+    sample = collect(write_lines(tmp_path / "a.jsonl", declared, row))
+    assert (sample.boxes.tolist(), list(sample.problems.values())) == ([[1, 2, 1000, 1023]], [1])
+    told = collect(write_lines(tmp_path / "a.jsonl", row), quantisation=quantisation("paligemma_1024"))
+    assert told.boxes.tolist() == [[1, 2, 1000, 1023]]

@@ -266,19 +266,15 @@ def check(
     if root is not None and not root.is_dir():
         raise InputError(f"{root}: no such folder")
     require_writable(sheet, records, overwrite=overwrite)
-    sample = collect(records, limit, progress=True)
     spec = convention(quantisation) if quantisation else None
-    checked = check_sample(
-        sample, space=space.value if space else None, order=boxes.value, quantisation=spec, images=root
-    )
+    sample = collect(records, limit, quantisation=spec, progress=True)
+    checked = check_sample(sample, space=space.value if space else None, order=boxes.value, images=root)
     drawn = 0
     if sheet is not None:
         from coordcore_data.check.sheet import write_sheet
 
         folder = root or records.parent
-        drawn = write_sheet(
-            sheet, sample, folder, space=checked.space, order=checked.order, quantisation=spec, count=count
-        )
+        drawn = write_sheet(sheet, sample, folder, space=checked.space, order=checked.order, count=count)
     if json:
         from json import dumps
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.quantisation import QUANTISATIONS, Quantisation
 from coordcore_data.check.sample import Array, Sample, in_order
 from coordcore_data.convert.core import BoxOrder
 
@@ -16,20 +16,20 @@ _UPPER = [False, False, True, True]
 
 
 def contradicted(sample: Sample, order: BoxOrder) -> tuple[Quantisation, list[str], float] | None:
-    """The convention that the records declare, or the default, when their bins are not its own but another's.
+    """The convention that is said or declared, or the default, when the bins are not its own but another's.
 
     With the names of those others, and the share of the coordinates that the first one would not write. None where
     that cannot be told: bins of unrounded pixels, and of large images, can come from any convention.
     """
-    named = [QUANTISATIONS[name] for name in sample.declared if name in QUANTISATIONS]
-    ours = named[0] if named else DEFAULT_QUANTISATION
+    ours = sample.spec
+    last = min(spec.bins for spec in (ours, *QUANTISATIONS.values())) - 1
     boxes, sizes = in_order(sample.boxes, order), np.tile(sample.sizes, 2)
-    tells = (sizes > 1) & (sizes < 700) & (boxes % 1 == 0) & (boxes >= 0) & (boxes <= 999)
+    tells = (sizes > 1) & (sizes < 700) & (boxes % 1 == 0) & (boxes >= 0) & (boxes <= last)
     # Only sizes that are known, and whole boxes: a corner tells nothing of how the other was rounded.
     boxes, sizes = boxes[tells.all(1)], sizes[tells.all(1)]
     if boxes.size < _ENOUGH:
         return None
-    shares = {name: _share(boxes, sizes, spec) for name, spec in QUANTISATIONS.items()}
+    shares = {name: _share(boxes, sizes, spec) for name, spec in {**QUANTISATIONS, ours.name: ours}.items()}
     others = [name for name, share in shares.items() if share >= 0.995]
     if not others or ours.name in others or shares[ours.name] > 0.9:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore_data.check.sample import (
     Array,
@@ -54,7 +54,8 @@ class Histogram:
 class Checked:
     """What was found. space: as declared, or as guessed (`guessed` says why). order: as declared, xyxy by default.
 
-    shares: of values above 999 and above 1, and of whole numbers. fits: order -> share of boxes that make sense so.
+    shares: of values above the last bin and above 1, and of whole numbers. fits: order -> share of boxes that make
+    sense so.
     errors: by convention; of bins, how far they move when that convention reads them (`of_bins`).
     """
 
@@ -128,8 +129,12 @@ def check_data(
     images: Path | None = None,
     limit: int | None = None,
 ) -> Checked:
-    """Look at a record file. images: compare its sizes with the files there. Raises InputError if it has no record."""
-    return check_sample(collect(path, limit), space=space, order=order, quantisation=quantisation, images=images)
+    """Look at a record file. Raises InputError if it has no record.
+
+    quantisation: of its bins; else what the file declares. images: compare its sizes with the files there.
+    """
+    sample = collect(path, limit, quantisation=quantisation)
+    return check_sample(sample, space=space, order=order, images=images)
 
 
 def check_sample(
@@ -137,15 +142,14 @@ def check_sample(
     *,
     space: Space | None = None,
     order: BoxOrder = "xyxy",
-    quantisation: Quantisation | None = None,
     images: Path | None = None,
 ) -> Checked:
-    """`check_data` of a file that is already read. quantisation: of its bins; else what the file declares."""
+    """`check_data` of a file that is already read."""
     guess = guess_space(sample)
     assumed: Space = space or guess.space or "pixel"
     guessed = "" if space else guess.why + ("" if guess.space else "; taken as pixels, say --space")
     files = None if images is None else check_files(sample, images)
-    errors, of_bins = _errors(sample, assumed, order, quantisation)
+    errors, of_bins = _errors(sample, assumed, order)
     boxes = sample.boxes
     return Checked(
         path=sample.path,
@@ -157,7 +161,7 @@ def check_sample(
         space=assumed,
         order=order,
         guessed=guessed,
-        shares=_shares(boxes),
+        shares=_shares(boxes, sample.spec.bins - 1),
         fits={str(name): share for name, share in fits(sample, assumed).items()} if len(boxes) else {},
         histograms=_histograms(sample, assumed, order),
         errors=errors,
@@ -167,11 +171,11 @@ def check_sample(
     )
 
 
-def _shares(boxes: Array) -> dict[str, float]:
+def _shares(boxes: Array, last: int) -> dict[str, float]:
     if not len(boxes):
         return {}
     return {
-        "above 999": float((boxes > 999).mean()),
+        f"above {last}": float((boxes > last).mean()),
         "above 1": float((boxes > 1).mean()),
         "below 0": float((boxes < 0).mean()),
         "whole numbers": float((boxes % 1 == 0).mean()),
@@ -198,15 +202,10 @@ def _histograms(sample: Sample, space: Space, order: BoxOrder) -> dict[str, Hist
     return found
 
 
-def _errors(
-    sample: Sample, space: Space, order: BoxOrder, given: Quantisation | None
-) -> tuple[dict[str, RoundTrip], str]:
+def _errors(sample: Sample, space: Space, order: BoxOrder) -> tuple[dict[str, RoundTrip], str]:
     """The errors by convention and, for bins, the convention they are taken to be in."""
     if space != "bin":
         pixels = to_pixels(sample, space, order)
         return (round_trips(pixels) if len(pixels) else {}), ""
-    named = [name for name in sample.declared if name in QUANTISATIONS]
-    spec = given or (QUANTISATIONS[named[0]] if named else DEFAULT_QUANTISATION)
-    if not len(to_pixels(sample, "bin", order, spec)):
-        return {}, spec.name
-    return misreadings(sample, order, spec), spec.name
+    errors = misreadings(sample, order) if len(to_pixels(sample, "bin", order)) else {}
+    return errors, sample.spec.name

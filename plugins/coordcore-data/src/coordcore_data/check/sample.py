@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
+from coordcore.quantisation import quantisation as convention
 from coordcore.records.annotations import Rules, Space, read_annotations
 from coordcore.records.geometry import bounds, clockwise
 from coordcore.records.images import image_path
-from coordcore.records.record import LeftOut, RecordError, parse_record
+from coordcore.records.record import LeftOut, Record, RecordError, parse_record
 from coordcore.records.source import all_lines
 from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
 from coordcore_data.convert.progress import shown
@@ -27,7 +30,6 @@ from coordcore_data.convert.sizes import FileSize, read_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_ANY_NUMBERS = Rules(space=None, ordered=False, outside=None)
 _UPPER = np.array([False, False, True, True])
 
 
@@ -42,7 +44,8 @@ class Sample:
     paths of those that ask no question of their own.
     empty: records without objects; unsaid: those among them that have crowd regions or points under `metadata`.
     tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
-    description. declared: what `metadata.quantisation` says, with how often.
+    description. quantisation: of its bins, as the caller says. declared: what `metadata.quantisation` says, with how
+    often.
     problems: what was left out, with how often; examples: the first of each.
     """
 
@@ -63,9 +66,16 @@ class Sample:
     files: tuple[tuple[str, float, float], ...]
     lines: Array
     unasked: tuple[str, ...]
+    quantisation: Quantisation | None
     declared: dict[str, int]
     problems: dict[str, int]
     examples: dict[str, str]
+
+    @property
+    def spec(self) -> Quantisation:
+        """Of its bins: what the caller says, else the first convention that is declared and known, else the default."""
+        known = (spec for name in self.declared if (spec := _known(name)) is not None)
+        return self.quantisation or next(known, DEFAULT_QUANTISATION)
 
 
 @attrs.frozen(kw_only=True)
@@ -87,10 +97,12 @@ class FileSizes:
     examples: dict[str, str]
 
 
-def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> Sample:
+def collect(
+    path: Path, limit: int | None = None, *, quantisation: Quantisation | None = None, progress: bool = False
+) -> Sample:
     """Read a record file, its first `limit` records only if given. Raises InputError if it has no record.
 
-    progress: show a bar on stderr.
+    quantisation: of its bins; None for what the records declare. progress: show a bar on stderr.
     """
     values, sizes, owner, is_point, numbers = array("d"), array("d"), array("q"), array("b"), array("q")
     counts = dict.fromkeys(("records", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0)
@@ -109,7 +121,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         wrong: list[RecordError] = []
         try:
             record = parse_record(line, left_out)
-            found = read_annotations(record, _ANY_NUMBERS, left_out)
+            found = read_annotations(record, _any_numbers(record, quantisation), left_out)
         except RecordError as error:
             wrong.append(error)
         for left in (*wrong, *left_out.objects, *left_out.parts):
@@ -122,9 +134,7 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         if record.task in (None, "detect") and record.question is None:
             unasked.append(record.images[0])
         metadata = record.metadata or {}
-        spec = metadata.get("quantisation")
-        if spec is not None:
-            name = str(spec.get("name") if isinstance(spec, dict) else spec)
+        if (name := _declared(record)) is not None:
             declared[name] = declared.get(name, 0) + 1
         counts["empty"] += not record.objects
         counts["unsaid"] += not record.objects and bool(metadata.get(CROWD) or metadata.get(POINTS))
@@ -158,10 +168,45 @@ def collect(path: Path, limit: int | None = None, *, progress: bool = False) -> 
         files=tuple(files),
         lines=np.array(numbers, dtype=np.int64),
         unasked=tuple(unasked),
+        quantisation=quantisation,
         declared=declared,
         problems=problems,
         examples=examples,
     )
+
+
+def _declared(record: Record) -> str | None:
+    """The name of the convention that a record declares."""
+    spec = (record.metadata or {}).get("quantisation")
+    return None if spec is None else str(spec.get("name") if isinstance(spec, dict) else spec)
+
+
+def _known(name: str) -> Quantisation | None:
+    """The convention of that name, None where there is none."""
+    try:
+        return convention(name)
+    except InputError:
+        return None
+
+
+def _any_numbers(record: Record, given: Quantisation | None) -> Rules:
+    """For numbers of any space, and for coord tokens of the bins that are given, or that the record declares."""
+    return _of_tokens(given.bins) if given is not None else _of_declared(_declared(record))
+
+
+@lru_cache(maxsize=64)
+def _of_declared(name: str | None) -> Rules:
+    known = None if name is None else _known(name)
+    return _of_tokens((known or DEFAULT_QUANTISATION).bins)
+
+
+@lru_cache(maxsize=64)
+def _of_tokens(bins: int) -> Rules:
+    try:
+        coords = CoordFormat(bins=bins)
+    except ValueError:  # more than there can be tokens of
+        coords = DEFAULT_COORDS
+    return Rules(space=None, ordered=False, outside=None, coords=coords)
 
 
 def outlines(sample: Sample, records: Iterable[int]) -> dict[int, dict[int, Array]]:
@@ -170,7 +215,8 @@ def outlines(sample: Sample, records: Iterable[int]) -> dict[int, dict[int, Arra
     found: dict[int, dict[int, Array]] = {}
     for number, line in all_lines(sample.path):
         if number in wanted:
-            items = read_annotations(parse_record(line, LeftOut()), _ANY_NUMBERS, LeftOut())
+            record = parse_record(line, LeftOut())
+            items = read_annotations(record, _any_numbers(record, sample.quantisation), LeftOut())
             found[wanted[number]] = {
                 place: np.array(item.values, dtype=np.float64)
                 for place, item in enumerate(item for item in items if not item.crowd)
@@ -195,7 +241,7 @@ def limits(sample: Sample, space: Space) -> Array:
     """[n, 4]: the largest value that each coordinate may have."""
     if space == "pixel":
         return np.tile(sample.sizes, 2)
-    return np.full(sample.boxes.shape, 999.0 if space == "bin" else 1.0)
+    return np.full(sample.boxes.shape, sample.spec.bins - 1.0 if space == "bin" else 1.0)
 
 
 def valid(boxes: Array, limit: Array, slack: Array | float = 0.0) -> Array:
@@ -206,14 +252,17 @@ def valid(boxes: Array, limit: Array, slack: Array | float = 0.0) -> Array:
 
 
 def to_pixels(sample: Sample, space: Space, order: BoxOrder, spec: Quantisation | None = None) -> Array:
-    """[m, 4] pixels of the boxes that are valid, and [m, 2] their sizes stacked behind: [m, 6]."""
+    """[m, 4] pixels of the boxes that are valid, and [m, 2] their sizes stacked behind: [m, 6].
+
+    spec: that reads bins, of as many as the sample's own at least; the sample's own when None.
+    """
     boxes, limit = in_order(sample.boxes, order), limits(sample, space)
     good = valid(boxes, limit) & (sample.sizes > 0).all(1)
     boxes, sizes = boxes[good], sample.sizes[good]
     if space == "norm1":
         boxes = boxes * np.tile(sizes, 2)
     elif space == "bin":
-        boxes = (spec or DEFAULT_QUANTISATION).decode(boxes, np.tile(sizes, 2))
+        boxes = (spec or sample.spec).decode(boxes, np.tile(sizes, 2))
     return np.concatenate([boxes, sizes], axis=1)
 
 
@@ -227,12 +276,13 @@ def round_trips(pixels: Array) -> dict[str, RoundTrip]:
     return found
 
 
-def misreadings(sample: Sample, order: BoxOrder, spec: Quantisation) -> dict[str, RoundTrip]:
-    """How far bins of `spec` move when another convention reads them."""
-    truth = to_pixels(sample, "bin", order, spec)
+def misreadings(sample: Sample, order: BoxOrder) -> dict[str, RoundTrip]:
+    """How far bins of the sample's convention move when another reads them, one that has as many."""
+    truth = to_pixels(sample, "bin", order)
     return {
         name: _errors(to_pixels(sample, "bin", order, other)[:, :4] - truth[:, :4])
         for name, other in QUANTISATIONS.items()
+        if other.bins >= sample.spec.bins
     }
 
 

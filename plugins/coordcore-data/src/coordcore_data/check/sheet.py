@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
-from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation
+from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore.records.images import image_path
 from coordcore.records.sheet import CELL, Cell, save_sheet
@@ -25,7 +25,6 @@ def write_sheet(
     *,
     space: Space,
     order: BoxOrder = "xyxy",
-    quantisation: Quantisation | None = None,
     count: int = 12,
 ) -> int:
     """Draw `count` images, spread over the file, as a PNG. Returns how many there are.
@@ -40,7 +39,7 @@ def write_sheet(
         raise InputError(f"{sample.path}: no record with a size and a box to draw")
     step = max(len(usable) / count, 1.0)
     chosen = [usable[int(index * step)] for index in range(min(count, len(usable)))]
-    scale = _Scale(space=space, order=order, spec=quantisation or DEFAULT_QUANTISATION)
+    scale = _Scale(space=space, order=order, spec=sample.spec)
     shapes = outlines(sample, chosen)
     cells = [_cell(sample, folder, index, scale, shapes[index]) for index in chosen]
     save_sheet(cells, path)

@@ -46,16 +46,17 @@ def guess_space(sample: Sample) -> Guess:
         return Guess(space="norm1", why="all values lie in 0..1")
     if (boxes % 1).any():
         return Guess(space="pixel", why="values are fractions above 1, as bins never are")
-    if boxes.max() > 1000:
-        return Guess(space="pixel", why=f"values reach {boxes.max():g}, above the last bin 999")
-    wide = (sample.sizes > 1100).any(1)
+    count = sample.spec.bins
+    if boxes.max() > count:
+        return Guess(space="pixel", why=f"values reach {boxes.max():g}, above the last bin {count - 1}")
+    wide = (sample.sizes > 1.1 * count).any(1)
     if wide.sum() >= FEW:
-        return Guess(space="bin", why="whole numbers up to 1000, though images are larger than that")
+        return Guess(space="bin", why=f"whole numbers up to {count}, though images are larger than that")
     best = max(fits(sample, "pixel").values())
     if best < 0.95:
-        why = f"whole numbers up to 1000, and as pixels no more than {percent(best)} of the boxes fit their image"
+        why = f"whole numbers up to {count}, and as pixels no more than {percent(best)} of the boxes fit their image"
         return Guess(space="bin", why=why)
-    return Guess(space=None, why="whole numbers below 1000 that fit pixels and bins alike")
+    return Guess(space=None, why=f"whole numbers below {count} that fit pixels and bins alike")
 
 
 def fits(sample: Sample, space: Space) -> dict[BoxOrder, float]:
@@ -118,16 +119,17 @@ def _scale(sample: Sample, space: Space) -> Suspicion | None:
     """Numbers that are in another space than the declared one."""
     boxes = sample.boxes
     high, fractions = boxes.max(), float((boxes % 1 != 0).mean())
-    above = float((boxes > 999).mean())
+    count = sample.spec.bins
+    above = float((boxes > count - 1).mean())
     small = float(np.nanmin(sample.sizes)) if np.isfinite(sample.sizes).any() else math.nan
     if space == "bin":
-        if high > 1000:
-            text = f"{percent(above)} of the values are above 999, up to {high:g}: these are pixels, not bins"
+        if high > count:
+            text = f"{percent(above)} of the values are above {count - 1}, up to {high:g}: these are pixels, not bins"
             return Suspicion(kind="space", share=above, text=f"{text}; --space pixel")
-        if high == 1000:
-            times = int((boxes == 1000).sum())
-            text = f"1000 occurs {times} times and nothing above it: these are positions in 0..1000, not bins 0..999"
-            return Suspicion(kind="space", share=above, text=f"{text}; divided by 1000 they are norm1")
+        if high == count:
+            seen = f"{count} occurs {int((boxes == count).sum())} times and nothing above it"
+            text = f"{seen}: these are positions in 0..{count}, not bins 0..{count - 1}"
+            return Suspicion(kind="space", share=above, text=f"{text}; divided by {count} they are norm1")
         if fractions:
             what = "norm1" if high <= 1 else "pixel"
             text = f"{percent(fractions)} of the values are no whole numbers, as bins are: --space {what}"
@@ -148,12 +150,12 @@ def _scale(sample: Sample, space: Space) -> Suspicion | None:
     if high <= 100 and small > 200 and fractions > 0.5:
         return Suspicion(kind="space", share=1.0, text="no value is above 100 on any image: these look like percent")
     best = max(fits(sample, "pixel").values())
-    if not fractions and high <= 1000 and best < 0.95:
+    if not fractions and high <= count and best < 0.95:
         text = (
             f"whole numbers up to {high:g}, and {percent(1 - best)} of the boxes leave the image: these look like bins"
         )
         return Suspicion(kind="space", share=1 - best, text=f"{text}; --space bin")
-    if not fractions and high <= 1000 and bool((sample.sizes > 1500).any(1).mean() > 0.5):
+    if not fractions and high <= count and bool((sample.sizes > 1500).any(1).mean() > 0.5):
         text = f"whole numbers up to {high:g} on images of more than 1500 pixels: these look like bins; --space bin"
         return Suspicion(kind="space", share=1.0, text=text)
     return None
@@ -299,7 +301,7 @@ def _contradicted(sample: Sample, order: BoxOrder) -> Suspicion | None:
     if found is None:
         return None
     ours, others, share = found
-    declared = "the declared" if ours.name in sample.declared else "the default"
+    declared = "the declared" if sample.quantisation or ours.name in sample.declared else "the default"
     text = (
         f"{percent(share)} of the bins are none that {declared} {ours.name} gives to whole pixels, and all are such of "
         f"{' and '.join(others)}: say so, [coords] quantisation or --quantisation"

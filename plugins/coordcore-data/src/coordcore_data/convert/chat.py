@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from coordcore.coords import CoordFormat
 from coordcore.records.answers import AnswerObject, answered, parse_answer
 from coordcore_data.convert.core import Reading
 from coordcore_data.convert.text import UnreadableError
@@ -102,14 +103,14 @@ class Written:
     empty: bool
 
 
-def boxes_in(turn: Turn) -> Written:
+def boxes_in(turn: Turn, coords: CoordFormat) -> Written:
     """What the answer of a turn says in its text. Raises UnreadableError when it holds boxes that are not read."""
     text = turn.answer or ""
     answer = _AROUND.sub("", text[slice(*answered(text))])
     asked = set(_REF.findall(turn.question))
     if re.search(_TAG, answer) and not _REF.search(answer) and len(asked) == 1:
         answer = f"<ref>{asked.pop()}</ref>{answer}"
-    read = parse_answer(answer, numbers=True)
+    read = parse_answer(answer, numbers=True, coords=coords)
     wrong = next((item.reason for item in read.unread if item.at.startswith("objects")), None)
     if wrong is not None:
         raise UnreadableError("boxes in the text of the answer that cannot be read", wrong)
@@ -139,7 +140,7 @@ def located(found: AnswerObject, text: str, reading: Reading) -> list[float]:
     values = list(map(float, found.bins or found.numbers))
     if space != "bin" or spec is None:
         return values
-    # A bin is at most 999; a number on a scale of a thousand may be 1000, the edge of the image.
+    # Of 1000 bins the last is 999; a number on a scale of a thousand may be 1000, the edge of the image.
     last = spec.bins - 1 if found.bins else spec.decode_scale
     if not all(0 <= value <= last for value in values):
         raise UnreadableError(f"numbers outside 0..{last:g} in the text of the answer: not {spec.name}")

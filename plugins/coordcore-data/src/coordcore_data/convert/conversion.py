@@ -293,7 +293,7 @@ def _writers(conversion: Conversion, account: Account) -> Any:
         labels: set[str] = set()
         return lambda file: CocoWriter(file, categories, labels, account)
     space = conversion.space or "pixel"
-    return lambda file: RecordWriter(file, space, conversion.quantisation, account)
+    return lambda file: RecordWriter(file, space, conversion.quantisation, account, conversion.source)
 
 
 def _prefixed(prefix: str, file: str) -> str:

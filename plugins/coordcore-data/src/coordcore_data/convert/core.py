@@ -12,6 +12,8 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
+from coordcore import InputError
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
 from coordcore.records.record import LARGEST
@@ -125,6 +127,17 @@ class Reading:
     points: bool = False
     keypoints: bool = False
     partial: bool = False
+
+    @property
+    def coords(self) -> CoordFormat:
+        """Of bins in the source, the usual where it has none. Raises InputError for more bins than there are tokens."""
+        if self.space != "bin" or self.quantisation is None:
+            return DEFAULT_COORDS
+        try:
+            return CoordFormat(bins=self.quantisation.bins)
+        except ValueError as error:
+            name = self.quantisation.name
+            raise InputError(f"--from-quantisation {name}: {error.args[0]}; convert from pixels") from error
 
 
 @attrs.frozen(kw_only=True)

@@ -1,7 +1,8 @@
 """DOTA: one text file for each image, a line `x1 y1 x2 y2 x3 y3 x4 y4 category difficult` for each object, in pixels.
 
 The source is a folder of such files (`labelTxt`), or one above several. The image of P0001.txt is the file P0001 of any
-image's suffix in `--image-root`, else in the folder `images` beside the label files' own, else beside the file. A file
+image's suffix in `--image-root`, else in the folder `images` beside the label files' own, else beside the file; of
+several such files nobody knows which is meant, and the label file is dropped. A file
 without objects says that nothing is there; an image without a file is not read. Lines `imagesource:...` and `gsd:...`
 stand in front and are not carried. The four corners become a polygon from the first one onwards, or its enclosing box.
 A `difficult` above 0 is listed under `metadata.difficult`; a line may end without one.
@@ -29,29 +30,34 @@ class _Pictures:
     """Image files by the path of their label file, as each folder is first asked for. root: --image-root."""
 
     root: Path | None
-    _folders: dict[Path, dict[str, Path]] = attrs.field(factory=dict, init=False)
+    _folders: dict[Path, dict[str, list[Path]]] = attrs.field(factory=dict, init=False)
     _below: dict[str, list[Path]] | None = attrs.field(default=None, init=False)
 
-    def find(self, labels: Path, source: Path) -> Path | None:
+    def find(self, labels: Path, source: Path) -> list[Path]:
+        """The files that may be the image of a label file: one, unless there is none or it is not clear which."""
         if self.root is not None:
             return self._in(self.root / labels.parent.relative_to(source), labels.stem) or self._anywhere(labels.stem)
         return self._in(labels.parent.parent / "images", labels.stem) or self._in(labels.parent, labels.stem)
 
-    def _in(self, folder: Path, stem: str) -> Path | None:
+    def _in(self, folder: Path, stem: str) -> list[Path]:
         if folder not in self._folders:
-            files = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._folders[folder] = {path.stem: path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
-        return self._folders[folder].get(stem)
+            self._folders[folder] = _by_stem(sorted(folder.iterdir()) if folder.is_dir() else [])
+        return self._folders[folder].get(stem, [])
 
-    def _anywhere(self, stem: str) -> Path | None:
-        """The one image below the root of that name."""
+    def _anywhere(self, stem: str) -> list[Path]:
+        """The images below the root of that name."""
         if self._below is None:
-            self._below = {}
-            for path in files_below(self.root) if self.root is not None else ():
-                if path.suffix.lower() in IMAGE_SUFFIXES:
-                    self._below.setdefault(path.stem, []).append(path)
-        found = self._below.get(stem, [])
-        return found[0] if len(found) == 1 else None
+            self._below = _by_stem(files_below(self.root) if self.root is not None else [])
+        return self._below.get(stem, [])
+
+
+def _by_stem(files: list[Path]) -> dict[str, list[Path]]:
+    """The image files among these by their names without suffix."""
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            found.setdefault(path.stem, []).append(path)
+    return found
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
@@ -60,7 +66,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     root = source if source.is_dir() else source.parent
     pictures = _Pictures(reading.images)
     pairs = [(path, pictures.find(path, root)) for path in files]
-    if not any(image for _, image in pairs):
+    if not any(found for _, found in pairs):
         looked = reading.images or "folders named images, and beside the labels"
         raise InputError(
             f"{source}: no image for any of its {len(files)} label files in {looked}; sizes come from the images: "
@@ -69,9 +75,12 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     return Found(images=_images(pairs, root, reading.images or root, account), total=len(pairs))
 
 
-def _images(pairs: list[tuple[Path, Path | None]], root: Path, images: Path, account: Account) -> Iterator[SourceImage]:
-    """root, images: folders that names of label files and paths of images start from."""
-    for path, image in pairs:
+def _images(pairs: list[tuple[Path, list[Path]]], root: Path, images: Path, account: Account) -> Iterator[SourceImage]:
+    """pairs: of a label file and what may be its image.
+
+    root, images: folders that names of label files and paths of images start from.
+    """
+    for path, found in pairs:
         account.images.read += 1
         try:
             data = read_bytes(path)
@@ -85,16 +94,23 @@ def _images(pairs: list[tuple[Path, Path | None]], root: Path, images: Path, acc
             if line.strip() and not line.strip().lower().startswith(_HEADERS)
         ]
         account.objects.read += len(lines)
-        if "\ufffd" in text or image is None:
-            reason = "label file without an image" if image is None else "not UTF-8"
-            account.drop_image(reason, path.relative_to(root).as_posix(), objects=len(lines))
+        name = path.relative_to(root).as_posix()
+        if len(found) > 1:
+            named = " and ".join(image.name for image in found)
+            account.drop_image(
+                "label file that may be of several images; keep one", name, "->", named, objects=len(lines)
+            )
             continue
+        if "\ufffd" in text or not found:
+            account.drop_image("not UTF-8" if found else "label file without an image", name, objects=len(lines))
+            continue
+        [image] = found
         shapes = []
         for at, line in lines:
-            name = f"{path.name}:{at}"
-            shape = _shape(line, name)
+            where = f"{path.name}:{at}"
+            shape = _shape(line, where)
             if isinstance(shape, str):
-                account.drop_object(shape, name, repr(line))
+                account.drop_object(shape, where, repr(line))
             else:
                 shapes.append(shape)
         yield SourceImage(

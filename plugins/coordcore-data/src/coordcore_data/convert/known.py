@@ -73,6 +73,7 @@ BY_SUFFIX = {
 KEYS: tuple[tuple[frozenset[str], Seen], ...] = tuple(
     (frozenset(keys.split()), seen)
     for keys, seen in (
+        ("images width height objects", _RECORDS),  # which may have `categories`, as COCO's files
         ("images annotations categories", _COCO),
         ("images annotations", _COCO),
         (
@@ -115,7 +116,6 @@ KEYS: tuple[tuple[frozenset[str], Seen], ...] = tuple(
             ),
         ),
         ("instruction output", Seen("rows of Alpaca's kind", cure="write them as messages, and use --from swift")),
-        ("images width height objects", _RECORDS),
         (
             "conversion images objects files",
             Seen("an account of coordcore data convert", cure="name the file beside it"),

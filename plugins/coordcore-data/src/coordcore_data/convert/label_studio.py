@@ -7,7 +7,8 @@ corners, or its enclosing box; polygons too, ellipses and brush masks their encl
 Of a task's annotations the last one counts that was not cancelled, as Label Studio's own converters choose; a task
 without annotations has not been looked at and is dropped, whatever a model predicted for it. An annotation without
 regions says that nothing is there, unless another of its task has some; one that only holds choices, texts or ratings
-does not say what is where.
+does not say what is where. Results with one id and the same numbers are one region, as a <Polygon> beside <Labels>
+writes them; in JSON-MIN, which has no ids, the numbers decide.
 Not carried: bitmasks, vectors and boxes of videos (dropped), predictions, relations, choices, texts. A region with
 several labels is one object for each.
 """
@@ -41,6 +42,11 @@ _MASKS = ("brush", "magicwand")
 _SHAPES = ("rectangle", "polygon", "ellipse", "keypoint", *_MASKS)
 _OTHERS = ("bitmask", "vector", "videorectangle")
 """Regions that are counted, of which records have no such geometry."""
+
+_UNTYPED = {"points": "polygon", "rle": "brush", "radiusX": "ellipse"}
+"""Keys of a region -> what it is, where its type does not say; one without them is a rectangle."""
+
+_NUMBERS = ("x", "y", "width", "height", "rotation", *_UNTYPED)
 
 
 class _Annotation(msgspec.Struct):
@@ -127,7 +133,29 @@ def _regions(task: _Task) -> list[dict[str, Any]]:
         raise UnreadableError("annotations of which the last has no regions, and others have: is the image empty?")
     if not all(isinstance(result, dict) for result in results):
         raise UnreadableError("results that are no objects")
-    return results
+    return _joined(results)
+
+
+def _joined(results: Iterable[Any]) -> list[Any]:
+    """The results with those of one id and place made one region: its shape once, with the labels of all."""
+    places: dict[str, int] = {}
+    found: list[Any] = []
+    for result in results:
+        at = len(found)
+        if isinstance(result, dict) and isinstance(result.get("value"), dict) and "id" in result and _is_shape(result):
+            # In files of other tools one id may be that of several regions.
+            key = repr([result["id"], *(result["value"].get(key) for key in _NUMBERS)])
+            at = places.setdefault(key, at)
+        if at == len(found):
+            found.append(result)
+            continue
+        first = found[at]
+        # The type of a shape says what it is, "labels" does not.
+        shape = result if first.get("type") in (None, "", "labels") else first
+        labels = list(dict.fromkeys([*_labels(first), *_labels(result)]))
+        value = {key: part for key, part in shape["value"].items() if key not in _LABELS}
+        found[at] = first | result | shape | {"value": value | {_LABELS[0]: labels}}
+    return found
 
 
 def _any_regions(given: Any) -> list[Any]:
@@ -137,7 +165,7 @@ def _any_regions(given: Any) -> list[Any]:
     lists = [
         item.get("result") for item in kept if not (item.get("was_cancelled") is True or item.get("skipped") is True)
     ]
-    return next((item for item in reversed(lists) if item and isinstance(item, list)), [])
+    return _joined(next((item for item in reversed(lists) if item and isinstance(item, list)), []))
 
 
 def _count(regions: Iterable[Any]) -> int:
@@ -152,11 +180,16 @@ def _minimal(given: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
         for key, value in given.items()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     }
-    regions = [
-        {"value": item, "type": next((key for key in _LABELS if key in item), ""), **item}
+    regions = _joined(
+        {
+            "id": "",
+            "value": item,
+            "type": next((key for key in _LABELS if key in item), ""),
+            **item,
+        }
         for value in lists.values()
         for item in value
-    ]
+    )
     if not regions:
         # Whether there was an annotation at all, this form does not say.
         raise UnreadableError("task of JSON-MIN without regions: not annotated, or nothing there; export as JSON")
@@ -215,7 +248,8 @@ def _image(image: str, regions: list[dict[str, Any]], where: str, task_id: Any, 
 
 def _is_shape(result: Mapping[str, Any]) -> bool:
     kind, value = str(result.get("type", "")), result.get("value")
-    return kind.startswith(_SHAPES + _OTHERS) or (kind in ("", "labels") and isinstance(value, dict) and "x" in value)
+    untyped = kind in ("", "labels") and isinstance(value, dict) and not value.keys().isdisjoint(("x", *_UNTYPED))
+    return kind.startswith(_SHAPES + _OTHERS) or untyped
 
 
 def _labels(result: Any) -> list[str]:
@@ -234,9 +268,9 @@ def _size(result: Mapping[str, Any]) -> tuple[float, float] | None:
 def _shape(result: Mapping[str, Any], name: str, width: float | None, height: float | None) -> Shape:
     """A region without its label, in pixels, or in fractions when the size is not known. Raises UnreadableError."""
     value: _Value = loose_structure(result.get("value"), _Value)
-    kind = str(result.get("type", "")).removesuffix("labels") or ("polygon" if value.points else "rectangle")
+    kind = str(result.get("type", "")).removesuffix("labels")
     if kind == "":
-        kind = "rectangle"
+        kind = next((shape for key, shape in _UNTYPED.items() if result["value"].get(key) is not None), "rectangle")
     if kind.startswith(_OTHERS):
         raise UnreadableError(f"{kind}: records have no such geometry")
     if kind in _MASKS:

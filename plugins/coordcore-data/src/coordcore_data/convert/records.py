@@ -16,6 +16,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.records.annotations import Annotation, Rules, read_annotations, read_numbers
+from coordcore.records.asking import ABSENT, INCOMPLETE
 from coordcore.records.record import (
     Coordinates,
     LeftOut,
@@ -41,10 +42,13 @@ from coordcore_data.convert.core import (
     corners,
     is_area,
 )
-from coordcore_data.convert.text import UnreadableError, clean_path, count_of, structure
+from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, count_of, structure
 
 _READ_METADATA = ("quantisation", "image_id", "difficult", AREAS, CROWD, POINTS)
 """Keys of `metadata` that are read here; any other is carried as it is."""
+
+_OF_LABELS = (ABSENT, INCOMPLETE, "category_frequencies", "keypoint_names")
+"""Keys of `metadata` whose values list labels, or say something of each."""
 
 
 class _Points(msgspec.Struct):
@@ -77,7 +81,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
         fractions = tuple(reading.quantisation.decode(list(bins), 1 + reading.quantisation.inset).tolist())
     order = reading.boxes or "xyxy"
     # Shapes over the edge of their image are for `place` to judge, under --outside.
-    rules = Rules(space=reading.space, ordered=order == "xyxy", outside=None)
+    rules = Rules(space=reading.space, ordered=order == "xyxy", outside=None, coords=reading.coords)
     how = _Numbers(rules=rules, fractions=fractions, order=order)
     return Found(images=_images(source, reading, how, account))
 
@@ -120,9 +124,22 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             lost=len(left_out.objects),
             id=metadata.get("image_id"),
             summary=record.summary,
-            metadata={key: value for key, value in metadata.items() if key not in _READ_METADATA},
-            asked={key: value for key in ASKED if (value := getattr(record, key)) is not None},
+            metadata={
+                key: _cleaned(value) if key in _OF_LABELS else value
+                for key, value in metadata.items()
+                if key not in _READ_METADATA
+            },
+            asked={key: _cleaned(value) for key in ASKED if (value := getattr(record, key)) is not None},
         )
+
+
+def _cleaned(value: Any) -> Any:
+    """The labels of a list, or the keys of an object, as those of objects are written; anything else as it is."""
+    if isinstance(value, dict):
+        return {clean_label(label).text or label: said for label, said in value.items()}
+    if isinstance(value, list) and all(isinstance(label, str) for label in value):
+        return list(dict.fromkeys(clean_label(label).text or label for label in value))
+    return value
 
 
 def _check_declared(record: Record, reading: Reading, where: str) -> None:

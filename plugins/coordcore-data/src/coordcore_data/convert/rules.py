@@ -31,6 +31,11 @@ from coordcore_data.convert.paths import FOUND, NOT_FOUND, ImageFolder, is_absol
 from coordcore_data.convert.sizes import find_size, turn
 from coordcore_data.convert.text import clean_label
 
+_FRACTIONS = (
+    "all shapes of an image within one pixel: are these fractions? --from-space norm1 reads them, of formats that take "
+    "it; else multiply them by width and height"
+)
+
 
 class FinalObject(msgspec.Struct, gc=False):
     """kind: "points", or one of `geometry.KINDS`. values: pixels of the upright image, inside it. area: as a shape's.
@@ -106,6 +111,8 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
         return None
     if rules.reversed_corners == "sort":
         _sort(image.shapes, account)
+    if not image.fractions and _within_a_pixel(image.shapes):
+        account.note(_FRACTIONS, image.file)
     stored = (size.height, size.width) if size.orientation >= 5 else (size.width, size.height)
     if image.fractions:
         _move(image.shapes, lambda points: _scaled(points, *(side - image.inset for side in stored)))
@@ -136,8 +143,7 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
     for shape in image.shapes:
         lost |= not _add_shape(shape, final, rules, account)
     reason = _why_left_out(final, image.undeclared, lost, rules.purpose)
-    if lost and "categories" in final.asked:
-        reason = "an object was dropped of a category that is asked for, which would then count as absent"
+    reason = _why_untrue(final, lost) or reason
     if reason:
         account.drop_image(reason, image.file, objects=len(final.objects) + len(final.crowd) + len(final.points))
         return None
@@ -157,6 +163,21 @@ def _why_left_out(final: FinalImage, undeclared: str, lost: bool, purpose: Purpo
     if final.points:
         return "only points (--geometry point writes them): a record without a box would say that nothing is there"
     return "all of its objects were dropped" if lost else undeclared
+
+
+def _why_untrue(final: FinalImage, lost: bool) -> str:
+    """Why the answer to what a record asks would not be true, "" where it is."""
+    task = final.asked.get("task")
+    if task == "named" and lost:
+        return "an object was dropped of a category that is asked for, which would then count as absent"
+    if any(item.desc in final.asked.get("categories", ()) for item in final.points):
+        return (
+            "points of a category that is asked for, which would then count as absent; --geometry point writes them "
+            "as objects"
+        )
+    if task in ("refer", "point") and lost and final.objects:
+        return "one of several objects that a phrase asks for was dropped: the answer would lack it"
+    return ""
 
 
 def _find_file(image: SourceImage, rules: Rules, folder: ImageFolder | None, account: Account) -> bool:
@@ -286,6 +307,17 @@ def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> Fin
     if how:
         account.note(how, final.file, shape.name)
     return FinalObject("", kind, values)
+
+
+def _within_a_pixel(shapes: Iterable[Shape]) -> bool:
+    """Whether all numbers lie about 0..1 and some are not whole, as those of fractions that are read as pixels."""
+    whole = True
+    for shape in shapes:
+        for value in _corners(shape) if shape.points is None else shape.points:
+            if not -1 <= value <= 1:  # VOC's start at 1
+                return False
+            whole &= value % 1 == 0
+    return not whole
 
 
 def _corners(shape: Shape) -> list[float]:

@@ -107,7 +107,7 @@ def _of_row(
         said = turns(row)
         boxes = _in_objects(objects, said, where)
         texts = [
-            (turn.answer, boxes_in(turn))
+            (turn.answer, boxes_in(turn, reading.coords))
             for turn in said
             if turn.answer is not None and "<bbox>" not in without_thoughts(turn.answer)
         ]

@@ -6,7 +6,7 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from coordcore import InputError
+from coordcore.errors import shortened
 from coordcore.records.answers import reserved
 from coordcore.records.source import all_lines, open_source
 
@@ -96,14 +97,18 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableError("cannot be opened", (error.strerror or str(error)).lower()) from error
 
 
-def parse_json(data: bytes) -> Any:
-    """Any JSON, and NaN or Infinity as Python writes them. Raises UnreadableError."""
+def parse_json(data: bytes, pairs: Callable[[Any], Any] | None = None) -> Any:
+    """Any JSON, and NaN or Infinity as Python writes them. Raises UnreadableError.
+
+    pairs: makes an object of its keys and values, which may be there twice.
+    """
     try:
-        return msgspec.json.decode(data)
+        if pairs is None:
+            return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # the standard library reads more (NaN, UTF-16, byte order marks), and says where it stops
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=pairs)
     except UnicodeDecodeError as error:
         raise UnreadableError("not UTF-8", f"{error.reason} at byte {error.start}; save the file as UTF-8") from error
     except json.JSONDecodeError as error:
@@ -155,6 +160,25 @@ def load_whole(path: Path) -> Any:
         return parse_json(read_bytes(path))
     except UnreadableError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def load_unique(path: Path) -> Any:
+    """The same of a file in which keys decide labels. Raises InputError also for a key with two values."""
+    try:
+        return parse_json(read_bytes(path), unique)
+    except UnreadableError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def unique(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Pairs of a key and its value. Raises UnreadableError for a key with two values: JSON and YAML keep the last."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            seen = " and ".join(shortened(repr(item), 80) for item in (found[key], value))
+            raise UnreadableError(f"{key!r} stands there twice, with {seen}; keep the right one")
+        found[key] = value
+    return found
 
 
 def count_of(data: bytes, *keys: str) -> int:

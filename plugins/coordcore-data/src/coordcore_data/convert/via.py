@@ -24,7 +24,7 @@ import msgspec
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import ellipse
-from coordcore_data.convert.text import UnreadableError, clean_path, load_whole, loose_structure, structure
+from coordcore_data.convert.text import UnreadableError, clean_path, load_unique, loose_structure, structure
 
 
 class _Image(msgspec.Struct):
@@ -64,7 +64,7 @@ class _Labels:
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
     """Raises InputError for a file that is none of VIA's, and where it is not clear which attribute is the label."""
-    content = load_whole(source)
+    content = load_unique(source)
     listed = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
     if not isinstance(listed, dict) or not any(
         isinstance(item, dict) and "regions" in item for item in listed.values()

@@ -6,11 +6,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import attrs
 import msgspec
 
+from coordcore import InputError
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Space
 from coordcore_data.convert.core import AREAS, CROWD, POINTS, Account
@@ -72,12 +74,13 @@ class _Record(msgspec.Struct, omit_defaults=True, gc=False):
 
 @attrs.define
 class RecordWriter:
-    """One JSONL file of records. quantisation: for the space "bin" only."""
+    """One JSONL file of records. quantisation: for the space "bin" only. source: what they are made of."""
 
     file: BinaryIO
     space: Space
     quantisation: Quantisation | None
     account: Account
+    source: Path
     pending: list[tuple[FinalImage, str]] = attrs.field(factory=list)
     images: int = 0
     _declared: dict[str, Any] = attrs.field(init=False)
@@ -127,9 +130,17 @@ class RecordWriter:
         places = [value for at in range(0, len(item.keypoints), 3) for value in item.keypoints[at : at + 2]]
         written = _fractions(places, image.width, image.height)
         if self.quantisation is not None:
-            written = self.quantisation.encode(places, [image.width, image.height] * (len(places) // 2)).tolist()
+            written = [*self._bins(self.quantisation, places, f"keypoints of {item.desc!r}", image)]
         pairs = zip(written[::2], written[1::2], item.keypoints[2::3], strict=True)
         return [value for triple in pairs for value in triple]
+
+    def _bins(self, spec: Quantisation, places: Sequence[float], what: str, image: FinalImage) -> list[int]:
+        """The bins of x, y, ... Raises InputError where the convention has none for points."""
+        try:
+            found: list[int] = spec.encode(places, [image.width, image.height] * (len(places) // 2)).tolist()
+        except InputError as error:
+            raise InputError(f"{self.source}: {image.file}: {what}: {error}") from error
+        return found
 
     def _values(self, objects: Sequence[tuple[FinalObject, FinalImage]]) -> list[Any]:
         """The coordinates of each in the file's space."""
@@ -143,8 +154,7 @@ class RecordWriter:
             if item.kind == "bbox_2d":
                 boxes[image.width, image.height].append(index)
             else:
-                size = [image.width, image.height] * (len(item.values) // 2)
-                bins = self.quantisation.encode(item.values, size).tolist()
+                bins = self._bins(self.quantisation, item.values, f"{item.kind} of {item.desc!r}", image)
                 found[index] = uncrossed(bins) if item.kind == "quad" else bins
         # The boxes of all images of one size at once: encoding one image at a time takes longer than all the rest.
         for (width, height), indices in boxes.items():

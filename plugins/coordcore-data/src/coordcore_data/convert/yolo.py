@@ -20,7 +20,7 @@ from typing import Any
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
 from coordcore_data.convert.ids import text_of
-from coordcore_data.convert.text import UnreadableError, is_file, load_whole, numbers, read_bytes
+from coordcore_data.convert.text import UnreadableError, is_file, load_unique, numbers, read_bytes
 from coordcore_data.convert.yolo_sets import Pair, from_folder, from_obj_data, from_yaml, read_yaml
 
 _NO_FILES = "no label file, nor one for any other image of its folder or list: the labels are elsewhere"
@@ -71,7 +71,7 @@ def _classes_near(folder: Path) -> Path:
 def read_classes(path: Path) -> dict[str, str]:
     """Class number -> name: one name on each line, or JSON (a list, or an object by number). Raises InputError."""
     if path.suffix == ".json":
-        return _names(load_whole(path), path)
+        return _names(load_unique(path), path)
     try:
         lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except UnreadableError as error:
@@ -89,9 +89,11 @@ def _names(given: Any, path: Path) -> dict[str, str]:
     # Only scalars are turned into text: YAML aliases can nest a short file into gigabytes of it.
     if not isinstance(given, Mapping) or not given or not all(map(_is_scalar, (*given, *given.values()))):
         raise InputError(f"{path}: needs class names, as a list or by number")
-    names = {text_of(number): str(name) for number, name in given.items()}
-    if len(names) < len(given):
-        raise InputError(f"{path}: two class names have the same number: {', '.join(map(str, given))}")
+    names: dict[str, str] = {}
+    for number, name in given.items():
+        if names.setdefault(text_of(number), str(name)) != str(name):
+            first = names[text_of(number)]
+            raise InputError(f"{path}: class {text_of(number)} has two names, {first!r} and {name!r}; keep one")
     return names
 
 
@@ -118,6 +120,8 @@ def _images(
     pairs: list[Pair], names: Mapping[str, str], keypoints: tuple[int, int] | None, carries: bool, account: Account
 ) -> Iterator[SourceImage]:
     undeclared = _undeclared(pairs)
+    for labels, images in _several(pairs).items():
+        account.note("label file of several images: each gets its objects", labels.name, "->", *sorted(images))
     for pair in pairs:
         account.images.read += 1
         lines: list[str] = []
@@ -158,6 +162,14 @@ def _images(
             undeclared="" if there else undeclared.get(pair.place, ""),
             split=pair.split,
         )
+
+
+def _several(pairs: list[Pair]) -> dict[Path, set[str]]:
+    """The label files that are those of several images, which YOLO names by the same path but for the suffix."""
+    found: dict[Path, set[str]] = defaultdict(set)
+    for pair in pairs:
+        found[pair.labels].add(pair.name)
+    return {labels: images for labels, images in found.items() if len(images) > 1 and is_file(labels)}
 
 
 def _undeclared(pairs: list[Pair]) -> dict[Path, str]:

@@ -12,7 +12,7 @@ from coordcore import InputError
 from coordcore_data.convert.core import Account
 from coordcore_data.convert.paths import ImageFolder
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
-from coordcore_data.convert.text import UnreadableError, files_below, is_file, read_bytes
+from coordcore_data.convert.text import UnreadableError, files_below, is_file, read_bytes, unique
 
 
 @attrs.frozen
@@ -79,14 +79,28 @@ def _name(path: Path, root: Path) -> str:
 
 
 def read_yaml(source: Path) -> dict[str, Any]:
-    """The content of a data.yaml, every scalar as the text it is written as. Raises InputError.
+    """The content of a data.yaml, every scalar as the text it is written as.
 
-    YAML would make True of the class `on`, 1.1 of `1.10` and 10 of `0012`.
+    Raises InputError, also for a key that stands there twice, of which YAML would keep the last value.
+    It would also make True of the class `on`, 1.1 of `1.10` and 10 of `0012`.
     """
     import yaml
 
+    class Loader(yaml.BaseLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            unique(
+                (
+                    key.value,
+                    value.value if value.id == "scalar" else f"a {value.id} in line {value.start_mark.line + 1}",
+                )
+                for key, value in node.value
+                if key.id == "scalar"
+            )
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+
     try:
-        content = yaml.load(read_bytes(source), Loader=yaml.BaseLoader)
+        content = yaml.load(read_bytes(source), Loader=Loader)
     except UnreadableError as error:
         raise InputError(f"{source}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
