@@ -96,15 +96,15 @@ def _capabilities(run: Manifest, plugins: Plugins) -> Iterator[Problem]:
             if capability not in provided:
                 why = _WHY.get(capability, f"it needs {capability!r}")
                 providers = ", ".join(_providers(capability, plugins))
-                cure = f"add {providers}" if providers else "install a plugin that does"
+                cure = f"add {providers}" if providers else "set one so that it does, or install a plugin that does"
                 message = f"{why}, and no component of this run provides {capability!r}; {cure}"
                 yield Problem(path=selected.path, message=message)
 
 
 def _providers(capability: str, plugins: Plugins) -> list[str]:
-    """The sections of the components that provide a capability as they come, without settings."""
+    """The sections of the components that provide a capability as they come, without settings, and can be added."""
     providers = []
-    for kind in plugins.kinds:
+    for kind in [kind for kind in plugins.kinds if not (kind.single and kind.required)]:  # of which a run has its one
         for name in plugins.names(kind):
             component = plugins.get(kind, name)
             with guarded():  # a stranger's: the run does not name it

@@ -60,7 +60,7 @@ def test_coord_tokens_need_one_even_where_their_builder_forgot_to_say_so() -> No
 
     assert problems('[model]\nbase = "base"\n[data.b]\n[loss.text_ce]\n', plugins=plugins) == [
         "m.toml:3: data.b: coord tokens need a loss that supervises them, and no component of this run provides "
-        "'coord-supervision'; install a plugin that does"
+        "'coord-supervision'; set one so that it does, or install a plugin that does"
     ]
 
 
@@ -85,7 +85,21 @@ def test_a_capability_that_nobody_provides_is_named() -> None:
 
     assert problems('[model]\nbase = "base"\n[data.needy]\n[loss.text_ce]\n', plugins=plugins) == [
         "m.toml:3: data.needy: it needs 'depth-maps', and no component of this run provides 'depth-maps'; "
-        "install a plugin that does"
+        "set one so that it does, or install a plugin that does"
+    ]
+
+
+def test_a_data_builder_is_not_to_be_added_to_another() -> None:
+    boxes = component("boxes", provides=lambda _config: [COORD_TOKENS])
+    needy = component("needy", requires=lambda _config: [COORD_TOKENS])
+    plugins = found(
+        EntryPoint(plugin=offering(kinds.DATA, component("b"), boxes)),
+        EntryPoint(distribution="stranger", plugin=offering(kinds.LOSS, needy)),
+    )
+
+    assert problems('[model]\nbase = "base"\n[data.b]\n[loss.needy]\n', plugins=plugins) == [
+        "m.toml:4: loss.needy: it needs 'coord-tokens', and no component of this run provides 'coord-tokens'; "
+        "set one so that it does, or install a plugin that does"
     ]
 
 

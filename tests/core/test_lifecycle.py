@@ -141,7 +141,7 @@ def test_capabilities_that_raise_do_not_break_a_foreign_run() -> None:
 
     assert problems(FOREIGN, plugins) == [
         "m.toml:3: data.other: it needs 'depth-maps', and no component of this run provides 'depth-maps'; "
-        "install a plugin that does"
+        "set one so that it does, or install a plugin that does"
     ]
 
 

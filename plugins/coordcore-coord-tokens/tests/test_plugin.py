@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
-from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Selected, kinds
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Selected, kinds
 from coordcore.components import LENGTHS
 from coordcore.hookspecs import GROUP
 from coordcore.manifest.sections import Manifest, Model
@@ -120,6 +120,27 @@ def test_check_leaves_a_missing_file_to_the_core(folder: Path) -> None:
 
 def test_check_leaves_the_records_alone_when_asked(write: Write, record: dict[str, Any]) -> None:
     assert check(CoordJsonlConfig(train=write({**record, "width": 0}), validate=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"coord_tokens": False}, "coord_tokens: false, but loss.needy needs coord tokens; set it to true, or leave "),
+        ({"mode": "summary"}, "mode: summary, but loss.needy needs coord tokens; set it to dense, or leave "),
+        ({}, None),
+    ],
+)
+def test_what_needs_coord_tokens_is_told_why_there_are_none(
+    write: Write, record: dict[str, Any], settings: dict[str, Any], told: str | None
+) -> None:
+    config = CoordJsonlConfig(train=write(record), validate=False, **settings)
+    needy = Component(
+        name="needy", config=CoordTemplateConfig, build=lambda *_: None, summary="x", requires=lambda _: [COORD_TOKENS]
+    )
+    chosen = [Selected.asked(kinds.DATA, DATA, config, "x"), Selected.asked(kinds.LOSS, needy, needy.config(), "x")]
+    run = Manifest(name="test", model=Model(base="base"), selected=tuple(chosen))
+    expected = [] if told is None else [f"data.coord_jsonl.{told}loss.needy out"]
+    assert [str(problem) for problem in plugin.coordcore_check(run)] == expected
 
 
 def test_data_and_template_must_agree(write: Write, record: dict[str, Any]) -> None:

@@ -100,6 +100,13 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
                 path="template.coord_template.coord_tokens",
                 message=f"false, but data.{name} writes coord tokens; set both alike",
             )
+        if isinstance(config, CoordJsonlConfig) and not writes and COORD_TOKENS not in run.capabilities():
+            key, said, cure = (
+                ("coord_tokens", "false", "true") if config.mode == "dense" else ("mode", "summary", "dense")
+            )
+            for needy in (chosen.path for chosen in run.selected if COORD_TOKENS in chosen.requires):
+                message = f"{said}, but {needy} needs coord tokens; set it to {cure}, or leave {needy} out"
+                yield Problem(path=f"data.coord_jsonl.{key}", message=message)
         if isinstance(config, CoordJsonlConfig | ChatJsonlConfig) and config.augment is not None:
             from coordcore_coord_tokens.augment import check
 

@@ -36,9 +36,10 @@ def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
 
 
 def _run_of(source: Source, run: Manifest) -> Manifest:
-    """`run` with one source as its data; the checks of its other components are not asked again."""
+    """`run` with one source as its data; the checks of its other components are not asked again, and what they require
+    may come from another source."""
     others = [
-        attrs.evolve(selected, component=attrs.evolve(selected.component, check=no_problem))
+        attrs.evolve(selected, component=attrs.evolve(selected.component, check=no_problem), requires=())
         for selected in run.selected
         if selected.kind != kinds.DATA
     ]
