@@ -89,7 +89,8 @@ def test_a_limit_of_pixels_that_the_processor_cannot_be_told(
 def test_a_limit_of_pixels_below_one_visual_token_is_refused(limit: int, refused: bool) -> None:
     Path("base/processor_config.json").write_text('{"image_processor": {"patch_size": 16, "merge_size": 2}}')
 
-    told = f"{limit} pixels are fewer than the 1024 of one visual token of {{cwd}}/base; set 1024 at least"
+    told = f"{limit} pixels are fewer than the 1024 of one visual token of {{cwd}}/base; set 1024 at least, "
+    told += "and more for images that are not square"
 
     assert (
         problems(PLAIN, f"train.max_pixels={limit}")

@@ -290,7 +290,7 @@ def test_a_hook_on_the_head_that_nobody_declares_stops_the_run(coord_base: Path,
         (
             "pixels",
             r"^train.jsonl:4: height and width must be > 0; its images are reduced to max_pixels = 1 of source "
-            r"'small', fewer than one visual token takes: set 256 at least$",
+            r"'small', too few for a visual token each way: set 512 at least$",
         ),
         ("geometry", r"^train.jsonl:4: the encoded answer has 0 coord tokens, its geometries have 4 values"),
     ],

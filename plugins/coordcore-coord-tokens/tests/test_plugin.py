@@ -25,6 +25,7 @@ from coordcore_coord_tokens import (
     CoordTemplateConfig,
     plugin,
 )
+from coordcore_coord_tokens import formats as formats
 
 Write = Callable[..., Path]
 
@@ -141,6 +142,22 @@ def test_what_needs_coord_tokens_is_told_why_there_are_none(
     run = Manifest(name="test", model=Model(base="base"), selected=tuple(chosen))
     expected = [] if told is None else [f"data.coord_jsonl.{told}loss.needy out"]
     assert [str(problem) for problem in plugin.coordcore_check(run)] == expected
+
+
+def test_a_format_of_plain_numbers_is_not_told_to_write_coord_tokens(write: Write, record: dict[str, Any]) -> None:
+    config = CoordJsonlConfig(train=write(record), validate=False, coord_tokens=False)
+    needy = Component(
+        name="needy", config=CoordTemplateConfig, build=lambda *_: None, summary="x", requires=lambda _: [COORD_TOKENS]
+    )
+    (numbers,) = (item for item in formats.components() if item.name == "qwen_numbers")
+    chosen = [
+        Selected.asked(kinds.DATA, DATA, config, "x"),
+        Selected.asked(kinds.LOSS, needy, needy.config(), "x"),
+        Selected.asked(kinds.FORMAT, numbers, numbers.config(), "x"),
+    ]
+    run = Manifest(name="test", model=Model(base="base"), selected=tuple(chosen))
+    told = "loss.needy needs coord tokens, and answers in the chosen format hold none; leave it out"
+    assert [str(problem) for problem in plugin.coordcore_check(run)] == [f"data.coord_jsonl.coord_tokens: {told}"]
 
 
 def test_data_and_template_must_agree(write: Write, record: dict[str, Any]) -> None:

@@ -152,6 +152,15 @@ def test_what_says_nothing_of_where_is_dropped(tmp_path: Path, bad: Any, reason:
     assert (len(records), [key.startswith(reason) for key in account.images.dropped]) == (1, [True])
 
 
+def test_two_ellipses_of_json_min_that_differ_one_way_are_two(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", 200, 100)
+    round_ = {"x": 50, "y": 50, "radiusX": 10, "radiusY": 5, "ellipselabels": ["valve"], "original_width": 200}
+    regions = [round_ | {"original_height": 100}, round_ | {"original_height": 100, "radiusY": 10}]
+    records, account = convert(tmp_path, {"id": 1, "image": "a.jpg", "label": regions}, images=tmp_path)
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[80, 45, 120, 55], [80, 40, 120, 60]]
+    assert account.objects.read == 2
+
+
 def test_an_annotation_without_regions_is_empty(tmp_path: Path) -> None:
     write_image(tmp_path / "18" / "0f61-a.jpg", 200, 100)
     records, _ = convert(tmp_path, task(), images=tmp_path)

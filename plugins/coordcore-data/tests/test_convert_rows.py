@@ -535,6 +535,24 @@ def test_a_phrase_that_lost_one_of_its_objects_is_not_answered_in_part(
     assert account.objects.read == 3
 
 
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"task": "refer", "question": "cat"}, True),
+        ({"task": "named", "categories": ["cat"]}, True),
+        ({"task": "named", "categories": ["cat", "dog"]}, False),
+        ({"task": "named"}, False),
+    ],
+)
+def test_a_crowd_that_is_left_out_matters_where_it_is_asked_for(
+    tmp_path: Path, asked: dict[str, Any], kept: bool
+) -> None:
+    crowd = [{"desc": "dog", "bbox_2d": [1, 2, 9, 9]}]
+    given = record(INSIDE, metadata={"crowd": crowd}, **asked)
+    records, _ = from_records(tmp_path, record(INSIDE), given, crowd="drop")
+    assert len(records) == 1 + kept
+
+
 def test_labels_are_cleaned_wherever_a_record_has_them(tmp_path: Path) -> None:
     lists = {"absent_categories": ["q  r", "q\tr", "cow"], "incomplete_categories": ["x\n y"]}
     said = {"category_frequencies": {"a  b": "r"}, "keypoint_names": {"a\nb": ["left  ear"]}, "asked": ["z  z"]}

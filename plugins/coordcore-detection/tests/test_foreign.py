@@ -252,7 +252,10 @@ def test_coord_tokens_are_bins_of_the_numbers_convention() -> None:
     found = measured([{"image": "a.png", "answer": answer % tokens}], "--numbers", "qwen_1000")
     assert found["metrics"]["mean_iou"] == pytest.approx(1.0, abs=1e-9)
     found = measured([{"image": "a.png", "answer": answer % tokens}], "--numbers", "nearest_255")
-    assert any("500 lies outside 0..255 of nearest_255" in note for note in found["notes"])
+    assert any("<|coord_500|>" in note for note in found["notes"])
+    tokens = ", ".join(f"<|coord_{k}|>" for k in (102, 102, 511, 1014))
+    found = measured([{"image": "a.png", "answer": answer % tokens}], "--numbers", "paligemma_1024")
+    assert found["metrics"]["parse_failure_rate"] == 0
 
 
 @pytest.mark.parametrize("choices", [[], None])

@@ -81,6 +81,7 @@ def test_areas_of_known_shapes(a: Floats, b: Floats, expected: tuple[float, floa
         (polygon((10, 10), (20, 20), (30, 30)), False),
         (turned(500.3, 700.1, 900, 0, 37), False),  # a line but for rounding
         (polygon((0, 0), (9, 0), (9, 0), (3, 0)), False),
+        (polygon(*((math.cos(k), math.sin(k)) for k in np.linspace(0, 6, 20_000))), True),  # at once
     ],
 )
 def test_a_line_has_no_area(outline: Floats, expected: bool) -> None:

@@ -106,6 +106,8 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
             )
             for needy in (chosen.path for chosen in run.selected if COORD_TOKENS in chosen.requires):
                 message = f"{said}, but {needy} needs coord tokens; set it to {cure}, or leave {needy} out"
+                if answer_format(run).numbers:
+                    message = f"{needy} needs coord tokens, and answers in the chosen format hold none; leave it out"
                 yield Problem(path=f"data.coord_jsonl.{key}", message=message)
         if isinstance(config, CoordJsonlConfig | ChatJsonlConfig) and config.augment is not None:
             from coordcore_coord_tokens.augment import check

@@ -282,7 +282,7 @@ def misreadings(sample: Sample, order: BoxOrder) -> dict[str, RoundTrip]:
     return {
         name: _errors(to_pixels(sample, "bin", order, other)[:, :4] - truth[:, :4])
         for name, other in QUANTISATIONS.items()
-        if other.bins >= sample.spec.bins
+        if other.bins == sample.spec.bins
     }
 
 

@@ -46,7 +46,7 @@ _OTHERS = ("bitmask", "vector", "videorectangle")
 _UNTYPED = {"points": "polygon", "rle": "brush", "radiusX": "ellipse"}
 """Keys of a region -> what it is, where its type does not say; one without them is a rectangle."""
 
-_NUMBERS = ("x", "y", "width", "height", "rotation", *_UNTYPED)
+_NUMBERS = ("x", "y", "width", "height", "rotation", "radiusY", "vertices", "sequence", "imageDataURL", *_UNTYPED)
 
 
 class _Annotation(msgspec.Struct):

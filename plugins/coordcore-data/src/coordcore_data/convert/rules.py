@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,11 +139,12 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
         metadata=extras[2],
         asked=image.asked,
     )
-    lost = image.lost > 0
+    lost = untrue = image.lost > 0
     for shape in image.shapes:
-        lost |= not _add_shape(shape, final, rules, account)
+        if not _add_shape(shape, final, rules, account):
+            lost, untrue = True, untrue or _is_asked(shape, final.asked)
     reason = _why_left_out(final, image.undeclared, lost, rules.purpose)
-    reason = _why_untrue(final, lost) or reason
+    reason = _why_untrue(final, untrue) or reason
     if reason:
         account.drop_image(reason, image.file, objects=len(final.objects) + len(final.crowd) + len(final.points))
         return None
@@ -163,6 +164,13 @@ def _why_left_out(final: FinalImage, undeclared: str, lost: bool, purpose: Purpo
     if final.points:
         return "only points (--geometry point writes them): a record without a box would say that nothing is there"
     return "all of its objects were dropped" if lost else undeclared
+
+
+def _is_asked(shape: Shape, asked: Mapping[str, Any]) -> bool:
+    """Whether the answer to what a record asks may speak of a shape: of a crowd region where its label is asked for."""
+    if not shape.crowd:
+        return True
+    return asked.get("task") == "named" and clean_label(shape.label).text in asked.get("categories", [shape.label])
 
 
 def _why_untrue(final: FinalImage, lost: bool) -> str:

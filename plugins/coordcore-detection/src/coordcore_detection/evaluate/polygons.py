@@ -49,7 +49,12 @@ def areas(a: Floats, b: Floats) -> tuple[float, float, float]:
 
 def has_area(outline: Floats) -> bool:
     """Whether a polygon ([n, 2] corners) encloses anything: not one whose corners lie on a line, but for rounding."""
-    return areas(outline, outline)[0] > 1e-9 * float(np.ptp(outline, axis=0).prod())
+    least = 1e-9 * float(np.ptp(outline, axis=0).prod())
+    x, y = (outline - outline[0]).T
+    # What is wound around more one way than the other has area; the rest takes the square of the corners' number.
+    if abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2 > least:
+        return True
+    return areas(outline, outline)[0] > least
 
 
 def _crossings(sides: Floats) -> Iterator[Floats]:

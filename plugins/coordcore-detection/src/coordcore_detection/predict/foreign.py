@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from sys import float_info
 from typing import Any
 
 import numpy as np
 
+from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.errors import InputError
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation, quantisation
 from coordcore.records.answers import AnswerObject, Unread, parse_answer
@@ -54,6 +56,15 @@ def header(path: Path, numbers: str | None) -> Header:
 def _convention(numbers: str | None) -> Quantisation:
     """That of bins, and so of coord tokens, also where plain numbers are none."""
     return DEFAULT_QUANTISATION if numbers in (None, *SPACES) else quantisation(numbers)
+
+
+@lru_cache(maxsize=8)
+def _coords(bins: int) -> CoordFormat:
+    """Coord tokens of so many bins; the usual ones where there cannot be as many tokens."""
+    try:
+        return CoordFormat(bins=bins)
+    except ValueError:
+        return DEFAULT_COORDS
 
 
 def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | None) -> list[Row]:
@@ -114,7 +125,7 @@ def _require_ids(placed: Sequence[tuple[Given, int | None]]) -> None:
 def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[list[Box], list[Unread]]:
     if given.text is None:
         return [], [Unread(at="", reason=given.missing)]
-    answer = parse_answer(given.text, numbers=True)
+    answer = parse_answer(given.text, numbers=True, coords=_coords(_convention(numbers).bins))
     unread = list(answer.unread)
     boxes: list[Box] = []
     for item in answer.objects:

@@ -294,7 +294,8 @@ def _max_pixels(manifest: Manifest, base: Path) -> Iterator[Problem]:
 
     limit = manifest.train.max_pixels
     if limit is not None and limit < (least := token_pixels(base) or 0):
-        message = f"{limit} pixels are fewer than the {least} of one visual token of {base}; set {least} at least"
+        message = f"{limit} pixels are fewer than the {least} of one visual token of {base}; set {least} at least, "
+        message += "and more for images that are not square"
         yield Problem(path="train.max_pixels", message=message)
     if limit is not None and (others := other_limits(base)):
         message = (

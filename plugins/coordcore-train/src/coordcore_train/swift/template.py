@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
+from PIL.Image import Image
 from swift.template.base import MaxLengthError
 
 from coordcore.coords import DEFAULT_COORDS, CoordVocab
@@ -167,9 +169,12 @@ def _too_few_pixels(template: Any, example: Example) -> str:
     limits = [limit for limit in (template.max_pixels, example.max_pixels) if limit is not None]
     if not limits or not isinstance(patch, int) or not isinstance(merge, int):
         return ""
-    limit, least = min(limits), (patch * merge) ** 2
+    sizes = [example.image_size, *(image.size for image in example.images if isinstance(image, Image))]
+    # Of an image that is reduced each side is rounded down to whole tokens.
+    longest = max((max(size) / min(size) for size in sizes if size is not None), default=1)
+    limit, least = min(limits), math.ceil((patch * merge) ** 2 * longest)
     whose = f"source {example.group!r}" if limit == example.max_pixels and example.group else "the run"
-    told = f"; its images are reduced to max_pixels = {limit} of {whose}, fewer than one visual token takes"
+    told = f"; its images are reduced to max_pixels = {limit} of {whose}, too few for a visual token each way"
     return f"{told}: set {least} at least" if limit < least else ""
 
 
