@@ -21,8 +21,8 @@ from coordcore.records.record import (
     RecordError,
     RecordObject,
     check_text,
-    crowd_regions,
     parse_object,
+    regions_under,
 )
 
 _ANY = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
@@ -74,7 +74,7 @@ def read_annotations(record: Record, rules: Rules, left_out: LeftOut | None = No
     """
     check_asked(record, rules.coords)
     objects = record.objects or []
-    crowd = crowd_regions(record)
+    crowd = regions_under(record, "crowd")
     size = (record.width, record.height) if rules.space == "pixel" else (1, 1)
     found = []
     for index, given in enumerate([*objects, *crowd]):

@@ -6,7 +6,7 @@ import random
 
 from coordcore.coords import CoordFormat
 from coordcore.errors import did_you_mean
-from coordcore.records.record import LEFT_OUT, Record, RecordError, check_text, crowd_regions, labels_under
+from coordcore.records.record import LEFT_OUT, Record, RecordError, check_text, labels_under, regions_under
 from coordcore.tasks import TASKS, Task
 
 ABSENT, INCOMPLETE, _ASIDE = "absent_categories", "incomplete_categories", ("crowd", "points")
@@ -60,7 +60,7 @@ def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw:
     unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
     there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
     whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())  # every category was looked for
-    aside = [str(item.get("desc")) for key in _ASIDE for item in crowd_regions(record, key) if isinstance(item, dict)]
+    aside = [str(item.get("desc")) for key in _ASIDE for item in regions_under(record, key) if isinstance(item, dict)]
     pool = sorted(({*others} if whole else known).difference(there, unsure, aside))
     asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
     if not asked:

@@ -182,11 +182,8 @@ def parse_objects(record: Mapping[str, Any]) -> list[RecordObject]:
     return objects
 
 
-def crowd_regions(record: Record, key: str = "crowd") -> list[Any]:
-    """What stands under `metadata.crowd`, or the points under another key, not yet read.
-
-    Raises RecordError unless it is a list.
-    """
+def regions_under(record: Record, key: str) -> list[Any]:
+    """The regions or points under a key of `metadata`, not yet read. Raises RecordError unless it is a list."""
     return _converted((record.metadata or {}).get(key), list[Any] | None, f"metadata.{key}") or []
 
 

@@ -23,9 +23,9 @@ from coordcore_coord_tokens import (
     CoordJsonlConfig,
     CoordTemplate,
     CoordTemplateConfig,
+    formats,
     plugin,
 )
-from coordcore_coord_tokens import formats as formats
 
 Write = Callable[..., Path]
 
@@ -123,6 +123,11 @@ def test_check_leaves_the_records_alone_when_asked(write: Write, record: dict[st
     assert check(CoordJsonlConfig(train=write({**record, "width": 0}), validate=False)) == []
 
 
+NEEDY = Component(
+    name="needy", config=CoordTemplateConfig, build=lambda *_: None, summary="x", requires=lambda _: [COORD_TOKENS]
+)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -135,10 +140,7 @@ def test_what_needs_coord_tokens_is_told_why_there_are_none(
     write: Write, record: dict[str, Any], settings: dict[str, Any], told: str | None
 ) -> None:
     config = CoordJsonlConfig(train=write(record), validate=False, **settings)
-    needy = Component(
-        name="needy", config=CoordTemplateConfig, build=lambda *_: None, summary="x", requires=lambda _: [COORD_TOKENS]
-    )
-    chosen = [Selected.asked(kinds.DATA, DATA, config, "x"), Selected.asked(kinds.LOSS, needy, needy.config(), "x")]
+    chosen = [Selected.asked(kinds.DATA, DATA, config, "x"), Selected.asked(kinds.LOSS, NEEDY, NEEDY.config(), "x")]
     run = Manifest(name="test", model=Model(base="base"), selected=tuple(chosen))
     expected = [] if told is None else [f"data.coord_jsonl.{told}loss.needy out"]
     assert [str(problem) for problem in plugin.coordcore_check(run)] == expected
@@ -146,13 +148,10 @@ def test_what_needs_coord_tokens_is_told_why_there_are_none(
 
 def test_a_format_of_plain_numbers_is_not_told_to_write_coord_tokens(write: Write, record: dict[str, Any]) -> None:
     config = CoordJsonlConfig(train=write(record), validate=False, coord_tokens=False)
-    needy = Component(
-        name="needy", config=CoordTemplateConfig, build=lambda *_: None, summary="x", requires=lambda _: [COORD_TOKENS]
-    )
     (numbers,) = (item for item in formats.components() if item.name == "qwen_numbers")
     chosen = [
         Selected.asked(kinds.DATA, DATA, config, "x"),
-        Selected.asked(kinds.LOSS, needy, needy.config(), "x"),
+        Selected.asked(kinds.LOSS, NEEDY, NEEDY.config(), "x"),
         Selected.asked(kinds.FORMAT, numbers, numbers.config(), "x"),
     ]
     run = Manifest(name="test", model=Model(base="base"), selected=tuple(chosen))

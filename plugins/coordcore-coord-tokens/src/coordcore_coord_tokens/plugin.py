@@ -86,7 +86,8 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
             if chosen.component.name != "coordjson":
                 message = "answers of data.chat_jsonl are written as the rows have them; leave the section out"
                 yield Problem(path=chosen.path, message=message)
-    if answer_format(run).numbers:
+    is_numbers = answer_format(run).numbers
+    if is_numbers:
         for path in run.capabilities().get(COORD_TOKENS, ()):
             message = (
                 "writes coord tokens, and answers in the chosen format hold plain numbers; set coord_tokens = false"
@@ -105,9 +106,11 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
                 ("coord_tokens", "false", "true") if config.mode == "dense" else ("mode", "summary", "dense")
             )
             for needy in (chosen.path for chosen in run.selected if COORD_TOKENS in chosen.requires):
-                message = f"{said}, but {needy} needs coord tokens; set it to {cure}, or leave {needy} out"
-                if answer_format(run).numbers:
-                    message = f"{needy} needs coord tokens, and answers in the chosen format hold none; leave it out"
+                message = (
+                    f"{needy} needs coord tokens, and answers in the chosen format hold none; leave it out"
+                    if is_numbers
+                    else f"{said}, but {needy} needs coord tokens; set it to {cure}, or leave {needy} out"
+                )
                 yield Problem(path=f"data.coord_jsonl.{key}", message=message)
         if isinstance(config, CoordJsonlConfig | ChatJsonlConfig) and config.augment is not None:
             from coordcore_coord_tokens.augment import check

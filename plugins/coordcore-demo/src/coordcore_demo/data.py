@@ -67,8 +67,8 @@ class Pictures:
         asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, every)))
         objects = [(desc, points) for desc, points in named if asked is None or desc in asked]
         if config.object_order == "label":
-            first = {desc: place for place, (desc, _) in reversed([*enumerate(objects)])}
-            objects.sort(key=lambda item: first[item[0]])
+            labels = [*dict.fromkeys(desc for desc, _ in objects)]
+            objects.sort(key=lambda item: labels.index(item[0]))
         example = Example.boxes(
             [(desc, bounds(points)) for desc, points in objects],
             image=image,

@@ -16,7 +16,7 @@ from coordcore.quantisation import encode_boxes
 from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.answers import Located
 from coordcore.records.asking import ABSENT, INCOMPLETE
-from coordcore.records.record import Record, RecordError, RecordObject, crowd_regions, parse_record
+from coordcore.records.record import Record, RecordError, RecordObject, parse_record, regions_under
 from coordcore.tasks import TASKS
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.augment.changes import Draws, Move, coloured, drawn, moved_picture, noise_boxes
@@ -149,7 +149,7 @@ class AugmentedSource:
             categories=record.categories
             and [category for category in record.categories if category not in move.hidden],
         )
-        crowds = [region["desc"] for region in crowd_regions(record)] if config.mode == "dense" else []
+        crowds = [region["desc"] for region in regions_under(record, "crowd")] if config.mode == "dense" else []
         move = attrs.evolve(move, hidden=move.hidden.union(crowds))
         # A place may lie over the edge by a rounding.
         return moved, attrs.evolve(config, space="pixel", outside="clip"), move

@@ -181,8 +181,11 @@ def _declared(record: Record) -> str | None:
     return None if spec is None else str(spec.get("name") if isinstance(spec, dict) else spec)
 
 
-def _known(name: str) -> Quantisation | None:
+@lru_cache(maxsize=64)
+def _known(name: str | None) -> Quantisation | None:
     """The convention of that name, None where there is none."""
+    if name is None:
+        return None
     try:
         return convention(name)
     except InputError:
@@ -191,13 +194,7 @@ def _known(name: str) -> Quantisation | None:
 
 def _any_numbers(record: Record, given: Quantisation | None) -> Rules:
     """For numbers of any space, and for coord tokens of the bins that are given, or that the record declares."""
-    return _of_tokens(given.bins) if given is not None else _of_declared(_declared(record))
-
-
-@lru_cache(maxsize=64)
-def _of_declared(name: str | None) -> Rules:
-    known = None if name is None else _known(name)
-    return _of_tokens((known or DEFAULT_QUANTISATION).bins)
+    return _of_tokens((given or _known(_declared(record)) or DEFAULT_QUANTISATION).bins)
 
 
 @lru_cache(maxsize=64)

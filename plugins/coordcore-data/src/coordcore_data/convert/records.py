@@ -24,8 +24,8 @@ from coordcore.records.record import (
     RecordError,
     check_declared,
     check_text,
-    crowd_regions,
     parse_record,
+    regions_under,
 )
 from coordcore.records.source import all_lines
 from coordcore_data.convert.core import (
@@ -109,7 +109,7 @@ def _images(source: Path, reading: Reading, how: _Numbers, account: Account) -> 
             shape.difficult = not item.crowd and item.index in difficult
             shape.area = None if item.crowd else areas.get(item.index)
         shapes += _points(points, number, how, left_out)
-        account.objects.read += len(record.objects or ()) + len(crowd_regions(record)) + len(points)
+        account.objects.read += len(record.objects or ()) + len(regions_under(record, "crowd")) + len(points)
         for wrong in left_out.objects:
             account.drop_object(wrong.reason, f"line {number}: {wrong}")
         for needless in left_out.parts:
