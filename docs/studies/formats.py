@@ -2,11 +2,12 @@
 
     python docs/studies/formats.py --docs
     python docs/studies/formats.py --many BASE --docs
-    python docs/studies/formats.py --many BASE --order label --docs
+    python docs/studies/formats.py --many BASE --labels in_turn --docs
+    python docs/studies/formats.py --many BASE --labels one --docs
 
-Every run has the same base, pictures, steps, loss and adapters; only the way the answer is written differs. The seed of
-a run draws its pictures, their order and LoRA's start, and is shared by all formats, so that differences are taken
-between X"""
+Every run has the same base, pictures, loss and adapters; only the way the answer is written differs, and in rows that
+say so how many steps it had. The seed of a run draws its pictures, their order and LoRA's start, and is shared by all
+formats, so that differences are taken within a seed."""
 
 from __future__ import annotations
 
@@ -39,14 +40,21 @@ FORMATS: Mapping[str, tuple[str, int, str]] = {
     "compact": ("compact", 1, "`red` and four coord tokens, an object a line"),
     "grouped": ("grouped", 1, "`red` and the coord tokens of all that is red, a label a line"),
     "grouped-2x": ("grouped", 2, "the same, trained for twice the steps"),
+    "grouped-3x": ("grouped", 3, "the same, trained for three times the steps"),
 }
 """A row of the table -> section `[format.<name>]`, how many times the steps, and what an answer looks like."""
 
 MANY = {"min_objects": 6, "max_objects": 9}
 """Shapes on a picture for a base that has seen so many."""
 
-ORDERS = ("top_left", "label")
-"""In which order every format names the objects; the base has learned it."""
+LABELS: Mapping[str, tuple[str, Table]] = {
+    "colours": ("many", {}),
+    "in_turn": ("many-by-label", {"object_order": "label"}),
+    "one": ("many-one-label", {"label": "object"}),
+}
+"""What every format calls the objects and in which order, as the base of `--many` has learned it: a part of the page,
+and keys of `[data.shapes]`.
+"""
 
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
@@ -58,17 +66,17 @@ def manifest(
     *,
     images: int = IMAGES,
     many: Path | None = None,
-    order: str = ORDERS[0],
+    labels: str = "colours",
 ) -> Table:
-    """The manifest of several shapes to a picture, called by their colour, with the format of a row.
+    """The manifest of several shapes to a picture with the format of a row.
 
-    many: a base, for pictures with many.
+    many: a base, for pictures with many. labels: a row of `LABELS`.
     """
     section, times, _ = FORMATS[name]
     given: Table = {
         "extends": str(ROOT / "docs/examples/shapes-many.toml"),
         "format": {section: {}},
-        "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour", "object_order": order}},
+        "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour", **LABELS[labels][1]}},
         "eval": {"detection": {"images": images}},
         "train": {"seed": seed, "steps": times * steps},
     }
@@ -186,7 +194,9 @@ def fill(options: argparse.Namespace, study: str, many: str = "many") -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--many", type=Path, metavar="BASE", help="six to nine shapes on a picture, from this base")
-    parser.add_argument("--order", default=ORDERS[0], choices=ORDERS, help="of the objects, as BASE has learned it")
+    parser.add_argument(
+        "--labels", default="colours", choices=[*LABELS], help="of the objects, and their order, as BASE has learned"
+    )
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
     parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="beside coordjson")
     parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)")
@@ -195,14 +205,14 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where runs are kept (default: runs/formats)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
-    if options.order != ORDERS[0] and not options.many:
-        parser.error("--order is what the base of --many has learned; give both")
+    if options.labels != "colours" and not options.many:
+        parser.error("--labels is what the base of --many has learned; give both")
     import torch
 
     torch.set_num_threads(1)
-    part = "many-by-label" if options.order == "label" else "many"
+    part, _ = LABELS[options.labels]
     fill(options, "formats", part)
-    settings = {"many": options.many, "order": options.order}
+    settings = {"many": options.many, "labels": options.labels}
     chosen = [name for name in FORMATS if name == LIST or name in options.formats]
     jobs = [(seed, name) for seed in range(options.seeds) for name in chosen]
 

@@ -15,6 +15,7 @@ from coordcore.check import check
 from coordcore.manifest import load
 
 sys.path.insert(0, str(ROOT / "docs/studies"))
+BASE = ROOT / "plugins/coordcore-demo/src/coordcore_demo/tiny_qwen3vl_several"
 LOSSES, FORMATS, COMMON = (importlib.import_module(name) for name in ("losses", "formats", "common"))
 
 
@@ -53,6 +54,18 @@ def test_a_manifest_of_a_format(tmp_path: Path, name: str) -> None:
     section, times, _ = FORMATS.FORMATS[name]
     assert [selected.component.name for selected in loaded.manifest.of(kinds.FORMAT)] == [section]
     assert loaded.manifest.train.steps == times * FORMATS.STEPS
+
+
+@pytest.mark.parametrize("labels", FORMATS.LABELS)
+def test_a_manifest_of_many_objects(tmp_path: Path, labels: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(tomli_w.dumps(FORMATS.manifest("grouped-2x", 1, 7, many=BASE, labels=labels)))
+    loaded = load(path)
+    assert check(loaded) == []
+    (shapes,) = (item.config for item in loaded.manifest.of(kinds.DATA))
+    said = {"colours": ("colour", "top_left"), "in_turn": ("colour", "label"), "one": ("object", "top_left")}
+    assert (shapes.label, shapes.object_order) == said[labels]
+    assert (shapes.min_objects, loaded.manifest.train.steps) == (6, 14)
 
 
 def test_the_table_compares_within_a_seed() -> None:

@@ -291,5 +291,5 @@ def test_every_box_within_the_image_is_read_to_half_a_bin(x: list[float], y: lis
     read = read_answer(parse_record(line), config, DEFAULT_QUANTISATION)
     bins = [int(k) for k in re.findall(r"<\|coord_(\d+)\|>", read.text)]
     units = [v * 999 / side for v, side in zip(given_box, (640, 480) * 2, strict=True)]
-    widest = 1.5 if read.widened else 0.5
+    widest = 1.5 if read.changes.widened else 0.5
     assert max(abs(k - v) for k, v in zip(bins, units, strict=True)) <= widest + 1e-9

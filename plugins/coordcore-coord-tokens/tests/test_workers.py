@@ -17,6 +17,7 @@ from coordcore import RunError
 from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
 from coordcore_coord_tokens import scan as scan_module
+from coordcore_coord_tokens.answer import UNCHANGED, Changes
 from coordcore_coord_tokens.checking import Checked, total
 from coordcore_coord_tokens.files import Stamp
 from coordcore_coord_tokens.folders import FOLDERS
@@ -58,11 +59,11 @@ def test_processes_find_what_one_finds(
 def test_processes_count_what_reading_changes(write: Write, record: dict[str, Any], in_two: None) -> None:
     line = {**record, "objects": [{"desc": "x", "poly": [64, 48, 128, 96, 320, 240]}]}
     found = scanned(write(*[record, thin(record), line] * 5))
-    assert (found.problems, found.widened, found.clipped, found.flat) == ((), 5, 5, 5)
+    assert (found.problems, found.changes) == ((), Changes(5, 5, 5))
 
 
 def part(folders: dict[str, Stamp | None] | None) -> Checked:
-    return Checked(wrong=0, problems=(), widened=0, clipped=0, flat=0, folders=folders)
+    return Checked(wrong=0, problems=(), changes=UNCHANGED, folders=folders)
 
 
 A, B = (Stamp(size=0, modified=time, changed=time, inode=1) for time in (1, 2))

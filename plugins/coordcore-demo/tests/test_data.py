@@ -61,6 +61,24 @@ def test_shapes_called_by_their_colours_share_labels():
     assert len(example.geometries) == len(shapes) > len(set(named))
 
 
+def test_every_shape_can_have_the_same_name():
+    one, plain = train(min_objects=9, max_objects=9, label="object")[8], train(min_objects=9, max_objects=9)[8]
+    assert said(one) == ["object"] * 9
+    assert one.geometries == plain.geometries
+    grouped = Shapes(
+        config=ShapesConfig(min_objects=9, max_objects=9, label="object"),
+        quantisation=DEFAULT_QUANTISATION,
+        form=LINES,
+    ).train()[8]
+    assert grouped.messages[1]["content"].count("object") == 1
+
+
+@pytest.mark.parametrize("task", ["refer", "named"])
+def test_one_name_for_all_leaves_nothing_to_ask_for(task):
+    with pytest.raises(ValueError, match=f"label is 'object'.*task is '{task}'.*set label to 'colour_shape'"):
+        ShapesConfig(label="object", task=task)
+
+
 def test_objects_of_one_label_stand_together_where_that_is_asked_for():
     settings = {"min_objects": 9, "max_objects": 9, "label": "colour"}
     for index in range(5):

@@ -7,17 +7,31 @@ import msgspec
 from coordcore import Geometry
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """The text of an answer with its geometries, and what reading the record had to change.
+class Changes(msgspec.Struct, frozen=True, gc=False):
+    """What reading had to change, counted.
 
     widened: boxes whose corners fell into one bin and were widened by one. clipped: objects cut at the image's edge.
     flat: polygons and quads whose corners fell onto one line, which are kept so.
+    """
+
+    widened: int = 0
+    clipped: int = 0
+    flat: int = 0
+
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(self.widened + other.widened, self.clipped + other.clipped, self.flat + other.flat)
+
+
+UNCHANGED = Changes()
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """The text of an answer with its geometries, and what reading the record had to change.
+
     cut: labels that a record of the task "named" asks for, and of which `max_objects` leaves none.
     """
 
     text: str
     geometries: tuple[Geometry, ...] = ()
-    widened: int = 0
-    clipped: int = 0
-    flat: int = 0
+    changes: Changes = UNCHANGED
     cut: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from coordcore.coords import CoordFormat
 from coordcore.files import own_cache_folder
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import Format
+from coordcore_coord_tokens.answer import Changes
 from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:
@@ -48,15 +49,13 @@ _HARMLESS = {
 class Outcome(msgspec.Struct, frozen=True):
     """That the records of a file were right, and their images there.
 
-    settings: by which they were. widened, clipped, flat: as in `Answer`, over the whole file. folders: the state of the
-    images' folders at that time. bad: as in `Checked`.
+    settings: by which they were. changes: what reading them had to change. folders: the state of the images' folders at
+    that time. bad: as in `Checked`.
     """
 
     stamp: Stamp
     settings: str
-    widened: int
-    clipped: int
-    flat: int
+    changes: Changes
     folders: dict[str, Stamp]
     bad: tuple[tuple[int, str], ...] = ()
 

@@ -15,6 +15,7 @@ from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import Format
 from coordcore.records.record import RecordError
+from coordcore_coord_tokens.answer import UNCHANGED, Changes
 from coordcore_coord_tokens.config import LinesConfig
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
 from coordcore_coord_tokens.folders import FOLDERS
@@ -40,16 +41,14 @@ class Checked:
     """What was found in some lines.
 
     wrong: records with a problem. problems: those of the first of them, at most one more than is shown.
-    widened, clipped, flat: as in `Answer`. folders: as `ImageFolders.take_stamps`. bad: the records that are left out
+    changes: what reading them had to change. folders: as `ImageFolders.take_stamps`. bad: the records that are left out
     for their image, with the reason.
     """
 
     bad: tuple[tuple[int, str], ...] = ()
     wrong: int
     problems: tuple[Problem, ...]
-    widened: int
-    clipped: int
-    flat: int
+    changes: Changes
     folders: dict[str, Stamp | None] | None
 
 
@@ -81,28 +80,25 @@ class Checker:
         data = os.pread(self._descriptor, part.end - part.start, part.start)
         judge = self._judge.judge
         problems: list[Problem] = []
-        wrong = widened = clipped = flat = 0
+        wrong, changes = 0, UNCHANGED
         bad: list[tuple[int, str]] = []
         for number, line in enumerate(io.BytesIO(data), start=part.first):
             try:
-                more_widened, more_clipped, more_flat, reason = judge(line)
+                changed, reason = judge(line)
             except RecordError as error:
                 wrong += 1
                 if wrong <= SHOWN_PROBLEMS + 1:
                     problems.append(problem(self._path, error.message, number, error.path))
             else:
-                widened += more_widened
-                clipped += more_clipped
-                flat += more_flat
+                if changed is not UNCHANGED:  # as most are
+                    changes += changed
                 if reason:
                     bad.append((number, reason))
         return Checked(
             bad=tuple(bad),
             wrong=wrong,
             problems=tuple(problems),
-            widened=widened,
-            clipped=clipped,
-            flat=flat,
+            changes=changes,
             folders=self._judge.take_stamps(),
         )
 
@@ -115,13 +111,11 @@ def total(parts: Iterable[Checked]) -> Checked:
     problems: list[Problem] = []
     bad: list[tuple[int, str]] = []
     folders: dict[str, Stamp | None] | None = {}
-    wrong = widened = clipped = flat = 0
+    wrong, changes = 0, UNCHANGED
     for part in parts:
         bad.extend(part.bad)
         wrong += part.wrong
-        widened += part.widened
-        clipped += part.clipped
-        flat += part.flat
+        changes += part.changes
         problems.extend(part.problems[: SHOWN_PROBLEMS + 1 - len(problems)])
         if folders is None or part.folders is None:
             folders = None
@@ -135,9 +129,7 @@ def total(parts: Iterable[Checked]) -> Checked:
         bad=tuple(bad),
         wrong=wrong,
         problems=tuple(problems),
-        widened=widened,
-        clipped=clipped,
-        flat=flat,
+        changes=changes,
         folders=folders,
     )
 

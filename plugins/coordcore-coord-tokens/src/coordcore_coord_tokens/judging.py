@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from coordcore import InputError
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import RecordError
+from coordcore_coord_tokens.answer import Changes
 from coordcore_coord_tokens.augment.check import Augmented
 from coordcore_coord_tokens.files import Stamp
 from coordcore_coord_tokens.folders import ImageFolders
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 MOST_PIXELS = 2 * (1024**3 // 4 // 3)
 """Pillow takes an image of more pixels for an attack (`Image.MAX_IMAGE_PIXELS`, twice), and opens none."""
 
-Judged = tuple[int, int, int, str]
-"""Boxes that were widened, objects that were clipped and outlines that are flat, as `Answer` counts them, and why the
-record is left out for its image: "" for one that stays."""
+Judged = tuple[Changes, str]
+"""What reading the record had to change, and why it is left out for its image: "" for one that stays."""
 
 
 class Judge(Protocol):
@@ -98,8 +98,8 @@ class RecordJudge:
         except RecordError as error:
             if not self._skips:
                 raise
-            return answer.widened, answer.clipped, answer.flat, str(error)
-        return answer.widened, answer.clipped, answer.flat, ""
+            return answer.changes, str(error)
+        return answer.changes, ""
 
 
 def _decode(path: Path, width: int, height: int) -> None:

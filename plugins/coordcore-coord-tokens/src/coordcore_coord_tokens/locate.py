@@ -13,6 +13,7 @@ from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Annotation, Rules, read_annotations
 from coordcore.records.answers import Located
 from coordcore.records.record import Record, RecordError, check_declared
+from coordcore_coord_tokens.answer import UNCHANGED, Changes
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import CoordJsonlConfig
@@ -20,16 +21,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Placed:
-    """The objects of one record in bins.
-
-    widened: boxes whose corners fell into one bin and were widened by one. clipped: objects cut at the image's edge.
-    flat: polygons and quads whose corners fell onto one line.
-    """
+    """The objects of one record in bins, and what had to be changed for it."""
 
     objects: tuple[Located, ...]
-    widened: int = 0
-    clipped: int = 0
-    flat: int = 0
+    changes: Changes = UNCHANGED
 
 
 def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords: CoordFormat) -> Placed:
@@ -60,7 +55,7 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords:
         placed.append(_located(item, bins, units))
     clipped = sum(item.outside for item in objects)
     flat = sum(is_flat(item.kind, item.bins) for item in placed)
-    return Placed(objects=tuple(placed), widened=encoded.widened, clipped=clipped, flat=flat)
+    return Placed(objects=tuple(placed), changes=Changes(encoded.widened, clipped, flat))
 
 
 def is_flat(kind: str, bins: Sequence[int]) -> bool:

@@ -13,7 +13,7 @@ from coordcore.quantisation import QUANTISATIONS, Quantisation
 from coordcore.records.answers import COORDJSON, Format, reserved
 from coordcore.records.answers.format import Coords, Label
 from coordcore.records.record import Record, RecordObject
-from coordcore_coord_tokens.answer import Answer
+from coordcore_coord_tokens.answer import UNCHANGED, Answer, Changes
 from coordcore_coord_tokens.forms import NOT_PLAIN, Form, forms
 from coordcore_coord_tokens.locate import is_flat
 
@@ -267,12 +267,13 @@ class QuickReals(_Quick):
             geometries.append(geometry)
             if top_left:
                 corners.append((y1, x1))
+        changes = Changes(widened, clipped) if widened or clipped else UNCHANGED
         if not text:
-            return record, Answer("", (), widened, clipped)
+            return record, Answer("", (), changes)
         if self._arranges:
             self._arrange(draft)
         said = tuple(geometries) if self._coord_tokens else ()
-        return record, Answer(f"{self._opening}{self._between.join(texts)}{self._closing}", said, widened, clipped)
+        return record, Answer(f"{self._opening}{self._between.join(texts)}{self._closing}", said, changes)
 
     def _encode_box(
         self, box: Sequence[float], width: float, height: float

@@ -77,7 +77,7 @@ def read_answer(
         return Answer(text=record.summary)
     placed = locate(record, config, quantisation, coords)
     if check_asked(record, coords).is_text:
-        return Answer(text=record.answer or "", widened=placed.widened, clipped=placed.clipped, flat=placed.flat)
+        return Answer(text=record.answer or "", changes=placed.changes)
     every = asked_for(record, placed.objects)
     kept = in_order(every, config)
     cut: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ def read_answer(
                 "leave none of a category; write {categories} there, which leaves it out, or raise max_objects",
             )
     answer = written(list(chain.from_iterable(form.grouped(kept))), config, coords, form)
-    return msgspec.structs.replace(answer, widened=placed.widened, clipped=placed.clipped, flat=placed.flat, cut=cut)
+    return msgspec.structs.replace(answer, changes=placed.changes, cut=cut)
 
 
 def labels_cut_off(every: Sequence[Located], kept: Sequence[Located]) -> tuple[str, ...]:

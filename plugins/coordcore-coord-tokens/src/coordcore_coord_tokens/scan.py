@@ -16,6 +16,7 @@ from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format
 from coordcore.records.source import LONGEST
+from coordcore_coord_tokens.answer import UNCHANGED, Changes
 from coordcore_coord_tokens.bar import Bar
 from coordcore_coord_tokens.cache import Cache, Outcome
 from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Config, Job, Part, problem, total
@@ -42,14 +43,12 @@ SHARE = 1 << 26
 class Scan:
     """What was found. lines: None where there are problems, of which there are `SHOWN_PROBLEMS` and one at most.
 
-    widened, clipped, flat: as `Answer` counts them; 0 when the records were not looked at. bad: as in `Checked`.
+    changes: none when the records were not looked at. bad: as in `Checked`.
     """
 
     lines: Lines | None = None
     problems: tuple[Problem, ...] = ()
-    widened: int = 0
-    clipped: int = 0
-    flat: int = 0
+    changes: Changes = UNCHANGED
     bad: tuple[tuple[int, str], ...] = ()
 
 
@@ -105,7 +104,7 @@ def _known(job: Job[Any], cache: Cache) -> Scan | None:
         outcome = cache.outcome()
         if outcome is None or not outcome.holds(job.stamp):
             return None
-        found = {name: getattr(outcome, name) for name in ("widened", "clipped", "flat", "bad")}
+        found = {"changes": outcome.changes, "bad": outcome.bad}
     offsets = load_index(cache.index, job.stamp)
     if offsets is None:
         return None
@@ -135,14 +134,12 @@ def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
             Outcome(
                 stamp=job.stamp,
                 settings=cache.settings,
-                widened=found.widened,
-                clipped=found.clipped,
-                flat=found.flat,
+                changes=found.changes,
                 folders=folders,
                 bad=found.bad,
             )
         )
-    return Scan(lines=lines, widened=found.widened, clipped=found.clipped, flat=found.flat, bad=found.bad)
+    return Scan(lines=lines, changes=found.changes, bad=found.bad)
 
 
 def _indexed(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Lines:

@@ -86,13 +86,10 @@ def open_files(config: Config, context: BuildContext, judge: Callable[[Job[Confi
 def _report(path: Path, scanned: Scan, bad: Bad) -> None:
     if bad:
         _log.warning("%s", left_out_line(path, bad))
-    if scanned.widened:
-        _log.warning("%s: %d boxes narrower than one bin were widened by one bin", shown(path), scanned.widened)
-    if scanned.clipped:
-        _log.warning("%s: %d objects reaching over the image's edge were clipped", shown(path), scanned.clipped)
-    if scanned.flat:
-        _log.warning(
-            "%s: %d polygons and quads have no area: in bins, their corners lie on one line",
-            shown(path),
-            scanned.flat,
-        )
+    for count, what in (
+        (scanned.changes.widened, "boxes narrower than one bin were widened by one bin"),
+        (scanned.changes.clipped, "objects reaching over the image's edge were clipped"),
+        (scanned.changes.flat, "polygons and quads have no area: in bins, their corners lie on one line"),
+    ):
+        if count:
+            _log.warning("%s: %d %s", shown(path), count, what)

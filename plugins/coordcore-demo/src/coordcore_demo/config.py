@@ -31,7 +31,8 @@ _TURNED = 4
 class ShapesConfig:
     """`[data.shapes]`: squares, rings and crosses, drawn when they are read.
 
-    Raises ValueError when min_objects > max_objects, and for more than four turned squares.
+    Raises ValueError when min_objects > max_objects, for more than four turned squares, and for a task that asks for
+    some names where there is but one.
     """
 
     train_images: int = option(default=4000, validator=[gt(0), le(_MOST)], help="training pictures")
@@ -44,9 +45,9 @@ class ShapesConfig:
     )
     min_objects: int = option(default=1, validator=_COUNT, help="fewest shapes on a picture")
     max_objects: int = option(default=1, validator=_COUNT, help="most shapes on a picture")
-    label: Literal["colour_shape", "colour"] = option(
+    label: Literal["colour_shape", "colour", "object"] = option(
         default="colour_shape",
-        help="what an object is called: 'red ring', which no other of its picture is, or 'red'",
+        help="what an object is called: 'red ring', which no other of its picture is, 'red', or 'object', as all are",
         before="colour_shape",
     )
     object_order: Literal["top_left", "label"] = option(
@@ -78,6 +79,11 @@ class ShapesConfig:
         if self.min_objects > self.max_objects:
             raise ValueError(
                 f"min_objects is {self.min_objects}, more than max_objects, which is {self.max_objects}; set both"
+            )
+        if self.label == "object" and self.task != "detect":
+            raise ValueError(
+                f"label is 'object', what every shape is called, and task is '{self.task}', which asks for some of the "
+                "names; set label to 'colour_shape' or 'colour'"
             )
         if self.geometry == "quad" and self.max_objects > _TURNED:
             raise ValueError(

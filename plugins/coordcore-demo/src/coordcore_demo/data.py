@@ -31,9 +31,12 @@ def answer_text(objects: Iterable[tuple[str, Sequence[int]]], *, coord_tokens: b
     return answers.answer_text(boxes, coord_tokens=coord_tokens)
 
 
-def _colour_of(desc: str) -> str:
-    """ "red" of "red ring"."""
-    return desc.split()[0]
+_CALLED: Mapping[str, Callable[[str], str]] = {
+    "colour_shape": str,
+    "colour": lambda desc: desc.split()[0],
+    "object": lambda desc: "object",
+}
+"""`label` -> what a "red ring" is called. The demo's tokenizer keeps each word whole."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +64,7 @@ class Pictures:
     def _example(self, index: int, image: Any, placed: Placed) -> Example:
         """What is asked of a picture with these objects on it, and answered. image: as `Example` takes it."""
         config = self.config
-        called: Callable[[str], str] = str if config.label == "colour_shape" else _colour_of
+        called = _CALLED[config.label]
         named = [(called(desc), points) for desc, points in placed]
         every = [desc for desc in DESCS if config.geometry != "quad" or desc.endswith("square")]
         asked = self._asked(index, dict.fromkeys(desc for desc, _ in named), dict.fromkeys(map(called, every)))

@@ -179,10 +179,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, default=PICTURES, help="how many are drawn (default: %(default)s)")
     parser.add_argument("--min-objects", type=int, default=1, help="fewest shapes on a picture (default: %(default)s)")
     parser.add_argument("--max-objects", type=int, default=1, help="most shapes on a picture (default: %(default)s)")
-    parser.add_argument(
+    called = parser.add_mutually_exclusive_group()
+    called.add_argument(
         "--label-by-label",
-        action="store_true",
+        action="store_const",
+        dest="named",
+        const={"label": "colour", "object_order": "label"},
         help="the shapes are called by their colour alone, and all of one colour stand together",
+    )
+    called.add_argument(
+        "--one-label",
+        action="store_const",
+        dest="named",
+        const={"label": "object"},
+        help="every shape is called object",
     )
     parser.add_argument("--start", type=Path, help="the base to go on from (default: random weights)")
     parser.add_argument(
@@ -194,8 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.pictures < BATCH_SIZE:
         parser.error(f"--pictures is {options.pictures}; a batch takes {BATCH_SIZE}")
     try:
-        named = {"label": "colour", "object_order": "label"} if options.label_by_label else {}
-        source = pictures(options.pictures, min_objects=options.min_objects, max_objects=options.max_objects, **named)
+        counts = {"min_objects": options.min_objects, "max_objects": options.max_objects}
+        source = pictures(options.pictures, **counts, **(options.named or {}))
     except ValueError as error:
         parser.error(str(error))
     try:

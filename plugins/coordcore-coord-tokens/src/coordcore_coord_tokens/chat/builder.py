@@ -12,6 +12,7 @@ import attrs
 from coordcore import BuildContext, Example, InputError, Problem
 from coordcore.records.images import image_path, open_upright
 from coordcore.records.record import RecordError
+from coordcore_coord_tokens.answer import UNCHANGED
 from coordcore_coord_tokens.chat.augmented import AugmentedRows, Mirroring
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.reader import ChatReader, Said, Size
@@ -59,11 +60,11 @@ class ChatJudge:
             except RecordError as error:
                 if not self._skips:
                     raise
-                return 0, 0, 0, str(error)
+                return UNCHANGED, str(error)
         said = self._reader.say(row, sizes)
         if self._mirroring is not None:
             self._mirroring.say(row, sizes)
-        return said.widened, said.clipped, said.flat, ""
+        return said.changes, ""
 
     def _require(self, image: str, place: str) -> Size:
         self._images.require(image, place)

@@ -13,6 +13,7 @@ from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation, encode_boxes
 from coordcore.records.annotations import Rules, Space, read_annotation
 from coordcore.records.record import RecordError, RecordObject, check_text
+from coordcore_coord_tokens.answer import Changes
 from coordcore_coord_tokens.augment import shapes
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
@@ -35,16 +36,14 @@ _NO_BOX = '; where such numbers are no coordinates, set `space = "text"`, which 
 class Said(msgspec.Struct, frozen=True, gc=False):
     """A conversation, and what `coordcore.Example` says of it.
 
-    owner: the index of the image that all geometries of the answers lie in, None where there is no such one. widened,
-    clipped, flat: as in `Answer`, of questions and answers.
+    owner: the index of the image that all geometries of the answers lie in, None where there is no such one. changes:
+    what reading had to change in questions and answers.
     """
 
     messages: list[dict[str, str]]
     geometries: tuple[Geometry, ...]
     owner: int | None
-    widened: int
-    clipped: int
-    flat: int
+    changes: Changes
 
     @property
     def text(self) -> str:
@@ -118,9 +117,7 @@ class ChatReader:
             messages=messages,
             geometries=tuple(geometries),
             owner=owners.pop() if len(owners) == 1 else None,
-            widened=encoded.widened,
-            clipped=encoded.clipped,
-            flat=encoded.flat,
+            changes=Changes(encoded.widened, encoded.clipped, encoded.flat),
         )
 
     def _pieces(self, turn: Turn, placed: _Placed, sizes: Sequence[Size]) -> Iterator[tuple[Place | Shape, str | _Box]]:
