@@ -272,6 +272,28 @@ def test_backward_can_be_repeated() -> None:
         assert_close_to_scale(other, 3 * item)
 
 
+@pytest.mark.parametrize("head", [LinearHead, CallableHead])
+def test_the_gradient_of_a_trained_head_is_handed_on_once(head: Any) -> None:
+    case = make(trains_head=True)
+    objective, arguments = Objective(TERMS["gates"], VOCAB), (case.hidden, head(case.head, case.offset), case.targets)
+    plain = torch.autograd.grad(objective(*arguments).loss, case.trained)
+    loss = objective(*arguments).loss
+    scaled = torch.autograd.grad(3 * loss, case.trained, retain_graph=True)
+    for item, other in zip(plain, scaled, strict=True):
+        assert_close_to_scale(other, 3 * item)
+    with pytest.raises(RuntimeError, match="handed on by the first backward pass; compute the loss again"):
+        torch.autograd.grad(loss, case.trained)
+
+
+def test_the_gradient_of_a_trained_head_is_not_copied() -> None:
+    """What `.grad` holds is the tensor that the objective has filled: another one would take as much memory again."""
+    case = make(trains_head=True)
+    loss = Objective(TERMS["gates"], VOCAB)(case.hidden, LinearHead(case.head, case.offset), case.targets).loss
+    filled = loss.grad_fn.gradients[1].data_ptr()
+    (loss / 2).backward()
+    assert case.head.weight.grad.data_ptr() == filled
+
+
 def test_without_gradients_the_same_loss() -> None:
     case = make()
     run, head = Objective(TERMS["logits"], VOCAB), LinearHead(case.head, case.offset)

@@ -93,6 +93,14 @@ class Batch:
             self.gradients[0] = torch.zeros_like(hidden, dtype=dtype)
         self._part = {name: number for number, name in enumerate(settings.scales)}
 
+    @property
+    def trains_head_itself(self) -> bool:
+        """Whether a tensor of the head is in training, and not only the rows that are added to it."""
+        added = None if self.head.offset is None else self.head.offset.rows
+        return any(
+            wanted and tensor is not added for wanted, tensor in zip(self.wanted[1:], self.head.parameters, strict=True)
+        )
+
     def charge(
         self,
         terms: Terms,

@@ -257,13 +257,21 @@ class Objective:
 
 
 class _GradientsInForward(torch.autograd.Function):
-    """The loss of a batch; its gradients are known when `forward` returns, and only scaled in `backward`."""
+    """The loss of a batch; its gradients are known when `forward` returns, and only scaled in `backward`.
+
+    The gradient of a head in training is as large as the head: a second one, scaled, would be the most memory of the
+    step. It is scaled where it is and handed on, which can be done once.
+    """
 
     @staticmethod
     def forward(ctx: Any, batch: Batch, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.autocast(tensors[0].device.type, enabled=False):
             run(batch)
-        ctx.save_for_backward(*batch.gradients)
+        ctx.hands_on = batch.trains_head_itself
+        if ctx.hands_on:
+            ctx.gradients = batch.gradients
+        else:
+            ctx.save_for_backward(*batch.gradients)
         ctx.dtypes = [tensor.dtype for tensor in tensors]
         ctx.mark_non_differentiable(batch.sums, batch.group_sums)
         return batch.loss, batch.sums, batch.group_sums
@@ -271,8 +279,17 @@ class _GradientsInForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_loss: Tensor, *_by_sums: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return None, *(None if item is None else (item * by_loss).to(dtype) for item, dtype in gradients)
+        if ctx.hands_on:
+            gradients, ctx.gradients = ctx.gradients, None
+            if gradients is None:
+                raise RuntimeError(
+                    "the gradient of an output head in training is handed on by the first backward pass; "
+                    "compute the loss again for another one"
+                )
+            scaled = [None if item is None else item.mul_(by_loss) for item in gradients]
+        else:
+            scaled = [None if item is None else item * by_loss for item in ctx.saved_tensors]
+        return None, *(None if item is None else item.to(dtype) for item, dtype in zip(scaled, ctx.dtypes, strict=True))
 
 
 def run(batch: Batch) -> None:
