@@ -17,7 +17,7 @@ from coordcore.coords import CoordVocab
 from coordcore.errors import RunError
 from coordcore.protocols import AddedRows
 from coordcore.testing.closeness import assert_close_to_scale
-from coordcore_train.objective import CallableHead, LinearHead, Objective, make_targets
+from coordcore_train.objective import CallableHead, LinearHead, Objective, make_targets, streamed, streaming
 
 HIDDEN, TEXT, AFTER = 12, 40, 9
 IDS = torch.arange(TEXT, TEXT + 1000)
@@ -157,6 +157,13 @@ def assert_as_exact(actual: list[Tensor], single: list[Tensor], exact: list[Tens
 # --- values and gradients ---------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=[streamed._KEPT, 0], ids=["again", "kept"])
+def logits_of_a_trained_head(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed again for the gradient of the head, as so many positions are, or kept for it, as few are."""
+    monkeypatch.setattr(streamed, "_KEPT", request.param)
+
+
+@pytest.mark.usefixtures("logits_of_a_trained_head")
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("sizes", [(1, 64), (3, 7), (7, 1049), (512, None)])
 def test_chunks_change_no_gradient(terms: str, sizes: tuple[int, int | None]) -> None:
@@ -185,6 +192,7 @@ def test_frozen_and_trained_heads_with_any_offset(terms: str, trains_head: bool,
     assert_as_exact(actual, expected, truth)
 
 
+@pytest.mark.usefixtures("logits_of_a_trained_head")
 @pytest.mark.parametrize("terms", TERMS)
 def test_float64_stays_float64(terms: str) -> None:
     case = make(bias=True, trains_head=True).to(torch.float64)
@@ -201,6 +209,7 @@ def test_float64_stays_float64(terms: str) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.usefixtures("logits_of_a_trained_head")
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_summed_in_float32(terms: str, dtype: torch.dtype) -> None:
@@ -234,6 +243,7 @@ def test_few_positions_and_none(boxes: int, text: int, terms: str) -> None:
     assert_as_exact(actual, expected, truth)
 
 
+@pytest.mark.usefixtures("logits_of_a_trained_head")
 @pytest.mark.parametrize("scale", [0.0, 3e4])
 def test_extreme_logits_stay_finite(scale: float) -> None:
     case = make(scale=scale, trains_head=True)
@@ -253,6 +263,7 @@ def test_nan_in_gives_nan_out(terms: str) -> None:
     assert output.loss.isnan()
 
 
+@pytest.mark.usefixtures("logits_of_a_trained_head")
 def test_a_masked_row_of_the_bias_is_no_nan() -> None:
     case = make(bias=True, trains_head=True)
     with torch.no_grad():
@@ -270,6 +281,16 @@ def test_backward_can_be_repeated() -> None:
     second = torch.autograd.grad(3 * loss, case.trained)
     for item, other in zip(first, second, strict=True):
         assert_close_to_scale(other, 3 * item)
+
+
+@pytest.mark.parametrize(("text", "times"), [(3, 1), (4, 2)])
+def test_the_logits_of_few_positions_are_computed_once(text: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few: where all their logits are a quarter of the head's gradient at most."""
+    case = make(boxes=0, text=text, trains_head=True, offset_ids=None)
+    calls, logits = [], streaming.Block.logits
+    monkeypatch.setattr(streaming.Block, "logits", lambda block, hidden: (calls.append(1), logits(block, hidden))[1])
+    Objective(TERMS["gates"], VOCAB)(case.hidden, LinearHead(case.head), case.targets)
+    assert len(calls) == times
 
 
 @pytest.mark.parametrize("head", [LinearHead, CallableHead])

@@ -24,6 +24,10 @@ from coordcore_train.objective.streaming import SavedGradients, VocabularyStream
 from coordcore_train.objective.targets import origin_of
 
 _ROWS_CPU = 256
+_KEPT = 4
+"""Where the gradient of the head's weight is so many times as large as all logits, or more, they are kept for it. On an
+accelerator, which multiplies faster than it reads, they are computed again.
+"""
 _ELEMENTS_ACCELERATOR = 2**23  # hidden states of a chunk, of which there are some float32 copies
 
 
@@ -79,6 +83,8 @@ class Streamed:
         self.by_coord = torch.zeros_like(self.coord_rows)
         self.by_coord_bias = self.coord_rows.new_zeros(len(self.coord_rows))
         self.saved: list[SavedGradients] = []
+        positions = len(batch.targets["coord_index"]) + len(batch.targets["text_index"])
+        self.keeps = self.trains_weight and weight.device.type == "cpu" and _KEPT * positions <= weight.shape[1]
 
     def run(self, terms: Terms) -> None:
         """Terms of every scope but "box"."""
@@ -143,8 +149,9 @@ class Streamed:
         on_text = self._leaf(self._coord_logits(hidden[coord:]))
         on_label = self._leaf(self._label_logits(hidden[coord:], label_rows, labels))
         rest, mean = hidden.new_empty(0), None
+        kept: list[tuple[Tensor, Tensor]] = []
         if stream:
-            rest, mean = self.stream.logsumexp(selected, mean=self.trains_hidden)
+            rest, mean = self.stream.logsumexp(selected, mean=self.trains_hidden, kept=kept if self.keeps else None)
         self._leaf(rest)
         with torch.set_grad_enabled(self.differentiates):
             positions = self._positions(chunk, on_coord, on_text, on_label, rest if stream else None)
@@ -159,7 +166,9 @@ class Streamed:
             self._coord_gradients(by_columns, hidden)
         if self.trains_weight and stream:
             self.saved.append(
-                SavedGradients(index=index, lse=rest.detach(), by_lse=by_rest, labels=labels, by_label=by_label)
+                SavedGradients(
+                    index=index, lse=rest.detach(), by_lse=by_rest, labels=labels, by_label=by_label, blocks=kept
+                )
             )
         if self.trains_hidden:
             gradient = self._by_hidden(by_columns, None if mean is None else mean.mul_(by_rest[:, None]))

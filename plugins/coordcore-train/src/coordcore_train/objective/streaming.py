@@ -89,7 +89,8 @@ class SavedGradients:
     """What a chunk of n positions leaves to do for the gradient of the head's own weight.
 
     index: [n] int64, its positions in the hidden states. lse, by_lse: [n] the log-sum-exp and the loss's derivative by
-    it. labels, by_label: [t] ids and the derivatives by their logits, for the last t positions.
+    it. labels, by_label: [t] ids and the derivatives by their logits, for the last t positions. blocks: what
+    `logsumexp` kept of every block, nothing where that would have been too much.
     """
 
     index: Tensor
@@ -97,6 +98,16 @@ class SavedGradients:
     by_lse: Tensor
     labels: Tensor
     by_label: Tensor
+    blocks: Sequence[tuple[Tensor, Tensor]] = ()
+
+    def by_logits(self, number: int, block: Block, hidden: Tensor) -> Tensor:
+        """[n, c] the loss's derivative by the logits of a block through the log-sum-exp. hidden: [n, H]."""
+        # The lowest number for a minus infinity, as in `logsumexp`: every row is left out there.
+        lse = self.lse.clamp(min=torch.finfo(self.lse.dtype).min)[:, None]
+        if self.blocks:
+            weights, anchor = self.blocks[number]
+            return weights.mul_((anchor - lse).exp_().mul_(self.by_lse[:, None]))
+        return block.logits(hidden).sub_(lse).exp_().mul_(self.by_lse[:, None])
 
 
 @attrs.frozen(kw_only=True)
@@ -125,10 +136,13 @@ class VocabularyStream:
             bias = None if self.bias is None else self.bias[first : first + size]
             yield Block(first=first, weight=rows.to(dtype), bias=bias, excluded=excluded, source=source)
 
-    def logsumexp(self, hidden: Tensor, *, mean: bool) -> tuple[Tensor, Tensor | None]:
+    def logsumexp(
+        self, hidden: Tensor, *, mean: bool, kept: list[tuple[Tensor, Tensor]] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """[n] log-sum-exp over the rows not left out and, if `mean`, its gradient [n, H] with respect to `hidden`.
 
-        hidden: [n, H]. Both in float32, or float64 where that is an input.
+        hidden: [n, H]. Both in float32, or float64 where that is an input. kept: takes of every block exp(logits - a)
+        [n, c], and a [n, 1]: together [n, V], which spares `weight_gradient` a product. On the CPU only.
         """
         dtype = accumulating(hidden.dtype, self.weight.dtype)
         # The lowest number, not minus infinity: exp(-inf - -inf) of a block without any row would be NaN.
@@ -149,6 +163,8 @@ class VocabularyStream:
                 anchor = higher
             if rows is not None:
                 add_product(rows, weights, block.weight)
+            if kept is not None:
+                kept.append((weights, anchor))
             del logits, weights  # before the next block's are made
         lse = (anchor + total.log()).squeeze(1)
         # Where every row is left out nothing was summed: a gradient of 0, not 0 / 0. NaN stays NaN.
@@ -161,21 +177,20 @@ class VocabularyStream:
         small ones before the loss scale reaches them.
 
         hidden: [N, H]. excluded_rows, excluded_bias: [K, H] and [K], the gradients of the rows left out, in the order
-        their ids were given. Computes the logits a second time: keeping them would take the [n, V] that a stream is
+        their ids were given. Computes the logits a second time, unless they were kept, in the [n, V] that a stream is
         there to avoid. Blocks are the outer loop, so that each row is summed up in float32 and written once.
         """
         dtype = accumulating(hidden.dtype, self.weight.dtype)
         kept = dtype if self.weight.dtype == torch.float16 else self.weight.dtype
         weight_grad = torch.empty_like(self.weight, dtype=kept)
         bias_grad = self.weight.new_empty(len(self.weight), dtype=kept)
-        for block in self.blocks(hidden.dtype, max((len(chunk.index) for chunk in saved), default=1)):
+        blocks = self.blocks(hidden.dtype, max((len(chunk.index) for chunk in saved), default=1))
+        for number, block in enumerate(blocks):
             rows = hidden.new_zeros(block.weight.shape, dtype=dtype)
             column = hidden.new_zeros(len(block.weight), dtype=dtype)
             for chunk in saved:
                 selected = hidden[chunk.index]
-                # The lowest number for a minus infinity, as in `logsumexp`: every row is left out there.
-                lse = chunk.lse.clamp(min=torch.finfo(dtype).min)[:, None]
-                by_logit = block.logits(selected).sub_(lse).exp_().mul_(chunk.by_lse[:, None])
+                by_logit = chunk.by_logits(number, block, selected)
                 place = chunk.labels - block.first
                 inside = (place >= 0) & (place < len(block.weight))
                 by_label = torch.where(inside, chunk.by_label, 0)
