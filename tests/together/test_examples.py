@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,18 @@ EXAMPLES = sorted((ROOT / "docs/examples").glob("*.toml"))
 @pytest.mark.parametrize("manifest", EXAMPLES, ids=lambda path: path.name)
 def test_example_checks(manifest: Path) -> None:
     assert coordcore("check", str(manifest), cwd=ROOT).endswith("no problems found\n")
+
+
+@pytest.mark.parametrize("manifest", EXAMPLES, ids=lambda path: path.name)
+def test_a_check_of_an_example_imports_nothing_heavy(manifest: Path) -> None:
+    """Each of these takes longer to import than the check takes."""
+    heavy = ("torch", "transformers", "swift", "peft", "numpy", "PIL", "huggingface_hub", "pydantic")
+    code = (
+        "import sys; from coordcore.manifest import load; from coordcore.check import check; "
+        f"problems = check(load({str(manifest)!r})); print(problems, sorted({{*{heavy}}} & {{*sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert done.stdout == "[] []\n"
 
 
 def test_coord_tokens_without_a_coord_loss_are_refused(tmp_path: Path) -> None:

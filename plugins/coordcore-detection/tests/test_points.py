@@ -19,7 +19,7 @@ from coordcore.cli import app
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.compare import compare
 from coordcore_detection.evaluate.evaluation import evaluate
-from coordcore_detection.evaluate.points import Radius
+from coordcore_detection.evaluate.radius import Radius
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Box, Row
 

@@ -74,7 +74,7 @@ def command(
     from coordcore_detection.evaluate import distributions, results, tables
     from coordcore_detection.evaluate import synonyms as synonym_files
     from coordcore_detection.evaluate.evaluation import evaluate
-    from coordcore_detection.evaluate.points import Radius
+    from coordcore_detection.evaluate.radius import Radius
     from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.predict import answer_files, foreign, prediction_files

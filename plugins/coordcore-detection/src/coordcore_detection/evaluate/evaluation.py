@@ -26,6 +26,7 @@ from coordcore_detection.evaluate.matching import (
 )
 from coordcore_detection.evaluate.metrics import AGNOSTIC
 from coordcore_detection.evaluate.polygons import has_area
+from coordcore_detection.evaluate.radius import RADIUS, Radius
 from coordcore_detection.evaluate.results import OUTLINE, Detail, Result
 from coordcore_detection.evaluate.synonyms import Synonyms
 from coordcore_detection.evaluate.tasks import MEASURES, by_task
@@ -63,14 +64,14 @@ def evaluate(
     *,
     max_detections: int | None = None,
     synonyms: Synonyms | None = None,
-    radius: str = points.RADIUS,
+    radius: str = RADIUS,
 ) -> Evaluated:
     """Measure `rows`, predictions under `header`, against `truth`.
 
     max_detections: how many boxes of an image (and label) AP and AR look at, those of highest score. None: COCO's 100,
     or LVIS's 300 of an image where the truth is federated, as it is when an image says which labels are absent or
     incomplete in it. synonyms: labels must be the same text to be the same, once each is the name it stands for.
-    radius: within which a predicted point finds a true one, as `points.Radius` reads it.
+    radius: within which a predicted point finds a true one, as `Radius` reads it.
     Where the truth has polygons or quads, overlap is also measured between outlines. Points have no box: they are
     measured apart from all else.
     The order of `truth` and of `rows` changes nothing. Counted and said in the result's notes: images without a
@@ -118,7 +119,7 @@ def _evaluate(
 ) -> Evaluated:
     """`evaluate` without the figures of each task."""
     quantisation = Quantisation.from_dict(header.quantisation, source="the predictions' header: quantisation")
-    within = points.Radius.read(radius)
+    within = Radius.read(radius)
     known = Truth(truth, quantisation, synonyms)
     limit = max_detections or (LVIS_MAX_DETECTIONS if known.federated else MAX_DETECTIONS)
     account = Account()
@@ -318,7 +319,7 @@ def _by_outline(
 
 
 def _of_points(
-    truth: Truth, answers: Sequence[Row | None], radius: points.Radius, detail: Detail, account: Account
+    truth: Truth, answers: Sequence[Row | None], radius: Radius, detail: Detail, account: Account
 ) -> dict[str, float | None]:
     """The metrics of points, where there are any. detail: is told the sums of each image."""
     predicted = sum(len(row.boxes) - len(row.regions) for row in answers if row is not None)

@@ -236,10 +236,10 @@ def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator
 
 def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
     """A table of synonyms or a radius that is wrong is told before a run trains."""
-    from coordcore_detection.evaluate import points, synonyms
+    from coordcore_detection.evaluate import radius, synonyms
 
     try:
-        points.Radius.read(config.radius)
+        radius.Radius.read(config.radius)
     except InputError as error:
         yield Problem(path=f"eval.{COMPONENT.name}.radius", message=str(error))
     if config.synonyms is not None and config.synonyms.is_file():

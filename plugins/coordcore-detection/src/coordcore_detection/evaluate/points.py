@@ -8,44 +8,19 @@ when it lies inside, edges included: so ScreenSpot judges a click (Cheng et al.,
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import numpy as np
 
-from coordcore import InputError
 from coordcore_detection.evaluate.matching import Floats
 from coordcore_detection.evaluate.metrics import AGNOSTIC, Sums
 from coordcore_detection.evaluate.polygons import holds
+from coordcore_detection.evaluate.radius import Radius
 
 Point = tuple[str, float, float]
 """A label, and x and y in pixels."""
 
-
-@attrs.frozen(kw_only=True)
-class Radius:
-    """How far a predicted point may be from the true one: so many pixels, or percent of the image's longer side."""
-
-    text: str
-    pixels: float | None
-    share: float
-
-    @classmethod
-    def read(cls, text: str) -> Radius:
-        """ "12px" or "5%". Raises InputError for anything else, and for what is not above 0."""
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(px|%)", text.strip())
-        size = float(found[1]) if found else 0.0
-        if found is None or not 0 < size < math.inf:
-            raise InputError(f"{text!r} is no radius above 0; write pixels, 12px, or percent of the longer side, 5%")
-        return cls(text=text, pixels=size if found[2] == "px" else None, share=size / 100)
-
-    def of(self, size: tuple[int, int]) -> float:
-        """In pixels of an image of this size."""
-        return self.share * max(size) if self.pixels is None else self.pixels
-
-
-RADIUS = "5%"
 
 _SHARED = ("true", "predicted", "of_regions", "alone")
 COUNTED = (*_SHARED, *(p + name for p in ("", AGNOSTIC) for name in ("right", "paired", "distance", "inside", "hit")))

@@ -13,7 +13,7 @@ from coordcore.records.answers import answered
 from coordcore.records.geometry import overlaps
 from coordcore.tasks import TASKS
 from coordcore_detection.evaluate.matching import Bools, Floats
-from coordcore_detection.evaluate.points import Radius
+from coordcore_detection.evaluate.radius import Radius
 from coordcore_detection.evaluate.synonyms import Synonyms, names
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.predictions import Row
