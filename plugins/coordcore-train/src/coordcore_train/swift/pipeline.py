@@ -61,14 +61,15 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         self.template.padding_free = self.template.padding_free or self.plan.manifest.train.packing
 
     def _get_dataset(self) -> tuple[Any, Any]:
-        train, validation = self.plan.data.train(), self.plan.validation
+        train, validation = self.plan.training, self.plan.validation
         require_same_counts(len(train), 0 if self.plan.validation is None else len(self.plan.validation))
         if len(train) == 0:
             raise InputError("the data builder gave no training example; look at the [data] section")
         ranks = max(1, self.args.global_world_size)
         batch = self.args.per_device_eval_batch_size * ranks
-        groups = self.plan.groups
-        return Rows(train, ranks, groups), None if validation is None else Rows(validation, batch, groups)
+        groups, giver = self.plan.groups, self.plan.giver
+        held_out = None if validation is None else Rows(validation, batch, groups, giver)
+        return Rows(train, ranks, groups, giver), held_out
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
         """ms-swift prints a sample here. Raises InputError for examples of which the losses charge nothing."""
@@ -85,7 +86,7 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
             with _same_random_state():
                 question = question_of_run(self.plan.data)
                 held_out = self.plan.validation
-                examples = {"training": len(self.plan.data.train()), "held out": len(held_out or ())}
+                examples = {"training": len(self.plan.training), "held out": len(held_out or ())}
             RunDir(self.plan.run_dir).write_state(
                 image_tokens=None if limits is None else attrs.asdict(limits),
                 question=None if question is None else question.as_dict(),
@@ -163,9 +164,9 @@ def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallbac
         with sharing(plan.manifest):
             arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
             CoordSft(arguments, plan, callbacks).run()
-    except InputError as error:
+    except (InputError, RunError) as error:
         # A data-loader process sends its traceback as the message; what the user should read ends it.
-        text = str(error)
-        if not text.startswith("Caught InputError in DataLoader worker"):
+        text, kind = str(error), type(error)
+        if not text.startswith(f"Caught {kind.__name__} in DataLoader worker"):
             raise
-        raise InputError(text.rpartition("InputError: ")[2].strip()) from error
+        raise kind(text.rpartition(f"{kind.__name__}: ")[2].strip()) from error
