@@ -15,14 +15,27 @@ from PIL import Image
 
 from coordcore import Example, Geometry, kinds
 from coordcore.components import Selected
+from coordcore.coords import DEFAULT_COORDS
 from coordcore.errors import InputError, RunError
 from coordcore.manifest import Loaded
+from coordcore.records.answers import COORDJSON, Format
+from coordcore.records.answers.format import Coords, Label
+from coordcore_train.run.built import asked
 from coordcore_train.run.folder import RunDir
-from coordcore_train.run.given import asked, counted, example_of
+from coordcore_train.run.given import counted, example_of, require_written
 from coordcore_train.run.plan import plan_of
 from coordcore_train.run.session import run
 from coordcore_train.swift.rows import Rows
 
+ARROWS = Format(
+    name="arrows",
+    label=(Label(without="<;>"),),
+    amid=" -> ",
+    places={"bbox_2d": (Coords("bbox_2d", between=" "),)},
+    between="; ",
+    nothing="nothing",
+)
+LISTED = attrs.evolve(COORDJSON, name="listed", opening="[", closing="]")
 WHO = "data.mine of plugin strange"
 RIGHT = Example.boxes(
     [("ring", (1, 2, 30, 40))], image=Image.new("RGB", (64, 64)), image_size=(64, 64), prompt="Find.", source="a:1"
@@ -114,7 +127,7 @@ def test_what_a_source_raises_is_told(error: BaseException) -> None:
 def test_what_is_wrong_with_the_user_s_data_stays_so() -> None:
     with pytest.raises(InputError, match=r"^a\.csv:3: no box$"):
         example_of(WHO, Raises(InputError("a.csv:3: no box")), 0)
-    with pytest.raises(InputError, match=rf"^{WHO}: its example 0 cannot be had: .*a\.png"):
+    with pytest.raises(InputError, match=rf"^{WHO}: its example 0 failed: .*a\.png"):
         example_of(WHO, Raises(FileNotFoundError(2, "No such file", "a.png")), 0)
     with pytest.raises(KeyboardInterrupt):
         example_of(WHO, Raises(KeyboardInterrupt()), 0)
@@ -170,3 +183,27 @@ def test_a_builder_that_raises_or_names_no_groups_is_told(coord_base: Path, tmp_
 
 def test_a_right_answer_is_handed_on() -> None:
     assert asked(WHO, lambda: 3, "len(train())") == 3
+
+
+# --- the format of the answers ----------------------------------------------------------------------------------------
+
+
+def boxes(form: Format) -> list[Example]:
+    size = (64, 64)
+    image = Image.new("RGB", size)
+    return [Example.boxes([("ring", (1, 2, 30, 40))], image=image, image_size=size, prompt="?", form=form, source="a")]
+
+
+@pytest.mark.parametrize("named", [ARROWS, LISTED], ids=lambda form: form.name)
+def test_answers_of_another_format_than_the_manifest_names_are_told(named: Format) -> None:
+    require_written(WHO, boxes(named), named, DEFAULT_COORDS)
+    with pytest.raises(RunError, match=rf"^{WHO}: none of 1 answers is of the format {named.name} that .*, of a: '{{"):
+        require_written(WHO, boxes(COORDJSON), named, DEFAULT_COORDS)
+
+
+def test_the_default_format_may_be_named_and_answers_in_words_have_none() -> None:
+    require_written(WHO, boxes(COORDJSON), COORDJSON, DEFAULT_COORDS)
+    words = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    require_written(WHO, [Example(messages=words)], ARROWS, DEFAULT_COORDS)
+    one_is_enough = [*boxes(COORDJSON), *boxes(ARROWS)]
+    require_written(WHO, one_is_enough, ARROWS, DEFAULT_COORDS)

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coordcore.errors import InputError, RunError
-from coordcore.guard import told
+from coordcore.coords import CoordFormat
+from coordcore.errors import RunError
 from coordcore.manifest.types import show
+from coordcore.records.answers import COORDJSON, Format, parse_answer
 from coordcore.records.example import Example, Geometry
 from coordcore.records.geometry import COUNTS, KINDS, has_count
 from coordcore.tasks import TASKS
+from coordcore_train.run.built import asked
 
 _ROLES = ("system", "user", "assistant")
-
-
-def asked(who: str, ask: Callable[[], Any], what: str) -> Any:
-    """What a builder answers. who: its section and plugin. what: what it is asked for.
-
-    Raises InputError and RunError of the builder; InputError, with `who`, for a file that it cannot read; RunError for
-    anything else that it raises.
-    """
-    try:
-        return ask()
-    except (InputError, RunError):
-        raise
-    except OSError as error:
-        raise InputError(f"{who}: {what} cannot be had: {error}") from error
-    except (Exception, SystemExit) as error:  # which would end the run as if it were done
-        raise RunError(f"{who}: {what} raised {told(error)}; tell its authors") from error
+_LOOKED_AT = 16  # examples, before it is said that none is of the format
 
 
 def counted(who: str, source: Any, what: str) -> int:
@@ -50,6 +37,36 @@ def example_of(who: str, source: Any, index: int, epoch: int | None = None) -> E
     for fault in _faults(example):
         raise RunError(f"{example.where}: {fault} ({what}, given by {who})")
     return example
+
+
+def require_written(who: str, source: Any, form: Format, coords: CoordFormat) -> None:
+    """Raise RunError, with `who`, where no answer of a sample is one of `form`, unless that is the default.
+
+    The checkpoint carries the format: it would be asked, and read, in another one than it was trained on.
+    """
+    if form == COORDJSON:  # what a builder with answers of its own has, too
+        return
+    count, epoch = len(source), 0 if hasattr(source, "in_epoch") else None
+    places = sorted({count * part // _LOOKED_AT for part in range(_LOOKED_AT)})
+    examples = [example for place in places if (example := example_of(who, source, place, epoch)).geometries]
+    messages = [message for example in examples for message in example.messages]
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    if not answers or form.numbers or any(_is_written(answer, form, coords) for answer in answers):
+        return
+    raise RunError(
+        f"{who}: none of {len(answers)} answers is of the format {form.name} that the manifest names, the first, of "
+        f"{examples[0].where}: {show(answers[0])}; name the format of the answers, or let the builder pass "
+        "context.format on (Example.boxes takes it as form)"
+    )
+
+
+def _is_written(answer: str, form: Format, coords: CoordFormat) -> bool:
+    """Whether something is read in an answer, but for one in the default format: the reader of JSON takes any list."""
+    default = "".join(COORDJSON.opening.split())
+    is_default = "".join(answer.split()).startswith(default)
+    if is_default and form.opening != COORDJSON.opening:
+        return False
+    return bool(parse_answer(answer, form, coords=coords).objects)
 
 
 def _faults(example: Example) -> Iterator[str]:

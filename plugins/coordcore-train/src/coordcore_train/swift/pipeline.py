@@ -21,6 +21,7 @@ from coordcore.errors import InputError, RunError
 from coordcore.protocols import DataBuilder
 from coordcore_train.chat import Question, question_in
 from coordcore_train.run.folder import RunDir
+from coordcore_train.run.given import require_written
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
@@ -67,12 +68,15 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
             raise InputError("the data builder gave no training example; look at the [data] section")
         ranks = max(1, self.args.global_world_size)
         batch = self.args.per_device_eval_batch_size * ranks
-        groups, giver = self.plan.groups, self.plan.giver
+        groups, giver = self.plan.groups, self.plan.who(kinds.DATA)
         held_out = None if validation is None else Rows(validation, batch, groups, giver)
         return Rows(train, ranks, groups, giver), held_out
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
-        """ms-swift prints a sample here. Raises InputError for examples of which the losses charge nothing."""
+        """ms-swift prints a sample here. Raises as `require_written` and `require_charged`."""
+        with _same_random_state():
+            rows = train_dataset.dataset
+            require_written(rows.giver, rows.source, self.plan.format, self.plan.coords)
         require_charged(self.plan, train_dataset, self.template.data_collator, workers=self.args.dataloader_num_workers)
 
     def train(self, trainer: Any) -> Any:
