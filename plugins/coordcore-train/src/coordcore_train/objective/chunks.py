@@ -12,7 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from coordcore.errors import RunError
+from coordcore.errors import InputError, RunError
+from coordcore.guard import told
 from coordcore.protocols import LossTerm, Scope
 from coordcore_train.objective.heads import Head
 from coordcore_train.objective.streaming import Excluded, accumulating
@@ -115,7 +116,7 @@ class Batch:
         total = None
         trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         for owner, term in terms:
-            losses = losses_of(owner, term, positions[term.scope])
+            losses = _losses_of(owner, term, positions[term.scope])
             chosen = rows[term.scope]
             count = chosen.stop - chosen.start
             for name, values in losses.items():
@@ -172,6 +173,17 @@ class Batch:
         for place, tensor in enumerate(self.head.parameters, start=1):
             if self.wanted[place] and self.gradients[place] is None:
                 self.gradients[place] = torch.zeros_like(tensor)
+
+
+def _losses_of(owner: str, term: LossTerm, seen: Any) -> Mapping[str, Tensor]:
+    """`losses_of`, and RunError with the section for whatever the term raises, but for what the machine lacks."""
+    try:
+        return losses_of(owner, term, seen)
+    except (InputError, RunError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        cure = "it must take any positions, in any number and order"
+        raise RunError(f"loss.{owner}: the term raised {told(error)}; {cure}") from error
 
 
 def weights_key(part: str) -> str:

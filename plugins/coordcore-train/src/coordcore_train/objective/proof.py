@@ -120,7 +120,14 @@ class _Proof(Batch):
             for name, values in losses.items():
                 if self.settings.scales[f"{owner}/{name}"] and _has_graph(values):
                     _require_trained(owner, name, values, inputs)
-        return super().charge(terms, positions, rows, inputs)
+        gradients = super().charge(terms, positions, rows, inputs)
+        if bool(self.sums.isfinite().all()) and not all(_is_finite(gradient) for gradient in gradients):
+            names = " and ".join(f"loss.{owner}" for owner, _ in terms)
+            raise RunError(
+                f"{names}: the gradient has NaN or infinity, for a sample of text and boxes on which the values have "
+                "none; keep roots, norms and quotients away from 0 before they are taken, not behind"
+            )
+        return gradients
 
 
 def _require_trained(owner: str, part: str, values: Tensor, inputs: Sequence[Tensor]) -> None:
@@ -138,6 +145,10 @@ def _require_trained(owner: str, part: str, values: Tensor, inputs: Sequence[Ten
             "which no optimizer trains and no checkpoint holds; make it a plain tensor (requires_grad=False), or learn "
             "it in a surgery's module"
         )
+
+
+def _is_finite(gradient: Tensor | None) -> bool:
+    return gradient is None or bool(gradient.isfinite().all())
 
 
 def _has_graph(values: Any) -> bool:

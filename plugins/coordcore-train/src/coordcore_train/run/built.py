@@ -14,6 +14,11 @@ from coordcore.kinds import Kind
 from coordcore.manifest.types import show
 
 
+def named(selected: Selected) -> str:
+    """What messages call a component: its section and its plugin."""
+    return f"{selected.path} of plugin {selected.distribution}"
+
+
 @contextmanager
 def of_plugin(selected: Selected, path: str = "") -> Iterator[None]:
     """Name the plugin, behind `path`, in what is found wrong with a thing that it has built."""
@@ -41,6 +46,22 @@ def built(selected: Selected, build: Callable[[Selected], Any]) -> Any:
     if fault:
         raise RunError(f"{who} {fault}; tell its authors")
     return result
+
+
+def asked(who: str, ask: Callable[[], Any], what: str) -> Any:
+    """What a thing that a plugin has built answers. who: its section and plugin. what: what it is asked for.
+
+    Raises InputError and RunError of the plugin; InputError, with `who`, for a file that it cannot read; RunError for
+    anything else that it raises, a SystemExit too, which would end the run as if it were done.
+    """
+    try:
+        return ask()
+    except (InputError, RunError, MemoryError):
+        raise
+    except OSError as error:
+        raise InputError(f"{who}: {what} failed: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise RunError(f"{who}: {what} raised {told(error)}; tell its authors") from error
 
 
 def _fault(kind: Kind, built: Any) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 from rich.console import Console
 from transformers import TrainerCallback
 
@@ -16,8 +18,10 @@ from coordcore.components import Selected
 from coordcore.errors import InputError, RunError, printable
 from coordcore.files import write_whole
 from coordcore.manifest import Loaded
+from coordcore.manifest.types import show
 from coordcore.protocols import Evaluation, EvaluationResult
 from coordcore_train.run import launch
+from coordcore_train.run.built import asked, named
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan, load_run
 
@@ -49,20 +53,38 @@ def _evaluated(plan: Plan, checkpoint: Path, step: str, log: Log) -> Iterator[tu
         return
     for evaluator, output in missing:
         output.mkdir(parents=True, exist_ok=True)
-        result: EvaluationResult = plan.build(evaluator)(
-            Evaluation(
-                checkpoint=checkpoint,
-                output=output,
-                run_dir=plan.run_dir,
-                examples=examples,
-                quantisation=plan.quantisation,
-                vocab=plan.vocab,
-                device="cpu" if launch.on_cpu(plan.manifest) else "cuda",
-                log=log,
-            )
+        evaluation = Evaluation(
+            checkpoint=checkpoint,
+            output=output,
+            run_dir=plan.run_dir,
+            examples=examples,
+            quantisation=plan.quantisation,
+            vocab=plan.vocab,
+            device="cpu" if launch.on_cpu(plan.manifest) else "cuda",
+            log=log,
         )
+        found = asked(named(evaluator), partial(plan.build(evaluator), evaluation), "the evaluation")
+        result = _result(named(evaluator), found)
         write_whole(output / DONE, json.dumps(dict(result.metrics), indent=2) + "\n")
         yield evaluator.component.name, result
+
+
+def _result(who: str, found: Any) -> EvaluationResult:
+    """What an evaluator found, its metrics as plain numbers. Raises RunError, with `who`, for another thing."""
+    if not isinstance(found, EvaluationResult) or not isinstance(found.metrics, Mapping):
+        raise RunError(f"{who}: it gave {show(found)}; return a coordcore.protocols.EvaluationResult")
+    metrics = {}
+    for name, value in found.metrics.items():
+        try:
+            metrics[str(name)] = value if isinstance(value, int) else float(value)
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{who}: metric {name!r} must be a number, got {show(value)}; leave it out") from error
+    unknown = [found.shown] if isinstance(found.shown, str) else [name for name in found.shown if name not in metrics]
+    if unknown:
+        raise RunError(f"{who}: shown must be a list of names of its metrics ({', '.join(metrics)}), got {unknown}")
+    if isinstance(found.files, str):
+        raise RunError(f"{who}: files must be a list of paths, got {found.files!r}")
+    return attrs.evolve(found, metrics=metrics)
 
 
 def _missing(plan: Plan, step: str) -> list[tuple[Selected, Path]]:

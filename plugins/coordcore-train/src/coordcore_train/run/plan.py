@@ -12,7 +12,7 @@ from coordcore import kinds
 from coordcore.assemble import Assembly, answer_format
 from coordcore.components import BuildContext, Selected
 from coordcore.coords import CoordFormat, CoordVocab, MissingCoordTokensError
-from coordcore.errors import InputError
+from coordcore.errors import InputError, RunError
 from coordcore.manifest import Manifest, load
 from coordcore.protocols import DataBuilder, ExampleSource, LossTerm, ModelSurgery, OptimizerFactory, TemplateAdapter
 from coordcore.quantisation import Quantisation, quantisation
@@ -21,8 +21,9 @@ from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective
-from coordcore_train.run.built import built, of_plugin
+from coordcore_train.run.built import asked, built, named, of_plugin
 from coordcore_train.run.folder import RunDir
+from coordcore_train.run.given import counted
 from coordcore_train.run.launch import rank, world_size
 from coordcore_train.surgery.rows import as_model_surgery
 
@@ -75,13 +76,30 @@ class Plan(Assembly):
     @cached_property
     def validation(self) -> ExampleSource | None:
         """The examples held out, None where there are none. Raises InputError as `data`."""
-        source = self.data.validation()
-        return source if source is not None and len(source) > 0 else None
+        source = asked(self.who(kinds.DATA), self.data.validation, "validation()")
+        return source if source is not None and counted(self.who(kinds.DATA), source, "validation()") > 0 else None
+
+    @property
+    def training(self) -> ExampleSource:
+        """The examples to train on. Raises InputError as `data`, RunError for what is no source."""
+        source: ExampleSource = asked(self.who(kinds.DATA), self.data.train, "train()")
+        counted(self.who(kinds.DATA), source, "train()")
+        return source
+
+    def who(self, kind: kinds.Kind) -> str:
+        """What messages call the component of a kind of which there is one: its section and its plugin."""
+        [selected] = self.manifest.of(kind)
+        return named(selected)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
         """The groups of examples that the data builder wants metrics to tell apart."""
-        return tuple(getattr(self.data, "groups", ()))
+        groups = getattr(self.data, "groups", ())
+        if isinstance(groups, str) or not all(isinstance(group, str) for group in groups):
+            raise RunError(
+                f"{self.who(kinds.DATA)}: its groups must be a sequence of names, got {groups!r}; tell its authors"
+            )
+        return tuple(groups)
 
     @cached_property
     def template(self) -> TemplateAdapter:

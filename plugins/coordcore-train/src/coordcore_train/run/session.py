@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -108,7 +109,36 @@ def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractCont
     }
     text = resolved(manifest, loaded.plugins)
     content = content_of(manifest, folder.state().get("content") if folder.path.is_dir() else None)
+    if not overwrite and (word := other_versions(folder, text)):
+        _say(word)
     return folder.prepared(text, fingerprint(manifest), base, layout=layout, content=content, overwrite=overwrite)
+
+
+def other_versions(folder: RunDir, text: str) -> str:
+    """A word about plugins that are of another version than when the run's last part began, empty where none is.
+
+    text: of the resolved manifest now. They may compute something else, which no fingerprint of settings tells.
+    """
+    if folder.last_checkpoint() is None or not folder.manifest.is_file():
+        return ""
+    made, makes = (_versions(document) for document in (folder.manifest.read_text(encoding="utf-8"), text))
+    changed = [
+        f"{name} was {made[name]}, is {makes[name]}" for name in makes if made.get(name, makes[name]) != makes[name]
+    ]
+    if not changed:
+        return ""
+    return (
+        f"{folder.path}: goes on with other versions than it was begun with ({'; '.join(changed)}): if they compute "
+        "something else, install the old ones, or start again with --overwrite"
+    )
+
+
+def _versions(text: str) -> dict[str, str]:
+    try:
+        record = tomllib.loads(text).get("resolved", {})
+        return {"coordcore": record["coordcore"], **record["plugins"]}
+    except (tomllib.TOMLDecodeError, KeyError, TypeError):  # somebody's edit: nothing reads the record back
+        return {}
 
 
 def _require_outside(folder: RunDir, needed: list[Path]) -> None:
@@ -248,6 +278,8 @@ def train(folder: RunDir, loaded: Loaded) -> None:
         callbacks.append(EvaluateCallback(folder, progress.say, progress.write))
     try:
         engine_of(loaded.plugins).train(plan, resume=last, callbacks=callbacks)
+    except SystemExit as error:  # which would pass for a run that is done
+        raise RunError(f"something that this run calls ended the process (SystemExit: {error.code})") from error
     finally:
         progress.close()
 

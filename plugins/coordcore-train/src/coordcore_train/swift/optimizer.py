@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -11,8 +15,11 @@ from swift.optimizers import OptimizerCallback
 from torch import nn
 from transformers import Trainer as HfTrainer
 
+from coordcore import kinds
 from coordcore.errors import RunError
+from coordcore.manifest.types import show
 from coordcore.protocols import RESERVED_TAGS, TaggedParameter
+from coordcore_train.run.built import asked
 from coordcore_train.run.plan import Plan
 
 
@@ -47,8 +54,10 @@ class CoordOptimizer(OptimizerCallback):  # type: ignore[misc]
             kwargs=kwargs,
         )
         parameters = tagged_parameters(model, plan)
-        optimizer = plan.optimizer(parameters, settings)
-        check_groups(parameters, optimizer)
+        who = plan.who(kinds.OPTIMIZER)
+        optimizer: torch.optim.Optimizer = asked(who, lambda: plan.optimizer(parameters, settings), "the factory")
+        with _named(who):
+            check_groups(parameters, optimizer)
         return optimizer
 
 
@@ -83,8 +92,17 @@ def tagged_parameters(model: Any, plan: Plan) -> list[TaggedParameter]:
     ]
 
 
+@contextmanager
+def _named(who: str) -> Iterator[None]:
+    try:
+        yield
+    except RunError as error:
+        raise RunError(f"{who}: {error}") from error
+
+
 def check_groups(parameters: list[TaggedParameter], optimizer: torch.optim.Optimizer) -> None:
-    """Raise RunError unless every trainable parameter is in exactly one group, and nothing else is."""
+    """Raise RunError unless every trainable parameter is in exactly one group, and can be trained there."""
+    _require_optimizer(optimizer)
     times = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
     problems = [
         f"{entry.name} is in {times[id(entry.parameter)]} groups"
@@ -94,6 +112,21 @@ def check_groups(parameters: list[TaggedParameter], optimizer: torch.optim.Optim
     strangers = set(times) - {id(entry.parameter) for entry in parameters}
     if strangers:
         problems.append(f"{len(strangers)} parameters of the groups are not trainable parameters of the model")
+    problems += [f"{entry.name} was frozen by the factory" for entry in parameters if not entry.parameter.requires_grad]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise RunError(f"the optimizer must hold every trainable parameter exactly once: {shown}")
+
+
+def _require_optimizer(optimizer: Any) -> None:
+    """Raise RunError unless training can step with what a factory gave."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise RunError(f"the factory gave {show(optimizer)}, which is no torch.optim.Optimizer; return one")
+    empty, usual = inspect.Parameter.empty, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    asked_for = inspect.signature(optimizer.step).parameters.values()
+    if needed := [item.name for item in asked_for if item.default is empty and item.kind == usual]:
+        kind = type(optimizer).__name__
+        raise RunError(f"{kind}.step needs {', '.join(needed)}, which training does not give; take another optimizer")
+    for number, group in enumerate(optimizer.param_groups):
+        if not 0 <= float(group["lr"]) < math.inf:
+            raise RunError(f"group {number} has the learning rate {group['lr']}; it must be a finite number >= 0")

@@ -16,11 +16,12 @@ from torch import distributed
 from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
-from coordcore import kinds
+from coordcore import COORD_SUPERVISION, kinds
 from coordcore.errors import InputError, RunError
 from coordcore.protocols import DataBuilder
 from coordcore_train.chat import Question, question_in
 from coordcore_train.run.folder import RunDir
+from coordcore_train.run.given import require_unplaced, require_written
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
@@ -61,17 +62,23 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         self.template.padding_free = self.template.padding_free or self.plan.manifest.train.packing
 
     def _get_dataset(self) -> tuple[Any, Any]:
-        train, validation = self.plan.data.train(), self.plan.validation
+        train, validation = self.plan.training, self.plan.validation
         require_same_counts(len(train), 0 if self.plan.validation is None else len(self.plan.validation))
         if len(train) == 0:
             raise InputError("the data builder gave no training example; look at the [data] section")
         ranks = max(1, self.args.global_world_size)
         batch = self.args.per_device_eval_batch_size * ranks
-        groups = self.plan.groups
-        return Rows(train, ranks, groups), None if validation is None else Rows(validation, batch, groups)
+        groups, giver = self.plan.groups, self.plan.who(kinds.DATA)
+        held_out = None if validation is None else Rows(validation, batch, groups, giver)
+        return Rows(train, ranks, groups, giver), held_out
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
-        """ms-swift prints a sample here. Raises InputError for examples of which the losses charge nothing."""
+        """ms-swift prints a sample here. Raises as `require_written`, `require_unplaced` and `require_charged`."""
+        with _same_random_state():
+            rows = train_dataset.dataset
+            require_written(rows.giver, rows.source, self.plan.format, self.plan.coords)
+            if COORD_SUPERVISION not in self.plan.manifest.capabilities():
+                require_unplaced(rows.giver, rows.source)
         require_charged(self.plan, train_dataset, self.template.data_collator, workers=self.args.dataloader_num_workers)
 
     def train(self, trainer: Any) -> Any:
@@ -85,7 +92,7 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
             with _same_random_state():
                 question = question_of_run(self.plan.data)
                 held_out = self.plan.validation
-                examples = {"training": len(self.plan.data.train()), "held out": len(held_out or ())}
+                examples = {"training": len(self.plan.training), "held out": len(held_out or ())}
             RunDir(self.plan.run_dir).write_state(
                 image_tokens=None if limits is None else attrs.asdict(limits),
                 question=None if question is None else question.as_dict(),
@@ -163,9 +170,9 @@ def train(plan: Plan, *, resume: Path | None, callbacks: Sequence[TrainerCallbac
         with sharing(plan.manifest):
             arguments = swift_arguments(plan, has_validation=plan.validation is not None, resume=resume)
             CoordSft(arguments, plan, callbacks).run()
-    except InputError as error:
+    except (InputError, RunError) as error:
         # A data-loader process sends its traceback as the message; what the user should read ends it.
-        text = str(error)
-        if not text.startswith("Caught InputError in DataLoader worker"):
+        text, kind = str(error), type(error)
+        if not text.startswith(f"Caught {kind.__name__} in DataLoader worker"):
             raise
-        raise InputError(text.rpartition("InputError: ")[2].strip()) from error
+        raise kind(text.rpartition(f"{kind.__name__}: ")[2].strip()) from error

@@ -12,6 +12,7 @@ from swift.dataloader import BatchSamplerShard, DataLoaderShard
 from torch.utils.data import BatchSampler, Dataset
 
 from coordcore.protocols import ExampleSource
+from coordcore_train.run.given import example_of
 from coordcore_train.swift.lengths import Grouping
 from coordcore_train.swift.template import to_row
 
@@ -22,12 +23,19 @@ class Rows(Dataset[dict[str, Any]]):
     `multiple`: the length is filled up to a multiple of it with rows that are not charged, so that every rank has the
     same number of batches and no example counts twice. Of a source whose examples differ from epoch to epoch the rows
     of the next epoch follow behind, without end: a data-loader process that lives on is told the epoch by the index.
-    groups: of the run's data builder.
+    groups: of the run's data builder. giver: what messages call that builder.
     """
 
-    def __init__(self, source: ExampleSource, multiple: int = 1, groups: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        source: ExampleSource,
+        multiple: int = 1,
+        groups: Sequence[str] = (),
+        giver: str = "the data builder",
+    ) -> None:
         self.source = source
         self.groups = groups
+        self.giver = giver
         self.real = len(source)
         self.length = math.ceil(self.real / multiple) * multiple
         self.by_epoch = hasattr(source, "in_epoch")
@@ -37,8 +45,7 @@ class Rows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, place = divmod(index, self.length)
-        source: Any = self.source
-        example = source.in_epoch(epoch, place % self.real) if self.by_epoch else source[place % self.real]
+        example = example_of(self.giver, self.source, place % self.real, epoch if self.by_epoch else None)
         return to_row(example, padding=place >= self.real, groups=self.groups)
 
 

@@ -14,11 +14,13 @@ import torch
 from PIL.Image import Image
 from swift.template.base import MaxLengthError
 
+from coordcore import kinds
 from coordcore.coords import DEFAULT_COORDS, CoordVocab
-from coordcore.errors import InputError
+from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
 from coordcore.records.example import Example
 from coordcore_train.objective import IGNORE, make_targets
+from coordcore_train.run.built import asked
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
 from coordcore_train.swift.active import active_plan
@@ -28,6 +30,7 @@ _EXAMPLE = "coordcore_example"
 _PLACES = "coordcore_places"
 _SIZES = "coordcore_sizes"
 _GROUP = "coordcore_group"
+_LABELS = "coordcore_labels"
 
 
 def plain_row(example: Example) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class CoordTemplate:
         super().init_processor(processor)  # type: ignore[misc]
         if fresh:
             self.__dict__.update(media_token_ids(type(self), self.config, self.tokenizer))
-            self.plan.template.apply(self)
+            asked(self.plan.who(kinds.TEMPLATE), lambda: self.plan.template.apply(self), "apply")
 
     def encode(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(inputs, dict) or _EXAMPLE not in inputs:
@@ -89,6 +92,8 @@ class CoordTemplate:
             raise InputError(f"{example.where}: cannot read its image {images or 'in memory'}: {error}") from error
         except ValueError as error:
             raise InputError(f"{example.where}: {error}{_too_few_pixels(self, example)}") from error
+        if fault := mislabelled(encoded["labels"], encoded.get("input_ids")):
+            raise RunError(f"{self.plan.who(kinds.TEMPLATE)}: it makes {fault} ({example.where}); leave labels alone")
         if padding:
             encoded["labels"] = [IGNORE] * len(encoded["labels"])
         else:
@@ -101,6 +106,7 @@ class CoordTemplate:
                 encoded["labels"] = [IGNORE if number in example.uncharged else label for label, number in charged]
         if groups:
             encoded[_GROUP] = torch.tensor([example.group == group for group in groups])
+        encoded[_LABELS] = tuple(encoded["labels"])
         return encoded
 
     def generate(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -114,6 +120,11 @@ class CoordTemplate:
         places = [row.pop(_PLACES, None) for row in batch]
         sizes = [row.pop(_SIZES, None) for row in batch]
         groups = [row.pop(_GROUP, None) for row in batch]
+        for encoded in batch:
+            made = encoded.pop(_LABELS, None)
+            if made is not None and made != tuple(encoded["labels"]):
+                who = self.plan.who(kinds.TEMPLATE)
+                raise RunError(f"{who}: it changed the labels that encode had made; leave them alone")
         lengths = [len(row["input_ids"]) for row in batch]
         result: dict[str, Any] = super()._data_collator(batch, padding_to=padding_to)  # type: ignore[misc]
         if "labels" not in result:
@@ -148,6 +159,18 @@ class CoordTemplate:
         result["counts"] = objective.count(result["targets"])
         result["group_counts"] = objective.count_groups(result["targets"]).flatten().tolist()
         return result
+
+
+def mislabelled(labels: Sequence[int], ids: Sequence[int] | None) -> str:
+    """What is wrong with the labels of a conversation that ends in an answer, empty where nothing is."""
+    if not labels or ids is None or len(ids) != len(labels):
+        return ""
+    if labels[0] != IGNORE:
+        return "the question a target, from its first token on"
+    for place, (label, token) in enumerate(zip(labels, ids, strict=True)):
+        if label not in (IGNORE, token):
+            return f"the label {label} where the input has {token}, at token {place}"
+    return ""
 
 
 @contextmanager

@@ -1,0 +1,161 @@
+"""What a data builder gives, looked at before it is trained on: a wrong one would train another model. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coordcore.coords import CoordFormat
+from coordcore.errors import RunError
+from coordcore.manifest.types import show
+from coordcore.records.answers import COORDJSON, Format, parse_answer
+from coordcore.records.example import Example, Geometry
+from coordcore.records.geometry import COUNTS, KINDS, has_count
+from coordcore.tasks import TASKS
+from coordcore_train.run.built import asked
+
+_ROLES = ("system", "user", "assistant")
+_LOOKED_AT = 16  # examples, before it is said that none is of the format
+
+
+def counted(who: str, source: Any, what: str) -> int:
+    """How many examples a source has. Raises RunError, with `who`, for what is no source."""
+    lacking = [name for name in ("__len__", "__getitem__") if not hasattr(source, name)]
+    if lacking:
+        raise RunError(f"{who}: {what} gave {show(source)}, which has no {', no '.join(lacking)}; tell its authors")
+    return int(asked(who, lambda: len(source), f"len({what})"))
+
+
+def example_of(who: str, source: Any, index: int, epoch: int | None = None) -> Example:
+    """One example, that of an epoch where there is one. Raises RunError, with `who`, for what is no right example."""
+    what = f"its example {index}" if epoch is None else f"its example {index} of epoch {epoch}"
+    example = asked(who, lambda: source[index] if epoch is None else source.in_epoch(epoch, index), what)
+    if not isinstance(example, Example):
+        raise RunError(f"{who}: {what} must be a coordcore.Example, got {show(example)}; tell its authors")
+    for fault in _faults(example):
+        raise RunError(f"{example.where}: {fault} ({what}, given by {who})")
+    return example
+
+
+def require_written(who: str, source: Any, form: Format, coords: CoordFormat) -> None:
+    """Raise RunError, with `who`, where no answer of a sample is one of `form`, unless that is the default.
+
+    The checkpoint carries the format: it would be asked, and read, in another one than it was trained on.
+    """
+    if form == COORDJSON:  # what a builder with answers of its own has, too
+        return
+    examples = list(_placed(who, source))
+    messages = [message for example in examples for message in example.messages]
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    if not answers or form.numbers or any(_is_written(answer, form, coords) for answer in answers):
+        return
+    raise RunError(
+        f"{who}: none of {len(answers)} answers is of the format {form.name} that the manifest names, the first, of "
+        f"{examples[0].where}: {show(answers[0])}; name the format of the answers, or let the builder pass "
+        "context.format on (Example.boxes takes it as form)"
+    )
+
+
+def require_unplaced(who: str, source: Any) -> None:
+    """Raise RunError, with `who`, for coord tokens in an example of a sample, in a run that supervises none."""
+    for example in _placed(who, source):
+        raise RunError(
+            f"{who}: {example.where} has geometries, so coord tokens, which no loss of this run supervises: none would "
+            "be learned; add one that does ([loss.coord_soft_ce_w1], or coord_positions = true in [loss.text_ce]), and "
+            "let the component say provides=lambda config: [coordcore.COORD_TOKENS], for `coordcore check`"
+        )
+
+
+def _placed(who: str, source: Any) -> Iterator[Example]:
+    """Of a sample of the examples those that have geometries."""
+    count, epoch = len(source), 0 if hasattr(source, "in_epoch") else None
+    for place in sorted({count * part // _LOOKED_AT for part in range(_LOOKED_AT)}):
+        example = example_of(who, source, place, epoch)
+        if example.geometries:
+            yield example
+
+
+def _is_written(answer: str, form: Format, coords: CoordFormat) -> bool:
+    """Whether something is read in an answer, but for one in the default format: the reader of JSON takes any list."""
+    default = "".join(COORDJSON.opening.split())
+    is_default = "".join(answer.split()).startswith(default)
+    if is_default and form.opening != COORDJSON.opening:
+        return False
+    return bool(parse_answer(answer, form, coords=coords).objects)
+
+
+def _faults(example: Example) -> Iterator[str]:
+    yield from _messages(example.messages)
+    yield from _images(example)
+    yield from _geometries(example.geometries)
+    size, most, places = example.image_size, example.max_pixels, len(example.geometries)
+    if size is not None and not (_is_list(size) and len(size) == 2 and all(_is_number(side) for side in size)):
+        yield f"image_size must be width and height in pixels, or None, got {show(size)}"
+    if most is not None and not (_is_number(most) and most >= 1):
+        yield f"max_pixels must be a number of pixels, or None, got {show(most)}"
+    if not _is_list(example.uncharged) or not all(number in range(places) for number in example.uncharged):
+        yield f"uncharged must hold numbers of its {places} geometries, from 0, got {show(example.uncharged)}"
+    if example.task not in TASKS:
+        yield f"task must be one of {', '.join(TASKS)}, got {show(example.task)}"
+
+
+def _messages(messages: Any) -> Iterator[str]:
+    if not _is_list(messages):
+        yield f"messages must be a list, got {show(messages)}"
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+            yield f"messages[{number}] must be a dict of role and content, got {show(message)}"
+        if message["role"] not in _ROLES:
+            yield f"messages[{number}]: role must be one of {', '.join(_ROLES)}, got {show(message['role'])}"
+        if not isinstance(message["content"], str):
+            yield f"messages[{number}]: content must be text, got {show(message['content'])}"
+    if not messages or messages[-1]["role"] != "assistant":
+        yield "messages must end with an answer (role assistant), or nothing is trained; leave the example out"
+
+
+def _images(example: Example) -> Iterator[str]:
+    if not _is_list(example.images):
+        yield f"images must be a list, got {show(example.images)}"
+    for number, image in enumerate(example.images):
+        if not isinstance(image, Path | str | bytes) and not hasattr(image, "convert"):  # PIL's are not imported here
+            cure = "PIL.Image.fromarray makes one of an array"
+            yield f"images[{number}] must be a path, encoded bytes or a PIL image, got {type(image).__name__}; {cure}"
+    tags = sum(message["content"].count("<image>") for message in example.messages)
+    if tags != len(example.images):
+        yield f"its messages hold {tags} <image> for {len(example.images)} images; write one where each image stands"
+
+
+def _geometries(geometries: Any) -> Iterator[str]:
+    if not _is_list(geometries):
+        yield f"geometries must be a tuple, got {show(geometries)}"
+    for number, geometry in enumerate(geometries):
+        where = f"geometries[{number}]"
+        if not isinstance(geometry, Geometry):
+            yield f"{where} must be a coordcore.records.example.Geometry, got {show(geometry)}"
+        if geometry.kind not in KINDS:
+            yield f"{where}: kind must be one of {', '.join(KINDS)}, got {show(geometry.kind)}"
+        values = geometry.values
+        if not has_count(geometry.kind, len(values)):
+            most = COUNTS[geometry.kind] or "an even number from 6 on"
+            yield f"{where}: a {geometry.kind} has {most} values, got {len(values)}; give one Geometry for each place"
+        if not all(map(_is_finite, values)):
+            yield f"{where}: values must be finite numbers in bin units, got {show(values)}"
+        if geometry.kind == "bbox_2d" and (values[0] > values[2] or values[1] > values[3]):
+            yield f"{where}: a bbox_2d is x1, y1, x2, y2 with x1 <= x2 and y1 <= y2, got {show(values)}"
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_finite(value) and value > 0
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) and math.isfinite(value)
+    except TypeError:
+        return False
