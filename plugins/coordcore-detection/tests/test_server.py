@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -405,6 +408,42 @@ def test_a_server_that_ends_loses_nothing_and_is_continued(waits: list[float]) -
         assert "holds 4 of 5 images already" in again.stderr
         assert fake.sizes() == [(42, 32)]
     assert [row.image for row in rows()] == [f"{k}.png" for k in range(COUNT)]
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_what_another_command_writes_is_left_to_it(more: tuple[str, ...]) -> None:
+    """Two that begin one file at once wrote two headers into it; one that mends it took it from the other."""
+    second: list[Any] = []
+
+    def answer(body: Mapping[str, Any]) -> Any:
+        if not second:
+            second.append(None)
+            second[0] = subprocess.run(
+                [sys.executable, "-P", "-m", "coordcore", "predict", "merged", "val.jsonl", "--space", "pixel"]
+                + ["--server", fake.url, "--output", "out.jsonl", *more],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "COLUMNS": "200"},
+            )
+        return by_width(body)
+
+    with serving(answer) as fake:
+        result = predict(fake, "--concurrency", 1)
+    assert second[0].returncode == 2
+    assert "out.jsonl: another process writes it; wait for that one, or end it" in second[0].stderr
+    assert (result.exit_code, len(rows())) == (0, COUNT)
+    assert [path.name for path in Path().glob("*out.jsonl*")] == ["out.jsonl"]
+
+
+def test_what_was_there_comes_back_when_nothing_was_answered() -> None:
+    with serving(by_width) as fake:
+        predict(fake)
+        before = Path("out.jsonl").read_bytes()
+        fake.answer = lambda _: b"<html>"
+        assert predict(fake, "--overwrite").exit_code == 2
+        assert predict(fake, output="new.jsonl").exit_code == 2
+    assert Path("out.jsonl").read_bytes() == before
+    assert not Path("new.jsonl").exists()
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
