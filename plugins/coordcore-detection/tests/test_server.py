@@ -413,14 +413,15 @@ def test_a_server_that_ends_loses_nothing_and_is_continued(waits: list[float]) -
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
 def test_what_another_command_writes_is_left_to_it(more: tuple[str, ...]) -> None:
     """Two that begin one file at once wrote two headers into it; one that mends it took it from the other."""
+    command = [sys.executable, "-P", "-m", "coordcore", "predict", "merged", "val.jsonl", "--space", "pixel"]
+    command += ["--output", "out.jsonl"]
     second: list[Any] = []
 
     def answer(body: Mapping[str, Any]) -> Any:
         if not second:
             second.append(None)
             second[0] = subprocess.run(
-                [sys.executable, "-P", "-m", "coordcore", "predict", "merged", "val.jsonl", "--space", "pixel"]
-                + ["--server", fake.url, "--output", "out.jsonl", *more],
+                [*command, "--server", fake.url, *more],
                 capture_output=True,
                 text=True,
                 env={**os.environ, "COLUMNS": "200"},

@@ -58,7 +58,7 @@ def read_bytes(path: Path) -> bytes:
 def is_foreign(data: bytes) -> bool:
     """Whether the content of a file is JSON, but not what `coordcore predict` writes."""
     begins = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    return data.startswith(_UTF16) or begins in (b"{", b"[") and not is_own(data)
+    return data.startswith(_UTF16) or (begins in (b"{", b"[") and not is_own(data))
 
 
 def is_own(data: bytes) -> bool:
