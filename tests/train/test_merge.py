@@ -173,7 +173,7 @@ def merge(run: RunDir, output: Path) -> None:
 
 def test_existing_output_is_not_touched(trained: RunDir, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="mine: already exists"):
+    with pytest.raises(InputError, match="mine: already exists, and a merge replaces nothing; name a folder"):
         merge(trained, tmp_path / "mine")
     assert list((tmp_path / "mine").iterdir()) == []
 

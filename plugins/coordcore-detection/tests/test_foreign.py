@@ -299,16 +299,17 @@ def test_half_a_surrogate_pair_is_replaced() -> None:
     assert "\ufffd" in found["notes"][0]
 
 
-def test_fractions_are_no_pixels() -> None:
+@pytest.mark.parametrize("numbers", ["pixel", "qwen_1000", "nearest_255"])
+def test_fractions_are_no_pixels_nor_thousandths(numbers: str) -> None:
     answer = '[{"bbox_2d": [0.1, 0.1, 0.5, 0.5], "label": "helmet"}]'
-    done = run([{"image": "a.png", "answer": answer}], "--numbers", "pixel")
-    assert (
-        done.exit_code,
-        "all numbers of the answers lie in 0..1, up to 0.5; say --numbers norm1" in done.stderr,
-    ) == (
-        2,
-        True,
-    )
+    done = run([{"image": "a.png", "answer": answer}], "--numbers", numbers)
+    said = f"--numbers: {numbers}, but all numbers of the answers lie in 0..1, up to 0.5; say --numbers norm1"
+    assert (done.exit_code, said in done.stderr) == (2, True)
+
+
+def test_utf_16_is_told_with_a_cure() -> None:
+    done = run(json.dumps([{"image": "a.png", "answer": TOKENS}]).encode("utf-16"))
+    assert (done.exit_code, "is not UTF-8 (invalid start byte); save the file as UTF-8" in done.stderr) == (2, True)
 
 
 def test_boxes_beyond_the_image_are_told() -> None:

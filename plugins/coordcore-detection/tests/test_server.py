@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +245,8 @@ def test_answers_that_were_cut_are_counted() -> None:
 
 def test_a_thought_before_the_answer_is_none_of_it() -> None:
     text = f"<think>{said(9, 9, 9, 9)}</think>\n\n{said(1, 2, 3, 4)}"
-    with serving(lambda _: completion([{"type": "text", "text": text}])) as fake:
+    parts = [{"type": "reasoning", "reasoning": said(8, 8, 8, 8)}, {"type": "text", "text": text}]
+    with serving(lambda _: completion(parts)) as fake:
         predict(fake, "--limit", 1)
     assert [box.bins for box in rows()[0].boxes] == [(1, 2, 3, 4)]
 
@@ -255,9 +262,13 @@ def test_a_thought_before_the_answer_is_none_of_it() -> None:
         (Error(code=500, said=b"<html>"), [1.0, 2.0]),
         (Error(code=0), [1.0, 2.0]),
         (Error(code=429, headers={"Retry-After": "9999"}), [60.0, 60.0]),
+        (Error(code=429, headers={"Retry-After": "0"}), [1.0, 2.0]),
+        ({"error": {"message": "overloaded", "code": 529}}, [1.0, 2.0]),
+        (completion(said(1, 2, 3, 4)[:-30], reason="abort"), [1.0, 2.0]),
+        (completion("", reason="error"), [1.0, 2.0]),
     ],
 )
-def test_a_request_that_fails_is_made_again(error: Error, expected: list[float], waits: list[float]) -> None:
+def test_a_request_that_fails_is_made_again(error: Any, expected: list[float], waits: list[float]) -> None:
     seen: Counter[int] = Counter()
 
     def fails_twice(body: Mapping[str, Any]) -> Any:
@@ -286,6 +297,104 @@ def test_a_server_that_never_answers_is_not_asked_for_ever(waits: list[float]) -
     assert waits == [1.0]
 
 
+def test_an_answer_that_drips_for_ever_takes_too_long(waits: list[float]) -> None:
+    """Each piece comes in time; the whole does not."""
+
+    def drips(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        with suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            for _ in range(200):
+                connection.sendall(b"\n")
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = servers.Server(url=f"http://127.0.0.1:{listening.getsockname()[1]}/v1", model="tiny", timeout=0.2)
+        for _ in range(2):
+            threading.Thread(target=lambda: drips(listening.accept()[0]), daemon=True).start()
+        with pytest.raises(RunError, match="no answer in 2 tries, at last: it took too long"):
+            server.ask({"messages": []})
+    assert waits == [1.0]
+
+
+def test_a_body_that_ends_early_is_no_answer(waits: list[float]) -> None:
+    def cut(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{"data": []}')
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = servers.Server(url=f"http://127.0.0.1:{listening.getsockname()[1]}/v1", model="tiny")
+        threading.Thread(target=lambda: cut(listening.accept()[0]), daemon=True).start()
+        with pytest.raises(RunError, match="no answer in 1 tries, at last: it ended in the middle of an answer"):
+            server.call("/models", attempts=1)
+
+
+def test_a_filtered_answer_is_told_and_the_others_are_kept() -> None:
+    filtered = completion(said(1, 2, 3, 4)[:-30], reason="content_filter")
+    with serving(lambda body: filtered if image_in(body).width == 42 else by_width(body)) as fake:
+        result = predict(fake)
+    assert "2.png: the server refuses it: its answer is filtered (finish_reason 'content_filter')" in result.stderr
+    assert [len(row.boxes) for row in rows()] == [1, 1, 0, 1, 1]
+
+
+def test_answers_of_another_model_are_not_kept() -> None:
+    with serving(lambda _: completion("A cat, I think.")) as fake:
+        assert predict(fake).exit_code == 1
+        fake.answer = by_width
+        again = predict(fake)
+    assert (again.exit_code, again.stdout) == (0, f"out.jsonl: {COUNT} images, {COUNT} boxes\n")
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_no_redirection_is_followed(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(servers.KEY, "secret")
+    with serving(by_width) as elsewhere:
+        there = f"{elsewhere.url}/chat/completions"
+        with serving(lambda _: Error(code=code, headers={"Location": there})) as fake:
+            result = predict(fake)
+        assert elsewhere.keys == set()
+    assert result.exit_code == 2
+    assert f"/chat/completions: {code}, which leads to {there} and is not followed" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["sk-1\r\n", " sk-1\n"])
+def test_a_key_is_sent_without_the_end_of_its_line(fake: Fake, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv(servers.KEY, key)
+    assert predict(fake).exit_code == 0
+    assert fake.keys == {"Bearer sk-1"}
+
+
+@pytest.mark.parametrize("key", ["sk-1\nX-Other: 2", "sk-ключ", "sk 1"])
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(fake: Fake, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv(servers.KEY, key)
+    result = predict(fake)
+    assert (result.exit_code, fake.asked) == (2, [])
+    assert "OPENAI_API_KEY: holds a blank, a line's end or a letter that no key has" in result.stderr
+    assert "sk" not in result.output
+
+
+def test_a_proxy_that_does_not_answer_is_named(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://bob:secret@127.0.0.1:9")
+    result = predict(fake)
+    assert (result.exit_code, fake.asked) == (2, [])
+    said = "(connection refused, asked through the proxy 127.0.0.1:9 of http_proxy: 127.0.0.1 in no_proxy asks it"
+    assert said in result.stderr
+    assert "secret" not in result.output
+
+
+def test_an_address_that_is_nearly_one(fake: Fake) -> None:
+    said = predict(f"{fake.url}/chat/completions/")
+    assert f"is where one question goes; write {fake.url}\n" in said.stderr
+    said = predict(fake.url.replace("//", "//bob:secret@"))
+    assert "put the key of the server into OPENAI_API_KEY" in said.stderr
+    assert "secret" not in said.output
+    said = predict(fake.url.removesuffix("/v1"))
+    assert "it does not say which it has; addresses mostly end in /v1" in said.stderr
+
+
 def test_a_server_that_ends_loses_nothing_and_is_continued(waits: list[float]) -> None:
     with serving(lambda body: Error(code=502) if image_in(body).width == 42 else by_width(body)) as fake:
         result = predict(fake, "--concurrency", 16)
@@ -299,6 +408,43 @@ def test_a_server_that_ends_loses_nothing_and_is_continued(waits: list[float]) -
         assert "holds 4 of 5 images already" in again.stderr
         assert fake.sizes() == [(42, 32)]
     assert [row.image for row in rows()] == [f"{k}.png" for k in range(COUNT)]
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_what_another_command_writes_is_left_to_it(more: tuple[str, ...]) -> None:
+    """Two that begin one file at once wrote two headers into it; one that mends it took it from the other."""
+    command = [sys.executable, "-P", "-m", "coordcore", "predict", "merged", "val.jsonl", "--space", "pixel"]
+    command += ["--output", "out.jsonl"]
+    second: list[Any] = []
+
+    def answer(body: Mapping[str, Any]) -> Any:
+        if not second:
+            second.append(None)
+            second[0] = subprocess.run(
+                [*command, "--server", fake.url, *more],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "COLUMNS": "200"},
+            )
+        return by_width(body)
+
+    with serving(answer) as fake:
+        result = predict(fake, "--concurrency", 1)
+    assert second[0].returncode == 2
+    assert "out.jsonl: another process writes it; wait for that one, or end it" in second[0].stderr
+    assert (result.exit_code, len(rows())) == (0, COUNT)
+    assert [path.name for path in Path().glob("*out.jsonl*")] == ["out.jsonl"]
+
+
+def test_what_was_there_comes_back_when_nothing_was_answered() -> None:
+    with serving(by_width) as fake:
+        predict(fake)
+        before = Path("out.jsonl").read_bytes()
+        fake.answer = lambda _: b"<html>"
+        assert predict(fake, "--overwrite").exit_code == 2
+        assert predict(fake, output="new.jsonl").exit_code == 2
+    assert Path("out.jsonl").read_bytes() == before
+    assert not Path("new.jsonl").exists()
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
@@ -379,7 +525,8 @@ def test_no_server(fake: Fake, waits: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "http://", "ftp://a/v1", "http://a:b/v1", "http://a/v1?x=1", "", "http://[a"]
+    "url",
+    ["localhost:8000", "http://", "ftp://a/v1", "http://a:b/v1", "http://a/v1?x=1", "", "http://[a", "http://a/v1 b"],
 )
 def test_an_address_that_is_none(url: str) -> None:
     result = predict(url)

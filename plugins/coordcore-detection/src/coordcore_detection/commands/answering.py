@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -30,18 +31,44 @@ def of_all(
     """Ask about what `output` does not hold yet, and return all its rows. in_order: they are put into that of `truth`
     where all are there."""
     in_order |= shares.gather(output, header)
+    was_there = os.path.lexists(output)
+    rows: list[Row] = []
+    try:
+        with shares.held(output, header):
+            rows += _all_of(model, truth, settings, output, header, in_order=in_order)
+    finally:
+        if not was_there and not rows:
+            _remove_unused(output)
+    return rows
+
+
+def _all_of(
+    model: Asked,
+    truth: Sequence[TruthImage],
+    settings: PredictSettings,
+    output: Path,
+    header: Header,
+    *,
+    in_order: bool,
+) -> list[Row]:
     rows = prediction_files.resume(output, header)
     continuing.require_same_questions(output, rows, truth)
     known = {row.image for row in rows}
     left = [image for image in truth if image.key not in known]
     if rows:
         typer.echo(f"{output}: holds {len(truth) - len(left)} of {len(truth)} images already", err=True)
-    for row in _written(model, left, settings, output, header):
-        rows.append(row)
+    rows += _written(model, left, settings, output, header)
     keys = [image.key for image in truth]
     if in_order and {row.image for row in rows} == set(keys):
         rows = continuing.put_in_order(output, header, rows, keys)
     return rows
+
+
+def _remove_unused(output: Path) -> None:
+    """Remove a file that this command began and put no answer into: what `--overwrite` set aside comes back then."""
+    with suppress(FileNotFoundError):
+        if output.read_bytes().count(b"\n") <= 1:
+            output.unlink()
 
 
 def of_share(
@@ -54,6 +81,7 @@ def of_share(
 ) -> list[Row] | None:
     """Ask about a share of the images, in a file of its own; return all rows of `output`, where this process was the
     last and its caller is to say so."""
+    shares.require_free(output)
     known = shares.answered(output, header)
     continuing.require_same_questions(output, list(known.values()), truth)
     left = shares.left(truth, known, settings.batch_size, share)

@@ -99,14 +99,17 @@ def on_server(
     """A checkpoint or a run whose merged folder a server has. Raises InputError where none answers, or not this one."""
     from coordcore_detection.predict import served
     from coordcore_detection.predict.served_checkpoint import Checkpoint
-    from coordcore_detection.predict.server import KEY, Server, served_models
+    from coordcore_detection.predict.server import Server, served_models
 
     _require_askable(settings, "a server")
     said = Checkpoint.read(checkpoint)
-    server = Server(url=served.address(url), model=model or "", key=os.environ.get(KEY) or None)
+    server = Server(url=served.address(url), model=model or "", key=served.key_of(os.environ))
     names = served_models(server)
     if model is None and len(names) != 1:
-        found = f"it has {', '.join(names)}" if names else "it does not say which it has"
+        silent = "it does not say which it has" + (
+            "" if server.url.endswith("/v1") else "; addresses mostly end in /v1"
+        )
+        found = f"it has {', '.join(names)}" if names else silent
         raise InputError(f"--model: say which model of {server.url}; {found}")
     if model is not None and names and model not in names:
         raise InputError(f"--model: {server.url} has no {model!r}, but {', '.join(names)}")

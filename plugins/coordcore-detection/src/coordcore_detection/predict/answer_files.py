@@ -5,6 +5,7 @@ JSON lines or one JSON array, an answer each, which must name its image. What th
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ IDS = ("image_id", "id", "custom_id", "question_id")
 _GEOMETRIES = ("bbox_2d", "bbox", "box_2d", "poly", "point", "point_2d", "quad")
 
 _PREDICTIONS = b'{"predictions":'
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""What a Windows shell begins a file with; `read` says what to do then."""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +58,7 @@ def read_bytes(path: Path) -> bytes:
 def is_foreign(data: bytes) -> bool:
     """Whether the content of a file is JSON, but not what `coordcore predict` writes."""
     begins = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    return begins in (b"{", b"[") and not is_own(data)
+    return data.startswith(_UTF16) or (begins in (b"{", b"[") and not is_own(data))
 
 
 def is_own(data: bytes) -> bool:

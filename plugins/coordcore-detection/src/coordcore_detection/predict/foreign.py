@@ -77,13 +77,14 @@ def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | N
     join = Join([(image.key, image.id) for image in truth])
     placed = [(given, join.place(given)) for given in answers]
     _require_ids(placed)
-    found = []
+    found: list[Row] = []
+    written: list[float] = []
     for given, index in placed:
         image = truth[index] if index is not None else None
         name = image.key if image is not None else (given.names or given.ids)[0]
         width, height = (image.width, image.height) if image is not None else (1, 1)
         in_text = image is not None and image.is_text
-        boxes, unread = ([], []) if in_text else _boxes(given, width, height, numbers)
+        boxes, unread = ([], []) if in_text else _boxes(given, width, height, numbers, written)
         stopped = "length" if given.is_cut else "end"
         found.append(
             Row(
@@ -96,15 +97,15 @@ def rows(answers: Iterable[Given], truth: Sequence[TruthImage], numbers: str | N
                 stopped=stopped,
             )
         )
-    if numbers == "pixel":
-        _require_pixels([value for row in found for box in row.boxes for value in box.box])
+    if numbers not in (None, "norm1"):
+        _require_no_fractions(str(numbers), written)
     return found
 
 
-def _require_pixels(values: Sequence[float]) -> None:
+def _require_no_fractions(numbers: str, values: Sequence[float]) -> None:
     if any(value % 1 for value in values) and all(0 <= value <= 1 for value in values):
         raise InputError(
-            f"--numbers: pixel, but all numbers of the answers lie in 0..1, up to {max(values):g}; "
+            f"--numbers: {numbers}, but all numbers of the answers lie in 0..1, up to {max(values):g}; "
             "say --numbers norm1 if they are fractions of the image"
         )
 
@@ -122,7 +123,10 @@ def _require_ids(placed: Sequence[tuple[Given, int | None]]) -> None:
         )
 
 
-def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[list[Box], list[Unread]]:
+def _boxes(
+    given: Given, width: int, height: int, numbers: str | None, written: list[float]
+) -> tuple[list[Box], list[Unread]]:
+    """The boxes of an answer, and what cannot be read of it; its plain numbers are added to `written`."""
     if given.text is None:
         return [], [Unread(at="", reason=given.missing)]
     answer = parse_answer(given.text, numbers=True, coords=_coords(_convention(numbers).bins))
@@ -135,6 +139,7 @@ def _boxes(given: Given, width: int, height: int, numbers: str | None) -> tuple[
                 "says what they are; say it with --numbers: qwen_1000 (0..1000, as Qwen3-VL writes), pixel, norm1 "
                 f"(0..1), {', '.join(name for name in QUANTISATIONS if name != 'qwen_1000')}, nearest_255 ..."
             )
+        written += item.numbers or ()
         values = item.numbers or item.bins
         meant = numbers if item.numbers or numbers not in SPACES else None
         reason = _beyond(values, meant)

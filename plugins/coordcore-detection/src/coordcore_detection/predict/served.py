@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import queue
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,7 +27,7 @@ from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 from coordcore_detection.predict.replies import read_reply
 from coordcore_detection.predict.served_checkpoint import Checkpoint
-from coordcore_detection.predict.server import Answering, RefusedError, Reply, Server
+from coordcore_detection.predict.server import KEY, Answering, RefusedError, Reply, Server
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_detection.predict.structured import Kept, Rule
 from coordcore_train.chat import chat
@@ -41,6 +42,9 @@ SCORES = ("geometric_mean", "min")
 TOP = 20
 """Tokens of which a server says the probability, in each place: as many as OpenAI's protocol allows."""
 
+_ASKED = "/chat/completions"
+_PLAIN = re.compile(r"[!-~]*")
+
 LOOKED_AT = 8
 """Answers by which is judged whether the server has this model."""
 
@@ -54,9 +58,25 @@ def address(url: str) -> str:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment:
+    if good and "@" in parts.netloc:
+        raise InputError(
+            f"--server: {parts.hostname} is named with a user or a password before it, which are not sent; write "
+            f"http://HOST:PORT/v1, and put the key of the server into {KEY}"
+        )
+    if not good or parts.query or parts.fragment or not _PLAIN.fullmatch(parts.path):
         raise InputError(f"--server: {url!r} is no address of a server; write http://HOST:PORT/v1")
-    return url.strip().rstrip("/")
+    whole = url.strip().rstrip("/")
+    if parts.path.rstrip("/").endswith(_ASKED):
+        raise InputError(f"--server: {url!r} is where one question goes; write {whole.removesuffix(_ASKED)}")
+    return whole
+
+
+def key_of(environment: Mapping[str, str]) -> str | None:
+    """The key of the server, None where there is none. Raises InputError for one that cannot be sent."""
+    key = environment.get(KEY, "").strip()  # as a file with a line's end gives it
+    if not all("!" <= letter <= "~" for letter in key):
+        raise InputError(f"{KEY}: holds a blank, a line's end or a letter that no key has; set it anew")
+    return key or None
 
 
 def header(
@@ -115,17 +135,28 @@ def judged(
 
     Raises RunError when the first images are all refused, and when the first answers are not of this checkpoint.
     """
-    first: list[Row] = []
-    for row in rows:
-        if log is not None and row.unread and row.unread[0].at == NO_IMAGE:
-            log(f"{row.image}: {row.unread[0].reason}")
-        yield row
-        if len(first) < LOOKED_AT:
+    first: list[Row] = []  # kept back until they are judged: another model's answers would stay in the file
+    is_judged = False
+    try:
+        for row in rows:
+            if log is not None and row.unread and row.unread[0].at == NO_IMAGE:
+                log(f"{row.image}: {row.unread[0].reason}")
+            if is_judged:
+                yield row
+                continue
             first.append(row)
             if len(first) == LOOKED_AT:
+                is_judged = True
                 require_likely(first, server, checkpoint)
-    if len(first) < LOOKED_AT:
+                yield from first
+    except (InputError, RunError):
+        if not is_judged:
+            require_likely(first, server, checkpoint)
+            yield from first
+        raise
+    if not is_judged:
         require_likely(first, server, checkpoint)
+        yield from first
 
 
 def require_likely(rows: Sequence[Row], server: Answering, checkpoint: Checkpoint) -> None:

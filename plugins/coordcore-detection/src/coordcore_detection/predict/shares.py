@@ -103,12 +103,11 @@ def left(images: Sequence[TruthImage], rows: Mapping[str, Row], batch_size: int,
 
 @contextmanager
 def held(file: Path, header: Header) -> Iterator[None]:
-    """Within this context no other process takes the share for abandoned, nor writes it.
+    """Within this context no other process takes the file, a share or the whole, for abandoned, nor writes it.
 
     What an earlier process left there is mended, once it is this one's. Raises InputError where another process writes
     it, and as `resume`.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
         while True:
             handle = _hold(file, locks)
@@ -120,12 +119,22 @@ def held(file: Path, header: Header) -> Iterator[None]:
 
 def _hold(file: Path, locks: ExitStack) -> int:
     """Open a file and lock it. Raises InputError where another process writes it."""
-    handle = locks.enter_context(file.open("ab")).fileno()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = locks.enter_context(file.open("ab")).fileno()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written: {(error.strerror or str(error)).lower()}") from error
     for _ in range(_TRIES):
         if _locked(handle, fcntl.LOCK_EX):
             return handle
         pause(_LOOK)  # whoever only looks whether somebody writes it is gone by then
     raise _taken(file)
+
+
+def require_free(file: Path) -> None:
+    """Raise InputError where another process writes a file."""
+    if _is_held(file):
+        raise _taken(file)
 
 
 def _taken(file: Path) -> InputError:
@@ -171,9 +180,8 @@ def gather(output: Path, header: Header) -> bool:
     Raises InputError where a process still writes one.
     """
     found = files(output)
-    for file in found:
-        if _is_held(file):
-            raise _taken(file)
+    for file in [output, *found]:
+        require_free(file)
     if found:
         prediction_files.write(output, header, answered(output, header).values())
     for file in found:
@@ -189,8 +197,7 @@ def replaced(output: Path) -> Iterator[None]:
     """
     aside: dict[Path, Path] = {}
     for file in [output, *files(output)]:
-        if file != output and _is_held(file):
-            raise _taken(file)
+        require_free(file)
         if os.path.lexists(file):
             aside[file] = file.with_name(f".{file.name}.before")
     for file, other in aside.items():
@@ -211,7 +218,7 @@ def _is_held(file: Path) -> bool:
         # Those that only look do not see one another, and a network file system lets a reader lock this way alone.
         with file.open("rb") as handle:
             return not _locked(handle.fileno(), fcntl.LOCK_SH)
-    except FileNotFoundError:
+    except OSError:  # not there, or nothing that can be read: whoever reads it says so
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import attrs
@@ -71,6 +72,8 @@ def merge_run(
     is no room; then no folder appears.
     """
     output = output.absolute()
+    if os.path.lexists(output):
+        raise InputError(f"{output}: already exists, and a merge replaces nothing; name a folder that is not there yet")
     quiet_transformers()
     plan = load_run(run_dir.absolute())
     if checkpoint is not None and (

@@ -47,7 +47,8 @@ def without_weights(model: Any) -> Any:
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                empty = torch.empty((), dtype=parameter.dtype).expand(parameter.shape)
+                number = torch.zeros((), dtype=parameter.dtype)  # not what lies in memory, which may be NaN
+                empty = number.expand(parameter.shape)
                 module._parameters[name] = expanded.setdefault(id(parameter), nn.Parameter(empty, requires_grad=False))
     return model.eval()
 
