@@ -391,8 +391,16 @@ def test_a_folder_without_a_config_is_no_base(tmp_path: Path) -> None:
         ("{}", "names no model_type"),
         ('{"model_type": "no_such"}', "transformers knows none of a 'no_such' model"),
         ('{"model_type": ["qwen3_vl"]}', "names no model_type"),
-        ('{"model_type": "qwen3_vl", "text_config": [1]}', "config.json of the base: says no vocab_size"),
-        ('{"model_type": "qwen3_vl", "vocab_size": "x"}', "{base}/config.json: vocab_size must be an integer, got 'x'"),
+        (
+            '{"model_type": "qwen3_vl", "text_config": [1], "vision_config": {}}',
+            "config.json of the base: says no vocab_size",
+        ),
+        (
+            '{"model_type": "qwen3_vl", "text_config": {"vocab_size": "x"}, "vision_config": {}}',
+            "{base}/config.json: vocab_size must be an integer, got 'x'",
+        ),
+        ('{"model_type": "qwen3_vl", "vision_config": {}}', "{base}/config.json: a qwen3_vl model has a text_config, "),
+        ('{"model_type": "qwen3_vl", "text_config": {}}', "{base}/config.json: a qwen3_vl model has a vision_config, "),
         ('{"model_type": "bert", "architectures": ["BertModel"]}', "no vision-language model type"),
     ],
 )

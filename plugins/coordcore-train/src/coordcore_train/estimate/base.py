@@ -55,8 +55,7 @@ def weightless(manifest: Manifest) -> Iterator[WeightlessBase]:
             f"model.base: {name} is not in the local hub cache; its config is enough for a plan: hf download {name} "
             "config.json --local-dir DIR, and --set model.base=DIR"
         )
-    if not isinstance(read_json(base / "config.json").get("model_type"), str):
-        raise InputError(f"{base / 'config.json'}: names no model_type; take the config.json of the checkpoint")
+    _require_whole(base / "config.json")
     require_no_code(base, trusted=manifest.model.trust_remote_code)
     with tempfile.TemporaryDirectory(prefix="coordcore-plan-") as scratch:
         # Called as the base: ms-swift tells some templates of one model type apart by the name of the folder.
@@ -69,6 +68,22 @@ def weightless(manifest: Manifest) -> Iterator[WeightlessBase]:
         except InputError as error:
             # Whoever reads it knows the base, and not the folder, which is gone by then.
             raise InputError(str(error).replace(str(folder), str(base))) from error
+
+
+def _require_whole(path: Path) -> None:
+    """Raise InputError where transformers would put a model of its own in the place of what is not said."""
+    from transformers import CONFIG_MAPPING
+
+    config = read_json(path)
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise InputError(f"{path}: names no model_type; take the config.json of the checkpoint")
+    parts = CONFIG_MAPPING[kind].sub_configs if kind in CONFIG_MAPPING else {}
+    flat = "hidden_size" in config  # the language model's, as Qwen2.5-VL was first published
+    for part in ("text_config", "vision_config"):
+        if part in parts and part not in config and not (flat and part == "text_config"):
+            message = f"a {kind} model has a {part}, which is missing; take the config.json of the checkpoint"
+            raise InputError(f"{path}: {message}")
 
 
 def _with_tokens(manifest: Manifest, base: Path, folder: Path) -> WeightlessBase:
