@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +65,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "half a one": ({"geometries": (attrs.evolve(BOX, values=BOX.values[:2]),)}, "has 4 values, got 2"),
     "no number": ({"geometries": (attrs.evolve(BOX, values=(float("nan"),) * 4),)}, "must be finite numbers in bin"),
     "corners in another order": ({"geometries": (attrs.evolve(BOX, values=BOX.values[::-1]),)}, "with x1 <= x2"),
+    "no values": ({"geometries": (attrs.evolve(BOX, values=None),)}, r"values must be a tuple, got None"),
     "values alone": ({"geometries": (BOX.values,)}, r"geometries\[0\] must be a .*Geometry, got \["),
     "one size": ({"image_size": (64,)}, r"image_size must be width and height in pixels, or None, got \[64\]"),
     "texts for a size": ({"image_size": ("64", "64")}, "image_size must be width and height"),
@@ -97,6 +98,7 @@ def test_what_many_builders_give_is_right() -> None:
         RIGHT,
         attrs.evolve(RIGHT, messages=list(RIGHT.messages), geometries=[Geometry(kind="bbox_2d", values=values)]),
         attrs.evolve(RIGHT, images=[Path("a.png")], image_size=(numpy.int64(64), 64), uncharged=[0], max_pixels=9),
+        attrs.evolve(RIGHT, images=[PurePosixPath("a.png")]),
         Example(messages=[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]),
     ]
     assert [example_of(WHO, right, index) for index in range(len(right))] == right
@@ -207,6 +209,13 @@ def test_the_default_format_may_be_named_and_answers_in_words_have_none() -> Non
     require_written(WHO, [Example(messages=words)], ARROWS, DEFAULT_COORDS)
     one_is_enough = [*boxes(COORDJSON), *boxes(ARROWS)]
     require_written(WHO, one_is_enough, ARROWS, DEFAULT_COORDS)
+
+
+def test_a_few_answers_of_the_format_among_many_of_chats_are_found() -> None:
+    """A mixture with one record in fifty of the format: none may be among the few that are looked at first."""
+    source = boxes(COORDJSON) * 500
+    source[7::50] = boxes(ARROWS) * 10
+    require_written(WHO, source, ARROWS, DEFAULT_COORDS)
 
 
 def test_coord_tokens_that_no_loss_supervises_are_told() -> None:

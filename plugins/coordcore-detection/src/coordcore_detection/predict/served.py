@@ -149,7 +149,7 @@ def judged(
                 is_judged = True
                 require_likely(first, server, checkpoint)
                 yield from first
-    except (InputError, RunError):
+    except (InputError, RunError, KeyboardInterrupt):
         if not is_judged:
             require_likely(first, server, checkpoint)
             yield from first
