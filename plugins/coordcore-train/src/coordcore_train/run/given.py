@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coordcore.coords import CoordFormat
@@ -19,6 +19,14 @@ from coordcore_train.run.built import asked
 _ROLES = ("system", "user", "assistant")
 _FEW, _MANY = 16, 1024
 """Examples of a sample: the few that are looked at, and the many before it is said that none is of the format."""
+
+Sample = Callable[[int], Iterable[Example]]
+"""Gives at most so many examples, from all over a source."""
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many places, from all over `count`."""
+    return sorted({count * part // most for part in range(most)})
 
 
 def counted(who: str, source: Any, what: str) -> int:
@@ -41,7 +49,7 @@ def example_of(who: str, source: Any, index: int, epoch: int | None = None) -> E
     return example
 
 
-def require_written(who: str, source: Any, form: Format, coords: CoordFormat) -> None:
+def require_written(who: str, sample: Sample, form: Format, coords: CoordFormat) -> None:
     """Raise RunError, with `who`, where no answer of a sample is one of `form`, unless that is the default.
 
     The checkpoint carries the format: it would be asked, and read, in another one than it was trained on.
@@ -51,7 +59,7 @@ def require_written(who: str, source: Any, form: Format, coords: CoordFormat) ->
     answers: list[tuple[str, str]] = []
     for count in (_FEW, _MANY):  # of a mixture a few may all be from a source of chats
         answers = []
-        for example in _placed(who, source, count):
+        for example in _placed(sample, count):
             said = [message["content"] for message in example.messages if message["role"] == "assistant"]
             if any(_is_written(answer, form, coords) for answer in said):
                 return
@@ -66,9 +74,9 @@ def require_written(who: str, source: Any, form: Format, coords: CoordFormat) ->
     )
 
 
-def require_unplaced(who: str, source: Any) -> None:
+def require_unplaced(who: str, sample: Sample) -> None:
     """Raise RunError, with `who`, for coord tokens in an example of a sample, in a run that supervises none."""
-    for example in _placed(who, source, _FEW):
+    for example in _placed(sample, _FEW):
         raise RunError(
             f"{who}: {example.where} has geometries, so coord tokens, which no loss of this run supervises: none would "
             "be learned; add one that does ([loss.coord_soft_ce_w1], or coord_positions = true in [loss.text_ce]), and "
@@ -76,13 +84,9 @@ def require_unplaced(who: str, source: Any) -> None:
         )
 
 
-def _placed(who: str, source: Any, most: int) -> Iterator[Example]:
+def _placed(sample: Sample, most: int) -> Iterator[Example]:
     """Of a sample of `most` examples those that have geometries."""
-    count, epoch = len(source), 0 if hasattr(source, "in_epoch") else None
-    for place in sorted({count * part // most for part in range(most)}):
-        example = example_of(who, source, place, epoch)
-        if example.geometries:
-            yield example
+    return (example for example in sample(most) if example.geometries)
 
 
 def _is_written(answer: str, form: Format, coords: CoordFormat) -> bool:
