@@ -252,5 +252,7 @@ def test_a_few_answers_of_the_format_among_many_of_chats_are_found() -> None:
 
 def test_coord_tokens_that_no_loss_supervises_are_told() -> None:
     require_unplaced(WHO, sample([attrs.evolve(RIGHT, geometries=())]))
-    with pytest.raises(RunError, match=rf"^{WHO}: a:1 has geometries, so coord tokens, which no loss .*COORD_TOKENS"):
+    with pytest.raises(
+        RunError, match=rf"^{WHO}: a:1 has geometries, so coord .* no loss .*COORD_SUPERVISION.*COORD_TOKENS"
+    ):
         require_unplaced(WHO, sample([attrs.evolve(RIGHT, geometries=()), RIGHT]))

@@ -78,9 +78,10 @@ def require_unplaced(who: str, sample: Sample) -> None:
     """Raise RunError, with `who`, for coord tokens in an example of a sample, in a run that supervises none."""
     for example in _placed(sample, _FEW):
         raise RunError(
-            f"{who}: {example.where} has geometries, so coord tokens, which no loss of this run supervises: none would "
-            "be learned; add one that does ([loss.coord_soft_ce_w1], or coord_positions = true in [loss.text_ce]), and "
-            "let the component say provides=lambda config: [coordcore.COORD_TOKENS], for `coordcore check`"
+            f"{who}: {example.where} has geometries, so coord tokens, which no loss of this run says it supervises: "
+            "add one that does ([loss.coord_soft_ce_w1], or coord_positions = true in [loss.text_ce]); a loss of your "
+            "own says provides=lambda config: [coordcore.COORD_SUPERVISION]. For `coordcore check`, the data builder "
+            "says provides=lambda config: [coordcore.COORD_TOKENS]"
         )
 
 
