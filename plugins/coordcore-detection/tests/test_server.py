@@ -27,6 +27,7 @@ from coordcore import RunError
 from coordcore.cli import app
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordVocab, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
+from coordcore.records.answers import Unread
 from coordcore_detection.predict import prediction_files, served
 from coordcore_detection.predict import server as servers
 from coordcore_detection.predict.predictions import Row
@@ -450,6 +451,17 @@ def test_what_was_answered_before_the_first_are_judged_is_kept(error: BaseExcept
     with pytest.raises(type(error)):
         found.extend(row.image for row in served.judged(given(), anything, anything))
     assert found == ["a", "b", "c"]
+
+
+def test_what_ends_a_command_is_said_and_no_guess_at_its_first_answers() -> None:
+    def given() -> Iterator[Row]:
+        unread = [Unread(at=prediction_files.NO_IMAGE, reason="too large")]
+        yield Row(image="a", width=1, height=1, text="", boxes=[], unread=unread)
+        raise RunError("no answer in 7 tries")
+
+    anything: Any = SimpleNamespace(coords=DEFAULT_COORDS, url="http://a/v1")
+    with pytest.raises(RunError, match=r"^no answer in 7 tries$"):
+        list(served.judged(given(), anything, anything))
 
 
 def test_what_was_there_comes_back_when_nothing_was_answered() -> None:
