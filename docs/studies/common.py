@@ -43,8 +43,10 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def write_measured(page: Path, text: str, part: str = "measured") -> None:
-    """Put `text` between the markers of a part of a page."""
+    """Put `text` between the markers of a part of a page. Raises ValueError where it has none."""
     begin = f"<!-- {part} -->\n"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition("<!-- end -->")
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, end, after = rest.partition("<!-- end -->")
+    if not found or not end:
+        raise ValueError(f"{page}: has no lines {begin.strip()} and <!-- end -->; write them where the table is to be")
     page.write_text(f"{before}{begin}{text}<!-- end -->{after}", encoding="utf-8")

@@ -68,6 +68,15 @@ def test_a_manifest_of_many_objects(tmp_path: Path, labels: str) -> None:
     assert (shapes.min_objects, loaded.manifest.train.steps) == (6, 14)
 
 
+def test_a_part_that_a_page_has_not_is_told(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# a\n<!-- many -->\nold\n<!-- end -->\nmore\n")
+    COMMON.write_measured(page, "new\n", "many")
+    assert page.read_text() == "# a\n<!-- many -->\nnew\n<!-- end -->\nmore\n"
+    with pytest.raises(ValueError, match="has no lines <!-- other --> and"):
+        COMMON.write_measured(page, "new\n", "other")
+
+
 def test_the_table_compares_within_a_seed() -> None:
     runs = [
         {"training": 10.0, "boxes/s": 100.0, "free": 10.0, "tokens a box": 20.0, "AP": 0.5, "AP50": 0.8, "F1_95": 0.1},

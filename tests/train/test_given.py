@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 import support
 from PIL import Image
 
-from coordcore import Example, Geometry, kinds
+from coordcore import COORD_SUPERVISION, Example, Geometry, kinds
 from coordcore.components import Selected
 from coordcore.coords import DEFAULT_COORDS
 from coordcore.errors import InputError, RunError
@@ -25,6 +27,8 @@ from coordcore_train.run.folder import RunDir
 from coordcore_train.run.given import counted, example_of, require_unplaced, require_written
 from coordcore_train.run.plan import plan_of
 from coordcore_train.run.session import run
+from coordcore_train.swift import pipeline
+from coordcore_train.swift.pipeline import sampled
 from coordcore_train.swift.rows import Rows
 
 ARROWS = Format(
@@ -65,6 +69,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "half a one": ({"geometries": (attrs.evolve(BOX, values=BOX.values[:2]),)}, "has 4 values, got 2"),
     "no number": ({"geometries": (attrs.evolve(BOX, values=(float("nan"),) * 4),)}, "must be finite numbers in bin"),
     "corners in another order": ({"geometries": (attrs.evolve(BOX, values=BOX.values[::-1]),)}, "with x1 <= x2"),
+    "no values": ({"geometries": (attrs.evolve(BOX, values=None),)}, r"values must be a tuple, got None"),
     "values alone": ({"geometries": (BOX.values,)}, r"geometries\[0\] must be a .*Geometry, got \["),
     "one size": ({"image_size": (64,)}, r"image_size must be width and height in pixels, or None, got \[64\]"),
     "texts for a size": ({"image_size": ("64", "64")}, "image_size must be width and height"),
@@ -97,6 +102,7 @@ def test_what_many_builders_give_is_right() -> None:
         RIGHT,
         attrs.evolve(RIGHT, messages=list(RIGHT.messages), geometries=[Geometry(kind="bbox_2d", values=values)]),
         attrs.evolve(RIGHT, images=[Path("a.png")], image_size=(numpy.int64(64), 64), uncharged=[0], max_pixels=9),
+        attrs.evolve(RIGHT, images=[PurePosixPath("a.png")]),
         Example(messages=[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]),
     ]
     assert [example_of(WHO, right, index) for index in range(len(right))] == right
@@ -194,22 +200,59 @@ def boxes(form: Format) -> list[Example]:
     return [Example.boxes([("ring", (1, 2, 30, 40))], image=image, image_size=size, prompt="?", form=form, source="a")]
 
 
+def sample(examples: list[Example]) -> Any:
+    return partial(sampled, Rows(examples, giver=WHO), 0)
+
+
+@attrs.frozen
+class NotHere:
+    """Examples that opening a file in this process would spoil, as data-loader processes would share it."""
+
+    home: int
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Example:
+        assert os.getpid() != self.home
+        return boxes(ARROWS)[0]
+
+
+def test_a_builder_is_asked_where_the_data_loader_asks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "require_charged", lambda *_, **__: None)
+    manifest = SimpleNamespace(capabilities=lambda: [COORD_SUPERVISION])
+    plan = SimpleNamespace(format=ARROWS, coords=DEFAULT_COORDS, manifest=manifest)
+    args, template = SimpleNamespace(dataloader_num_workers=2), SimpleNamespace(data_collator=None)
+    session: Any = SimpleNamespace(plan=plan, args=args, template=template)
+    rows = Rows(NotHere(os.getpid()), giver=WHO)
+    pipeline.CoordSft._show_dataset(session, SimpleNamespace(dataset=rows), None)
+
+
 @pytest.mark.parametrize("named", [ARROWS, LISTED], ids=lambda form: form.name)
 def test_answers_of_another_format_than_the_manifest_names_are_told(named: Format) -> None:
-    require_written(WHO, boxes(named), named, DEFAULT_COORDS)
+    require_written(WHO, sample(boxes(named)), named, DEFAULT_COORDS)
     with pytest.raises(RunError, match=rf"^{WHO}: none of 1 answers is of the format {named.name} that .*, of a: '{{"):
-        require_written(WHO, boxes(COORDJSON), named, DEFAULT_COORDS)
+        require_written(WHO, sample(boxes(COORDJSON)), named, DEFAULT_COORDS)
 
 
 def test_the_default_format_may_be_named_and_answers_in_words_have_none() -> None:
-    require_written(WHO, boxes(COORDJSON), COORDJSON, DEFAULT_COORDS)
+    require_written(WHO, sample(boxes(COORDJSON)), COORDJSON, DEFAULT_COORDS)
     words = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-    require_written(WHO, [Example(messages=words)], ARROWS, DEFAULT_COORDS)
+    require_written(WHO, sample([Example(messages=words)]), ARROWS, DEFAULT_COORDS)
     one_is_enough = [*boxes(COORDJSON), *boxes(ARROWS)]
-    require_written(WHO, one_is_enough, ARROWS, DEFAULT_COORDS)
+    require_written(WHO, sample(one_is_enough), ARROWS, DEFAULT_COORDS)
+
+
+def test_a_few_answers_of_the_format_among_many_of_chats_are_found() -> None:
+    """A mixture with one record in fifty of the format: none may be among the few that are looked at first."""
+    source = boxes(COORDJSON) * 500
+    source[7::50] = boxes(ARROWS) * 10
+    require_written(WHO, sample(source), ARROWS, DEFAULT_COORDS)
 
 
 def test_coord_tokens_that_no_loss_supervises_are_told() -> None:
-    require_unplaced(WHO, [attrs.evolve(RIGHT, geometries=())])
-    with pytest.raises(RunError, match=rf"^{WHO}: a:1 has geometries, so coord tokens, which no loss .*COORD_TOKENS"):
-        require_unplaced(WHO, [attrs.evolve(RIGHT, geometries=()), RIGHT])
+    require_unplaced(WHO, sample([attrs.evolve(RIGHT, geometries=())]))
+    with pytest.raises(
+        RunError, match=rf"^{WHO}: a:1 has geometries, so coord .* no loss .*COORD_SUPERVISION.*COORD_TOKENS"
+    ):
+        require_unplaced(WHO, sample([attrs.evolve(RIGHT, geometries=()), RIGHT]))

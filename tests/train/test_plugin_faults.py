@@ -61,6 +61,12 @@ def negative(parameters: Any) -> torch.optim.SGD:
     return optimizer
 
 
+def without_rate(parameters: Any) -> torch.optim.SGD:
+    optimizer = sgd(parameters)
+    optimizer.param_groups[0]["lr"] = None  # as transformers' Adafactor, which finds its own
+    return optimizer
+
+
 def freezing(parameters: Any) -> torch.optim.SGD:
     parameters[0].parameter.requires_grad_(False)
     return sgd(parameters)
@@ -74,6 +80,7 @@ OPTIMIZERS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "LBFGS.step needs closure, which training does not give",
     ),
     "a negative rate": (negative, "group 0 has the learning rate -1.0; it must be a finite number >= 0"),
+    "no rate": (without_rate, "group 0 has the learning rate None; it must be a finite number >= 0"),
     "frozen": (freezing, "first was frozen by the factory"),
 }
 

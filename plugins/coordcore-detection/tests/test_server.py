@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,10 +25,12 @@ from typer.testing import CliRunner
 
 from coordcore import RunError
 from coordcore.cli import app
-from coordcore.coords import PRESETS, CoordVocab, ints_to_tokens
+from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordVocab, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
+from coordcore.records.answers import Unread
 from coordcore_detection.predict import prediction_files, served
 from coordcore_detection.predict import server as servers
+from coordcore_detection.predict.predictions import Row
 from coordcore_train.chat import Question
 from coordcore_train.checkpoint.folder import write_checkpoint_info
 
@@ -434,6 +437,31 @@ def test_what_another_command_writes_is_left_to_it(more: tuple[str, ...]) -> Non
     assert "out.jsonl: another process writes it; wait for that one, or end it" in second[0].stderr
     assert (result.exit_code, len(rows())) == (0, COUNT)
     assert [path.name for path in Path().glob("*out.jsonl*")] == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RunError("gone")], ids=repr)
+def test_what_was_answered_before_the_first_are_judged_is_kept(error: BaseException) -> None:
+    def given() -> Iterator[Row]:
+        for name in "abc":
+            yield Row(image=name, width=1, height=1, text="", boxes=[])
+        raise error
+
+    found: list[str] = []
+    anything: Any = SimpleNamespace(coords=DEFAULT_COORDS)
+    with pytest.raises(type(error)):
+        found.extend(row.image for row in served.judged(given(), anything, anything))
+    assert found == ["a", "b", "c"]
+
+
+def test_what_ends_a_command_is_said_and_no_guess_at_its_first_answers() -> None:
+    def given() -> Iterator[Row]:
+        unread = [Unread(at=prediction_files.NO_IMAGE, reason="too large")]
+        yield Row(image="a", width=1, height=1, text="", boxes=[], unread=unread)
+        raise RunError("no answer in 7 tries")
+
+    anything: Any = SimpleNamespace(coords=DEFAULT_COORDS, url="http://a/v1")
+    with pytest.raises(RunError, match=r"^no answer in 7 tries$"):
+        list(served.judged(given(), anything, anything))
 
 
 def test_what_was_there_comes_back_when_nothing_was_answered() -> None:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from coordcore import InputError
 from coordcore.cli import app
 from coordcore.records.answers import Unread
-from coordcore_detection.commands import processes
+from coordcore_detection.commands import answering, processes
 from coordcore_detection.predict import prediction_files, shares
 from coordcore_detection.predict.predictions import Row
 from coordcore_detection.predict.shares import Share
@@ -174,6 +174,53 @@ def test_what_was_mended_is_held() -> None:
     with shares.held(file, HEADER):
         assert [item.image for item in prediction_files.read(file)[1]] == ["a"]
         assert shares.together(OUTPUT, HEADER, ["a"], Share(rank=1, world=2)) is None
+
+
+def test_a_file_that_was_begun_for_nothing_goes_while_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next process may begin there as soon as the lock is gone: its answers would go with the file."""
+    monkeypatch.setattr(shares, "pause", lambda _seconds: None)
+    held: list[bool] = []
+    unlink = Path.unlink
+
+    def removed(path: Path, missing_ok: bool = False) -> None:
+        if path == OUTPUT:
+            held.append(shares._is_held(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", removed)
+    with pytest.raises(ZeroDivisionError), shares.held(OUTPUT, HEADER), prediction_files.appending(OUTPUT, HEADER):
+        raise ZeroDivisionError
+    assert (held, list(Path().iterdir())) == ([True], [])
+
+
+def test_a_file_that_another_began_first_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "pause", lambda _seconds: None)
+    with shares.held(OUTPUT, HEADER), prediction_files.appending(OUTPUT, HEADER) as add:
+        monkeypatch.setattr(os.path, "lexists", lambda _path: False)  # as it was a moment before
+        monkeypatch.setattr(shares, "gather", lambda *_: False)
+        nothing: Any = None
+        with pytest.raises(InputError, match="another process writes it"):
+            answering.of_all(nothing, [], nothing, OUTPUT, HEADER, in_order=False)
+        add(row("a"))
+    assert [item.image for item in prediction_files.read(OUTPUT)[1]] == ["a"]
+
+
+def test_a_share_without_an_answer_is_not_in_the_way_of_what_was_there() -> None:
+    write(OUTPUT, row("a"))
+    before = OUTPUT.read_bytes()
+    file = Share(rank=1, world=2).file(OUTPUT)
+    with shares.replaced(OUTPUT), shares.held(file, HEADER), prediction_files.appending(file, HEADER):
+        pass
+    assert ([item.name for item in Path().iterdir()], OUTPUT.read_bytes()) == (["out.jsonl"], before)
+
+
+def test_a_pipe_is_no_file_to_write() -> None:
+    """Opening it would wait for somebody at its other end."""
+    os.mkfifo(OUTPUT)
+    shares.require_free(OUTPUT)
+    with pytest.raises(InputError, match="is a pipe or a device"), shares.held(OUTPUT, HEADER):
+        pass
+    assert OUTPUT.is_fifo()
 
 
 def test_processes_that_look_at_once_do_not_take_one_another_for_writers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -31,15 +30,8 @@ def of_all(
     """Ask about what `output` does not hold yet, and return all its rows. in_order: they are put into that of `truth`
     where all are there."""
     in_order |= shares.gather(output, header)
-    was_there = os.path.lexists(output)
-    rows: list[Row] = []
-    try:
-        with shares.held(output, header):
-            rows += _all_of(model, truth, settings, output, header, in_order=in_order)
-    finally:
-        if not was_there and not rows:
-            _remove_unused(output)
-    return rows
+    with shares.held(output, header):
+        return _all_of(model, truth, settings, output, header, in_order=in_order)
 
 
 def _all_of(
@@ -62,13 +54,6 @@ def _all_of(
     if in_order and {row.image for row in rows} == set(keys):
         rows = continuing.put_in_order(output, header, rows, keys)
     return rows
-
-
-def _remove_unused(output: Path) -> None:
-    """Remove a file that this command began and put no answer into: what `--overwrite` set aside comes back then."""
-    with suppress(FileNotFoundError):
-        if output.read_bytes().count(b"\n") <= 1:
-            output.unlink()
 
 
 def of_share(

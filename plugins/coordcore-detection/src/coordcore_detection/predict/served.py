@@ -149,9 +149,8 @@ def judged(
                 is_judged = True
                 require_likely(first, server, checkpoint)
                 yield from first
-    except (InputError, RunError):
-        if not is_judged:
-            require_likely(first, server, checkpoint)
+    except (InputError, RunError, KeyboardInterrupt):
+        if not is_judged and not unlikely(first, server, checkpoint):
             yield from first
         raise
     if not is_judged:
@@ -161,19 +160,26 @@ def judged(
 
 def require_likely(rows: Sequence[Row], server: Answering, checkpoint: Checkpoint) -> None:
     """Raise RunError when the server took none of the requests, or none of the answers can be of the checkpoint."""
+    if reason := unlikely(rows, server, checkpoint):
+        raise RunError(reason)
+
+
+def unlikely(rows: Sequence[Row], server: Answering, checkpoint: Checkpoint) -> str:
+    """Why these are no answers of the checkpoint, empty where they may be."""
     reasons = [row.unread[0].reason for row in rows if row.unread and row.unread[0].at == NO_IMAGE]
     if rows and len(reasons) == len(rows):
-        raise RunError(f"{server.url}: none of the first {len(rows)} images could be shown to the model: {reasons[0]}")
+        return f"{server.url}: none of the first {len(rows)} images could be shown to the model: {reasons[0]}"
     texts = [row.text for row in rows if not row.unread or row.unread[0].at != NO_IMAGE]
     written = checkpoint.coords.bin_of
     strange = [row for row in rows if row.unread and not row.boxes and not any(token in row.text for token in written)]
     if texts and len(strange) == len(rows):
         said = "a box" if checkpoint.format.numbers else f"a coord token ({checkpoint.coords})"
-        raise RunError(
+        return (
             f"{server.url}: none of the first {len(rows)} answers of {server.model} holds {said}, "
             f"and none is of the format {checkpoint.format.name}, as of {texts[0][:80]!r}: "
             f"does it serve {checkpoint.path}?"
         )
+    return ""
 
 
 def answered(items: Iterable[Item], work: Callable[[Item], Result], workers: int) -> Iterator[Result]:

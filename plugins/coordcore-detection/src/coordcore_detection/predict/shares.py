@@ -18,6 +18,7 @@ from pathlib import Path
 import attrs
 
 from coordcore.errors import InputError
+from coordcore.files import require_regular
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict import prediction_files
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -105,21 +106,29 @@ def left(images: Sequence[TruthImage], rows: Mapping[str, Row], batch_size: int,
 def held(file: Path, header: Header) -> Iterator[None]:
     """Within this context no other process takes the file, a share or the whole, for abandoned, nor writes it.
 
-    What an earlier process left there is mended, once it is this one's. Raises InputError where another process writes
+    What an earlier process left there is mended, once it is this one's. A file that this context began and put no
+    answer into is removed: what `replaced` set aside comes back then. Raises InputError where another process writes
     it, and as `resume`.
     """
+    was_there = os.path.lexists(file)
     with ExitStack() as locks:
-        while True:
-            handle = _hold(file, locks)
+        handle = _hold(file, locks)
+        try:
             prediction_files.resume(file, header)
-            if _is_at(file, handle):
-                break  # else mending has put another file in its place, which is not locked
-        yield
+            while not _is_at(file, handle):  # mending has put another file in its place, which is not locked
+                handle = _hold(file, locks)
+                prediction_files.resume(file, header)
+            yield
+        finally:
+            if not was_there and _is_at(file, handle):  # while it is locked: the next process may begin there at once
+                _remove_unused(file)
 
 
 def _hold(file: Path, locks: ExitStack) -> int:
     """Open a file and lock it. Raises InputError where another process writes it."""
     try:
+        if file.exists():
+            require_regular(file)  # to open a pipe waits for its reader
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = locks.enter_context(file.open("ab")).fileno()
     except OSError as error:
@@ -129,6 +138,14 @@ def _hold(file: Path, locks: ExitStack) -> int:
             return handle
         pause(_LOOK)  # whoever only looks whether somebody writes it is gone by then
     raise _taken(file)
+
+
+def _remove_unused(file: Path) -> None:
+    with file.open("rb") as begun:
+        begun.readline()  # the header
+        answer = begun.readline()
+    if not answer:
+        file.unlink()
 
 
 def require_free(file: Path) -> None:
@@ -215,6 +232,7 @@ def replaced(output: Path) -> Iterator[None]:
 
 def _is_held(file: Path) -> bool:
     try:
+        require_regular(file)  # to open a pipe waits for its writer
         # Those that only look do not see one another, and a network file system lets a reader lock this way alone.
         with file.open("rb") as handle:
             return not _locked(handle.fileno(), fcntl.LOCK_SH)

@@ -130,8 +130,9 @@ class Objective:
             part without positions contributes zero.
         weights: the weight of each part, from `weights_at`; those that the terms state when None.
 
-        The loss can be differentiated once (no gradient of a gradient), repeatedly if the graph is retained. Takes
-        part in the graph even without a single position, so that every rank has a backward pass.
+        The loss can be differentiated once (no gradient of a gradient); where no tensor of the head is in training,
+        repeatedly if the graph is retained. Takes part in the graph even without a single position, so that every
+        rank has a backward pass.
 
         Raises InputError when hidden states, head, targets and vocabulary do not belong together.
         """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coordcore.coords import CoordFormat
@@ -17,7 +17,16 @@ from coordcore.tasks import TASKS
 from coordcore_train.run.built import asked
 
 _ROLES = ("system", "user", "assistant")
-_LOOKED_AT = 16  # examples, before it is said that none is of the format
+_FEW, _MANY = 16, 1024
+"""Examples of a sample: the few that are looked at, and the many before it is said that none is of the format."""
+
+Sample = Callable[[int], Iterable[Example]]
+"""Gives at most so many examples, from all over a source."""
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many places, from all over `count`."""
+    return sorted({count * part // most for part in range(most)})
 
 
 def counted(who: str, source: Any, what: str) -> int:
@@ -34,47 +43,51 @@ def example_of(who: str, source: Any, index: int, epoch: int | None = None) -> E
     example = asked(who, lambda: source[index] if epoch is None else source.in_epoch(epoch, index), what)
     if not isinstance(example, Example):
         raise RunError(f"{who}: {what} must be a coordcore.Example, got {show(example)}; tell its authors")
-    for fault in _faults(example):
+    # What looking itself stumbles over is the plugin's, too.
+    if fault := asked(who, lambda: next(_faults(example), ""), f"what is looked at in {what}"):
         raise RunError(f"{example.where}: {fault} ({what}, given by {who})")
     return example
 
 
-def require_written(who: str, source: Any, form: Format, coords: CoordFormat) -> None:
+def require_written(who: str, sample: Sample, form: Format, coords: CoordFormat) -> None:
     """Raise RunError, with `who`, where no answer of a sample is one of `form`, unless that is the default.
 
     The checkpoint carries the format: it would be asked, and read, in another one than it was trained on.
     """
-    if form == COORDJSON:  # what a builder with answers of its own has, too
+    if form == COORDJSON or form.numbers:  # the default is what a builder with answers of its own has, too
         return
-    examples = list(_placed(who, source))
-    messages = [message for example in examples for message in example.messages]
-    answers = [message["content"] for message in messages if message["role"] == "assistant"]
-    if not answers or form.numbers or any(_is_written(answer, form, coords) for answer in answers):
-        return
+    answers: list[tuple[str, str]] = []
+    for count in (_FEW, _MANY):  # of a mixture a few may all be from a source of chats
+        answers = []
+        for example in _placed(sample, count):
+            said = [message["content"] for message in example.messages if message["role"] == "assistant"]
+            if any(_is_written(answer, form, coords) for answer in said):
+                return
+            answers += [(example.where, answer) for answer in said]
+        if not answers:
+            return
+    where, first = answers[0]
     raise RunError(
         f"{who}: none of {len(answers)} answers is of the format {form.name} that the manifest names, the first, of "
-        f"{examples[0].where}: {show(answers[0])}; name the format of the answers, or let the builder pass "
+        f"{where}: {show(first)}; name the format of the answers, or let the builder pass "
         "context.format on (Example.boxes takes it as form)"
     )
 
 
-def require_unplaced(who: str, source: Any) -> None:
+def require_unplaced(who: str, sample: Sample) -> None:
     """Raise RunError, with `who`, for coord tokens in an example of a sample, in a run that supervises none."""
-    for example in _placed(who, source):
+    for example in _placed(sample, _FEW):
         raise RunError(
-            f"{who}: {example.where} has geometries, so coord tokens, which no loss of this run supervises: none would "
-            "be learned; add one that does ([loss.coord_soft_ce_w1], or coord_positions = true in [loss.text_ce]), and "
-            "let the component say provides=lambda config: [coordcore.COORD_TOKENS], for `coordcore check`"
+            f"{who}: {example.where} has geometries, so coord tokens, which no loss of this run says it supervises: "
+            "add one that does ([loss.coord_soft_ce_w1], or coord_positions = true in [loss.text_ce]); a loss of your "
+            "own says provides=lambda config: [coordcore.COORD_SUPERVISION]. For `coordcore check`, the data builder "
+            "says provides=lambda config: [coordcore.COORD_TOKENS]"
         )
 
 
-def _placed(who: str, source: Any) -> Iterator[Example]:
-    """Of a sample of the examples those that have geometries."""
-    count, epoch = len(source), 0 if hasattr(source, "in_epoch") else None
-    for place in sorted({count * part // _LOOKED_AT for part in range(_LOOKED_AT)}):
-        example = example_of(who, source, place, epoch)
-        if example.geometries:
-            yield example
+def _placed(sample: Sample, most: int) -> Iterator[Example]:
+    """Of a sample of `most` examples those that have geometries."""
+    return (example for example in sample(most) if example.geometries)
 
 
 def _is_written(answer: str, form: Format, coords: CoordFormat) -> bool:
@@ -119,7 +132,7 @@ def _images(example: Example) -> Iterator[str]:
     if not _is_list(example.images):
         yield f"images must be a list, got {show(example.images)}"
     for number, image in enumerate(example.images):
-        if not isinstance(image, Path | str | bytes) and not hasattr(image, "convert"):  # PIL's are not imported here
+        if not isinstance(image, os.PathLike | str | bytes) and not hasattr(image, "convert"):  # as PIL's have
             cure = "PIL.Image.fromarray makes one of an array"
             yield f"images[{number}] must be a path, encoded bytes or a PIL image, got {type(image).__name__}; {cure}"
     tags = sum(message["content"].count("<image>") for message in example.messages)
@@ -137,6 +150,8 @@ def _geometries(geometries: Any) -> Iterator[str]:
         if geometry.kind not in KINDS:
             yield f"{where}: kind must be one of {', '.join(KINDS)}, got {show(geometry.kind)}"
         values = geometry.values
+        if not hasattr(values, "__len__"):
+            yield f"{where}: values must be a tuple, got {show(values)}"
         if not has_count(geometry.kind, len(values)):
             most = COUNTS[geometry.kind] or "an even number from 6 on"
             yield f"{where}: a {geometry.kind} has {most} values, got {len(values)}; give one Geometry for each place"

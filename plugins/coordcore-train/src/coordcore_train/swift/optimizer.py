@@ -128,5 +128,6 @@ def _require_optimizer(optimizer: Any) -> None:
         kind = type(optimizer).__name__
         raise RunError(f"{kind}.step needs {', '.join(needed)}, which training does not give; take another optimizer")
     for number, group in enumerate(optimizer.param_groups):
-        if not 0 <= float(group["lr"]) < math.inf:
-            raise RunError(f"group {number} has the learning rate {group['lr']}; it must be a finite number >= 0")
+        rate = group.get("lr")  # Adafactor has None where it finds its own, which no schedule can scale
+        if rate is None or not 0 <= float(rate) < math.inf:
+            raise RunError(f"group {number} has the learning rate {rate}; it must be a finite number >= 0")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from transformers import TrainerCallback
 from coordcore import COORD_SUPERVISION, kinds
 from coordcore.errors import InputError, RunError
 from coordcore.protocols import DataBuilder
+from coordcore.records.example import Example
 from coordcore_train.chat import Question, question_in
 from coordcore_train.run.folder import RunDir
-from coordcore_train.run.given import require_unplaced, require_written
+from coordcore_train.run.given import require_unplaced, require_written, spread
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
 from coordcore_train.swift.register import enter
-from coordcore_train.swift.rows import Rows
+from coordcore_train.swift.rows import Rows, Said
 from coordcore_train.swift.sharded import sharing
 from coordcore_train.swift.trackers import keep_here
 
@@ -74,12 +76,13 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
         """ms-swift prints a sample here. Raises as `require_written`, `require_unplaced` and `require_charged`."""
+        rows, workers = train_dataset.dataset, self.args.dataloader_num_workers
         with _same_random_state():
-            rows = train_dataset.dataset
-            require_written(rows.giver, rows.source, self.plan.format, self.plan.coords)
+            sample = partial(sampled, rows, workers)
+            require_written(rows.giver, sample, self.plan.format, self.plan.coords)
             if COORD_SUPERVISION not in self.plan.manifest.capabilities():
-                require_unplaced(rows.giver, rows.source)
-        require_charged(self.plan, train_dataset, self.template.data_collator, workers=self.args.dataloader_num_workers)
+                require_unplaced(rows.giver, sample)
+        require_charged(self.plan, train_dataset, self.template.data_collator, workers=workers)
 
     def train(self, trainer: Any) -> Any:
         for callback in list(trainer.callback_handler.callbacks):
@@ -125,6 +128,16 @@ def question_of_run(data: DataBuilder) -> Question | None:
     return Question(prompts["detect"], asked.system, dict(prompts))
 
 
+def sampled(rows: Rows, workers: int, most: int) -> Iterable[Example]:
+    """At most so many examples from all over the data, without their images. workers: of the data loader; where it has
+    some, the builder is asked in a process of its own here too: a file that it opens must not be shared with them.
+    """
+    places = spread(rows.real, most)
+    return DataLoader(
+        Subset(Said(rows), places), batch_size=None, num_workers=min(workers, 1), generator=torch.Generator()
+    )
+
+
 def require_charged(plan: Plan, encoded: Any, collate: Callable[[Any], Any], *, workers: int) -> None:
     """Raise InputError when the losses charge nothing in examples from all over the data.
 
@@ -133,7 +146,7 @@ def require_charged(plan: Plan, encoded: Any, collate: Callable[[Any], Any], *, 
     alone.
     """
     count = encoded.dataset.real
-    places = sorted({count * part // _LOOKED_AT for part in range(_LOOKED_AT)})
+    places = spread(count, _LOOKED_AT)
     sample = DataLoader(
         Subset(encoded, places),
         collate_fn=collate,

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+import attrs
 import torch
 from swift.dataloader import BatchSamplerShard, DataLoaderShard
 from torch.utils.data import BatchSampler, Dataset
 
 from coordcore.protocols import ExampleSource
+from coordcore.records.example import Example
 from coordcore_train.run.given import example_of
 from coordcore_train.swift.lengths import Grouping
 from coordcore_train.swift.template import to_row
@@ -44,9 +46,22 @@ class Rows(Dataset[dict[str, Any]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        return to_row(self.example(index), padding=index % self.length >= self.real, groups=self.groups)
+
+    def example(self, index: int) -> Example:
+        """Of which a row is made. Raises InputError and RunError as `example_of`."""
         epoch, place = divmod(index, self.length)
-        example = example_of(self.giver, self.source, place % self.real, epoch if self.by_epoch else None)
-        return to_row(example, padding=place >= self.real, groups=self.groups)
+        return example_of(self.giver, self.source, place % self.real, epoch if self.by_epoch else None)
+
+
+class Said(Dataset[Example]):
+    """The examples of rows without their images: what one process can well send to another."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __getitem__(self, index: int) -> Example:
+        return attrs.evolve(self.rows.example(index), images=())
 
 
 class Shares(BatchSamplerShard):  # type: ignore[misc]

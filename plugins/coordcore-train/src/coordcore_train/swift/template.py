@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,10 +36,7 @@ _LABELS = "coordcore_labels"
 
 def plain_row(example: Example) -> dict[str, Any]:
     """The row of an example that any ms-swift template takes."""
-    images = [
-        image if isinstance(image, str | bytes) or not hasattr(image, "__fspath__") else str(image)
-        for image in example.images
-    ]
+    images = [os.fspath(image) if isinstance(image, os.PathLike) else image for image in example.images]
     row: dict[str, Any] = {"messages": [dict(message) for message in example.messages]}
     if images:
         row["images"] = images
