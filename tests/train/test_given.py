@@ -103,6 +103,7 @@ def test_what_many_builders_give_is_right() -> None:
         attrs.evolve(RIGHT, messages=list(RIGHT.messages), geometries=[Geometry(kind="bbox_2d", values=values)]),
         attrs.evolve(RIGHT, images=[Path("a.png")], image_size=(numpy.int64(64), 64), uncharged=[0], max_pixels=9),
         attrs.evolve(RIGHT, images=[PurePosixPath("a.png")]),
+        Example(messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "loss": False}] * 2),
         Example(messages=[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]),
     ]
     assert [example_of(WHO, right, index) for index in range(len(right))] == right

@@ -118,7 +118,7 @@ def _messages(messages: Any) -> Iterator[str]:
     if not _is_list(messages):
         yield f"messages must be a list, got {show(messages)}"
     for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+        if not isinstance(message, Mapping) or set(message) - {"loss"} != {"role", "content"}:  # ms-swift reads `loss`
             yield f"messages[{number}] must be a dict of role and content, got {show(message)}"
         if message["role"] not in _ROLES:
             yield f"messages[{number}]: role must be one of {', '.join(_ROLES)}, got {show(message['role'])}"
