@@ -135,6 +135,20 @@ def test_duplicates() -> None:
     assert [box.duplicate for box in several(*objects).boxes] == [False, True, False, False, False, True]
 
 
+def test_duplicates_among_more_boxes_than_are_compared_at_a_time() -> None:
+    """A box is one where any earlier one is alike, itself a duplicate or not; across the stretches too."""
+    random = np.random.default_rng(3)
+    sides = [[0, 0, 100, 100 - int(3 * k)] for k in random.permutation(30)]
+    corners = (sides * 7)[: 3 * 64 + 5]
+    found = several(*(answer("a", *box) for box in corners)).boxes
+    expected = [
+        any(min(own[3], other[3]) >= 0.9 * max(own[3], other[3]) for other in corners[:index])
+        for index, own in enumerate(corners)
+    ]
+    assert [box.duplicate for box in found] == expected
+    assert not all(expected[1:30])
+
+
 @pytest.mark.parametrize(
     ("end", "ended", "stopped"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 DUPLICATE_IOU = 0.9
+
+_LATER = 64
+"""Boxes that are compared with all earlier ones at a time."""
 
 
 def not_shown(truth: TruthImage, reason: str) -> Row:
@@ -58,15 +62,14 @@ def read_row(
         raise RunError(f"{truth.key}: the model's logits are NaN or infinite; its weights are broken")
     text, complete = tokens.read(recording.tokens[index, :length].tolist())
     answer = parse_answer(text, form, coords=coord_format)
-    reader = _Reader(truth, log_probability, coordinate, coords, np.array(complete, dtype=np.int64))
-    boxes: list[Box] = []
+    reader = _Reader(truth, log_probability, coordinate, coords, complete)
+    found = answer.objects[: settings.max_objects]  # a free answer ends a token late
+    at = [reader.coordinates(item) for item in found]
     unread = list(answer.unread)
-    for found in answer.objects[: settings.max_objects]:  # a free answer ends a token late
-        box = reader.box(found, settings, quantisation)
-        if box is None:
-            unread.append(Unread(at=f"{found.at}.{found.kind}", reason="coord tokens spelled out in other tokens"))
-        else:
-            boxes.append(box)
+    for item in (item for item, places in zip(found, at, strict=True) if places is None):
+        unread.append(Unread(at=f"{item.at}.{item.kind}", reason="coord tokens spelled out in other tokens"))
+    whole = [(item, places) for item, places in zip(found, at, strict=True) if places is not None]
+    boxes = reader.boxes(whole, settings, quantisation)
     mark_duplicates(boxes)
     stopped = "end" if len(ends) and not recording.cut[index] else "length"
     return Row(
@@ -81,53 +84,80 @@ def read_row(
 
 
 class _Reader:
-    """Boxes of one answer, with what was recorded at the tokens that wrote them."""
+    """Boxes of one answer, with what was recorded at the tokens that wrote them.
+
+    Of each coordinate of the answer, in its order: value, spread, and what scores are made of. Looked up for a whole
+    answer at a time: arrays of four numbers take longer to make than to compute with.
+    """
 
     def __init__(
-        self, truth: TruthImage, log_probability: Array, coordinate: Array, coords: Coords, complete: Array
+        self, truth: TruthImage, log_probability: Array, coordinate: Array, coords: Coords, complete: Sequence[int]
     ) -> None:
         self.size = np.array([truth.width, truth.height], dtype=np.float64)
-        self.log_probability = log_probability
-        self.coordinate = coordinate
-        self.coords = coords
+        self.log_probability = log_probability.tolist()
+        is_coordinate = coordinate >= 0
+        rows = coordinate[is_coordinate]
+        self.number = np.where(is_coordinate, np.cumsum(is_coordinate) - 1, -1).tolist()
+        self.value, self.spread = coords.value[rows], coords.spread[rows]
+        self.entropy, self.log_mass, self.log_near = (
+            each[rows].tolist() for each in (coords.entropy, coords.log_mass, coords.log_near)
+        )
         # Each token's characters; a piece of one belongs to the character it is a piece of.
-        self.start = np.concatenate([[0], complete[:-1]]) if len(complete) else complete
-        self.stop = np.maximum(complete, self.start + 1)
+        self.start = [0, *complete][: len(complete)]
+        self.stop = [max(stop, start + 1) for start, stop in zip(self.start, complete, strict=True)]
 
-    def box(self, found: AnswerObject, settings: PredictSettings, quantisation: Quantisation) -> Box | None:
-        written = [self._tokens(span) for span in found.coord_spans]
-        at = np.array([place for places in written for place in places if self.coordinate[place] >= 0], dtype=np.int64)
-        if len(at) != len(found.bins):
-            return None
-        rows = self.coordinate[at]
-        scores = scores_of(
+    def coordinates(self, found: AnswerObject) -> list[int] | None:
+        """The tokens that wrote the coordinates of an object, None where others spell some of them out."""
+        at = [place for span in found.coord_spans for place in self._tokens(span) if self.number[place] >= 0]
+        return at if len(at) == len(found.bins) else None
+
+    def boxes(
+        self, found: Sequence[tuple[AnswerObject, list[int]]], settings: PredictSettings, quantisation: Quantisation
+    ) -> list[Box]:
+        """The objects, each with the tokens of its coordinates, as boxes."""
+        if not found:
+            return []
+        numbers = [[self.number[place] for place in at] for _, at in found]
+        bounding = [corners(self.value[own], item.kind) for own, (item, _) in zip(numbers, found, strict=True)]
+        values = np.stack([values for _, values in bounding]).reshape(-1, 2, 2)
+        pixels = np.round(quantisation.decode(values, self.size).reshape(-1, 4), 6).tolist()
+        spreads = np.stack([self.spread[own][pick] for own, (pick, _) in zip(numbers, bounding, strict=True)])
+        boxes = []
+        for (item, at), own, box, spread in zip(found, numbers, pixels, np.round(spreads, 3).tolist(), strict=True):
+            scores = self._scores(item, at, own, quantisation.bins)
+            score = scores[settings.score]
+            points = None
+            if item.kind != "bbox_2d":
+                points = quantisation.decode(self.value[own].reshape(-1, 2), self.size)
+            boxes.append(
+                Box(
+                    label=item.desc,
+                    box=tuple(box),
+                    bins=bounds(item.bins),
+                    score=short(settings.calibration.apply(score) if settings.calibration else score),
+                    scores={name: short(value) for name, value in scores.items()},
+                    spread=tuple(spread),
+                    **({} if points is None else shaped(item.kind, points)),
+                )
+            )
+        return boxes
+
+    def _scores(self, found: AnswerObject, at: Sequence[int], numbers: Sequence[int], bins: int) -> dict[str, float]:
+        log_probability = self.log_probability
+        return scores_of(
             Evidence(
-                description=self.log_probability[self._tokens(found.desc_span)].tolist(),
-                coordinates=self.log_probability[at].tolist(),
-                entropy=self.coords.entropy[rows].tolist(),
-                log_mass=self.coords.log_mass[rows].tolist(),
-                log_near=self.coords.log_near[rows].tolist(),
-                bins=quantisation.bins,
+                description=[log_probability[place] for place in self._tokens(found.desc_span)],
+                coordinates=[log_probability[place] for place in at],
+                entropy=[self.entropy[number] for number in numbers],
+                log_mass=[self.log_mass[number] for number in numbers],
+                log_near=[self.log_near[number] for number in numbers],
+                bins=bins,
             )
         )
-        score = scores[settings.score]
-        pick, values = corners(self.coords.value[rows], found.kind)
-        pixels = quantisation.decode(values.reshape(2, 2), self.size).ravel()
-        points = pixels
-        if found.kind != "bbox_2d":
-            points = quantisation.decode(self.coords.value[rows].reshape(-1, 2), self.size)
-        return Box(
-            label=found.desc,
-            box=four(pixels, 6),
-            bins=bounds(found.bins),
-            score=short(settings.calibration.apply(score) if settings.calibration else score),
-            scores={name: short(value) for name, value in scores.items()},
-            spread=four(self.coords.spread[rows][pick], 3),
-            **shaped(found.kind, points),
-        )
 
-    def _tokens(self, span: tuple[int, int]) -> Array:
-        return np.flatnonzero((self.start < span[1]) & (self.stop > span[0]))
+    def _tokens(self, span: tuple[int, int]) -> range:
+        """The tokens that have a part in some characters: neither start nor stop falls from one token to the next."""
+        return range(bisect_right(self.stop, span[0]), bisect_left(self.start, span[1]))
 
 
 def shaped(kind: str, pixels: Array) -> dict[str, Any]:
@@ -170,13 +200,16 @@ def mark_duplicates(boxes: Sequence[Box]) -> None:
         alike.setdefault(box.label, []).append(box)
     for group in alike.values():
         corners = np.array([box.box for box in group])
-        no_crowd = np.zeros(len(group), dtype=bool)
-        for index, box in enumerate(group[1:], start=1):
-            earlier = corners[:index]
-            near = overlaps(earlier, no_crowd[:index], np.broadcast_to(corners[index], earlier.shape))
-            same = (earlier == corners[index]).all(1)  # also of boxes without area
+        for first in range(1, len(group), _LATER):
+            later, earlier = (part.ravel() for part in np.indices((min(_LATER, len(group) - first), len(group))))
+            later += first
+            keep = earlier < later
+            later, earlier = later[keep], earlier[keep]
+            near = overlaps(corners[earlier], np.zeros(len(later), dtype=bool), corners[later])
+            same = (corners[earlier] == corners[later]).all(1)  # also of boxes without area
             alike_at = np.flatnonzero((near >= DUPLICATE_IOU) | same)
-            box.duplicate = any(_are_alike(group[other], box) for other in alike_at)
+            for own, other in zip(later[alike_at].tolist(), earlier[alike_at].tolist(), strict=True):
+                group[own].duplicate = group[own].duplicate or _are_alike(group[other], group[own])
 
 
 def _are_alike(a: Box, b: Box) -> bool:

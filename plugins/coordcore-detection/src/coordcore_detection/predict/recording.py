@@ -108,7 +108,7 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         else:
             for row in rows[self._count[rows] >= self._look_at[rows]].tolist():
                 self._look(row)
-        self._ended |= np.isin(tokens, self._end_tokens)
+        self._ended |= (tokens[:, None] == self._end_tokens).any(1)
         if len(self._tokens) % _LOOK_EVERY == 0:
             seen = np.stack(self._tokens[-self._repeats * LONGEST_LOOP :])
             self.looped |= loops(seen, self._repeats) & ~self._ended  # behind the end there is only padding
