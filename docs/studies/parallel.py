@@ -2,7 +2,6 @@
 
     python docs/studies/parallel.py --docs
     python docs/studies/parallel.py --many BASE --docs
-    python docs/studies/parallel.py --many BASE --labels one --docs
 
 The checkpoints are those of docs/studies/formats.py, CoordJSON and grouped, with several seeds; heads are trained for
 each of them. All ways answer the same held-out pictures, in turns, in one process on one core.
@@ -24,12 +23,11 @@ from typing import Any
 
 import numpy as np
 from common import ROOT, STUDENT_95, interval, train, write_measured
-from formats import IMAGES, LABELS, STEPS, STEPS_MANY, Asked, fill, manifest
+from formats import IMAGES, STEPS, STEPS_MANY, Asked, fill, manifest
 
 PAGE = ROOT / "docs/explanation/parallel-boxes.md"
 FORMATS = {"coordjson": "coordjson", "grouped": "grouped"}
 FORMATS_MANY = {"coordjson": "coordjson", "grouped": "grouped-2x"}
-FORMATS_ONE_LABEL = {"coordjson": "coordjson", "grouped": "grouped-3x"}
 """A format -> the row of the other study whose checkpoints answer."""
 
 PLAIN = "a token a pass"
@@ -212,9 +210,6 @@ def table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> s
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--many", type=Path, metavar="BASE", help="six to nine shapes on a picture, from this base")
-    parser.add_argument(
-        "--labels", default="colours", choices=[*LABELS], help="of the objects, and their order, as BASE has learned"
-    )
     parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="default: both")
     parser.add_argument("--images", type=int, default=IMAGES, help="held-out pictures")
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
@@ -223,21 +218,17 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where runs and figures are kept (default: runs/parallel)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
-    if options.labels != "colours" and not options.many:
-        parser.error("--labels is what the base of --many has learned; give both")
     import torch
 
     torch.set_num_threads(1)
-    part, _ = LABELS[options.labels]
-    fill(options, "parallel", part)
-    rows = FORMATS_ONE_LABEL if options.labels == "one" else FORMATS_MANY if options.many else FORMATS
+    fill(options, "parallel")
     found: dict[str, list[Any]] = {name: [] for name in options.formats}
     seconds = []
     for name in found:
-        row = rows[name]
+        row = (FORMATS_MANY if options.many else FORMATS)[name]
         for seed in range(options.seeds):
             folder = options.folder / f"{row}-{seed}"
-            run = train(folder, manifest(row, seed, options.steps, many=options.many, labels=options.labels))
+            run = train(folder, manifest(row, seed, options.steps, many=options.many))
             seconds.append(heads(run))
             figures = folder / "figures.json"  # what is measured already is not measured again
             if not figures.exists():
@@ -251,7 +242,7 @@ def main() -> int:
     if options.docs:
         trained = f"heads trained in {statistics.mean(seconds):.0f} s of a core"
         conditions = f"{options.seeds} seeds; {options.images} held-out pictures each; {trained}."
-        write_measured(PAGE, f"{conditions}\n\n{shown}\n", part if options.many else "measured")
+        write_measured(PAGE, f"{conditions}\n\n{shown}\n", "many" if options.many else "measured")
     return 0
 
 
