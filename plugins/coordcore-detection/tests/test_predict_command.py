@@ -86,6 +86,18 @@ def test_a_checkpoint_without_heads_proposes_no_corners(model: Path, records: Pa
     assert "--parallel" in result.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_link_stays_where_its_file_is_written_anew(model: Path, records: Path, more: tuple[str, ...]) -> None:
+    there = Path("disk/there.jsonl")
+    there.parent.mkdir()
+    Path("out.jsonl").symlink_to(there)
+    predict(model, "--limit", 2)
+    there.write_bytes(there.read_bytes()[:-20])  # cut in the middle of a line, which is mended
+    assert predict(model, *more).exit_code == 0
+    assert Path("out.jsonl").is_symlink()
+    assert [row.image for row in prediction_files.read(there)[1]] == [f"{k}.png" for k in range(COUNT)]
+
+
 def test_another_contract_is_refused_unless_overwritten(model: Path, records: Path) -> None:
     predict(model)
     refused = predict(model, "--score", "min")

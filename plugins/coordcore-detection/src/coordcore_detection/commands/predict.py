@@ -195,6 +195,8 @@ def command(
     from coordcore_train.run.launch import die_with_parent
 
     require_writable(output, records, calibration, overwrite=True)  # what is there is continued, if it can be
+    if output.is_symlink():
+        output = output.resolve()  # a file is written anew where its link leads, and the link stays
     if records.is_dir():
         _require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
     if system is not None and question is None:
