@@ -90,7 +90,7 @@ class SavedGradients:
 
     index: [n] int64, its positions in the hidden states. lse, by_lse: [n] the log-sum-exp and the loss's derivative by
     it. labels, by_label: [t] ids and the derivatives by their logits, for the last t positions. blocks: what
-    `logsumexp` kept of every block, nothing where that would have been too much.
+    `logsumexp` kept of every block, in their order, nothing where that would have been too much.
     """
 
     index: Tensor
@@ -98,14 +98,14 @@ class SavedGradients:
     by_lse: Tensor
     labels: Tensor
     by_label: Tensor
-    blocks: Sequence[tuple[Tensor, Tensor]] = ()
+    blocks: list[tuple[Tensor, Tensor]] = attrs.field(factory=list)
 
-    def by_logits(self, number: int, block: Block, hidden: Tensor) -> Tensor:
-        """[n, c] the loss's derivative by the logits of a block through the log-sum-exp. hidden: [n, H]."""
+    def by_logits(self, block: Block, hidden: Tensor) -> Tensor:
+        """[n, c] the loss's derivative by the logits of the next block through the log-sum-exp. hidden: [n, H]."""
         # The lowest number for a minus infinity, as in `logsumexp`: every row is left out there.
         lse = self.lse.clamp(min=torch.finfo(self.lse.dtype).min)[:, None]
         if self.blocks:
-            weights, anchor = self.blocks[number]
+            weights, anchor = self.blocks.pop(0)  # let go of: the gradient grows meanwhile
             return weights.mul_((anchor - lse).exp_().mul_(self.by_lse[:, None]))
         return block.logits(hidden).sub_(lse).exp_().mul_(self.by_lse[:, None])
 
@@ -184,13 +184,12 @@ class VocabularyStream:
         kept = dtype if self.weight.dtype == torch.float16 else self.weight.dtype
         weight_grad = torch.empty_like(self.weight, dtype=kept)
         bias_grad = self.weight.new_empty(len(self.weight), dtype=kept)
-        blocks = self.blocks(hidden.dtype, max((len(chunk.index) for chunk in saved), default=1))
-        for number, block in enumerate(blocks):
+        for block in self.blocks(hidden.dtype, max((len(chunk.index) for chunk in saved), default=1)):
             rows = hidden.new_zeros(block.weight.shape, dtype=dtype)
             column = hidden.new_zeros(len(block.weight), dtype=dtype)
             for chunk in saved:
                 selected = hidden[chunk.index]
-                by_logit = chunk.by_logits(number, block, selected)
+                by_logit = chunk.by_logits(block, selected)
                 place = chunk.labels - block.first
                 inside = (place >= 0) & (place < len(block.weight))
                 by_label = torch.where(inside, chunk.by_label, 0)
