@@ -129,7 +129,7 @@ class Template:
         if self.fault == "no end":
             labels = [-100 if label == template.tokenizer.eos_token_id else label for label in labels]
         if self.fault == "other text":
-            labels[first] = ids[first + 1]
+            ids[first] = labels[first] = ids[first + 1]
         return {**encoded, "input_ids": ids, "labels": labels}
 
 
