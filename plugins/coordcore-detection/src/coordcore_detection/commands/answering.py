@@ -30,29 +30,16 @@ def of_all(
     """Ask about what `output` does not hold yet, and return all its rows. in_order: they are put into that of `truth`
     where all are there."""
     in_order |= shares.gather(output, header)
-    with shares.held(output, header):
-        return _all_of(model, truth, settings, output, header, in_order=in_order)
-
-
-def _all_of(
-    model: Asked,
-    truth: Sequence[TruthImage],
-    settings: PredictSettings,
-    output: Path,
-    header: Header,
-    *,
-    in_order: bool,
-) -> list[Row]:
-    rows = prediction_files.resume(output, header)
-    continuing.require_same_questions(output, rows, truth)
-    known = {row.image for row in rows}
-    left = [image for image in truth if image.key not in known]
-    if rows:
-        typer.echo(f"{output}: holds {len(truth) - len(left)} of {len(truth)} images already", err=True)
-    rows += _written(model, left, settings, output, header)
-    keys = [image.key for image in truth]
-    if in_order and {row.image for row in rows} == set(keys):
-        rows = continuing.put_in_order(output, header, rows, keys)
+    with shares.held(output, header) as rows:
+        continuing.require_same_questions(output, rows, truth)
+        known = {row.image for row in rows}
+        left = [image for image in truth if image.key not in known]
+        if rows:
+            typer.echo(f"{output}: holds {len(truth) - len(left)} of {len(truth)} images already", err=True)
+        rows += _written(model, left, settings, output, header)
+        keys = [image.key for image in truth]
+        if in_order and {row.image for row in rows} == set(keys):
+            rows = continuing.put_in_order(output, header, rows, keys)
     return rows
 
 

@@ -9,6 +9,7 @@ import typer
 
 from coordcore.options import SpaceName
 from coordcore_detection.commands.options import OutsideName, SynonymFile, held_against, told
+from coordcore_detection.evaluate.radius import RADIUS, Radius
 
 
 def command(
@@ -38,7 +39,7 @@ def command(
     synonyms: SynonymFile = None,
     radius: Annotated[
         str, typer.Option(help="How far a predicted point may be from a true one: 12px, or 5% of the longer side.")
-    ] = "5%",
+    ] = RADIUS,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many records.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the evaluation, as `coordcore compare` reads it.")
@@ -74,7 +75,6 @@ def command(
     from coordcore_detection.evaluate import distributions, results, tables
     from coordcore_detection.evaluate import synonyms as synonym_files
     from coordcore_detection.evaluate.evaluation import evaluate
-    from coordcore_detection.evaluate.radius import Radius
     from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.predict import answer_files, foreign, prediction_files

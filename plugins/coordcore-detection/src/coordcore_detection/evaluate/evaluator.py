@@ -11,6 +11,7 @@ from attrs.validators import and_, ge, le, lt, optional
 
 from coordcore import BuildContext, Component, InputError, Problem, option
 from coordcore.coords import DEFAULT_COORDS
+from coordcore_detection.evaluate.radius import RADIUS, Radius
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -68,7 +69,7 @@ class DetectionConfig:
         default=None, exists=True, help='TOML file of what else a label may be called: helmet = ["hard hat"]'
     )
     radius: str = option(
-        default="5%", help="how far a predicted point may be from a true one: 12px, or 5% of the image's longer side"
+        default=RADIUS, help="how far a predicted point may be from a true one: 12px, or 5% of the image's longer side"
     )
     batch_size: int = option(default=25, validator=[ge(1), le(2**16)], help="images at a time")
 
@@ -236,10 +237,10 @@ def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator
 
 def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
     """A table of synonyms or a radius that is wrong is told before a run trains."""
-    from coordcore_detection.evaluate import radius, synonyms
+    from coordcore_detection.evaluate import synonyms
 
     try:
-        radius.Radius.read(config.radius)
+        Radius.read(config.radius)
     except InputError as error:
         yield Problem(path=f"eval.{COMPONENT.name}.radius", message=str(error))
     if config.synonyms is not None and config.synonyms.is_file():

@@ -103,22 +103,22 @@ def left(images: Sequence[TruthImage], rows: Mapping[str, Row], batch_size: int,
 
 
 @contextmanager
-def held(file: Path, header: Header) -> Iterator[None]:
+def held(file: Path, header: Header) -> Iterator[list[Row]]:
     """Within this context no other process takes the file, a share or the whole, for abandoned, nor writes it.
 
-    What an earlier process left there is mended, once it is this one's. A file that this context began and put no
-    answer into is removed: what `replaced` set aside comes back then. Raises InputError where another process writes
-    it, and as `resume`.
+    Gives the rows that an earlier process left there, mended once it is this one's. A file that this context began and
+    put no answer into is removed: what `replaced` set aside comes back then. Raises InputError where another process
+    writes it, and as `resume`.
     """
     was_there = os.path.lexists(file)
     with ExitStack() as locks:
         handle = _hold(file, locks)
         try:
-            prediction_files.resume(file, header)
+            rows = prediction_files.resume(file, header)
             while not _is_at(file, handle):  # mending has put another file in its place, which is not locked
                 handle = _hold(file, locks)
-                prediction_files.resume(file, header)
-            yield
+                rows = prediction_files.resume(file, header)
+            yield rows
         finally:
             if not was_there and _is_at(file, handle):  # while it is locked: the next process may begin there at once
                 _remove_unused(file)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tomli
 from rich.console import Console
 
 from coordcore.errors import InputError, RunError, printable
@@ -135,9 +135,9 @@ def other_versions(folder: RunDir, text: str) -> str:
 
 def _versions(text: str) -> dict[str, str]:
     try:
-        record = tomllib.loads(text).get("resolved", {})
+        record = tomli.loads(text).get("resolved", {})
         return {"coordcore": record["coordcore"], **record["plugins"]}
-    except (tomllib.TOMLDecodeError, KeyError, TypeError):  # somebody's edit: nothing reads the record back
+    except (tomli.TOMLDecodeError, KeyError, TypeError):  # somebody's edit: nothing reads the record back
         return {}
 
 
