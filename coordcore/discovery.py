@@ -49,7 +49,7 @@ def discover(
     blocked |= {canonicalize_name(name.strip()): "COORDCORE_BLOCK" for name in by_environment}
     loader = _Loader(kinds)
     found = _installed() if entry_points is None else entry_points
-    infos = (loader.core(), *(loader.plugin(entry_point, blocked) for entry_point in _ours(found)))
+    infos = (loader.core(), *(loader.plugin(name, entry_point, blocked) for name, entry_point in _ours(found)))
     return Plugins(kinds=kinds, infos=infos)
 
 
@@ -58,12 +58,13 @@ def _installed() -> list[metadata.EntryPoint]:
     return [item for group in every.groups for item in every.select(group=group)]
 
 
-def _ours(entry_points: Iterable[metadata.EntryPoint]) -> list[metadata.EntryPoint]:
-    """The entry points of any version of the interface, this version's alone where a distribution has both."""
-    every = [entry for entry in entry_points if re.fullmatch(r"coordcore\.v\d+", entry.group)]
-    at_home = {_distribution(entry) for entry in every if entry.group == hookspecs.GROUP}
-    every = [entry for entry in every if entry.group == hookspecs.GROUP or _distribution(entry) not in at_home]
-    return sorted(every, key=lambda entry: (_distribution(entry), entry.group, entry.name))
+def _ours(entry_points: Iterable[metadata.EntryPoint]) -> list[tuple[str, metadata.EntryPoint]]:
+    """The entry points of any version of the interface, each after its distribution's name, which is asked once: every
+    answer reads a file anew. Of a distribution with several versions this version's alone."""
+    every = [(_distribution(entry), entry) for entry in entry_points if re.fullmatch(r"coordcore\.v\d+", entry.group)]
+    at_home = {name for name, entry in every if entry.group == hookspecs.GROUP}
+    every = [(name, entry) for name, entry in every if entry.group == hookspecs.GROUP or name not in at_home]
+    return sorted(every, key=lambda item: (item[0], item[1].group, item[1].name))
 
 
 def _distribution(entry_point: metadata.EntryPoint) -> str:
@@ -84,9 +85,8 @@ class _Loader:
         info = PluginInfo(distribution=CORE, version=__version__, entry_point="builtins", status="ready")
         return attrs.evolve(info, **self._offered(builtins))
 
-    def plugin(self, entry_point: metadata.EntryPoint, blocked: Mapping[str, str]) -> PluginInfo:
+    def plugin(self, distribution: str, entry_point: metadata.EntryPoint, blocked: Mapping[str, str]) -> PluginInfo:
         """What is known of an entry point once it was loaded, or of why it was not. Raises nothing of the plugin's."""
-        distribution = _distribution(entry_point)
         version = entry_point.dist.version if entry_point.dist else ""
         info = PluginInfo(distribution=distribution, version=version, entry_point=entry_point.name, status="ready")
         if distribution in blocked:

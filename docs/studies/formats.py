@@ -78,7 +78,7 @@ def manifest(
         "format": {section: {}},
         "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour", **LABELS[labels][1]}},
         "eval": {"detection": {"images": images}},
-        "train": {"seed": seed, "steps": times * steps},
+        "train": {"seed": seed, "steps": times * steps, "learning_rate": 3e-3},
     }
     if many is not None:
         given["model"] = {"base": str(many.resolve())}

@@ -39,6 +39,7 @@ validation_images = 0
 
 [train]
 steps = 60
+learning_rate = 3e-3
 """
 """Trained for so short that it often leaves the format, which is what the grammar is for."""
 
