@@ -108,7 +108,7 @@ def test_other_data_than_was_evaluated_is_refused(whole: Path) -> None:
 
 @pytest.fixture
 def again(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Again:
-    """`again(examples, places, radius="10px")` is the page of a run that was measured on the examples at some places."""
+    """`again(examples, places, radius="10px")` is the page of a run that was measured on examples at places."""
 
     def again(examples: list[Example], places: list[int], **options: Any) -> str:
         plan = SimpleNamespace(
