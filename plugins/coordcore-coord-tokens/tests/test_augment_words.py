@@ -27,6 +27,7 @@ WORDS = LeftRight({"left": "right", "gauche": "droite"})
         ("turn left.", "turn right."),
         ("à gauche", "à droite"),
         ("shoe1left2", "shoe1right2"),
+        ("topleft, Bottomright and UPPERLEFT", "topright, Bottomleft and UPPERRIGHT"),
     ],
 )
 def test_words_are_exchanged_in_the_form_they_have(text: str, exchanged: str) -> None:

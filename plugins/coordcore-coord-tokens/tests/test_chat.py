@@ -139,6 +139,17 @@ def test_in_json_a_placeholder_becomes_a_list(say: Say) -> None:
     assert texts(example)[1] == f'[{{"bbox_2d": {box}, "label": "dog"}}, {{"boxes": [{box}, {box}]}}, "{bare}"]'
 
 
+def test_quotes_of_a_ref_are_escaped_in_json_alone(say: Say) -> None:
+    answer = '"<ref-object>": [{"bbox_2d": <bbox>, "label": "<ref-object>"}]'
+    example = say(row("<image>?", answer, ref=['5" pipe', 'a 5" pipe'], bbox=[[64, 48, 320, 240]]))
+    place = tokens(100, 100, 500, 500, between=", ")
+    assert texts(example)[1] == f'"5" pipe": [{{"bbox_2d": [{place}], "label": "a 5\\" pipe"}}]'
+
+
+def test_a_pixel_in_the_corner_is_a_box(say: Say) -> None:
+    assert values(say(row("<image>?", "<bbox>", bbox=[[0, 0, 1, 1]]))) == [(0.0, 0.0, 1.561, 2.081)]
+
+
 def test_a_narrow_box_is_widened_and_counted(say: Say, caplog: pytest.LogCaptureFixture) -> None:
     say(row("<image>Where is <bbox>?", "<bbox>", bbox=[[64, 48, 64.1, 96], [64, 48, 64.1, 96]]))
     assert "train.jsonl: 2 boxes narrower than one bin were widened by one bin" in caplog.messages

@@ -54,6 +54,10 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
         "messages[1].loss: not supported: every answer is trained",
     ),
     "a video": (row(videos=["a.mp4"]), "videos: not supported: only text and images are trained; leave the row out"),
+    "an answer that was rejected": (
+        row(label=False),
+        "label: false marks a rejected answer, which would be trained as",
+    ),
     "more places than boxes": (
         row("<bbox> and <bbox>"),
         "messages[1].content: a further <bbox>, but objects.bbox holds 1",
@@ -104,6 +108,10 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
         row(objects=BOX | {"bbox_type": "norm1"}),
         "objects.bbox[0]: x = 320 lies outside 0..1",
     ),
+    "fractions for pixels": (
+        row(objects={"bbox": [[0.1, 0.2, 0.5, 1]]}),
+        "objects.bbox[0]: [0.1, 0.2, 0.5, 1.0] all lie in 0..1, as fractions of an image do; set `objects.bbox_type` ",
+    ),
     "a missing image": (row(images=["gone.png"]), "images[0]: no image file at gone.png"),
     "a file that is no image": (row(images=["train.jsonl"]), "images[0]: image train.jsonl cannot be read"),
     "an image elsewhere": (row(images=["../photo.png"]), "images[0]: ../photo.png lies outside"),
@@ -131,6 +139,10 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
         text('[{"bbox_2d": [1, 2, 3, 4]}]'),
         "messages[1].content: four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1,",
     ),
+    "coord tokens of two points": (
+        text('{"points": [[<|coord_1|>, <|coord_2|>], [<|coord_3|>, <|coord_4|>]]}'),
+        "messages[1].content: four numbers under points, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d",
+    ),
     "refs that are no list": (row(objects=BOX | {"ref": "dog"}), "objects.ref: expected array"),
 }
 
@@ -149,6 +161,17 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
     "more than a thousand": (text("[1, 2, 3, 1001]"), "norm1000", "y = 1001 lies outside 0..1000"),
     "no bins": (text("[1, 2, 3, 1000]"), "bin", "1000.0 > 999: this looks like absolute pixels"),
     "no fractions": (text("[1, 2, 3, 4]"), "norm1", "x = 3 lies outside 0..1"),
+    "fractions for thousandths": (
+        text("[0.1, 0.2, 0.5, 1]"),
+        "norm1000",
+        '[0.1, 0.2, 0.5, 1.0] all lie in 0..1, as fractions of an image do; set `space = "norm1"`; where such numbers',
+    ),
+    "width and height": (
+        text('{"bbox_xywh": [1, 2, 3, 4]}'),
+        "pixel",
+        "four numbers under bbox_xywh, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d, or set",
+    ),
+    "a line": (text('{"line": [[1, 2], [3, 4]]}'), "pixel", "four numbers under line, which are no x1, y1, x2, y2"),
     "no pixels": (text("[1, 2, 3, 481]"), "pixel", "y = 481 lies outside 0..480"),
     "years": (
         text("in [2019, 2020, 2021, 2022]"),

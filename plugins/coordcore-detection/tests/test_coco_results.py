@@ -57,6 +57,13 @@ def test_numbers_as_data_convert_gives_them(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("label", "categories"), [("kitty", [1]), ("tom", [1]), ("cat", [1]), ("dog", [2])])
+def test_a_synonym_has_the_id_of_its_name(tmp_path: Path, label: str, categories: list[int]) -> None:
+    images, answers = [truth("a.png", [("kitty", CAT[1]), DOG])], [row("a.png", [(label, CAT[1])])]
+    coco_results.write(tmp_path / "r.json", images, answers, {"kitty": 1, "dog": 2}, {"cat": ("kitty", "tom")})
+    assert [item["category_id"] for item in written(tmp_path / "r.json")] == categories
+
+
 @pytest.mark.parametrize(
     ("ids", "wanted"), [((7, 3), [7, 3]), ((7, 7), [1, 2]), (("7", 3), [1, 2]), ((None, 3), [1, 2]), ((1.5, 3), [1, 2])]
 )

@@ -119,6 +119,29 @@ def test_a_checkpoint_is_evaluated(evaluation: Evaluation) -> None:
     assert {name: value for name, value in written.metrics.items() if value is not None} == found.metrics
 
 
+def spoken(index: int) -> Example:
+    """An example of a conversation, as chat rows have them."""
+    messages = ({"role": "user", "content": "<image>Which?"}, {"role": "assistant", "content": "The red one."})
+    return attrs.evolve(example(index), messages=messages, geometries=(), source=f"rows.jsonl:{index + 1}")
+
+
+def test_conversations_among_the_examples_are_left_out_and_told(evaluation: Evaluation) -> None:
+    told: list[str] = []
+    mixed = [spoken(0), *(attrs.evolve(example(index), group="own") for index in (1, 2)), spoken(3)]
+    found = evaluator()(attrs.evolve(evaluation, examples=mixed, log=told.append))
+    asked = [row.image for row in prediction_files.read(evaluation.output / "predictions.jsonl")[1]]
+    assert (asked, found.metrics["AP"]) == (["example-1", "example-2"], found.metrics["AP@own"])
+    assert (
+        "note: 2 of 4 examples are not measured, the first: rows.jsonl:1: the answer is no list of objects in "
+        "CoordJSON (JSON is malformed: invalid character (byte 0)): 'The red one.'"
+    ) in told
+
+
+def test_conversations_alone_are_refused_before_the_model_is_asked(evaluation: Evaluation) -> None:
+    with pytest.raises(InputError, match=r"none of the 2 examples .* rows.jsonl:1: .*hold out records"):
+        evaluator()(attrs.evolve(evaluation, checkpoint=Path("none"), examples=[spoken(0), spoken(1)]))
+
+
 def test_groups_of_examples_are_told_apart(evaluation: Evaluation) -> None:
     whole = evaluator()(evaluation).metrics
     groups = [attrs.evolve(example(index), group="coco" if index < 3 else "own") for index in range(4)]

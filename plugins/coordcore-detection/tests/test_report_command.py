@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,12 @@ from coordcore.quantisation import DEFAULT_QUANTISATION, encode_boxes
 from coordcore.records.answers import COORDJSON
 from coordcore_detection.evaluate import results
 from coordcore_detection.evaluate.evaluation import evaluate
-from coordcore_detection.evaluate.truth_sources import truth_from_examples
+from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.evaluate.truth_sources import Chosen, truth_from_examples
 from coordcore_detection.predict import prediction_files
 from coordcore_detection.predict.predictions import Box, Row
+
+Again = Callable[..., str]
 
 
 def run(*arguments: object) -> Any:
@@ -100,6 +104,60 @@ def test_other_data_than_was_evaluated_is_refused(whole: Path) -> None:
     results.write(evaluated(3)[2].result, whole / results.FILE)
     shown = run("report", whole)
     assert (shown.exit_code, "was measured on other examples" in shown.stderr) == (2, True)
+
+
+@pytest.fixture
+def again(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Again:
+    """`again(examples, places, radius="10px")` is the page of a run that was measured on examples at places."""
+
+    def again(examples: list[Example], places: list[int], **options: Any) -> str:
+        plan = SimpleNamespace(
+            coords=DEFAULT_COORDS,
+            format=COORDJSON,
+            data=SimpleNamespace(validation=lambda: examples),
+            quantisation=DEFAULT_QUANTISATION,
+        )
+        monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
+        truth = Chosen(truth_from_examples(examples, DEFAULT_QUANTISATION), places)
+        rows = [
+            Row(image=item.key, width=90, height=60, text="", boxes=[point(item)] if item.points else [])
+            for item in truth
+        ]
+        prediction_files.write(evaluation / "predictions.jsonl", header(), rows)
+        results.write(evaluate(truth, header(), rows, **options).result, evaluation / results.FILE)
+        shown = run("report", evaluation)
+        assert (shown.exit_code, shown.stderr) == (0, "")
+        return (evaluation / "report.html").read_text()
+
+    return again
+
+
+def point(image: TruthImage) -> Box:
+    """Nine pixels beside the first point of an image."""
+    _, x, y = image.points[0]
+    return Box(label="eye", box=(x + 9, y, x + 9, y), bins=(0, 0, 0, 0), score=0.7, kind="point", points=[x + 9, y])
+
+
+def said(answer: str, **changes: Any) -> Example:
+    messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
+    return Example(messages=messages, images=(Image.new("RGB", (90, 60)),), **changes)
+
+
+BOX = f'{{"objects": [{{"desc": "cat", "bbox_2d": [{", ".join(ints_to_tokens([100, 100, 500, 500]))}]}}]}}'
+EYE = f'{{"objects": [{{"desc": "eye", "point": [{", ".join(ints_to_tokens([100, 100]))}]}}]}}'
+
+
+def test_texts_among_the_examples_are_no_other_data(again: Again) -> None:
+    examples = [said("A cat.", task="caption"), said(BOX), said(BOX)]
+    assert "example-2, 90 x 60 px" in again(examples, [0, 1, 2])
+
+
+def test_examples_that_were_not_measured_are_no_other_data(again: Again) -> None:
+    assert "example-2, 90 x 60 px" in again([said("It is there."), said(BOX), said(BOX)], [1, 2])
+
+
+def test_points_are_measured_within_the_radius_that_they_were(again: Again) -> None:
+    assert "<td>point_F1</td><td>1.0000</td>" in again([said(EYE)], [0], radius="10px")
 
 
 # --- eval --report --------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ class BoxesConfig:
     width: int = option(default=64, help="of the pictures")
     height: int = option(default=64, help="of the pictures")
     side: int = option(default=24, help="of the boxes, in pixels")
+    fractions: bool = option(default=False, help="boxes are fractions of the pictures, read as pixels")
     max_pixels: int | None = option(default=None, help="of the pictures in training")
     convention: str = option(default="", help="another than the run's")
     fault: Literal["", "unread", "uncounted", "own format", "decomposed", "special tokens"] = option(
@@ -55,6 +56,8 @@ class Boxes:
             raise InputError("boxes.jsonl:4: objects[0]: no box")
         left, top = 1.37 + index, 2.71 + index
         box = (left, top, left + config.side, top + config.side)
+        if config.fractions:
+            box = (left / config.width, top / config.height, box[2] / config.width, box[3] / config.height)
         encoded = encode_boxes([box], config.width, config.height, quantisation=self.spec)
         written = encoded
         if config.convention:

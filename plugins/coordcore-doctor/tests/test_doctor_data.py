@@ -151,6 +151,13 @@ def test_boxes_that_shrink_below_a_visual_token(base: Path, tmp_path: Path) -> N
     assert found.cure.startswith("raise train.max_pixels")
 
 
+@pytest.mark.parametrize("width", [64, 2048])
+def test_fractions_that_are_read_as_pixels(base: Path, tmp_path: Path, width: int) -> None:
+    found = look("image sizes", tmp_path, base, data={"doctor_boxes": {"fractions": True, "width": width}})
+    assert (found.state, found.cure[:44]) == ("warning", 'say what the numbers are: `space = "norm1"`,')
+    assert "all 8 boxes lie within the first pixel of their images" in found.seen
+
+
 UNMERGED = {"output": {"merge": False}}
 
 

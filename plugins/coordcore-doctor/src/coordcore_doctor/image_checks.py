@@ -34,7 +34,13 @@ def check_images(run: ExaminedRun, name: str) -> Iterator[Finding]:
     if smaller:
         text += f", most of all {width} x {height} to {seen[0]} x {seen[1]}"
     small, count = _small_boxes(run, rows, token)
-    if count and small > MANY_SMALL * count:
+    if count and _all_in_a_corner(run, rows):
+        yield warning(
+            name,
+            f"{text}; all {count} boxes lie within the first pixel of their images, as fractions read as pixels do",
+            'say what the numbers are: `space = "norm1"`, or bbox_type "norm1" in chat rows',
+        )
+    elif count and small > MANY_SMALL * count:
         lost = f"{share(small, count, 'boxes')} are narrower than one visual token ({token} pixels)"
         yield warning(name, f"{text}; {lost}", "raise train.max_pixels, or cut the images into tiles")
     else:
@@ -71,6 +77,16 @@ def _small_boxes(run: ExaminedRun, rows: list[Encoded], token: int) -> tuple[int
         small += int((sides < token).any(1).sum())
         count += len(boxes)
     return small, count
+
+
+def _all_in_a_corner(run: ExaminedRun, rows: list[Encoded]) -> bool:
+    """Whether no box of any row, as the builder gave it, reaches further than a pixel and the bin that widens it."""
+    ends = [
+        (row.boxes(run.vocab)[0][:, 2:] - 1) / run.quantisation.decode_scale * np.array(row.sizes[0])
+        for row in rows
+        if run.vocab is not None
+    ]
+    return all(bool((end <= 1).all()) for end in ends)
 
 
 def check_served(run: ExaminedRun, name: str) -> Iterator[Finding]:

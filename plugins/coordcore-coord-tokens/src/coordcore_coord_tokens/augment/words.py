@@ -10,10 +10,11 @@ _AROUND = 60
 """Letters of a long text that are shown before and behind a word."""
 _LETTER = r"[^\W\d_]"
 _ENDINGS = "most|handed|hand|wards|ward|side"
+_BEGINNINGS = ("top", "bottom", "upper", "lower", "front", "back", "rear", "middle", "center", "centre")
 
 
 class LeftRight:
-    """Pairs of words such as left and right, also in leftmost, LEFT, left-hand, left_shoe and LeftArm.
+    """Pairs of words such as left and right, also in leftmost, LEFT, left-hand, left_shoe, LeftArm and topleft.
 
     Not in leftover, upright or bright.
     """
@@ -22,12 +23,14 @@ class LeftRight:
         both = [*pairs.items(), *((other, word) for word, other in pairs.items())]
         self._other = {form(word): form(other) for word, other in both for form in _FORMS}
         lower, capital, upper = ("|".join(re.escape(form(word)) for word, _ in both) for form in _FORMS)
+        begins = "|".join(rf"(?<=[{word[0]}{word[0].upper()}]{word[1:]})" for word in _BEGINNINGS)
+        upper_begins = "|".join(rf"(?<={word.upper()})" for word in _BEGINNINGS)
         self._pattern = re.compile(
-            rf"(?<!{_LETTER})(?:{lower})(?=(?:{_ENDINGS})?(?!{_LETTER}))"
-            rf"|(?<!{_LETTER})(?:{lower})(?=[A-Z])"
+            rf"(?:(?<!{_LETTER})|{begins})(?:{lower})(?=(?:{_ENDINGS})?(?!{_LETTER}))"
+            rf"|(?:(?<!{_LETTER})|{begins})(?:{lower})(?=[A-Z])"
             # LeftArm and armLeft
             rf"|(?<![A-Z])(?:{capital})(?=(?:{_ENDINGS})?(?![a-zß-ÿ]))"
-            rf"|(?<!{_LETTER})(?:{upper})(?=(?:{_ENDINGS.upper()})?(?!{_LETTER}))"
+            rf"|(?:(?<!{_LETTER})|{upper_begins})(?:{upper})(?=(?:{_ENDINGS.upper()})?(?!{_LETTER}))"
         )
 
     def found(self, text: str) -> str | None:

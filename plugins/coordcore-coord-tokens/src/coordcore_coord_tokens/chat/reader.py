@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -130,7 +131,8 @@ class ChatReader:
             elif found.name == BBOX:
                 yield found, placed.next_box(turn)
             else:
-                yield found, placed.next_ref(turn, self.coords)
+                ref = placed.next_ref(turn, self.coords)
+                yield found, json.dumps(ref, ensure_ascii=False)[1:-1] if found.quoted else ref
 
     def _written(
         self, found: Place | Shape, bins: Sequence[int], *, anew: bool
@@ -233,6 +235,9 @@ class _Encoder:
         except RecordError as error:
             cure = _NO_BOX if box.guessed else ""
             raise RecordError(box.path, f"{error.message}{cure}", reason=error.reason) from error
+        if box.space == "pixel" and max(box.values) <= 1 and any(value % 1 for value in box.values):
+            cure = f'`space = "norm1"`{_NO_BOX}' if box.guessed else '`objects.bbox_type` to "norm1"'
+            raise RecordError(box.path, f"{[*box.values]} all lie in 0..1, as fractions of an image do; set {cure}")
         self.clipped += read.outside
         return tuple(map(float, read.values))
 

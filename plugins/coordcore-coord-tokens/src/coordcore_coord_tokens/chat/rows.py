@@ -77,6 +77,7 @@ class _Row(msgspec.Struct):
     tools: Any = None
     rejected_response: Any = None
     rejected_messages: Any = None
+    label: Any = None
 
 
 _DECODER = msgspec.json.Decoder(_Row)
@@ -116,6 +117,10 @@ def parse_row(line: bytes) -> ChatRow:
         raise RecordError(place.group(1) if place else "", message[:1].lower() + message[1:]) from error
     if refused := next((key for key in _REFUSED if getattr(row, key)), None):
         raise RecordError(refused, "not supported: only text and images are trained; leave the row out")
+    if row.label is False:
+        raise RecordError(
+            "label", "false marks a rejected answer, which would be trained as a right one; leave the row out"
+        )
     inside: list[str | None] = []
     turns = list(_turns(row, inside))
     _require_order(turns)

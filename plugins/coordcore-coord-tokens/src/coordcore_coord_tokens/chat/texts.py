@@ -34,6 +34,9 @@ _IN_TAGS = re.compile(rf"(?:{_OPENING})((?:(?!{_OPENING}).)*?)(?:{_CLOSING})", r
 _KEY = re.compile(r"""["'](\w+)["']\s*:\s*["']?[\[(\s]*$""")
 _UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d|quad)["']\s*:["'\[(\s]*[-+.]?\d""")
 _LISTED = re.compile(r"""["']\w+["']\s*:\s*(?:\[\s*)?$""")
+_QUOTED = re.compile(r"""(?:["']\s*:|\[|",)\s*"$""")
+_NO_CORNERS = re.compile("point|poly|line|segment|contour|vert|landmark|xywh|cywh|yx", re.IGNORECASE)
+"""What is in a key whose four numbers are not x1, y1, x2, y2."""
 _BOX_KEYS, _POINT_KEYS = ("bbox_2d", "bbox", "box_2d"), ("point_2d", "point")
 _BEFORE = 64
 """Letters before coordinates in which their key is looked for."""
@@ -51,11 +54,15 @@ class Shape:
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """`<bbox>` or `<ref-object>` in a text. listed: stands in JSON, where four coord tokens need brackets."""
+    """`<bbox>` or `<ref-object>` in a text. listed: stands in JSON, where four coord tokens need brackets.
+
+    quoted: is a whole text of JSON, in which quotes and backslashes need one before them.
+    """
 
     name: str
     spans: tuple[tuple[int, int]]
     listed: bool = False
+    quoted: bool = False
 
 
 @lru_cache
@@ -90,7 +97,8 @@ def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> It
             listed = match["place"] == BBOX and (
                 beside or _LISTED.search(text, max(0, start - _BEFORE), start) is not None
             )
-            found.append(Place(name=match["place"], spans=((start, end),), listed=listed))
+            quoted = text.startswith('"', end) and _QUOTED.search(text, max(0, start - _BEFORE), start) is not None
+            found.append(Place(name=match["place"], spans=((start, end),), listed=listed, quoted=quoted))
         else:
             found.extend(_shapes(match, list(coordinates.finditer(text, start, end)), path, coords, numbers))
         if not found:
@@ -129,6 +137,11 @@ def _shapes(
     if key in ("box_2d", "point") and not tokens[0]:
         cure = {"box_2d": "bbox_2d", "point": "point_2d"}[key]
         raise RecordError(path, f"numbers under {key}, which begin with y where Gemini writes them; write {cure}")
+    if how != "tagged" and count == 4 and key not in (*_BOX_KEYS, *_POINT_KEYS) and _NO_CORNERS.search(key):
+        cure = "" if tokens[0] else ', or set `space = "text"` where they are no places'
+        raise RecordError(
+            path, f"four numbers under {key}, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d{cure}"
+        )
     if (poly or is_quad) and has_count("poly" if poly else "quad", count):
         yield _shape("poly" if poly else "quad", found, path, coords)
     elif count % 2 == 0 and (

@@ -116,20 +116,21 @@ def command(
     )
     if is_foreign:
         rows = foreign.rows(answers, truth, numbers)
+    table = None if synonyms is None else synonym_files.read(synonyms)
     with held_against(predictions, records):
         evaluated = evaluate(
             truth[:limit],
             header,
             rows,
             max_detections=max_detections,
-            synonyms=None if synonyms is None else synonym_files.read(synonyms),
+            synonyms=table,
             radius=radius,
         )
     result = evaluated.result
     if output is not None:
         results.write(result, output)
     if coco_results is not None:
-        typer.echo(printable(coco_files.write(coco_results, truth[:limit], rows, ids)), err=json)
+        typer.echo(printable(coco_files.write(coco_results, truth[:limit], rows, ids, table)), err=json)
     if report is not None:
         page = write_report(
             report,

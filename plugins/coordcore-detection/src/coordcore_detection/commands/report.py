@@ -41,8 +41,7 @@ def command(
     truth: Sequence[TruthImage] = ()
     predictions = file.parent / PREDICTIONS
     if run is not None and predictions.is_file():
-        truth = _held_out(run)
-        evaluated = _again(truth, predictions, result, file)
+        truth, evaluated = _again(_held_out(run), predictions, result, file)
         result = evaluated.result
     page = write_report(
         output or file.parent,
@@ -74,23 +73,38 @@ def _held_out(run: Path) -> Sequence[TruthImage]:
     return truth_from_examples(examples, plan.quantisation, plan.coords, plan.format)
 
 
-def _again(truth: Sequence[TruthImage], predictions: Path, result: Result, file: Path) -> Evaluated:
-    """The evaluation with its boxes. Raises InputError when the run's data is no longer what was evaluated."""
+def _again(
+    whole: Sequence[TruthImage], predictions: Path, result: Result, file: Path
+) -> tuple[Sequence[TruthImage], Evaluated]:
+    """The images that were asked about, and the evaluation with its boxes.
+
+    Raises InputError when the run's data is no longer what was evaluated.
+    """
     from coordcore import InputError
     from coordcore_detection.evaluate.contract import synonyms_in
     from coordcore_detection.evaluate.evaluation import evaluate
+    from coordcore_detection.evaluate.radius import RADIUS
+    from coordcore_detection.evaluate.truth_sources import Chosen, NotMeasuredError, example_key
     from coordcore_detection.predict import prediction_files
 
-    count = min(len(result.detail.images), len(truth))
-    evaluated = evaluate(
-        (truth[index] for index in range(count)),
-        *prediction_files.read(predictions),
-        max_detections=result.contract["max_detections"][-1],
-        synonyms=synonyms_in(result.contract),
+    changed = (
+        f"{file}: was measured on other examples than its run holds out now; evaluate again, "
+        "or copy the file elsewhere for a report without pictures"
     )
-    if evaluated.result.contract["truth"] != result.contract["truth"]:
-        raise InputError(
-            f"{file}: was measured on other examples than its run holds out now; evaluate again, "
-            "or copy the file elsewhere for a report without pictures"
+    header, rows = prediction_files.read(predictions)
+    asked = {row.image for row in rows}  # all that were measured, texts too
+    truth = Chosen(whole, [place for place in range(len(whole)) if example_key(place) in asked])
+    try:
+        evaluated = evaluate(
+            truth,
+            header,
+            rows,
+            max_detections=result.contract["max_detections"][-1],
+            synonyms=synonyms_in(result.contract),
+            radius=result.contract.get("point_radius", RADIUS),
         )
-    return evaluated
+    except NotMeasuredError as error:
+        raise InputError(changed) from error
+    if evaluated.result.contract["truth"] != result.contract["truth"]:
+        raise InputError(changed)
+    return truth, evaluated

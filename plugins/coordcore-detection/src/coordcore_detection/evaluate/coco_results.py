@@ -17,6 +17,7 @@ import msgspec
 
 from coordcore.errors import InputError
 from coordcore_detection.evaluate.results import write_text
+from coordcore_detection.evaluate.synonyms import Synonyms
 from coordcore_detection.evaluate.truth import Id, TruthImage
 from coordcore_detection.predict.answer_files import read_bytes
 from coordcore_detection.predict.predictions import Box, Row
@@ -31,12 +32,19 @@ class _File(msgspec.Struct):
     categories: list[_Category]
 
 
-def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categories: Mapping[str, int] | None) -> str:
+def write(
+    path: Path,
+    truth: Sequence[TruthImage],
+    rows: Iterable[Row],
+    categories: Mapping[str, int] | None,
+    synonyms: Synonyms | None = None,
+) -> str:
     """Write the boxes of `rows` on images of `truth`; returns one line that says how many, and what was left out.
 
     truth: in the order of the records. rows: as `evaluate` has taken them. categories: label -> id, None to number the
-    labels of the truth. A box whose label has no id is left out, and so is one that is no box; one without a score is
-    ranked behind all others, as `evaluate` does. Left out are answers to records that ask for anything but objects.
+    labels of the truth. synonyms: a label without an id has that of the first of its name and alternatives with one. A
+    box whose label has no id is left out, and so is one that is no box; one without a score ranks behind all others,
+    as `evaluate` does. Left out are answers to records that ask for anything but objects.
     Raises InputError when the file cannot be written.
     """
     asked = [item for item in truth if item.task in ("detect", "named")]
@@ -48,15 +56,19 @@ def write(path: Path, truth: Sequence[TruthImage], rows: Iterable[Row], categori
     if categories is None:
         labels = sorted({label for records in images for item in records for label in item.labels})
         categories = {label: number for number, label in enumerate(labels, 1)}
+    meant = dict(categories)
+    for name, others in (synonyms or {}).items():
+        if numbers := [categories[label] for label in (name, *others) if label in categories]:
+            meant = dict.fromkeys((name, *others), numbers[0]) | meant
     answers = {row.image: row for row in rows if row.image in ids}  # one that is there twice is the same
     boxes = [(key, box) for key in ids if key in answers for box in answers[key].regions]
     finite = [box.score for _, box in boxes if math.isfinite(box.score)]
     last = min(finite, default=0.0) - 1.0
-    known = [(key, box) for key, box in boxes if box.label in categories]
+    known = [(key, box) for key, box in boxes if box.label in meant]
     written: list[dict[str, Any]] = [
         {
             "image_id": ids[key],
-            "category_id": categories[box.label],
+            "category_id": meant[box.label],
             "bbox": [box.box[0], box.box[1], box.box[2] - box.box[0], box.box[3] - box.box[1]],
             "score": box.score if math.isfinite(box.score) else last,
         }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coordcore.records.answers import Format
     from coordcore_detection.evaluate.evaluation import Evaluated
     from coordcore_detection.evaluate.truth import TruthImage
+    from coordcore_detection.evaluate.truth_sources import Chosen
     from coordcore_detection.predict.predictions import Header, Row
     from coordcore_detection.predict.settings import PredictSettings
 
@@ -99,24 +100,28 @@ class DetectionEvaluator:
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore.protocols import EvaluationResult
         from coordcore_detection.evaluate import tables
-        from coordcore_detection.evaluate.truth_sources import truth_from_examples
+        from coordcore_detection.evaluate.truth_sources import Chosen, measured, truth_from_examples
 
-        truth = truth_from_examples(
+        whole = truth_from_examples(
             evaluation.examples,
             evaluation.quantisation,
             evaluation.vocab.format if evaluation.vocab else DEFAULT_COORDS,
             self.form,
         )
-        count = len(truth) if self.config.images is None else min(self.config.images, len(truth))
-        header, rows = self._predicted(evaluation, truth, count)
-        evaluated = self._evaluated(truth, range(count), header, rows)
+        count = len(whole) if self.config.images is None else min(self.config.images, len(whole))
+        # Looked for before the model is asked: a mixture may hold out conversations beside records.
+        truth, left_out = measured(whole, count)
+        if left_out:
+            evaluation.log(f"note: {len(left_out)} of {count} examples are not measured, the first: {left_out[0]}")
+        header, rows = self._predicted(evaluation, truth)
+        evaluated = self._evaluated(truth, header, rows)
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
         for line in tables.task_lines(evaluated.result):
             evaluation.log(line)
         metrics = _found(evaluated)
-        for group, indices in _groups(evaluation.examples, count).items():
-            of_group = _found(self._evaluated(truth, indices, header, rows))
+        for group, places in _groups(evaluation.examples, truth.places).items():
+            of_group = _found(self._evaluated(Chosen(whole, places), header, rows))
             metrics |= {f"{name}@{group}": value for name, value in of_group.items()}
         return EvaluationResult(
             metrics=metrics,
@@ -124,17 +129,15 @@ class DetectionEvaluator:
             files=write_files(evaluated, evaluation.output, truth, evaluation.run_dir),
         )
 
-    def _evaluated(
-        self, truth: Sequence[TruthImage], indices: Sequence[int], header: Header, rows: Sequence[Row]
-    ) -> Evaluated:
+    def _evaluated(self, truth: Chosen, header: Header, rows: Sequence[Row]) -> Evaluated:
         """Measure the answers to some of the images."""
         from coordcore_detection.evaluate import synonyms
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import example_key
 
-        keys = {example_key(index) for index in indices}
+        keys = {example_key(place) for place in truth.places}
         return evaluate(
-            (truth[index] for index in indices),
+            truth,
             header,
             [row for row in rows if row.image in keys],
             max_detections=self.config.max_detections,
@@ -142,8 +145,8 @@ class DetectionEvaluator:
             radius=self.config.radius,
         )
 
-    def _predicted(self, evaluation: Evaluation, truth: Sequence[TruthImage], count: int) -> tuple[Header, list[Row]]:
-        """Ask about the first `count` images and write predictions.jsonl, but for batches that it holds already."""
+    def _predicted(self, evaluation: Evaluation, truth: Chosen) -> tuple[Header, list[Row]]:
+        """Ask about the images and write predictions.jsonl, but for batches that it holds already."""
         from coordcore_detection.evaluate import distributions
         from coordcore_detection.evaluate.truth_sources import example_key
         from coordcore_detection.predict import asking, continuing, prediction_files
@@ -151,7 +154,7 @@ class DetectionEvaluator:
         # Boxes and polygons are allowed in any case; an example of each kind is enough to allow the others.
         kinds: set[str] = set()
         limits: dict[str, int] = {}
-        for example in (evaluation.examples[index] for index in range(count)):
+        for example in (evaluation.examples[place] for place in truth.places):
             kinds |= _kinds(example)
             if example.max_pixels is not None:
                 limits[example.group] = max(example.max_pixels, limits.get(example.group, 0))
@@ -168,7 +171,7 @@ class DetectionEvaluator:
             path.unlink()
             distributions.beside(path).unlink(missing_ok=True)
             rows = []
-        keys = [example_key(index) for index in range(count)]
+        keys = [example_key(place) for place in truth.places]
         done = continuing.finished(path, header, rows, keys, settings.batch_size)
         rows = list(done.values())
         left = [index for index, key in enumerate(keys) if key not in done]
@@ -193,12 +196,12 @@ class DetectionEvaluator:
         return header, continuing.put_in_order(path, header, rows, keys)
 
 
-def _groups(examples: ExampleSource, count: int) -> dict[str, list[int]]:
-    """Group -> which of the first `count` examples are of it; nothing where the first is of none, as then all are."""
+def _groups(examples: ExampleSource, places: Sequence[int]) -> dict[str, list[int]]:
+    """Group -> which of the examples at `places` are of it; nothing where the first is of none, as then all are."""
     groups: dict[str, list[int]] = {}
-    if count and examples[0].group:
-        for index in range(count):
-            groups.setdefault(examples[index].group, []).append(index)
+    if places and examples[places[0]].group:
+        for place in places:
+            groups.setdefault(examples[place].group, []).append(place)
     return groups
 
 

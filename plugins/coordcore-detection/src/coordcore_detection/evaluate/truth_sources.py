@@ -137,6 +137,47 @@ def _open(root: Path, name: str, within: Path | None, *, width: int, height: int
 # --- examples -------------------------------------------------------------------------------------------------------
 
 
+class NotMeasuredError(InputError):
+    """An example whose answer names no objects that could be compared, as of a conversation in free words."""
+
+
+@attrs.frozen
+class Chosen(Sequence[TruthImage]):
+    """Some of the images, each made when it is asked for. places: of them in `whole`."""
+
+    whole: Sequence[TruthImage]
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self.places[index]
+        return Chosen(self.whole, chosen) if isinstance(chosen, Sequence) else self.whole[chosen]
+
+
+def measured(truth: Sequence[TruthImage], count: int) -> tuple[Chosen, list[str]]:
+    """The first `count` images but for those that cannot be measured, and why of each that cannot.
+
+    Raises InputError where none can.
+    """
+    places: list[int] = []
+    reasons: list[str] = []
+    for index in range(count):
+        try:
+            _ = truth[index]
+        except NotMeasuredError as error:
+            reasons.append(str(error))
+        else:
+            places.append(index)
+    if reasons and not places:
+        raise InputError(
+            f"none of the {count} examples held out can be measured, the first: {reasons[0]}; hold out records "
+            "(`coordcore data convert --from swift` makes them of chat rows), or leave out [eval.detection]"
+        )
+    return Chosen(truth, places), reasons
+
+
 def truth_from_examples(
     examples: ExampleSource,
     quantisation: Quantisation,
@@ -148,7 +189,7 @@ def truth_from_examples(
     The last message must be an answer in `form`, CoordJSON's being `{"objects": [{"desc": ..., "bbox_2d": [...]}]}`. A
     thought before it (`<think>...</think>`) is passed over. Positions are those of the example's geometries, finer than
     a bin where the builder knows them.
-    Reading one raises InputError, with the example's source in front, for any other answer.
+    Reading one raises NotMeasuredError, with the example's source in front, for any other answer.
     """
     return _Examples(examples, quantisation, coords, form)
 
@@ -186,7 +227,8 @@ class _Examples(Sequence[TruthImage]):
             areas = areas_in_answer(record, image.labels, image.boxes, size, self._coords)
             return attrs.evolve(image, areas=areas, **looked_for(record))
         except InputError as error:
-            raise InputError(f"{example.source or f'example {number}'}: {error}") from error
+            kind = NotMeasuredError if isinstance(error, NotMeasuredError) else InputError
+            raise kind(f"{example.source or f'example {number}'}: {error}") from error
 
     def _line_that_says_more(self, source: str) -> bytes | None:
         """The record that an example was made of, "val.jsonl:17", if it says what an example cannot."""
@@ -203,7 +245,7 @@ def _from_example(
     example: Example, number: int, quantisation: Quantisation, coords: CoordFormat, form: Format
 ) -> TruthImage:
     if len(example.images) != 1:
-        raise InputError(f"has {len(example.images)} images; boxes refer to one image")
+        raise NotMeasuredError(f"has {len(example.images)} images; boxes refer to one image")
     if not example.messages or example.messages[-1]["role"] != "assistant":
         raise InputError("does not end with an answer")
     source = example.images[0]
@@ -261,7 +303,7 @@ def _answer(text: str, coords: CoordFormat) -> list[Annotation]:
         # Tokens as texts, as records have them.
         objects = parse_objects(msgspec.json.decode(re.sub(coords.pattern(), r'"\g<0>"', text)))
     except (msgspec.DecodeError, RecordError) as error:
-        raise InputError(f"the answer is no list of objects in CoordJSON ({error}): {text[:80]!r}") from error
+        raise NotMeasuredError(f"the answer is no list of objects in CoordJSON ({error}): {text[:80]!r}") from error
     # Order is judged once x is first.
     rules = Rules(space="bin", coords=coords, ordered=False)
     found = [read_annotation(item, f"objects[{index}]", rules) for index, item in enumerate(objects)]
@@ -279,7 +321,7 @@ def _answer_in(form: Format, text: str, coords: CoordFormat) -> list[Annotation]
     answer = parse_answer(text, form, numbers=form.json, coords=coords)
     if answer.unread:
         first = answer.unread[0]
-        raise InputError(f"the answer is not of the format {form.name}: {f'{first.at} {first.reason}'.strip()}")
+        raise NotMeasuredError(f"the answer is not of the format {form.name}: {f'{first.at} {first.reason}'.strip()}")
     return [
         Annotation(
             path=item.at, index=index, desc=item.desc, kind=item.kind, values=item.bins or item.numbers, tokens=True
