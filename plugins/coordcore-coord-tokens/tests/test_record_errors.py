@@ -274,6 +274,21 @@ def test_a_file_without_records(write: Write, context: BuildContext) -> None:
     assert str(caught.value) == "train.jsonl: holds no records; write one a line, or name another file"
 
 
+@pytest.mark.parametrize("geometry", [{"bbox_2d": [0.1, 0.2, 0.5, 1]}, {"poly": [0, 0.2, 0.5, 0.1, 0.4, 0.9]}])
+def test_fractions_that_are_called_pixels(build: Build, record: dict[str, Any], geometry: dict[str, Any]) -> None:
+    fractions = {**record, "objects": [{"desc": "cup", **geometry}]}
+    with pytest.raises(InputError) as caught:
+        build(fractions, record, space="pixel")
+    seen = "train.jsonl: 1 of 2 records hold pixels of 0..1 alone, as fractions of an image are"
+    assert str(caught.value) == f'{seen}; if they are, set `space = "norm1"`'
+
+
+@pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 1.5, 1]])
+def test_a_box_in_the_corner_is_no_fraction(build: Build, record: dict[str, Any], box: list[float]) -> None:
+    corner = {**record, "objects": [{"desc": "cup", "bbox_2d": box}]}
+    assert len(build(corner, space="pixel").train()) == 1
+
+
 def test_all_problems_at_once_and_the_rest_counted(build: Build, record: dict[str, Any]) -> None:
     wrong = {**record, "width": 0}
     with pytest.raises(InputError) as caught:
@@ -303,6 +318,8 @@ def test_the_reference_lists_every_message_and_no_other() -> None:
     of_the_file = [
         "train.jsonl: cannot be read: no such file or directory",
         "train.jsonl: holds no records; write one a line, or name another file",
+        "train.jsonl: 1 of 2 records hold pixels of 0..1 alone, as fractions of an image are; if they are, set "
+        '`space = "norm1"`',
         "train.jsonl:21: from here on 3 more records have problems",
         # test_index.py
         "train.jsonl: cannot be read: is a directory",

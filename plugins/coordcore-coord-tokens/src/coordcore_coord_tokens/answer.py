@@ -11,15 +11,18 @@ class Changes(msgspec.Struct, frozen=True, gc=False):
     """What reading had to change, counted.
 
     widened: boxes whose corners fell into one bin and were widened by one. clipped: objects cut at the image's edge.
-    flat: polygons and quads whose corners fell onto one line, which are kept so.
+    flat: polygons and quads whose corners fell onto one line, which are kept so. specks: records of pixels that nothing
+    was changed in, but that hold fractions of the first pixel alone.
     """
 
     widened: int = 0
     clipped: int = 0
     flat: int = 0
+    specks: int = 0
 
     def __add__(self, other: Changes) -> Changes:
-        return Changes(self.widened + other.widened, self.clipped + other.clipped, self.flat + other.flat)
+        flat, specks = self.flat + other.flat, self.specks + other.specks
+        return Changes(self.widened + other.widened, self.clipped + other.clipped, flat, specks)
 
 
 UNCHANGED = Changes()

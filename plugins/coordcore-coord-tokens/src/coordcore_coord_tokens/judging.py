@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from coordcore import InputError
 from coordcore.records.images import image_path, open_upright
-from coordcore.records.record import RecordError
+from coordcore.records.record import Record, RecordError
 from coordcore_coord_tokens.answer import Changes
 from coordcore_coord_tokens.augment.check import Augmented
 from coordcore_coord_tokens.files import Stamp
@@ -80,6 +80,7 @@ class RecordJudge:
         self._images = Images(job.config, job.path)
         trained = job.path == job.config.train
         self._augmented = Augmented(job.config) if job.config.augment is not None and trained else None
+        self._pixels = job.config.space == "pixel"
         self._decodes, self._skips = job.config.decodes, job.config.on_bad_image == "skip"
         self.take_stamps = self._images.folders.take_stamps
 
@@ -89,6 +90,9 @@ class RecordJudge:
             self._questions.ask(record, "")
         if self._augmented is not None:
             self._augmented.require(record)
+        changes = answer.changes
+        if self._pixels and _is_speck(record):
+            changes += Changes(specks=1)
         image, width, height = record.images[0], record.width, record.height
         try:
             self._images.require_size(width, height, "width")
@@ -98,8 +102,19 @@ class RecordJudge:
         except RecordError as error:
             if not self._skips:
                 raise
-            return answer.changes, str(error)
-        return answer.changes, ""
+            return changes, str(error)
+        return changes, ""
+
+
+def _is_speck(record: Record) -> bool:
+    """Whether all that a record of pixels has lies in the first pixel, in fractions of it."""
+    has_fractions = False
+    for item in record.objects or ():
+        for number in item.bbox_2d or item.poly or item.point or item.quad or ():
+            if number > 1:  # type: ignore[operator]  # no text: those are bins
+                return False
+            has_fractions = has_fractions or number % 1 != 0
+    return has_fractions
 
 
 def _decode(path: Path, width: int, height: int) -> None:
