@@ -158,6 +158,16 @@ def test_two_coord_tokens_with_one_row(base: Path, tmp_path: Path) -> None:
     assert (found.state, found.seen) == ("error", "embedding: 999 distinct rows for 1000 tokens")
 
 
+def test_rows_of_other_tokens_that_are_not_finite(base: Path, tmp_path: Path) -> None:
+    first = ids(base).start
+    change_weights(base, lambda tensors: tensors[EMBEDDING][5].fill_(torch.nan))
+    found = finding("coord rows", examined(tmp_path, base))
+    assert (found.state, found.seen) == (
+        "error",
+        f"embedding: 1 of the first {first} rows, of other tokens, are not finite",
+    )
+
+
 def test_padding_rows_longer_than_those_of_tokens(base: Path, tmp_path: Path) -> None:
     change_weights(base, lambda tensors: tensors[EMBEDDING][-1].mul_(100))
     found = finding("padding rows", examined(tmp_path, base))

@@ -110,10 +110,13 @@ def _rows_finding(name: str, role: str, matrix: Matrix, vocab: CoordVocab) -> Fi
     ):
         if bad.any():
             return error(name, f"{role}: {int(bad.sum())} rows {what} ({_bins(vocab, bad)})", cure)
+    ordinary = _read(matrix, 0, min(matrix.rows, _ORDINARY, first or matrix.rows))
+    if not (finite := ordinary.isfinite().all(1)).all():
+        seen = f"{role}: {int((~finite).sum())} of the first {len(ordinary)} rows, of other tokens, are not finite"
+        return error(name, seen, "download or save the base again")
     distinct = len(torch.unique(rows, dim=0))
     if distinct < bins:
         return error(name, f"{role}: {distinct} distinct rows for {bins} tokens", cure)
-    ordinary = _read(matrix, 0, min(matrix.rows, _ORDINARY, first or matrix.rows))
     if len(ordinary) < 2:
         return ok(name, f"{role}: {bins} distinct rows")
     # Rows that resizing made are most of the 1000 (Qwen3-VL: 733), and lie at the mean of all that was there before.

@@ -148,9 +148,7 @@ class RunDir:
         Raises InputError when it holds something else: a finished run, another manifest's run, or foreign files.
         """
         resumed = self._resumes(fingerprint, layout, content or {})
-        # A hub id may have moved on since; the adapter belongs to the old files.
-        if resumed and self.state()["fingerprint"] == fingerprint and Path(str(self.state()["base"])).is_dir():
-            base = Path(str(self.state()["base"]))
+        base = self.base_of(fingerprint, base)
         self._make()
         self._remove_half_written()
         # The state first: from then on the same command can continue, wherever it was cut off.
@@ -160,6 +158,15 @@ class RunDir:
         self.checkpoints.mkdir(exist_ok=True)
         write_whole(self.manifest, manifest_text)
         return resumed
+
+    def base_of(self, fingerprint: str, base: Path) -> Path:
+        """What a run of this manifest goes on with: a hub id may have moved on since it was started with `base`.
+
+        The adapter belongs to the old files.
+        """
+        state = self.state()
+        kept = Path(str(state.get("base")))
+        return kept if state.get("fingerprint") == fingerprint and kept.is_dir() else base
 
     def _resumes(self, fingerprint: str, layout: Mapping[str, object], content: Content) -> bool:
         """Whether the folder holds an interrupted run. Raises InputError when it holds what may not be continued."""

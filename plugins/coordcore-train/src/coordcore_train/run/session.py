@@ -25,7 +25,7 @@ from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.origin import read_origin, require_own
 from coordcore_train.engine import engine_of
 from coordcore_train.run import launch
-from coordcore_train.run.content import changed, content_of
+from coordcore_train.run.content import changed, content_of, content_of_base
 from coordcore_train.run.folder import RunDir, checkpoint_step
 from coordcore_train.run.quiet import quiet, quiet_transformers
 
@@ -109,6 +109,8 @@ def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractCont
     }
     text = resolved(manifest, loaded.plugins)
     content = content_of(manifest, folder.state().get("content") if folder.path.is_dir() else None)
+    used = base if overwrite else folder.base_of(fingerprint(manifest), base)
+    content = {**content, **content_of_base(used)}
     if not overwrite and (word := other_versions(folder, text)):
         _say(word)
     return folder.prepared(text, fingerprint(manifest), base, layout=layout, content=content, overwrite=overwrite)
