@@ -390,8 +390,8 @@ def test_a_base_with_nan_is_told_as_such(coord_base: Path, tmp_path: Path) -> No
     with pytest.raises(RunError) as caught:
         support.train(tmp_path, base)
     assert str(caught.value) == (
-        "surgery.fake_rows: the loss of a few tokens is nan before the first step: the base's weights, or the rows that "
-        "a surgery adds, hold NaN or infinity; download or save the base again"
+        "surgery.fake_rows: the loss of a few tokens is nan before the first step: the base's weights, or the rows "
+        "that a surgery adds, hold NaN or infinity; download or save the base again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks of the base on its files: coord tokens, their ids and rows, rows without a token, tied matrices."""
+"""Checks of the base on its files: coord tokens, ids and rows, rows without a token, tied matrices, what is missing."""
 
 from __future__ import annotations
 
@@ -176,6 +176,15 @@ def check_tie(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield error(name, seen, "set tie_word_embeddings = true in config.json and its text_config, or fetch the head")
     else:
         yield ok(name, "one matrix is embedding and head" if tied else "embedding and head are two matrices")
+
+
+def check_weights(run: ExaminedRun, name: str) -> Iterator[Finding]:
+    """Whether the files hold every tensor of the model, in its shape; by their headers, no weight is read."""
+    tensors = run.tensors
+    if isinstance(tensors, int):
+        yield ok(name, f"{tensors} tensors, all that the model has")
+    else:
+        yield not_applicable(name, f"looked at when the model is loaded: {tensors}")
 
 
 def _bins(vocab: CoordVocab, which: Tensor) -> str:
