@@ -230,8 +230,24 @@ def test_a_finished_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
 def test_another_manifests_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
     from coordcore_train.run.session import run
 
-    with pytest.raises(InputError, match=r"holds a finished run of another manifest; .*--overwrite"):
+    with pytest.raises(InputError, match=r"holds a finished run of another manifest \(.*\); .*--overwrite"):
         run(again(whole, coord_base, learning_rate=2e-3), output=whole.path)
+
+
+def test_what_another_manifest_says_otherwise_is_told(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    other = support.loaded(tmp_path, coord_base, **EVALUATED, train={"eval_batch_size": 5, "eval_every": 2, "steps": 9})
+    assert session.difference(whole, other.manifest) == " (train.steps was 4, is 9)"
+
+
+def test_a_section_that_another_manifest_lacks_is_told(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    other = support.loaded(tmp_path, coord_base, **EVALUATED, loss={"fake_bins": None})
+    assert session.difference(whole, other.manifest).endswith(", is absent)")
+
+
+def test_a_manifest_that_cannot_be_read_any_more_differs_all_the_same(coord_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.resolved.toml").write_text("no TOML")
+    other = support.loaded(tmp_path, coord_base)
+    assert session.difference(RunDir(tmp_path), other.manifest) == ""
 
 
 def test_foreign_files_are_not_touched_even_by_overwrite(coord_base: Path, tmp_path: Path) -> None:
