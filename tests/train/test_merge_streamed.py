@@ -354,6 +354,7 @@ def without(folder: Path, part: str) -> None:
 def test_a_base_that_lacks_a_tensor(tmp_path: Path) -> None:
     run = run_of(tmp_path, base := base_of(tmp_path), lora={})
     without(base, "layers.0.input_layernorm")
+    run.write_state(content={})  # as a run of before the base was looked at
     with pytest.raises(InputError, match=r"base: lacks model\.language_model\.layers\.0\.input_layernorm\.weight"):
         merge_run(run.path, tmp_path / "merged")
 
@@ -386,8 +387,52 @@ def test_an_adapter_of_another_base(tmp_path: Path) -> None:
     run = run_of(tmp_path, base := base_of(tmp_path), lora={})
     shutil.rmtree(base)
     base_of(tmp_path, hidden_size=48)
+    run.write_state(content={})
     with pytest.raises(RunError, match=r"does not fit the base: RuntimeError: size mismatch for .*row_offset"):
         merge_run(run.path, tmp_path / "merged")
+
+
+def test_a_base_with_other_weights_than_the_adapter_was_trained_on(tmp_path: Path) -> None:
+    run = run_of(tmp_path, base := base_of(tmp_path), lora={})
+    weights = load_file(base / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError) as caught:
+        merge_run(run.path, tmp_path / "merged")
+    assert str(caught.value) == (
+        f"model.base: {base} is not what this run was started with, and its adapter belongs to those weights: put them "
+        "back"
+    )
+
+
+def test_a_live_model_of_a_base_with_other_weights(tmp_path: Path) -> None:
+    run = run_of(tmp_path, base := base_of(tmp_path), lora={})
+    weights = load_file(base / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="base is not what this run was started with"):
+        load_live(load_run(run.path), checkpoint_of(run))
+
+
+def test_checkpoints_that_lie_behind_a_link(tmp_path: Path) -> None:
+    run = run_of(tmp_path, base_of(tmp_path), lora={})
+    run.checkpoints.rename(tmp_path / "elsewhere")
+    run.checkpoints.symlink_to(tmp_path / "elsewhere")
+    report = merge_run(run.path, tmp_path / "merged", checkpoint=checkpoint_of(run))
+    assert report.checkpoint == checkpoint_of(run)
+
+
+def test_no_merge_into_the_base(tmp_path: Path) -> None:
+    run = run_of(tmp_path, base := base_of(tmp_path), lora={})
+    with pytest.raises(InputError) as caught:
+        merge_run(run.path, base / "merged")
+    assert str(caught.value) == f"{base / 'merged'}: lies in the base {base}; choose a folder beside it"
+
+
+def test_a_run_folder_without_its_state(tmp_path: Path) -> None:
+    run = run_of(tmp_path, base_of(tmp_path), lora={})
+    (run.path / "state.json").unlink()
+    with pytest.raises(InputError) as caught:
+        merge_run(run.path, tmp_path / "merged")
+    assert str(caught.value) == f"{run.path} is not a coordcore run folder: it has no state.json"
 
 
 def test_a_quantised_base(tmp_path: Path) -> None:
@@ -417,6 +462,7 @@ def test_a_base_in_another_format_is_merged_in_memory(tmp_path: Path) -> None:
     run = run_of(tmp_path, base := base_of(tmp_path), lora={})
     torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
     (base / "model.safetensors").unlink()
+    run.write_state(content={})
     report = merge_run(run.path, tmp_path / "merged")
     assert report.in_memory == f"{base} has no safetensors weights"
     assert report.logits is not None

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import support
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from coordcore.cli import app
 from coordcore.errors import InputError, RunError
 from coordcore_train.run import session
-from coordcore_train.run.folder import RunDir
+from coordcore_train.run.folder import RunDir, checkpoints_in
 
 EVALUATED = {"data": {"fake_boxes": {"validation": 13}}}
 INTERRUPTIBLE = {"train": {"steps": 6, "save_every": 2}}
@@ -32,6 +34,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) -> RunDir:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, coord_base: Path) -> RunDir:
     return support.train(tmp_path_factory.mktemp("uninterrupted"), coord_base, **INTERRUPTIBLE)
+
+
+def changed_base(base: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    """A copy of a base in `folder`, with other tensors."""
+    copy = Path(shutil.copytree(base, folder / "base"))
+    weights = load_file(copy / "model.safetensors")
+    change(weights)
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    return copy
 
 
 def same_weights(first: RunDir, other: RunDir) -> bool:
@@ -219,8 +230,24 @@ def test_a_finished_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
 def test_another_manifests_run_is_not_touched(whole: RunDir, coord_base: Path) -> None:
     from coordcore_train.run.session import run
 
-    with pytest.raises(InputError, match=r"holds a finished run of another manifest; .*--overwrite"):
+    with pytest.raises(InputError, match=r"holds a finished run of another manifest \(.*\); .*--overwrite"):
         run(again(whole, coord_base, learning_rate=2e-3), output=whole.path)
+
+
+def test_what_another_manifest_says_otherwise_is_told(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    other = support.loaded(tmp_path, coord_base, **EVALUATED, train={"eval_batch_size": 5, "eval_every": 2, "steps": 9})
+    assert session.difference(whole, other.manifest) == " (train.steps was 4, is 9)"
+
+
+def test_a_section_that_another_manifest_lacks_is_told(whole: RunDir, coord_base: Path, tmp_path: Path) -> None:
+    other = support.loaded(tmp_path, coord_base, **EVALUATED, loss={"fake_bins": None})
+    assert session.difference(whole, other.manifest).endswith(", is absent)")
+
+
+def test_a_manifest_that_cannot_be_read_any_more_differs_all_the_same(coord_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.resolved.toml").write_text("no TOML")
+    other = support.loaded(tmp_path, coord_base)
+    assert session.difference(RunDir(tmp_path), other.manifest) == ""
 
 
 def test_foreign_files_are_not_touched_even_by_overwrite(coord_base: Path, tmp_path: Path) -> None:
@@ -346,3 +373,54 @@ def test_a_run_without_a_checkpoint_gives_way_to_a_mended_manifest(tmp_path: Pat
         folder.prepare("a = 3", "third", tmp_path, layout=layout)
     with pytest.raises(InputError, match="was started with"):
         folder.prepare("a = 2", "second", tmp_path, layout={"ranks": 2})
+
+
+def test_one_checkpoint_is_kept_of_a_run_that_is_evaluated(coord_base: Path, tmp_path: Path) -> None:
+    settings = {"steps": 2, "save_every": 1, "eval_every": 1, "keep": 1}
+    run = support.train(tmp_path, coord_base, data={"fake_boxes": {"validation": 4}}, train=settings)
+    assert [path.name for path in checkpoints_in(run.checkpoints)] == ["checkpoint-2"]
+
+
+UP = "model.language_model.layers.0.mlp.up_proj.weight"
+
+
+def test_a_base_that_lacks_a_tensor_is_refused_before_the_first_step(coord_base: Path, tmp_path: Path) -> None:
+    base = changed_base(coord_base, tmp_path, lambda weights: weights.pop(UP))
+    with pytest.raises(InputError) as caught:
+        support.train(tmp_path, base)
+    assert str(caught.value) == f"{base}: lacks {UP}; download or save it again"
+
+
+def test_a_base_with_a_tensor_of_another_shape_is_refused(coord_base: Path, tmp_path: Path) -> None:
+    base = changed_base(coord_base, tmp_path, lambda weights: weights.update({UP: weights[UP][:-1].clone()}))
+    rows, columns = load_file(coord_base / "model.safetensors")[UP].shape
+    with pytest.raises(InputError) as caught:
+        support.train(tmp_path, base)
+    assert str(caught.value) == (
+        f"{base}: {UP} is [{rows - 1}, {columns}], the model's [{rows}, {columns}]; download or save it again"
+    )
+
+
+def test_a_base_with_nan_is_told_as_such(coord_base: Path, tmp_path: Path) -> None:
+    base = changed_base(coord_base, tmp_path, lambda weights: weights[UP].fill_(float("nan")))
+    with pytest.raises(RunError) as caught:
+        support.train(tmp_path, base)
+    assert str(caught.value) == (
+        "surgery.fake_rows: the loss of a few tokens is nan before the first step: the base's weights, or the rows "
+        "that a surgery adds, hold NaN or infinity; download or save the base again"
+    )
+
+
+def test_a_run_does_not_go_on_with_other_weights_of_its_base(coord_base: Path, tmp_path: Path) -> None:
+    base = changed_base(coord_base, tmp_path, dict.copy)
+    run = support.train(tmp_path, base, train={"steps": 2, "save_every": 1})
+    shutil.rmtree(run.checkpoints / "checkpoint-2")
+    run.write_state(done=False, trained=False)
+    shutil.rmtree(base)
+    changed_base(coord_base, tmp_path, lambda weights: weights[UP].add_(1))
+    with pytest.raises(InputError) as caught:
+        support.train(tmp_path, base, train={"steps": 2, "save_every": 1})
+    assert str(caught.value) == (
+        f"model.base: {base} is not what this run was started with: put it back to go on from the last checkpoint; or "
+        "else name another folder with --output, or replace it with --overwrite"
+    )

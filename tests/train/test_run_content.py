@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from coordcore import InputError, option
-from coordcore_train.run.content import content_of
+from coordcore_train.run.content import changed, content_of, content_of_base
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.session import require_same_data
 
@@ -93,6 +96,20 @@ def test_what_has_its_size_and_time_is_not_read_again(records: Path, monkeypatch
     monkeypatch.setattr("coordcore_train.run.content._hash", None)
 
     assert content_of(manifest(train=records), first) == first
+
+
+def test_other_weights_of_the_base_are_another_content(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1 << 21)}, file)
+    first = content_of_base(tmp_path)
+    save_file({"a": torch.ones(1 << 21)}, file)
+    assert changed(content_of_base(tmp_path), first) == f"model.base: {tmp_path} is not what this run was started with"
+
+
+def test_a_copy_of_the_base_is_the_same(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(9)}, tmp_path / "model.safetensors")
+    copy = Path(shutil.copytree(tmp_path, tmp_path / "copy"))
+    assert changed(content_of_base(copy), content_of_base(tmp_path)) is None
 
 
 def test_only_files_that_are_read_are_hashed(tmp_path: Path, records: Path) -> None:

@@ -115,6 +115,12 @@ def damage_a_value(base: Path) -> None:
     save_file(weights, base / "model.safetensors")
 
 
+def damage_one_token(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    weights[EMBEDDING][5] = float("nan")
+    save_file(weights, base / "model.safetensors")
+
+
 def train_nothing(base: Path) -> None:
     weights = load_file(base / "model.safetensors")
     save_file({**weights, EMBEDDING: torch.ones_like(weights[EMBEDDING])}, base / "model.safetensors")
@@ -146,6 +152,7 @@ def let_tokenizer_files_disagree(base: Path) -> None:
         (take_another_config, r"vocabulary sizes differ: .*embed_tokens.weight 282, config.json vocab_size 9; these"),
         (lose_rows, r"base: the tokenizer has ids up to 281, the matrix 100 rows; not one checkpoint"),
         (damage_a_value, r"embed_tokens.weight holds values that are not finite; the checkpoint is damaged"),
+        (damage_one_token, r"embed_tokens.weight holds values that are not finite; the checkpoint is damaged"),
         (train_nothing, r"initialiser digits gives 1 distinct rows of 1000 for .*; choose another one, or a base that"),
         (take_a_digit_away, "tokenizer.json: digits are not single tokens: 7; coordcore expects"),
         (let_tokenizer_files_disagree, r"base: tokenizer.json and the other tokenizer files disagree about ids; load"),

@@ -11,7 +11,7 @@ import pytest
 from coordcore.errors import InputError
 from coordcore_train.checkpoint.folder import read_json
 from coordcore_train.checkpoint.tensorfile import TensorSpec, WeightFile
-from coordcore_train.checkpoint.weights import copy_weights, stored_tensors, vocabulary_matrices, weight_files
+from coordcore_train.checkpoint.weights import RowBlock, copy_weights, stored_tensors, vocabulary_matrices, weight_files
 
 
 def write(folder: Path, file: str, *names: str) -> None:
@@ -106,6 +106,14 @@ def test_a_file_that_is_not_there(sharded: Path, name: str) -> None:
         weight_files(sharded)
     missing = f"model.safetensors.index.json names {name}, which is missing"
     assert str(caught.value) == f"{sharded}: {missing}; download it again"
+
+
+def test_what_lies_in_a_shard_is_copied_and_named_where_the_index_does_not(sharded: Path, tmp_path: Path) -> None:
+    (sharded / "model-2.safetensors").unlink()
+    write(sharded, "model-2.safetensors", "b", "c")
+    (tmp_path / "copy").mkdir()
+    copy_weights(sharded, tmp_path / "copy", {"c": RowBlock(first=0, rows=1, data=b"\1")})
+    assert found(tmp_path / "copy") == {"a": "model-1.safetensors", **dict.fromkeys("bc", "model-2.safetensors")}
 
 
 @pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": {"made": "by hand"}}], ids=str)

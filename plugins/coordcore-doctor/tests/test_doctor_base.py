@@ -158,6 +158,16 @@ def test_two_coord_tokens_with_one_row(base: Path, tmp_path: Path) -> None:
     assert (found.state, found.seen) == ("error", "embedding: 999 distinct rows for 1000 tokens")
 
 
+def test_rows_of_other_tokens_that_are_not_finite(base: Path, tmp_path: Path) -> None:
+    first = ids(base).start
+    change_weights(base, lambda tensors: tensors[EMBEDDING][5].fill_(torch.nan))
+    found = finding("coord rows", examined(tmp_path, base))
+    assert (found.state, found.seen) == (
+        "error",
+        f"embedding: 1 of the first {first} rows, of other tokens, are not finite",
+    )
+
+
 def test_padding_rows_longer_than_those_of_tokens(base: Path, tmp_path: Path) -> None:
     change_weights(base, lambda tensors: tensors[EMBEDDING][-1].mul_(100))
     found = finding("padding rows", examined(tmp_path, base))
@@ -208,6 +218,36 @@ def test_a_config_that_contradicts_itself(base: Path, tmp_path: Path) -> None:
 def test_two_matrices_are_well(untied: Path, tmp_path: Path) -> None:
     found = finding("tied head", examined(tmp_path, untied))
     assert (found.state, found.seen) == ("ok", "embedding and head are two matrices")
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+UP = "model.language_model.layers.0.mlp.up_proj.weight"
+
+
+def test_weights_that_lack_a_tensor(base: Path, tmp_path: Path) -> None:
+    change_weights(base, lambda tensors: tensors.pop(UP))
+    found = everything(examined(tmp_path, base))["base weights"]
+    assert (found.state, found.seen) == (
+        "error",
+        f"{base}: lacks {UP} (1 tensors of the model)",
+    )
+
+
+def test_weights_of_another_shape(base: Path, tmp_path: Path) -> None:
+    change_weights(base, lambda tensors: tensors.update({UP: tensors[UP][:-1].clone()}))
+    found = everything(examined(tmp_path, base))["base weights"]
+    assert (found.state, found.seen.startswith(f"{base / 'model.safetensors'}: {UP} is [")) == ("error", True)
+
+
+def test_weights_that_are_read_otherwise_than_tensor_by_tensor(untied: Path, tmp_path: Path) -> None:
+    base = copied(untied, tmp_path)
+    tie(base, top=True, text=True)
+    found = finding("base weights", examined(tmp_path, base))
+    assert (found.state, found.seen) == (
+        "not applicable",
+        f"looked at when the model is loaded: {base} stores {HEAD}, which its config ties to another tensor",
+    )
 
 
 # --- quantisation ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ CHECKS: dict[str, Callable[[ExaminedRun, str], Iterator[Finding]]] = {
     "coord rows": vocab_checks.check_coord_rows,
     "padding rows": vocab_checks.check_padding_rows,
     "tied head": vocab_checks.check_tie,
+    "base weights": vocab_checks.check_weights,
     "quantisation": manifest_checks.check_quantisation,
     "data": data_checks.check_data,
     "data size": manifest_checks.check_size,

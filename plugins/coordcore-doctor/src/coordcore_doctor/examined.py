@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from coordcore_doctor.sample import Sample
+    from coordcore_train.checkpoint.merge import NotStreamedError
     from coordcore_train.checkpoint.weights import Matrix
     from coordcore_train.engine import Rehearsal, RehearsedTrainer, Step
 
@@ -147,6 +148,19 @@ class ExaminedRun:
         from coordcore_train.checkpoint.weights import vocabulary_matrices
 
         return vocabulary_matrices(self.base)
+
+    @prerequisite("layout of the weights")
+    def tensors(self) -> int | NotStreamedError:
+        """How many tensors the base's files hold of the model, or why that is told only when it is loaded."""
+        from coordcore_train.checkpoint.merge import NotStreamedError
+        from coordcore_train.checkpoint.merge.layout import layout
+        from coordcore_train.checkpoint.merge.skeleton import skeleton_of
+
+        try:
+            model = skeleton_of(self.base, dtype=self.manifest.model.dtype, trusted=self.trusted)
+            return len(layout(model, self.base, self.base))
+        except NotStreamedError as reason:
+            return reason
 
     @prerequisite("model and template")
     def rehearsal(self) -> Rehearsal:

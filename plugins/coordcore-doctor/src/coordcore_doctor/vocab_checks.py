@@ -1,4 +1,4 @@
-"""Checks of the base on its files: coord tokens, their ids and rows, rows without a token, tied matrices."""
+"""Checks of the base on its files: coord tokens, ids and rows, rows without a token, tied matrices, what is missing."""
 
 from __future__ import annotations
 
@@ -110,10 +110,13 @@ def _rows_finding(name: str, role: str, matrix: Matrix, vocab: CoordVocab) -> Fi
     ):
         if bad.any():
             return error(name, f"{role}: {int(bad.sum())} rows {what} ({_bins(vocab, bad)})", cure)
+    ordinary = _read(matrix, 0, min(matrix.rows, _ORDINARY, first or matrix.rows))
+    if not (finite := ordinary.isfinite().all(1)).all():
+        seen = f"{role}: {int((~finite).sum())} of the first {len(ordinary)} rows, of other tokens, are not finite"
+        return error(name, seen, "download or save the base again")
     distinct = len(torch.unique(rows, dim=0))
     if distinct < bins:
         return error(name, f"{role}: {distinct} distinct rows for {bins} tokens", cure)
-    ordinary = _read(matrix, 0, min(matrix.rows, _ORDINARY, first or matrix.rows))
     if len(ordinary) < 2:
         return ok(name, f"{role}: {bins} distinct rows")
     # Rows that resizing made are most of the 1000 (Qwen3-VL: 733), and lie at the mean of all that was there before.
@@ -173,6 +176,15 @@ def check_tie(run: ExaminedRun, name: str) -> Iterator[Finding]:
         yield error(name, seen, "set tie_word_embeddings = true in config.json and its text_config, or fetch the head")
     else:
         yield ok(name, "one matrix is embedding and head" if tied else "embedding and head are two matrices")
+
+
+def check_weights(run: ExaminedRun, name: str) -> Iterator[Finding]:
+    """Whether the files hold every tensor of the model, in its shape; by their headers, no weight is read."""
+    tensors = run.tensors
+    if isinstance(tensors, int):
+        yield ok(name, f"{tensors} tensors, all that the model has")
+    else:
+        yield not_applicable(name, f"looked at when the model is loaded: {tensors}")
 
 
 def _bins(vocab: CoordVocab, which: Tensor) -> str:

@@ -246,7 +246,8 @@ def _row_block(
     with safe_open(matrix.file, framework="pt") as file:
         known = file.get_tensor(matrix.name)[:first]
     block = coord_rows(known, known[digits], initialiser, seed, bins)
-    if not block.isfinite().all():
+    # Padding rows become the mean of them all.
+    if not (known.isfinite().all() and block.isfinite().all()):
         raise InputError(f"{matrix.file}: {matrix.name} holds values that are not finite; the checkpoint is damaged")
     # Rounding to the checkpoint's dtype is the last chance for two rows to become one.
     distinct = len(torch.unique(block.to(known.dtype), dim=0))

@@ -157,7 +157,8 @@ def vocabulary_matrices(folder: Path) -> dict[str, Matrix]:
 
 def copy_weights(base: Path, folder: Path, blocks: Mapping[str, RowBlock]) -> None:
     """Copy the weights of the checkpoint `base` to `folder`, shard by shard, with the rows of `blocks` written."""
-    files = weight_files(base)
+    # Not as the index says: transformers loads what lies in the files, also what the index does not name.
+    files = {name: tensor.file for name, tensor in stored_tensors(base).items()}
     written = {}
     for file in sorted(set(files.values())):
         target = folder / file.name

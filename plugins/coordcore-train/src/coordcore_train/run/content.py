@@ -1,7 +1,8 @@
-"""What the files hold that a run's data builder reads, by hashes: a run must not go on with other ones. Torch-free.
+"""What the files hold that a run starts from, by hashes: it must not go on with other ones. Torch-free.
 
 Hashed are the files that keys of the [data] section name (those declared with `exists`). Files in folders that such a
-key names, as those of images, are not: they may be millions, and the builder compares each with its record.
+key names, as those of images, are not: they may be millions, and the builder compares each with its record. Of the
+base's weights, which may be hundreds of gigabytes, sizes and samples are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from coordcore import kinds
 from coordcore.errors import InputError
 from coordcore.manifest import Manifest
 from coordcore.manifest.types import keys
+from coordcore_train.checkpoint.weights import weight_files, weights_entry
 
 Content = Mapping[str, Mapping[str, Any]]
 """Dotted manifest key -> file, bytes, time of its last change in nanoseconds, and SHA-256 of what it holds."""
+
+_SAMPLE, _SAMPLES = 1 << 16, 64
+"""Bytes of a sample, and how many are taken of a file that is longer than all of them."""
 
 
 def content_of(manifest: Manifest, known: object) -> Content:
@@ -33,6 +38,26 @@ def content_of(manifest: Manifest, known: object) -> Content:
         same = all(before.get(key) == value for key, value in entry.items())
         found[path] = {**entry, "sha256": before["sha256"] if same else _hash(file)}
     return found
+
+
+def content_of_base(base: Path) -> Content:
+    """What the weights of a base are now. Raises InputError as `weight_files`."""
+    whole = weights_entry(base) is not None
+    digest = hashlib.sha256()
+    for file in sorted({*weight_files(base).values()} if whole else base.glob("*.bin")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
+            for at in range(0, size, max(_SAMPLE, size // _SAMPLES)):
+                content.seek(at)
+                digest.update(content.read(_SAMPLE))
+    return {"model.base": {"file": str(base), "sha256": digest.hexdigest()}}
+
+
+def require_same_base(base: Path, earlier: object) -> None:
+    """Raise InputError when `base` has other weights than the run of the state's `content` was started with."""
+    if word := changed(content_of_base(base), earlier):
+        raise InputError(f"{word}, and its adapter belongs to those weights: put them back")
 
 
 def changed(now: Content, earlier: object) -> str | None:

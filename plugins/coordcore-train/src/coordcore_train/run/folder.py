@@ -6,7 +6,7 @@ import glob
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,12 @@ class RunDir:
         layout: Mapping[str, object],
         content: Content,
         overwrite: bool,
+        differs: Callable[[], str] = str,
     ) -> Iterator[bool]:
         """Make the folder ready as `prepare` does, and hold it for this process.
 
-        overwrite: replace a run that is there. Whoever is refused has written nothing.
+        overwrite: replace a run that is there. differs: tells of the manifest of a run that is there and is not this
+        one. Whoever is refused has written nothing.
         """
         self._remove_replaced()
         if overwrite and self.path.is_dir() and self.state():
@@ -127,7 +129,7 @@ class RunDir:
             with self.locked():
                 self.path.rename(old)
             shutil.rmtree(old, ignore_errors=True)
-        self._resumes(fingerprint, layout, content)
+        self._resumes(fingerprint, layout, content, differs)
         self._make()
         with self.locked():
             yield self.prepare(manifest_text, fingerprint, base, layout=layout, content=content)
@@ -148,9 +150,7 @@ class RunDir:
         Raises InputError when it holds something else: a finished run, another manifest's run, or foreign files.
         """
         resumed = self._resumes(fingerprint, layout, content or {})
-        # A hub id may have moved on since; the adapter belongs to the old files.
-        if resumed and self.state()["fingerprint"] == fingerprint and Path(str(self.state()["base"])).is_dir():
-            base = Path(str(self.state()["base"]))
+        base = self.base_of(fingerprint, base)
         self._make()
         self._remove_half_written()
         # The state first: from then on the same command can continue, wherever it was cut off.
@@ -161,7 +161,18 @@ class RunDir:
         write_whole(self.manifest, manifest_text)
         return resumed
 
-    def _resumes(self, fingerprint: str, layout: Mapping[str, object], content: Content) -> bool:
+    def base_of(self, fingerprint: str, base: Path) -> Path:
+        """What a run of this manifest goes on with: a hub id may have moved on since it was started with `base`.
+
+        The adapter belongs to the old files.
+        """
+        state = self.state()
+        kept = Path(str(state.get("base")))
+        return kept if state.get("fingerprint") == fingerprint and kept.is_dir() else base
+
+    def _resumes(
+        self, fingerprint: str, layout: Mapping[str, object], content: Content, differs: Callable[[], str] = str
+    ) -> bool:
         """Whether the folder holds an interrupted run. Raises InputError when it holds what may not be continued."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"output.dir: {self.path} is a file; name another folder")
@@ -173,11 +184,11 @@ class RunDir:
             raise InputError(f"output.dir: {self.path} exists and holds no coordcore run; name another folder")
         same = state["fingerprint"] == fingerprint
         if state.get("done"):
-            which = "this" if same else "another"
-            raise InputError(f"output.dir: {self.path} holds a finished run of {which} manifest; {cure}")
+            which = "this manifest" if same else f"another manifest{differs()}"
+            raise InputError(f"output.dir: {self.path} holds a finished run of {which}; {cure}")
         # A run that never got to a checkpoint has nothing to lose: its manifest may have been mended since.
         if not same and self.last_checkpoint() is not None:
-            raise InputError(f"output.dir: {self.path} holds a run of another manifest; {cure}")
+            raise InputError(f"output.dir: {self.path} holds a run of another manifest{differs()}; {cure}")
         if self.last_checkpoint() is not None and state.get("layout", layout) != layout:
             raise InputError(
                 f"output.dir: the run in {self.path} was started with {state['layout']}, now with {dict(layout)}; "

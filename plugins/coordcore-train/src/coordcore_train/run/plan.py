@@ -22,7 +22,7 @@ from coordcore_train.checkpoint.code import require_no_code
 from coordcore_train.checkpoint.folder import read_vocab
 from coordcore_train.objective import Objective
 from coordcore_train.run.built import asked, built, named, of_plugin
-from coordcore_train.run.folder import RunDir
+from coordcore_train.run.folder import STATE, RunDir
 from coordcore_train.run.given import counted
 from coordcore_train.run.launch import rank, world_size
 from coordcore_train.surgery.rows import as_model_surgery
@@ -176,7 +176,8 @@ def load_run(run_dir: Path) -> Plan:
     folder = RunDir(run_dir)
     state = folder.state()
     if not folder.manifest.is_file() or "base" not in state:
-        raise InputError(f"{run_dir} is not a coordcore run folder: it has no {folder.manifest.name}")
+        lacks = STATE if folder.manifest.is_file() else folder.manifest.name
+        raise InputError(f"{run_dir} is not a coordcore run folder: it has no {lacks}")
     manifest = load(folder.manifest).manifest
     base = Path(str(state["base"]))
     if not base.is_dir():  # the cache was emptied: the same expansion gives the same rows again

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +20,14 @@ import tomli
 from rich.console import Console
 
 from coordcore.errors import InputError, RunError, printable
-from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
+from coordcore.manifest import Loaded, Manifest, fingerprint, load, resolved
+from coordcore.manifest.resolve import determining
+from coordcore.manifest.types import show
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.origin import read_origin, require_own
 from coordcore_train.engine import engine_of
 from coordcore_train.run import launch
-from coordcore_train.run.content import changed, content_of
+from coordcore_train.run.content import changed, content_of, content_of_base
 from coordcore_train.run.folder import RunDir, checkpoint_step
 from coordcore_train.run.quiet import quiet, quiet_transformers
 
@@ -109,9 +111,41 @@ def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractCont
     }
     text = resolved(manifest, loaded.plugins)
     content = content_of(manifest, folder.state().get("content") if folder.path.is_dir() else None)
+    used = base if overwrite else folder.base_of(fingerprint(manifest), base)
+    content = {**content, **content_of_base(used)}
     if not overwrite and (word := other_versions(folder, text)):
         _say(word)
-    return folder.prepared(text, fingerprint(manifest), base, layout=layout, content=content, overwrite=overwrite)
+    return folder.prepared(
+        text,
+        fingerprint(manifest),
+        base,
+        layout=layout,
+        content=content,
+        overwrite=overwrite,
+        differs=lambda: difference(folder, manifest),
+    )
+
+
+def difference(folder: RunDir, manifest: Manifest) -> str:
+    """In brackets, what a manifest says otherwise than that of the run in `folder`; empty where that cannot be read."""
+    try:
+        made = dict(_leaves(determining(load(folder.manifest).manifest)))
+    except InputError:  # as when a plugin of it is gone: that it is another is certain all the same
+        return ""
+    now = dict(_leaves(determining(manifest)))
+    path = next((path for path in {**made, **now} if made.get(path) != now.get(path)), None)
+    if path is None:
+        return ""
+    was, says = (show(table[path]) if path in table else "absent" for table in (made, now))
+    return f" ({path} was {was}, is {says})"
+
+
+def _leaves(table: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
 
 
 def other_versions(folder: RunDir, text: str) -> str:

@@ -151,6 +151,11 @@ def _through_objective(
     if len(outputs) != 1:
         return None
     loss, seen = float(outputs[0].loss.detach()), float(returned.detach().sum())
+    if not math.isfinite(loss):  # no hook's doing, which the comparison would name
+        raise RunError(
+            f"{who}: the loss of a few tokens is {loss} before the first step: the base's weights, or the rows that a "
+            "surgery adds, hold NaN or infinity; download or save the base again"
+        )
     if not abs(seen - loss) <= 1e-6 * abs(loss) or returned.requires_grad != outputs[0].loss.requires_grad:
         raise RunError(
             f"{who}: the objective's loss is {loss:.6g}, but the model's forward returns {seen:.6g}"

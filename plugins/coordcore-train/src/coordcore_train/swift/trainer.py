@@ -339,6 +339,8 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             shutil.copy(final / "args.json", partial / "args.json")
         self.accelerator.wait_for_everyone()
         self.args.output_dir = str(partial)
+        # The best one is not kept: transformers would look for it where it was written beside, where train.keep is 1.
+        self.state.best_global_step = None
         try:
             with as_it_is(self.model), signed(origin.fingerprint):
                 super()._save_checkpoint(model, trial)

@@ -15,6 +15,8 @@ from coordcore_train.checkpoint.origin import require_own
 from coordcore_train.checkpoint.tensorfile import tensors_in
 from coordcore_train.checkpoint.trained import require_readable
 from coordcore_train.checkpoint.weights import is_sharded, weight_files
+from coordcore_train.run.content import require_same_base
+from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
 from coordcore_train.surgery.saved import install, require_saved
@@ -49,6 +51,8 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
     require_own(checkpoint, plan.fingerprint)
     require_saved(plan.modules_to_save, checkpoint)
     is_adapter = (checkpoint / "adapter_config.json").is_file()
+    if is_adapter:
+        require_same_base(plan.base, RunDir(plan.run_dir).state().get("content"))
     weights = plan.base if is_adapter else checkpoint
     dtype, trusted = getattr(torch, plan.manifest.model.dtype), plan.trusted
     require_no_code(checkpoint, trusted=trusted)

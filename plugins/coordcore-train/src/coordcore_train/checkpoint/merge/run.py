@@ -18,6 +18,7 @@ from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memor
 from coordcore_train.checkpoint.merge.streamed import Proof, merge_streamed
 from coordcore_train.checkpoint.origin import require_own
 from coordcore_train.checkpoint.trained import require_readable
+from coordcore_train.run.content import require_same_base
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan, load_run
 from coordcore_train.run.quiet import quiet_transformers
@@ -76,8 +77,10 @@ def merge_run(
         raise InputError(f"{output}: already exists, and a merge replaces nothing; name a folder that is not there yet")
     quiet_transformers()
     plan = load_run(run_dir.absolute())
+    if output.resolve().is_relative_to(plan.base.resolve()):
+        raise InputError(f"{output}: lies in the base {plan.base}; choose a folder beside it")
     if checkpoint is not None and (
-        checkpoint.resolve().parent != RunDir(run_dir.resolve()).checkpoints
+        checkpoint.resolve().parent != RunDir(run_dir).checkpoints.resolve()
         or not (checkpoint / "trainer_state.json").is_file()
     ):
         raise InputError(f"{checkpoint} is no complete checkpoint of the run in {run_dir}; look into its checkpoints/")
@@ -91,6 +94,8 @@ def merge_run(
             f"{error}\n{checkpoint} is damaged: copy it anew, or name an older one with --checkpoint"
         ) from error
     require_own(checkpoint, plan.fingerprint)
+    if plan.manifest.tuner.type == "lora":
+        require_same_base(plan.base, RunDir(plan.run_dir).state().get("content"))
     require_no_code(checkpoint, trusted=plan.trusted)
     config = read_json(plan.base / "config.json")
     if "quantization_config" in config or "quantization_config" in text_config(config):

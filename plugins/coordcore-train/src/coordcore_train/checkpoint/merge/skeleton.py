@@ -26,13 +26,17 @@ _KNOWN_LAYERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def skeleton(plan: Plan) -> Any:
+    """The model of a run's base, as `skeleton_of`."""
+    return skeleton_of(plan.base, dtype=plan.manifest.model.dtype, trusted=plan.trusted)
+
+
+def skeleton_of(base: Path, *, dtype: str, trusted: bool) -> Any:
     """The base's model as transformers builds it, in `[model] dtype`; each parameter is one number, expanded."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    dtype, trusted = getattr(torch, plan.manifest.model.dtype), plan.trusted
-    config = AutoConfig.from_pretrained(plan.base, trust_remote_code=trusted)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=trusted)
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=trusted)
+        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=trusted)
     if model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
         raise NotStreamedError(f"{type(model).__name__} keeps some modules in float32")
     return without_weights(model)
