@@ -56,7 +56,7 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "a video": (row(videos=["a.mp4"]), "videos: not supported: only text and images are trained; leave the row out"),
     "an answer that was rejected": (
         row(label=False),
-        "label: false marks a rejected answer, which would be trained as",
+        "label: false marks a rejected answer, which would be trained as a right one; leave the row out, or the key",
     ),
     "more places than boxes": (
         row("<bbox> and <bbox>"),
@@ -219,6 +219,28 @@ def test_at_its_first_use(write: Any, context: BuildContext, name: str) -> None:
     found = refused(ChatJsonlConfig(train=write(row(), given), validate=False), context)
     assert found.startswith("train.jsonl:2: ")
     assert message in found
+
+
+@pytest.mark.parametrize(
+    "key", ["points", "text_line", "keypoints_xy", "polygon1", "bboxXYWH", "bbox_cxcywh", "yxyx", "topLine"]
+)
+def test_four_numbers_of_a_key_that_are_no_corners(write: Any, context: BuildContext, key: str) -> None:
+    path = write(text(f'{{"{key}": [1, 2, 3, 4]}}'))
+    assert f"four numbers under {key}, which" in refused(ChatJsonlConfig(train=path, space="pixel"), context)
+
+
+@pytest.mark.parametrize(
+    "key", ["bbox_xyxy", "polyp", "vertebra", "oryx", "airliner", "line_bbox", "line_chart", "points_of_interest"]
+)
+def test_a_key_that_only_sounds_like_it_holds_a_box(write: Any, context: BuildContext, key: str) -> None:
+    path = write(text(f'{{"{key}": [1, 2, 3, 4]}}'))
+    example = ChatJsonl.open(ChatJsonlConfig(train=path, space="pixel"), context).train()[0]
+    assert [geometry.kind for geometry in example.geometries] == ["bbox_2d"]
+
+
+def test_a_box_that_is_clipped_into_the_corner_is_no_fraction(write: Any, context: BuildContext) -> None:
+    path = write(row(objects={"bbox": [[-5, -4.5, 0.3, 0.4]]}))
+    assert len(ChatJsonl.open(ChatJsonlConfig(train=path, outside="clip"), context).train()) == 1
 
 
 @pytest.mark.parametrize("name", IN_SPACE)

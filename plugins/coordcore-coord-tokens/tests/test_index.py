@@ -286,6 +286,18 @@ def test_other_settings_are_another_check(
     assert looked_at == ["index", "records", *(["records"] if again else [])]
 
 
+def test_what_earlier_rules_found_right_is_checked_again(
+    opened: Open, write: Write, record: dict[str, Any], at_rest: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write({**record, "objects": [{"desc": "cup", "bbox_2d": [0.1, 0.2, 0.5, 1]}]})
+    with monkeypatch.context() as earlier:
+        earlier.setattr("coordcore_coord_tokens.cache.RULES", 4)
+        earlier.setattr("coordcore_coord_tokens.judging._is_speck", lambda _: False)
+        opened(path, space="pixel")
+    with pytest.raises(InputError, match="as fractions of an image are"):
+        opened(path, space="pixel")
+
+
 def test_another_quantisation_is_another_check(
     write: Write, record: dict[str, Any], context: BuildContext, at_rest: None, looked_at: list[str]
 ) -> None:

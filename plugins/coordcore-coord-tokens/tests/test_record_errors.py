@@ -279,8 +279,32 @@ def test_fractions_that_are_called_pixels(build: Build, record: dict[str, Any], 
     fractions = {**record, "objects": [{"desc": "cup", **geometry}]}
     with pytest.raises(InputError) as caught:
         build(fractions, record, space="pixel")
-    seen = "train.jsonl: 1 of 2 records hold pixels of 0..1 alone, as fractions of an image are"
+    seen = "train.jsonl: 1 of 2 records with objects hold pixels of 0..1 alone, as fractions of an image are"
     assert str(caught.value) == f'{seen}; if they are, set `space = "norm1"`'
+
+
+def test_records_without_objects_say_nothing_of_fractions(build: Build, record: dict[str, Any]) -> None:
+    fractions = {**record, "objects": [{"desc": "cup", "bbox_2d": [0.1, 0.2, 0.5, 1]}]}
+    empty = {**record, "objects": []}
+    with pytest.raises(InputError, match="1 of 2 records with objects"):
+        build(empty, fractions, empty, record, empty, space="pixel")
+    assert len(build(empty, space="pixel").train()) == 1
+
+
+def test_records_that_are_left_out_say_nothing_of_fractions(build: Build, record: dict[str, Any]) -> None:
+    gone = {**record, "images": ["gone.png"], "objects": [{"desc": "cup", "bbox_2d": [0.1, 0.2, 0.5, 1]}]}
+    assert len(build(record, gone, gone, space="pixel", on_bad_image="skip").train()) == 1
+
+
+@pytest.mark.parametrize("box", [[0.1, 0.2, 0.5, 1], [f"<|coord_{number}|>" for number in range(4)]])
+def test_a_summary_is_trained_whatever_the_objects_are(build: Build, record: dict[str, Any], box: list[Any]) -> None:
+    summed = {**record, "summary": "A cup.", "objects": [{"desc": "cup", "bbox_2d": box}]}
+    assert len(build(summed, space="pixel", mode="summary").train()) == 1
+
+
+def test_a_box_that_is_clipped_into_the_corner_is_no_fraction(build: Build, record: dict[str, Any]) -> None:
+    clipped = {**record, "objects": [{"desc": "cup", "bbox_2d": [-5, -4.5, 0.3, 0.4]}]}
+    assert len(build(clipped, space="pixel", outside="clip").train()) == 1
 
 
 @pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 1.5, 1]])
@@ -318,8 +342,8 @@ def test_the_reference_lists_every_message_and_no_other() -> None:
     of_the_file = [
         "train.jsonl: cannot be read: no such file or directory",
         "train.jsonl: holds no records; write one a line, or name another file",
-        "train.jsonl: 1 of 2 records hold pixels of 0..1 alone, as fractions of an image are; if they are, set "
-        '`space = "norm1"`',
+        "train.jsonl: 1 of 2 records with objects hold pixels of 0..1 alone, as fractions of an image are; if they "
+        'are, set `space = "norm1"`',
         "train.jsonl:21: from here on 3 more records have problems",
         # test_index.py
         "train.jsonl: cannot be read: is a directory",

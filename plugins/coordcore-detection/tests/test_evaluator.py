@@ -137,6 +137,12 @@ def test_conversations_among_the_examples_are_left_out_and_told(evaluation: Eval
     ) in told
 
 
+def test_as_many_as_are_asked_for_are_measured_behind_conversations(evaluation: Evaluation) -> None:
+    evaluator(images=1)(attrs.evolve(evaluation, examples=[spoken(0), spoken(1), example(2), example(3)]))
+    rows = prediction_files.read(evaluation.output / "predictions.jsonl")[1]
+    assert [row.image for row in rows] == ["example-2"]
+
+
 def test_conversations_alone_are_refused_before_the_model_is_asked(evaluation: Evaluation) -> None:
     with pytest.raises(InputError, match=r"none of the 2 examples .* rows.jsonl:1: .*hold out records"):
         evaluator()(attrs.evolve(evaluation, checkpoint=Path("none"), examples=[spoken(0), spoken(1)]))

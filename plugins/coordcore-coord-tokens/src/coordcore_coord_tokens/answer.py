@@ -11,18 +11,24 @@ class Changes(msgspec.Struct, frozen=True, gc=False):
     """What reading had to change, counted.
 
     widened: boxes whose corners fell into one bin and were widened by one. clipped: objects cut at the image's edge.
-    flat: polygons and quads whose corners fell onto one line, which are kept so. specks: records of pixels that nothing
-    was changed in, but that hold fractions of the first pixel alone.
+    flat: polygons and quads whose corners fell onto one line, which are kept so. Of records of pixels, which do not
+    change for it: specks, that hold fractions of the first pixel alone, and silent, that hold no place or are left out.
     """
 
     widened: int = 0
     clipped: int = 0
     flat: int = 0
     specks: int = 0
+    silent: int = 0
 
     def __add__(self, other: Changes) -> Changes:
-        flat, specks = self.flat + other.flat, self.specks + other.specks
-        return Changes(self.widened + other.widened, self.clipped + other.clipped, flat, specks)
+        return Changes(
+            widened=self.widened + other.widened,
+            clipped=self.clipped + other.clipped,
+            flat=self.flat + other.flat,
+            specks=self.specks + other.specks,
+            silent=self.silent + other.silent,
+        )
 
 
 UNCHANGED = Changes()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_PIXELS = 2 * (1024**3 // 4 // 3)
 """Pillow takes an image of more pixels for an attack (`Image.MAX_IMAGE_PIXELS`, twice), and opens none."""
 
+_SILENT, _SPECK = Changes(silent=1), Changes(specks=1)
+
 Judged = tuple[Changes, str]
 """What reading the record had to change, and why it is left out for its image: "" for one that stays."""
 
@@ -80,7 +82,7 @@ class RecordJudge:
         self._images = Images(job.config, job.path)
         trained = job.path == job.config.train
         self._augmented = Augmented(job.config) if job.config.augment is not None and trained else None
-        self._pixels = job.config.space == "pixel"
+        self._pixels = job.config.space == "pixel" and job.config.mode != "summary"  # which reads no objects
         self._decodes, self._skips = job.config.decodes, job.config.on_bad_image == "skip"
         self.take_stamps = self._images.folders.take_stamps
 
@@ -91,8 +93,10 @@ class RecordJudge:
         if self._augmented is not None:
             self._augmented.require(record)
         changes = answer.changes
-        if self._pixels and _is_speck(record):
-            changes += Changes(specks=1)
+        if self._pixels and not record.objects:
+            changes += _SILENT
+        elif self._pixels and _is_speck(record):
+            changes += _SPECK
         image, width, height = record.images[0], record.width, record.height
         try:
             self._images.require_size(width, height, "width")
@@ -102,7 +106,7 @@ class RecordJudge:
         except RecordError as error:
             if not self._skips:
                 raise
-            return changes, str(error)
+            return answer.changes + _SILENT, str(error)
         return changes, ""
 
 
@@ -111,7 +115,7 @@ def _is_speck(record: Record) -> bool:
     has_fractions = False
     for item in record.objects or ():
         for number in item.bbox_2d or item.poly or item.point or item.quad or ():
-            if number > 1:  # type: ignore[operator]  # no text: those are bins
+            if not 0 <= number <= 1:  # type: ignore[operator]  # no text: those are bins
                 return False
             has_fractions = has_fractions or number % 1 != 0
     return has_fractions

@@ -126,8 +126,9 @@ def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
         raise has_changed(job.path)
     if found.wrong:
         return Scan(problems=_shown(job.path, found))
-    if (specks := found.changes.specks) * 2 >= len(lines):  # of fewer, the rest tells what the numbers are
-        seen = f"{specks} of {len(lines)} records hold pixels of 0..1 alone, as fractions of an image are"
+    specks, placed = found.changes.specks, len(lines) - found.changes.silent
+    if specks and specks * 2 >= placed:  # of fewer, the rest tells what the numbers are
+        seen = f"{specks} of {placed} records with objects hold pixels of 0..1 alone, as fractions of an image are"
         return Scan(problems=(problem(job.path, f'{seen}; if they are, set `space = "norm1"`'),))
     folders = {folder: stamp for folder, stamp in (found.folders or {}).items() if stamp is not None}
     if len(found.bad) == len(lines):

@@ -235,7 +235,8 @@ class _Encoder:
         except RecordError as error:
             cure = _NO_BOX if box.guessed else ""
             raise RecordError(box.path, f"{error.message}{cure}", reason=error.reason) from error
-        if box.space == "pixel" and max(box.values) <= 1 and any(value % 1 for value in box.values):
+        in_corner = all(0 <= value <= 1 for value in box.values)
+        if box.space == "pixel" and in_corner and any(value % 1 for value in box.values):
             cure = f'`space = "norm1"`{_NO_BOX}' if box.guessed else '`objects.bbox_type` to "norm1"'
             raise RecordError(box.path, f"{[*box.values]} all lie in 0..1, as fractions of an image do; set {cure}")
         self.clipped += read.outside

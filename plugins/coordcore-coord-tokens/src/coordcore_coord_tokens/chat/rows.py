@@ -119,7 +119,9 @@ def parse_row(line: bytes) -> ChatRow:
         raise RecordError(refused, "not supported: only text and images are trained; leave the row out")
     if row.label is False:
         raise RecordError(
-            "label", "false marks a rejected answer, which would be trained as a right one; leave the row out"
+            "label",
+            "false marks a rejected answer, which would be trained as a right one; leave the row out, or the key where "
+            "it says something else",
         )
     inside: list[str | None] = []
     turns = list(_turns(row, inside))

@@ -35,8 +35,14 @@ _KEY = re.compile(r"""["'](\w+)["']\s*:\s*["']?[\[(\s]*$""")
 _UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d|quad)["']\s*:["'\[(\s]*[-+.]?\d""")
 _LISTED = re.compile(r"""["']\w+["']\s*:\s*(?:\[\s*)?$""")
 _QUOTED = re.compile(r"""(?:["']\s*:|\[|",)\s*"$""")
-_NO_CORNERS = re.compile("point|poly|line|segment|contour|vert|landmark|xywh|cywh|yx", re.IGNORECASE)
-"""What is in a key whose four numbers are not x1, y1, x2, y2."""
+_NO_CORNERS = re.compile(
+    r"[xc]ywh|(?<![a-z])yx|^(?!.*box)(?:.*[^a-z])?(?:(?:key|way|end|mid|start)?points?|poly(?:gon|line)?s?"
+    r"|(?:base|center|centre|mid)?lines?|linestring|segments?|segmentations?|contours?|vert(?:s|ex|exes|ices)"
+    r"|landmarks?)(?:_|\d|(?<=\d)d|(?<=_)(?:list|coords?|coordinates|xy|px|pixels?|norm))*$"
+)
+"""Finds a key, in small letters, whose four numbers are not x1, y1, x2, y2: its last word says what it holds, as in
+text_line, and not in line_chart or polyp. xyxy is right."""
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _BOX_KEYS, _POINT_KEYS = ("bbox_2d", "bbox", "box_2d"), ("point_2d", "point")
 _BEFORE = 64
 """Letters before coordinates in which their key is looked for."""
@@ -137,7 +143,12 @@ def _shapes(
     if key in ("box_2d", "point") and not tokens[0]:
         cure = {"box_2d": "bbox_2d", "point": "point_2d"}[key]
         raise RecordError(path, f"numbers under {key}, which begin with y where Gemini writes them; write {cure}")
-    if how != "tagged" and count == 4 and key not in (*_BOX_KEYS, *_POINT_KEYS) and _NO_CORNERS.search(key):
+    if (
+        how != "tagged"
+        and count == 4
+        and key not in (*_BOX_KEYS, *_POINT_KEYS)
+        and _NO_CORNERS.search(_CAPITAL.sub("_", key).lower())
+    ):
         cure = "" if tokens[0] else ', or set `space = "text"` where they are no places'
         raise RecordError(
             path, f"four numbers under {key}, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d{cure}"

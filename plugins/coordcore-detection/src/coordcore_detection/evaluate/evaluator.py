@@ -44,7 +44,9 @@ class DetectionConfig:
     """`[eval.detection]`: boxes of the merged checkpoint on the examples held out, measured."""
 
     images: int | None = option(
-        default=None, validator=optional(_MANY), help="evaluate the first so many examples; all of them when absent"
+        default=None,
+        validator=optional(_MANY),
+        help="evaluate so many examples, the first that can be measured; all when absent",
     )
     coordinates: Coordinates = option(
         default="expectation", help="read each coordinate as its most likely bin, or as the expected one"
@@ -108,10 +110,10 @@ class DetectionEvaluator:
             evaluation.vocab.format if evaluation.vocab else DEFAULT_COORDS,
             self.form,
         )
-        count = len(whole) if self.config.images is None else min(self.config.images, len(whole))
         # Looked for before the model is asked: a mixture may hold out conversations beside records.
-        truth, left_out = measured(whole, count)
+        truth, left_out = measured(whole, self.config.images)
         if left_out:
+            count = len(truth) + len(left_out)
             evaluation.log(f"note: {len(left_out)} of {count} examples are not measured, the first: {left_out[0]}")
         header, rows = self._predicted(evaluation, truth)
         evaluated = self._evaluated(truth, header, rows)

@@ -156,14 +156,16 @@ class Chosen(Sequence[TruthImage]):
         return Chosen(self.whole, chosen) if isinstance(chosen, Sequence) else self.whole[chosen]
 
 
-def measured(truth: Sequence[TruthImage], count: int) -> tuple[Chosen, list[str]]:
-    """The first `count` images but for those that cannot be measured, and why of each that cannot.
+def measured(truth: Sequence[TruthImage], most: int | None) -> tuple[Chosen, list[str]]:
+    """The images that can be measured, the first `most` of them, and why of each before the last that cannot.
 
     Raises InputError where none can.
     """
     places: list[int] = []
     reasons: list[str] = []
-    for index in range(count):
+    for index in range(len(truth)):
+        if len(places) == most:
+            break
         try:
             _ = truth[index]
         except NotMeasuredError as error:
@@ -172,7 +174,7 @@ def measured(truth: Sequence[TruthImage], count: int) -> tuple[Chosen, list[str]
             places.append(index)
     if reasons and not places:
         raise InputError(
-            f"none of the {count} examples held out can be measured, the first: {reasons[0]}; hold out records "
+            f"none of the {len(truth)} examples held out can be measured, the first: {reasons[0]}; hold out records "
             "(`coordcore data convert --from swift` makes them of chat rows), or leave out [eval.detection]"
         )
     return Chosen(truth, places), reasons
@@ -250,12 +252,12 @@ def _from_example(
         raise InputError("does not end with an answer")
     source = example.images[0]
     opener = partial(open_example_image, source)
-    image = opener()
-    size = np.array([image.width, image.height], dtype=np.float64)
     text, is_text = example.messages[-1]["content"], TASKS[example.task].is_text
     begin, end = answered(text)
     said = text[begin:end].strip()
     objects = [] if is_text else _answer(said, coords) if form is COORDJSON else _answer_in(form, said, coords)
+    image = opener()  # of an answer that can be measured; others need none
+    size = np.array([image.width, image.height], dtype=np.float64)
     units = [item.values for item in objects]
     if example.geometries:  # the answers hold coord tokens; what the builder says of them may be finer
         geometries = _geometries_behind(example, begin, coords)
