@@ -17,6 +17,7 @@ from coordcore.manifest.sections import PACKAGE, is_hub_id
 from coordcore_train.checkpoint.folder import CheckpointInfo, read_checkpoint_info, read_json
 from coordcore_train.checkpoint.image_size import most_pixels, other_limits
 from coordcore_train.hub.paths import name_of, without_paths
+from coordcore_train.run.content import BASE
 from coordcore_train.run.folder import RunDir
 
 _LICENCE = ("license", "license_name", "license_link")
@@ -144,7 +145,8 @@ def _of_state(state: Mapping[str, object], run: Path) -> tuple[int, dict[str, st
     try:
         files = {
             name_of(str(file["file"])): f"{file['bytes']:,d} bytes, SHA-256 {str(file['sha256'])[:16]}"
-            for file in content.values()
+            for key, file in content.items()
+            if key != BASE  # which is told by its name
         }
         return int(layout.get("ranks", 1)), files, {name: operator.index(count) for name, count in examples.items()}
     except (LookupError, TypeError, ValueError) as error:

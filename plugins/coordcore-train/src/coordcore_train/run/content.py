@@ -23,6 +23,9 @@ from coordcore_train.checkpoint.weights import weight_files, weights_entry
 Content = Mapping[str, Mapping[str, Any]]
 """Dotted manifest key -> file, bytes, time of its last change in nanoseconds, and SHA-256 of what it holds."""
 
+BASE = "model.base"
+"""The key of the base's weights in a `Content`; all others are of files of the data."""
+
 _SAMPLE, _SAMPLES = 1 << 16, 64
 """Bytes of a sample, and how many are taken of a file that is longer than all of them."""
 
@@ -51,7 +54,7 @@ def content_of_base(base: Path) -> Content:
             for at in range(0, size, max(_SAMPLE, size // _SAMPLES)):
                 content.seek(at)
                 digest.update(content.read(_SAMPLE))
-    return {"model.base": {"file": str(base), "sha256": digest.hexdigest()}}
+    return {BASE: {"file": str(base), "sha256": digest.hexdigest()}}
 
 
 def require_same_base(base: Path, earlier: object) -> None:
