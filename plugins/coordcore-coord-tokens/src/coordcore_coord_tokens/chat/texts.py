@@ -36,13 +36,13 @@ _UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d|quad)["']\s*
 _LISTED = re.compile(r"""["']\w+["']\s*:\s*(?:\[\s*)?$""")
 _QUOTED = re.compile(r"""(?:["']\s*:|\[|",)\s*"$""")
 _NO_CORNERS = re.compile(
-    r"[xc]ywh|(?<![a-z])yx|^(?!.*box)(?:.*[^a-z])?(?:(?:key|way|end|mid|start)?points?|poly(?:gon|line)?s?"
-    r"|(?:base|center|centre|mid)?lines?|linestring|segments?|segmentations?|contours?|vert(?:s|ex|exes|ices)"
-    r"|landmarks?)(?:_|\d|(?<=\d)d|(?<=_)(?:list|coords?|coordinates|xy|px|pixels?|norm))*$"
+    "(key|way|end|mid|start)?points?|poly(gon|line)?s?|(base|cent(er|re)|mid)?lines?|linestring|segment(s|ations?)?"
+    "|contours?|vert(s|ex|exes|ices)|landmarks?|[xc]+ywh|(yx)+"
 )
-"""Finds a key, in small letters, whose four numbers are not x1, y1, x2, y2: its last word says what it holds, as in
-text_line, and not in line_chart or polyp. xyxy is right."""
-_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""A word that says of a key, as its last, that four numbers are not x1, y1, x2, y2: of text_line, not of line_chart."""
+_HOW = {"list", "coord", "coords", "coordinates", "xy", "px", "pixel", "pixels", "norm", "d"}
+"""Words behind it that say how the numbers are written."""
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _BOX_KEYS, _POINT_KEYS = ("bbox_2d", "bbox", "box_2d"), ("point_2d", "point")
 _BEFORE = 64
 """Letters before coordinates in which their key is looked for."""
@@ -115,6 +115,11 @@ def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> It
     _check_rest("".join(rest) + text[position:], path, coords, numbers)
 
 
+def _words(key: str) -> list[str]:
+    """The words of a key, in small letters: of bboxXYWH and bbox_xywh the same two."""
+    return [word.lower() for word in _WORDS.findall(key)]
+
+
 def _matches(shapes: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """As `shapes.finditer`, which tries every letter, looking only where a shape can begin."""
     position = 0
@@ -147,7 +152,7 @@ def _shapes(
         how != "tagged"
         and count == 4
         and key not in (*_BOX_KEYS, *_POINT_KEYS)
-        and _NO_CORNERS.search(_CAPITAL.sub("_", key).lower())
+        and _NO_CORNERS.fullmatch(next((word for word in _words(key)[::-1] if word not in _HOW), ""))
     ):
         cure = "" if tokens[0] else ', or set `space = "text"` where they are no places'
         raise RecordError(
