@@ -112,6 +112,13 @@ def test_a_copy_of_the_base_is_the_same(tmp_path: Path) -> None:
     assert changed(content_of_base(copy), content_of_base(tmp_path)) is None
 
 
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").mkdir()
+    with pytest.raises(InputError) as caught:
+        content_of_base(tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'model.bin'}: cannot be read: is a directory"
+
+
 def test_only_files_that_are_read_are_hashed(tmp_path: Path, records: Path) -> None:
     found = content_of(manifest(train=records, images=tmp_path, note=records), None)
 

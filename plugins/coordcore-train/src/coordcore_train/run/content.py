@@ -8,9 +8,11 @@ base's weights, which may be hundreds of gigabytes, sizes and samples are.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 
@@ -44,13 +46,13 @@ def content_of(manifest: Manifest, known: object) -> Content:
 
 
 def content_of_base(base: Path) -> Content:
-    """What the weights of a base are now. Raises InputError as `weight_files`."""
+    """What the weights of a base are now. Raises InputError as `weight_files`, and for files that cannot be read."""
     whole = weights_entry(base) is not None
     digest = hashlib.sha256()
     for file in sorted({*weight_files(base).values()} if whole else base.glob("*.bin")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as content:
+        with _opened(file) as content:
+            size = os.fstat(content.fileno()).st_size
+            digest.update(f"{file.name} {size}\n".encode())
             for at in range(0, size, max(_SAMPLE, size // _SAMPLES)):
                 content.seek(at)
                 digest.update(content.read(_SAMPLE))
@@ -91,8 +93,14 @@ def _files_in(value: Any, path: str, *, exists: bool = False) -> Iterator[tuple[
 
 
 def _hash(file: Path) -> str:
+    with _opened(file) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
     try:
         with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+            yield content
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}") from error
