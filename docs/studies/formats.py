@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 import sys
@@ -172,7 +173,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             values, base = ([run[key] for run in side] for side in (runs, found[LIST]))
             cell = f"{statistics.mean(values):.{digits}f}"
             if name != LIST:
-                cell += f" (x {statistics.mean(a / b for a, b in zip(values, base, strict=True)):.2f})"
+                times = [a / b if b else math.nan for a, b in zip(values, base, strict=True)]  # 0 boxes after few steps
+                cell += f" (x {statistics.mean(times):.2f})"
             cells.append(cell)
         for metric in METRICS:
             values = [run[metric] for run in runs]

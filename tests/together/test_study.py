@@ -88,3 +88,9 @@ def test_the_table_compares_within_a_seed() -> None:
     table = FORMATS.table({name: runs if name == FORMATS.LIST else short for name in FORMATS.FORMATS}).splitlines()
     assert "| 20.0 | 15 | 75 | 10 | 0.600 | 0.850 | 0.100 |" in table[2]
     assert "| 5.0 (x 0.25) | 8 (x 0.50) | 300 (x 4.00) | 10 (x 1.00) | 0.600 (+0.000 ± 0.000) |" in table[-1]
+
+
+def test_a_model_that_finds_no_box_is_none_to_compare_with() -> None:
+    run = {"training": 10.0, "boxes/s": 0.0, "free": 0.0, "tokens a box": 20.0, "AP": 0.0, "AP50": 0.0, "F1_95": 0.0}
+    found = {FORMATS.LIST: [run] * 2, "grouped": [{**run, "boxes/s": 3.0}] * 2}
+    assert "| 10 (x 1.00) | 3 (x nan) | 0 (x nan) |" in FORMATS.table(found)
