@@ -292,7 +292,7 @@ def test_what_earlier_rules_found_right_is_checked_again(
     path = write({**record, "objects": [{"desc": "cup", "bbox_2d": [0.1, 0.2, 0.5, 1]}]})
     with monkeypatch.context() as earlier:
         earlier.setattr("coordcore_coord_tokens.cache.RULES", 4)
-        earlier.setattr("coordcore_coord_tokens.judging._is_speck", lambda _: False)
+        earlier.setattr("coordcore_coord_tokens.judging.are_fractions", lambda _: False)
         opened(path, space="pixel")
     with pytest.raises(InputError, match="as fractions of an image are"):
         opened(path, space="pixel")

@@ -72,13 +72,8 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
 # --- with the run's data --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same with predictions, and a run whose data builder gives the examples again."""
-    pictures = [Image.new("RGB", (90, 60), (40 * index, 0, 0)) for index in range(3)]
-    answer = f'{{"objects": [{{"desc": "cat", "bbox_2d": [{", ".join(ints_to_tokens([100, 100, 500, 500]))}]}}]}}'
-    messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
-    examples = [Example(messages=messages, images=(picture,)) for picture in pictures]
+def hold_out(examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever run is loaded holds out these examples."""
     plan = SimpleNamespace(
         coords=DEFAULT_COORDS,
         format=COORDJSON,
@@ -86,6 +81,16 @@ def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         quantisation=DEFAULT_QUANTISATION,
     )
     monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
+
+
+@pytest.fixture
+def whole(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same with predictions, and a run whose data builder gives the examples again."""
+    pictures = [Image.new("RGB", (90, 60), (40 * index, 0, 0)) for index in range(3)]
+    answer = f'{{"objects": [{{"desc": "cat", "bbox_2d": [{", ".join(ints_to_tokens([100, 100, 500, 500]))}]}}]}}'
+    messages = ({"role": "user", "content": "<image>?"}, {"role": "assistant", "content": answer})
+    examples = [Example(messages=messages, images=(picture,)) for picture in pictures]
+    hold_out(examples, monkeypatch)
     truth = truth_from_examples(examples, DEFAULT_QUANTISATION)
     box = Box(label="cat", box=(10.0, 6.0, 45.0, 30.0), bins=(111, 100, 500, 500), score=0.7)
     rows = [Row(image=item.key, width=90, height=60, text="", boxes=[box]) for item in truth]
@@ -111,13 +116,7 @@ def again(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> Again:
     """`again(examples, places, radius="10px")` is the page of a run that was measured on examples at places."""
 
     def again(examples: list[Example], places: list[int], **options: Any) -> str:
-        plan = SimpleNamespace(
-            coords=DEFAULT_COORDS,
-            format=COORDJSON,
-            data=SimpleNamespace(validation=lambda: examples),
-            quantisation=DEFAULT_QUANTISATION,
-        )
-        monkeypatch.setattr("coordcore_train.run.plan.load_run", lambda _: plan)
+        hold_out(examples, monkeypatch)
         truth = Chosen(truth_from_examples(examples, DEFAULT_QUANTISATION), places)
         rows = [
             Row(image=item.key, width=90, height=60, text="", boxes=[point(item)] if item.points else [])

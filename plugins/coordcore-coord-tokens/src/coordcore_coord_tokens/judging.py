@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +14,7 @@ from coordcore_coord_tokens.answer import Changes
 from coordcore_coord_tokens.augment.check import Augmented
 from coordcore_coord_tokens.files import Stamp
 from coordcore_coord_tokens.folders import ImageFolders
+from coordcore_coord_tokens.locate import are_fractions
 from coordcore_coord_tokens.questions import Questions
 from coordcore_coord_tokens.reader import Reader
 
@@ -95,7 +97,7 @@ class RecordJudge:
         changes = answer.changes
         if self._pixels and not record.objects:
             changes += _SILENT
-        elif self._pixels and _is_speck(record):
+        elif self._pixels and are_fractions(_numbers(record)):
             changes += _SPECK
         image, width, height = record.images[0], record.width, record.height
         try:
@@ -110,15 +112,9 @@ class RecordJudge:
         return changes, ""
 
 
-def _is_speck(record: Record) -> bool:
-    """Whether all that a record of pixels has lies in the first pixel, in fractions of it."""
-    has_fractions = False
+def _numbers(record: Record) -> Iterator[float]:
     for item in record.objects or ():
-        for number in item.bbox_2d or item.poly or item.point or item.quad or ():
-            if not 0 <= number <= 1:  # type: ignore[operator]  # no text: those are bins
-                return False
-            has_fractions = has_fractions or number % 1 != 0
-    return has_fractions
+        yield from item.bbox_2d or item.poly or item.point or item.quad or ()  # type: ignore[misc]  # texts are bins
 
 
 def _decode(path: Path, width: int, height: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -56,6 +56,16 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords:
     clipped = sum(item.outside for item in objects)
     flat = sum(is_flat(item.kind, item.bins) for item in placed)
     return Placed(objects=tuple(placed), changes=Changes(encoded.widened, clipped, flat))
+
+
+def are_fractions(numbers: Iterable[float]) -> bool:
+    """Whether all lie in 0..1 and some are no whole numbers: as fractions of an image, and hardly as pixels of one."""
+    has_part = False
+    for number in numbers:
+        if not 0 <= number <= 1:
+            return False
+        has_part = has_part or number % 1 != 0
+    return has_part
 
 
 def is_flat(kind: str, bins: Sequence[int]) -> bool:

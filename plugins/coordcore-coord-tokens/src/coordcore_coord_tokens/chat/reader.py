@@ -19,7 +19,7 @@ from coordcore_coord_tokens.augment import shapes
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.chat.rows import ChatRow, Turn, parse_row
 from coordcore_coord_tokens.chat.texts import BBOX, Place, Shape, shapes_in
-from coordcore_coord_tokens.locate import is_flat
+from coordcore_coord_tokens.locate import are_fractions, is_flat
 
 Size = tuple[int, int]
 
@@ -235,8 +235,7 @@ class _Encoder:
         except RecordError as error:
             cure = _NO_BOX if box.guessed else ""
             raise RecordError(box.path, f"{error.message}{cure}", reason=error.reason) from error
-        in_corner = all(0 <= value <= 1 for value in box.values)
-        if box.space == "pixel" and in_corner and any(value % 1 for value in box.values):
+        if box.space == "pixel" and are_fractions(box.values):
             cure = f'`space = "norm1"`{_NO_BOX}' if box.guessed else '`objects.bbox_type` to "norm1"'
             raise RecordError(box.path, f"{[*box.values]} all lie in 0..1, as fractions of an image do; set {cure}")
         self.clipped += read.outside

@@ -24,7 +24,8 @@ from coordcore.manifest.types import keys
 from coordcore_train.checkpoint.weights import weight_files, weights_entry
 
 Content = Mapping[str, Mapping[str, Any]]
-"""Dotted manifest key -> file, bytes, time of its last change in nanoseconds, and SHA-256 of what it holds."""
+"""Dotted manifest key -> file, bytes, time of its last change in nanoseconds, and SHA-256 of what it holds; of the base
+the folder and a SHA-256 alone."""
 
 BASE = "model.base"
 """The key of the base's weights in a `Content`; all others are of files of the data."""
@@ -58,12 +59,6 @@ def content_of_base(base: Path) -> Content:
                 content.seek(at)
                 digest.update(content.read(_SAMPLE))
     return {BASE: {"file": str(base), "sha256": digest.hexdigest()}}
-
-
-def require_same_base(base: Path, earlier: object) -> None:
-    """Raise InputError when `base` has other weights than the run of the state's `content` was started with."""
-    if word := changed(content_of_base(base), earlier):
-        raise InputError(f"{word}, and its adapter belongs to those weights: put them back")
 
 
 def changed(now: Content, earlier: object) -> str | None:

@@ -17,7 +17,7 @@ from coordcore.errors import InputError
 from coordcore.files import require_regular, write_whole
 from coordcore_train.chat import Question
 from coordcore_train.checkpoint.image_size import ImageTokens
-from coordcore_train.run.content import Content, changed
+from coordcore_train.run.content import Content, changed, content_of_base
 
 MANIFEST = "manifest.resolved.toml"
 STATE = "state.json"
@@ -169,6 +169,11 @@ class RunDir:
         state = self.state()
         kept = Path(str(state.get("base")))
         return kept if state.get("fingerprint") == fingerprint and kept.is_dir() else base
+
+    def require_same_base(self, base: Path) -> None:
+        """Raise InputError when `base` has other weights than this run was started with."""
+        if word := changed(content_of_base(base), self.state().get("content")):
+            raise InputError(f"{word}, and its adapter belongs to those weights: put them back")
 
     def _resumes(
         self, fingerprint: str, layout: Mapping[str, object], content: Content, differs: Callable[[], str] = str

@@ -111,13 +111,13 @@ def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractCont
     }
     text = resolved(manifest, loaded.plugins)
     content = content_of(manifest, folder.state().get("content") if folder.path.is_dir() else None)
-    used = base if overwrite else folder.base_of(fingerprint(manifest), base)
-    content = {**content, **content_of_base(used)}
+    made = fingerprint(manifest)
+    content = {**content, **content_of_base(base if overwrite else folder.base_of(made, base))}
     if not overwrite and (word := other_versions(folder, text)):
         _say(word)
     return folder.prepared(
         text,
-        fingerprint(manifest),
+        made,
         base,
         layout=layout,
         content=content,

@@ -15,7 +15,6 @@ from coordcore_train.checkpoint.origin import require_own
 from coordcore_train.checkpoint.tensorfile import tensors_in
 from coordcore_train.checkpoint.trained import require_readable
 from coordcore_train.checkpoint.weights import is_sharded, weight_files
-from coordcore_train.run.content import require_same_base
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan
 from coordcore_train.surgery.bind import bind
@@ -52,7 +51,7 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
     require_saved(plan.modules_to_save, checkpoint)
     is_adapter = (checkpoint / "adapter_config.json").is_file()
     if is_adapter:
-        require_same_base(plan.base, RunDir(plan.run_dir).state().get("content"))
+        RunDir(plan.run_dir).require_same_base(plan.base)
     weights = plan.base if is_adapter else checkpoint
     dtype, trusted = getattr(torch, plan.manifest.model.dtype), plan.trusted
     require_no_code(checkpoint, trusted=trusted)

@@ -18,7 +18,6 @@ from coordcore_train.checkpoint.merge.in_memory import load_live, merge_in_memor
 from coordcore_train.checkpoint.merge.streamed import Proof, merge_streamed
 from coordcore_train.checkpoint.origin import require_own
 from coordcore_train.checkpoint.trained import require_readable
-from coordcore_train.run.content import require_same_base
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan, load_run
 from coordcore_train.run.quiet import quiet_transformers
@@ -95,7 +94,7 @@ def merge_run(
         ) from error
     require_own(checkpoint, plan.fingerprint)
     if plan.manifest.tuner.type == "lora":
-        require_same_base(plan.base, RunDir(plan.run_dir).state().get("content"))
+        RunDir(plan.run_dir).require_same_base(plan.base)
     require_no_code(checkpoint, trusted=plan.trusted)
     config = read_json(plan.base / "config.json")
     if "quantization_config" in config or "quantization_config" in text_config(config):
