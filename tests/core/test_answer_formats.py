@@ -249,6 +249,23 @@ def test_of_a_group_that_is_cut_off_all_is_read_but_its_last_place() -> None:
     assert parse_answer(in_tags((5, 6), (1, 2)), ALL_IN_TAGS).objects[0].bins == (5, 6)
 
 
+def test_a_polygon_or_a_label_that_a_limit_cut_is_unread() -> None:
+    """Half of a polygon looks like one of fewer points, and half of a label like another."""
+    corners = "".join(ints_to_tokens((1, 2, 3, 4)))
+    polygon = corners + "".join(ints_to_tokens((5, 6)))
+    written = f"ring{corners}\nring|{polygon}"
+    label_last = attrs.evolve(LINES, geometry_first=True)
+
+    def read(text: str, form: Format = GROUPED) -> list[tuple[int, ...]]:
+        return [item.bins for item in parse_answer(text, form, cut=True).objects]
+
+    assert read(written) == read(f"ring{corners}") == [(1, 2, 3, 4)]
+    assert read(f"{written}\n") == [(1, 2, 3, 4), (1, 2, 3, 4, 5, 6)]
+    assert parse_answer(written, GROUPED, cut=True).unread[-1].at == "objects[1]"
+    assert len(parse_answer(written, GROUPED).objects) == 2
+    assert read(f"{corners}ring\n{corners}ri", label_last) == [(1, 2, 3, 4)]
+
+
 @pytest.mark.parametrize("form", [GROUPED, ALL_IN_TAGS], ids=lambda form: form.name)
 def test_a_polygon_of_an_odd_number_is_none(form: Format) -> None:
     wrong, right = (1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 9)

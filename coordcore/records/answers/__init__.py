@@ -28,12 +28,18 @@ __all__ = [
 
 
 def parse_answer(
-    text: str, form: Format = COORDJSON, *, numbers: bool = False, coords: CoordFormat = DEFAULT_COORDS
+    text: str,
+    form: Format = COORDJSON,
+    *,
+    numbers: bool = False,
+    coords: CoordFormat = DEFAULT_COORDS,
+    cut: bool = False,
 ) -> Answer:
     """Read an answer, whatever it is. The time it takes is linear in its length.
 
     numbers: read the plain numbers of lists in JSON and of tags as well, as `AnswerObject.numbers`; a format of plain
     numbers asks for it by itself. What they mean (pixels, thousandths, bins of a convention) is for the caller to have
-    been told. coords: whose tokens are read, and in which order; what is read has x first.
+    been told. coords: whose tokens are read, and in which order; what is read has x first. cut: a limit of tokens ended
+    the text, so that a polygon or a label which it ends with may not be whole, and is unread.
     """
-    return parse_json(text, numbers or form.numbers, coords) if form.json else parse_pieces(text, form, coords)
+    return parse_json(text, numbers or form.numbers, coords) if form.json else parse_pieces(text, form, coords, cut)

@@ -11,8 +11,11 @@ from coordcore.records.answers.parse import Answer, AnswerObject, Unread, answer
 from coordcore.records.geometry import COUNTS, misordered
 
 
-def parse_pieces(text: str, form: Format, coords: CoordFormat = DEFAULT_COORDS) -> Answer:
-    """Read an answer in `form`, which is not JSON. What stands where an object belongs and is none is passed over."""
+def parse_pieces(text: str, form: Format, coords: CoordFormat = DEFAULT_COORDS, cut: bool = False) -> Answer:
+    """Read an answer in `form`, which is not JSON. What stands where an object belongs and is none is passed over.
+
+    cut: a limit ended the text, and perhaps in the middle of a label or a polygon, whose ends nothing marks.
+    """
     begin, end = answered(text)
     # White space around an answer is no part of it, but for spaces where a label may begin or end with one.
     spaces = " \r\n\t" if begin or form.opening + form.before else "\r\n"
@@ -38,9 +41,17 @@ def parse_pieces(text: str, form: Format, coords: CoordFormat = DEFAULT_COORDS) 
             objects += found
             unread += faults
         start = stop if separator is None else separator.end()
+    if cut and objects and _goes_on(objects[-1], len(text)):
+        unread.append(Unread(at=objects.pop().at, reason="cut off, and may have gone on"))
     if not whole:
         unread.append(Unread(at="objects", reason="cut off: the list does not end"))
     return Answer(objects=tuple(objects), unread=tuple(unread))
+
+
+def _goes_on(last: AnswerObject, end: int) -> bool:
+    """Whether more of an object may stand behind the end of a text: further letters, or points of a polygon."""
+    open_ended = [last.desc_span, *(last.coord_spans if COUNTS[last.kind] is None else ())]
+    return any(span[1] == end for span in open_ended)
 
 
 def _objects(

@@ -12,7 +12,11 @@ import pytest
 import torch
 from prediction_support import END, FIRST_COORD, TOKENS, WORDS, coords, image
 
+from coordcore.coords import ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION
+from coordcore.records.answers import COORDJSON, Format
+from coordcore.records.answers.format import Coords as Coordinates
+from coordcore.records.answers.format import Label
 from coordcore_detection.decode.decoding import Coords
 from coordcore_detection.predict.boxes import mark_duplicates, read_row
 from coordcore_detection.predict.predictions import Row
@@ -43,6 +47,7 @@ def row(
     *,
     probabilities: dict[int, float] | None = None,
     values: Sequence[float] | None = None,
+    form: Format = COORDJSON,
     **ended: bool,
 ) -> Row:
     """The row of an answer. probabilities: place -> probability, of each other token 1. values: the coordinates."""
@@ -75,6 +80,7 @@ def row(
         end_tokens=[END],
         settings=PredictSettings(score="geometric_mean"),
         quantisation=DEFAULT_QUANTISATION,
+        form=form,
     )
 
 
@@ -175,6 +181,15 @@ def test_a_coord_token_that_is_spelled_out_is_no_box() -> None:
     found = row([*tokens, END])
     (part,) = found.unread
     assert (found.boxes, part.at, part.reason) == ([], "objects[0].bbox_2d", "coord tokens spelled out in other tokens")
+
+
+def test_a_polygon_that_ran_out_of_tokens_is_unread() -> None:
+    place = (Coordinates("poly", between=""),)
+    lines = Format(name="lines", label=(Label(without="<"),), places={"poly": place}, between="\n", nothing="none")
+    tokens = tokenised("red" + "".join(ints_to_tokens((1, 2, 30, 4, 30, 40))))
+    assert len(row([*tokens, END], form=lines).boxes) == 1
+    cut = row(tokens, form=lines)
+    assert (cut.boxes, cut.stopped, cut.unread[0].at) == ([], "length", "objects[0]")
 
 
 def test_an_answer_that_ends_at_once() -> None:

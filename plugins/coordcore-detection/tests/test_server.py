@@ -27,7 +27,8 @@ from coordcore import RunError
 from coordcore.cli import app
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordVocab, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
-from coordcore.records.answers import Unread
+from coordcore.records.answers import Format, Unread
+from coordcore.records.answers.format import Coords, Label
 from coordcore_detection.predict import prediction_files, served
 from coordcore_detection.predict import server as servers
 from coordcore_detection.predict.predictions import Row
@@ -244,6 +245,18 @@ def test_answers_that_were_cut_are_counted() -> None:
         result = predict(fake)
     assert [row.stopped for row in rows()] == ["end", "end", "length", "end", "end"]
     assert "1 answers cut for length" in result.stdout
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("stop", ["a", "b"]), ("length", ["a"])])
+def test_a_polygon_that_a_limit_cut_is_unread(folder: Path, reason: str, expected: list[str]) -> None:
+    places = {kind: (Coords(kind, between=""),) for kind in ("bbox_2d", "poly")}
+    lines = Format(name="lines", label=(Label(without="<"),), places=places, between="\n", nothing="none")
+    vocab, question = CoordVocab(ids=range(1000)), Question("Find.")
+    write_checkpoint_info(folder, quantisation=DEFAULT_QUANTISATION, vocab=vocab, form=lines, question=question)
+    text = "a" + "".join(ints_to_tokens((1, 2, 3, 4))) + "\nb" + "".join(ints_to_tokens((1, 2, 30, 4, 30, 40)))
+    with serving(lambda _: completion(text, reason=reason)) as fake:
+        assert predict(fake, "--limit", 1).exit_code == 0
+    assert [box.label for box in rows()[0].boxes] == expected
 
 
 def test_a_thought_before_the_answer_is_none_of_it() -> None:

@@ -61,7 +61,7 @@ def read_row(
     if np.isnan(log_probability).any() or np.isnan(coords.value[coordinate[coordinate >= 0]]).any():
         raise RunError(f"{truth.key}: the model's logits are NaN or infinite; its weights are broken")
     text, complete = tokens.read(recording.tokens[index, :length].tolist())
-    answer = parse_answer(text, form, coords=coord_format)
+    answer = parse_answer(text, form, coords=coord_format, cut=not len(ends))
     reader = _Reader(truth, log_probability, coordinate, coords, complete)
     found = answer.objects[: settings.max_objects]  # a free answer ends a token late
     at = [reader.coordinates(item) for item in found]

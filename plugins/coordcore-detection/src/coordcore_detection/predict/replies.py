@@ -25,7 +25,7 @@ def read_reply(truth: TruthImage, reply: Reply, checkpoint: Checkpoint, settings
     if checkpoint.format.numbers or truth.is_text:
         form = None if truth.is_text else checkpoint.format
         return row_of_text(truth, reply.text, stopped, form=form, quantisation=checkpoint.quantisation)
-    answer = parse_answer(reply.text, checkpoint.format, coords=checkpoint.coords)
+    answer = parse_answer(reply.text, checkpoint.format, coords=checkpoint.coords, cut=reply.is_cut)
     places = _Places(reply, checkpoint.coords)
     boxes = [_box(found, truth, places, checkpoint, settings) for found in answer.objects]
     mark_duplicates(boxes)
