@@ -144,7 +144,8 @@ class _Reader:
             message = f"not UTF-8: byte 0x{raw[error.start]:02x}"
             line = raw.count(b"\n", 0, error.start) + 1
         except tomli.TOMLDecodeError as error:
-            message = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+            said = error.msg.replace("Cannot overwrite a value", "a key that is there already; keep one of the two")
+            message = f"not valid TOML: {said[:1].lower()}{said[1:]} (column {error.colno})"
             line = error.lineno
         except ValueError:  # Python's, about integers
             message, digits = "a number has more than 4300 digits", re.search(r"\d{4000}", text)

@@ -61,7 +61,7 @@ def not_toml(text: str) -> str:
 
 @mistake
 def a_key_twice(text: str) -> str:
-    """m.toml:17: not valid TOML: cannot overwrite a value (column 11)"""
+    """m.toml:17: not valid TOML: a key that is there already; keep one of the two (column 11)"""
     return text + "steps = 11\n"
 
 

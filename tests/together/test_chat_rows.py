@@ -89,6 +89,14 @@ def test_chat_rows_train(folder: Path) -> None:
     assert [math.isfinite(json.loads(line)["loss"]) for line in lines] == [True] * 3
 
 
+@pytest.mark.parametrize(("name", "expect"), [("qwen", 0), ("qwen_numbers", 2)])
+def test_a_format_says_what_the_answers_of_rows_are_written_in(folder: Path, name: str, expect: int) -> None:
+    with (folder / "chat.toml").open("a") as file:
+        file.write(f"\n[format.{name}]\n")
+    said = coordcore("check", "chat.toml", cwd=folder, expect=expect)
+    assert ("no problems found" if expect == 0 else "data.chat_jsonl: writes coord tokens") in said
+
+
 def test_rows_are_checked_before_a_run(folder: Path) -> None:
     wrong = chat("<image>Where is <bbox>?", "<bbox>", objects={"bbox": [[1, 2, 3, 4]]})
     with (folder / "train.jsonl").open("a") as file:

@@ -74,6 +74,12 @@ def write(file: Path, rows: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def test_a_format_is_that_of_the_sources_which_write_answers(run: Path) -> None:
+    manifest = run.parents[1] / "mixed.toml"
+    (manifest.parent / "grouped.toml").write_text(f"{manifest.read_text()}\n[format.grouped]\n", encoding="utf-8")
+    assert "no problems found" in coordcore("check", "grouped.toml", cwd=manifest.parent)
+
+
 def test_metrics_tell_the_sources_apart(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     [last] = [line for line in lines if "loss" in line and line["step"] == 4]

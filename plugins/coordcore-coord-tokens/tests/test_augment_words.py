@@ -28,6 +28,7 @@ WORDS = LeftRight({"left": "right", "gauche": "droite"})
         ("à gauche", "à droite"),
         ("shoe1left2", "shoe1right2"),
         ("topleft, Bottomright and UPPERLEFT", "topright, Bottomleft and UPPERRIGHT"),
+        ("lefteye, RIGHTARM, rightfeet, frontleftwheels", "righteye, LEFTARM, leftfeet, frontrightwheels"),
     ],
 )
 def test_words_are_exchanged_in_the_form_they_have(text: str, exchanged: str) -> None:
@@ -36,7 +37,9 @@ def test_words_are_exchanged_in_the_form_they_have(text: str, exchanged: str) ->
     assert WORDS.exchanged(exchanged) == text
 
 
-@pytest.mark.parametrize("text", ["", "leftover rice", "upright", "bright", "a copyright sign", "Leftovers", "cleft"])
+@pytest.mark.parametrize(
+    "text", ["", "leftover rice", "upright", "bright", "a copyright sign", "Leftovers", "cleft", "leftism"]
+)
 def test_other_words_stay(text: str) -> None:
     assert (WORDS.found(text), WORDS.exchanged(text)) == (None, text)
 

@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     ),
     "coord tokens of two points": (
         text('{"points": [[<|coord_1|>, <|coord_2|>], [<|coord_3|>, <|coord_4|>]]}'),
-        "messages[1].content: four numbers under points, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d",
+        "messages[1].content: 4 numbers under points, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d",
     ),
     "refs that are no list": (row(objects=BOX | {"ref": "dog"}), "objects.ref: expected array"),
 }
@@ -169,9 +169,9 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
     "width and height": (
         text('{"bbox_xywh": [1, 2, 3, 4]}'),
         "pixel",
-        "four numbers under bbox_xywh, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d, or set",
+        "4 numbers under bbox_xywh, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d, or set",
     ),
-    "a line": (text('{"line": [[1, 2], [3, 4]]}'), "pixel", "four numbers under line, which are no x1, y1, x2, y2"),
+    "a line": (text('{"line": [[1, 2], [3, 4]]}'), "pixel", "4 numbers under line, which are no x1, y1, x2, y2"),
     "no pixels": (text("[1, 2, 3, 481]"), "pixel", "y = 481 lies outside 0..480"),
     "years": (
         text("in [2019, 2020, 2021, 2022]"),
@@ -226,7 +226,28 @@ def test_at_its_first_use(write: Any, context: BuildContext, name: str) -> None:
 )
 def test_four_numbers_of_a_key_that_are_no_corners(write: Any, context: BuildContext, key: str) -> None:
     path = write(text(f'{{"{key}": [1, 2, 3, 4]}}'))
-    assert f"four numbers under {key}, which" in refused(ChatJsonlConfig(train=path, space="pixel"), context)
+    assert f"4 numbers under {key}, which" in refused(ChatJsonlConfig(train=path, space="pixel"), context)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('{"segmentation": [[10, 20, 30, 20, 30, 40]]}', "6 numbers under segmentation, which"),
+        ('{"points": [[10, 20], [30, 20], [30, 40]]}', "6 numbers under points, which"),
+        ('{"keypoints": [10, 20, 2, 30, 20, 2, 0, 0, 0]}', "9 numbers under keypoints, which"),
+    ],
+)
+def test_an_outline_that_nothing_would_turn_into_coord_tokens(
+    write: Any, context: BuildContext, answer: str, said: str
+) -> None:
+    assert said in refused(ChatJsonlConfig(train=write(text(answer)), space="pixel"), context)
+
+
+@pytest.mark.parametrize("answer", ['{"poly": [10, 20, 30, 20, 30, 40]}', '{"line_chart": [1, 2, 3, 4, 5, 6]}'])
+def test_numbers_of_other_keys_are_places_or_text(write: Any, context: BuildContext, answer: str) -> None:
+    example = ChatJsonl.open(ChatJsonlConfig(train=write(text(answer)), space="pixel"), context).train()[0]
+    kinds = [geometry.kind for geometry in example.geometries]
+    assert kinds == (["poly"] if "poly" in answer else [])
 
 
 @pytest.mark.parametrize(

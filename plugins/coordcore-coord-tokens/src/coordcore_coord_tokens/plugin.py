@@ -81,16 +81,12 @@ def coordcore_template_adapters() -> Iterable[Component]:
 def coordcore_check(run: Manifest) -> Iterable[Problem]:
     data = [chosen.config for chosen in run.of(kinds.DATA) if isinstance(chosen.config, LinesConfig)]
     templates = [chosen.config for chosen in run.of(kinds.TEMPLATE) if isinstance(chosen.config, CoordTemplateConfig)]
-    if any(isinstance(config, ChatJsonlConfig) for config in data):
-        for chosen in run.of(kinds.FORMAT):
-            if chosen.component.name != "coordjson":
-                message = "answers of data.chat_jsonl are written as the rows have them; leave the section out"
-                yield Problem(path=chosen.path, message=message)
     is_numbers = answer_format(run).numbers
     if is_numbers:
         for path in run.capabilities().get(COORD_TOKENS, ()):
             message = (
-                "writes coord tokens, and answers in the chosen format hold plain numbers; set coord_tokens = false"
+                "writes coord tokens, and answers in the chosen format hold plain numbers; set coord_tokens = false, "
+                "or name another format"
             )
             yield Problem(path=path, message=message)
     for config in data:

@@ -9,12 +9,15 @@ _FORMS = (str.lower, str.capitalize, str.upper)
 _AROUND = 60
 """Letters of a long text that are shown before and behind a word."""
 _LETTER = r"[^\W\d_]"
-_ENDINGS = "most|handed|hand|wards|ward|side"
+_PARTS = (
+    "eye|ear|cheek|arm|shoulder|elbow|wrist|thumb|hip|leg|knee|ankle|heel|shoe|glove|wheel|door|window|mirror|lane|turn"
+)
+_ENDINGS = f"most|handed|hands?|wards?|sides?|foot|feet|(?:{_PARTS})s?"
 _BEGINNINGS = ("top", "bottom", "upper", "lower", "front", "back", "rear", "middle", "center", "centre")
 
 
 class LeftRight:
-    """Pairs of words such as left and right, also in leftmost, LEFT, left-hand, left_shoe, LeftArm and topleft.
+    """Pairs of words such as left and right, also in leftmost, LEFT, left-hand, left_shoe, LeftArm, lefteye, topleft.
 
     Not in leftover, upright or bright.
     """

@@ -39,7 +39,7 @@ _NO_CORNERS = re.compile(
     "(key|way|end|mid|start)?points?|poly(gon|line)?s?|(base|cent(er|re)|mid)?lines?|linestring|segment(s|ations?)?"
     "|contours?|vert(s|ex|exes|ices)|landmarks?|[xc]+ywh|(yx)+"
 )
-"""A word that says of a key, as its last, that four numbers are not x1, y1, x2, y2: of text_line, not of line_chart."""
+"""A word that says of a key, as its last, that numbers are not x1, y1, x2, y2: of text_line, not of line_chart."""
 _HOW = {"list", "coord", "coords", "coordinates", "xy", "px", "pixel", "pixels", "norm", "d"}
 """Words behind it that say how the numbers are written."""
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -148,17 +148,20 @@ def _shapes(
     if key in ("box_2d", "point") and not tokens[0]:
         cure = {"box_2d": "bbox_2d", "point": "point_2d"}[key]
         raise RecordError(path, f"numbers under {key}, which begin with y where Gemini writes them; write {cure}")
+    whole = (poly or is_quad) and has_count("poly" if poly else "quad", count)
+    in_groups = count >= 4 and (count % 2 == 0 or count % 3 == 0)  # x, y, or a keypoint's x, y, visibility
     if (
         how != "tagged"
-        and count == 4
+        and in_groups
+        and not whole
         and key not in (*_BOX_KEYS, *_POINT_KEYS)
         and _NO_CORNERS.fullmatch(next((word for word in _words(key)[::-1] if word not in _HOW), ""))
     ):
         cure = "" if tokens[0] else ', or set `space = "text"` where they are no places'
         raise RecordError(
-            path, f"four numbers under {key}, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d{cure}"
+            path, f"{count} numbers under {key}, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d{cure}"
         )
-    if (poly or is_quad) and has_count("poly" if poly else "quad", count):
+    if whole:
         yield _shape("poly" if poly else "quad", found, path, coords)
     elif count % 2 == 0 and (
         key in _POINT_KEYS or (count == 2 and not key and (tokens[0] or how == "tagged")) or _are_points(match, found)
