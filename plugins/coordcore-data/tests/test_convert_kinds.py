@@ -315,10 +315,12 @@ def test_a_circle_over_the_edge_has_the_quad_of_what_is_left(tmp_path: Path) -> 
     assert quads[0]["quad"] == pytest.approx([0, 0, 20, 0, 20, 80, 0, 80], abs=0.01)
 
     with pytest.raises(InputError, match="no image is left to write"):
-        run(source, "labelme", tmp_path / "out.jsonl", geometry="quad", outside="drop")
+        run(source, "labelme", tmp_path / "dropped.jsonl", geometry="quad", outside="drop")
 
 
-ELLIPSE = '<annotations><image id="0" name="a.png" width="1000" height="1000"><ellipse label="egg" {}/></image></annotations>'
+ELLIPSE = (
+    '<annotations><image id="0" name="a.png" width="1000" height="1000"><ellipse label="egg" {}/></image></annotations>'
+)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_a_closed_polygon_of_four_points_is_the_quad_itself(tmp_path: Path) -> N
     records, account = records_of(source, "via", tmp_path, geometry="quad")
 
     assert records[0]["objects"] == [{"desc": "roof", "quad": [10, 10, 50, 10, 40, 40, 20, 40]}]
-    assert account.notes == {}
+    assert account.notes == {"size read from the image file": 1}
 
 
 def test_a_closed_triangle_has_the_box_around_it_as_a_quad(tmp_path: Path) -> None:

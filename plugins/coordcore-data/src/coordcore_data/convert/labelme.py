@@ -122,7 +122,9 @@ def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None
         (cx, cy), (x, y) = item.points
         radius = math.hypot(x - cx, y - cy)
         around, points, turned = ellipse((cx - radius, cy - radius, cx + radius, cy + radius), 0.0)
-        return Shape(label=label, box=around, outlines=[points], turned=turned, difficult=difficult, was=kind, name=name)
+        return Shape(
+            label=label, box=around, outlines=[points], turned=turned, difficult=difficult, was=kind, name=name
+        )
     if kind in ("polygon", "rotation", "quadrilateral"):
         was = "rotated box" if kind == "rotation" else "polygon"
         return Shape(label=label, poly=flat, difficult=difficult, was=was, name=name)
