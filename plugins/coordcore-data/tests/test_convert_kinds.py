@@ -345,6 +345,49 @@ def test_an_ellipse_has_its_own_box_as_a_quad(tmp_path: Path, numbers: str, quad
     assert found["quad"] == pytest.approx(expected)
 
 
+def sources_of_an_ellipse(tmp_path: Path) -> dict[str, Path]:
+    """Around 50, 40 in an image of 100 x 80, of half axes 25 and 10, turned by 3-4-5 where a format can say so."""
+    write_image(tmp_path / "images" / "a.png", 100, 80)
+    degrees = math.degrees(math.atan2(3, 4))
+    numbers = {"name": "ellipse", "cx": 50, "cy": 40, "rx": 25, "ry": 10, "theta": math.radians(degrees)}
+    region = {"shape_attributes": numbers, "region_attributes": {"label": "egg"}}
+    value = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 12.5, "rotation": degrees, "ellipselabels": ["egg"]}
+    result = {"type": "ellipselabels", "original_width": 100, "original_height": 80, "value": value}
+    unsized = {"type": "ellipselabels", "value": {**value, "rotation": 0}}
+    item = {"id": "a", "image": {"path": "a.png", "size": [80, 100]}}
+    upright = {"type": "ellipse", "points": [25, 30, 75, 50], "label_id": 0}
+    named = {"label": {"labels": [{"name": "egg"}]}}
+    return {
+        "via": write_json(tmp_path / "images" / "via.json", {"a": {"filename": "a.png", "regions": [region]}}),
+        "label_studio": write_json(
+            tmp_path / "ls.json", [{"data": {"image": "a.png"}, "annotations": [{"result": [result]}]}]
+        ),
+        "label_studio in fractions": write_json(
+            tmp_path / "ls2.json", [{"data": {"image": "a.png"}, "annotations": [{"result": [unsized]}]}]
+        ),
+        "datumaro": write_json(
+            tmp_path / "d.json", {"categories": named, "items": [{**item, "annotations": [upright]}]}
+        ),
+    }
+
+
+def test_every_ellipse_has_its_own_box_as_a_quad(tmp_path: Path) -> None:
+    for name, source in sources_of_an_ellipse(tmp_path).items():
+        [found] = objects_of(source, name.split()[0], tmp_path, geometry="quad", images=tmp_path / "images")
+        turned = name in ("via", "label_studio")
+        expected = [36, 17, 76, 47, 64, 63, 24, 33] if turned else [25, 30, 75, 30, 75, 50, 25, 50]
+        assert found["quad"] == pytest.approx(expected), name
+
+
+def test_the_quad_of_an_ellipse_is_turned_with_its_image(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.png", 100, 80, 6)
+    text = ELLIPSE.format('cx="25" cy="40" rx="15" ry="20"').replace("1000", "100", 1).replace("1000", "80")
+    options = {"images": tmp_path / "images", "check_sizes": True, "geometry": "quad"}
+    [found] = objects_of(write_text(tmp_path / "a.xml", text), "cvat", tmp_path, **options)
+
+    assert found["quad"] == [20, 10, 60, 10, 60, 40, 20, 40]
+
+
 def coco_polygon(tmp_path: Path, width: int, height: int, *points: float) -> Path:
     image = {"id": 7, "file_name": "a.jpg", "width": width, "height": height}
     return write_json(tmp_path / "a.json", coco([annotation(bbox=None, segmentation=[points])], [image]))
