@@ -69,6 +69,28 @@ def test_a_triangle_over_two_edges() -> None:
     assert poly_area(clip_poly([-10, -10, 30, -10, -10, 30], 100, 80)) == 200
 
 
+@pytest.mark.parametrize(
+    ("poly", "expected"),
+    [
+        ([20, 30, 60, 30, 60, 90, 20, 90], [20, 30, 60, 30, 60, 80, 20, 80]),
+        ([70, 30, 120, 30, 120, 60, 70, 60], [70, 30, 100, 30, 100, 60, 70, 60]),
+        # Without its first point it begins with the next one, which is new.
+        ([-20, 30, 60, 30, 60, 60, -20, 60], [0, 30, 60, 30, 60, 60, 0, 60]),
+        ([20, -30, 60, -30, 60, 60, 20, 60], [60, 0, 60, 60, 20, 60, 20, 0]),
+        # A point on the edge, behind which the polygon leaves the image, is written once.
+        ([20, 30, 60, 80, 20, 90], [20, 30, 60, 80, 20, 80]),
+        ([20, 80, 20, 30, 60, 30, 60, 90], [20, 80, 20, 30, 60, 30, 60, 80]),
+    ],
+)
+def test_a_clipped_polygon_begins_where_the_polygon_does(
+    tmp_path: Path, poly: list[float], expected: list[float]
+) -> None:
+    source = write_json(tmp_path / "a.json", coco([annotation(bbox=None, segmentation=[poly])]))
+    records, account = records_of(source, "coco", tmp_path, geometry="poly")
+    assert records[0]["objects"][0]["poly"] == expected
+    assert account.notes == {"clipped at the image's edge, by a pixel or more": 1}
+
+
 @settings(max_examples=60, deadline=None)
 @given(_CONVEX)
 def test_the_box_of_what_is_inside_is_that_of_the_cut_polygon_where_it_is_convex(poly: list[float]) -> None:

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conversion_support import read_lines, records_of, run, write_image, write_json, write_lines, write_text
+from conversion_support import (
+    annotation,
+    coco,
+    read_lines,
+    records_of,
+    run,
+    write_image,
+    write_json,
+    write_lines,
+    write_text,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -20,7 +30,7 @@ from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.geometry import clockwise
 from coordcore.records.record import parse_record
 from coordcore_data.check.result import check_data
-from coordcore_data.convert.geometry import poly_area, quad_of, uncrossed
+from coordcore_data.convert.geometry import fit_around, poly_area, uncrossed
 
 PLANE = "60 30 40 50 20 30 40 10 plane 0"
 CLOCKWISE = [40, 10, 60, 30, 40, 50, 20, 30]
@@ -252,17 +262,191 @@ def test_the_smallest_box_around_a_turned_box_is_that_box(
         (-math.sin(turn) * height, math.cos(turn) * height),
     )
     shares = [(0, 0), (1, 0), (1, 1), (0, 1), (0.5, 0.5), *((0.1 * k, 0.05 * k) for k in range(more))]
-    points = [value for a, b in shares for value in (a * along[0] + b * across[0], a * along[1] + b * across[1])]
-    quad, around = quad_of(points)
+    places = [(a * along[0] + b * across[0], a * along[1] + b * across[1]) for a, b in shares]
+    quad, how = fit_around([[100 + value for place in places for value in place]], 200, 200)
 
-    assert around
+    assert how == ""
     assert quad is not None
     assert poly_area(quad) == pytest.approx(width * height, rel=1e-6)
 
 
 def test_points_that_enclose_nothing_have_no_quad() -> None:
-    assert quad_of([1, 1, 2, 2, 3, 3, 4, 4, 5, 5]) == (None, True)
-    assert quad_of([1, 1, 1, 1, 1, 1]) == (None, True)
+    nothing = (None, "no extent: width or height is 0")
+    assert fit_around([[1, 1, 2, 2, 3, 3, 4, 4, 5, 5]], 9, 9) == nothing
+    assert fit_around([[1, 1, 1, 1, 1, 1]], 9, 9) == nothing
+
+
+_PLACES = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 80)), min_size=3, max_size=9)
+
+
+@given(_PLACES)
+def test_a_quad_around_a_shape_inside_the_image_encloses_it_inside_the_image(places: list[tuple[int, int]]) -> None:
+    quad, how = fit_around([[float(value) for place in places for value in place]], 100, 80)
+    if quad is None:
+        assert poly_area([value for place in places for value in place]) == 0
+        return
+    assert how == ""
+    assert all(0 <= x <= 100 for x in quad[::2])
+    assert all(0 <= y <= 80 for y in quad[1::2])
+    corners = list(zip(quad[::2], quad[1::2], strict=True))
+    for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
+        beside = [(x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) for x, y in places]  # clockwise: below 0 is outside
+        assert min(beside) >= -1e-6 * math.hypot(x2 - x1, y2 - y1)
+
+
+def labelme(tmp_path: Path, width: int, height: int, *points: list[float], kind: str = "circle") -> Path:
+    shape = {"label": "coin", "points": points, "shape_type": kind}
+    content = {"shapes": [shape], "imagePath": "a.jpg", "imageWidth": width, "imageHeight": height}
+    return write_json(tmp_path / "lm" / "a.json", content).parent
+
+
+@pytest.mark.parametrize("outside", ["clip", "drop", "error"])
+def test_a_circle_that_touches_all_edges_is_whole(tmp_path: Path, outside: Any) -> None:
+    source = labelme(tmp_path, 500, 500, [250, 250], [250, 500])
+    records, account = records_of(source, "labelme", tmp_path, geometry="quad", outside=outside)
+
+    assert records[0]["objects"] == [{"desc": "coin", "quad": [0, 0, 500, 0, 500, 500, 0, 500]}]
+    assert account.notes == {"circle: the smallest rotated box around it is written": 1}
+
+
+def test_a_circle_over_the_edge_has_the_quad_of_what_is_left(tmp_path: Path) -> None:
+    source = labelme(tmp_path, 100, 80, [-30, 40], [20, 40])
+    quads = objects_of(source, "labelme", tmp_path, geometry="quad")
+    assert quads[0]["quad"] == pytest.approx([0, 0, 20, 0, 20, 80, 0, 80], abs=0.01)
+
+    with pytest.raises(InputError, match="no image is left to write"):
+        run(source, "labelme", tmp_path / "dropped.jsonl", geometry="quad", outside="drop")
+
+
+ELLIPSE = (
+    '<annotations><image id="0" name="a.png" width="1000" height="1000"><ellipse label="egg" {}/></image></annotations>'
+)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "quad"),
+    [
+        # Unturned: to the digit the box that it is inscribed in.
+        ('cx="500" cy="600" rx="400" ry="300"', [100, 300, 900, 300, 900, 900, 100, 900]),
+        ('cx="500" cy="600" rx="100" ry="100" rotation="30"', [400, 500, 600, 500, 600, 700, 400, 700]),
+        # Turned with it: half diagonals of 50 along and 20 across, by 3-4-5.
+        ('cx="500" cy="600" rx="50" ry="20" rotation="36.86989764584402"', [472, 554, 552, 614, 528, 646, 448, 586]),
+        # Whose turned box leaves the image, though it does not: the upright box, half sqrt(40^2 + 12^2) wide.
+        ('cx="42" cy="600" rx="50" ry="20" rotation="36.86989764584402"', "upright"),
+    ],
+)
+def test_an_ellipse_has_its_own_box_as_a_quad(tmp_path: Path, numbers: str, quad: Any) -> None:
+    source = write_text(tmp_path / "a.xml", ELLIPSE.format(numbers))
+    across, down = math.hypot(40, 12), math.hypot(30, 16)
+    left, top, right, bottom = 42 - across, 600 - down, 42 + across, 600 + down
+    expected = [left, top, right, top, right, bottom, left, bottom] if quad == "upright" else quad
+    [found] = objects_of(source, "cvat", tmp_path, geometry="quad", outside="error")
+
+    assert found["quad"] == pytest.approx(expected)
+
+
+def sources_of_an_ellipse(tmp_path: Path) -> dict[str, Path]:
+    """Around 50, 40 in an image of 100 x 80, of half axes 25 and 10, turned by 3-4-5 where a format can say so."""
+    write_image(tmp_path / "images" / "a.png", 100, 80)
+    degrees = math.degrees(math.atan2(3, 4))
+    numbers = {"name": "ellipse", "cx": 50, "cy": 40, "rx": 25, "ry": 10, "theta": math.radians(degrees)}
+    region = {"shape_attributes": numbers, "region_attributes": {"label": "egg"}}
+    value = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 12.5, "rotation": degrees, "ellipselabels": ["egg"]}
+    result = {"type": "ellipselabels", "original_width": 100, "original_height": 80, "value": value}
+    unsized = {"type": "ellipselabels", "value": {**value, "rotation": 0}}
+    item = {"id": "a", "image": {"path": "a.png", "size": [80, 100]}}
+    upright = {"type": "ellipse", "points": [25, 30, 75, 50], "label_id": 0}
+    named = {"label": {"labels": [{"name": "egg"}]}}
+    return {
+        "via": write_json(tmp_path / "images" / "via.json", {"a": {"filename": "a.png", "regions": [region]}}),
+        "label_studio": write_json(
+            tmp_path / "ls.json", [{"data": {"image": "a.png"}, "annotations": [{"result": [result]}]}]
+        ),
+        "label_studio in fractions": write_json(
+            tmp_path / "ls2.json", [{"data": {"image": "a.png"}, "annotations": [{"result": [unsized]}]}]
+        ),
+        "datumaro": write_json(
+            tmp_path / "d.json", {"categories": named, "items": [{**item, "annotations": [upright]}]}
+        ),
+    }
+
+
+def test_every_ellipse_has_its_own_box_as_a_quad(tmp_path: Path) -> None:
+    for name, source in sources_of_an_ellipse(tmp_path).items():
+        [found] = objects_of(source, name.split()[0], tmp_path, geometry="quad", images=tmp_path / "images")
+        turned = name in ("via", "label_studio")
+        expected = [36, 17, 76, 47, 64, 63, 24, 33] if turned else [25, 30, 75, 30, 75, 50, 25, 50]
+        assert found["quad"] == pytest.approx(expected), name
+
+
+def test_the_quad_of_an_ellipse_is_turned_with_its_image(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.png", 100, 80, 6)
+    text = ELLIPSE.format('cx="25" cy="40" rx="15" ry="20"').replace("1000", "100", 1).replace("1000", "80")
+    options = {"images": tmp_path / "images", "check_sizes": True, "geometry": "quad"}
+    [found] = objects_of(write_text(tmp_path / "a.xml", text), "cvat", tmp_path, **options)
+
+    assert found["quad"] == [20, 10, 60, 10, 60, 40, 20, 40]
+
+
+def coco_polygon(tmp_path: Path, width: int, height: int, *points: float) -> Path:
+    image = {"id": 7, "file_name": "a.jpg", "width": width, "height": height}
+    return write_json(tmp_path / "a.json", coco([annotation(bbox=None, segmentation=[points])], [image]))
+
+
+@pytest.mark.parametrize("outside", ["clip", "drop", "error"])
+def test_of_boxes_that_are_as_small_the_upright_one_is_the_quad(tmp_path: Path, outside: Any) -> None:
+    source = coco_polygon(tmp_path, 200, 100, 10, 10, 60, 10, 60, 60)
+    [found] = objects_of(source, "coco", tmp_path, geometry="quad", outside=outside)
+
+    assert found["quad"] == [10, 10, 60, 10, 60, 60, 10, 60]
+
+
+def test_a_polygon_over_the_edge_has_the_quad_of_what_is_left(tmp_path: Path) -> None:
+    # A strip on the diagonal that the upper left corner of the image cuts.
+    source = coco_polygon(tmp_path, 100, 100, -20, -10, -10, -20, 60, 50, 55, 55, 50, 60)
+    [found] = objects_of(source, "coco", tmp_path, geometry="quad")
+
+    assert found["quad"] == [0, 0, 60, 0, 60, 60, 0, 60]
+
+
+# --- closed polygons ---
+
+
+def via_polygon(tmp_path: Path, xs: list[float], ys: list[float]) -> Path:
+    shape = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
+    region = {"shape_attributes": shape, "region_attributes": {"label": "roof"}}
+    write_image(tmp_path / "via" / "a.png", 100, 80)
+    return write_json(tmp_path / "via" / "via.json", {"a": {"filename": "a.png", "regions": [region]}})
+
+
+def test_a_closed_polygon_of_four_points_is_the_quad_itself(tmp_path: Path) -> None:
+    source = via_polygon(tmp_path, [10, 50, 40, 20, 10], [10, 10, 40, 40, 10])
+    records, account = records_of(source, "via", tmp_path, geometry="quad")
+
+    assert records[0]["objects"] == [{"desc": "roof", "quad": [10, 10, 50, 10, 40, 40, 20, 40]}]
+    assert account.notes == {"size read from the image file": 1}
+
+
+def test_a_closed_triangle_has_the_box_around_it_as_a_quad(tmp_path: Path) -> None:
+    source = coco_polygon(tmp_path, 100, 80, 10, 10, 50, 10, 40, 40, 10, 10)
+    records, account = records_of(source, "coco", tmp_path, geometry="quad")
+
+    assert records[0]["objects"][0]["quad"] == [10, 10, 50, 10, 50, 40, 10, 40]
+    assert account.notes == {"polygon: the smallest rotated box around it is written": 1}
+
+
+@pytest.mark.parametrize("closing", [(), (10, 10), (10, 10, 10, 10)])
+def test_a_polygon_is_written_without_the_point_that_closes_it(tmp_path: Path, closing: tuple[int, ...]) -> None:
+    source = coco_polygon(tmp_path, 100, 80, 10, 10, 50, 10, 40, 40, *closing)
+    [found] = objects_of(source, "coco", tmp_path, geometry="poly")
+
+    assert found["poly"] == [10, 10, 50, 10, 40, 40]
+
+
+def test_a_closed_line_is_no_polygon(tmp_path: Path) -> None:
+    source = coco_polygon(tmp_path, 100, 80, 10, 10, 50, 40, 10, 10)
+    with pytest.raises(InputError, match="polygon of fewer than 3 points"):
+        run(source, "coco", tmp_path / "out.jsonl", geometry="poly")
 
 
 @given(st.floats(0, 360), st.floats(5, 900), st.floats(0.1, 3))

@@ -15,8 +15,10 @@ import pytest
 from conversion_support import REAL_COCO, annotation, coco, read_lines, records_of, run, write_json, write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from coordcore import InputError, RunError
+from coordcore.cli import app
 from coordcore.quantisation import QUANTISATIONS, encode_boxes
 from coordcore_data.convert.conversion import parse_splits
 from coordcore_data.convert.outputs import Outputs
@@ -215,9 +217,32 @@ def test_the_given_categories_are_not_replaced(tmp_path: Path) -> None:
         run(source, "coco", categories, to="coco", space=None, categories=categories, overwrite=True)
 
 
-def test_a_folder_is_no_output(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder; name a file"):
-        run(source_of(tmp_path, annotation()), "coco", tmp_path, overwrite=True)
+@pytest.mark.parametrize("to", ["records", "coco"])
+@pytest.mark.parametrize("split", [None, (("train", 1.0),), "source"])
+@pytest.mark.parametrize("output", [".", "", "/", "..", "in"])
+def test_a_folder_is_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, split: Any, to: Any
+) -> None:
+    source = source_of(tmp_path / "in", annotation())
+    monkeypatch.chdir(tmp_path)
+    space = "pixel" if to == "records" else None
+    with pytest.raises(InputError) as raised:
+        run(source, "coco", Path(output), overwrite=True, split=split, to=to, space=space)
+
+    assert str(raised.value) == f"{Path(output)}: is a folder; name a file"
+    assert list(tmp_path.iterdir()) == [tmp_path / "in"]
+
+
+@pytest.mark.parametrize("output", [".", "/"])
+def test_the_command_names_a_folder_that_is_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    source = source_of(tmp_path, annotation())
+    monkeypatch.chdir(tmp_path)
+    options = ["--from", "coco", "--to-space", "pixel", "--overwrite"]
+    done = CliRunner().invoke(app, ["data", "convert", str(source), output, *options])
+
+    assert (done.exit_code, f"{output}: is a folder; name a file" in done.output) == (2, True), done.output
 
 
 def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -134,21 +134,23 @@ def _box(values: Values, size: tuple[int, int]) -> Values:
 
 
 def _poly(values: Values, size: tuple[int, int]) -> Values:
-    """The part of a polygon inside 0..width, 0..height, edge by edge (Sutherland and Hodgman 1974)."""
+    """The part of a polygon inside 0..width, 0..height, edge by edge (Sutherland and Hodgman 1974).
+
+    It begins where the polygon does, or with the first point behind that, so that windows change no order.
+    """
     points = list(zip(values[::2], values[1::2], strict=True))
     for axis, limit, sign in ((0, 0.0, 1), (0, float(size[0]), -1), (1, 0.0, 1), (1, float(size[1]), -1)):
         kept = []
-        for number, end in enumerate(points):
-            start = points[number - 1]
-            inside, was_inside = sign * (end[axis] - limit) >= 0, sign * (start[axis] - limit) >= 0
-            if inside != was_inside:
+        for start, end in zip(points, [*points[1:], *points[:1]], strict=True):
+            inside, stays_inside = sign * (start[axis] - limit) >= 0, sign * (end[axis] - limit) >= 0
+            if inside:
+                kept.append(start)
+            if inside != stays_inside:
                 share = (limit - start[axis]) / (end[axis] - start[axis])
                 other = start[1 - axis] + share * (end[1 - axis] - start[1 - axis])
                 kept.append((limit, other) if axis == 0 else (other, limit))
-            if inside:
-                kept.append(end)
         # A point on the edge is met twice.
-        points = [point for number, point in enumerate(kept) if point != kept[number - 1]]
+        points = [point for point, after in zip(kept, [*kept[1:], *kept[:1]], strict=True) if point != after]
     return tuple(value for point in points for value in point) if len(points) > 2 else ()
 
 

@@ -48,6 +48,7 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     polygons that are never written, but by which the shape is cut at the edge of its image: an ellipse's beside its
     box, or several in place of a box. At least one of the four is there, a shape with points has nothing else, and x
     and y come in pairs; anything else may be wrong.
+    turned: of an ellipse, the corners of the box that it is inscribed in, turned as it is.
     keypoints, seen: x, y, ... of named places of the object, and how well each is to be seen (2, 1, or 0 for one that
     is not labelled).
     area: of the object itself in square pixels, of its mask for instance; None where it is the box's.
@@ -60,6 +61,7 @@ class Shape(msgspec.Struct, kw_only=True, gc=False):
     poly: list[float] | None = None
     points: list[float] | None = None
     outlines: list[list[float]] | None = None
+    turned: list[float] | None = None
     keypoints: list[float] | None = None
     seen: list[int] = []
     area: float | None = None

@@ -137,8 +137,8 @@ def _shape(element: Element, name: str) -> Shape | str:
     if box is None or angle is None or not math.isfinite(angle):
         return f"{element.tag} without its numbers"
     if element.tag == "ellipse" and box[0] < box[2] and box[1] < box[3]:
-        around, points = ellipse(box, angle)
-        return Shape(label=label, box=around, outlines=[points], was="ellipse", name=name)
+        around, points, turned = ellipse(box, angle)
+        return Shape(label=label, box=around, outlines=[points], turned=turned, was="ellipse", name=name)
     if not angle or element.tag != "box":
         return Shape(label=label, box=box, was="" if element.tag == "box" else element.tag, name=name)
     if misordered(box):

@@ -24,6 +24,9 @@ TOO_FEW_POINTS = "polygon of fewer than 3 points"
 _ROUNDING = 1e-6
 """Pixels. x + width in floating point may pass the edge by less than this; that is no clipping."""
 
+_SAME = 1e-9
+"""Areas that differ by less than this share are equal but for rounding."""
+
 _CIRCLE = [(math.cos(step * math.tau / 360), math.sin(step * math.tau / 360)) for step in range(360)]
 
 
@@ -51,6 +54,7 @@ def fit_poly(poly: list[float], width: float, height: float) -> tuple[list[float
     """As `fit_box`, for the flat points of a polygon."""
     if not all(map(math.isfinite, poly)):
         return None, NOT_FINITE
+    poly = opened(poly)
     if len(poly) < 6 or len(poly) % 2:
         return None, TOO_FEW_POINTS
     box = bounds(poly)
@@ -64,8 +68,7 @@ def fit_poly(poly: list[float], width: float, height: float) -> tuple[list[float
         return None, NO_OVERLAP
     how = _how_far(box, width, height)
     cut = clip_poly(poly, width, height) if how else poly
-    edges = (width, height) * (len(cut) // 2)
-    inside = [min(max(value, 0.0), edge) for value, edge in zip(cut, edges, strict=True)]  # but for rounding it is
+    inside = _moved(cut, width, height)  # but for rounding it is
     return (inside, how) if len(inside) >= 6 else (None, NO_OVERLAP)
 
 
@@ -89,38 +92,69 @@ def fit_outlines(
     return (bounds([value for part in parts for value in part]), how) if parts else (None, NO_OVERLAP)
 
 
-def fit_quad(quad: Sequence[float] | None, width: float, height: float) -> tuple[list[float] | None, str]:
-    """As `fit_box`, for four corners; those beyond the edge of the image are moved to it.
-
-    quad: None where there was nothing to make one of.
-    """
-    if quad is None:
-        return None, NO_EXTENT
+def fit_quad(quad: Sequence[float], width: float, height: float) -> tuple[list[float] | None, str]:
+    """As `fit_box`, for four corners; those beyond the edge of the image are moved to it."""
     fitted, how = fit_poly(list(quad), width, height)
     if fitted is None:
         return None, how
-    edges = (width, height) * 4
-    moved = [min(max(value, 0.0), edge) for value, edge in zip(quad, edges, strict=True)]
+    moved = _moved(quad, width, height)
     ordered = clockwise(moved)
     return (list(ordered), how) if ordered is not None and poly_area(moved) else (None, NO_EXTENT)
 
 
-def quad_of(points: Sequence[float]) -> tuple[list[float] | None, bool]:
-    """Four corners around points, and whether they are others: those of the smallest rotated box around them.
+def fit_around(
+    outlines: Sequence[Sequence[float]],
+    width: float,
+    height: float,
+    box: Box | None = None,
+    turned: Sequence[float] | None = None,
+) -> tuple[list[float] | None, str]:
+    """As `fit_box`, for four corners around polygons: the smallest rotated box that encloses them inside the image.
 
-    None where the points enclose nothing.
+    box, turned: the upright box around them and the rotated one, where these are known better than from their points.
     """
-    if not all(map(math.isfinite, points)):
-        return list(points), False  # whose corners are refused
-    if len(points) == 8 and clockwise(points) is not None:
-        return list(points), False
-    return _smallest_box(points), True
-
-
-def _smallest_box(points: Sequence[float]) -> list[float] | None:
-    """A side of the smallest rotated box lies along a side of the hull (Freeman and Shapira 1975)."""
+    fitted, how = fit_outlines(outlines, width, height, box)
+    if fitted is None:
+        return None, how
+    x1, y1, x2, y2 = fitted
+    upright = [x1, y1, x2, y1, x2, y2, x1, y2]
+    if how:  # what is cut has a side along the edge: no turned box holds it and stays inside
+        return upright, how
+    points = _moved([value for outline in outlines for value in outline], width, height)  # but for rounding they are
     hull = _hull(zip(points[::2], points[1::2], strict=True))
-    best, found = math.inf, None
+    if len(hull) < 3:
+        return None, NO_EXTENT
+    for quad in _boxes(hull, (x2 - x1) * (y2 - y1)) if turned is None else [turned]:
+        ordered = clockwise(_moved(quad, width, height))
+        if ordered is not None and _holds(ordered, hull):
+            return list(ordered), ""
+    return upright, ""
+
+
+def quad_of(points: Sequence[float]) -> list[float] | None:
+    """The corners of a polygon of four points, as they are; None of any other, and where its sides cross."""
+    corners = opened(points)
+    return corners if len(corners) == 8 and clockwise(corners) is not None else None
+
+
+def opened(poly: Sequence[float]) -> list[float]:
+    """A polygon without a last point that is its first again, as some tools close it."""
+    end = len(poly)
+    while end > 2 and tuple(poly[end - 2 : end]) == tuple(poly[:2]):
+        end -= 2
+    return list(poly[:end])
+
+
+def _moved(points: Sequence[float], width: float, height: float) -> list[float]:
+    """Points, those beyond the edge of the image at the edge."""
+    edges = (width, height) * (len(points) // 2)
+    return [min(max(value, 0.0), edge) for value, edge in zip(points, edges, strict=True)]
+
+
+def _boxes(hull: Sequence[tuple[float, float]], below: float) -> list[list[float]]:
+    """The rotated boxes around a hull along its sides, of which one is the smallest (Freeman and Shapira 1975): those
+    of an area under `below`, the smallest first. Rounding does not decide between equal ones."""
+    found: list[tuple[float, list[float]]] = []
     for (x1, y1), (x2, y2) in zip(hull, [*hull[1:], *hull[:1]], strict=True):
         length = math.hypot(x2 - x1, y2 - y1)
         if not length:
@@ -128,11 +162,22 @@ def _smallest_box(points: Sequence[float]) -> list[float] | None:
         ux, uy = (x2 - x1) / length, (y2 - y1) / length
         along, across = [x * ux + y * uy for x, y in hull], [y * ux - x * uy for x, y in hull]
         a, b, c, d = min(along), min(across), max(along), max(across)
-        if 0 < (area := (c - a) * (d - b)) < best:
-            best = area
+        if 0 < (area := (c - a) * (d - b)) < below * (1 - _SAME):
             corners = ((a, b), (c, b), (c, d), (a, d))
-            found = [value for p, q in corners for value in (p * ux - q * uy, p * uy + q * ux)]
-    return found
+            found.append((area, [value for p, q in corners for value in (p * ux - q * uy, p * uy + q * ux)]))
+    least = min((area for area, _ in found), default=0.0)
+    return [quad for _, quad in sorted(found, key=lambda item: max(item[0], least * (1 + _SAME)))]
+
+
+def _holds(quad: Sequence[float], points: Iterable[tuple[float, float]]) -> bool:
+    """Whether no point lies outside of any side of a clockwise quad."""
+    corners = list(zip(quad[::2], quad[1::2], strict=True))
+    sides = list(zip(corners, corners[1:] + corners[:1], strict=True))
+    return all(
+        (x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) >= -_ROUNDING * math.hypot(x2 - x1, y2 - y1)
+        for x, y in points
+        for (x1, y1), (x2, y2) in sides
+    )
 
 
 def _hull(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -169,21 +214,22 @@ def _how_far(box: Box, width: float, height: float) -> str:
 def clip_poly(poly: list[float], width: float, height: float) -> list[float]:
     """The part of a polygon inside 0..width, 0..height (Sutherland and Hodgman 1974); may be empty.
 
-    The parts of a concave polygon that falls into several stay joined along the edge.
+    It begins where the polygon does, or with the first point behind that: one shape has one sequence of points. The
+    parts of a concave polygon that falls into several stay joined along the edge.
     """
     points = list(zip(poly[::2], poly[1::2], strict=True))
     for axis, limit, sign in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
         kept: list[tuple[float, float]] = []
-        for index, point in enumerate(points):
-            before = points[index - 1]
-            inside, was_inside = sign * (point[axis] - limit) >= 0, sign * (before[axis] - limit) >= 0
-            if inside != was_inside:
-                share = (limit - before[axis]) / (point[axis] - before[axis])
-                other = before[1 - axis] + share * (point[1 - axis] - before[1 - axis])
-                kept.append((limit, other) if axis == 0 else (other, limit))
+        for point, after in zip(points, [*points[1:], *points[:1]], strict=True):
+            inside, stays_inside = sign * (point[axis] - limit) >= 0, sign * (after[axis] - limit) >= 0
             if inside:
                 kept.append(point)
-        points = kept
+            if inside != stays_inside:
+                share = (limit - point[axis]) / (after[axis] - point[axis])
+                other = point[1 - axis] + share * (after[1 - axis] - point[1 - axis])
+                kept.append((limit, other) if axis == 0 else (other, limit))
+        # A point on the edge is met twice.
+        points = [point for point, after in zip(kept, [*kept[1:], *kept[:1]], strict=True) if point != after]
     return [value for point in points for value in point]
 
 
@@ -199,8 +245,9 @@ def rotated(box: Box, degrees: float) -> list[float]:
     return corners
 
 
-def ellipse(box: Box, degrees: float) -> tuple[Box, list[float]]:
-    """The ellipse inscribed in `box` and turned as `rotated` turns: the box around it, and points along it.
+def ellipse(box: Box, degrees: float) -> tuple[Box, list[float], list[float]]:
+    """The ellipse inscribed in `box` and turned as `rotated` turns: the box around it, points along it, and the corners
+    of `box` turned with it, of a circle unturned.
 
     Sides between the points lie inside the curve by at most 4e-5 of its radius.
     """
@@ -211,7 +258,11 @@ def ellipse(box: Box, degrees: float) -> tuple[Box, list[float]]:
     points: list[float] = []
     for x, y in _CIRCLE:
         points += (cx + rx * x * cos - ry * y * sin, cy + rx * x * sin + ry * y * cos)
-    return (cx - across, cy - down, cx + across, cy + down), points
+    around = (cx - across, cy - down, cx + across, cy + down)
+    if degrees % 180 == 0 or math.isclose(rx, ry):
+        x1, y1, x2, y2 = around
+        return around, points, [x1, y1, x2, y1, x2, y2, x1, y2]
+    return around, points, rotated(box, degrees)
 
 
 def poly_area(poly: list[float]) -> float:

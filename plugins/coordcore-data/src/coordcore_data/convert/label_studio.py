@@ -294,8 +294,8 @@ def _shape(result: Mapping[str, Any], name: str, width: float | None, height: fl
         if value.radiusX is None or value.radiusY is None:
             raise UnreadableError("ellipse without its numbers")
         rx, ry = value.radiusX * across, value.radiusY * down
-        around, points = ellipse((x - rx, y - ry, x + rx, y + ry), angle)
-        return Shape(label=None, box=around, outlines=[points], was="ellipse", name=name)
+        around, points, turned = ellipse((x - rx, y - ry, x + rx, y + ry), angle)
+        return Shape(label=None, box=around, outlines=[points], turned=turned, was="ellipse", name=name)
     if value.width is None or value.height is None:
         raise UnreadableError("rectangle without its numbers")
     w, h = value.width * across, value.height * down

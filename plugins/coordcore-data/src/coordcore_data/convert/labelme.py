@@ -121,8 +121,10 @@ def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None
     if kind == "circle":
         (cx, cy), (x, y) = item.points
         radius = math.hypot(x - cx, y - cy)
-        around, points = ellipse((cx - radius, cy - radius, cx + radius, cy + radius), 0.0)
-        return Shape(label=label, box=around, outlines=[points], difficult=difficult, was=kind, name=name)
+        around, points, turned = ellipse((cx - radius, cy - radius, cx + radius, cy + radius), 0.0)
+        return Shape(
+            label=label, box=around, outlines=[points], turned=turned, difficult=difficult, was=kind, name=name
+        )
     if kind in ("polygon", "rotation", "quadrilateral"):
         was = "rotated box" if kind == "rotation" else "polygon"
         return Shape(label=label, poly=flat, difficult=difficult, was=was, name=name)

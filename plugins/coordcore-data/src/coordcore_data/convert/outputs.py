@@ -22,7 +22,9 @@ class Outputs:
     """
 
     def __init__(self, output: Path, overwrite: bool, inputs: Iterable[Path | None] = ()) -> None:
-        """inputs: files that are read, and so never replaced."""
+        """inputs: files that are read, and so never replaced. Raises InputError for an output that is a folder."""
+        if not output.name or os.path.isdir(output):  # without a name it has no suffix that could be exchanged
+            raise InputError(f"{output}: is a folder; name a file")
         self._output = output
         self._overwrite = overwrite
         self._inputs = [item for item in inputs if item is not None and os.path.exists(item)]

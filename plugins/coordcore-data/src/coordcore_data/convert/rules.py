@@ -21,6 +21,7 @@ from coordcore_data.convert.geometry import (
     TOO_FEW_POINTS,
     Geometry,
     Outside,
+    fit_around,
     fit_box,
     fit_outlines,
     fit_poly,
@@ -281,10 +282,15 @@ def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> Fin
     width, height = final.width, final.height
     values: Box | list[float] | None = None
     if rules.geometry == "quad":
-        quad, around = quad_of(_corners(shape))
-        values, how = fit_quad(quad, width, height)
+        outlines = shape.outlines if shape.outlines is not None and shape.poly is None else [_corners(shape)]
+        quad = quad_of(outlines[0]) if len(outlines) == 1 else None
+        if quad is not None:
+            values, how = fit_quad(quad, width, height)
+        else:
+            box = shape.box if shape.turned is not None else None
+            values, how = fit_around(outlines, width, height, box, shape.turned)
         kind = "quad"
-        if around and values is not None:
+        if quad is None and values is not None:
             account.note(f"{shape.was or 'polygon'}: the smallest rotated box around it is written")
     elif shape.poly is not None and rules.geometry == "poly":
         values, how = fit_poly(shape.poly, width, height)
@@ -379,5 +385,7 @@ def _move(shapes: list[Shape], to: Callable[[list[float]], list[float]]) -> None
             shape.points = to(shape.points)
         if shape.keypoints is not None:
             shape.keypoints = to(shape.keypoints)
+        if shape.turned is not None:
+            shape.turned = to(shape.turned)
         if shape.outlines is not None:
             shape.outlines = [to(outline) for outline in shape.outlines]

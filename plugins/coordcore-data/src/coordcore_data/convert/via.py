@@ -185,8 +185,8 @@ def _shape(given: Any, name: str) -> Shape:
     box = (cx - rx, cy - ry, cx + rx, cy + ry)
     if not (rx > 0 and ry > 0):
         return Shape(label=None, box=box, was=kind, name=name)  # dropped for what its box is
-    around, points = ellipse(box, math.degrees(n.theta))
-    return Shape(label=None, box=around, outlines=[points], was=kind, name=name)
+    around, points, turned = ellipse(box, math.degrees(n.theta))
+    return Shape(label=None, box=around, outlines=[points], turned=turned, was=kind, name=name)
 
 
 def _all(kind: str, *values: float | None) -> list[float]:
