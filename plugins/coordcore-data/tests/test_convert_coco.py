@@ -53,6 +53,20 @@ def test_a_crowd_is_dropped_and_counted_when_asked(tmp_path: Path) -> None:
     assert account.objects.dropped == {"crowd": 1}
 
 
+def test_the_masks_of_cvat_are_called_crowds_and_can_be_read_as_objects(tmp_path: Path) -> None:
+    mask = {"counts": [85, 5, 7910], "size": [80, 100]}
+    given = annotation(segmentation=mask, bbox=[1, 5, 1, 5], iscrowd=1, attributes={"occluded": False})
+    hint = "crowd region with CVAT's attributes, whose export makes every mask one: --crowd objects reads objects"
+    with pytest.raises(InputError, match=hint):
+        converted(tmp_path, coco([given]))
+    _, account = converted(tmp_path, coco([given, annotation(id=2), annotation(id=3, iscrowd=1)]))
+    assert (account.notes[hint], account.objects.carried) == (1, {"crowd": 2})
+    records, account = converted(tmp_path, coco([given, annotation(id=2)]), crowd="objects")
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[1, 5, 2, 10], [10, 20, 40, 60]]
+    assert "crowd" not in records[0]["metadata"]
+    assert account.notes == {"crowd region: read as an object": 1}
+
+
 def test_an_image_whose_objects_are_all_dropped_is_not_called_empty(tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (7, 8)]
     records, account = converted(tmp_path, coco([annotation(bbox=[5, 5, 0, 9])], images))

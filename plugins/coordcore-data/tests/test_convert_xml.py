@@ -56,7 +56,9 @@ BETWEEN = "origin 0: corners between pixels show it, VOC's are whole; --origin 1
 
 
 def test_voc_corners_between_pixels_lie_on_edges(tmp_path: Path) -> None:
-    file = voc(voc_object("80.37 40.61 120.0 60.0") + voc_object("11 21 40 60"), "<width>200</width><height>90</height>")
+    file = voc(
+        voc_object("80.37 40.61 120.0 60.0") + voc_object("11 21 40 60"), "<width>200</width><height>90</height>"
+    )
     records, account = from_voc(tmp_path, file)
     assert [item["bbox_2d"] for item in records[0]["objects"]] == [[80.37, 40.61, 120, 60], [11, 21, 40, 60]]
     assert account.notes == {BETWEEN: 1}
@@ -84,7 +86,9 @@ def turned_voc(value: str) -> str:
 
 def test_a_voc_box_turns_as_cvat_turns_it(tmp_path: Path) -> None:
     size = "<width>200</width><height>100</height>"
-    file = voc(voc_object("80 40 120 60", more=turned_voc("90.0")) + voc_object("0 0 9 9", more=turned_voc("0.0")), size)
+    file = voc(
+        voc_object("80 40 120 60", more=turned_voc("90.0")) + voc_object("0 0 9 9", more=turned_voc("0.0")), size
+    )
     records, account = from_voc(tmp_path, file)
     assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([90, 30, 110, 70])
     assert records[0]["objects"][1]["bbox_2d"] == [0, 0, 9, 9]

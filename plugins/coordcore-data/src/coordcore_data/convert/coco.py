@@ -1,9 +1,10 @@
 """COCO and LVIS instances files: boxes x, y, width, height in pixels, one JSON file.
 
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
-774, 774.0). Without a bbox its box is that around its polygons or its mask; with the attribute `rotation`, as CVAT's
-exports have it, that around its polygons too, and without any the bbox is turned. An image is empty when the file lists it
-and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
+774, 774.0). Without a bbox its box is that around its polygons or its mask. With the attribute `rotation`, as CVAT's
+exports have it, it is that around its polygons, and without any the bbox is turned. An image is empty when the file
+lists it and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is
+empty.
 Areas go under `metadata.object_areas` where they are not the boxes', of LVIS also what is absent or incomplete and the
 frequencies of the labels. Keypoints are carried where asked for, their names under `metadata.keypoint_names`. Not
 carried: RLE masks and shapes of several polygons (their boxes and areas are), captions, licences, supercategories, LVIS
@@ -101,6 +102,7 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
         account.drop_object("annotation of an image that is not listed", "image", image_id, count=len(annotations))
 
 
+_CVAT_CROWD = "crowd region with CVAT's attributes, whose export makes every mask one: --crowd objects reads objects"
 _FEDERATED = "no annotation, but only some categories were looked for (LVIS); --purpose evaluation keeps the image"
 _NO_ANNOTATIONS = "the file has no list 'annotations': nothing says what is on its images"
 _NOT_JOINED = "no annotation, in a file with annotations whose image_id is that of no image"
@@ -237,6 +239,8 @@ def _shape(
         reason = "unknown category id" if known is None else "category without a name, or with several"
         account.drop_object(reason, "annotation", item.id, "category_id", item.category_id)
         return None
+    if item.iscrowd and reading.crowds and "occluded" in _attributes(item):
+        account.note(_CVAT_CROWD, f"annotation {item.id}")
     try:
         shape = shape_of(item, image, name, reading, account)
         if reading.keypoints:

@@ -2,9 +2,9 @@
 
 Boxes are x, y, width, height, and turned by the attribute `rotation` as CVAT exports them: in degrees, clockwise about
 the centre. Polygons become their enclosing boxes or stay polygons, ellipses (the corners of their box) become their
-enclosing boxes, as masks do (COCO's run lengths); points go under `metadata.points`, but for those of visibility 0: they
-are absent, whatever their place. The attribute `is_crowd` marks a crowd. Polygons and masks of one group and label are one object, and so are they and the box of their group: this is how
-Datumaro keeps what several shapes are of.
+enclosing boxes, as masks do (COCO's run lengths); points go under `metadata.points`, but for those of visibility 0,
+which are absent whatever their place. The attribute `is_crowd` marks a crowd. Polygons and masks of one group and label
+are one object, and so are they and the box of their group: this is how Datumaro keeps what several shapes are of.
 An item without annotations says that nothing is there. Its image is the path, else its id.
 Not carried: polylines, cuboids, skeletons (dropped), labels and captions of whole images (dropped: they say that
 something is there), other attributes, z_order. Point clouds and videos are dropped.
@@ -176,9 +176,7 @@ def _joined(members: list[Shape], account: Account) -> list[Shape]:
     ]
 
 
-def _shape(
-    item: _Annotation, names: list[str], size: tuple[float, float] | None, name: str, account: Account
-) -> Shape:
+def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None, name: str, account: Account) -> Shape:
     """Raises UnreadableError for an annotation that is no object, or has no numbers."""
     if item.type in ("label", "caption"):
         raise UnreadableError(f"{item.type} of the whole image: what is where is not said")

@@ -2,8 +2,8 @@
 
 A box from xmin to xmax covers the pixels xmin..xmax of 1..width; on pixel edges that is xmin - 1 .. xmax. Many tools
 write this form with positions that start at 0, and with xmax = width for the right edge: corners on pixel edges as they
-are. A corner at 0 proves that for the whole source, since the first pixel of VOC is 1; so do fractions, since pixels are
-whole, but for a few: VOC2012 itself has two files with some. `--origin` says it.
+are. A corner at 0 proves that for the whole source, since the first pixel of VOC is 1; so do fractions, since pixels
+are whole, but for a few: VOC2012 itself has two files with some. `--origin` says it.
 The attribute `rotation` turns a box, as CVAT's exports have it: in degrees, clockwise about the centre.
 Not carried: pose, truncated, occluded, actions, parts of objects, segmentation masks. Rotated boxes (`robndbox`) are
 dropped: their files do not declare the convention of the angle.
@@ -70,7 +70,8 @@ def _find_origin(files: list[Path], account: Account) -> Literal[0, 1]:
         account.note(reason, fractional[0])
         return 0
     if fractional:
-        account.note("file with corners between pixels: too few to show origin 0", *fractional[:1], count=len(fractional))
+        few = "file with corners between pixels: too few to show origin 0"
+        account.note(few, fractional[0], count=len(fractional))
     if boxed:
         account.note("origin 1, VOC's own: no corner shows another, boxes start at xmin - 1; --origin 0 says otherwise")
     return 1
