@@ -167,7 +167,10 @@ def convert(
         typer.Option(help="Order of a box in the source, where its format does not say or the file breaks it."),
     ] = None,
     origin: Annotated[
-        Origin | None, typer.Option(help="What VOC files call the first pixel; 1 unless a corner at 0 shows otherwise.")
+        Origin | None,
+        typer.Option(
+            help="What VOC files call the first pixel; 1 unless corners at 0 or between pixels show otherwise."
+        ),
     ] = None,
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON by number.")

@@ -33,6 +33,8 @@ from coordcore_data.convert.turning import TURNED, turned
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons, or a run-length mask."""
 
+_NULL = msgspec.Raw(b"null")
+
 _SEGMENTATIONS = msgspec.json.Decoder(Segmentation)
 
 
@@ -292,6 +294,8 @@ def shape_of(item: Any, image: CocoImage, label: str | None, reading: Reading, a
 
 def _attributes(item: Any) -> dict[str, Any]:
     """What Datumaro says beside COCO's own keys, where it is there and can be read."""
+    if item.attributes == _NULL:  # of hundreds of thousands, in COCO itself
+        return {}
     try:
         found = parsed(item.attributes)
     except UnreadableError:
