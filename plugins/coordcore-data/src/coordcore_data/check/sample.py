@@ -167,8 +167,9 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         raise InputError(f"{path}: holds no records; write one a line, or name another file")
     if not files:
         why = "; ".join(shortened(example, 300) for example in list(examples.values())[:3])
+        count = counts["records"]
         raise InputError(
-            f"{path}: holds no records, not one of {counts['records']} lines is one: {why}; mend them, or name another file"
+            f"{path}: holds no records, not one of {count} lines is one: {why}; mend them, or name another"
         )
     return Sample(
         path=path,
