@@ -53,6 +53,20 @@ def test_a_crowd_is_dropped_and_counted_when_asked(tmp_path: Path) -> None:
     assert account.objects.dropped == {"crowd": 1}
 
 
+def test_the_masks_of_cvat_are_called_crowds_and_can_be_read_as_objects(tmp_path: Path) -> None:
+    mask = {"counts": [85, 5, 7910], "size": [80, 100]}
+    given = annotation(segmentation=mask, bbox=[1, 5, 1, 5], iscrowd=1, attributes={"occluded": False})
+    hint = "crowd region with CVAT's attributes, whose export makes every mask one: --crowd objects reads objects"
+    with pytest.raises(InputError, match=hint):
+        converted(tmp_path, coco([given]))
+    _, account = converted(tmp_path, coco([given, annotation(id=2), annotation(id=3, iscrowd=1)]))
+    assert (account.notes[hint], account.objects.carried) == (1, {"crowd": 2})
+    records, account = converted(tmp_path, coco([given, annotation(id=2)]), crowd="objects")
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[1, 5, 2, 10], [10, 20, 40, 60]]
+    assert "crowd" not in records[0]["metadata"]
+    assert account.notes == {"crowd region: read as an object": 1}
+
+
 def test_an_image_whose_objects_are_all_dropped_is_not_called_empty(tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 80} for n in (7, 8)]
     records, account = converted(tmp_path, coco([annotation(bbox=[5, 5, 0, 9])], images))
@@ -65,6 +79,45 @@ def test_a_single_polygon_is_written_when_asked(tmp_path: Path) -> None:
     triangle = [10.0, 20.0, 40.0, 20.0, 25.0, 60.0]
     records, _ = converted(tmp_path, coco([annotation(segmentation=[triangle])]), geometry="poly")
     assert records[0]["objects"] == [{"desc": "cat", "poly": triangle, "poly_points": 3}]
+
+
+def turned(rotation: Any, **changes: Any) -> dict[str, Any]:
+    """A box as CVAT writes it: 30 x 40 about (25, 40)."""
+    return annotation(attributes={"occluded": False, "rotation": rotation}, segmentation=[], area=1200.0, **changes)
+
+
+def test_a_box_turns_as_cvat_turns_it(tmp_path: Path) -> None:
+    content = coco([turned(90.0), turned("0.0", id=2), turned(0, id=3)])
+    records, account = converted(tmp_path, content)
+    boxes = [item["bbox_2d"] for item in records[0]["objects"]]
+    assert boxes[0] == pytest.approx([5, 25, 45, 55])
+    assert boxes[1:] == [[10, 20, 40, 60]] * 2
+    assert account.notes == {"rotated box: its enclosing box is written": 1}
+    assert "object_areas" not in records[0]["metadata"]
+    for geometry in ("poly", "quad"):
+        records, _ = converted(tmp_path, content, geometry=geometry)
+        found = records[0]["objects"][0][geometry]
+        corners = [found[at : at + 2] for at in range(0, 8, 2)]
+        assert sorted(corners) == [pytest.approx(corner) for corner in ([5, 25], [5, 55], [45, 25], [45, 55])]
+
+
+def test_the_area_of_a_turned_box_is_carried(tmp_path: Path) -> None:
+    records, _ = converted(tmp_path, coco([turned(30)]))
+    assert records[0]["metadata"]["object_areas"] == [1200]
+
+
+@pytest.mark.parametrize("geometry", ["box", "poly"])
+def test_an_outline_is_that_of_a_turned_object_already(tmp_path: Path, geometry: str) -> None:
+    outline = [25.0, 15.0, 50.0, 40.0, 25.0, 65.0, 0.0, 40.0]
+    records, _ = converted(tmp_path, coco([turned(45) | {"segmentation": [outline]}]), geometry=geometry)
+    assert records[0]["objects"][0].get("poly", [0, 15, 50, 65]) == (outline if geometry == "poly" else [0, 15, 50, 65])
+    assert records[0]["objects"][0].get("bbox_2d") == ([0, 15, 50, 65] if geometry == "box" else None)
+
+
+def test_the_box_around_a_mask_is_not_turned(tmp_path: Path) -> None:
+    mask = turned(90) | {"segmentation": {"counts": [810, 40, 7150], "size": [80, 100]}, "bbox": [10, 10, 1, 40]}
+    records, _ = converted(tmp_path, coco([mask]))
+    assert records[0]["objects"][0]["bbox_2d"] == [10, 10, 11, 50]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +164,11 @@ NAN, INFINITE = float("nan"), float("inf")
     [
         ({"bbox": [10, 20, -30, 40]}, "negative width or height"),
         ({"bbox": [10, 20, 30, 0]}, "no extent: width or height is 0"),
+        ({"attributes": {"rotation": "left"}}, "attribute rotation that is no number"),
+        ({"attributes": {"rotation": INFINITE}}, "attribute rotation that is no number"),
+        ({"attributes": {"rotation": True}}, "attribute rotation that is no number"),
+        ({"attributes": {"rotation": 10**400}}, "attribute rotation that is no number"),
+        ({"attributes": {"rotation": 5}, "bbox": [10, 20, -30, 40]}, "negative width or height"),
         ({"bbox": [NAN, 20, 30, 40]}, "a coordinate is NaN or infinite"),
         ({"bbox": [10, 20, INFINITE, 40]}, "a coordinate is NaN or infinite"),
         ({"bbox": [100, 20, 30, 40]}, "lies outside the image"),

@@ -96,6 +96,32 @@ def test_a_box_turns_clockwise_about_its_centre(tmp_path: Path) -> None:
     assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([25 - across, 40 - down, 25 + across, 40 + down])
 
 
+def test_points_of_visibility_0_are_absent(tmp_path: Path) -> None:
+    given = item(
+        shape("points", 10, 20, 0, 0, 30, 40, visibility=[2, 0, 1]),
+        shape("points", 0, 0, visibility=[0]),
+        shape("points", 5, 6, 7, 8, visibility=[2]),
+        shape("points", 5, 6, visibility=[7]),
+        shape("points", 50, 60),
+    )
+    records, account = convert(tmp_path, given, geometry="point")
+    assert [thing["point"] for thing in records[0]["objects"]] == [[10, 20], [30, 40], [50, 60]]
+    assert account.notes["point that is absent (visibility 0): left out"] == 1
+    assert account.objects.dropped == {
+        "points that are all absent (visibility 0)": 1,
+        "visibility that is not 0, 1 or 2 of each point": 2,
+    }
+    records, _ = convert(tmp_path, item(BOX, shape("points", 10, 20, 0, 0, visibility=[2, 0])))
+    assert records[0]["metadata"]["points"] == [{"desc": "cat", "points": [10, 20]}]
+
+
+def test_a_turned_box_with_its_corners_in_the_wrong_order_is_dropped(tmp_path: Path) -> None:
+    wrong = BOX | {"bbox": [40, 60, -30, -40], "attributes": {"rotation": 30}}
+    records, account = convert(tmp_path, item(BOX, wrong), reversed_corners="sort")
+    assert len(records[0]["objects"]) == 1
+    assert why_dropped(account) == ["negative width or height"]
+
+
 def test_shapes_of_one_group_and_label_are_one_object(tmp_path: Path) -> None:
     parts = shape("polygon", 10, 10, 20, 10, 20, 20, group=3), shape("polygon", 60, 60, 70, 60, 70, 70, group=3)
     box = BOX | {"label_id": 0, "group": 3, "bbox": [9, 9, 62, 62]}

@@ -94,7 +94,7 @@ def test_voc_tags_in_a_namespace_or_other_letters(tmp_path: Path, text: str) -> 
 
 
 def test_a_second_bndbox_is_an_object_too(tmp_path: Path) -> None:
-    records, account = from_voc(tmp_path, voc(more=f"<bndbox>{BOX.replace('11', '1')}</bndbox>"))
+    records, account = from_voc(tmp_path, voc(more=f"<bndbox>{BOX.replace('11', '1')}</bndbox>"), origin=1)
     assert boxes(records) == [[0, 20, 40, 60], [10, 20, 40, 60]]
     assert account.objects.read == 2
     assert account.notes == {"object with several bndbox: an object each": 1}
@@ -251,7 +251,7 @@ def test_what_is_stripped_may_be_a_url(tmp_path: Path, path: str) -> None:
 
 def test_a_path_too_long_for_the_system_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "img").mkdir()
-    _, account = from_voc(tmp_path, voc(name=f"{'x' * 5000}.jpg"), images=tmp_path / "img")
+    _, account = from_voc(tmp_path, voc(name=f"{'x' * 5000}.jpg"), images=tmp_path / "img", origin=1)
     assert account.notes == {"image file not found in --image-root: the path stays as it is": 1}
 
 

@@ -308,6 +308,43 @@ def test_records_in_the_wrong_order_can_be_mended(tmp_path: Path) -> None:
     assert records[0]["objects"] == [{"desc": "cat", "bbox_2d": [10, 20, 40, 60]}]
 
 
+EACH_KIND = [
+    {"desc": "cat", "bbox_2d": [10, 20, 40, 60]},
+    {"desc": "sign", "quad": [20, 10, 60, 20, 50, 50, 10, 40]},
+    {"desc": "tree", "poly": [1, 2, 30, 4, 50, 60, 5, 70], "poly_points": 4},
+    {"desc": "eye", "point": [5, 6]},
+]
+
+
+@pytest.mark.parametrize("geometry", [None, "own"])
+def test_records_keep_the_kinds_of_their_objects(tmp_path: Path, geometry: Any) -> None:
+    aside = {"points": [{"desc": "nose", "points": [7, 8, 9, 10]}]}
+    given = record(*EACH_KIND, metadata=aside)
+    records, account = from_records(tmp_path, given, geometry=geometry)
+    assert records == [given]
+    assert account.notes == {}
+    kinds = [list(item)[1] for item in from_records(tmp_path, given, geometry="box")[0][0]["objects"]]
+    assert kinds == ["bbox_2d"] * 3
+
+
+def test_records_in_bins_keep_their_kinds_too(tmp_path: Path) -> None:
+    bins, _ = from_records(tmp_path, record(*EACH_KIND), space="bin", geometry="own")
+    again, _ = from_records(tmp_path, *bins, space="bin", from_space="bin", from_quantisation="nearest_999")
+    assert [list(item)[1] for item in again[0]["objects"]] == ["bbox_2d", "quad", "poly", "point"]
+    assert again == bins
+
+
+def test_other_formats_keep_their_kinds_where_that_is_asked_for(tmp_path: Path) -> None:
+    shapes = (
+        '<box label="a" xtl="10" ytl="20" xbr="40" ybr="60" rotation="90"/><points label="b" points="1,2;3,4"/>'
+        '<polygon label="c" points="1,2;30,4;5,70"/><ellipse label="d" cx="50" cy="40" rx="10" ry="5"/>'
+    )
+    image = f'<annotations><image id="0" name="a.jpg" width="100" height="80">{shapes}</image></annotations>'
+    (tmp_path / "a.xml").write_text(image)
+    records, _ = records_of(tmp_path / "a.xml", "cvat", tmp_path, geometry="own")
+    assert [list(item)[1] for item in records[0]["objects"]] == ["quad", "point", "point", "poly", "bbox_2d"]
+
+
 def test_everything_of_a_record_is_carried(tmp_path: Path) -> None:
     given = record(
         {"desc": "cat", "bbox_2d": [10, 20, 40, 60]},
@@ -502,9 +539,12 @@ def test_a_category_whose_points_are_put_aside_does_not_become_an_absent_one(
     eye = {"desc": "eye", "point": [5, 6]}
     given = record(INSIDE, eye, task="named", **asked)
     aside = record(INSIDE, task="named", metadata={"points": [{"desc": "eye", "points": [5, 6]}]}, **asked)
-    records, account = from_records(tmp_path, given, aside, record(INSIDE))
+    records, account = from_records(tmp_path, given, aside, record(INSIDE), geometry="box")
     assert [key.partition(",")[0] for key in account.images.dropped] == ([reason] if reason else [])
     assert len(records) == (1 if reason else 3)
+    records, account = from_records(tmp_path, given, aside, record(INSIDE))
+    assert list(account.images.dropped.values()) == ([1] if reason else [])
+    assert [item["desc"] for item in records[0]["objects"]] == ["cat", "eye"]
     records, _ = from_records(tmp_path, given, aside, record(INSIDE), geometry="point")
     assert [[item["desc"] for item in row["objects"]] for row in records] == [["cat", "eye"]] * 2 + [["cat"]]
 

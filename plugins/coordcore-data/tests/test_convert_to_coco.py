@@ -48,6 +48,19 @@ def test_records_of_an_image_are_one_image_of_coco(tmp_path: Path) -> None:
     assert account.lines()[0].split() == ["read", "written", "merged", "dropped"]
 
 
+def test_polygons_and_quads_are_segmentations_without_asking(tmp_path: Path) -> None:
+    quad, poly = [20, 10, 60, 20, 50, 50, 10, 40], [10, 0, 30, 0, 30, 40]
+    point = {"desc": "eye", "point": [5, 6]}
+    objects = [CAT, {"desc": "sign", "quad": quad}, {"desc": "tree", "poly": poly}, point]
+    images, account = asking(tmp_path, {"objects": objects})
+    assert images == [("a.jpg", ["cat", "sign", "tree"])]
+    written = json.loads((tmp_path / "c.json").read_text())
+    assert [item.get("segmentation") for item in written["annotations"]] == [None, [quad], [poly]]
+    assert [item["area"] for item in written["annotations"]] == [29 * 38, 1300, 400]
+    assert [item["name"] for item in written["categories"]] == ["cat", "sign", "tree"]
+    assert account.objects.dropped == {"points: COCO's keypoints belong to a box": 1}
+
+
 @pytest.mark.parametrize(
     ("task", "row"),
     [

@@ -48,7 +48,53 @@ def test_voc_without_a_size_takes_it_from_the_image(tmp_path: Path) -> None:
     size = "<width>0</width><height>0</height>"
     records, account = from_voc(tmp_path, voc(voc_object(), size), images=tmp_path / "images")
     assert (records[0]["width"], records[0]["height"]) == (100, 80)
-    assert account.notes == {"size read from the image file": 1}
+    assert account.notes == {"size read from the image file": 1, ORIGIN_1: 1}
+
+
+ORIGIN_1 = "origin 1, VOC's own: no corner shows another, boxes start at xmin - 1; --origin 0 says otherwise"
+BETWEEN = "origin 0: corners between pixels show it, VOC's are whole; --origin 1 says otherwise"
+
+
+def test_voc_corners_between_pixels_lie_on_edges(tmp_path: Path) -> None:
+    file = voc(
+        voc_object("80.37 40.61 120.0 60.0") + voc_object("11 21 40 60"), "<width>200</width><height>90</height>"
+    )
+    records, account = from_voc(tmp_path, file)
+    assert [item["bbox_2d"] for item in records[0]["objects"]] == [[80.37, 40.61, 120, 60], [11, 21, 40, 60]]
+    assert account.notes == {BETWEEN: 1}
+    records, account = from_voc(tmp_path, file, origin=1)
+    assert records[0]["objects"][1]["bbox_2d"] == [10, 20, 40, 60]
+    assert account.notes == {}
+
+
+def test_whole_voc_corners_and_a_few_odd_ones_are_those_of_the_format(tmp_path: Path) -> None:
+    computed = voc(voc_object("11.0000001 21.0 40.00 59.9999999"))
+    records, account = from_voc(tmp_path, computed)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([10, 20, 40, 60], abs=1e-5)
+    assert account.notes == {ORIGIN_1: 1}
+    # VOC2012 has two of 17,125 files with fractions.
+    files = [voc(voc_object("11 21 40 60"), name=f"{index}.jpg") for index in range(199)]
+    records, account = from_voc(tmp_path, *files, voc(voc_object("11.5 21 40 60"), name="odd.jpg"))
+    assert records[0]["objects"][0]["bbox_2d"] == [10, 20, 40, 60]
+    assert account.notes == {ORIGIN_1: 1, "file with corners between pixels: too few to show origin 0": 1}
+
+
+def turned_voc(value: str) -> str:
+    attribute = f"<attribute><name>rotation</name><value>{value}</value></attribute>"
+    return f"<attributes><attribute><name>occluded</name><value>False</value></attribute>{attribute}</attributes>"
+
+
+def test_a_voc_box_turns_as_cvat_turns_it(tmp_path: Path) -> None:
+    size = "<width>200</width><height>100</height>"
+    file = voc(
+        voc_object("80 40 120 60", more=turned_voc("90.0")) + voc_object("0 0 9 9", more=turned_voc("0.0")), size
+    )
+    records, account = from_voc(tmp_path, file)
+    assert records[0]["objects"][0]["bbox_2d"] == pytest.approx([90, 30, 110, 70])
+    assert records[0]["objects"][1]["bbox_2d"] == [0, 0, 9, 9]
+    assert account.notes["rotated box: its enclosing box is written"] == 1
+    records, _ = from_voc(tmp_path, file, geometry="poly")
+    assert records[0]["objects"][0]["poly"] == pytest.approx([110, 30, 110, 70, 90, 70, 90, 30])
 
 
 @pytest.mark.parametrize(
@@ -58,6 +104,9 @@ def test_voc_without_a_size_takes_it_from_the_image(tmp_path: Path) -> None:
         (voc_object("nan 21 40 60"), "a coordinate is NaN or infinite"),
         (voc_object("left 21 40 60"), "bndbox without four numbers"),
         (voc_object(name=""), "empty label"),
+        (voc_object(more=turned_voc("left")), "attribute rotation that is no number"),
+        (voc_object(more=turned_voc("inf")), "attribute rotation that is no number"),
+        (voc_object("40 21 11 60", more=turned_voc("30")), "negative width or height"),
         ("<object><bndbox><xmin>1</xmin></bndbox></object>", "bndbox without four numbers"),
         ("<object><name>cat</name></object>", "no bndbox"),
         (

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conversion_support import REAL_COCO, annotation, coco, read_lines, write_json, write_lines
+from PIL import Image
 from typer.testing import CliRunner
 
 from coordcore.cli import app
@@ -32,6 +33,18 @@ def test_real_coco_through_convert_and_check(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "nothing suspicious" in done.stdout.splitlines()
     assert (tmp_path / "sheet.png").exists()
+
+
+def test_a_check_of_what_is_no_record_file_says_what_it_is(tmp_path: Path) -> None:
+    Image.new("RGB", (90, 80), "gray").save(tmp_path / "a.jpg")
+    for path, what in (
+        (tmp_path / "a.jpg", "a picture; name the file with the annotations"),
+        (write_json(tmp_path / "b.json", coco([annotation()])), "a COCO file; --from coco reads it"),
+    ):
+        done = call("check", path)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{path}: holds no records" in done.stderr
+        assert done.stderr.rstrip().endswith(f"{path}: looks like {what}")
 
 
 def test_a_check_as_json(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def fractions(box: list[float], width: int, height: int) -> list[float]:
         (xywh, None, "order", "which fits 100 % of the boxes where xyxy fits 12 %"),
         (yolo, "norm1", "order", "84 % of the boxes have x2 < x1 and 83 % y2 < y1: this looks like cxcywh"),
         (y_first, "pixel", "order", "36 % of the boxes leave their image: this looks like yxyx"),
-        (scaled(999), "pixel", "space", "whole numbers up to 999, and 79 % of the boxes leave the image: these look"),
+        (scaled(999), "pixel", "space", "and 79 % of the boxes leave the image: these look like bins; --space bin"),
+        (scaled(1000), "pixel", "space", "look like positions in 0..1000; divided by 1000 they are norm1"),
         (scaled(1000), "bin", "space", "1000 occurs 63 times and nothing above it: these are positions in 0..1000"),
         (scaled(2000), "bin", "space", "up to 2000: these are pixels, not bins"),
         (whole, "norm1", "space", "% of the values are above 1, up to 640: these are pixels or bins, not fractions"),
@@ -265,6 +266,16 @@ def test_coord_tokens_and_polygons_are_read(tmp_path: Path) -> None:
 def test_a_file_without_records_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jsonl: holds no records"):
         checked_rows(tmp_path)
+
+
+def test_a_file_in_which_no_line_is_a_record_is_an_error(tmp_path: Path) -> None:
+    row = {"images": ["a.png"], "width": 100, "objects": []}
+    with pytest.raises(
+        InputError, match=r"a\.jsonl: holds no records, not one of 2 lines is one: line 1: height"
+    ) as told:
+        checked_rows(tmp_path, row, row)
+    assert "looks like" not in str(told.value)
+    assert checked_rows(tmp_path, row, record([1, 2, 3, 4])).records == 2
 
 
 def test_records_without_any_box_are_suspicious(tmp_path: Path) -> None:

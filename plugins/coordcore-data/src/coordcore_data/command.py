@@ -40,8 +40,9 @@ class Boxes(StrEnum):
 
 
 class Geometry(StrEnum):
-    """What an object that is no plain box becomes."""
+    """What objects become."""
 
+    OWN = "own"
     BOX = "box"
     POLY = "poly"
     QUAD = "quad"
@@ -53,6 +54,7 @@ class Crowd(StrEnum):
 
     CARRY = "carry"
     DROP = "drop"
+    OBJECTS = "objects"
 
 
 class Edge(StrEnum):
@@ -113,16 +115,19 @@ def convert(
         str, typer.Option(metavar="NAME", help="Convention of the bins that are written.")
     ] = "nearest_999",
     geometry: Annotated[
-        Geometry,
+        Geometry | None,
         typer.Option(
             help="Write polygons and rotated boxes as their enclosing box (box, point), as polygons (poly), or all "
-            "with four corners (quad); points as objects (point), or else under metadata."
+            "with four corners (quad); points as objects (point), or else under metadata; or each as what it is (own). "
+            "When absent own from records, box from other formats."
         ),
-    ] = Geometry.BOX,
+    ] = None,
     keypoints: Annotated[
         bool, typer.Option("--keypoints", help="Carry the keypoints of COCO and YOLO-pose beside each object's box.")
     ] = False,
-    crowd: Annotated[Crowd, typer.Option(help="Carry crowd regions under metadata, or leave them out.")] = Crowd.CARRY,
+    crowd: Annotated[
+        Crowd, typer.Option(help="Carry crowd regions under metadata, leave them out, or read them as objects.")
+    ] = Crowd.CARRY,
     purpose: Annotated[
         Purpose, typer.Option(help="Leave out images that have crowd regions only, or keep them for evaluation.")
     ] = Purpose.TRAINING,
@@ -162,7 +167,10 @@ def convert(
         typer.Option(help="Order of a box in the source, where its format does not say or the file breaks it."),
     ] = None,
     origin: Annotated[
-        Origin | None, typer.Option(help="What VOC files call the first pixel; 1 unless a corner at 0 shows otherwise.")
+        Origin | None,
+        typer.Option(
+            help="What VOC files call the first pixel; 1 unless corners at 0 or between pixels show otherwise."
+        ),
     ] = None,
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON by number.")
@@ -202,7 +210,7 @@ def convert(
         to=target.value,
         space=to_space.value if to_space else None,
         quantisation=convention(quantisation) if to_space is SpaceName.BIN else None,
-        geometry=geometry.value,
+        geometry=geometry.value if geometry else None,
         keypoints=keypoints,
         crowd=crowd.value,
         purpose=purpose.value,

@@ -17,6 +17,7 @@ import numpy as np
 
 from coordcore import InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
+from coordcore.errors import shortened
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.quantisation import quantisation as convention
 from coordcore.records.annotations import Rules, Space, read_annotations
@@ -27,6 +28,7 @@ from coordcore.records.source import all_lines
 from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
 from coordcore_data.convert.progress import shown
 from coordcore_data.convert.sizes import FileSize, read_size
+from coordcore_data.convert.sniff import named
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -100,10 +102,16 @@ class FileSizes:
 def collect(
     path: Path, limit: int | None = None, *, quantisation: Quantisation | None = None, progress: bool = False
 ) -> Sample:
-    """Read a record file, its first `limit` records only if given. Raises InputError if it has no record.
+    """Read a record file, its first `limit` records only if given. Raises InputError if it has no record, which
+    says what it is instead.
 
     quantisation: of its bins; None for what the records declare. progress: show a bar on stderr.
     """
+    with named(path, "records"):
+        return _collect(path, limit, quantisation, progress)
+
+
+def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, progress: bool) -> Sample:
     values, sizes, owner, is_point, numbers = array("d"), array("d"), array("q"), array("b"), array("q")
     counts = dict.fromkeys(("records", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0)
     labels: list[str] = []
@@ -157,6 +165,12 @@ def collect(
             owner.append(len(files) - 1)
     if not counts["records"]:
         raise InputError(f"{path}: holds no records; write one a line, or name another file")
+    if not files:
+        why = "; ".join(shortened(example, 300) for example in list(examples.values())[:3])
+        count = counts["records"]
+        raise InputError(
+            f"{path}: holds no records, not one of {count} lines is one: {why}; mend them, or name another"
+        )
     return Sample(
         path=path,
         **counts,

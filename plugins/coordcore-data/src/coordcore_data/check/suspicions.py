@@ -150,13 +150,14 @@ def _scale(sample: Sample, space: Space) -> Suspicion | None:
     if high <= 100 and small > 200 and fractions > 0.5:
         return Suspicion(kind="space", share=1.0, text="no value is above 100 on any image: these look like percent")
     best = max(fits(sample, "pixel").values())
+    like = "bins; --space bin"
+    if high == count:  # which is no bin
+        like = f"positions in 0..{count}; divided by {count} they are norm1"
     if not fractions and high <= count and best < 0.95:
-        text = (
-            f"whole numbers up to {high:g}, and {percent(1 - best)} of the boxes leave the image: these look like bins"
-        )
-        return Suspicion(kind="space", share=1 - best, text=f"{text}; --space bin")
+        text = f"whole numbers up to {high:g}, and {percent(1 - best)} of the boxes leave the image"
+        return Suspicion(kind="space", share=1 - best, text=f"{text}: these look like {like}")
     if not fractions and high <= count and bool((sample.sizes > 1500).any(1).mean() > 0.5):
-        text = f"whole numbers up to {high:g} on images of more than 1500 pixels: these look like bins; --space bin"
+        text = f"whole numbers up to {high:g} on images of more than 1500 pixels: these look like {like}"
         return Suspicion(kind="space", share=1.0, text=text)
     return None
 

@@ -1,8 +1,10 @@
 """COCO and LVIS instances files: boxes x, y, width, height in pixels, one JSON file.
 
 An annotation finds its image and its category by their ids, by what these say as text where the types differ ("774",
-774, 774.0). Without a bbox its box is that around its polygons or its mask. An image is empty when the file lists it
-and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is empty.
+774, 774.0). Without a bbox its box is that around its polygons or its mask. With the attribute `rotation`, as CVAT's
+exports have it, it is that around its polygons, and without any the bbox is turned. An image is empty when the file
+lists it and no annotation can be its own; LVIS looks for some categories on each image only, so none of its images is
+empty.
 Areas go under `metadata.object_areas` where they are not the boxes', of LVIS also what is absent or incomplete and the
 frequencies of the labels. Keypoints are carried where asked for, their names under `metadata.keypoint_names`. Not
 carried: RLE masks and shapes of several polygons (their boxes and areas are), captions, licences, supercategories, LVIS
@@ -20,14 +22,18 @@ from typing import Any
 import msgspec
 
 from coordcore import InputError
+from coordcore.records.geometry import bounds
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage, corners, is_area
 from coordcore_data.convert.ids import Id, Ids, text_of
 from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, number, structure
+from coordcore_data.convert.turning import TURNED, turned
 
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons, or a run-length mask."""
+
+_NULL = msgspec.Raw(b"null")
 
 _SEGMENTATIONS = msgspec.json.Decoder(Segmentation)
 
@@ -98,6 +104,7 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
         account.drop_object("annotation of an image that is not listed", "image", image_id, count=len(annotations))
 
 
+_CVAT_CROWD = "crowd region with CVAT's attributes, whose export makes every mask one: --crowd objects reads objects"
 _FEDERATED = "no annotation, but only some categories were looked for (LVIS); --purpose evaluation keeps the image"
 _NO_ANNOTATIONS = "the file has no list 'annotations': nothing says what is on its images"
 _NOT_JOINED = "no annotation, in a file with annotations whose image_id is that of no image"
@@ -234,6 +241,8 @@ def _shape(
         reason = "unknown category id" if known is None else "category without a name, or with several"
         account.drop_object(reason, "annotation", item.id, "category_id", item.category_id)
         return None
+    if item.iscrowd and reading.crowds and "occluded" in _attributes(item):
+        account.note(_CVAT_CROWD, f"annotation {item.id}")
     try:
         shape = shape_of(item, image, name, reading, account)
         if reading.keypoints:
@@ -259,16 +268,21 @@ def shape_of(item: Any, image: CocoImage, label: str | None, reading: Reading, a
     """What an annotation is on its image. Raises UnreadableError where it has nothing to read a box from."""
     where = f"annotation {item.id}"
     crowd = bool(item.iscrowd)
-    given = _segmentation(item) if reading.polygons or item.bbox is None else []
+    rotation = _attributes(item).get("rotation")
+    given = _segmentation(item) if reading.polygons or item.bbox is None or rotation else []
     if isinstance(given, dict) and item.bbox is None:
         box = rle_box(given, image.width, image.height)
         return Shape(label=label, box=box, area=_area(item, box, account), crowd=crowd, was="RLE mask", name=where)
     parts = _polygons(given, item, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
-    if item.bbox is not None:
+    if item.bbox is not None and not (rotation and parts):
         if len(parts) > 1:
             account.note("shape of several polygons: only its box is carried", where)
         box = corners(item.bbox, reading.boxes or "xywh")
+        quad = None if isinstance(given, dict) else turned(box, rotation)  # a mask's bbox is around its pixels
+        if quad:
+            area = _area(item, bounds(quad), account)
+            return Shape(label=label, poly=quad, area=area, crowd=crowd, was=TURNED, name=where)
         return Shape(label=label, box=box, poly=poly, area=_area(item, box, account), crowd=crowd, name=where)
     if not parts:
         raise UnreadableError("neither a bbox nor a polygon that can be read")
@@ -276,6 +290,17 @@ def shape_of(item: Any, image: CocoImage, label: str | None, reading: Reading, a
     was = "polygon" if len(parts) == 1 else "shape of several polygons"
     area = _area(item, None, account)
     return Shape(label=label, poly=poly, outlines=outlines, area=area, crowd=crowd, was=was, name=where)
+
+
+def _attributes(item: Any) -> dict[str, Any]:
+    """What Datumaro says beside COCO's own keys, where it is there and can be read."""
+    if item.attributes == _NULL:  # of hundreds of thousands, in COCO itself
+        return {}
+    try:
+        found = parsed(item.attributes)
+    except UnreadableError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _area(item: Any, box: Box | None, account: Account) -> float | None:

@@ -28,8 +28,8 @@ class CocoImage(msgspec.Struct, gc=False):
 
 
 class CocoAnnotation(msgspec.Struct, gc=False):
-    """area, keypoints: whatever stands there, which makes no annotation unreadable; the first decides a size class in
-    `eval`."""
+    """area, keypoints, attributes: whatever stands there, which makes no annotation unreadable; the first decides a
+    size class in `eval`, the last are those of Datumaro, which writes CVAT's COCO files too."""
 
     image_id: Id
     category_id: Id
@@ -38,6 +38,7 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     iscrowd: int | bool | None = None
     area: Any = None
     keypoints: msgspec.Raw = msgspec.Raw(b"null")
+    attributes: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class WithPolygons(CocoAnnotation, gc=False):
@@ -49,6 +50,7 @@ class WithPolygons(CocoAnnotation, gc=False):
 class LooseAnnotation(CocoAnnotation, gc=False):
     segmentation: Any = None
     keypoints: Any = None
+    attributes: Any = None
 
 
 class CocoCategory(msgspec.Struct):
@@ -153,9 +155,10 @@ def _each(items: list[Any], kind: type[T], account: Account, what: str) -> list[
 
 
 def _annotations(items: list[Any], polygons: bool, lost: dict[Id | None, int], account: Account) -> list[Any]:
-    """Those that can be read. polygons: with their segmentation, which is read anyway where there is no bbox."""
+    """Those that can be read. polygons: with their segmentation, which is read anyway where there is no bbox, and where
+    an attribute may say that it is turned."""
     kind = WithPolygons if polygons else CocoAnnotation
-    decode = msgspec.json.Decoder(kind).decode
+    decode, decode_outlined = msgspec.json.Decoder(kind).decode, msgspec.json.Decoder(WithPolygons).decode
     found: list[Any] = []
     for index, item in enumerate(items):
         reason, where = "", f"annotations[{index}]"
@@ -163,7 +166,8 @@ def _annotations(items: list[Any], polygons: bool, lost: dict[Id | None, int], a
             if isinstance(item, msgspec.Raw):
                 entry = decode(item)
                 if polygons or entry.bbox is not None:
-                    found.append(entry)
+                    outlined = polygons or b"rotation" not in bytes(entry.attributes)
+                    found.append(entry if outlined else decode_outlined(item))
                     continue
         except msgspec.DecodeError as error:
             reason = _reason(error)

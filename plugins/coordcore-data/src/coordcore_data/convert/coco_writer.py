@@ -60,7 +60,7 @@ class CocoWriter:
         else:
             self.account.carry_image("merged")
             self._merge(entry, image, path)
-        self.labels.update(item.desc for item in (*image.objects, *image.crowd))
+        self.labels.update(item.desc for item in (*image.objects, *image.crowd) if item.kind != "point")
 
     def _merge(self, entry: FinalImage, image: FinalImage, path: str) -> None:
         """Add what a further record of an image says is there to what is known."""

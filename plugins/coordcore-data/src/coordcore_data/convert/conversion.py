@@ -17,7 +17,7 @@ from coordcore import InputError, RunError
 from coordcore.errors import printable, shortened
 from coordcore.quantisation import Quantisation
 from coordcore.records.annotations import Space
-from coordcore_data.convert.core import Account, Purpose, Reader, Reading
+from coordcore_data.convert.core import Account, Crowd, Purpose, Reader, Reading
 from coordcore_data.convert.geometry import Geometry, Outside
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ FORMATS = {
 class Conversion:
     """What to convert, and how. `coordcore data convert --help` says what each option means.
 
+    geometry: of the objects that are written; None for "own" from records, whose kinds are kept, and "box" from others.
     space, quantisation: of the records that are written; COCO files are always in pixels. purpose: of the records; COCO
     files hold crowds among their annotations. split: shares by name that add up to 1, or "source". strip_prefix,
     image_prefix: a folder taken off every image path, and one put before. reading: what the reader has to be told.
@@ -60,9 +61,9 @@ class Conversion:
     to: Literal["records", "coco"] = "records"
     space: Space | None = None
     quantisation: Quantisation | None = None
-    geometry: Geometry = "box"
+    geometry: Geometry | Literal["own"] | None = None
     keypoints: bool = False
-    crowd: Literal["carry", "drop"] = "carry"
+    crowd: Crowd = "carry"
     purpose: Purpose = "training"
     outside: Outside = "clip"
     reversed_corners: Literal["drop", "sort"] = "drop"
@@ -85,18 +86,21 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
     from coordcore_data.convert.rules import Rules
 
     _check(conversion)
+    geometry = conversion.geometry or ("own" if conversion.source_format == "records" else "box")
+    conversion = attrs.evolve(conversion, geometry=geometry)
     account = Account()
     to_records = conversion.to == "records"
     reading = attrs.evolve(
         conversion.reading,
-        polygons=conversion.geometry in ("poly", "quad"),
-        points=conversion.geometry == "point",
+        polygons=geometry in ("poly", "quad", "own"),
+        points=geometry in ("point", "own"),
         keypoints=conversion.keypoints,
+        crowds=conversion.crowd != "objects",
         partial=to_records and conversion.purpose == "evaluation",
         per=conversion.reading.per or (None if to_records else "image"),  # COCO's files list an image once
     )
     rules = Rules(
-        geometry=conversion.geometry,
+        geometry=geometry,
         crowd=conversion.crowd,
         outside=conversion.outside,
         purpose=conversion.purpose if to_records else "evaluation",
@@ -304,7 +308,8 @@ def _account_file(conversion: Conversion, account: Account, written: dict[str, i
     import msgspec
 
     told, reading = attrs.asdict(conversion, recurse=False), attrs.asdict(conversion.reading, recurse=False)
-    for name in ("polygons", "points", "keypoints", "partial"):  # `geometry`, `keypoints` and `purpose` say so
+    # `geometry`, `keypoints`, `crowd` and `purpose` say so.
+    for name in ("polygons", "points", "keypoints", "crowds", "partial"):
         del reading[name]
     reading = {key: value for key, value in reading.items() if key != "per" or value is not None}
     if not conversion.keypoints:

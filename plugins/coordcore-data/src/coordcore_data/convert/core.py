@@ -35,6 +35,9 @@ AREAS = "object_areas"
 ASKED = ("task", "question", "answer", "categories")
 """The keys of a record that say what it asks."""
 
+Crowd = Literal["carry", "drop", "objects"]
+"""What becomes of regions of several objects. As objects they are read where a tool calls every mask a crowd."""
+
 Per = Literal["expression", "image"]
 """What a record is made of, where referring expressions are converted."""
 
@@ -111,8 +114,9 @@ class Reading:
     into. space, boxes, quantisation: what the numbers are, where the format does not say. origin: what VOC calls the
     first pixel, None to find out. attribute: of VIA's regions, the one that holds the label. frames: of a video, every
     how many-th is an image. polygons, points, keypoints: whether these are wanted, so that they need not be read
-    otherwise. partial: whether images are wanted on which only some categories were looked for. per: of referring
-    expressions, what a record is for; every expression when None.
+    otherwise. crowds: whether regions of several objects are wanted as such. partial: whether images are wanted on
+    which only some categories were looked for. per: of referring expressions, what a record is for; every expression
+    when None.
     """
 
     images: Path | None = None
@@ -128,6 +132,7 @@ class Reading:
     polygons: bool = False
     points: bool = False
     keypoints: bool = False
+    crowds: bool = True
     partial: bool = False
 
     @property

@@ -2,9 +2,9 @@
 
 Boxes are x, y, width, height, and turned by the attribute `rotation` as CVAT exports them: in degrees, clockwise about
 the centre. Polygons become their enclosing boxes or stay polygons, ellipses (the corners of their box) become their
-enclosing boxes, as masks do (COCO's run lengths); points go under `metadata.points`. The attribute `is_crowd` marks a
-crowd. Polygons and masks of one group and label are one object, and so are they and the box of their group: this is how
-Datumaro keeps what several shapes are of.
+enclosing boxes, as masks do (COCO's run lengths); points go under `metadata.points`, but for those of visibility 0,
+which are absent whatever their place. The attribute `is_crowd` marks a crowd. Polygons and masks of one group and label
+are one object, and so are they and the box of their group: this is how Datumaro keeps what several shapes are of.
 An item without annotations says that nothing is there. Its image is the path, else its id.
 Not carried: polylines, cuboids, skeletons (dropped), labels and captions of whole images (dropped: they say that
 something is there), other attributes, z_order. Point clouds and videos are dropped.
@@ -20,9 +20,10 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
-from coordcore_data.convert.geometry import ellipse, rotated
+from coordcore_data.convert.geometry import ellipse
 from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, load_whole, loose_structure, structure
+from coordcore_data.convert.turning import TURNED, turned
 
 _MASK = "RLE mask"
 
@@ -66,6 +67,8 @@ class _Annotation(msgspec.Struct):
     group: int | None = None
     bbox: tuple[float, float, float, float] | None = None
     points: list[float] | None = None
+    visibility: list[int] | None = None
+    """Of each point: 0 for one that is absent, 1 hidden, 2 visible."""
     rle: dict[str, Any] | None = None
     attributes: _Attributes | None = None
 
@@ -139,7 +142,7 @@ def _shapes(
         name = f"annotation {index} of {where}"
         try:
             annotation: _Annotation = loose_structure(entry, _Annotation)
-            shape = _shape(annotation, names, size, name)
+            shape = _shape(annotation, names, size, name, account)
         except UnreadableError as error:
             account.objects.read += 1
             account.drop_object(error.reason, name, error.detail)
@@ -173,7 +176,7 @@ def _joined(members: list[Shape], account: Account) -> list[Shape]:
     ]
 
 
-def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None, name: str) -> Shape:
+def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None, name: str, account: Account) -> Shape:
     """Raises UnreadableError for an annotation that is no object, or has no numbers."""
     if item.type in ("label", "caption"):
         raise UnreadableError(f"{item.type} of the whole image: what is where is not said")
@@ -191,9 +194,8 @@ def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None
         if item.bbox is None:
             raise UnreadableError("bbox without its numbers")
         box = corners(item.bbox, "xywh")
-        if attributes.rotation and box[0] < box[2] and box[1] < box[3]:
-            turned = rotated(box, attributes.rotation)
-            return Shape(label=label, poly=turned, crowd=crowd, was="rotated box", name=name)
+        if poly := turned(box, attributes.rotation):
+            return Shape(label=label, poly=poly, crowd=crowd, was=TURNED, name=name)
         return Shape(label=label, box=box, crowd=crowd, name=name)
     if item.type == "mask":
         height, width = size or (None, None)
@@ -202,7 +204,7 @@ def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None
     if not points or len(points) % 2 or (item.type == "ellipse" and len(points) != 4):
         raise UnreadableError(f"{item.type} without pairs of numbers")
     if item.type == "points":
-        return Shape(label=label, points=points, name=name)
+        return Shape(label=label, points=_present(points, item.visibility, name, account), name=name)
     if item.type == "polygon":
         return Shape(label=label, poly=points, crowd=crowd, was="polygon", name=name)
     x1, y1, x2, y2 = points
@@ -210,3 +212,17 @@ def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None
         return Shape(label=label, box=(x1, y1, x2, y2), crowd=crowd, was="ellipse", name=name)
     around, outline, turned = ellipse((x1, y1, x2, y2), 0.0)
     return Shape(label=label, box=around, outlines=[outline], turned=turned, crowd=crowd, was="ellipse", name=name)
+
+
+def _present(points: list[float], visibility: list[int] | None, name: str, account: Account) -> list[float]:
+    """The points that are there. Raises UnreadableError where none is, or where it is not said of each."""
+    if visibility is None:
+        return points
+    if len(visibility) != len(points) // 2 or any(seen not in (0, 1, 2) for seen in visibility):
+        raise UnreadableError("visibility that is not 0, 1 or 2 of each point", str(visibility))
+    found = [value for at, seen in enumerate(visibility) if seen for value in points[2 * at : 2 * at + 2]]
+    if not found:
+        raise UnreadableError("points that are all absent (visibility 0)")
+    if absent := visibility.count(0):
+        account.note("point that is absent (visibility 0): left out", name, count=absent)
+    return found

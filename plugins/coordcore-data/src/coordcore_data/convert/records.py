@@ -2,7 +2,8 @@
 
 What the data builder refuses is left out, and counted under its message. Not carried: keys that records do not have,
 the caches of `annotate_coord_tokens`, `poly_points` (counted anew).
-Objects that are points are read as those under `metadata.points` are, quads as rotated boxes.
+Objects that are points are read as those under `metadata.points` are, which `--geometry own` (the default of records)
+leaves there; quads are read as rotated boxes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from coordcore_data.convert.core import (
     is_area,
 )
 from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, count_of, structure
+from coordcore_data.convert.turning import TURNED
 
 _READ_METADATA = ("quantisation", "image_id", "difficult", AREAS, CROWD, POINTS)
 """Keys of `metadata` that are read here; any other is carried as it is."""
@@ -162,7 +164,7 @@ def _shape(item: Annotation, number: int, how: _Numbers, with_keypoints: bool) -
         return Shape(label=item.desc, box=box, crowd=item.crowd, name=name, **further)
     if item.kind == "point":
         return Shape(label=item.desc, points=values, name=name)
-    was = "rotated box" if item.kind == "quad" else "polygon"
+    was = TURNED if item.kind == "quad" else "polygon"
     return Shape(label=item.desc, poly=values, was=was, crowd=item.crowd, name=name, **further)
 
 
@@ -181,7 +183,7 @@ def _points(given: list[Any], number: int, how: _Numbers, left_out: LeftOut) -> 
         except RecordError as error:
             left_out.objects.append(error)
         else:
-            yield Shape(label=item.desc, points=how.real(values), name=f"{path} on line {number}")
+            yield Shape(label=item.desc, points=how.real(values), was=POINTS, name=f"{path} on line {number}")
 
 
 def _areas(given: Any, record: Record, number: int, account: Account) -> dict[int, float]:

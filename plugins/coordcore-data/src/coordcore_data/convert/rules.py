@@ -12,7 +12,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.records.geometry import bounds, misordered
-from coordcore_data.convert.core import Account, Box, Purpose, Shape, SourceImage
+from coordcore_data.convert.core import POINTS, Account, Box, Crowd, Purpose, Shape, SourceImage
 from coordcore_data.convert.geometry import (
     NO_EXTENT,
     NO_OVERLAP,
@@ -31,6 +31,7 @@ from coordcore_data.convert.geometry import (
 from coordcore_data.convert.paths import FOUND, NOT_FOUND, ImageFolder, is_absolute, strip_prefix
 from coordcore_data.convert.sizes import find_size, turn
 from coordcore_data.convert.text import clean_label
+from coordcore_data.convert.turning import TURNED
 
 _FRACTIONS = (
     "all shapes of an image within one pixel: are these fractions? --from-space norm1 reads them, of formats that take "
@@ -72,12 +73,13 @@ class FinalImage(msgspec.Struct, kw_only=True, gc=False):
 class Rules:
     """How shapes become objects.
 
-    reversed_corners: what becomes of a box whose second corner lies before its first. strip: a folder that is taken off
-    image paths. images, check_sizes: the image files, and whether to compare their sizes.
+    geometry: "own" keeps the kind of each. reversed_corners: what becomes of a box whose second corner lies before its
+    first. strip: a folder that is taken off image paths. images, check_sizes: the image files, and
+    whether to compare their sizes.
     """
 
-    geometry: Geometry = "box"
-    crowd: Literal["carry", "drop"] = "carry"
+    geometry: Geometry | Literal["own"] = "box"
+    crowd: Crowd = "carry"
     outside: Outside = "clip"
     purpose: Purpose = "training"
     reversed_corners: Literal["drop", "sort"] = "drop"
@@ -110,6 +112,10 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
     if isinstance(size, str):
         account.drop_image(size, image.file, objects=count)
         return None
+    if rules.crowd == "objects" and (crowds := [shape for shape in image.shapes if shape.crowd]):
+        account.note("crowd region: read as an object", image.file, crowds[0].name, count=len(crowds))
+        for shape in crowds:
+            shape.crowd = False
     if rules.reversed_corners == "sort":
         _sort(image.shapes, account)
     if not image.fractions and _within_a_pixel(image.shapes):
@@ -219,6 +225,8 @@ def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) 
         return False
     if label.changed:
         account.note("label with control characters or blanks that were cleaned", repr(shape.label))
+    if rules.geometry == "own":
+        rules = attrs.evolve(rules, geometry=_own_geometry(shape))
     if shape.points is not None:
         return _add_points(shape, label.text, final, rules, account)
     if shape.crowd and rules.crowd == "drop":
@@ -238,6 +246,15 @@ def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) 
         final.difficult.append(len(final.objects))
     final.objects.append(fitted)
     return True
+
+
+def _own_geometry(shape: Shape) -> Geometry:
+    """That under which a shape stays what it is."""
+    if shape.points is not None:
+        return "box" if shape.was == POINTS else "point"
+    if shape.poly is None:
+        return "box"
+    return "quad" if shape.was == TURNED else "poly"
 
 
 def _keypoints(shape: Shape, final: FinalImage, account: Account) -> list[float]:

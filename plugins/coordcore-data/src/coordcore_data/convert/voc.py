@@ -2,26 +2,33 @@
 
 A box from xmin to xmax covers the pixels xmin..xmax of 1..width; on pixel edges that is xmin - 1 .. xmax. Many tools
 write this form with positions that start at 0, and with xmax = width for the right edge: corners on pixel edges as they
-are. A corner at 0 proves that for the whole source, since the first pixel of VOC is 1; `--origin` says it.
+are. A corner at 0 proves that for the whole source, since the first pixel of VOC is 1; so do fractions, since pixels
+are whole, but for a few: VOC2012 itself has two files with some. `--origin` says it.
+The attribute `rotation` turns a box, as CVAT's exports have it: in degrees, clockwise about the centre.
 Not carried: pose, truncated, occluded, actions, parts of objects, segmentation masks. Rotated boxes (`robndbox`) are
 dropped: their files do not declare the convention of the angle.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.text import UnreadableError, clean_path, find_files, number, parse_xml, read_bytes
+from coordcore_data.convert.turning import TURNED, turned
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_FIRST = re.compile(rb"[xy]m(?:in|ax)[^>]*>\s*[-+]?0*(?:0|\.)", re.IGNORECASE)
-"""A corner that may be at 0, so that most files need not be parsed to see it."""
+_TELLING = re.compile(rb"[xy]m(?:in|ax)[^>]*>\s*[-+]?(?:[0.]|\d+\.0*[1-9])", re.IGNORECASE)
+"""A corner that may be at 0 or between pixels, so that most files need not be parsed to see it."""
+
+_ROUNDING = 1e-3
+"""Pixels. Whole numbers that were computed may miss them by less than this."""
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -30,12 +37,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     """Raises InputError when there are no XML files. reading.origin: None to find out."""
     files = find_files(source, ".xml")
     root = source if source.is_dir() else source.parent
-    origin = reading.origin
-    if origin is None:
-        proof = next((path for path in files if _starts_at_zero(path)), None)
-        origin = 1 if proof is None else 0
-        if proof is not None:
-            account.note("origin 0: a corner at 0 shows it, VOC's first pixel is 1; --origin 1 says otherwise", proof)
+    origin = reading.origin if reading.origin is not None else _find_origin(files, account)
     return Found(images=_images(files, root, origin, account), total=len(files))
 
 
@@ -47,15 +49,39 @@ def _parsed(data: bytes) -> Element:
     return root
 
 
-def _starts_at_zero(path: Path) -> bool:
-    try:
-        data = read_bytes(path)
-        root = _parsed(data) if _FIRST.search(data.replace(b"\0", b"")) else None
-    except UnreadableError:
-        return False
-    corners = [] if root is None else root.iterfind(".//object/bndbox")
-    values = [_number(corner, key) for corner in corners for key in _CORNERS]
-    return any(value is not None and 0 <= value < 0.5 for value in values)
+def _find_origin(files: list[Path], account: Account) -> Literal[0, 1]:
+    """What the files call the first pixel, which is noted."""
+    boxed, fractional = 0, []
+    for path in files:
+        try:
+            data = read_bytes(path)
+            text = data.replace(b"\0", b"")  # which UTF-16 is full of
+            values = _corners(data) if _TELLING.search(text) else []
+        except UnreadableError:
+            continue
+        boxed += b"<bndbox" in text.lower()
+        if any(0 <= value < 0.5 for value in values):
+            account.note("origin 0: a corner at 0 shows it, VOC's first pixel is 1; --origin 1 says otherwise", path)
+            return 0
+        if any(abs(value - round(value)) > _ROUNDING for value in values):
+            fractional.append(path)
+    if len(fractional) > boxed / 100:
+        reason = "origin 0: corners between pixels show it, VOC's are whole; --origin 1 says otherwise"
+        account.note(reason, fractional[0])
+        return 0
+    if fractional:
+        few = "file with corners between pixels: too few to show origin 0"
+        account.note(few, fractional[0], count=len(fractional))
+    if boxed:
+        account.note("origin 1, VOC's own: no corner shows another, boxes start at xmin - 1; --origin 0 says otherwise")
+    return 1
+
+
+def _corners(data: bytes) -> list[float]:
+    """Every finite number of an XML file that is a corner of an object. Raises UnreadableError."""
+    found = _parsed(data).iterfind(".//object/bndbox")
+    values = [_number(corner, key) for corner in found for key in _CORNERS]
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _images(files: list[Path], folder: Path, origin: int, account: Account) -> Iterator[SourceImage]:
@@ -95,13 +121,21 @@ def _shapes(element: Element, path: Path, index: int, origin: int, account: Acco
         account.note("object with several bndbox: an object each", name)
     if element.find("part") is not None:
         account.note("parts of an object: not carried", name)
-    label, difficult = _text(element, "name"), _is_difficult(element)
+    label, difficult, rotation = _text(element, "name"), _is_difficult(element), _rotation(element)
     for given in boxes:
         box = _box(given, origin)
         if box is None:
             account.drop_object("bndbox without four numbers", name)
-        else:
+            continue
+        try:
+            poly = turned(box, rotation)
+        except UnreadableError as error:
+            account.drop_object(error.reason, name, error.detail)
+            continue
+        if poly is None:
             yield Shape(label=label, box=box, difficult=difficult, name=name)
+        else:
+            yield Shape(label=label, poly=poly, difficult=difficult, was=TURNED, name=name)
 
 
 def _box(given: Element, origin: int) -> Box | None:
@@ -115,6 +149,14 @@ def _box(given: Element, origin: int) -> Box | None:
         x1, x2 = (x1, x2 - 1) if x2 < x1 else (x1 - 1, x2)
         y1, y2 = (y1, y2 - 1) if y2 < y1 else (y1 - 1, y2)
     return x1, y1, x2, y2
+
+
+def _rotation(element: Element) -> str | None:
+    """The value of that attribute, as CVAT and Datumaro write attributes."""
+    for attribute in element.iterfind("attributes/attribute"):
+        if _text(attribute, "name") == "rotation":
+            return _text(attribute, "value")
+    return None
 
 
 def _is_difficult(element: Element) -> bool:

@@ -1,0 +1,33 @@
+"""The attribute `rotation` of a box, as CVAT's exports to other formats have it beside the box before its turn."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from coordcore.records.geometry import misordered
+from coordcore_data.convert.core import Box
+from coordcore_data.convert.geometry import NEGATIVE, rotated
+from coordcore_data.convert.text import UnreadableError, number
+
+TURNED = "rotated box"
+"""What the shape of such a box was."""
+
+
+def turned(box: Box, rotation: Any) -> list[float] | None:
+    """The corners of `box` after its turn (degrees, clockwise about the centre), None where there is none to make.
+
+    Raises UnreadableError for a rotation that is no number, and for corners in the wrong order: turned, they would look
+    right.
+    """
+    try:
+        degrees = number(0 if rotation is None else rotation)
+        if type(degrees) not in (int, float) or not math.isfinite(degrees):
+            raise ValueError
+    except (ValueError, OverflowError):  # an integer that no float holds
+        raise UnreadableError("attribute rotation that is no number", repr(rotation)) from None
+    if not degrees:
+        return None
+    if misordered(box):
+        raise UnreadableError(NEGATIVE)
+    return rotated(box, degrees) if box[0] < box[2] and box[1] < box[3] else None
