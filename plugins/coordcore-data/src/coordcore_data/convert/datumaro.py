@@ -210,8 +210,8 @@ def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None
     x1, y1, x2, y2 = points
     if not (x1 < x2 and y1 < y2):
         return Shape(label=label, box=(x1, y1, x2, y2), crowd=crowd, was="ellipse", name=name)
-    around, outline, turned = ellipse((x1, y1, x2, y2), 0.0)
-    return Shape(label=label, box=around, outlines=[outline], turned=turned, crowd=crowd, was="ellipse", name=name)
+    around, outline, quad = ellipse((x1, y1, x2, y2), 0.0)
+    return Shape(label=label, box=around, outlines=[outline], turned=quad, crowd=crowd, was="ellipse", name=name)
 
 
 def _present(points: list[float], visibility: list[int] | None, name: str, account: Account) -> list[float]:
