@@ -73,7 +73,7 @@ def _objects(
             written = place.match(text, position, end)
             behind = written.end() if written else text.find(again, position, last) if apart else -1
             said = text[position : last if behind < 0 else behind]
-            tokens = coords.arranged(list(re.finditer(coords.pattern(), said if written else "")))
+            tokens = coords.arranged([*_token(coords).finditer(said if written else "")])
             bins = tuple(coords.bin_of.get(token[0], -1) for token in tokens)
             order = misordered(bins) if written and kind == "bbox_2d" and -1 not in bins else None
             if written is None:
@@ -94,6 +94,11 @@ def _objects(
         if whole > most:
             most, best = whole, (objects, unread)
     return best
+
+
+@lru_cache
+def _token(coords: CoordFormat) -> re.Pattern[str]:
+    return re.compile(coords.pattern())
 
 
 @lru_cache

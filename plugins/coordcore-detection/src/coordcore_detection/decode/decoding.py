@@ -15,6 +15,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 Coordinates = Literal["argmax", "expectation"]
 
+_CPU_ROWS = 64
+"""Distributions read at a time: what is computed of so many stays in a core's cache."""
+
 NEAR_BINS = 20
 """The score `near` is the probability within so many bins of the written one."""
 
@@ -49,29 +52,44 @@ def read_coords(
     """
     import torch
 
+    rows = _CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
+    blocks = zip(logits.split(rows), log_sum.split(rows), bins.split(rows), strict=True)
+    found = zip(*(_read(*block, coordinates, window) for block in blocks), strict=True)
+    value, spread, entropy, log_mass, log_near = (torch.cat(column).cpu().numpy() for column in found)
+    return Coords(value=value, spread=spread, entropy=entropy, log_mass=log_mass, log_near=log_near)
+
+
+def _read(
+    logits: Tensor, log_sum: Tensor, bins: Tensor, coordinates: Coordinates, window: int | None
+) -> tuple[Tensor, ...]:
+    """The columns of `Coords` of a block of distributions."""
+    import torch
+
     logits = logits.double()
     log_all = logits.logsumexp(-1)
     log_p = logits - log_all[:, None]
     p = log_p.exp()
     at = torch.arange(logits.shape[-1], dtype=torch.float64, device=logits.device)
     mean = p @ at
-    distance = (at - bins[:, None]).abs()
     if coordinates == "argmax":
         value = bins.double()
     elif window is None:
         value = mean
     else:
-        value = torch.where(distance <= window, log_p, -math.inf).softmax(-1) @ at
+        near, log_near = _around(log_p, bins, window)
+        value = (log_near.softmax(-1) * near).sum(-1)
+    log_near = _around(log_p, bins, NEAR_BINS)[1].logsumexp(-1).clamp(max=0)
+    spread = (at - mean[:, None]).square_().mul_(p).sum(-1).sqrt()
     # p log p tends to 0 where p is 0 and its logarithm -inf.
-    entropy = -torch.where(p > 0, p * log_p, 0).sum(-1)
-    return Coords(
-        value=_host(value),
-        spread=_host((p * (at - mean[:, None]) ** 2).sum(-1).sqrt()),
-        entropy=_host(entropy.clamp(min=0)),
-        log_mass=_host(log_all - log_sum.double()),
-        log_near=_host(torch.where(distance <= NEAR_BINS, log_p, -math.inf).logsumexp(-1).clamp(max=0)),
-    )
+    entropy = -log_p.clamp_(min=torch.finfo(torch.float64).min).mul_(p).sum(-1)
+    return value, spread, entropy.clamp(min=0), log_all - log_sum.double(), log_near
 
 
-def _host(values: Tensor) -> Array:
-    return values.cpu().numpy()
+def _around(log_p: Tensor, bins: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """[n, 2 reach + 1] the bins up to so far from the written ones, and their log p: -inf of those that are none."""
+    import torch
+
+    last = log_p.shape[-1] - 1
+    near = bins[:, None] + torch.arange(-reach, reach + 1, device=bins.device)
+    within = near.clamp(0, last)
+    return near, log_p.gather(1, within).masked_fill(near != within, -math.inf)
