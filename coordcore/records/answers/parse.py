@@ -327,8 +327,10 @@ class _Reader:
         return position
 
     def _apart(self, items: list[_Lexeme]) -> list[_Lexeme]:
-        """Boxes in one pair of tags as lists of their own, where commas stand between them and nowhere else: after every
-        two coordinates they would as well be points."""
+        """Boxes in one pair of tags as lists of their own, where commas stand between them and nowhere else.
+
+        With one behind every two coordinates these may as well be points.
+        """
         gaps = [self.text[a.end : b.start].strip() for a, b in pairwise(items)]
         whole = len(items) % 4 == 0 and all(item.kind == "coord" for item in items)
         if not whole or gaps != ["," if k % 4 == 0 else "" for k in range(1, len(items))]:

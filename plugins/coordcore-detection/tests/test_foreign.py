@@ -537,3 +537,17 @@ def test_predictions_of_coordcore_know_their_format() -> None:
     done = run(msgspec.json.encode(header()) + b"\n", "--checkpoint", checkpoint(LINES))
     said = "--checkpoint: is for answers of other tools; answers.jsonl says itself how its answers are written; leave"
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("root", ["nope", "val.jsonl"])
+def test_an_image_root_that_is_no_folder_is_refused(root: str) -> None:
+    done = run([{"image": "a.png", "answer": TOKENS}], "--image-root", root)
+    said = f"--image-root: {root}: no such folder; name the one where image paths begin"
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_score_beyond_1_in_a_prediction_file_is_refused_by_eval() -> None:
+    box = b'{"label":"a","box":[1,1,5,5],"bins":[0,0,0,0],"score":7}'
+    line = b'{"image":"a.png","width":640,"height":480,"text":"","boxes":[' + box + b"]}"
+    done = run(msgspec.json.encode(header()) + b"\n" + line + b"\n")
+    assert (done.exit_code, "answers.jsonl:2: boxes[0].score: 7 lies outside 0..1" in done.stderr) == (2, True)

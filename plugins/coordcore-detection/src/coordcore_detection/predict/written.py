@@ -23,8 +23,8 @@ def written_by(path: Path, numbers: str | None) -> Written:
         raise InputError(f"--checkpoint: {error}") from error
     if info is None:
         raise InputError(
-            f"--checkpoint: {folder}: has no coordcore.json, which says how answers are written; name the merged folder "
-            "of a run (`coordcore merge`), or a run that has one"
+            f"--checkpoint: {folder}: has no coordcore.json, which says how answers are written; name the merged "
+            "folder of a run (`coordcore merge`), or a run that has one"
         )
     said = info.quantisation
     if numbers is not None and (numbers in SPACES or Written.said(numbers).convention != said):
