@@ -551,3 +551,11 @@ def test_a_score_beyond_1_in_a_prediction_file_is_refused_by_eval() -> None:
     line = b'{"image":"a.png","width":640,"height":480,"text":"","boxes":[' + box + b"]}"
     done = run(msgspec.json.encode(header()) + b"\n" + line + b"\n")
     assert (done.exit_code, "answers.jsonl:2: boxes[0].score: 7 lies outside 0..1" in done.stderr) == (2, True)
+
+
+def test_a_run_says_it_by_its_merged_folder() -> None:
+    Path("runs/x").mkdir(parents=True)
+    Path("runs/x/manifest.resolved.toml").write_text("")
+    Path(checkpoint(LINES, name="runs/x/merged"), "config.json").write_text("{}")
+    found = measured([{"image": "a.png", "response": f"helmet{FIRST}"}], "--checkpoint", "runs/x")
+    assert (found["metrics"]["AP50"], found["checkpoint"]) == (1.0, "runs/x")

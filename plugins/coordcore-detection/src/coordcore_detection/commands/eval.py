@@ -95,6 +95,8 @@ def command(
     if categories is not None and coco_results is None:
         raise InputError("--categories: is for --coco-results, which is not given")
     ids = None if categories is None else coco_files.read_categories(categories)
+    if image_root is not None and not image_root.is_dir():
+        raise InputError(f"--image-root: {image_root}: no such folder; name the one where image paths begin")
     if report is not None:
         require_free(report, overwrite=overwrite)
     try:

@@ -66,8 +66,6 @@ def truth_from_records(
     """
     if space not in get_args(Space):
         raise InputError(f"space must be {', '.join(get_args(Space))}, got {space!r}")
-    if image_root is not None and not image_root.is_dir():
-        raise InputError(f"--image-root: {image_root}: no such folder; name the one where image paths begin")
     coords = coords or CoordFormat(bins=quantisation.bins)
     rules = Rules(space=space, outside=outside, coords=coords)  # type: ignore[arg-type]
     messages: list[dict[str, Any]] = [{"role": "user", "content": f"<image>{question}"}]
