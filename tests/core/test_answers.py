@@ -102,6 +102,25 @@ def test_boxes_in_tags_belong_to_the_label_before_them() -> None:
     assert text[slice(*found.objects[2].desc_span)] == "b"
 
 
+def test_several_boxes_in_one_pair_of_tags_have_commas_between_them() -> None:
+    first, second = ("".join(ints_to_tokens(box)) for box in ((1, 2, 3, 4), (5, 6, 7, 8)))
+    text = f"<|object_ref_start|>a<|object_ref_end|><|box_start|>{first},{second}, {first}<|box_end|>"
+    found = parse_answer(text)
+    assert [(item.desc, item.bins) for item in found.objects] == [
+        ("a", (1, 2, 3, 4)),
+        ("a", (5, 6, 7, 8)),
+        ("a", (1, 2, 3, 4)),
+    ]
+    assert (found.unread, text[slice(*found.objects[1].coord_spans[3])]) == ((), "<|coord_8|>")
+
+
+@pytest.mark.parametrize("commas", [(2, 4, 6), (), (1, 2, 3, 4, 5, 6, 7), (3,)])
+def test_coordinates_in_one_pair_of_tags_may_be_points_or_a_quad(commas: tuple[int, ...]) -> None:
+    tokens = "".join(("," if k in commas else "") + token for k, token in enumerate(ints_to_tokens(range(1, 9))))
+    found = parse_answer(f"<ref>a</ref><box>{tokens}</box>")
+    assert ([item.reason for item in found.unread], found.objects) == (["8 coordinates; a bbox_2d has 4"], ())
+
+
 @pytest.mark.parametrize(
     ("text", "at", "reason"),
     [

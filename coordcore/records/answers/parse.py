@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache, partial
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 from typing import NamedTuple
 
 import attrs
@@ -318,13 +318,25 @@ class _Reader:
                     raise _Unreadable("", f"{len(labels)} labels before one box, which may be of any")
                 if box_first and labels:
                     raise _Unreadable("", "boxes stand before their labels, or without: which is whose is not said")
-                self._add(at, "bbox_2d", items, labels[0] if labels else None)
+                self._add(at, "bbox_2d", self._apart(items), labels[0] if labels else None)
             except _Unreadable as error:
                 self.unread.append(Unread(at=at + error.at, reason=error.reason))
                 position = max(position, error.again or 0)
         if not boxed:
             self.unread.append(Unread(at=f"objects[{self.index}]", reason="a label without a box"))
         return position
+
+    def _apart(self, items: list[_Lexeme]) -> list[_Lexeme]:
+        """Boxes in one pair of tags as lists of their own, where commas stand between them and nowhere else.
+
+        With one behind every two coordinates these may as well be points.
+        """
+        gaps = [self.text[a.end : b.start].strip() for a, b in pairwise(items)]
+        whole = len(items) % 4 == 0 and all(item.kind == "coord" for item in items)
+        if not whole or gaps != ["," if k % 4 == 0 else "" for k in range(1, len(items))]:
+            return items
+        apart = _Lexeme("mark", ",", 0, 0)
+        return [item for k in range(0, len(items), 4) for item in (*items[k : k + 4], apart)]
 
     def _inside(self, at: str, opening: _Lexeme, wrong: str = "") -> tuple[list[_Lexeme], int]:
         """What stands behind a bracket or tag up to what closes it, but for commas, and the place behind that.

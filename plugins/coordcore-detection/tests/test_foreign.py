@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import numpy as np
 import pytest
+from evaluation_support import header
 from typer.testing import CliRunner, Result
 
 from coordcore.cli import app
+from coordcore.coords import PRESETS, CoordFormat, CoordVocab, ints_to_tokens
 from coordcore.quantisation import quantisation
-from coordcore.records.answers import COORDJSON
+from coordcore.records.answers import COORDJSON, Format
+from coordcore.records.answers.format import Coords, Label
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.answer_files import Given
-from coordcore_detection.predict.foreign import rows
+from coordcore_detection.predict.foreign import Written, rows
 from coordcore_detection.predict.numbers import row_of_text
+from coordcore_train.checkpoint.folder import write_checkpoint_info
 
 TRUE = [64, 48, 320, 240]  # of 640 x 480: a tenth to a half
 QWEN = '[{"bbox_2d": [100, 100, 500, 500], "label": "helmet"}]'
@@ -406,5 +411,151 @@ def test_numbers_of_pixel_indices_are_read_as_such() -> None:
 
 def test_numbers_of_another_tool_that_are_indices_of_pixels() -> None:
     given = Given(at="a:1", names=("a",), ids=(), text='[{"bbox_2d": [0, 0, 999, 999], "label": "helmet"}]')
-    (found,) = rows([given], [image(101, 51)], "coordexp_999")
+    (found,) = rows([given], [image(101, 51)], Written.said("coordexp_999"))
     assert found.boxes[0].box == (0, 0, 100, 50)
+
+
+# Formats of plugins, which these tests cannot import.
+LINES = Format(
+    name="lines",
+    label=(Label(without="<|"),),
+    places={"bbox_2d": (Coords("bbox_2d", between=""),), "poly": ("|", Coords("poly", between=""))},
+    between="\n",
+    nothing="none",
+)
+GROUPS = attrs.evolve(LINES, name="groups", again="")
+TAGS = attrs.evolve(
+    GROUPS,
+    name="tags",
+    before="<|object_ref_start|>",
+    amid="<|object_ref_end|><|box_start|>",
+    after="<|box_end|>",
+    between=", ",
+    again=",",
+    geometry_first=False,
+)
+FIRST, SECOND = ("".join(ints_to_tokens(box)) for box in ((100, 100, 500, 500), (600, 600, 900, 900)))
+TWO = record("a.png") | {
+    "objects": [{"desc": "cat", "bbox_2d": TRUE}, {"desc": "cat", "bbox_2d": [384, 288, 576, 432]}]
+}
+
+
+def checkpoint(
+    form: Format, convention: str = "nearest_999", coords: CoordFormat | None = None, name: str = "merged"
+) -> str:
+    """What a merged checkpoint says of its answers, in a folder of that name."""
+    Path(name).mkdir()
+    vocab = None if form.numbers else CoordVocab(ids=range(coords.bins), format=coords) if coords else None
+    vocab = CoordVocab(ids=range(1000)) if vocab is None and not form.numbers else vocab
+    write_checkpoint_info(Path(name), quantisation=quantisation(convention), vocab=vocab, form=form)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("form", "answer"),
+    [
+        (LINES, f"cat{FIRST}\ncat{SECOND}"),
+        (GROUPS, f"cat{FIRST}{SECOND}"),
+        (TAGS, f"<|object_ref_start|>cat<|object_ref_end|><|box_start|>{FIRST},{SECOND}<|box_end|>"),
+    ],
+    ids=lambda item: item.name if isinstance(item, Format) else "",
+)
+def test_a_checkpoint_says_how_its_answers_are_written(form: Format, answer: str) -> None:
+    where = checkpoint(form)
+    found = measured([{"image": "a.png", "response": answer}], "--checkpoint", where, truth=[TWO])
+    assert found["metrics"]["mean_iou"] == pytest.approx(0.99353, abs=1e-5)  # nearest_999; of qwen_1000, 1
+    assert (found["counts"]["predicted_boxes"], found["metrics"]["AP50"], found["checkpoint"]) == (2, 1.0, where)
+    assert (found["contract"]["answers"]["name"], found["metrics"]["parse_failure_rate"]) == (form.name, 0)
+    again = measured([{"image": "a.png", "response": answer}], "--checkpoint", where, "--numbers", "nearest_999")
+    assert again["counts"]["predicted_boxes"] == 2
+
+
+def test_boxes_in_one_pair_of_tags_need_no_checkpoint() -> None:
+    answer = f"<|object_ref_start|>cat<|object_ref_end|><|box_start|>{FIRST},{SECOND}<|box_end|>"
+    found = measured([{"image": "a.png", "response": answer}], truth=[TWO])
+    assert (found["counts"]["predicted_boxes"], found["metrics"]["AP50"]) == (2, 1.0)
+
+
+@pytest.mark.parametrize("answer", [f"cat{FIRST}\ncat{SECOND}", f"cat{FIRST}{SECOND}", "cat <loc0100><loc0200>"])
+def test_labels_and_coord_tokens_that_are_no_list_name_the_option(answer: str) -> None:
+    found = measured([{"image": "a.png", "response": answer}], "--numbers", "pixel")
+    said = "1 x labels and coord tokens in no list of objects: --checkpoint says their format"
+    assert any(note.endswith(said) for note in found["notes"])
+    (told,) = (note for note in measured([{"image": "a.png", "response": "no cat"}])["notes"] if "could not" in note)
+    assert "--checkpoint" not in told
+
+
+def test_a_checkpoint_says_what_coord_tokens_are() -> None:
+    own, _ = PRESETS["paligemma"]
+    where = checkpoint(LINES, "paligemma_1024", own)
+    tokens = "".join(own.written[k] for k in (102, 102, 511, 511))
+    found = measured([{"image": "a.png", "response": f"helmet{tokens}"}], "--checkpoint", where)
+    assert found["contract"]["quantisation"]["name"] == "paligemma_1024"
+    assert found["metrics"]["mean_iou"] > 0.99
+
+
+def test_a_checkpoint_says_what_plain_numbers_are() -> None:
+    where = checkpoint(NUMBERS, "qwen_1000")
+    found = measured([{"image": "a.png", "response": QWEN}], "--checkpoint", where)
+    assert found["metrics"]["mean_iou"] == pytest.approx(1.0)
+    wide = measured([{"image": "a.png", "response": QWEN.replace("500", "1280")}], "--checkpoint", where)
+    assert any("1280 lies outside 0..1000 of qwen_1000; does the model write pixels?" in note for note in wide["notes"])
+
+
+def test_plain_numbers_of_a_checkpoint_of_coord_tokens_are_unread() -> None:
+    found = measured([{"image": "a.png", "response": QWEN}], "--checkpoint", checkpoint(COORDJSON))
+    assert any("plain numbers, beginning 100, where coord tokens belong" in note for note in found["notes"])
+
+
+def test_what_a_limit_of_tokens_cut_is_unread_in_a_format_too() -> None:
+    corners = "".join(ints_to_tokens((100, 100, 500, 100, 500, 500)))
+    line = {"image": "a.png", "outputs": [{"text": f"helmet{FIRST}\nhelmet|{corners}", "finish_reason": "length"}]}
+    where = checkpoint(LINES)
+    found = measured([line], "--checkpoint", where)
+    assert found["counts"]["predicted_boxes"] == 1
+    assert any("cut off, and may have gone on" in note for note in found["notes"])
+    line["outputs"][0]["finish_reason"] = "stop"
+    assert measured([line], "--checkpoint", where)["counts"]["predicted_boxes"] == 2
+
+
+@pytest.mark.parametrize("numbers", ["pixel", "norm1", "qwen_1000"])
+def test_numbers_that_contradict_the_checkpoint_are_refused(numbers: str) -> None:
+    done = run([{"image": "a.png", "answer": f"cat{FIRST}"}], "--checkpoint", checkpoint(LINES), "--numbers", numbers)
+    said = f"merged says that its coordinates are bins of nearest_999, not --numbers {numbers}; leave out --numbers"
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_folder_that_says_nothing_of_answers_is_refused() -> None:
+    Path("empty").mkdir()
+    done = run([{"image": "a.png", "answer": TOKENS}], "--checkpoint", "empty")
+    assert (done.exit_code, "empty: has no coordcore.json, which says how answers are written" in done.stderr) == (2, 1)
+    done = run([{"image": "a.png", "answer": TOKENS}], "--checkpoint", "nowhere")
+    assert (done.exit_code, "--checkpoint: " in done.stderr, "nowhere: no such folder" in done.stderr) == (2, 1, 1)
+
+
+def test_predictions_of_coordcore_know_their_format() -> None:
+    done = run(msgspec.json.encode(header()) + b"\n", "--checkpoint", checkpoint(LINES))
+    said = "--checkpoint: is for answers of other tools; answers.jsonl says itself how its answers are written; leave"
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("root", ["nope", "val.jsonl"])
+def test_an_image_root_that_is_no_folder_is_refused(root: str) -> None:
+    done = run([{"image": "a.png", "answer": TOKENS}], "--image-root", root)
+    said = f"--image-root: {root}: no such folder; name the one where image paths begin"
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_score_beyond_1_in_a_prediction_file_is_refused_by_eval() -> None:
+    box = b'{"label":"a","box":[1,1,5,5],"bins":[0,0,0,0],"score":7}'
+    line = b'{"image":"a.png","width":640,"height":480,"text":"","boxes":[' + box + b"]}"
+    done = run(msgspec.json.encode(header()) + b"\n" + line + b"\n")
+    assert (done.exit_code, "answers.jsonl:2: boxes[0].score: 7 lies outside 0..1" in done.stderr) == (2, True)
+
+
+def test_a_run_says_it_by_its_merged_folder() -> None:
+    Path("runs/x").mkdir(parents=True)
+    Path("runs/x/manifest.resolved.toml").write_text("")
+    Path(checkpoint(LINES, name="runs/x/merged"), "config.json").write_text("{}")
+    found = measured([{"image": "a.png", "response": f"helmet{FIRST}"}], "--checkpoint", "runs/x")
+    assert (found["metrics"]["AP50"], found["checkpoint"]) == (1.0, "runs/x")

@@ -118,6 +118,29 @@ def test_a_picture_whose_region_is_answered_with_a_box_was_not_to_be_pointed_at(
     assert measured(images, [nothing, rows[1]])["point_accuracy"] == 0.5
 
 
+def test_of_a_mixed_file_only_what_asks_to_point_is_counted() -> None:
+    """Phrases are answered with boxes, and an empty answer to one misses no point."""
+    refer = [attrs.evolve(truth(key, [("cup", (0, 0, 10, 10))]), task="refer") for key in "abc"]
+    boxed = Box(label="cup", box=(1, 1, 9, 9), bins=(0, 0, 0, 0), score=0.5)
+    said = [Row(image="a", width=100, height=100, text="", boxes=[boxed]), answer("b")]  # and nothing to c
+    asked = attrs.evolve(points("d", ("eye", 10, 10)), task="point")
+    found = measured([*refer, asked], [*said, answer("d", ("eye", 10, 10))])
+    assert (found["point_accuracy"], found["agnostic_point_accuracy"], found["point_F1"]) == (None, None, 1)
+
+    stray = measured([*refer, asked], [*said, answer("c", ("cup", 50, 50)), answer("d", ("eye", 10, 10))])
+    assert stray["point_accuracy"] is None
+
+    clicks = [truth(key, [("ok", BUTTON)]) for key in "de"]  # ScreenSpot's, beside the phrases
+    found = measured([*refer, *clicks], [*said, answer("d", ("ok", 15, 15)), answer("e")])
+    assert found["point_accuracy"] == 0.5
+
+
+def test_phrases_that_are_answered_with_points_are_screenspots() -> None:
+    images = [attrs.evolve(truth(key, [("ok", BUTTON)]), task="refer") for key in "abc"]
+    found = measured(images, [answer("a", ("ok", 15, 15)), answer("b", ("ok", 90, 15)), answer("c")])
+    assert found["point_accuracy"] == pytest.approx(1 / 3)
+
+
 def test_labels_count_unless_they_are_not_looked_at() -> None:
     found = measured([truth("a", [("ok", BUTTON), ("no", (50, 50, 60, 60))])], [answer("a", ("no", 20, 15))])
 

@@ -64,6 +64,13 @@ def test_what_is_there_is_not_asked_again(model: Path, records: Path) -> None:
     assert [(row.image, row.text) for row in continued] == [(row.image, row.text) for row in whole]
 
 
+def test_a_folder_that_is_no_checkpoint_is_told_before_its_question(records: Path) -> None:
+    result = call("predict", ".", records, "--space", "pixel", "--output", "out.jsonl")
+    assert (result.exit_code, Path("out.jsonl").exists()) == (2, False)
+    assert ".: neither a checkpoint (config.json) nor a run folder (manifest.resolved.toml); give" in result.stderr
+    assert "--question" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

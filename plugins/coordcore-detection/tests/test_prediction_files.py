@@ -148,6 +148,45 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> N
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            '"score":0.25',
+            '"score":7',
+            r"score: 7 lies outside 0\.\.1; divide it by the highest there can be, or write null",
+        ),
+        ('"score":0.25', '"score":-0.1', r"score: -0\.1 lies outside 0\.\.1"),
+        ('"score":0.25', '"score":1e400', r"score: inf lies outside 0\.\.1"),
+        ('"score":0.25', '"score":Infinity', r"score: inf lies outside 0\.\.1"),
+        ('"min":0.5', '"min":1.5', r"scores\.min: 1\.5 lies outside 0\.\.1"),
+        ("[0.5,1.0,2.0,3.0]", "[10,10,5,50]", r"box: x2 = 5\.0 < x1 = 10\.0; write x1, y1, x2, y2 with x1 <= x2"),
+        ("[0.5,1.0,2.0,3.0]", "[1,10,5,5]", r"box: y2 = 5\.0 < y1 = 10\.0"),
+        (
+            "[0.5,1.0,2.0,3.0]",
+            "[10,10,1e300,1e308]",
+            r"box: 1e\+300 is no pixel of any image; write pixels of the upright image",
+        ),
+        ("[0.5,1.0,2.0,3.0]", "[10,10,20,1e400]", "box: inf is no pixel"),
+        ("[0.5,1.0,2.0,3.0]", "[-1e10,10,20,30]", r"box: -1e\+10 is no pixel"),
+        ('"duplicate":false', '"duplicate":false,"kind":"point","points":[1,1e300]', r"points: 1e\+300 is no pixel"),
+    ],
+)
+def test_a_box_that_is_none_is_refused_with_its_line(path: Path, before: str, after: str, message: str) -> None:
+    head, first, second = path.read_text().splitlines()
+    assert before in second
+    path.write_text("\n".join([head, first, second.replace(before, after), ""]))
+    with pytest.raises(InputError, match=rf"predictions\.jsonl:3: boxes\[0\]\.{message}"):
+        read(path)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_a_box_without_area_and_the_ends_of_scores_are_read(path: Path, score: float) -> None:
+    box = Box(label="a", box=(3.0, 4.0, 3.0, 4.0), bins=(1, 1, 1, 1), score=score, scores={"min": 1 - score})
+    write(path, header(), [msgspec.structs.replace(row("1.png"), boxes=[box])])
+    assert read(path)[1][0].boxes == [box]
+
+
 @pytest.mark.parametrize("name", ["none.jsonl", "."])
 def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):

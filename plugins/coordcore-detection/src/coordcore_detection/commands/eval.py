@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from coordcore.errors import InputError
 from coordcore.options import SpaceName
 from coordcore_detection.commands.options import OutsideName, SynonymFile, held_against, told
 from coordcore_detection.evaluate.radius import RADIUS, Radius
@@ -31,6 +32,14 @@ def command(
     numbers: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What numbers in another tool's answers are: qwen_1000, pixel, norm1 ..."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The run or checkpoint that another tool asked: how its answers are written, and what their numbers "
+            "are.",
+        ),
     ] = None,
     max_detections: Annotated[
         int | None,
@@ -66,7 +75,6 @@ def command(
 
     from rich.console import Console
 
-    from coordcore import InputError
     from coordcore.coords import CoordFormat
     from coordcore.errors import printable
     from coordcore.files import require_writable
@@ -77,6 +85,7 @@ def command(
     from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
+    from coordcore_detection.extra import require_train
     from coordcore_detection.predict import answer_files, foreign, prediction_files
     from coordcore_detection.report.training import find_run
     from coordcore_detection.report.write import require_free, write_report
@@ -86,36 +95,42 @@ def command(
     if categories is not None and coco_results is None:
         raise InputError("--categories: is for --coco-results, which is not given")
     ids = None if categories is None else coco_files.read_categories(categories)
+    if image_root is not None and not image_root.is_dir():
+        raise InputError(f"--image-root: {image_root}: no such folder; name the one where image paths begin")
     if report is not None:
         require_free(report, overwrite=overwrite)
     try:
         Radius.read(radius)
     except InputError as error:
         raise InputError(f"--radius: {error}") from error
-    if numbers is not None:
-        foreign.require_numbers(numbers)
+    written = foreign.Written.said(numbers)
     data = answer_files.read_bytes(predictions)
     is_foreign = answer_files.is_foreign(data)
     if is_foreign:
+        if checkpoint is not None:
+            require_train("eval --checkpoint")
+            from coordcore_detection.predict.written import written_by
+
+            written = written_by(checkpoint, numbers)
         answers = answer_files.read(predictions, data)
-        header = foreign.header(predictions, numbers)
-    elif numbers is not None and answer_files.is_own(data):
-        raise InputError(f"--numbers: is for answers of other tools; {predictions} says itself what its numbers are")
+        header = foreign.header(predictions, written)
     else:
+        if answer_files.is_own(data):
+            _require_unused(predictions, numbers=numbers, checkpoint=checkpoint)
         header, rows = prediction_files.parse(predictions, data)
     quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
     truth = truth_from_records(
         records,
         space=space.value,
-        quantisation=declared(records) if is_foreign else quantisation,
+        quantisation=declared(records) if is_foreign and checkpoint is None else quantisation,
         question="",
-        coords=None if is_foreign or header.coords is None else CoordFormat(**header.coords),
+        coords=None if header.coords is None else CoordFormat(**header.coords),
         outside=outside.value,
         image_root=image_root,
         images_within=images_within,
     )
     if is_foreign:
-        rows = foreign.rows(answers, truth, numbers)
+        rows = foreign.rows(answers, truth, written)
     table = None if synonyms is None else synonym_files.read(synonyms)
     with held_against(predictions, records):
         evaluated = evaluate(
@@ -161,3 +176,13 @@ def command(
         console.print(told(f"{tables.CAVEAT} {caveat}"), markup=False, soft_wrap=True)
     for note in result.notes:
         console.print(told(f"note: {note}"), markup=False, soft_wrap=True)
+
+
+def _require_unused(predictions: Path, *, numbers: str | None, checkpoint: Path | None) -> None:
+    """Raise InputError for what is said of coordcore's own predictions, which say it themselves."""
+    for name, value, what in (
+        ("--numbers", numbers, "what its numbers are"),
+        ("--checkpoint", checkpoint, "how its answers are written"),
+    ):
+        if value is not None:
+            raise InputError(f"{name}: is for answers of other tools; {predictions} says itself {what}; leave it out")

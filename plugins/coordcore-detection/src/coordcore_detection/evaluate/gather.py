@@ -21,7 +21,7 @@ from coordcore_detection.evaluate.points import Point, PointsOfImage
 from coordcore_detection.evaluate.synonyms import Synonyms, names
 from coordcore_detection.evaluate.truth import Id, TruthImage
 from coordcore_detection.predict.prediction_files import NO_IMAGE
-from coordcore_detection.predict.predictions import Row
+from coordcore_detection.predict.predictions import Box, Row
 
 _NAMED = 3  # images, labels or reasons named in a note
 _SHOWN = 80  # characters of each
@@ -59,6 +59,7 @@ class _Given:
     outlines: Mapping[int, Floats]
     grid_outlines: Mapping[int, Floats]
     points: tuple[Point, ...]
+    task: str
     question: str | None
     categories: tuple[str, ...]
 
@@ -162,6 +163,7 @@ class Truth:
             outlines=image.outlines,
             grid_outlines=quantised_outlines(image, quantisation),
             points=tuple((self._names.get(label, label), x, y) for label, x, y in image.points),
+            task=image.task,
             question=image.question,
             categories=image.categories,
         )
@@ -176,8 +178,9 @@ class Truth:
 
     def on_images(self, answers: Sequence[Row | None]) -> Iterator[PointsOfImage]:
         """What points are measured by, image by image."""
+        pointed = self._pointed(answers)
         for image, row in zip(self.images, answers, strict=True):
-            boxes = [] if row is None else [box for box in row.boxes if box.kind == "point"]
+            boxes = _points(row)
             yield PointsOfImage(
                 size=image.size,
                 true=image.points,
@@ -189,8 +192,16 @@ class Truth:
                     if not crowd
                 ],
                 predicted=[((self._names.get(box.label, box.label), *box.box[:2]), box.score) for box in boxes],
-                is_pointed=bool(image.points or boxes) or row is None or not row.boxes,
+                is_pointed=image.task in pointed and (bool(image.points or boxes) or row is None or not row.boxes),
             )
+
+    def _pointed(self, answers: Sequence[Row | None]) -> set[str]:
+        """The tasks whose records ask to point: that of this name where any record has it; else those to which anything
+        was answered with a point. Answers to others are to be boxes, and an empty one misses no point.
+        """
+        if any(image.task == "point" for image in self.images):
+            return {"point"}
+        return {image.task for image, row in zip(self.images, answers, strict=True) if _points(row)}
 
     def _named(self, labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(self._names.get(label, label) for label in labels)
@@ -250,6 +261,10 @@ class Truth:
             _corners(box) if outline is None or not np.isfinite(outline).all() else np.array(outline).reshape(-1, 2)
             for box, outline in zip(boxes, given, strict=True)
         ]
+
+
+def _points(row: Row | None) -> list[Box]:
+    return [] if row is None else [box for box in row.boxes if box.kind == "point"]
 
 
 def image_order(images: Sequence[tuple[str, Id | None]]) -> tuple[list[int], str]:

@@ -33,7 +33,7 @@ class PointsOfImage:
 
     true: the points. regions: label and outline ([k, 2] pixels) of what has an area. predicted: the points, in the
     order of the answer, with their scores, NaN where there is none. is_pointed: whether it can have been asked to
-    point: the truth or the answer has points, or the answer nothing at all.
+    point: its task is to, and the truth or the answer has points, or the answer nothing at all.
     """
 
     size: tuple[int, int]

@@ -101,10 +101,7 @@ def load(
             model = _live(plan, folder)
         processor = AutoProcessor.from_pretrained(plan.base, trust_remote_code=plan.trusted)
     else:
-        raise InputError(
-            f"{path}: neither a checkpoint (config.json) nor a run folder (manifest.resolved.toml); "
-            "give runs/NAME, or a merged checkpoint"
-        )
+        raise _no_checkpoint(path)
     if recorded is not None and quantisation is not None:
         require_same(recorded, quantisation, str(folder), "the quantisation asked for")
     if said is not None and coords is not None:
@@ -120,6 +117,13 @@ def load(
     model = model.eval().requires_grad_(False).to(device)
     found = Loaded(model, processor, None, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels, form)
     return found if form.numbers else found._replace(vocab=_coord_tokens(folder, processor, config, said or coords))
+
+
+def _no_checkpoint(path: Path) -> InputError:
+    return InputError(
+        f"{path}: neither a checkpoint (config.json) nor a run folder (manifest.resolved.toml); "
+        "give runs/NAME, or a merged checkpoint"
+    )
 
 
 def _coord_tokens(folder: Path, processor: Any, config: Any, coords: CoordFormat | None) -> CoordVocab:
@@ -155,13 +159,15 @@ def question_of(path: Path) -> tuple[str, str | None]:
     """The question and the system message that the model at `path` was trained on: those that its `coordcore.json` has,
     or the run that it belongs to, or those of the first example of that run.
 
-    Raises InputError when neither tells: for a folder of no run, when the run's data cannot be read, and when its
-    examples are no single question on one image.
+    Raises InputError for a folder that is no checkpoint, and when neither tells: for a folder of no run, when the run's
+    data cannot be read, and when its examples are no single question on one image.
     """
     cure = "give the question with --question"
     run, folder = run_and_folder(path)
     if (asked := _recorded(run, folder)) is not None:
         return asked.text, asked.system
+    if run is None and not (folder / "config.json").is_file():
+        raise _no_checkpoint(path)
     if run is None:
         raise InputError(f"{path}: belongs to no run, so that the question it was trained on is not known; {cure}")
     plan = _plan(run)

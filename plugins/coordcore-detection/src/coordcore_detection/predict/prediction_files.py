@@ -14,11 +14,15 @@ import msgspec
 
 from coordcore.errors import InputError
 from coordcore.files import require_regular
+from coordcore.records.geometry import misordered
 from coordcore_detection.predict.answer_files import read_bytes
-from coordcore_detection.predict.predictions import VERSION, Header, Row
+from coordcore_detection.predict.predictions import VERSION, Box, Header, Row
 
 NO_IMAGE = "image"
 """`Unread.at` of an image that the model could not be shown."""
+
+_FAR = 1e9
+"""Pixels, beyond any image. Areas of what reaches further would be infinite."""
 
 _BEGINNING = b'{"predictions":'
 _HEADERS = msgspec.json.Decoder(Header)
@@ -152,12 +156,29 @@ def _parse(path: Path, data: bytes) -> tuple[Header, list[Row], bool]:
 
 def _row(line: bytes, path: Path, number: int) -> Row:
     try:
-        return _ROWS.decode(line)
+        row = _ROWS.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        row = _without_scores(line)
-        if row is None:
+        found = _without_scores(line)
+        if found is None:
             raise _wrong(path, number, "row", error) from error
-        return row
+        row = found
+    for index, box in enumerate(row.boxes):
+        if wrong := _fault(box):
+            raise InputError(f"{path}:{number}: boxes[{index}].{wrong}")
+    return row
+
+
+def _fault(box: Box) -> str:
+    """What is wrong with a box, and the cure; "" for one that can be measured."""
+    for name, pixels in (("box", box.box), ("points", box.points or ())):
+        if beyond := [value for value in pixels if not -_FAR <= value <= _FAR]:
+            return f"{name}: {beyond[0]:g} is no pixel of any image; write pixels of the upright image"
+    if order := misordered(box.box):
+        return f"box: {order}; write x1, y1, x2, y2 with x1 <= x2 and y1 <= y2"
+    for name, score in (("score", box.score), *((f"scores.{name}", score) for name, score in box.scores.items())):
+        if not (0 <= score <= 1 or math.isnan(score)):
+            return f"{name}: {score:g} lies outside 0..1; divide it by the highest there can be, or write null for none"
+    return ""
 
 
 def _without_scores(line: bytes) -> Row | None:
