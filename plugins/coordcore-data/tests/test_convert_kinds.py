@@ -80,7 +80,7 @@ def test_cvat_gives_quads_of_boxes_and_of_what_is_around_polygons(tmp_path: Path
     assert upright["quad"] == [1, 2, 3, 2, 3, 5, 1, 5]
     assert poly_area(roof["quad"]) == pytest.approx(math.sqrt(2) * 10 * math.sqrt(2) * 15)
     assert [point["desc"] for point in records[0]["metadata"]["points"]] == ["eye", "nose"]
-    assert account.notes["polygon: the smallest rotated box around it is written"] == 1
+    assert account.notes["polygon: a box around it, turned as it is smallest, is written"] == 1
 
 
 def test_cvat_gives_points(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_circle_that_touches_all_edges_is_whole(tmp_path: Path, outside: Any) 
     records, account = records_of(source, "labelme", tmp_path, geometry="quad", outside=outside)
 
     assert records[0]["objects"] == [{"desc": "coin", "quad": [0, 0, 500, 0, 500, 500, 0, 500]}]
-    assert account.notes == {"circle: the smallest rotated box around it is written": 1}
+    assert account.notes == {"circle: a box around it, turned as it is smallest, is written": 1}
 
 
 def test_a_circle_over_the_edge_has_the_quad_of_what_is_left(tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_a_closed_triangle_has_the_box_around_it_as_a_quad(tmp_path: Path) -> No
     records, account = records_of(source, "coco", tmp_path, geometry="quad")
 
     assert records[0]["objects"][0]["quad"] == [10, 10, 50, 10, 50, 40, 10, 40]
-    assert account.notes == {"polygon: the smallest rotated box around it is written": 1}
+    assert account.notes == {"polygon: a box around it, turned as it is smallest, is written": 1}
 
 
 @pytest.mark.parametrize("closing", [(), (10, 10), (10, 10, 10, 10)])

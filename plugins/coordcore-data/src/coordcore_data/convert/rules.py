@@ -308,7 +308,7 @@ def _fit(shape: Shape, final: FinalImage, rules: Rules, account: Account) -> Fin
             values, how = fit_around(outlines, width, height, box, shape.turned)
         kind = "quad"
         if quad is None and values is not None:
-            account.note(f"{shape.was or 'polygon'}: the smallest rotated box around it is written")
+            account.note(f"{shape.was or 'polygon'}: a box around it, turned as it is smallest, is written")
     elif shape.poly is not None and rules.geometry == "poly":
         values, how = fit_poly(shape.poly, width, height)
         kind = "poly"
