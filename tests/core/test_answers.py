@@ -114,6 +114,14 @@ def test_several_boxes_in_one_pair_of_tags_have_commas_between_them() -> None:
     assert (found.unread, text[slice(*found.objects[1].coord_spans[3])]) == ((), "<|coord_8|>")
 
 
+@pytest.mark.parametrize("numbers", [False, True])
+def test_so_have_boxes_of_two_pairs_each(numbers: bool) -> None:
+    written = list(range(1, 9)) if numbers else ints_to_tokens(range(1, 9))
+    pairs = ",".join(f"({x},{y})" for x, y in zip(written[::2], written[1::2], strict=True))
+    found = parse_answer(f"<ref>a</ref><box>{pairs}</box>", numbers=True)
+    assert [item.numbers or item.bins for item in found.objects] == [(1, 2, 3, 4), (5, 6, 7, 8)]
+
+
 @pytest.mark.parametrize("commas", [(2, 4, 6), (), (1, 2, 3, 4, 5, 6, 7), (3,)])
 def test_coordinates_in_one_pair_of_tags_may_be_points_or_a_quad(commas: tuple[int, ...]) -> None:
     tokens = "".join(("," if k in commas else "") + token for k, token in enumerate(ints_to_tokens(range(1, 9))))

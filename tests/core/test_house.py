@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CONTRACT, FLOOR = 2_825, 1_482
+CONTRACT, FLOOR = 2_825, 1_485
 
 """Lines of code that the contract and the floor of records may have: the core without the conformance kit."""
 

@@ -327,15 +327,17 @@ class _Reader:
         return position
 
     def _apart(self, items: list[_Lexeme]) -> list[_Lexeme]:
-        """Boxes in one pair of tags as lists of their own, where commas stand between them and nowhere else.
-
-        With one behind every two coordinates these may as well be points.
+        """Boxes in one pair of tags as lists of their own: two pairs in brackets each, or coord tokens of which commas
+        stand between the boxes and nowhere else: with one behind every two these may as well be points.
         """
+        apart = _Lexeme("mark", ",", 0, 0)
+        pairs = [list(run) for bracket, run in groupby(items, lambda item: item.kind == "mark") if not bracket]
+        if len(pairs) > 2 and len(pairs) % 2 == 0 and {len(pair) for pair in pairs} == {2}:  # (x1,y1),(x2,y2)
+            return [item for k in range(0, len(pairs), 2) for item in (*pairs[k], *pairs[k + 1], apart)]
         gaps = [self.text[a.end : b.start].strip() for a, b in pairwise(items)]
         whole = len(items) % 4 == 0 and all(item.kind == "coord" for item in items)
         if not whole or gaps != ["," if k % 4 == 0 else "" for k in range(1, len(items))]:
             return items
-        apart = _Lexeme("mark", ",", 0, 0)
         return [item for k in range(0, len(items), 4) for item in (*items[k : k + 4], apart)]
 
     def _inside(self, at: str, opening: _Lexeme, wrong: str = "") -> tuple[list[_Lexeme], int]:

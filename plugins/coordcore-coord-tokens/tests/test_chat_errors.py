@@ -235,6 +235,8 @@ def test_four_numbers_of_a_key_that_are_no_corners(write: Any, context: BuildCon
         ('{"segmentation": [[10, 20, 30, 20, 30, 40]]}', "6 numbers under segmentation, which"),
         ('{"points": [[10, 20], [30, 20], [30, 40]]}', "6 numbers under points, which"),
         ('{"keypoints": [10, 20, 2, 30, 20, 2, 0, 0, 0]}', "9 numbers under keypoints, which"),
+        ('{"keypoints": [[10, 20, 2], [30, 20, 2], [0, 0, 0]]}', "3 numbers under keypoints, which"),
+        ('{"polygon": [[10, 20], [30, 20], [30, 40]]}', "6 numbers under polygon, which"),
     ],
 )
 def test_an_outline_that_nothing_would_turn_into_coord_tokens(
@@ -243,7 +245,16 @@ def test_an_outline_that_nothing_would_turn_into_coord_tokens(
     assert said in refused(ChatJsonlConfig(train=write(text(answer)), space="pixel"), context)
 
 
-@pytest.mark.parametrize("answer", ['{"poly": [10, 20, 30, 20, 30, 40]}', '{"line_chart": [1, 2, 3, 4, 5, 6]}'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"poly": [10, 20, 30, 20, 30, 40]}',
+        '{"line_chart": [1, 2, 3, 4, 5, 6]}',
+        '{"points": [3, 1, 0, 3, 3, 1], "keypoints": [17]}',
+        '{"segments": [[0.0, 1.5], [1.5, 3.0], [3.0, 4.5]]}',
+        '{"baseline": [1, 2, 3, 4, 5, 6]}',
+    ],
+)
 def test_numbers_of_other_keys_are_places_or_text(write: Any, context: BuildContext, answer: str) -> None:
     example = ChatJsonl.open(ChatJsonlConfig(train=write(text(answer)), space="pixel"), context).train()[0]
     kinds = [geometry.kind for geometry in example.geometries]

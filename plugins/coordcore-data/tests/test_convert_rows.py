@@ -362,6 +362,17 @@ def test_everything_of_a_record_is_carried(tmp_path: Path) -> None:
     assert records == [given]
 
 
+@pytest.mark.parametrize(("options", "objects"), [({}, 1), ({"geometry": "point"}, 1), ({"crowd": "objects"}, 2)])
+def test_a_crowd_that_is_a_point_is_no_object(tmp_path: Path, options: Any, objects: int) -> None:
+    crowd = {"crowd": [{"desc": "cats", "point": [5, 5]}]}
+    given = record({"desc": "cat", "bbox_2d": [10, 20, 40, 60]}, metadata=crowd)
+    records, _ = from_records(tmp_path, given, **({"geometry": "own"} | options))
+    assert len(records[0]["objects"]) == objects
+    assert records[0].get("metadata", {}).get("points", []) == (
+        [{"desc": "cats", "points": [5, 5]}] if objects == 1 else []
+    )
+
+
 @pytest.mark.parametrize("form", [list, ints_to_tokens])
 def test_bins_and_coord_tokens_are_read_under_their_convention(tmp_path: Path, form: Any) -> None:
     given = record({"desc": "cat", "bbox_2d": form([0, 333, 666, 999])})

@@ -97,6 +97,13 @@ def test_a_voc_box_turns_as_cvat_turns_it(tmp_path: Path) -> None:
     assert records[0]["objects"][0]["poly"] == pytest.approx([110, 30, 110, 70, 90, 70, 90, 30])
 
 
+@pytest.mark.parametrize("value", ["left", "inf", ""])
+def test_a_voc_attribute_that_is_no_turn_leaves_the_box(tmp_path: Path, value: str) -> None:
+    records, account = from_voc(tmp_path, voc(voc_object("11 21 40 60", more=turned_voc(value))), origin=0)
+    assert records[0]["objects"][0]["bbox_2d"] == [11, 21, 40, 60]
+    assert account.notes == {"attribute rotation that is no number: no turn": 1}
+
+
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
@@ -104,8 +111,6 @@ def test_a_voc_box_turns_as_cvat_turns_it(tmp_path: Path) -> None:
         (voc_object("nan 21 40 60"), "a coordinate is NaN or infinite"),
         (voc_object("left 21 40 60"), "bndbox without four numbers"),
         (voc_object(name=""), "empty label"),
-        (voc_object(more=turned_voc("left")), "attribute rotation that is no number"),
-        (voc_object(more=turned_voc("inf")), "attribute rotation that is no number"),
         (voc_object("40 21 11 60", more=turned_voc("30")), "negative width or height"),
         ("<object><bndbox><xmin>1</xmin></bndbox></object>", "bndbox without four numbers"),
         ("<object><name>cat</name></object>", "no bndbox"),

@@ -268,6 +268,11 @@ def test_a_file_without_records_is_an_error(tmp_path: Path) -> None:
         checked_rows(tmp_path)
 
 
+def test_summaries_are_no_broken_records(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl: holds summaries and no objects"):
+        checked_rows(tmp_path, {"images": ["a.png"], "width": 100, "height": 80, "summary": "a cat"})
+
+
 def test_a_file_in_which_no_line_is_a_record_is_an_error(tmp_path: Path) -> None:
     row = {"images": ["a.png"], "width": 100, "objects": []}
     with pytest.raises(

@@ -550,7 +550,7 @@ def test_a_score_beyond_1_in_a_prediction_file_is_refused_by_eval() -> None:
     box = b'{"label":"a","box":[1,1,5,5],"bins":[0,0,0,0],"score":7}'
     line = b'{"image":"a.png","width":640,"height":480,"text":"","boxes":[' + box + b"]}"
     done = run(msgspec.json.encode(header()) + b"\n" + line + b"\n")
-    assert (done.exit_code, "answers.jsonl:2: boxes[0].score: 7 lies outside 0..1" in done.stderr) == (2, True)
+    assert (done.exit_code, "answers.jsonl:2: boxes[0].score: 7.0 lies outside 0..1" in done.stderr) == (2, True)
 
 
 def test_a_run_says_it_by_its_merged_folder() -> None:

@@ -141,6 +141,11 @@ def test_phrases_that_are_answered_with_points_are_screenspots() -> None:
     assert found["point_accuracy"] == pytest.approx(1 / 3)
 
 
+def test_who_never_points_where_points_are_has_missed() -> None:
+    asked = [points("a", ("eye", 10, 10)), truth("b", [("ok", BUTTON)])]
+    assert measured(asked, [answer("a"), answer("b")])["point_accuracy"] == 0
+
+
 def test_labels_count_unless_they_are_not_looked_at() -> None:
     found = measured([truth("a", [("ok", BUTTON), ("no", (50, 50, 60, 60))])], [answer("a", ("no", 20, 15))])
 

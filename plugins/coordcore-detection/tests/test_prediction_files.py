@@ -154,7 +154,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> N
         (
             '"score":0.25',
             '"score":7',
-            r"score: 7 lies outside 0\.\.1; divide it by the highest there can be, or write null",
+            r"score: 7\.0 lies outside 0\.\.1; divide it by the highest there can be, or write null",
         ),
         ('"score":0.25', '"score":-0.1', r"score: -0\.1 lies outside 0\.\.1"),
         ('"score":0.25', '"score":1e400', r"score: inf lies outside 0\.\.1"),
@@ -180,7 +180,7 @@ def test_a_box_that_is_none_is_refused_with_its_line(path: Path, before: str, af
         read(path)
 
 
-@pytest.mark.parametrize("score", [0.0, 1.0])
+@pytest.mark.parametrize("score", [0.0, 1.0, 1.0000001])
 def test_a_box_without_area_and_the_ends_of_scores_are_read(path: Path, score: float) -> None:
     box = Box(label="a", box=(3.0, 4.0, 3.0, 4.0), bins=(1, 1, 1, 1), score=score, scores={"min": 1 - score})
     write(path, header(), [msgspec.structs.replace(row("1.png"), boxes=[box])])

@@ -40,6 +40,10 @@ _NO_CORNERS = re.compile(
     "|contours?|vert(s|ex|exes|ices)|landmarks?|[xc]+ywh|(yx)+"
 )
 """A word that says of a key, as its last, that numbers are not x1, y1, x2, y2: of text_line, not of line_chart."""
+_OUTLINES = re.compile("poly(gon|line)s?|segmentations?|contours?|vert(ex|exes|ices)|keypoints|landmarks")
+"""Of these, in which more numbers than four are no scores or times either."""
+_KEYPOINTS = re.compile("keypoints|landmarks")
+"""Of these, whose numbers stand in twos or threes."""
 _HOW = {"list", "coord", "coords", "coordinates", "xy", "px", "pixel", "pixels", "norm", "d"}
 """Words behind it that say how the numbers are written."""
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -149,13 +153,14 @@ def _shapes(
         cure = {"box_2d": "bbox_2d", "point": "point_2d"}[key]
         raise RecordError(path, f"numbers under {key}, which begin with y where Gemini writes them; write {cure}")
     whole = (poly or is_quad) and has_count("poly" if poly else "quad", count)
-    in_groups = count >= 4 and (count % 2 == 0 or count % 3 == 0)  # x, y, or a keypoint's x, y, visibility
+    word = next((word for word in _words(key)[::-1] if word not in _HOW), "")
+    no_box = count == 4 or (how == "pairs" and word == "points")
     if (
         how != "tagged"
-        and in_groups
+        and count > 1
         and not whole
         and key not in (*_BOX_KEYS, *_POINT_KEYS)
-        and _NO_CORNERS.fullmatch(next((word for word in _words(key)[::-1] if word not in _HOW), ""))
+        and (_NO_CORNERS if no_box else _OUTLINES if count > 4 else _KEYPOINTS).fullmatch(word)
     ):
         cure = "" if tokens[0] else ', or set `space = "text"` where they are no places'
         raise RecordError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import numpy as np
 
 from coordcore import InputError
@@ -78,6 +79,14 @@ class Sample:
         """Of its bins: what the caller says, else the first convention that is declared and known, else the default."""
         known = (spec for name in self.declared if (spec := _known(name)) is not None)
         return self.quantisation or next(known, DEFAULT_QUANTISATION)
+
+
+def _is_summary(line: bytes) -> bool:
+    try:
+        record = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(record, dict) and isinstance(record.get("summary"), str) and "objects" not in record
 
 
 @attrs.frozen(kw_only=True)
@@ -168,6 +177,11 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
     if not files:
         why = "; ".join(shortened(example, 300) for example in list(examples.values())[:3])
         count = counts["records"]
+        if _is_summary(next(iter(all_lines(path)))[1]):
+            raise InputError(
+                f'{path}: holds summaries and no objects (mode = "summary"), and this command looks at geometry; '
+                "`coordcore check` of a manifest reads them"
+            )
         raise InputError(
             f"{path}: holds no records, not one of {count} lines is one: {why}; mend them, or name another"
         )

@@ -28,7 +28,7 @@ from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, Sou
 from coordcore_data.convert.ids import Id, Ids, text_of
 from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, number, structure
-from coordcore_data.convert.turning import TURNED, turned
+from coordcore_data.convert.turning import TURNED, angle, turned
 
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons, or a run-length mask."""
@@ -268,18 +268,18 @@ def shape_of(item: Any, image: CocoImage, label: str | None, reading: Reading, a
     """What an annotation is on its image. Raises UnreadableError where it has nothing to read a box from."""
     where = f"annotation {item.id}"
     crowd = bool(item.iscrowd)
-    rotation = _attributes(item).get("rotation")
-    given = _segmentation(item) if reading.polygons or item.bbox is None or rotation else []
+    degrees = angle(_attributes(item).get("rotation"), account, where)
+    given = _segmentation(item) if reading.polygons or item.bbox is None or degrees else []
     if isinstance(given, dict) and item.bbox is None:
         box = rle_box(given, image.width, image.height)
         return Shape(label=label, box=box, area=_area(item, box, account), crowd=crowd, was="RLE mask", name=where)
     parts = _polygons(given, item, account)
     poly = parts[0] if len(parts) == 1 and reading.polygons else None
-    if item.bbox is not None and not (rotation and parts):
+    if item.bbox is not None and not (degrees and parts):
         if len(parts) > 1:
             account.note("shape of several polygons: only its box is carried", where)
         box = corners(item.bbox, reading.boxes or "xywh")
-        quad = None if isinstance(given, dict) else turned(box, rotation)  # a mask's bbox is around its pixels
+        quad = None if isinstance(given, dict) else turned(box, degrees)  # a mask's bbox is around its pixels
         if quad:
             area = _area(item, bounds(quad), account)
             return Shape(label=label, poly=quad, area=area, crowd=crowd, was=TURNED, name=where)

@@ -23,7 +23,7 @@ from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceIm
 from coordcore_data.convert.geometry import ellipse
 from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, load_whole, loose_structure, structure
-from coordcore_data.convert.turning import TURNED, turned
+from coordcore_data.convert.turning import TURNED, angle, turned
 
 _MASK = "RLE mask"
 
@@ -194,7 +194,7 @@ def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None
         if item.bbox is None:
             raise UnreadableError("bbox without its numbers")
         box = corners(item.bbox, "xywh")
-        if poly := turned(box, attributes.rotation):
+        if poly := turned(box, angle(attributes.rotation, account, name)):
             return Shape(label=label, poly=poly, crowd=crowd, was=TURNED, name=name)
         return Shape(label=label, box=box, crowd=crowd, name=name)
     if item.type == "mask":

@@ -148,7 +148,7 @@ def opened(poly: Sequence[float]) -> list[float]:
 def _moved(points: Sequence[float], width: float, height: float) -> list[float]:
     """Points, those beyond the edge of the image at the edge."""
     edges = (width, height) * (len(points) // 2)
-    return [min(max(value, 0.0), edge) for value, edge in zip(points, edges, strict=True)]
+    return [min(max(value, 0.0), float(edge)) for value, edge in zip(points, edges, strict=True)]
 
 
 def _boxes(hull: Sequence[tuple[float, float]], below: float) -> list[list[float]]:

@@ -163,7 +163,7 @@ def _shape(item: Annotation, number: int, how: _Numbers, with_keypoints: bool) -
         box = corners(values, how.order)
         return Shape(label=item.desc, box=box, crowd=item.crowd, name=name, **further)
     if item.kind == "point":
-        return Shape(label=item.desc, points=values, name=name)
+        return Shape(label=item.desc, points=values, crowd=item.crowd, name=name)
     was = TURNED if item.kind == "quad" else "polygon"
     return Shape(label=item.desc, poly=values, was=was, crowd=item.crowd, name=name, **further)
 

@@ -227,11 +227,11 @@ def _add_shape(shape: Shape, final: FinalImage, rules: Rules, account: Account) 
         account.note("label with control characters or blanks that were cleaned", repr(shape.label))
     if rules.geometry == "own":
         rules = attrs.evolve(rules, geometry=_own_geometry(shape))
-    if shape.points is not None:
-        return _add_points(shape, label.text, final, rules, account)
     if shape.crowd and rules.crowd == "drop":
         account.drop_object("crowd", final.file, shape.name)
         return False
+    if shape.points is not None:
+        return _add_points(shape, label.text, final, rules, account)
     fitted = _fit(shape, final, rules, account)
     if fitted is None:
         return False
@@ -283,7 +283,7 @@ def _add_points(shape: Shape, desc: str, final: FinalImage, rules: Rules, accoun
     if not points or not all(0 <= x <= final.width and 0 <= y <= final.height for x, y in pairs):
         account.drop_object(NO_OVERLAP, final.file, shape.name)
         return False
-    if rules.geometry == "point":
+    if rules.geometry == "point" and not shape.crowd:
         count = len(points) // 2
         if count > 1:
             account.objects.read += count - 1

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.text import UnreadableError, clean_path, find_files, number, parse_xml, read_bytes
-from coordcore_data.convert.turning import TURNED, turned
+from coordcore_data.convert.turning import TURNED, angle, turned
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -121,14 +121,15 @@ def _shapes(element: Element, path: Path, index: int, origin: int, account: Acco
         account.note("object with several bndbox: an object each", name)
     if element.find("part") is not None:
         account.note("parts of an object: not carried", name)
-    label, difficult, rotation = _text(element, "name"), _is_difficult(element), _rotation(element)
+    label, difficult = _text(element, "name"), _is_difficult(element)
+    degrees = angle(_rotation(element), account, name)
     for given in boxes:
         box = _box(given, origin)
         if box is None:
             account.drop_object("bndbox without four numbers", name)
             continue
         try:
-            poly = turned(box, rotation)
+            poly = turned(box, degrees)
         except UnreadableError as error:
             account.drop_object(error.reason, name, error.detail)
             continue

@@ -90,6 +90,7 @@ def _around(log_p: Tensor, bins: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     import torch
 
     last = log_p.shape[-1] - 1
+    reach = min(reach, last)
     near = bins[:, None] + torch.arange(-reach, reach + 1, device=bins.device)
     within = near.clamp(0, last)
     return near, log_p.gather(1, within).masked_fill(near != within, -math.inf)

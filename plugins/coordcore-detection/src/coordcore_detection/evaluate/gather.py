@@ -196,12 +196,12 @@ class Truth:
             )
 
     def _pointed(self, answers: Sequence[Row | None]) -> set[str]:
-        """The tasks whose records ask to point: that of this name where any record has it; else those to which anything
-        was answered with a point. Answers to others are to be boxes, and an empty one misses no point.
+        """The tasks whose records ask to point: that of this name where any record has it; else those whose truth or
+        answers hold a point anywhere. Answers to others are to be boxes, and an empty one misses no point.
         """
         if any(image.task == "point" for image in self.images):
             return {"point"}
-        return {image.task for image, row in zip(self.images, answers, strict=True) if _points(row)}
+        return {image.task for image, row in zip(self.images, answers, strict=True) if image.points or _points(row)}
 
     def _named(self, labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(self._names.get(label, label) for label in labels)

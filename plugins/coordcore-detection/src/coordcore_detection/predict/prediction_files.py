@@ -24,6 +24,9 @@ NO_IMAGE = "image"
 _FAR = 1e9
 """Pixels, beyond any image. Areas of what reaches further would be infinite."""
 
+_ROUNDING = 1e-6
+"""Of scores that another writer has rounded to float32."""
+
 _BEGINNING = b'{"predictions":'
 _HEADERS = msgspec.json.Decoder(Header)
 _ROWS = msgspec.json.Decoder(Row)
@@ -176,8 +179,8 @@ def _fault(box: Box) -> str:
     if order := misordered(box.box):
         return f"box: {order}; write x1, y1, x2, y2 with x1 <= x2 and y1 <= y2"
     for name, score in (("score", box.score), *((f"scores.{name}", score) for name, score in box.scores.items())):
-        if not (0 <= score <= 1 or math.isnan(score)):
-            return f"{name}: {score:g} lies outside 0..1; divide it by the highest there can be, or write null for none"
+        if not (-_ROUNDING <= score <= 1 + _ROUNDING or math.isnan(score)):
+            return f"{name}: {score!r} lies outside 0..1; divide it by the highest there can be, or write null for none"
     return ""
 
 
