@@ -53,7 +53,7 @@ def read_coords(
     import torch
 
     rows = _CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
-    blocks = zip(logits.split(rows), log_sum.split(rows), bins.split(rows), strict=True)
+    blocks = zip(torch.split(logits, rows), torch.split(log_sum, rows), torch.split(bins, rows), strict=True)
     found = zip(*(_read(*block, coordinates, window) for block in blocks), strict=True)
     value, spread, entropy, log_mass, log_near = (torch.cat(column).cpu().numpy() for column in found)
     return Coords(value=value, spread=spread, entropy=entropy, log_mass=log_mass, log_near=log_near)
