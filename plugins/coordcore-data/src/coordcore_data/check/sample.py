@@ -81,14 +81,6 @@ class Sample:
         return self.quantisation or next(known, DEFAULT_QUANTISATION)
 
 
-def _is_summary(line: bytes) -> bool:
-    try:
-        record = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return isinstance(record, dict) and isinstance(record.get("summary"), str) and "objects" not in record
-
-
 @attrs.frozen(kw_only=True)
 class RoundTrip:
     """Pixels between a coordinate and what a convention makes of it. Over all coordinates of all boxes."""
@@ -129,10 +121,12 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
     declared: dict[str, int] = {}
     problems: dict[str, int] = {}
     examples: dict[str, str] = {}
+    first = b""
     lines = all_lines(path)
     for number, line in shown(lines, "reading") if progress else lines:
         if limit is not None and counts["records"] == limit:
             break
+        first = first or line
         counts["records"] += 1
         left_out = LeftOut()
         wrong: list[RecordError] = []
@@ -176,14 +170,13 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         raise InputError(f"{path}: holds no records; write one a line, or name another file")
     if not files:
         why = "; ".join(shortened(example, 300) for example in list(examples.values())[:3])
-        count = counts["records"]
-        if _is_summary(next(iter(all_lines(path)))[1]):
+        if _is_summary(first):
             raise InputError(
                 f'{path}: holds summaries and no objects (mode = "summary"), and this command looks at geometry; '
                 "`coordcore check` of a manifest reads them"
             )
         raise InputError(
-            f"{path}: holds no records, not one of {count} lines is one: {why}; mend them, or name another"
+            f"{path}: holds no records, not one of {counts['records']} lines is one: {why}; mend them, or name another"
         )
     return Sample(
         path=path,
@@ -201,6 +194,14 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         problems=problems,
         examples=examples,
     )
+
+
+def _is_summary(line: bytes) -> bool:
+    try:
+        record = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(record, dict) and isinstance(record.get("summary"), str) and "objects" not in record
 
 
 def _declared(record: Record) -> str | None:

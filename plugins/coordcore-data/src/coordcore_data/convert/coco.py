@@ -24,11 +24,11 @@ import msgspec
 from coordcore import InputError
 from coordcore.records.geometry import bounds
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
-from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage, corners, is_area
+from coordcore_data.convert.core import TURNED, Account, Box, Found, Reading, Shape, SourceImage, corners, is_area
 from coordcore_data.convert.ids import Id, Ids, text_of
 from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, number, structure
-from coordcore_data.convert.turning import TURNED, angle, turned
+from coordcore_data.convert.turning import angle, turned
 
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons, or a run-length mask."""

@@ -35,6 +35,9 @@ AREAS = "object_areas"
 ASKED = ("task", "question", "answer", "categories")
 """The keys of a record that say what it asks."""
 
+TURNED = "rotated box"
+"""What `Shape.was` says of the four corners of a rotated box: those of any other polygon say "polygon"."""
+
 Crowd = Literal["carry", "drop", "objects"]
 """What becomes of regions of several objects. As objects they are read where a tool calls every mask a crowd."""
 

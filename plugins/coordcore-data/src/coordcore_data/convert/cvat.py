@@ -20,7 +20,7 @@ from coordcore.errors import shortened
 from coordcore.records.geometry import misordered
 from coordcore.records.source import open_source
 from coordcore_data.convert import cvat_video
-from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.core import TURNED, Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import NEGATIVE, ellipse, rotated
 from coordcore_data.convert.text import clean_path, number, numbers, xml_errors, xml_problem
 
@@ -145,7 +145,7 @@ def _shape(element: Element, name: str) -> Shape | str:
         return NEGATIVE  # turned, its corners would look right
     if not (box[0] < box[2] and box[1] < box[3]):
         return Shape(label=label, box=box, name=name)
-    return Shape(label=label, poly=rotated(box, angle), was="rotated box", name=name)
+    return Shape(label=label, poly=rotated(box, angle), was=TURNED, name=name)
 
 
 def _box(element: Element) -> Box | None:

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 
 from coordcore import InputError
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage, corners
+from coordcore_data.convert.core import TURNED, Account, Found, Reading, Shape, SourceImage, corners
 from coordcore_data.convert.geometry import ellipse
 from coordcore_data.convert.mask import rle_box
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, load_whole, loose_structure, structure
-from coordcore_data.convert.turning import TURNED, angle, turned
+from coordcore_data.convert.turning import angle, turned
 
 _MASK = "RLE mask"
 

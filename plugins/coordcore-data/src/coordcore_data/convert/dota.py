@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 
 from coordcore import InputError
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.core import TURNED, Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.sizes import IMAGE_SUFFIXES
 from coordcore_data.convert.text import UnreadableError, files_below, find_files, number, read_bytes
 
@@ -136,4 +136,4 @@ def _shape(line: str, name: str) -> Shape | str:
     difficult = parts[9] if len(parts) == 10 else "0"
     if difficult not in ("0", "1", "2"):
         return "difficult is not 0, 1 or 2"
-    return Shape(label=parts[8], poly=values, difficult=difficult != "0", was="rotated box", name=name)
+    return Shape(label=parts[8], poly=values, difficult=difficult != "0", was=TURNED, name=name)

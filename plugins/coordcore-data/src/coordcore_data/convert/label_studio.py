@@ -25,7 +25,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_data.convert.brush import painted
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.core import TURNED, Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import ellipse
 from coordcore_data.convert.text import UnreadableError, clean_path, json_rows, loose_structure, structure
 
@@ -304,4 +304,4 @@ def _shape(result: Mapping[str, Any], name: str, width: float | None, height: fl
     sin, cos = math.sin(math.radians(angle)), math.cos(math.radians(angle))
     corners = ((0.0, 0.0), (w, 0.0), (w, h), (0.0, h))
     turned = [part for dx, dy in corners for part in (x + dx * cos - dy * sin, y + dx * sin + dy * cos)]
-    return Shape(label=None, poly=turned, was="rotated box", name=name)
+    return Shape(label=None, poly=turned, was=TURNED, name=name)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from coordcore.records.geometry import bounds
-from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.core import TURNED, Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.geometry import ellipse
 from coordcore_data.convert.mask import png_size
 from coordcore_data.convert.paths import is_absolute
@@ -126,7 +126,7 @@ def _shape(given: Any, path: Path, index: int, account: Account) -> Shape | None
             label=label, box=around, outlines=[points], turned=turned, difficult=difficult, was=kind, name=name
         )
     if kind in ("polygon", "rotation", "quadrilateral"):
-        was = "rotated box" if kind == "rotation" else "polygon"
+        was = TURNED if kind == "rotation" else "polygon"
         return Shape(label=label, poly=flat, difficult=difficult, was=was, name=name)
     if kind in ("point", "points"):
         return Shape(label=label, points=flat, name=name)

@@ -34,6 +34,7 @@ from coordcore_data.convert.core import (
     ASKED,
     CROWD,
     POINTS,
+    TURNED,
     Account,
     BoxOrder,
     Found,
@@ -44,7 +45,6 @@ from coordcore_data.convert.core import (
     is_area,
 )
 from coordcore_data.convert.text import UnreadableError, clean_label, clean_path, count_of, structure
-from coordcore_data.convert.turning import TURNED
 
 _READ_METADATA = ("quantisation", "image_id", "difficult", AREAS, CROWD, POINTS)
 """Keys of `metadata` that are read here; any other is carried as it is."""

@@ -12,7 +12,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.records.geometry import bounds, misordered
-from coordcore_data.convert.core import POINTS, Account, Box, Crowd, Purpose, Shape, SourceImage
+from coordcore_data.convert.core import POINTS, TURNED, Account, Box, Crowd, Purpose, Shape, SourceImage
 from coordcore_data.convert.geometry import (
     NO_EXTENT,
     NO_OVERLAP,
@@ -31,7 +31,6 @@ from coordcore_data.convert.geometry import (
 from coordcore_data.convert.paths import FOUND, NOT_FOUND, ImageFolder, is_absolute, strip_prefix
 from coordcore_data.convert.sizes import find_size, turn
 from coordcore_data.convert.text import clean_label
-from coordcore_data.convert.turning import TURNED
 
 _FRACTIONS = (
     "all shapes of an image within one pixel: are these fractions? --from-space norm1 reads them, of formats that take "
@@ -74,8 +73,8 @@ class Rules:
     """How shapes become objects.
 
     geometry: "own" keeps the kind of each. reversed_corners: what becomes of a box whose second corner lies before its
-    first. strip: a folder that is taken off image paths. images, check_sizes: the image files, and
-    whether to compare their sizes.
+    first. strip: a folder that is taken off image paths. images, check_sizes: the image files, and whether to compare
+    their sizes.
     """
 
     geometry: Geometry | Literal["own"] = "box"

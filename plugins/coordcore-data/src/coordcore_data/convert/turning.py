@@ -10,9 +10,6 @@ from coordcore_data.convert.core import Account, Box
 from coordcore_data.convert.geometry import NEGATIVE, rotated
 from coordcore_data.convert.text import UnreadableError, number
 
-TURNED = "rotated box"
-"""What the shape of such a box was."""
-
 
 def angle(rotation: Any, account: Account, where: str) -> float:
     """Degrees in 0..360 of the attribute; 0 without one, and for what is no number: another tool means that."""

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from coordcore_data.convert.core import Account, Box, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.core import TURNED, Account, Box, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.text import UnreadableError, clean_path, find_files, number, parse_xml, read_bytes
-from coordcore_data.convert.turning import TURNED, angle, turned
+from coordcore_data.convert.turning import angle, turned
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

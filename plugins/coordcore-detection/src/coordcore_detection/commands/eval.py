@@ -9,11 +9,12 @@ import typer
 
 from coordcore.errors import InputError
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, SynonymFile, held_against, told
+from coordcore_detection.commands.options import OutsideName, SynonymFile, held_against, require_unused, told
 from coordcore_detection.evaluate.radius import RADIUS, Radius
 
 
 def command(
+    context: typer.Context,
     predictions: Annotated[
         Path, typer.Argument(metavar="PREDICTIONS", help="What `coordcore predict` or another tool wrote.")
     ],
@@ -116,7 +117,9 @@ def command(
         header = foreign.header(predictions, written)
     else:
         if answer_files.is_own(data):
-            _require_unused(predictions, numbers=numbers, checkpoint=checkpoint)
+            of_others = f"is for answers of other tools; {predictions} says itself"
+            require_unused(context, ("numbers",), f"{of_others} what its numbers are")
+            require_unused(context, ("checkpoint",), f"{of_others} how its answers are written")
         header, rows = prediction_files.parse(predictions, data)
     quantisation = Quantisation.from_dict(header.quantisation, source=f"{predictions}:1: quantisation")
     truth = truth_from_records(
@@ -176,13 +179,3 @@ def command(
         console.print(told(f"{tables.CAVEAT} {caveat}"), markup=False, soft_wrap=True)
     for note in result.notes:
         console.print(told(f"note: {note}"), markup=False, soft_wrap=True)
-
-
-def _require_unused(predictions: Path, *, numbers: str | None, checkpoint: Path | None) -> None:
-    """Raise InputError for what is said of coordcore's own predictions, which say it themselves."""
-    for name, value, what in (
-        ("--numbers", numbers, "what its numbers are"),
-        ("--checkpoint", checkpoint, "how its answers are written"),
-    ):
-        if value is not None:
-            raise InputError(f"{name}: is for answers of other tools; {predictions} says itself {what}; leave it out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -49,3 +49,16 @@ def held_against(predictions: Path, records: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{predictions} against {records}: {error}") from error
+
+
+def require_unused(context: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Raise InputError for an option that would be passed over without a word."""
+    for name in names:
+        if is_given(context, name):
+            raise InputError(f"--{name.replace('_', '-')}: {reason}; leave it out")
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the command line has an option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

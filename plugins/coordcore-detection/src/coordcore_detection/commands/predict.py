@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import typer
 
 from coordcore.errors import InputError
 from coordcore.options import SpaceName
-from coordcore_detection.commands.options import OutsideName, Score, told
+from coordcore_detection.commands.options import OutsideName, Score, is_given, require_unused, told
 
 if TYPE_CHECKING:
     from coordcore_detection.evaluate.truth import TruthImage
@@ -198,24 +198,24 @@ def command(
     if output.is_symlink():
         output = output.resolve()  # a file is written anew where its link leads, and the link stays
     if records.is_dir():
-        _require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
+        require_unused(context, _OF_RECORDS, f"says how a record file is read, and {records} is a folder of pictures")
     if system is not None and question is None:
         raise InputError("--system: is given with --question; a run's own system message comes with its question")
     if parallel is not Parallel.FAST:
-        _require_unused(context, ("tolerance",), "is given with --parallel fast")
+        require_unused(context, ("tolerance",), "is given with --parallel fast")
     in_vllm = engine is EngineName.VLLM
     apart = server is not None or in_vllm  # what answers gives text and probabilities, and keeps the rest to itself
     if server is None:
-        _require_unused(context, _OF_A_SERVER, "is given with --server")
+        require_unused(context, _OF_A_SERVER, "is given with --server")
     else:
-        _require_unused(context, ("engine", "batch_size"), "means nothing with --server, which decides that itself")
+        require_unused(context, ("engine", "batch_size"), "means nothing with --server, which decides that itself")
     if not in_vllm:
-        _require_unused(context, ("engine_option",), "is given with --engine vllm")
+        require_unused(context, ("engine_option",), "is given with --engine vllm")
     if apart:
         other, whom = ("--server", "a server") if server is not None else ("--engine vllm", "vLLM")
-        _require_unused(context, _OF_THIS_PROCESS, f"means nothing with {other}, which decides that itself")
+        require_unused(context, _OF_THIS_PROCESS, f"means nothing with {other}, which decides that itself")
         if not constrained:
-            _require_unused(context, ("geometry",), f"is given to {whom} with --constrained")
+            require_unused(context, ("geometry",), f"is given to {whom} with --constrained")
     given = read_prompts(prompt or [])
     fitted = calibrations.read(calibration) if calibration else None
     usual = Score.GEOMETRIC_MEAN if apart else Score.NEAR
@@ -231,7 +231,7 @@ def command(
             max_objects=max_objects,
             thinking=thinking,
             repeats=repeats,
-            batch_size=AT_ONCE if in_vllm and not _is_given(context, "batch_size") else batch_size,
+            batch_size=AT_ONCE if in_vllm and not is_given(context, "batch_size") else batch_size,
             tolerance=None if parallel is None else tolerance if parallel is Parallel.FAST else 0,
         )
         if geometry is not None:
@@ -243,7 +243,7 @@ def command(
     if OURS in os.environ:
         die_with_parent()
     if share.world > 1:
-        _require_unused(context, ("engine",), "was started as one of several processes; vLLM spreads itself")
+        require_unused(context, ("engine",), "was started as one of several processes; vLLM spreads itself")
         _require_one_of_several(context)
     if overwrite:
         context.with_resource(shares.replaced(output))  # a command that comes to nothing loses nothing
@@ -329,20 +329,8 @@ _OF_THIS_PROCESS = (
 
 def _require_one_of_several(context: typer.Context) -> None:
     """Raise InputError for what the processes of a launcher cannot do, each by itself."""
-    _require_unused(context, ("procs",), "was started as one of several processes already")
-    _require_unused(context, ("overwrite",), "several processes cannot agree when; remove the file before")
-
-
-def _require_unused(context: typer.Context, names: Iterable[str], reason: str) -> None:
-    """Raise InputError for an option that would be passed over without a word."""
-    for name in names:
-        if _is_given(context, name):
-            raise InputError(f"--{name.replace('_', '-')}: {reason}; leave it out")
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    require_unused(context, ("procs",), "was started as one of several processes already")
+    require_unused(context, ("overwrite",), "several processes cannot agree when; remove the file before")
 
 
 def _account(rows: list[Row]) -> str:
