@@ -60,12 +60,16 @@ def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw:
     unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
     there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
     whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())  # every category was looked for
-    aside = [str(item.get("desc")) for key in _ASIDE for item in regions_under(record, key) if isinstance(item, dict)]
-    pool = sorted(({*others} if whole else known).difference(there, unsure, aside))
+    pool = sorted(({*others} if whole else known).difference(there, unsure, labels_aside(record)))
     asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
     if not asked:
         raise RecordError("categories", "missing; nothing is there to ask for, nor known to be absent; write the list")
     return random.Random(f"{draw} order").sample(asked, len(asked))
+
+
+def labels_aside(record: Record) -> list[str]:
+    """The labels of what is in an image and no object of its record. Raises RecordError."""
+    return [str(item.get("desc")) for key in _ASIDE for item in regions_under(record, key) if isinstance(item, dict)]
 
 
 def question_of(record: Record, prompt: str | None, *, categories: tuple[str, ...] = (), box: str = "") -> str:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from coordcore.coords import ints_to_tokens
-from coordcore.records.answers import parse_answer
+from coordcore.records.answers import parse_answer, reserved
 
 
 def coords(*bins: int) -> str:
@@ -50,6 +50,18 @@ def test_spans_are_places_in_the_text() -> None:
     (item,) = parse_answer(text).objects
     found = text[slice(*item.desc_span)], [text[slice(*span)] for span in item.coord_spans]
     assert found == ("épée", ["<|coord_1|>", "<|coord_2|>", "<|coord_3|>", "<|coord_4|>"])
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("<think>", "</Reasoning >", "◁think▷", "◁/think▷", "a <|channel>thought", "a<channel|>"),
+        *("a < b > c", "think", "<channel>", "▷", "a ◁ b"),
+    ],
+)
+def test_a_label_is_reserved_where_an_answer_would_lose_it(label: str) -> None:
+    labels, unread = read(f'{{"objects": [{A}, {{"desc": "{label}", "bbox_2d": {BOX}}}]}}')
+    assert (reserved(label) is None) is (labels == ["a", label] and not unread)
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ THOUGHT = "think|thinking|thought|reasoning"
 """What models call the tag that they think in."""
 
 # Text between <| and |> is a control token in Qwen's vocabulary (or a coord token); the second group is replaced by
-# ms-swift's templates (swift.template.Template.special_tokens), the third is Qwen3's reasoning and tool markup.
+# ms-swift's templates (swift.template.Template.special_tokens), the third is markup of tools and of thoughts
+# (Qwen3's, Kimi-VL's, Gemma 4's), which `parse_answer` leaves out.
 _RESERVED = re.compile(
-    r"<\|[^<>|]*\|>"
-    r"|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
-    rf"|</?(?:tool_call|tool_response|(?i:{THOUGHT})\s*)>"
+    r"<\|[^<>|]*\|>|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
+    rf"|</?tool_(?:call|response)>|[<◁]/?(?i:{THOUGHT})\s*[>▷]|<(?i:\|channel>thought|channel\|>)"
 )
 
 
@@ -47,7 +47,7 @@ class Located:
 
 def reserved(text: str, coords: CoordFormat = DEFAULT_COORDS) -> str | None:
     """The first piece of `text` that a tokenizer or template would not read as text, or None."""
-    found = (_RESERVED.search(text) or re.search(coords.pattern(), text)) if "<" in text else None
+    found = (_RESERVED.search(text) or re.search(coords.pattern(), text)) if "<" in text or "◁" in text else None
     return found.group() if found else None
 
 

@@ -489,3 +489,31 @@ def test_the_command_takes_them(tmp_path: Path) -> None:
     assert len(quad) == 8
     assert all(isinstance(value, int) for value in quad)
     assert all(a != b for a, b in pairwise(quad[::2]))
+
+
+@pytest.mark.parametrize(("space", "numbers"), [("pixel", 1), ("norm1", 100)])
+def test_every_kind_is_read_y_first(tmp_path: Path, space: str, numbers: int) -> None:
+    quad = [30, 10, 30, 40, 50, 40, 50, 10]
+    given = [
+        {"desc": "box", "bbox_2d": [20, 10, 60, 40]},
+        {"desc": "dot", "point": [70, 10]},
+        {"desc": "roof", "quad": quad},
+        {"desc": "hill", "poly": [20, 10, 60, 10, 60, 40]},
+    ]
+    for item in given:
+        for kind in item.keys() - {"desc"}:
+            item[kind] = [value / numbers for value in item[kind]]  # type: ignore[attr-defined]
+    metadata = {"points": [{"desc": "eye", "points": [value / numbers for value in (70, 10)]}]}
+    source = write_lines(
+        tmp_path / "in.jsonl",
+        {"images": ["a.jpg"], "width": 100, "height": 100, "objects": given, "metadata": metadata},
+    )
+    [record], _ = records_of(source, "records", tmp_path, geometry="own", boxes="yxyx", from_space=space)
+    found = {item.pop("desc"): next(iter(item.values())) for item in record["objects"]}
+    assert found == {
+        "box": pytest.approx([10, 20, 40, 60]),
+        "dot": pytest.approx([10, 70]),
+        "roof": pytest.approx([10, 30, 40, 30, 40, 50, 10, 50]),
+        "hill": pytest.approx([10, 20, 10, 60, 40, 60]),
+    }
+    assert record["metadata"]["points"] == [{"desc": "eye", "points": pytest.approx([10, 70])}]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from conversion_support import records_of, write_image, write_json, write_lines
 
+from coordcore import InputError
+
 
 def region(kind: str = "rectanglelabels", labels: Any = ("valve",), **value: Any) -> dict[str, Any]:
     return {
@@ -241,3 +243,26 @@ def test_an_id_of_several_places_is_that_of_several_regions(tmp_path: Path) -> N
 def test_image_paths(tmp_path: Path, url: str, path: str) -> None:
     records, _ = convert(tmp_path, task(region(**BOX), image=url))
     assert records[0]["images"] == [path]
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"image": "s3://bucket/x/a.jpg", "filename": "a.jpg"}, "x/a.jpg"),
+        ({"image": "x/a.jpg", "caption": "like b.png"}, "x/a.jpg"),
+        ({"photo": "x/a.jpg", "name": "a.jpg"}, "x/a.jpg"),
+        ({"image": "https://host/serve?id=5", "name": "a.jpg"}, "a.jpg"),
+    ],
+)
+def test_an_image_beside_other_names_of_files(tmp_path: Path, data: dict[str, str], path: str) -> None:
+    given = task(region(**BOX))
+    given["data"] = data
+    records, _ = convert(tmp_path, given)
+    assert [record["images"] for record in records] == [[path]]
+
+
+def test_two_images_of_one_task_are_told_apart_by_nothing(tmp_path: Path) -> None:
+    given = task(region(**BOX))
+    given["data"] = {"left": "x/a.jpg", "right": "y/a.jpg"}
+    with pytest.raises(InputError, match="1  task without the path of one image"):
+        convert(tmp_path, given)

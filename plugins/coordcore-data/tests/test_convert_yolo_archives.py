@@ -45,6 +45,12 @@ def test_an_archive_with_images_and_its_subsets(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "s.valid.jsonl")[0]["objects"][0]["desc"] == "airplane"
 
 
+def test_lists_of_windows(tmp_path: Path) -> None:
+    changes = {"obj_dot_data": OBJ_DATA.replace("/", "\\"), "train_dot_txt": "data\\obj_train_data\\image1.jpg\n"}
+    records, _ = records_of(archive(tmp_path / "a.zip", images=picture(tmp_path), **changes), "yolo", tmp_path)
+    assert [record["objects"][0]["desc"] for record in records] == ["cat", "airplane"]
+
+
 @pytest.mark.parametrize("place", ["obj_train_data", ".", "deeper/pictures"])
 def test_an_archive_without_images_and_a_folder_of_them(tmp_path: Path, place: str) -> None:
     for name in ("image1.jpg", "image2.jpg"):
@@ -111,7 +117,10 @@ def test_an_image_that_lost_its_box_is_no_record(tmp_path: Path, labels: str, re
     [
         ({"obj_dot_names": None}, "obj.data: names: no file with the class names; give it with --classes FILE"),
         ({"obj_dot_names": "\n"}, "obj.names: needs class names"),
-        ({"train_dot_txt": None, "valid_dot_txt": None}, "obj.data: names no images"),
+        (
+            {"train_dot_txt": None, "valid_dot_txt": None},
+            r"obj.data: names no images; no file at train: data/train\.txt, valid: data/valid\.txt",
+        ),
         ({"train_dot_txt": "", "valid_dot_txt": "/\n"}, "obj.data: names no images"),
         ({"obj_dot_data": ""}, "obj.data: names no images"),
     ],

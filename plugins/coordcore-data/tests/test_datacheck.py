@@ -111,6 +111,16 @@ def test_each_wrong_convention_is_named(
     assert text in found[0].text
 
 
+def test_records_that_are_answered_in_text_are_not_empty(tmp_path: Path) -> None:
+    caption = {"images": ["a.jpg"], "width": 100, "height": 80, "task": "caption", "answer": "A dog."}
+    checked = check_data(write_lines(tmp_path / "a.jsonl", *[caption] * 5), space="pixel")
+    assert (checked.empty, kinds(checked)) == (0, [])
+    nothing = {**caption, "task": "detect", "answer": None, "objects": []}
+    checked = check_data(write_lines(tmp_path / "a.jsonl", *[caption] * 5, nothing), space="pixel")
+    assert (checked.empty, kinds(checked)) == (1, ["no box"])
+    assert checked.suspicions[0].text.startswith("not one of 1 records has a box")
+
+
 @pytest.mark.parametrize(
     ("change", "space"),
     [

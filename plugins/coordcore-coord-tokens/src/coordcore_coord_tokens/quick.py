@@ -137,7 +137,7 @@ class QuickBins(_Quick):
         texts, geometries, corners = draft
         for item in record.objects:
             desc = item.desc
-            if not desc.strip() or ("<" in desc and reserved(desc, coords)):
+            if not desc.strip() or reserved(desc, coords):
                 return None
             if not boxes_only:
                 if not _one_geometry(item):
@@ -225,7 +225,7 @@ class QuickReals(_Quick):
         widened = clipped = 0
         for item in record.objects:
             desc = item.desc
-            if not desc.strip() or ("<" in desc and reserved(desc, coords)):
+            if not desc.strip() or reserved(desc, coords):
                 return None
             if not boxes_only:
                 if not _one_geometry(item):

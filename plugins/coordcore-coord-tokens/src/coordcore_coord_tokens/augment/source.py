@@ -15,8 +15,8 @@ from coordcore import Example, InputError
 from coordcore.quantisation import encode_boxes
 from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.answers import Located
-from coordcore.records.asking import ABSENT, INCOMPLETE
-from coordcore.records.record import Record, RecordError, RecordObject, parse_record, regions_under
+from coordcore.records.asking import ABSENT, INCOMPLETE, labels_aside
+from coordcore.records.record import Record, RecordError, RecordObject, parse_record
 from coordcore.tasks import TASKS
 from coordcore_coord_tokens.answer import Answer
 from coordcore_coord_tokens.augment.changes import Draws, Move, coloured, drawn, moved_picture, noise_boxes
@@ -129,11 +129,13 @@ class AugmentedSource:
         """The record of the moved image, its texts as they were, and how to read it; as it is, and None, where nothing
         moves.
 
-        What is asked for text alone is not cut out: its answer would speak of what is cut off.
+        What is asked for text alone is not cut out: its answer would speak of what is cut off. Nor is what asks for
+        categories in its own words, which would go on asking for one that is only seen in part.
         """
         config, size = self.plain.config, (record.width, record.height)
         shapes = self._shapes(record) if config.mode == "dense" else []
-        cuts = record.task not in TASKS or not TASKS[record.task].is_text
+        fixed = record.task == "named" and "{categories}" not in (record.question or "{categories}")
+        cuts = record.task not in TASKS or not (TASKS[record.task].is_text or fixed)
         move = drawn(self.augment, draws, shapes, size, cuts=cuts, max_aspect=config.max_aspect or float("inf"))
         if not move.mirrors and move.window == (0, 0, *size) and move.size == size:
             return record, config, None
@@ -149,8 +151,8 @@ class AugmentedSource:
             categories=record.categories
             and [category for category in record.categories if category not in move.hidden],
         )
-        crowds = [region["desc"] for region in regions_under(record, "crowd")] if config.mode == "dense" else []
-        move = attrs.evolve(move, hidden=move.hidden.union(crowds))
+        aside = labels_aside(record) if config.mode == "dense" else []
+        move = attrs.evolve(move, hidden=move.hidden.union(aside))
         # A place may lie over the edge by a rounding.
         return moved, attrs.evolve(config, space="pixel", outside="clip"), move
 

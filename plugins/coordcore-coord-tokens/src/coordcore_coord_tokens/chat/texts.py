@@ -25,7 +25,8 @@ _BOX_TAG, _QUAD_TAG = "<|box_start|>", "<|quad_start|>"
 _TAGS = {_BOX_TAG: "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>", _QUAD_TAG: "<|quad_end|>"}
 _OPENING, _CLOSING = ("|".join(map(re.escape, tags)) for tags in (_TAGS, _TAGS.values()))
 _GROUNDING = re.compile(
-    rf"{_OPENING}|{_CLOSING}|<\|object_ref_(?:start|end)\|>|<\|/?(?:ref|grounding)\|>|</?think>|{re.escape('<image>')}"
+    rf"{_OPENING}|{_CLOSING}|<\|object_ref_(?:start|end)\|>|<\|/?(?:ref|grounding)\|>|{re.escape('<image>')}"
+    r"|</?think>|◁/?think▷|<\|channel>thought|<channel\|>"
 )
 """Markup that may stand in a message: what Qwen, InternVL and DeepSeek-VL put around labels and boxes, thoughts."""
 

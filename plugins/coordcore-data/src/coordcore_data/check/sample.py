@@ -26,6 +26,7 @@ from coordcore.records.geometry import bounds, clockwise
 from coordcore.records.images import image_path
 from coordcore.records.record import LeftOut, Record, RecordError, parse_record
 from coordcore.records.source import all_lines
+from coordcore.tasks import TASKS
 from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
 from coordcore_data.convert.progress import shown
 from coordcore_data.convert.sizes import FileSize, read_size
@@ -45,7 +46,8 @@ class Sample:
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
     files: path, width and height of each record. lines: [n] in which line of the file each record stands. unasked: the
     paths of those that ask no question of their own.
-    empty: records without objects; unsaid: those among them that have crowd regions or points under `metadata`.
+    empty: records without objects whose answer would name them; unsaid: those among them that have crowd regions or
+    points under `metadata`.
     tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
     description. quantisation: of its bins, as the caller says. declared: what `metadata.quantisation` says, with how
     often.
@@ -147,8 +149,9 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         metadata = record.metadata or {}
         if (name := _declared(record)) is not None:
             declared[name] = declared.get(name, 0) + 1
-        counts["empty"] += not record.objects
-        counts["unsaid"] += not record.objects and bool(metadata.get(CROWD) or metadata.get(POINTS))
+        empty = not record.objects and not (record.task in TASKS and TASKS[record.task].is_text)
+        counts["empty"] += empty
+        counts["unsaid"] += empty and bool(metadata.get(CROWD) or metadata.get(POINTS))
         seen = set()
         for item in found:
             if item.crowd:

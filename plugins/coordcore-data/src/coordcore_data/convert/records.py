@@ -66,9 +66,12 @@ class _Numbers:
     fractions: tuple[float, ...]
     order: BoxOrder
 
-    def real(self, values: tuple[float, ...]) -> list[float]:
-        """As pixels or fractions."""
-        return [self.fractions[int(k)] for k in values] if self.fractions else list(map(float, values))
+    def real(self, values: tuple[float, ...], box: bool = False) -> list[float]:
+        """As pixels or fractions, x before y; but for boxes, whose four numbers `corners` reads by the order."""
+        real = [self.fractions[int(k)] for k in values] if self.fractions else list(map(float, values))
+        if self.order == "yxyx" and not box:
+            real[::2], real[1::2] = real[1::2], real[::2]
+        return real
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
@@ -154,7 +157,7 @@ def _check_declared(record: Record, reading: Reading, where: str) -> None:
 
 
 def _shape(item: Annotation, number: int, how: _Numbers, with_keypoints: bool) -> Shape:
-    values, name = how.real(item.values), f"{item.path} on line {number}"
+    values, name = how.real(item.values, item.kind == "bbox_2d"), f"{item.path} on line {number}"
     further: dict[str, Any] = {}
     if item.keypoints and with_keypoints:
         places = [value for at in range(0, len(item.keypoints), 3) for value in item.keypoints[at : at + 2]]

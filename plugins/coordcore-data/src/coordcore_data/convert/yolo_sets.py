@@ -238,7 +238,7 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
     except (UnreadableError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: {error}") from error
     entries = [line.partition("=") for line in text.splitlines() if "=" in line]
-    values = {key.strip(): value.strip() for key, _, value in entries}
+    values = {key.strip(): value.strip().replace("\\", "/") for key, _, value in entries}
     roots = [source.parent, *([images] if images is not None else [])]
     folder = ImageFolder(images) if images is not None else None
     names = _beside(source, values.pop("names", "obj.names"))
@@ -260,7 +260,8 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
             root = images if images is not None and image.is_relative_to(images) else source.parent
             pairs.append(Pair(image, labels, _name(image, root), file, key))
     if not pairs:
-        raise InputError(f"{source}: names no images")
+        lists = ", ".join(f"{key}: {value}" for key, value in values.items() if value.endswith(".txt"))
+        raise InputError(f"{source}: names no images{f'; no file at {lists}' if lists else ''}")
     return pairs, names
 
 

@@ -78,6 +78,8 @@ class CoordTemplate:
             return super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
         inputs = dict(inputs)
         example, padding, groups = inputs.pop(_EXAMPLE)
+        if few := _too_few_pixels(self, example, failed=False):
+            raise InputError(f"{example.where}: {few}")
         try:
             with _at_most(self, example.max_pixels):
                 encoded = super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
@@ -89,7 +91,8 @@ class CoordTemplate:
             images = ", ".join(str(image) for image in example.images if isinstance(image, str | Path))
             raise InputError(f"{example.where}: cannot read its image {images or 'in memory'}: {error}") from error
         except ValueError as error:
-            raise InputError(f"{example.where}: {error}{_too_few_pixels(self, example)}") from error
+            told = [str(error), _too_few_pixels(self, example, failed=True)]
+            raise InputError(f"{example.where}: {'; '.join(filter(None, told))}") from error
         if fault := mislabelled(encoded["labels"], encoded.get("input_ids")):
             raise RunError(f"{self.plan.who(kinds.TEMPLATE)}: it makes {fault} ({example.where}); leave labels alone")
         if padding:
@@ -183,8 +186,12 @@ def _at_most(template: Any, max_pixels: int | None) -> Iterator[None]:
         template.max_pixels = before
 
 
-def _too_few_pixels(template: Any, example: Example) -> str:
-    """What else is to be said of an example that cannot be encoded, where its images are reduced to almost nothing."""
+def _too_few_pixels(template: Any, example: Example, *, failed: bool) -> str:
+    """What is to be said of an example whose images are reduced to almost nothing.
+
+    failed: it could not be encoded, as where a long image is left no visual token each way; else it is said of those
+    that are left none at all, which the processor would blow up again.
+    """
     images = getattr(template.processor, "image_processor", None)
     patch, merge = (getattr(images, name, None) for name in ("patch_size", "merge_size"))
     limits = [limit for limit in (template.max_pixels, example.max_pixels) if limit is not None]
@@ -195,8 +202,9 @@ def _too_few_pixels(template: Any, example: Example) -> str:
     longest = max((max(size) / min(size) for size in sizes if size is not None), default=1)
     limit, least = min(limits), math.ceil((patch * merge) ** 2 * longest)
     whose = f"source {example.group!r}" if limit == example.max_pixels and example.group else "the run"
-    told = f"; its images are reduced to max_pixels = {limit} of {whose}, too few for a visual token each way"
-    return f"{told}: set {least} at least" if limit < least else ""
+    told = f"its images are reduced to max_pixels = {limit} of {whose}, too few for a visual token each way"
+    wrong = example.images and limit < (least if failed else (patch * merge) ** 2)
+    return f"{told}: set {least} at least" if wrong else ""
 
 
 def media_token_ids(template: type, config: Any, tokenizer: Any) -> dict[str, int]:
