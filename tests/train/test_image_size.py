@@ -95,6 +95,11 @@ def test_an_image_is_reduced_as_ms_swift_does(size: tuple[int, int]) -> None:
     assert reduced(image, None) is image
 
 
+@pytest.mark.parametrize(("size", "seen"), [((3000, 2), (1239, 1)), ((2, 3000), (1, 1239))])
+def test_a_side_of_which_nothing_would_be_left_stays_a_pixel(size: tuple[int, int], seen: tuple[int, int]) -> None:
+    assert reduced(Image.new("RGB", size), 1024).size == seen
+
+
 def test_a_run_whose_images_the_processor_resizes(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     (tmp_path / "state.json").write_text('{"fingerprint": "a", "image_tokens": null}')

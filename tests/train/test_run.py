@@ -319,6 +319,10 @@ def test_a_hook_on_the_head_that_nobody_declares_stops_the_run(coord_base: Path,
             r"^train.jsonl:4: its images are reduced to max_pixels = 1 of source 'small', too few for a visual token "
             "each way: set 512 at least$",
         ),
+        (
+            "narrow",
+            "^train.jsonl:4: height and width must be > 0; its images .* max_pixels = 1024 .* set 384000 at least$",
+        ),
         ("geometry", r"^train.jsonl:4: the encoded answer has 0 coord tokens, its geometries have 4 values"),
     ],
 )

@@ -503,12 +503,19 @@ def test_every_kind_is_read_y_first(tmp_path: Path, space: str, numbers: int) ->
     for item in given:
         for kind in item.keys() - {"desc"}:
             item[kind] = [value / numbers for value in item[kind]]  # type: ignore[attr-defined]
-    metadata = {"points": [{"desc": "eye", "points": [value / numbers for value in (70, 10)]}]}
+    given[0]["keypoints"] = [30 / numbers, 15 / numbers, 2]
+    metadata = {
+        "points": [{"desc": "eye", "points": [value / numbers for value in (70, 10)]}],
+        "crowd": [{"desc": "herd", "bbox_2d": [value / numbers for value in (0, 10, 20, 50)]}],
+    }
     source = write_lines(
         tmp_path / "in.jsonl",
         {"images": ["a.jpg"], "width": 100, "height": 100, "objects": given, "metadata": metadata},
     )
-    [record], _ = records_of(source, "records", tmp_path, geometry="own", boxes="yxyx", from_space=space)
+    [record], _ = records_of(
+        source, "records", tmp_path, geometry="own", boxes="yxyx", from_space=space, keypoints=True
+    )
+    keypoints = record["objects"][0].pop("keypoints")
     found = {item.pop("desc"): next(iter(item.values())) for item in record["objects"]}
     assert found == {
         "box": pytest.approx([10, 20, 40, 60]),
@@ -516,4 +523,6 @@ def test_every_kind_is_read_y_first(tmp_path: Path, space: str, numbers: int) ->
         "roof": pytest.approx([10, 30, 40, 30, 40, 50, 10, 50]),
         "hill": pytest.approx([10, 20, 10, 60, 40, 60]),
     }
+    assert keypoints == pytest.approx([15, 30, 2])
     assert record["metadata"]["points"] == [{"desc": "eye", "points": pytest.approx([10, 70])}]
+    assert record["metadata"]["crowd"] == [{"desc": "herd", "bbox_2d": pytest.approx([10, 0, 50, 20])}]

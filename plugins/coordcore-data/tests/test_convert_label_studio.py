@@ -249,7 +249,6 @@ def test_image_paths(tmp_path: Path, url: str, path: str) -> None:
     ("data", "path"),
     [
         ({"image": "s3://bucket/x/a.jpg", "filename": "a.jpg"}, "x/a.jpg"),
-        ({"image": "x/a.jpg", "caption": "like b.png"}, "x/a.jpg"),
         ({"photo": "x/a.jpg", "name": "a.jpg"}, "x/a.jpg"),
         ({"image": "https://host/serve?id=5", "name": "a.jpg"}, "a.jpg"),
     ],
@@ -261,8 +260,17 @@ def test_an_image_beside_other_names_of_files(tmp_path: Path, data: dict[str, st
     assert [record["images"] for record in records] == [[path]]
 
 
-def test_two_images_of_one_task_are_told_apart_by_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"left": "x/a.jpg", "right": "y/a.jpg"},
+        {"image": "s3://k/a.jpg", "image2": "s3://k/b.jpg"},
+        {"before": "s3://k/1.jpg", "after": "s3://k/after/1.jpg"},
+        {"image": "a.jpg", "mask": "a_mask.png"},
+    ],
+)
+def test_two_images_of_one_task_are_told_apart_by_nothing(tmp_path: Path, data: dict[str, str]) -> None:
     given = task(region(**BOX))
-    given["data"] = {"left": "x/a.jpg", "right": "y/a.jpg"}
+    given["data"] = data
     with pytest.raises(InputError, match="1  task without the path of one image"):
         convert(tmp_path, given)

@@ -119,10 +119,11 @@ def test_an_image_that_lost_its_box_is_no_record(tmp_path: Path, labels: str, re
         ({"obj_dot_names": "\n"}, "obj.names: needs class names"),
         (
             {"train_dot_txt": None, "valid_dot_txt": None},
-            r"obj.data: names no images; no file at train: data/train\.txt, valid: data/valid\.txt",
+            r"obj.data: names no images: no file at train: data/train\.txt, valid: data/valid\.txt$",
         ),
-        ({"train_dot_txt": "", "valid_dot_txt": "/\n"}, "obj.data: names no images"),
-        ({"obj_dot_data": ""}, "obj.data: names no images"),
+        ({"train_dot_txt": "", "valid_dot_txt": "/\n"}, "obj.data: names no images: no list of images, or nothing"),
+        ({"train_dot_txt": "", "valid_dot_txt": None}, r"names no images: no file at valid: data/valid\.txt$"),
+        ({"obj_dot_data": ""}, "obj.data: names no images: no list of images, or nothing in them$"),
     ],
 )
 def test_refusals(tmp_path: Path, changes: dict[str, str | None], message: str) -> None:

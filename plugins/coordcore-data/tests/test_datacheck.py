@@ -119,6 +119,9 @@ def test_records_that_are_answered_in_text_are_not_empty(tmp_path: Path) -> None
     checked = check_data(write_lines(tmp_path / "a.jsonl", *[caption] * 5, nothing), space="pixel")
     assert (checked.empty, kinds(checked)) == (1, ["no box"])
     assert checked.suspicions[0].text.startswith("not one of 1 records has a box")
+    unread = {**nothing, "objects": [{"desc": "a", "bbox_2d": [1, 2, 3]}]}
+    checked = check_data(write_lines(tmp_path / "a.jsonl", *[unread] * 2, nothing), space="pixel")
+    assert checked.suspicions[0].text.startswith("not one of 3 records has a box")
 
 
 @pytest.mark.parametrize(
@@ -369,8 +372,8 @@ def test_the_sheet_shows_each_box_where_the_numbers_say(tmp_path: Path) -> None:
     assert coloured.max() == pytest.approx(60 * 4.8, abs=3)
 
 
-@pytest.mark.parametrize("space", ["pixel", "norm1"])
-def test_the_sheet_shows_outlines_and_points_as_what_they_are(tmp_path: Path, space: Any) -> None:
+@pytest.mark.parametrize(("space", "order"), [("pixel", "xyxy"), ("norm1", "xyxy"), ("norm1", "yxyx")])
+def test_the_sheet_shows_outlines_and_points_as_what_they_are(tmp_path: Path, space: Any, order: Any) -> None:
     """Beside a crowd region, and behind a line and an object that are left out: these are no objects of the sheet."""
     scale = np.array([100, 80]) if space == "norm1" else np.ones(2)
     given = {
@@ -378,12 +381,13 @@ def test_the_sheet_shows_outlines_and_points_as_what_they_are(tmp_path: Path, sp
         "point": np.array([[50, 44]]),
         "poly": np.array([[2, 2], [30, 2], [2, 30]]),
     }
-    objects = [{"desc": "thing", kind: (places / scale).ravel().tolist()} for kind, places in given.items()]
+    step = -1 if order == "yxyx" else 1
+    objects = [{"desc": "thing", kind: (places / scale)[:, ::step].ravel().tolist()} for kind, places in given.items()]
     row = {"images": ["a.png"], "width": 100, "height": 80, "objects": objects}
     row |= {"metadata": {"crowd": [{"desc": "thing", "poly": [0, 0, 1, 1, 0, 1]}]}}
     Image.new("RGB", (100, 80), "white").save(tmp_path / "a.png")
     path = write_lines(tmp_path / "a.jsonl", {"images": "none"}, {**row, "objects": [{"desc": "lost"}, *objects]})
-    assert write_sheet(tmp_path / "sheet.png", collect(path), tmp_path, space=space) == 1
+    assert write_sheet(tmp_path / "sheet.png", collect(path), tmp_path, space=space, order=order) == 1
 
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)[10:394, 10:490]
     lines = (sheet.max(2) - sheet.min(2) > 100) & (sheet.max(2) > 100)

@@ -27,7 +27,7 @@ from coordcore.components import LENGTHS
 from coordcore.errors import RunError
 from coordcore.protocols import EvaluationResult
 
-Fault = Literal["none", "long", "missing", "corrupt", "geometry", "pixels"]
+Fault = Literal["none", "long", "missing", "corrupt", "geometry", "pixels", "narrow"]
 
 
 # --- data: boxes of any bin, answers of unequal length, every fourth without a box ------------------------------------
@@ -73,16 +73,19 @@ class Boxes:
             images = [b"no image at all"]
         if index == 3 and self.fault == "pixels":  # of an image twice as wide as high, nothing is left
             images = [Image.new("RGB", (64, 32))]
+        if index == 3 and self.fault == "narrow":  # nothing of its height, though there are pixels enough
+            images = [Image.new("RGB", (3000, 2))]
         if index == 3 and self.fault == "geometry":
             geometries = [Geometry(kind="bbox_2d", values=(1.0, 2.0, 3.0, 4.0))]
+        limits = {"pixels": 1, "narrow": 1024}
         return Example(
             messages=[{"role": "user", "content": "<image>find"}, {"role": "assistant", "content": answer}],
             images=images,
             geometries=tuple(geometries),
             source=f"{self.name}.jsonl:{index + 1}",
             image_size=(32, 32) if index % 3 else None,
-            group="small" if self.fault == "pixels" else "",
-            max_pixels=1 if index == 3 and self.fault == "pixels" else None,
+            group="small" if self.fault in limits else "",
+            max_pixels=limits.get(self.fault) if index == 3 else None,
         )
 
     def length(self, epoch: int, index: int) -> tuple[int, list[tuple[int, int]]]:

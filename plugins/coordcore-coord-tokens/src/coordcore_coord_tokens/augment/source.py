@@ -151,7 +151,8 @@ class AugmentedSource:
             categories=record.categories
             and [category for category in record.categories if category not in move.hidden],
         )
-        aside = labels_aside(record) if config.mode == "dense" else []
+        draws_absent = record.task == "named" and record.categories is None
+        aside = labels_aside(record) if draws_absent else []
         move = attrs.evolve(move, hidden=move.hidden.union(aside))
         # A place may lie over the edge by a rounding.
         return moved, attrs.evolve(config, space="pixel", outside="clip"), move

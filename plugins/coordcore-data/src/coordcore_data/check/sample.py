@@ -46,8 +46,8 @@ class Sample:
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
     files: path, width and height of each record. lines: [n] in which line of the file each record stands. unasked: the
     paths of those that ask no question of their own.
-    empty: records without objects whose answer would name them; unsaid: those among them that have crowd regions or
-    points under `metadata`.
+    texts: records that are answered in text. empty: others without objects; unsaid: those among them that have crowd
+    regions or points under `metadata`.
     tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
     description. quantisation: of its bins, as the caller says. declared: what `metadata.quantisation` says, with how
     often.
@@ -56,6 +56,7 @@ class Sample:
 
     path: Path
     records: int
+    texts: int
     empty: int
     unsaid: int
     polygons: int
@@ -116,7 +117,9 @@ def collect(
 
 def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, progress: bool) -> Sample:
     values, sizes, owner, is_point, numbers = array("d"), array("d"), array("q"), array("b"), array("q")
-    counts = dict.fromkeys(("records", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0)
+    counts = dict.fromkeys(
+        ("records", "texts", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0
+    )
     labels: list[str] = []
     files: list[tuple[str, float, float]] = []
     unasked: list[str] = []
@@ -149,7 +152,9 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         metadata = record.metadata or {}
         if (name := _declared(record)) is not None:
             declared[name] = declared.get(name, 0) + 1
-        empty = not record.objects and not (record.task in TASKS and TASKS[record.task].is_text)
+        in_text = record.task in TASKS and TASKS[record.task].is_text
+        empty = not record.objects and not in_text
+        counts["texts"] += in_text
         counts["empty"] += empty
         counts["unsaid"] += empty and bool(metadata.get(CROWD) or metadata.get(POINTS))
         seen = set()

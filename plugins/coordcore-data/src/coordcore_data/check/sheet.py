@@ -54,10 +54,14 @@ class _Scale:
 
     def boxes(self, boxes: Array, size: Array) -> Array:
         """[n, 4] in pixels of an image, also for numbers that the space does not allow. size: [2]."""
-        return self.places(in_order(boxes, self.order), np.tile(size, 2))
+        return self._pixels(in_order(boxes, self.order), np.tile(size, 2))
 
-    def places(self, places: Array, size: Array) -> Array:
-        """The same for [n, 2], x and y. size: of what each number is measured in."""
+    def corners(self, corners: Array, size: Array) -> Array:
+        """The same for an outline, [n, 2]."""
+        return self._pixels(corners[:, ::-1] if self.order == "yxyx" else corners, size)
+
+    def _pixels(self, places: Array, size: Array) -> Array:
+        """size: of what each number is measured in."""
         if self.space == "norm1":
             return np.asarray(places * size)
         if self.space == "bin":
@@ -91,5 +95,5 @@ def _cell(sample: Sample, folder: Path, index: int, scale: _Scale, shapes: Mappi
         labels=[sample.labels[row] for row in rows],
         caption=caption,
         warning=warning,
-        outlines={place: scale.places(shape.reshape(-1, 2), size) * ratio for place, shape in shapes.items()},
+        outlines={place: scale.corners(shape.reshape(-1, 2), size) * ratio for place, shape in shapes.items()},
     )

@@ -98,12 +98,12 @@ def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None,
 
 
 def _no_box(sample: Sample) -> Suspicion | None:
-    if len(sample.boxes) or not sample.empty:
+    asked = sample.records - sample.texts
+    if len(sample.boxes) or not asked:
         return None
-    text = f"not one of {sample.empty} records has a box: a run learns that nothing is there, whatever the image"
-    return Suspicion(
-        kind="no box", share=sample.empty / sample.records, text=f"{text}; were the objects lost on the way?"
-    )
+    text = f"not one of {asked} records has a box: a run learns that nothing is there, whatever the image"
+    share = asked / sample.records
+    return Suspicion(kind="no box", share=share, text=f"{text}; were the objects lost on the way?")
 
 
 def _unsaid(sample: Sample) -> Suspicion | None:

@@ -199,15 +199,21 @@ def _minimal(given: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
 def _image_of(data: Mapping[str, Any]) -> str:
     """The one image of a task, "" for none or several: an upload, a file that Label Studio serves, or a URL.
 
-    Beside what `image` names, other texts may name files too; without it, a name that another one has with its folder
-    is no second image.
+    A bare name beside the same name with its place is no second image.
     """
-    paths = {key: _path(value) for key, value in data.items() if isinstance(value, str)}
-    named = {path for path in paths.values() if path.lower().endswith(_IMAGE_SUFFIXES)}
-    if (image := paths.get("image")) in named or not named:
-        return image or ""
-    whole = [path for path in named if not any(other.endswith(f"/{path}") for other in named)]
-    return whole[0] if len(whole) == 1 else ""
+    named = {
+        value: _path(value)
+        for value in data.values()
+        if isinstance(value, str) and _path(value).lower().endswith(_IMAGE_SUFFIXES)
+    }
+    if not named and isinstance(image := data.get("image"), str):
+        return _path(image)
+    named = {
+        value: path
+        for value, path in named.items()
+        if "/" in value or not any(other.endswith(f"/{value}") for other in named.values())
+    }
+    return next(iter(named.values())) if len({*named.values()}) == 1 else ""
 
 
 def _path(url: str) -> str:

@@ -245,11 +245,13 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
     if names is None:
         raise InputError(f"{source}: names: no file with the class names; give it with --classes FILE")
     pairs: list[Pair] = []
+    missing: list[str] = []
     for key, value in values.items():
         file = _beside(source, value) if value.endswith(".txt") else None
         if file is None:
             if value.endswith(".txt"):
-                account.note("split without images: left out", f"{key}: {value}")
+                missing.append(f"{key}: {value}")
+                account.note("split without images: left out", missing[-1])
             continue
         for (entry, meant), image in zip(_entries(file), _listed(file, roots), strict=True):
             if folder is not None and not is_file(image):
@@ -260,8 +262,8 @@ def from_obj_data(source: Path, images: Path | None, account: Account) -> tuple[
             root = images if images is not None and image.is_relative_to(images) else source.parent
             pairs.append(Pair(image, labels, _name(image, root), file, key))
     if not pairs:
-        lists = ", ".join(f"{key}: {value}" for key, value in values.items() if value.endswith(".txt"))
-        raise InputError(f"{source}: names no images{f'; no file at {lists}' if lists else ''}")
+        told = f"no file at {', '.join(missing)}" if missing else "no list of images, or nothing in them"
+        raise InputError(f"{source}: names no images: {told}")
     return pairs, names
 
 

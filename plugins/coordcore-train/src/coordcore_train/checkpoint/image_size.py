@@ -41,7 +41,8 @@ def reduced(image: Any, max_pixels: int | None) -> Any:
         return image
     ratio = width / height
     new_height = math.sqrt(max_pixels / ratio)
-    return image.resize((int(new_height * ratio), int(new_height)), Resampling.BILINEAR)
+    # Where ms-swift leaves a side nothing, it cannot train; the processor says what is wrong with such an image.
+    return image.resize((max(1, int(new_height * ratio)), max(1, int(new_height))), Resampling.BILINEAR)
 
 
 def seen_sizes(processor: Any, grid: Any) -> tuple[tuple[int, int], ...]:
