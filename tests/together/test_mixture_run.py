@@ -53,16 +53,19 @@ merge = false
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
     Image.new("RGB", (64, 64)).save(folder / "image.png")
-    boxes = {
-        "images": ["image.png"],
-        "width": 64,
-        "height": 64,
-        "objects": [{"desc": "cup", "bbox_2d": [8, 8, 40, 40]}],
-    }
+    boxes = [
+        {
+            "images": ["image.png"],
+            "width": 64,
+            "height": 64,
+            "objects": [{"desc": "cup", "bbox_2d": [8 * k, 8, 40, 40]}] * k,
+        }
+        for k in range(1, 5)
+    ]
     messages = [{"role": "user", "content": "<image>Where is the cup?"}, {"role": "assistant", "content": "At <bbox>."}]
     talk = {"messages": messages, "images": ["image.png"], "objects": {"ref": [], "bbox": [[8, 8, 40, 40]]}}
     words = {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]}
-    write(folder / "boxes.jsonl", [boxes] * 4)
+    write(folder / "boxes.jsonl", boxes)
     write(folder / "talk.jsonl", [talk, words])
     base = tiny_qwen3vl(folder / "base")
     (folder / "mixed.toml").write_text(MANIFEST.format(base=base), encoding="utf-8")
@@ -135,3 +138,19 @@ def test_an_evaluation_shows_images_in_the_size_of_their_source(run: Path, monke
     given = (loaded.model, loaded.processor, truth, settings)
     assert len([*asking.predict(*given, vocab=loaded.vocab, quantisation=loaded.quantisation)]) == 4
     assert patches == [16] * 4  # as in training; the image has 64
+
+
+def losses(folder: Path, name: str, *settings: str) -> list[dict[str, float]]:
+    """The losses of every step, and of each source in it, over two epochs of a run with other settings."""
+    words = [word for setting in ("train.steps=7", "train.log_every=1", *settings) for word in ("--set", setting)]
+    coordcore("run", "mixed.toml", "--output", name, *words, cwd=folder)
+    lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key.startswith("loss")} for line in lines]
+
+
+def test_a_mixture_is_the_same_for_any_number_of_workers_and_ranks(run: Path) -> None:
+    folder = run.parents[1]
+    alone = losses(folder, "alone", "train.batch_size=2")
+    assert len({line["loss"] for line in alone if line}) == 7
+    shared = losses(folder, "shared", "train.batch_size=1", "launch.nproc_per_node=2", "train.workers=1")
+    assert shared == [pytest.approx(line, rel=1e-5) for line in alone]
