@@ -38,8 +38,7 @@ _START = re.compile(
     r"""(?P<list>\{\s*["']objects["']\s*:\s*\[|\[\s*(?=\{|\]\s*(?:```\s*)?$))"""
     rf"|(?P<object>{_OBJECT.pattern})|(?P<tag>{_TAG.pattern})"
 )
-# Of Gemma 4 as well: <|channel>thought ... <channel|>
-_THOUGHT = re.compile(rf"[<◁](?P<end>/?)(?:{THOUGHT})\s*[>▷]|<(\|channel>thought|(?P<last>channel\|>))", re.IGNORECASE)
+_THOUGHT = re.compile(THOUGHT)
 _TAIL = re.compile(r"[\s\]},]*(?:```\s*)?")
 _FENCE = re.compile(r"```(?:json)?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")

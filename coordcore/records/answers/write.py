@@ -13,15 +13,15 @@ from coordcore.errors import InputError
 from coordcore.records.answers.format import COORDJSON, Coords, Format, Label, Layouts
 from coordcore.records.geometry import bounds
 
-THOUGHT = "think|thinking|thought|reasoning"
-"""What models call the tag that they think in."""
+THOUGHT = r"(?i:[<◁](?P<end>/?)(?:think|thinking|thought|reasoning)\s*[>▷]|<(?:\|channel>thought|(?P<last>channel\|>)))"
+"""The tags that models think in, Gemma 4's the last; `end` or `last` is not empty where a thought ends."""
 
 # Text between <| and |> is a control token in Qwen's vocabulary (or a coord token); the second group is replaced by
 # ms-swift's templates (swift.template.Template.special_tokens), the third is markup of tools and of thoughts
 # (Qwen3's, Kimi-VL's, Gemma 4's), which `parse_answer` leaves out.
 _RESERVED = re.compile(
     r"<\|[^<>|]*\|>|<(?:image|video|audio|bbox|ref-object|cot-process|start-image)>"
-    rf"|</?tool_(?:call|response)>|[<◁]/?(?i:{THOUGHT})\s*[>▷]|<(?i:\|channel>thought|channel\|>)"
+    rf"|</?tool_(?:call|response)>|{THOUGHT}"
 )
 
 

@@ -84,7 +84,7 @@ def read_answer(
     if record.task == "named" and len(kept) < len(every):
         cut = labels_cut_off(every, kept)
         # Which labels are cut off may follow from the order, and that be another in each epoch.
-        if "{categories}" not in (record.question or "{categories}") and len({item.desc for item in every}) > 1:
+        if asks_in_own_words(record) and len({item.desc for item in every}) > 1:
             raise RecordError(
                 "question",
                 f"asks in its own words for {len(every)} objects, of which `max_objects = {config.max_objects}` may "
@@ -92,6 +92,11 @@ def read_answer(
             )
     answer = written(list(chain.from_iterable(form.grouped(kept))), config, coords, form)
     return msgspec.structs.replace(answer, changes=placed.changes, cut=cut)
+
+
+def asks_in_own_words(record: Record) -> bool:
+    """Whether its question for categories is one that goes on asking for a category that is left out."""
+    return record.task == "named" and "{categories}" not in (record.question or "{categories}")
 
 
 def labels_cut_off(every: Sequence[Located], kept: Sequence[Located]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from coordcore_coord_tokens.augment.changes import Draws, Move, coloured, drawn,
 from coordcore_coord_tokens.augment.shapes import Shape
 from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
 from coordcore_coord_tokens.locate import locate
-from coordcore_coord_tokens.reader import asked_for, in_order, labels_cut_off, read_answer, written
+from coordcore_coord_tokens.reader import asked_for, asks_in_own_words, in_order, labels_cut_off, read_answer, written
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.augment.config import AugmentConfig
@@ -134,8 +134,7 @@ class AugmentedSource:
         """
         config, size = self.plain.config, (record.width, record.height)
         shapes = self._shapes(record) if config.mode == "dense" else []
-        fixed = record.task == "named" and "{categories}" not in (record.question or "{categories}")
-        cuts = record.task not in TASKS or not (TASKS[record.task].is_text or fixed)
+        cuts = (record.task not in TASKS or not TASKS[record.task].is_text) and not asks_in_own_words(record)
         move = drawn(self.augment, draws, shapes, size, cuts=cuts, max_aspect=config.max_aspect or float("inf"))
         if not move.mirrors and move.window == (0, 0, *size) and move.size == size:
             return record, config, None

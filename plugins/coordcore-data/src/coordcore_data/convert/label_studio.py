@@ -201,19 +201,16 @@ def _image_of(data: Mapping[str, Any]) -> str:
 
     A bare name beside the same name with its place is no second image.
     """
-    named = {
-        value: _path(value)
-        for value in data.values()
-        if isinstance(value, str) and _path(value).lower().endswith(_IMAGE_SUFFIXES)
-    }
+    paths = {value: _path(value) for value in data.values() if isinstance(value, str)}
+    named = {value: path for value, path in paths.items() if path.lower().endswith(_IMAGE_SUFFIXES)}
     if not named and isinstance(image := data.get("image"), str):
         return _path(image)
-    named = {
-        value: path
+    placed = {
+        path
         for value, path in named.items()
         if "/" in value or not any(other.endswith(f"/{value}") for other in named.values())
     }
-    return next(iter(named.values())) if len({*named.values()}) == 1 else ""
+    return placed.pop() if len(placed) == 1 else ""
 
 
 def _path(url: str) -> str:
