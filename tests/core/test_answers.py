@@ -106,6 +106,18 @@ def test_the_points_of_a_poly_may_be_lists() -> None:
     assert item.bins == (5, 1, 9, 1, 7, 0)
 
 
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_quad_in_its_tags(tokens: bool) -> None:
+    values = (1, 2, 5, 2, 5, 4, 1, 4)
+    written = "".join(ints_to_tokens(values)) if tokens else "(1,2),(5,2),(5,4),(1,4)"
+    text = (
+        f"<|object_ref_start|>a<|object_ref_end|><|quad_start|>{written}<|quad_end|><|box_start|>({CORNERS})<|box_end|>"
+    )
+    found = parse_answer(text, numbers=True)
+    kinds = [(item.kind, tuple(map(int, item.bins or item.numbers))) for item in found.objects]
+    assert (kinds, found.unread) == ([("quad", values), ("bbox_2d", (1, 2, 3, 4))], ())
+
+
 def test_boxes_in_tags_belong_to_the_label_before_them() -> None:
     box = f"<|box_start|>({CORNERS})<|box_end|>"
     text = f"<|object_ref_start|>a<|object_ref_end|>{box}{box}, <|object_ref_start|>b<|object_ref_end|>{box}"

@@ -2,8 +2,8 @@
 
 The format is CoordJSON, `{"objects": [{"desc": "red circle", "bbox_2d": [<|coord_12|>, ...]}]}`. Qwen's own list,
 `[{"bbox_2d": [...], "label": "..."}]`, other names of these keys, single quotes, several boxes of one label, a single
-object, lists within prose or code fences, and boxes in tags (`<|box_start|>`) are read as well. What a model thinks
-before it answers is not. Whatever could be meant in two ways is left unread.
+object, lists within prose or code fences, boxes and quads in tags (`<|box_start|>`, `<|quad_start|>`) are read as well.
+What a model thinks before it answers is not. Whatever could be meant in two ways is left unread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _LABELS = (DESC, "label")  # CoordJSON's, and Qwen's own
 _ALL_LABELS = (*_LABELS, "name", "category", "category_name", "class", "class_name")  # read where none of those is
 _KINDS = {kind: kind for kind in COORDJSON.places} | {"bbox": "bbox_2d", "box_2d": "bbox_2d", "point_2d": "point"}
 _OBJECT = re.compile(rf'\{{\s*["\'](?:{"|".join((*_ALL_LABELS, *_KINDS))})["\']\s*:')
-_BOX_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>"}
+_QUAD = "<|quad_start|>"
+_BOX_TAGS = {"<|box_start|>": "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>", _QUAD: "<|quad_end|>"}
 _TAG = re.compile(  # Qwen2-VL, InternVL, DeepSeek-VL2
     r"<(?:\|object_ref_start\||ref|\|ref\|)>(?P<label>[^<]*)<(?:\|object_ref_end\||/ref|\|/ref\|)>"
     rf"|(?P<box>{'|'.join(map(re.escape, _BOX_TAGS))})"
@@ -311,13 +312,14 @@ class _Reader:
                 boxed = False
                 continue
             boxed, box_first, self.index = True, box_first or not labels, self.index + 1
+            name = "quad" if tag[0] == _QUAD else "bbox_2d"
             try:
-                items, position = self._inside(".bbox_2d", _Lexeme("tag", tag[0], *tag.span()), "{}:")
+                items, position = self._inside(f".{name}", _Lexeme("tag", tag[0], *tag.span()), "{}:")
                 if len(labels) > 1:
                     raise _Unreadable("", f"{len(labels)} labels before one box, which may be of any")
                 if box_first and labels:
                     raise _Unreadable("", "boxes stand before their labels, or without: which is whose is not said")
-                self._add(at, "bbox_2d", self._apart(items), labels[0] if labels else None)
+                self._add(at, name, items if name == "quad" else self._apart(items), labels[0] if labels else None)
             except _Unreadable as error:
                 self.unread.append(Unread(at=at + error.at, reason=error.reason))
                 position = max(position, error.again or 0)
@@ -375,12 +377,8 @@ class _Reader:
         if wrong is None:
             bins = self.coords.arranged([token_to_int(token, self.coords) for token in tokens])
         elif not all(map(_NUMBER.fullmatch, tokens)):
-            what = (
-                "is no coord token"
-                if re.fullmatch(self.coords.pattern("[^|<>]*"), wrong)
-                else "where a coord token belongs"
-            )
-            raise _Unreadable(at, f"{quoted(wrong)} {what}")
+            token = re.fullmatch(self.coords.pattern("[^|<>]*"), wrong)
+            raise _Unreadable(at, f"{quoted(wrong)} {'is no coord token' if token else 'where a coord token belongs'}")
         elif not self.numbers:
             raise _Unreadable(at, f"plain numbers, beginning {wrong}, where coord tokens belong")
         elif name in ("box_2d", "point"):

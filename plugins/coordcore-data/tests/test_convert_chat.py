@@ -270,6 +270,10 @@ def test_a_denial_behind_a_thought_is_one(tmp_path: Path) -> None:
         ('[{"label": "Text", "bbox": [10, 20, 40, 80]}]', {"from_space": "pixel", "boxes": "xyxy"}),
         ("<|object_ref_start|>Text<|object_ref_end|><|box_start|>(100,250),(400,1000)<|box_end|>", BIN),
         ("<ref>Text</ref><box>[[100,250,400,1000]]</box>", BIN),
+        (
+            "<ref>Text</ref><|box_start|><|coord_100|><|coord_250|><|coord_400|><|coord_999|><|box_end|>",
+            BIN,
+        ),
         ("<think>[1, 2, 3, 4]</think>" + LISTED, BIN),
         (
             '{"objects": [{"desc": "Text", "bbox_2d": [<|coord_100|>, <|coord_250|>, <|coord_400|>, <|coord_999|>]}]}',
@@ -319,6 +323,45 @@ def test_boxes_of_the_text_that_could_be_others_drop_the_row(
 ) -> None:
     records, account = convert(tmp_path, chat("Find all", answer), **options)
     assert (records, [key.startswith(reason) for key in account.images.dropped]) == ([], [True])
+
+
+QUAD = '[{"label": "Text", "quad": [100, 250, 400, 250, 400, 1000, 100, 1000]}]'
+POLY = '[{"label": "Text", "poly": [100, 250, 400, 250, 250, 1000]}]'
+
+
+@pytest.mark.parametrize(
+    ("answer", "geometry", "kind", "expected"),
+    [
+        (QUAD, "own", "quad", [10, 20, 40, 20, 40, 80, 10, 80]),
+        (POLY, "own", "poly", [10, 20, 40, 20, 25, 80]),
+        (POLY, "box", "bbox_2d", [10, 20, 40, 80]),
+        (QUAD, "box", "bbox_2d", [10, 20, 40, 80]),
+        (
+            "<|object_ref_start|>Text<|object_ref_end|><|quad_start|>(100,250),(400,250),(400,1000),(100,1000)"
+            "<|quad_end|>",
+            "own",
+            "quad",
+            [10, 20, 40, 20, 40, 80, 10, 80],
+        ),
+        ('[{"label": "Text", "poly": [(100, 250), (400, 250), (250, 1000)]}]', "own", "poly", [10, 20, 40, 20, 25, 80]),
+        (LISTED[:-1] + ", " + QUAD[1:], "own", "quad", [10, 20, 40, 20, 40, 80, 10, 80]),
+    ],
+)
+def test_outlines_of_the_text_are_shapes(
+    tmp_path: Path, answer: str, geometry: str, kind: str, expected: list[float]
+) -> None:
+    records, account = convert(tmp_path, chat("List the text areas.", answer), geometry=geometry, **BIN)
+    item = records[0]["objects"][-1]
+    assert item.pop("poly_points", 3) == 3
+    assert item == {"desc": "Text", kind: pytest.approx(expected, abs=0.1)}
+    assert account.objects.dropped == {}
+
+
+def test_an_outline_of_the_text_that_lies_beside_the_image_is_dropped(tmp_path: Path) -> None:
+    answer = '[{"label": "a", "poly": [400, 400, 500, 400, 450, 500]}, {"label": "b", "bbox_2d": [10, 20, 40, 60]}]'
+    records, account = convert(tmp_path, chat("Find all", answer), geometry="own", from_space="pixel")
+    assert [[item["desc"] for item in record["objects"]] for record in records] == [["b"]]
+    assert sum(account.objects.dropped.values()) == 1
 
 
 def test_boxes_of_the_text_about_several_images_drop_the_row(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +15,10 @@ from coordcore_data.convert.core import Reading
 from coordcore_data.convert.text import UnreadableError
 
 _NUMBER = r"(?:-?\d+(?:\.\d+)?|<\|coord_\d+\|>)"
-_TAG = r"(?:<\|box_start\|>|<\|det\|>|<box>)"
+_TAG = r"(?:<\|(?:box_start|quad_start|det)\|>|<box>)"
 _BOX = re.compile(
     rf"(?:{_TAG}[\s\[(]*)?[\[(]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)?\s*,\s*\(?\s*{_NUMBER}\s*,\s*{_NUMBER}\s*[\])]"
-    rf"|{_TAG}|(?:<loc_?\d+>\s*){{4}}|(?:<\|coord_\d+\|>\s*){{4}}"
+    rf"|{_TAG}[\s\[(]*|(?:<loc_?\d+>\s*){{4}}|(?:<\|coord_\d+\|>\s*){{4}}"
 )
 """What looks like a box, in more forms than are read."""
 
@@ -114,7 +115,8 @@ def boxes_in(turn: Turn, coords: CoordFormat) -> Written:
     wrong = next((item.reason for item in read.unread if item.at.startswith("objects")), None)
     if wrong is not None:
         raise UnreadableError("boxes in the text of the answer that cannot be read", wrong)
-    if len(_BOX.findall(answer)) > len(read.objects):
+    starts = sorted(start for item in read.objects for start, _ in item.coord_spans)
+    if any(bisect_right(starts, box.end()) == bisect_left(starts, box.start()) for box in _BOX.finditer(answer)):
         raise UnreadableError("boxes in the text of the answer, in a form that is not read", answer[:60])
     empty = not (read.objects or read.unread or re.search(_TAG, turn.question))
     return Written(read.objects, empty=empty)

@@ -7,10 +7,10 @@ n-th ref names the n-th box, and a single one all. A box of two numbers is a poi
 row of several images becomes one record for each, by `image_id`. What stands in a thought (`<think>`) is no answer: its
 placeholders take their refs and boxes, which name nothing and are dropped.
 
-Boxes that are written into the answer's text are read as `--from-space` declares them. An answer of `[]` is the only
-one that says "nothing is there", where every answer of the row is one. Of an image that has boxes in another row, or
-may have them in one that was not read, it says so of what was asked for alone, and its row is dropped. Rows that could
-mean several things are dropped too.
+Boxes, points, polygons and quads that are written into the answer's text are read as `--from-space` declares them. An
+answer of `[]` is the only one that says "nothing is there", where every answer of the row is one. Of an image that has
+boxes in another row, or may have them in one that was not read, it says so of what was asked for alone, and its row is
+dropped. Rows that could mean several things are dropped too.
 `conversations` (ShareGPT, LLaVA), and `query` with `response`, are read as `messages`.
 Not carried: what is said, but for the refs of a question that is answered with nothing (`metadata.asked`). Sizes come
 from the image files, since the rows have none.
@@ -27,9 +27,12 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_data.convert.chat import Turn, boxes_in, located, pictures, turns
-from coordcore_data.convert.core import Account, Found, Reading, Shape, SourceImage
+from coordcore_data.convert.core import TURNED, Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.placeholders import asked_for, labels_of, without_thoughts
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, loose_structure, structure
+
+_OUTLINES = {"poly": "polygon", "quad": TURNED}
+"""Kind in an answer -> what it was, for the account."""
 
 
 class _Objects(msgspec.Struct):
@@ -82,13 +85,14 @@ def _images(source: Path, folder: Path, reading: Reading, account: Account, unre
 
 @attrs.frozen
 class _Box:
-    """owner: the index of its image. draft: whether it stands in a thought."""
+    """owner: the index of its image. draft: whether it stands in a thought. outline: what its corners draw, if any."""
 
     label: str | None
     values: Any
     owner: int
     name: str
     draft: bool = False
+    outline: str | None = None
 
 
 def _of_row(
@@ -119,9 +123,8 @@ def _of_row(
             for item in found.objects:
                 if item.kind == "point" and not reading.points:
                     raise UnreadableError("points in the text of the answer: --geometry point reads them")
-                if item.kind not in ("bbox_2d", "point"):
-                    raise UnreadableError("polygons in the text of the answer: not read")
-                boxes.append(_Box(item.desc, located(item, text, reading), 0, f"{item.at} on {where}"))
+                values = located(item, text, reading)
+                boxes.append(_Box(item.desc, values, 0, f"{item.at} on {where}", outline=_OUTLINES.get(item.kind)))
     except UnreadableError as error:
         count = len(objects.bbox) + written
         account.objects.read += count
@@ -178,7 +181,9 @@ def _sorted(boxes: Sequence[_Box], files: Sequence[str], account: Account) -> li
             account.drop_object("box that its row holds twice", box.name)  # in a later turn, for instance
             continue
         seen.add(said)
-        if len(values) == 4:
+        if box.outline is not None:
+            image.shapes.append(Shape(label=box.label, poly=values, was=box.outline, name=box.name))
+        elif len(values) == 4:
             x1, y1, x2, y2 = values
             image.shapes.append(Shape(label=box.label, box=(x1, y1, x2, y2), name=box.name))
         elif len(values) == 2:
