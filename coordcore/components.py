@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 COORD_TOKENS = "coord-tokens"
 """Capability: the examples of this run contain coord tokens (said by a data builder)."""
 
+PLAIN_NUMBERS = "plain-numbers"
+"""Capability: the answers of this run hold numbers in place of coord tokens (said by a data builder)."""
+
 COORD_SUPERVISION = "coord-supervision"
 """Capability: coord positions are supervised (said by a loss; needed by a builder that emits coord tokens)."""
 

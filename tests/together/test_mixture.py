@@ -124,6 +124,14 @@ def test_a_checkpoint_carries_the_prompts_of_all_sources(manifest: Path) -> None
     assert {task: found[task] for task in said} == said
 
 
+def test_sources_answer_in_coord_tokens_or_in_numbers(manifest: Path) -> None:
+    text = manifest.read_text(encoding="utf-8")
+    assert 'train = "own.jsonl"' in text
+    manifest.write_text(text.replace('train = "own.jsonl"', 'train = "own.jsonl", coord_tokens = false'))
+    [told] = problems(manifest)
+    assert "data.mixture.sources: the answers of coco, refcoco hold coord tokens, those of own plain numbers" in told
+
+
 def test_held_out_records_of_a_source_say_what_was_looked_for(manifest: Path) -> None:
     folder = manifest.parent
     write(folder / "coco-val.jsonl", [record(metadata={"absent_categories": ["dog"]})])

@@ -13,9 +13,9 @@ import attrs
 import pytest
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Selected, kinds
-from coordcore.components import LENGTHS
+from coordcore.components import LENGTHS, PLAIN_NUMBERS
 from coordcore.hookspecs import GROUP
-from coordcore.manifest.sections import Manifest, Model
+from coordcore.manifest.sections import Coords, Manifest, Model
 from coordcore_coord_tokens import (
     ChatJsonl,
     ChatJsonlConfig,
@@ -50,7 +50,7 @@ DATA, CHAT = plugin.coordcore_data_builders()
     ("settings", "capabilities"),
     [
         ({}, ([LENGTHS, COORD_TOKENS], [COORD_SUPERVISION])),
-        ({"coord_tokens": False}, ([LENGTHS], [])),
+        ({"coord_tokens": False}, ([LENGTHS, PLAIN_NUMBERS], [])),
         ({"mode": "summary"}, ([LENGTHS], [])),
     ],
 )
@@ -157,6 +157,14 @@ def test_a_format_of_plain_numbers_is_not_told_to_write_coord_tokens(write: Writ
     run = Manifest(name="test", model=Model(base="base"), selected=tuple(chosen))
     told = "loss.needy needs coord tokens, and answers in the chosen format hold none; leave it out"
     assert [str(problem) for problem in plugin.coordcore_check(run)] == [f"data.coord_jsonl.coord_tokens: {told}"]
+
+
+@pytest.mark.parametrize(("name", "told"), [("nearest_999", True), ("qwen_1000", False)])
+def test_numbers_on_another_scale_than_qwens_are_told(name: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    (numbers,) = (item for item in formats.components() if item.name == "qwen_numbers")
+    run = Manifest(name="test", model=Model(base="base"), coords=Coords(quantisation=name))
+    assert list(numbers.check(numbers.config(), run)) == []
+    assert ("coords.quantisation = 'nearest_999'" in caplog.text) is told
 
 
 def test_data_and_template_must_agree(write: Write, record: dict[str, Any]) -> None:

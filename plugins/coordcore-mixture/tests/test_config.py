@@ -120,3 +120,22 @@ def test_a_source_that_tells_no_lengths_is_refused_by_name_where_they_are_asked(
         "data.mixture.sources.silent: the examples of tiny_boxes do not tell how long they are before they are made "
         "(it provides no 'lengths'), and train.group_by_length asks them; leave that out, or set packing instead"
     ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "told"),
+    [
+        ((4096, 1024), None, "no source has images of more than 4096 pixels"),
+        ((4096, 1024), 8192, "up to 8192 (train.max_pixels)"),
+        ((4096, 1024), 4096, ""),
+        ((4096, None), None, ""),
+    ],
+)
+def test_a_limit_that_the_checkpoint_would_not_have_is_told(
+    limits: tuple[int, int | None], most: int | None, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (boxes(**({} if size is None else {"max_pixels": size})) for size in limits)
+    run = Manifest(name="test", model=Model(base="base"), train=Train(max_pixels=most))
+    (mixture,) = plugin.coordcore_data_builders()
+    assert list(mixture.check(config(a=first, b=second), run)) == []
+    assert (told in caplog.text) if told else not caplog.text

@@ -5,13 +5,20 @@ Tokens a box with Qwen3's tokenizer, 20 boxes of 5 labels: CoordJSON 24.2, qwen 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import attrs
 
-from coordcore import BuildContext, Component, option
+from coordcore import BuildContext, Component, Problem, option
+from coordcore.manifest import Manifest
 from coordcore.records.answers import Format
 from coordcore.records.answers.format import Coords, Label
+
+_log = logging.getLogger(__name__)
+
+QWEN_SCALE = "qwen_1000"
+"""The quantisation of the numbers that Qwen3-VL writes: 0..1000."""
 
 # All but boxes are marked: where the next box may follow at once, four coordinates could be two points or half a quad.
 _BARE: dict[str, tuple[str | Coords, ...]] = {
@@ -88,6 +95,18 @@ def _grouped(config: GroupedConfig, _context: BuildContext) -> Format:
     return TAGGED if config.tags else GROUPED
 
 
+def _told_scale(_config: PlainFormatConfig, run: Manifest) -> Iterable[Problem]:
+    """A warning where numbers are on another scale than a stock Qwen3-VL's, which may be meant."""
+    if run.coords.quantisation != QWEN_SCALE:
+        _log.warning(
+            "format.qwen_numbers: answers count as coords.quantisation = %r does, and a stock Qwen3-VL as %r; set that "
+            "to train or score what it writes",
+            run.coords.quantisation,
+            QWEN_SCALE,
+        )
+    return ()
+
+
 def components() -> Iterable[Component]:
     """The formats as components."""
     yield Component(
@@ -113,4 +132,5 @@ def components() -> Iterable[Component]:
         config=PlainFormatConfig,
         build=lambda _config, _context: QWEN_NUMBERS,
         summary="Qwen's own list in JSON, with plain numbers and without coord tokens",
+        check=_told_scale,
     )

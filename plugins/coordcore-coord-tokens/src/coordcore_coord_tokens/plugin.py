@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Problem, hookimpl, kinds
 from coordcore.assemble import answer_format
-from coordcore.components import LENGTHS
+from coordcore.components import LENGTHS, PLAIN_NUMBERS
 from coordcore.manifest import Manifest
 from coordcore_coord_tokens.chat.config import ChatJsonlConfig
 from coordcore_coord_tokens.config import CoordJsonlConfig, CoordTemplateConfig, LinesConfig
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from coordcore_coord_tokens.chat.builder import ChatJsonl
     from coordcore_coord_tokens.jsonl import CoordJsonl
     from coordcore_coord_tokens.template import CoordTemplate
+
+
+def _provided(config: CoordJsonlConfig) -> list[str]:
+    if config.emits_coord_tokens:
+        return [LENGTHS, COORD_TOKENS]
+    return [LENGTHS] if config.mode == "summary" else [LENGTHS, PLAIN_NUMBERS]
 
 
 def _build_jsonl(config: CoordJsonlConfig, context: BuildContext) -> CoordJsonl:
@@ -44,7 +50,7 @@ def coordcore_data_builders() -> Iterable[Component]:
             config=CoordJsonlConfig,
             build=_build_jsonl,
             summary="JSONL records of boxes, polygons, quads, points or summaries, places as coord tokens or numbers",
-            provides=lambda config: [LENGTHS, *([COORD_TOKENS] if config.emits_coord_tokens else [])],
+            provides=_provided,
             requires=lambda config: [COORD_SUPERVISION] if config.emits_coord_tokens else [],
         ),
         Component(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext, Component, Problem, hookimpl
 from coordcore.assemble import answer_format
-from coordcore.components import LENGTHS
+from coordcore.components import LENGTHS, PLAIN_NUMBERS
 from coordcore_demo.config import ShapesConfig
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def coordcore_data_builders() -> Iterable[Component]:
             build=_build,
             check=_check,
             summary="drawn squares, rings and crosses with their exact boxes",
-            provides=lambda config: [LENGTHS, *([COORD_TOKENS] if config.coord_tokens else [])],
+            provides=lambda config: [LENGTHS, COORD_TOKENS if config.coord_tokens else PLAIN_NUMBERS],
             requires=lambda config: [COORD_SUPERVISION] if config.coord_tokens else [],
         )
     ]

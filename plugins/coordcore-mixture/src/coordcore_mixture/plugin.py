@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import attrs
 
-from coordcore import BuildContext, Component, Problem, hookimpl, kinds
-from coordcore.components import LENGTHS, no_problem
+from coordcore import COORD_TOKENS, BuildContext, Component, Problem, hookimpl, kinds
+from coordcore.components import LENGTHS, PLAIN_NUMBERS, no_problem
 from coordcore.manifest import Manifest
 from coordcore_mixture.config import NAME, MixtureConfig, Source
 
 if TYPE_CHECKING:
     from coordcore_mixture.data import Mixture
+
+_log = logging.getLogger(__name__)
 
 
 def _build(config: MixtureConfig, context: BuildContext) -> Mixture:
@@ -24,6 +27,15 @@ def _build(config: MixtureConfig, context: BuildContext) -> Mixture:
 
 def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
     """What the plugin of each source says of the run in which that is the only data."""
+    _tell_limit(config, run.train.max_pixels)
+    answers = {kind: _who_provides(config, kind) for kind in (COORD_TOKENS, PLAIN_NUMBERS)}
+    if all(answers.values()):
+        message = (
+            f"the answers of {', '.join(answers[COORD_TOKENS])} hold coord tokens, those of "
+            f"{', '.join(answers[PLAIN_NUMBERS])} plain numbers, and a model writes one or the other; set coord_tokens "
+            "alike in every source"
+        )
+        yield Problem(path=f"{kinds.DATA}.{NAME}.sources", message=message)
     for name, source in config.sources.items():
         if run.train.group_by_length and LENGTHS not in source.chosen.provides:
             message = (
@@ -33,6 +45,26 @@ def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
             yield Problem(path=f"{kinds.DATA}.{NAME}.sources.{name}", message=message)
         for problem in source.hooks.check(_run_of(source, run)):
             yield attrs.evolve(problem, path=_path(problem.path, name, source))
+
+
+def _who_provides(config: MixtureConfig, capability: str) -> list[str]:
+    return [name for name, source in config.sources.items() if capability in source.chosen.provides]
+
+
+def _tell_limit(config: MixtureConfig, limit: int | None) -> None:
+    """A warning where training sees no image as large as the merged checkpoint will be shown."""
+    limits = [source.max_pixels for source in config.sources.values()]
+    largest = max(size or 0 for size in limits)
+    if None not in limits and (limit is None or limit > largest):
+        _log.warning(
+            "%s.%s: no source has images of more than %d pixels, and the merged checkpoint would be shown up to %s; "
+            "its limit is train.max_pixels: set that to %d",
+            kinds.DATA,
+            NAME,
+            largest,
+            "its processor's own limit" if limit is None else f"{limit} (train.max_pixels)",
+            largest,
+        )
 
 
 def _run_of(source: Source, run: Manifest) -> Manifest:
