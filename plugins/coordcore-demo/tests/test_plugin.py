@@ -11,7 +11,7 @@ import pytest
 
 import coordcore_demo
 from coordcore import COORD_SUPERVISION, COORD_TOKENS, BuildContext
-from coordcore.components import LENGTHS
+from coordcore.components import LENGTHS, PLAIN_NUMBERS
 from coordcore.hookspecs import GROUP
 from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_demo import ShapesConfig, plugin
@@ -37,7 +37,9 @@ def test_coord_tokens_need_supervision(component, coord_tokens, needed):
     assert list(component.requires(ShapesConfig(coord_tokens=coord_tokens))) == needed
 
 
-@pytest.mark.parametrize(("coord_tokens", "provided"), [(True, [LENGTHS, COORD_TOKENS]), (False, [LENGTHS])])
+@pytest.mark.parametrize(
+    ("coord_tokens", "provided"), [(True, [LENGTHS, COORD_TOKENS]), (False, [LENGTHS, PLAIN_NUMBERS])]
+)
 def test_it_says_whether_it_emits_coord_tokens(component, coord_tokens, provided):
     assert list(component.provides(ShapesConfig(coord_tokens=coord_tokens))) == provided
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -89,7 +90,7 @@ class Shares(BatchSamplerShard):  # type: ignore[misc]
             order = map(int, shuffled.numpy())  # a list takes five times the memory
         if self.grouping is not None:
             trained = self.skip * self.batch_size * self.world_size
-            order = self.grouping.ordered([*order], epoch, key=str(self.curr_seed), skip=trained)
+            order = self.grouping.ordered(array("q", order), epoch, key=str(self.curr_seed), skip=trained)
         every = self.total_samples * self.world_size
         order = chain(order, range(self.count, every))
         share = islice((epoch * self.length + index for index in order), self.rank, every, self.world_size)
