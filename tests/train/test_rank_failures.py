@@ -73,7 +73,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("moment", ["started", "up"])
-def test_an_interrupt_from_the_terminal_leaves_no_traceback(tmp_path: Path, moment: str) -> None:
+def test_an_interrupt_from_the_terminal_says_nothing(tmp_path: Path, moment: str) -> None:
     """Ctrl-C reaches every process of the group, whichever of them are starting just then."""
     ranks = tmp_path / "ranks.py"
     ranks.write_text('import os, time\nos.write(1, b"up\\n")\ntime.sleep(100)\n')
@@ -87,7 +87,7 @@ def test_an_interrupt_from_the_terminal_leaves_no_traceback(tmp_path: Path, mome
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate()
 
-    assert (process.returncode, "Traceback" in said) == (130, False), said
+    assert (process.returncode, said) == (130, "")
 
 
 def _launched(ranks: Path) -> subprocess.Popen[str]:

@@ -11,7 +11,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from coordcore_train.swift.trackers import keep_here
 
-VARIABLES = ("TENSORBOARD_LOGGING_DIR", "WANDB_MODE", "WANDB_DIR", "MLFLOW_TRACKING_URI", "SWANLAB_MODE")
+VARIABLES = (
+    "TENSORBOARD_LOGGING_DIR",
+    "WANDB_MODE",
+    "WANDB_DIR",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_ALLOW_FILE_STORE",
+    "SWANLAB_MODE",
+    "SWANLAB_LOG_DIR",
+)
 
 BOXES = {1: 3, 2: 5}
 """Of the four examples of each of the first two steps."""
@@ -48,6 +56,7 @@ def test_nothing_leaves_this_machine_unless_it_is_said_so(tmp_path: Path, monkey
     keep_here(["wandb", "mlflow", "swanlab"], tmp_path / "logs")
     assert os.environ["WANDB_MODE"] == "online"
     assert os.environ["SWANLAB_MODE"] == "local"
+    assert os.environ["MLFLOW_ALLOW_FILE_STORE"] == "true"
     assert os.environ["MLFLOW_TRACKING_URI"] == (tmp_path / "logs/mlruns").as_uri()
 
 

@@ -23,8 +23,10 @@ def main() -> int:
     from coordcore_train.run import failures
 
     if not os.environ.get("COORDCORE_VERBOSE"):
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        # Each module of torch's sets the level of its own logger as it is imported, so that a parent's does not reach it.
+        for name in (*_LOGGERS, *logging.root.manager.loggerDict):
+            if name.startswith(_LOGGERS):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         torchrun(sys.argv[1:])
     except SignalException as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore.errors import InputError
+from coordcore_train.swift import trackers
 from coordcore_train.swift.families import family_of_plan
 from coordcore_train.swift.names import OPTIMIZER, ours
 from coordcore_train.swift.plugin_file import plugin_file
@@ -158,7 +159,7 @@ def _promises(setup: Setup) -> dict[str, Any]:
     }
     if manifest.model.dtype != "float16":
         values["fp16"] = False
-    return values
+    return {**values, **trackers.arguments(manifest.train.report_to)}
 
 
 def argument_values(setup: Setup) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from coordcore.errors import did_you_mean
 from coordcore_train.swift.known import of_transformers
@@ -41,13 +42,19 @@ def tracker_names() -> list[str]:
     return []
 
 
+def arguments(names: Sequence[str]) -> dict[str, Any]:
+    """What ms-swift itself tells a tracker, over the variables of `keep_here`: where SwanLab's run goes."""
+    return {"swanlab_mode": os.environ.get("SWANLAB_MODE") or "local"} if "swanlab" in names else {}
+
+
 def keep_here(names: Sequence[str], logs: Path) -> None:
     """Let the trackers write below the folder `logs` and send nothing, unless their own variables say otherwise."""
     settings = {
         "tensorboard": {"TENSORBOARD_LOGGING_DIR": str(logs)},
         "wandb": {"WANDB_MODE": "offline", "WANDB_DIR": str(logs)},
         "swanlab": {"SWANLAB_MODE": "local", "SWANLAB_LOG_DIR": str(logs / "swanlab")},
-        "mlflow": {"MLFLOW_TRACKING_URI": (logs / "mlruns").absolute().as_uri()},
+        # mlflow 3 writes to files only if it is told that this is meant; its other stores are servers' and databases.
+        "mlflow": {"MLFLOW_TRACKING_URI": (logs / "mlruns").absolute().as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"},
     }
     for name in names:
         for variable, value in settings.get(name, {}).items():
