@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from coordcore.errors import shortened
 from coordcore.records.record import RecordError
 from coordcore.records.source import LONGEST
 from coordcore_coord_tokens.index import BLOCK, UnindexedError
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 _WHITE = b" \t\r\n"
 _FRONT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\[[ \t\r\n]*")
 _COMMA = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
-_HEAD = 1 << 16
-_QUOTE, _OPENING, _CLOSING = b'"[]'
+_HEAD, _SEEN = 1 << 16, 40
+_QUOTE, _OPENING, _CLOSING, _BACKSLASH = b'"[]\\'
 _FOLDED = 0xDF
 """Takes one bit from a brace, which makes it the bracket of its side; no other byte becomes one."""
 
@@ -46,23 +45,32 @@ class Depth:
 
         if self._escaped:
             block = b"_" + block[1:]
-        # Of an even number of backslashes none escapes what follows: pairs go first.
-        plain = block.replace(rb"\\", b"__")
-        self._escaped = plain.endswith(b"\\")
-        letters = np.frombuffer(plain.replace(rb"\"", b"__"), dtype=np.uint8)
-        quotes = np.flatnonzero(letters == _QUOTE)
+        self._escaped = _backslashes_before(block, len(block)) % 2 == 1
+        letters = np.frombuffer(block, dtype=np.uint8)
         folded = letters & _FOLDED
-        opening = folded == _OPENING
-        places = np.flatnonzero(opening | (folded == _CLOSING))
-        places = places[(np.searchsorted(quotes, places) + self._quoted) % 2 == 0]
-        self._quoted = (len(quotes) + self._quoted) % 2 == 1
-        opens = opening[places]
+        marks = np.flatnonzero((letters == _QUOTE) | (folded == _OPENING) | (folded == _CLOSING))
+        quote = letters[marks] == _QUOTE
+        brackets = ~quote
+        escaped = quote & (marks > 0) & (letters[marks - 1] == _BACKSLASH)
+        for index in np.flatnonzero(escaped & (letters[np.maximum(marks - 2, 0)] == _BACKSLASH)).tolist():
+            escaped[index] = _backslashes_before(block, int(marks[index])) % 2 == 1
+        quoted = np.cumsum(quote & ~escaped) + self._quoted
+        self._quoted = bool(quoted[-1] % 2) if len(quoted) else self._quoted
+        places = marks[brackets & (quoted % 2 == 0)]
+        opens = folded[places] == _OPENING
         depths = self._depth + np.cumsum(np.where(opens, 1, -1))
         self._depth = int(depths[-1]) if len(depths) else self._depth
         over = np.flatnonzero(depths <= 0)
         if len(over):
             places, opens, depths = places[: over[0] + 1], opens[: over[0] + 1], depths[: over[0] + 1]
         return places[(depths == 1) & ~opens] + 1, int(places[-1]) + 1 if len(over) else None
+
+
+def _backslashes_before(block: bytes, place: int) -> int:
+    count = 0
+    while count < place and block[place - count - 1] == _BACKSLASH:
+        count += 1
+    return count
 
 
 def element_ends(
@@ -121,8 +129,8 @@ def _require_end(descriptor: int, places: tuple[int, int, int], count: int) -> N
             raise EOFError
         if behind := block.lstrip(_WHITE):
             place = closed + len(block) - len(behind)
-            message = f"{_seen(behind)} behind the end of the array, at byte {place}; write one array of all rows"
-            raise UnindexedError(None, f"{message}, or one row a line")
+            message = f"{_seen(os.pread(descriptor, _SEEN, place))} behind the end of the array, at byte {place}"
+            raise UnindexedError(None, f"{message}; write one array of all rows, or one row a line")
         closed += len(block)
 
 
@@ -146,4 +154,4 @@ def no_object(text: bytes) -> str:
 
 
 def _seen(text: bytes) -> str:
-    return repr(shortened(text[:200].decode("utf-8", "replace"), 40))
+    return repr(text[:_SEEN].decode("utf-8", "replace"))
