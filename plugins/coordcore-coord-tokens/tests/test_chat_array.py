@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,13 +22,14 @@ from PIL import Image
 
 from coordcore import BuildContext, Example, InputError
 from coordcore.errors import in_order
+from coordcore.records.record import RecordError
 from coordcore_coord_tokens import ChatJsonl, ChatJsonlConfig, CoordJsonl, CoordJsonlConfig
 from coordcore_coord_tokens import elements as elements_module
 from coordcore_coord_tokens import scan as scan_module
 from coordcore_coord_tokens.augment.config import ChatAugmentConfig
 from coordcore_coord_tokens.chat.builder import row_problems
-from coordcore_coord_tokens.elements import element_ends, row_in
-from coordcore_coord_tokens.index import joined
+from coordcore_coord_tokens.elements import element_ends, is_array, row_in
+from coordcore_coord_tokens.index import UnindexedError, joined
 from coordcore_coord_tokens.layout import IN_ARRAY
 
 SAID = (
@@ -197,6 +199,42 @@ def test_every_row_is_cut_out_whole(
     for first in range(0, len(pieces), parts):
         some = pieces[first : first + parts]
         assert list(IN_ARRAY.pieces(b"".join(some), first + 1)) == some
+
+
+@given(
+    rows=st.lists(st.dictionaries(st.text(alphabet='k"\\\\{', max_size=2), json_values, max_size=2), max_size=3),
+    place=st.floats(0, 1),
+    length=st.integers(0, 3),
+    put=st.text(alphabet='"\\\\[]{},1: ', max_size=3),
+    block=st.sampled_from([1, 2, 5, 1 << 20]),
+)
+def test_a_damaged_file_is_read_as_json_is_or_refused(
+    rows: list[Any], place: float, length: int, put: str, block: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = json.dumps(rows)
+    at = round(place * len(text))
+    text = text[:at] + put + text[at + length :]
+    path = tmp_path_factory.mktemp("rows") / "data"
+    path.write_bytes(text.encode())
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        expected = None
+    if not isinstance(expected, list) or not all(isinstance(row, dict) for row in expected):
+        expected = None
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
+        patch.setattr(elements_module, "BLOCK", block)
+        if not is_array(file.fileno()):  # then it is read by lines
+            assert expected is None
+            return
+        try:
+            offsets = joined(element_ends(file.fileno(), len(text.encode()), None)).tolist()
+            pieces = [text.encode()[start:end] for start, end in pairwise(offsets)]
+            decoder = msgspec.json.Decoder(dict[str, Any])
+            found = [decoder.decode(row_in(piece, number)) for number, piece in enumerate(pieces, 1)]
+        except (UnindexedError, RecordError, msgspec.DecodeError):
+            found = None
+    assert found == expected
 
 
 def test_processes_check_it_too(context: BuildContext, monkeypatch: pytest.MonkeyPatch) -> None:
