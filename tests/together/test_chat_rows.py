@@ -89,6 +89,22 @@ def test_chat_rows_train(folder: Path) -> None:
     assert [math.isfinite(json.loads(line)["loss"]) for line in lines] == [True] * 3
 
 
+def test_an_array_of_the_rows_trains_as_they_do_on_lines(folder: Path) -> None:
+    manifest = (folder / "chat.toml").read_text().replace("\nspace", '\nvalidation = "val.jsonl"\nspace')
+    (folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))
+    (folder / "train.json").write_text(json.dumps(ROWS, indent=2))
+    (folder / "val.json").write_text(json.dumps(ROWS[:3]))
+    told = []
+    for name, text in (("lines", manifest), ("array", manifest.replace(".jsonl", ".json"))):
+        (folder / f"{name}.toml").write_text(text.replace('name = "chat"', f'name = "{name}"'))
+        assert "no problems found" in coordcore("check", f"{name}.toml", cwd=folder)
+        coordcore("run", f"{name}.toml", cwd=folder)
+        lines = [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+        told.append([{key: value for key, value in line.items() if "loss" in key} for line in lines])
+    assert told[0] == told[1]
+    assert any("eval_loss" in line for line in told[1])
+
+
 @pytest.mark.parametrize(("name", "expect"), [("qwen", 0), ("qwen_numbers", 2)])
 def test_a_format_says_what_the_answers_of_rows_are_written_in(folder: Path, name: str, expect: int) -> None:
     with (folder / "chat.toml").open("a") as file:
@@ -103,3 +119,6 @@ def test_rows_are_checked_before_a_run(folder: Path) -> None:
         file.write(json.dumps(wrong) + "\n")
     said = coordcore("check", "chat.toml", cwd=folder, expect=2)
     assert "train.jsonl:5: messages[1].content: a further <bbox>, but objects.bbox holds 1" in said
+    (folder / "train.jsonl").write_text(json.dumps([*ROWS, wrong], indent=1))  # the name says nothing
+    said = coordcore("check", "chat.toml", cwd=folder, expect=2)
+    assert "train.jsonl[4]: messages[1].content: a further <bbox>, but objects.bbox holds 1" in said

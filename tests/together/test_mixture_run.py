@@ -28,7 +28,7 @@ settings = {{ train = "boxes.jsonl", validation = "boxes.jsonl", space = "pixel"
 [data.mixture.sources.talk]
 builder = "chat_jsonl"
 records = 3
-settings = {{ train = "talk.jsonl", space = "pixel" }}
+settings = {{ train = "talk.json", space = "pixel" }}
 
 [template.coord_template]
 
@@ -66,7 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     talk = {"messages": messages, "images": ["image.png"], "objects": {"ref": [], "bbox": [[8, 8, 40, 40]]}}
     words = {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]}
     write(folder / "boxes.jsonl", boxes)
-    write(folder / "talk.jsonl", [talk, words])
+    (folder / "talk.json").write_text(json.dumps([talk, words], indent=2), encoding="utf-8")
     base = tiny_qwen3vl(folder / "base")
     (folder / "mixed.toml").write_text(MANIFEST.format(base=base), encoding="utf-8")
     coordcore("run", "mixed.toml", cwd=folder)

@@ -32,7 +32,7 @@ BOX = {"bbox": [[64, 48, 320, 240]]}
 WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "a blank line": (b"", "blank line; every line holds one row, remove it"),
     "no JSON": (b"{", "not JSON: input data was truncated"),
-    "a list": (b"[{", "a JSON array; write one row a line (`jq -c '.[]' rows.json > rows.jsonl`)"),
+    "a list": (b"[{", "expected object, got array; write one row a line, or one array of all rows"),
     "a number": (b"1", "expected object, got int"),
     "no messages": ({"images": []}, "messages: missing; write the turns, with role and content (or `conversations`)"),
     "empty messages": (row(messages=[]), "messages: empty; write the turns, with role and content"),

@@ -20,6 +20,7 @@ from coordcore.files import cache_folder
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
 from coordcore_coord_tokens import index as index_module
+from coordcore_coord_tokens import layout as layout_module
 from coordcore_coord_tokens import scan as scan_module
 from coordcore_coord_tokens.files import open_regular
 from coordcore_coord_tokens.index import joined, line_ends
@@ -52,7 +53,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return note
 
-    monkeypatch.setattr(scan_module, "line_ends", noting("index", scan_module.line_ends))
+    monkeypatch.setattr(layout_module, "line_ends", noting("index", line_ends))
     monkeypatch.setattr(scan_module, "_checked", noting("records", scan_module._checked))
     return seen
 
@@ -449,7 +450,7 @@ def test_a_file_that_changes_while_it_is_indexed(
         changes(path)
         return line_ends(descriptor, size, *rest)
 
-    monkeypatch.setattr(scan_module, "line_ends", indexing)
+    monkeypatch.setattr(layout_module, "line_ends", indexing)
     with pytest.raises(InputError, match=CHANGED):
         opened(path, validate=False)
 
@@ -473,13 +474,12 @@ def test_a_pipe(opened: Open, folder: Path) -> None:
 def test_a_file_without_line_breaks(
     opened: Open, write: Write, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "BLOCK", 512)
-    monkeypatch.setattr(index_module, "LONGEST", 1024)
-    path = write(record, json.dumps([record] * 20).encode(), record)
+    monkeypatch.setattr(index_module, "LONGEST", 1 << 20)
+    path = write(record, json.dumps([record] * 20_000).encode(), record)
     with pytest.raises(InputError) as caught:
         opened(path)
     assert str(caught.value) == (
-        "train.jsonl:2: longer than 64 MiB; every line holds one record, so line breaks are missing here"
+        "train.jsonl:2: longer than 1 MiB; every line holds one record, so line breaks are missing here"
     )
 
 

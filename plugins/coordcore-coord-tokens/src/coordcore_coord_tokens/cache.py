@@ -26,6 +26,7 @@ from coordcore_coord_tokens.files import Stamp
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import LinesConfig
+    from coordcore_coord_tokens.layout import Layout
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,13 @@ class Cache:
     """
 
     def __init__(
-        self, path: Path, config: LinesConfig, quantisation: Quantisation, coords: CoordFormat, form: Format
+        self,
+        path: Path,
+        config: LinesConfig,
+        quantisation: Quantisation,
+        coords: CoordFormat,
+        form: Format,
+        layout: Layout,
     ) -> None:
         settings = attrs.asdict(config, filter=lambda field, _: field.name not in _HARMLESS)
         settings["decodes"] = config.decodes
@@ -90,7 +97,7 @@ class Cache:
         except InputError as error:
             _log.info("no cache: %s", error)
             folder = Path(os.devnull, "records")
-        self.index = folder / f"{name}.index"
+        self.index = folder / f"{name}.{layout.suffix}"
         self._outcome = folder / f"{name}-{_sum(self.settings)}.json"
         self._lock = folder / f"{name}.lock"
 

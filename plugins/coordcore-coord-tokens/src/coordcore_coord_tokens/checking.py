@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,9 +16,10 @@ from coordcore.records.answers import Format
 from coordcore.records.record import RecordError
 from coordcore_coord_tokens.answer import UNCHANGED, Changes
 from coordcore_coord_tokens.config import LinesConfig
-from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown
+from coordcore_coord_tokens.files import Stamp, has_changed, open_regular
 from coordcore_coord_tokens.folders import FOLDERS
 from coordcore_coord_tokens.judging import Judge
+from coordcore_coord_tokens.layout import Layout
 
 Config = TypeVar("Config", bound=LinesConfig)
 
@@ -29,7 +29,10 @@ SHOWN_PROBLEMS = 20
 
 @attrs.frozen(kw_only=True)
 class Part:
-    """Some lines of a file: the number of the first, and the bytes from `start` to `end` that they take."""
+    """Some lines of a file, or rows of its array.
+
+    first: the number of the first, from 1. start, end: the bytes that they take.
+    """
 
     first: int
     start: int
@@ -54,7 +57,7 @@ class Checked:
 
 @attrs.frozen(kw_only=True)
 class Job(Generic[Config]):
-    """The file to check, the state it is in, the settings to check it by, and what makes the judge of its lines."""
+    """The file to check, its state and layout, the settings to check it by, and what makes the judge of its lines."""
 
     path: Path
     stamp: Stamp
@@ -63,13 +66,14 @@ class Job(Generic[Config]):
     coords: CoordFormat
     form: Format
     judge: Callable[[Job[Config]], Judge]
+    layout: Layout
 
 
 class Checker:
     """Checks parts of a file. It can live in a process of its own."""
 
     def __init__(self, job: Job[Any]) -> None:
-        self._path = job.path
+        self._path, self._layout = job.path, job.layout
         self._judge = job.judge(job)
         self._descriptor, stamp = open_regular(job.path)
         if not stamp.same_content(job.stamp):
@@ -78,17 +82,17 @@ class Checker:
     def check(self, part: Part) -> Checked:
         """Read every record of a part and look for its images. Raises OSError."""
         data = os.pread(self._descriptor, part.end - part.start, part.start)
-        judge = self._judge.judge
+        judge, layout = self._judge.judge, self._layout
         problems: list[Problem] = []
         wrong, changes = 0, UNCHANGED
         bad: list[tuple[int, str]] = []
-        for number, line in enumerate(io.BytesIO(data), start=part.first):
+        for number, piece in enumerate(layout.pieces(data, part.first), start=part.first):
             try:
-                changed, reason = judge(line)
+                changed, reason = judge(layout.row(piece, number))
             except RecordError as error:
                 wrong += 1
                 if wrong <= SHOWN_PROBLEMS + 1:
-                    problems.append(problem(self._path, error.message, number, error.path))
+                    problems.append(layout.problem(self._path, error.message, number, error.path))
             else:
                 if changed is not UNCHANGED:  # as most are
                     changes += changed
@@ -132,7 +136,3 @@ def total(parts: Iterable[Checked]) -> Checked:
         changes=changes,
         folders=folders,
     )
-
-
-def problem(path: Path, message: str, line: int | None = None, place: str = "") -> Problem:
-    return Problem(path=place, message=message, file=shown(path), line=line)

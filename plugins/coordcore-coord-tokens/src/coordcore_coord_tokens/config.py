@@ -98,6 +98,11 @@ class LinesConfig:
         return self.validate == "images" or self.on_bad_image == "skip"
 
     @property
+    def arrays(self) -> bool:
+        """Whether a file may also be one JSON array of its rows."""
+        return False
+
+    @property
     def weight(self) -> int:
         """How much longer the check of a record takes than that of one whose image need not be opened."""
         return 1

@@ -1,4 +1,4 @@
-"""The index of a file: where its lines start, 8 bytes each, kept in a cache and mapped into memory."""
+"""The index of a file: where its lines or rows start, 8 bytes each, kept in a cache and mapped into memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _HEADER = struct.Struct("=8Q")
 _MAGIC = int.from_bytes(b"coordix1", "big")
 
 
-class TooLongError(Exception):
-    """Line `number` is longer than any record."""
+class UnindexedError(Exception):
+    """Why rows of a file cannot be told apart. number: of the row where that shows, from 1; None for the whole file."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
+    def __init__(self, number: int | None, message: str) -> None:
+        super().__init__(number, message)
         self.number = number
+        self.message = message
 
 
 def line_ends(
@@ -36,7 +37,7 @@ def line_ends(
     """Where lines end, block by block; the first starts at 0. The last one may lack its line break.
 
     Reads `size` bytes, or less where `limit` lines take less; `advance` is told how many as they are read.
-    Raises OSError, TooLongError, and EOFError when the file is shorter than `size`.
+    Raises OSError, UnindexedError for a line longer than any record, and EOFError when the file is shorter than `size`.
     """
     start, wanted, count = 0, BLOCK, 0
     while start < size and (limit is None or count < limit):
@@ -49,7 +50,8 @@ def line_ends(
             lines.pop()
         if not lines:
             if wanted >= LONGEST:
-                raise TooLongError(count + 1)
+                message = "every line holds one record, so line breaks are missing here"
+                raise UnindexedError(count + 1, f"longer than {LONGEST >> 20} MiB; {message}")
             wanted *= 2
             continue
         if limit is not None:

@@ -83,7 +83,7 @@ class JsonlSource:
             raise InputError(f"{self.where(line)}: {error}") from error
 
     def where(self, line: int) -> str:
-        return f"{self.file.name}:{line + 1}"
+        return self.file.where(line)
 
     def draw(self, line: int, epoch: int | None) -> str:
         """What all that is drawn for a question follows from."""

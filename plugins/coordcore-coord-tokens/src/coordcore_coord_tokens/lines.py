@@ -1,4 +1,4 @@
-"""The lines of an indexed file, by their number."""
+"""The lines of an indexed file, or the rows of its array, by their number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from coordcore import InputError
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown, unreadable
-from coordcore_coord_tokens.index import joined, line_ends, load_index
+from coordcore_coord_tokens.index import joined, load_index
+from coordcore_coord_tokens.layout import Layout
 
 LOOK_AGAIN = 256
 """Lines after which it is looked again whether the file has changed."""
@@ -19,13 +20,14 @@ LOOK_AGAIN = 256
 class Lines:
     """The lines of a file, read one by one. Every process opens the file once, and shares no position in it.
 
-    offsets: where each line starts, and where the last one ends. index: the file they are mapped from, None where
-    they are held in memory. With one, pickling sends its name alone.
+    layout: whether they are lines, or the rows of an array. offsets: where each starts, and where the last one ends.
+    index: the file they are mapped from, None where they are held in memory. With one, pickling sends its name alone.
     """
 
-    def __init__(self, path: Path, stamp: Stamp, offsets: Sequence[int], index: Path | None) -> None:
+    def __init__(self, path: Path, stamp: Stamp, layout: Layout, offsets: Sequence[int], index: Path | None) -> None:
         self.path = path
         self.stamp = stamp
+        self.layout = layout
         self.offsets = offsets
         self.index = index
         self._descriptor: int | None = None
@@ -35,13 +37,17 @@ class Lines:
         return len(self.offsets) - 1
 
     def read(self, number: int) -> bytes:
-        """A line with its line break. Raises InputError when the file cannot be read or is not what was indexed."""
+        """A line with its line break, or a row. number: from 0.
+
+        Raises InputError when the file cannot be read or is not what was indexed, and RecordError for a row that
+        nothing parts from the one before.
+        """
         start, end = self.offsets[number], self.offsets[number + 1]
         descriptor = self._descriptor
         if descriptor is None or self._unlooked >= LOOK_AGAIN:
             descriptor = self.look()
         self._unlooked += 1
-        return os.pread(descriptor, end - start, start)
+        return self.layout.row(os.pread(descriptor, end - start, start), number + 1)
 
     def look(self) -> int:
         """The descriptor of the file, whose state is looked at. Raises InputError unless it is what was indexed."""
@@ -60,14 +66,16 @@ class Lines:
 
     def __reduce__(self) -> tuple[Callable[..., Lines], tuple[object, ...]]:
         held = array("Q", self.offsets) if self.index is None else None
-        return _unpickled, (self.path, self.stamp, self.index, held, len(self))
+        return _unpickled, (self.path, self.stamp, self.layout, self.index, held, len(self))
 
 
-def _unpickled(path: Path, stamp: Stamp, index: Path | None, held: array[int] | None, count: int) -> Lines:
+def _unpickled(
+    path: Path, stamp: Stamp, layout: Layout, index: Path | None, held: array[int] | None, count: int
+) -> Lines:
     offsets: Sequence[int] | None = held if index is None else load_index(index, stamp)
     if offsets is not None:
-        return Lines(path, stamp, offsets, index)
+        return Lines(path, stamp, layout, offsets, index)
     # The cache was emptied meanwhile, or the file was indexed anew.
-    lines = Lines(path, stamp, (), None)
-    lines.offsets = joined(line_ends(lines.look(), stamp.size, count))
+    lines = Lines(path, stamp, layout, (), None)
+    lines.offsets = joined(layout.ends(lines.look(), stamp.size, count))
     return lines

@@ -15,14 +15,14 @@ from coordcore import Problem
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format
-from coordcore.records.source import LONGEST
 from coordcore_coord_tokens.answer import UNCHANGED, Changes
 from coordcore_coord_tokens.bar import Bar
 from coordcore_coord_tokens.cache import Cache, Outcome
-from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Config, Job, Part, problem, total
+from coordcore_coord_tokens.checking import SHOWN_PROBLEMS, Checked, Checker, Config, Job, Part, total
 from coordcore_coord_tokens.files import Stamp, has_changed, open_regular, shown, unreadable
-from coordcore_coord_tokens.index import TooLongError, joined, line_ends, load_index, save_index
+from coordcore_coord_tokens.index import UnindexedError, joined, load_index, save_index
 from coordcore_coord_tokens.judging import Judge
+from coordcore_coord_tokens.layout import ON_LINES, Layout, layout_of
 from coordcore_coord_tokens.lines import Lines
 
 if TYPE_CHECKING:
@@ -72,13 +72,22 @@ def scan(
     """
     if rank != 0:
         config = attrs.evolve(config, validate=False, on_bad_image="stop")
+    layout: Layout = ON_LINES
     try:
         descriptor, stamp = open_regular(path)
         try:
+            layout = layout_of(descriptor, arrays=config.arrays)
             job = Job(
-                path=path, stamp=stamp, config=config, quantisation=quantisation, coords=coords, form=form, judge=judge
+                path=path,
+                stamp=stamp,
+                config=config,
+                quantisation=quantisation,
+                coords=coords,
+                form=form,
+                judge=judge,
+                layout=layout,
             )
-            cache = Cache(path, config, quantisation, coords, form)
+            cache = Cache(path, config, quantisation, coords, form, layout)
             known = _known(job, cache)
             if known is None and not stamp.at_rest():  # nothing will be kept that another process could wait for
                 known = _scan(job, cache, descriptor, show=rank == 0)
@@ -90,11 +99,10 @@ def scan(
             os.close(descriptor)
     except EOFError as error:
         raise has_changed(path) from error
-    except TooLongError as error:
-        message = f"longer than {LONGEST >> 20} MiB; every line holds one record, so line breaks are missing here"
-        return Scan(problems=(problem(path, message, error.number),))
+    except UnindexedError as error:
+        return Scan(problems=(layout.problem(path, error.message, error.number),))
     except OSError as error:
-        return Scan(problems=(problem(path, unreadable(error)),))
+        return Scan(problems=(layout.problem(path, unreadable(error)),))
 
 
 def _known(job: Job[Any], cache: Cache) -> Scan | None:
@@ -108,7 +116,7 @@ def _known(job: Job[Any], cache: Cache) -> Scan | None:
     offsets = load_index(cache.index, job.stamp)
     if offsets is None:
         return None
-    return Scan(lines=Lines(job.path, job.stamp, offsets, cache.index), **found)
+    return Scan(lines=Lines(job.path, job.stamp, job.layout, offsets, cache.index), **found)
 
 
 def _looks(config: LinesConfig) -> bool:
@@ -117,7 +125,7 @@ def _looks(config: LinesConfig) -> bool:
 
 
 def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
-    at_rest = job.stamp.at_rest()
+    at_rest, problem = job.stamp.at_rest(), job.layout.problem
     lines = _indexed(job, cache, descriptor, show=show)
     if len(lines) == 0:
         return Scan(problems=(problem(job.path, "holds no records; write one a line, or name another file"),))
@@ -125,7 +133,7 @@ def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
     if not Stamp.of(os.fstat(descriptor)).same_content(job.stamp):
         raise has_changed(job.path)
     if found.wrong:
-        return Scan(problems=_shown(job.path, found))
+        return Scan(problems=_shown(job, found))
     specks, placed = found.changes.specks, len(lines) - found.changes.silent
     if specks and specks * 2 >= placed:  # of fewer, the rest tells what the numbers are
         seen = f"{specks} of {placed} records with objects hold pixels of 0..1 alone, as fractions of an image are"
@@ -148,16 +156,16 @@ def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
 
 def _indexed(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Lines:
     """The lines of the file, indexed in the cache if that can be, else in memory."""
-    stamp, limit = job.stamp, job.config.limit
+    stamp, limit, layout = job.stamp, job.config.limit, job.layout
     offsets = load_index(cache.index, stamp)
     if offsets is None and stamp.at_rest():
         with suppress(OSError), Bar(f"index {shown(job.path)}", stamp.size, shown=show) as bar:
-            save_index(cache.index, stamp, line_ends(descriptor, stamp.size, limit, bar.advance))
+            save_index(cache.index, stamp, layout.ends(descriptor, stamp.size, limit, bar.advance))
             offsets = load_index(cache.index, stamp)
     if offsets is not None:
-        return Lines(job.path, stamp, offsets, cache.index)
+        return Lines(job.path, stamp, layout, offsets, cache.index)
     with Bar(f"index {shown(job.path)}", stamp.size, shown=show) as bar:
-        return Lines(job.path, stamp, joined(line_ends(descriptor, stamp.size, limit, bar.advance)), None)
+        return Lines(job.path, stamp, layout, joined(layout.ends(descriptor, stamp.size, limit, bar.advance)), None)
 
 
 def _checked(job: Job[Any], offsets: Sequence[int], *, show: bool) -> Checked:
@@ -197,9 +205,9 @@ def _parts(offsets: Sequence[int], size: int) -> Iterator[Part]:
         first = after
 
 
-def _shown(path: Path, found: Checked) -> tuple[Problem, ...]:
+def _shown(job: Job[Any], found: Checked) -> tuple[Problem, ...]:
     if found.wrong <= SHOWN_PROBLEMS:
         return found.problems
     *first, last = found.problems
     rest = f"from here on {found.wrong - SHOWN_PROBLEMS} more records have problems"
-    return (*first, problem(path, rest, last.line))
+    return (*first, job.layout.problem(job.path, rest, last.line))

@@ -12,6 +12,7 @@ from zlib import crc32
 from coordcore import BuildContext, InputError
 from coordcore.files import write_whole
 from coordcore_coord_tokens.files import shown
+from coordcore_coord_tokens.layout import Layout
 from coordcore_coord_tokens.lines import Lines
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ PATIENCE = 2 * 60 * 60.0
 """Seconds that a rank waits for the first one to decode all images."""
 
 Bad = Sequence[tuple[int, str]]
-"""Records that are left out, by their lines from 1, with the reasons."""
+"""Records that are left out, by their numbers from 1, with the reasons."""
 
 
-def left_out_line(path: Path, bad: Bad) -> str:
+def left_out_line(path: Path, bad: Bad, layout: Layout) -> str:
     """What the user is told."""
     number, reason = bad[0]
-    return f"{shown(path)}: {len(bad)} records are left out for their images; the first: line {number}: {reason}"
+    first = f"{layout.noun} {number - 1 + layout.first}"
+    return f"{shown(path)}: {len(bad)} records are left out for their images; the first: {first}: {reason}"
 
 
 def agreed(lines: Lines, bad: Bad, config: LinesConfig, context: BuildContext) -> Bad:
@@ -39,10 +41,11 @@ def agreed(lines: Lines, bad: Bad, config: LinesConfig, context: BuildContext) -
     """
     file = context.run_dir / f"left-out-{lines.path.name}-{crc32(str(lines.path).encode()):08x}.json"
     key = [str(lines.path), lines.stamp.size, lines.stamp.modified, config.limit, config.max_aspect]
-    known = _read(file, key)
+    layout = lines.layout
+    known = _read(file, key, layout)
     if known is None and context.rank == 0:
         context.run_dir.mkdir(parents=True, exist_ok=True)
-        entries = [{"line": number, "reason": reason} for number, reason in bad]
+        entries = [{layout.noun: number - 1 + layout.first, "reason": reason} for number, reason in bad]
         write_whole(file, json.dumps({"of": key, "count": len(entries), "left_out": entries}, indent=1) + "\n")
         known = bad
     give_up = time.monotonic() + PATIENCE
@@ -50,11 +53,11 @@ def agreed(lines: Lines, bad: Bad, config: LinesConfig, context: BuildContext) -
         if time.monotonic() > give_up:
             raise InputError(f"{file}: rank 0 has not written which records are left out; is the run folder shared?")
         time.sleep(0.1)
-        known = _read(file, key)
+        known = _read(file, key, layout)
     return known
 
 
-def _read(file: Path, key: Sequence[object]) -> Bad | None:
+def _read(file: Path, key: Sequence[object], layout: Layout) -> Bad | None:
     """What was written for this state of the file of records, None where nothing was."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -62,4 +65,6 @@ def _read(file: Path, key: Sequence[object]) -> Bad | None:
         return None
     except ValueError as error:
         raise InputError(f"{file}: is no JSON: {error}; remove it") from error
-    return [(entry["line"], entry["reason"]) for entry in found["left_out"]] if found["of"] == list(key) else None
+    if found["of"] != list(key):
+        return None
+    return [(entry[layout.noun] + 1 - layout.first, entry["reason"]) for entry in found["left_out"]]

@@ -1,4 +1,4 @@
-"""What builders of JSONL files share: the examples of a file by their lines, and opening and checking the files."""
+"""What builders of files of rows share: the examples of a file by their lines, and opening and checking the files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from coordcore.records.answers import Format
 from coordcore_coord_tokens.checking import Config, Job
 from coordcore_coord_tokens.files import shown
 from coordcore_coord_tokens.judging import Judge
+from coordcore_coord_tokens.layout import Layout
 from coordcore_coord_tokens.lines import Lines
 from coordcore_coord_tokens.scan import Scan, scan
 from coordcore_coord_tokens.skipping import Bad, agreed, left_out_line
@@ -43,6 +44,10 @@ class OpenedFile:
         index = range(len(self))[index]
         return index + bisect_right(self.gaps, index)
 
+    def where(self, line: int) -> str:
+        """What messages call a line, from 0: "train.jsonl:17", or "train.json[16]" of an array."""
+        return self.lines.layout.where(self.name, line + 1)
+
 
 def file_problems(
     config: Config,
@@ -56,8 +61,8 @@ def file_problems(
         if path is not None and path.exists():
             rank = int(os.environ.get("RANK", "0"))
             found = scan(path, config, quantisation, coords, form, judge=judge, rank=rank)
-            if found.bad:
-                _log.warning("%s", left_out_line(path, found.bad))
+            if found.bad and found.lines is not None:
+                _log.warning("%s", left_out_line(path, found.bad, found.lines.layout))
             yield from found.problems
 
 
@@ -79,13 +84,13 @@ def open_files(config: Config, context: BuildContext, judge: Callable[[Job[Confi
         gaps = tuple(number - 1 - before for before, (number, _) in enumerate(bad))
         files.append(OpenedFile(lines=scanned.lines, name=shown(path), gaps=gaps))
         if context.rank == 0:
-            _report(path, scanned, bad)
+            _report(path, scanned, bad, scanned.lines.layout)
     return files
 
 
-def _report(path: Path, scanned: Scan, bad: Bad) -> None:
+def _report(path: Path, scanned: Scan, bad: Bad, layout: Layout) -> None:
     if bad:
-        _log.warning("%s", left_out_line(path, bad))
+        _log.warning("%s", left_out_line(path, bad, layout))
     for count, what in (
         (scanned.changes.widened, "boxes narrower than one bin were widened by one bin"),
         (scanned.changes.clipped, "objects reaching over the image's edge were clipped"),

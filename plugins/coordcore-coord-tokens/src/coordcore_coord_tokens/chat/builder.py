@@ -1,4 +1,4 @@
-"""The data builder `chat_jsonl`: a JSONL file of chat rows as examples, each read from its line when asked for."""
+"""The data builder `chat_jsonl`: a file of chat rows as examples, each read from its line when it is asked for."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def _decoded_size(path: Path) -> Size:
 
 @attrs.frozen(kw_only=True)
 class ChatSource:
-    """The examples of one JSONL file of chat rows. Reads one of its lines at each access.
+    """The examples of one file of chat rows, on lines or in one array. Reads one of its rows at each access.
 
-    It can be pickled, and shared with forked processes. Raises InputError ("train.jsonl:17: objects.bbox[2]: ...")
-    for a row or image that is not right, and when the file has changed.
+    It can be pickled, and shared with forked processes. Raises InputError ("train.jsonl:17: objects.bbox[2]: ...",
+    "train.json[16]: ..." of an array) for a row or image that is not right, and when the file has changed.
     """
 
     config: ChatJsonlConfig
@@ -120,7 +120,7 @@ class ChatSource:
             messages=said.messages,
             images=images,
             geometries=said.geometries,
-            source=self._where(line),
+            source=self.file.where(line),
             image_size=None if said.owner is None else images[said.owner].size,
         )
 
@@ -135,9 +135,6 @@ class ChatSource:
                 raise RecordError(f"images[{number}]", str(error)) from error
         return row, found
 
-    def _where(self, line: int) -> str:
-        return f"{self.file.name}:{line + 1}"
-
     @contextmanager
     def told(self, line: int) -> Iterator[None]:
         """Say of a RecordError on which line it is."""
@@ -145,7 +142,7 @@ class ChatSource:
             yield
         except RecordError as error:
             self.file.lines.look()  # what stands in the middle of another file's line is no mistake of the row
-            raise InputError(f"{self._where(line)}: {error}") from error
+            raise InputError(f"{self.file.where(line)}: {error}") from error
 
 
 @attrs.frozen(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import attrs
@@ -16,8 +17,10 @@ OPENING = 32
 
 @attrs.frozen(kw_only=True)
 class ChatJsonlConfig(LinesConfig):
-    """`[data.chat_jsonl]`: one JSONL file of conversations about images, boxes in `objects` or in the text."""
+    """`[data.chat_jsonl]`: one file of conversations about images, boxes in `objects` or in the text."""
 
+    train: Path = option(exists=True, help="file of the training rows: one a line (JSONL), or one JSON array of them")
+    validation: Path | None = option(default=None, exists=True, help="file of the held-out rows, in either form")
     space: Literal["pixel", "norm1", "norm1000", "bin", "text"] | None = option(
         default=None,
         help="what four numbers in brackets in a message are, x1, y1, x2, y2: pixels of the upright image, 0..1, "
@@ -26,6 +29,10 @@ class ChatJsonlConfig(LinesConfig):
     )
 
     augment: ChatAugmentConfig | None = option(default=None, help="how training examples differ from epoch to epoch")
+
+    @property
+    def arrays(self) -> bool:
+        return True
 
     @property
     def weight(self) -> int:

@@ -103,13 +103,13 @@ class ChatRow:
 
 
 def parse_row(line: bytes) -> ChatRow:
-    """The row on one line of a JSONL file. Raises RecordError for the first mistake."""
+    """The row on one line, or of an array. Raises RecordError for the first mistake."""
     if not line.strip():
         raise RecordError("", "blank line; every line holds one row, remove it")
     if line.startswith(codecs.BOM_UTF8):
         raise RecordError("", "starts with a byte order mark; save the file as UTF-8 without one")
     if line.lstrip().startswith(b"["):
-        raise RecordError("", "a JSON array; write one row a line (`jq -c '.[]' rows.json > rows.jsonl`)")
+        raise RecordError("", "expected object, got array; write one row a line, or one array of all rows")
     try:
         row = decode_line(line, _DECODER)
     except msgspec.ValidationError as error:
