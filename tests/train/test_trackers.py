@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import support
+from swift.arguments.sft_args import SwanlabArguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from coordcore_train.run.plan import plan_of
+from coordcore_train.swift.arguments import Setup, argument_values
 from coordcore_train.swift.trackers import keep_here
 
 VARIABLES = (
@@ -58,6 +61,19 @@ def test_nothing_leaves_this_machine_unless_it_is_said_so(tmp_path: Path, monkey
     assert os.environ["SWANLAB_MODE"] == "local"
     assert os.environ["MLFLOW_ALLOW_FILE_STORE"] == "true"
     assert os.environ["MLFLOW_TRACKING_URI"] == (tmp_path / "logs/mlruns").as_uri()
+
+
+@pytest.mark.parametrize(("said", "mode"), [(None, "local"), ("cloud", "cloud")])
+def test_ms_swift_tells_swanlab_so_too(
+    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, mode: str
+) -> None:
+    """It hands a mode of its own to SwanLab, whose variable then says nothing; "cloud" by default."""
+    if said is not None:
+        monkeypatch.setenv("SWANLAB_MODE", said)
+    loaded = support.loaded(tmp_path, coord_base, train={"report_to": ["swanlab"]})
+    setup = Setup(plan=plan_of(loaded.manifest, tmp_path / "run", coord_base), has_validation=False, resume=None)
+    assert SwanlabArguments().swanlab_mode == "cloud"
+    assert argument_values(setup)["swanlab_mode"] == mode
 
 
 def test_without_trackers_no_folder_is_made(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def main() -> int:
     from coordcore_train.run import failures
 
     if not os.environ.get("COORDCORE_VERBOSE"):
-        # Each module of torch's sets the level of its own logger as it is imported, so that a parent's does not reach it.
+        # Each module of torch's has set the level of its own logger, so that a parent's does not reach it.
         for name in (*_LOGGERS, *logging.root.manager.loggerDict):
             if name.startswith(_LOGGERS):
                 logging.getLogger(name).setLevel(logging.CRITICAL)

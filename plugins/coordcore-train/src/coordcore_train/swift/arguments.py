@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordcore.errors import InputError
-from coordcore_train.swift import trackers
 from coordcore_train.swift.families import family_of_plan
 from coordcore_train.swift.names import OPTIMIZER, ours
 from coordcore_train.swift.plugin_file import plugin_file
@@ -146,6 +146,8 @@ def _promises(setup: Setup) -> dict[str, Any]:
         "optimizer": OPTIMIZER,
         "external_plugins": [str(plugin_file(plan.run_dir))],
         "logging_dir": str(run.path / "logs"),
+        # Handed to SwanLab whatever its own variable says; ms-swift's default is to upload.
+        "swanlab_mode": os.environ.get("SWANLAB_MODE") or "local",
         "add_version": False,
         "create_checkpoint_symlink": False,
         "use_logits_to_keep": False,
@@ -159,7 +161,7 @@ def _promises(setup: Setup) -> dict[str, Any]:
     }
     if manifest.model.dtype != "float16":
         values["fp16"] = False
-    return {**values, **trackers.arguments(manifest.train.report_to)}
+    return values
 
 
 def argument_values(setup: Setup) -> dict[str, Any]:

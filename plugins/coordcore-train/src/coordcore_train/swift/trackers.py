@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from coordcore.errors import did_you_mean
 from coordcore_train.swift.known import of_transformers
@@ -40,11 +39,6 @@ def tracker_names() -> list[str]:
         if any(isinstance(target, ast.Name) and target.id == "INTEGRATION_TO_CALLBACK" for target in node.targets):
             return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
     return []
-
-
-def arguments(names: Sequence[str]) -> dict[str, Any]:
-    """What ms-swift itself tells a tracker, over the variables of `keep_here`: where SwanLab's run goes."""
-    return {"swanlab_mode": os.environ.get("SWANLAB_MODE") or "local"} if "swanlab" in names else {}
 
 
 def keep_here(names: Sequence[str], logs: Path) -> None:
