@@ -31,7 +31,7 @@ def test_another_plugin_may_not(tmp_path: Path, line: str) -> None:
 
 def test_one_that_it_says_it_builds_on_may(tmp_path: Path) -> None:
     made = package(tmp_path / "mine", "from coordcore_other import a\nimport coordcore_third\n")
-    with pytest.raises(AssertionError, match="coordcore_mine imports coordcore_third$"):
+    with pytest.raises(AssertionError, match=r"coordcore_mine imports coordcore_third$"):
         assert_stands_alone(made, on=["coordcore_other"])
 
 
