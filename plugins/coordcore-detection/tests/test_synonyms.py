@@ -14,9 +14,10 @@ from coordcore import InputError
 from coordcore.cli import app
 from coordcore_detection.evaluate import results, synonyms
 from coordcore_detection.evaluate.compare import compare
+from coordcore_detection.evaluate.config import DetectionConfig
 from coordcore_detection.evaluate.contract import differences, proposed_in, synonyms_in
 from coordcore_detection.evaluate.evaluation import evaluate
-from coordcore_detection.evaluate.evaluator import COMPONENT, DetectionConfig
+from coordcore_detection.evaluate.evaluator import COMPONENT
 from coordcore_detection.predict import prediction_files
 
 BOX = (10.0, 10.0, 50.0, 50.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from coordcore_detection.evaluate.evaluator import DetectionConfig
+from coordcore_detection.evaluate.config import DetectionConfig
 from coordcore_label_embeddings.evaluator import BY_TEXT, LABELLED, TABLE, LabelEmbeddingsConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

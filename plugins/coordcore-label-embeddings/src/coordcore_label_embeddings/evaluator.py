@@ -11,7 +11,8 @@ import attrs
 from attrs.validators import ge, le
 
 from coordcore import BuildContext, Component, InputError, Problem, option
-from coordcore_detection.evaluate.evaluator import DetectionConfig, DetectionEvaluator, found, problems
+from coordcore_detection.evaluate.config import DetectionConfig, problems
+from coordcore_detection.evaluate.evaluator import DetectionEvaluator, found
 from coordcore_label_embeddings import __version__, model_files
 
 if TYPE_CHECKING:
