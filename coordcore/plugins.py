@@ -28,9 +28,10 @@ ENGINE = "coordcore-train"
 
 COMMANDS = {
     ENGINE: ("run", "plan", "expand", "merge", "push"),
-    "coordcore-detection": ("predict", "calibrate", "eval", "compare", "report", "synonyms"),
+    "coordcore-detection": ("predict", "calibrate", "eval", "compare", "report"),
     "coordcore-data": ("data",),
     "coordcore-doctor": ("doctor",),
+    "coordcore-label-embeddings": ("synonyms",),
     "coordcore-parallel-boxes": ("heads",),
 }
 """The project's other distributions and the commands of each, which no other takes away from it."""

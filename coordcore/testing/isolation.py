@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Iterable
 from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
@@ -11,18 +12,19 @@ from types import ModuleType
 PREFIX = "coordcore_"
 
 ENGINE = "coordcore_train"
-"""The one plugin that others may build on."""
+"""The one plugin that any other may build on."""
 
 
-def assert_stands_alone(package: ModuleType) -> None:
+def assert_stands_alone(package: ModuleType, *, on: Iterable[str] = ()) -> None:
     """Raise AssertionError when the source of `package` imports another `coordcore_...` package than coordcore_train.
 
+    on: packages that it may build on all the same, as its pyproject.toml says.
     With COORDCORE_ISOLATED=1, as tox sets it where this plugin, the core and the engine are all there is, also when
     another one is installed; a workspace has every plugin.
     """
     files = Path(str(package.__file__)).parent.rglob("*.py")
     used = {name for file in files for name in _imported(file) if name.startswith(PREFIX)}
-    allowed = {package.__name__, ENGINE}
+    allowed = {package.__name__, ENGINE, *on}
     assert used <= allowed, f"{package.__name__} imports {', '.join(sorted(used - allowed))}"
     if os.environ.get("COORDCORE_ISOLATED") == "1":
         names = {distribution.name.lower().replace("-", "_") for distribution in distributions()}

@@ -128,6 +128,7 @@ def test_a_missing_argument_is_a_usage_error() -> None:
         ("merge", "`merge` comes with coordcore-train; pip install 'coordcore[train]'"),
         ("predict", "`predict` comes with coordcore-detection; pip install 'coordcore-detection'"),
         ("doctor", "`doctor` comes with coordcore-doctor; pip install 'coordcore-doctor'"),
+        ("synonyms", "`synonyms` comes with coordcore-label-embeddings; pip install 'coordcore-label-embeddings'"),
     ],
 )
 def test_a_command_that_is_not_installed_says_what_to_install(command: str, answer: str) -> None:

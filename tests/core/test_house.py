@@ -13,11 +13,15 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import tomli
 
 ROOT = Path(__file__).parents[2]
 CONTRACT, FLOOR = 2_825, 1_485
 
 """Lines of code that the contract and the floor of records may have: the core without the conformance kit."""
+
+BUILDS_ON = {"coordcore_label_embeddings": "coordcore_detection"}
+"""The plugins that build on another beside the engine, as their pyproject.toml says."""
 
 HEAVY = ("torch", "transformers", "peft", "swift", "safetensors", "accelerate")
 
@@ -145,9 +149,17 @@ def test_no_two_modules_import_each_other() -> None:
 @pytest.mark.parametrize("package", PLUGINS)
 def test_a_plugin_builds_on_the_core_and_on_the_engine_alone(package: str) -> None:
     own = {name.partition(".")[0] for file in PLUGINS[package].values() for name in imports(file, for_types=True)}
-    allowed = {package, "coordcore", "coordcore_train"}
+    allowed = {package, "coordcore", "coordcore_train", BUILDS_ON.get(package, package)}
 
     assert {name for name in own if name.startswith("coordcore")} <= allowed
+
+
+@pytest.mark.parametrize(("package", "other"), BUILDS_ON.items())
+def test_what_builds_on_another_plugin_brings_it(package: str, other: str) -> None:
+    said = (ROOT / "plugins" / package.replace("_", "-") / "pyproject.toml").read_text(encoding="utf-8")
+    needed = tomli.loads(said)["project"]["dependencies"]
+
+    assert any(re.match(rf"{other.replace('_', '-')}\b", item) for item in needed)
 
 
 def test_only_the_kit_of_the_core_knows_the_engine() -> None:

@@ -29,6 +29,12 @@ def test_another_plugin_may_not(tmp_path: Path, line: str) -> None:
         assert_stands_alone(package(tmp_path / "mine", line))
 
 
+def test_one_that_it_says_it_builds_on_may(tmp_path: Path) -> None:
+    made = package(tmp_path / "mine", "from coordcore_other import a\nimport coordcore_third\n")
+    with pytest.raises(AssertionError, match=r"coordcore_mine imports coordcore_third$"):
+        assert_stands_alone(made, on=["coordcore_other"])
+
+
 def test_nor_be_installed_where_isolation_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "site" / "coordcore_other-1.dist-info"
     info.mkdir(parents=True)

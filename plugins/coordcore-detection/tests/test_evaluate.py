@@ -266,6 +266,20 @@ def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
         results.read(tmp_path / "none.json")
 
 
+def test_the_evaluation_of_a_run_is_that_of_its_evaluator(tmp_path: Path) -> None:
+    """Whatever the evaluator is called, while it is the only one; else that of detection."""
+    files = [tmp_path / "eval" / name / results.FILE for name in ("mine", "yours", "detection")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+    files[0].touch()
+    assert results.file_in(tmp_path) == files[0]
+    files[1].touch()
+    with pytest.raises(InputError, match=r"holds eval/mine/evaluation\.json and eval/yours/evaluation\.json; name one"):
+        results.file_in(tmp_path)
+    files[2].touch()
+    assert results.file_in(tmp_path) == files[2]
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,9 @@ from coordcore.testing import parametrize_with_checks
 from coordcore_detection import plugin
 from coordcore_detection.decode.decoding import Coordinates
 from coordcore_detection.evaluate import distributions, results
-from coordcore_detection.evaluate.evaluator import COMPONENT, DetectionConfig, DetectionEvaluator, Score
-from coordcore_detection.evaluate.evaluator import Coordinates as OwnCoordinates
+from coordcore_detection.evaluate.config import Coordinates as OwnCoordinates
+from coordcore_detection.evaluate.config import DetectionConfig, Score
+from coordcore_detection.evaluate.evaluator import COMPONENT, DetectionEvaluator
 from coordcore_detection.predict import asking, prediction_files
 from coordcore_detection.predict.scores import SCORES
 from coordcore_detection.predict.settings import PredictSettings

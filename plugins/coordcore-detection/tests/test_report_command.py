@@ -159,6 +159,12 @@ def test_points_are_measured_within_the_radius_that_they_were(again: Again) -> N
     assert "<td>point_F1</td><td>1.0000</td>" in again([said(EYE)], [0], radius="10px")
 
 
+def test_a_report_made_anew_says_who_proposed_the_synonyms(again: Again) -> None:
+    page = again([said(BOX)], [0], synonyms={"cat": ["kitten"]}, proposed_by={"model": "mini"})
+    assert "<td>labels.proposed_by.model</td><td>mini</td>" in page
+    assert "labels.synonyms.cat" in page
+
+
 # --- eval --report --------------------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,14 @@ def test_offsets_are_found_by_their_shape(tmp_path: Path) -> None:
     assert {plot.caption for plot in found or ()} == {"checkpoint-30: 8 numbers in each row"}
 
 
+def test_checkpoints_are_shown_by_every_evaluator_that_measures_as_detection() -> None:
+    columns = dict.fromkeys(
+        ["eval/detection/AP", "eval/mine/AP", "eval/mine/oracle_AP", "eval/mine/text_AP", "eval/percent/AP", "AP"]
+    )
+    shown = [name for name in columns if training._of_checkpoint(name, "AP", columns)]
+    assert shown == ["eval/detection/AP", "eval/mine/AP"]
+
+
 def test_a_checkpoint_without_offsets_has_no_plot(tmp_path: Path) -> None:
     assert offsets.plots(run_folder(tmp_path / "run", offsets=())) == []
 

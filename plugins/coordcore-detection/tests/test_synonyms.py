@@ -14,9 +14,10 @@ from coordcore import InputError
 from coordcore.cli import app
 from coordcore_detection.evaluate import results, synonyms
 from coordcore_detection.evaluate.compare import compare
-from coordcore_detection.evaluate.contract import differences, synonyms_in
+from coordcore_detection.evaluate.config import DetectionConfig
+from coordcore_detection.evaluate.contract import differences, proposed_in, synonyms_in
 from coordcore_detection.evaluate.evaluation import evaluate
-from coordcore_detection.evaluate.evaluator import COMPONENT, DetectionConfig
+from coordcore_detection.evaluate.evaluator import COMPONENT
 from coordcore_detection.predict import prediction_files
 
 BOX = (10.0, 10.0, 50.0, 50.0)
@@ -128,6 +129,24 @@ def test_results_under_other_tables_do_not_compare() -> None:
     assert (
         list(differences(table.contract, evaluate(*given, synonyms=synonyms_in(table.contract)).result.contract)) == []
     )
+
+
+def test_tables_that_one_rule_proposed_compare() -> None:
+    """What a model has said decides which labels a table holds; what counts is from what it follows."""
+    given = [truth("a", [("helmet", BOX)])], header(), [row("a", [("helmet", BOX)])]
+    rule = {"model": "m", "least": 0.8}
+    a, b, other, none = (
+        evaluate(*given, synonyms=table, proposed_by=by).result
+        for table, by in ((HELMET, rule), ({"helmet": ["casco"]}, rule), (HELMET, {**rule, "least": 0.9}), (None, rule))
+    )
+    assert a.contract["labels"] == {"synonyms": {"helmet": ["hard hat", "safety helmet"]}, "proposed_by": rule}
+    assert (none.contract["labels"], proposed_in(none.contract)) == ({"synonyms": {}, "proposed_by": rule}, rule)
+    assert [*differences(a.contract, b.contract), *differences(a.contract, none.contract)] == []
+    assert list(differences(a.contract, other.contract)) == ["labels.proposed_by.least: 0.8 against 0.9"]
+    for plain in (evaluate(*given).result, evaluate(*given, synonyms=HELMET).result):
+        assert proposed_in(plain.contract) is None
+        with pytest.raises(InputError, match="different contracts"):
+            compare(a, plain, resamples=1)
 
 
 def test_the_commands_take_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

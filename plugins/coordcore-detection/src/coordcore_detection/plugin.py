@@ -13,7 +13,6 @@ _COMMANDS = {
     "predict": "Ask a run or checkpoint about the images of a record file.",
     "calibrate": "Fit scores to the share of boxes that are right.",
     "eval": "Measure predictions against a record file.",
-    "synonyms": "Propose which predicted labels mean which true ones, by a text embedding model.",
     "report": "Write the report of an evaluation anew: curves, pictures, calibration, training.",
     "compare": "Show two evaluations side by side, with intervals.",
 }

@@ -81,7 +81,7 @@ def _again(
     Raises InputError when the run's data is no longer what was evaluated.
     """
     from coordcore import InputError
-    from coordcore_detection.evaluate.contract import synonyms_in
+    from coordcore_detection.evaluate.contract import proposed_in, synonyms_in
     from coordcore_detection.evaluate.evaluation import evaluate
     from coordcore_detection.evaluate.radius import RADIUS
     from coordcore_detection.evaluate.truth_sources import Chosen, NotMeasuredError, example_key
@@ -101,6 +101,7 @@ def _again(
             rows,
             max_detections=result.contract["max_detections"][-1],
             synonyms=synonyms_in(result.contract),
+            proposed_by=proposed_in(result.contract),
             radius=result.contract.get("point_radius", RADIUS),
         )
     except NotMeasuredError as error:

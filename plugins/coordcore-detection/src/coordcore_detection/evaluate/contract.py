@@ -15,6 +15,8 @@ FEDERATED = (
     "as LVIS: labels that nobody looked for in an image, or not for all, are no mistakes; limits of whole images"
 )
 
+PROPOSED_BY = "proposed_by"
+
 
 def contract(
     header: Header,
@@ -49,7 +51,7 @@ def contract(
         "equal_scores": "in the order of the images (truth.image_order), then of the answer",
         "areas": {name: list(bounds) for name, bounds in AREAS.items()},
         "area_of": "object, where the truth says it; else box" if areas else "box",
-        "labels": {"synonyms": {name: list(others) for name, others in synonyms.items()}} if synonyms else "equal text",
+        "labels": same_labels(synonyms),
         **({} if radius is None else {"point_radius": radius}),
         "calibration_bins": CALIBRATION_BINS,
         "versions": {
@@ -59,6 +61,14 @@ def contract(
     }
 
 
+def same_labels(synonyms: Mapping[str, Sequence[str]], proposed_by: Mapping[str, Any] | None = None) -> Any:
+    """What a contract says of labels. proposed_by: from what the table follows beside the truth, such as a model."""
+    if not synonyms and proposed_by is None:
+        return "equal text"
+    table = {"synonyms": {name: list(others) for name, others in synonyms.items()}}
+    return table if proposed_by is None else {**table, PROPOSED_BY: dict(proposed_by)}
+
+
 def synonyms_in(contract: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     """The table of synonyms that a contract names, empty without one."""
     labels = contract.get("labels")
@@ -66,13 +76,33 @@ def synonyms_in(contract: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     return found
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """What differs between two contracts: "decoding.coordinates: argmax against expectation"."""
+def proposed_in(contract: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """From what the table of synonyms of a contract follows; None for one that was given."""
+    labels = contract.get("labels")
+    found: Mapping[str, Any] | None = labels.get(PROPOSED_BY) if isinstance(labels, Mapping) else None
+    return found
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two contracts: "decoding.coordinates: argmax against expectation".
+
+    A table of synonyms that was proposed holds the labels that one model has said, and the same rule gives another
+    model's answers another table: of such contracts the rules are compared.
+    """
+    return _differences(_with_rule(a), _with_rule(b), "")
+
+
+def _with_rule(contract: Mapping[str, Any]) -> Mapping[str, Any]:
+    rule = proposed_in(contract)
+    return contract if rule is None else {**contract, "labels": {PROPOSED_BY: rule}}
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> Iterator[str]:
     for key in [*a, *(item for item in b if item not in a)]:
         where = f"{path}.{key}" if path else key
         ours, theirs = a.get(key, _ABSENT), b.get(key, _ABSENT)
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            yield from differences(ours, theirs, where)
+            yield from _differences(ours, theirs, where)
         elif ours != theirs:
             yield f"{where}: {_shown(ours)} against {_shown(theirs)}"
 

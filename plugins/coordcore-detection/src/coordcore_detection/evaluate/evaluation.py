@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import attrs
@@ -12,7 +12,7 @@ from coordcore.quantisation import Quantisation
 from coordcore.records.geometry import overlaps
 from coordcore_detection.evaluate import metrics, points, resampling, results
 from coordcore_detection.evaluate.average_precision import THRESHOLD_AT, AveragePrecision, average_precision
-from coordcore_detection.evaluate.contract import contract
+from coordcore_detection.evaluate.contract import contract, same_labels
 from coordcore_detection.evaluate.gather import Account, Truth, by_image, some, was_seen
 from coordcore_detection.evaluate.matching import (
     LVIS_MAX_DETECTIONS,
@@ -64,6 +64,7 @@ def evaluate(
     *,
     max_detections: int | None = None,
     synonyms: Synonyms | None = None,
+    proposed_by: Mapping[str, Any] | None = None,
     radius: str = RADIUS,
 ) -> Evaluated:
     """Measure `rows`, predictions under `header`, against `truth`.
@@ -71,6 +72,7 @@ def evaluate(
     max_detections: how many boxes of an image (and label) AP and AR look at, those of highest score. None: COCO's 100,
     or LVIS's 300 of an image where the truth is federated, as it is when an image says which labels are absent or
     incomplete in it. synonyms: labels must be the same text to be the same, once each is the name it stands for.
+    proposed_by: from what the table follows beside the truth, such as a model; the contract names it then.
     radius: within which a predicted point finds a true one, as `Radius` reads it.
     Where the truth has polygons or quads, overlap is also measured between outlines. Points have no box: they are
     measured apart from all else.
@@ -97,6 +99,8 @@ def evaluate(
         evaluated = attrs.evolve(evaluated, place=tuple(kept[index] for index in evaluated.place))
     else:
         evaluated = measure(images, rows)
+    if proposed_by is not None:
+        evaluated.result.contract["labels"] = same_labels(synonyms or {}, proposed_by)
     tasks = by_task(images, rows, synonyms or {}, radius, measure)
     if tasks:
         evaluated.result.tasks = tasks

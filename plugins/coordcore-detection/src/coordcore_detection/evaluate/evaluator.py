@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs.validators import and_, ge, le, lt, optional
 
-from coordcore import BuildContext, Component, InputError, Problem, option
+from coordcore import BuildContext, Component, InputError, Problem
 from coordcore.coords import DEFAULT_COORDS
-from coordcore_detection.evaluate.radius import RADIUS, Radius
+from coordcore_detection.evaluate.config import DetectionConfig, problems
 
 if TYPE_CHECKING:
     from coordcore import Example
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
     from coordcore.protocols import Evaluation, EvaluationResult, ExampleSource
     from coordcore.records.answers import Format
     from coordcore_detection.evaluate.evaluation import Evaluated
+    from coordcore_detection.evaluate.synonyms import Synonyms
     from coordcore_detection.evaluate.truth import TruthImage
     from coordcore_detection.evaluate.truth_sources import Chosen
     from coordcore_detection.predict.predictions import Header, Row
-    from coordcore_detection.predict.settings import PredictSettings
 
 PREDICTIONS = "predictions.jsonl"
 SHOWN = (
@@ -31,78 +30,43 @@ SHOWN = (
     *("refer_accuracy_50", "named_absent_found"),
 )
 
-# `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
-Coordinates = Literal["argmax", "expectation"]
-Score = Literal["geometric_mean", "min", "coord_mass", "entropy", "near"]
 
+@attrs.frozen(kw_only=True, eq=False)
+class Asked:
+    """What a checkpoint answered to the examples held out.
 
-_MANY = and_(ge(1), le(10**6))
+    whole: all examples. truth: those that are measured. groups: group -> places of the measured ones in `whole`. rows:
+    of each, in its order.
+    """
 
-
-@attrs.frozen(kw_only=True)
-class DetectionConfig:
-    """`[eval.detection]`: boxes of the merged checkpoint on the examples held out, measured."""
-
-    images: int | None = option(
-        default=None,
-        validator=optional(_MANY),
-        help="evaluate so many examples, the first that can be measured; all when absent",
-    )
-    coordinates: Coordinates = option(
-        default="expectation", help="read each coordinate as its most likely bin, or as the expected one"
-    )
-    window: int = option(
-        default=20,
-        validator=[ge(0), lt(2**15)],
-        help="take the expectation over the bins at most so far from the most likely one; 999 takes all of them",
-    )
-    score: Score = option(default="near", help="what ranks boxes and is held against their being right")
-    constrained: bool = option(default=True, help="allow only tokens that write the answer format")
-    max_new_tokens: int = option(default=2048, validator=_MANY, help="tokens of an answer")
-    max_objects: int = option(default=100, validator=_MANY, help="objects of an answer")
-    thinking: int = option(
-        default=0, validator=[ge(0), le(10**6)], help="tokens of a thought before the answer; 0 switches thinking off"
-    )
-    max_detections: int | None = option(
-        default=None,
-        validator=optional(_MANY),
-        help="how many boxes of an image and label AP looks at, those of highest score: 100; for LVIS 300 of an image",
-    )
-    synonyms: Path | None = option(
-        default=None, exists=True, help='TOML file of what else a label may be called: helmet = ["hard hat"]'
-    )
-    radius: str = option(
-        default=RADIUS, help="how far a predicted point may be from a true one: 12px, or 5% of the image's longer side"
-    )
-    batch_size: int = option(default=25, validator=[ge(1), le(2**16)], help="images at a time")
-
-    def settings(self) -> PredictSettings:
-        """The same for `coordcore_detection.predict.asking`."""
-        from coordcore_detection.predict.settings import PredictSettings
-
-        return PredictSettings(
-            coordinates=self.coordinates,
-            window=None if self.window >= 999 else self.window,
-            score=self.score,
-            constrained=self.constrained,
-            max_new_tokens=self.max_new_tokens,
-            max_objects=self.max_objects,
-            thinking=self.thinking,
-            batch_size=self.batch_size,
-        )
+    whole: Sequence[TruthImage]
+    truth: Chosen
+    groups: Mapping[str, Sequence[int]]
+    header: Header
+    rows: Sequence[Row]
 
 
 @attrs.frozen(kw_only=True)
 class DetectionEvaluator:
-    """The `Evaluator` of `[eval.detection]`. Leaves predictions, evaluation.json and report; continues the former."""
+    """The `Evaluator` of `[eval.detection]`. Leaves predictions, evaluation.json and report; continues the former.
+
+    In three steps, for other evaluators: `asked` asks the model, `evaluated` measures, `result` writes what it found.
+    """
 
     config: DetectionConfig
     form: Format
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
-        from coordcore.protocols import EvaluationResult
-        from coordcore_detection.evaluate import tables
-        from coordcore_detection.evaluate.truth_sources import Chosen, measured, truth_from_examples
+        from coordcore_detection.evaluate import synonyms
+
+        asked = self.asked(evaluation)
+        return self.result(
+            evaluation, asked, None if self.config.synonyms is None else synonyms.read(self.config.synonyms)
+        )
+
+    def asked(self, evaluation: Evaluation) -> Asked:
+        """Ask about what can be measured, but for what lies answered in the output folder."""
+        from coordcore_detection.evaluate.truth_sources import measured, truth_from_examples
 
         whole = truth_from_examples(
             evaluation.examples,
@@ -116,34 +80,55 @@ class DetectionEvaluator:
             count = len(truth) + len(left_out)
             evaluation.log(f"note: {len(left_out)} of {count} examples are not measured, the first: {left_out[0]}")
         header, rows = self._predicted(evaluation, truth)
-        evaluated = self._evaluated(truth, header, rows)
+        groups = _groups(evaluation.examples, truth.places)
+        return Asked(whole=whole, truth=truth, groups=groups, header=header, rows=rows)
+
+    def result(
+        self,
+        evaluation: Evaluation,
+        asked: Asked,
+        synonyms: Synonyms | None = None,
+        proposed_by: Mapping[str, Any] | None = None,
+    ) -> EvaluationResult:
+        """Measure the whole and each group, tell of it and write it. synonyms, proposed_by: as `evaluate` has them."""
+        from coordcore.protocols import EvaluationResult
+        from coordcore_detection.evaluate import tables
+        from coordcore_detection.evaluate.truth_sources import Chosen
+
+        evaluated = self.evaluated(asked, asked.truth, synonyms, proposed_by)
         for note in [*evaluated.result.caveats, *evaluated.result.notes]:
             evaluation.log(f"note: {note}")
         for line in tables.task_lines(evaluated.result):
             evaluation.log(line)
-        metrics = _found(evaluated)
-        for group, places in _groups(evaluation.examples, truth.places).items():
-            of_group = _found(self._evaluated(Chosen(whole, places), header, rows))
+        metrics = found(evaluated)
+        for group, places in asked.groups.items():
+            of_group = found(self.evaluated(asked, Chosen(asked.whole, places), synonyms, proposed_by))
             metrics |= {f"{name}@{group}": value for name, value in of_group.items()}
         return EvaluationResult(
             metrics=metrics,
             shown=[name for name in SHOWN if name in metrics],
-            files=write_files(evaluated, evaluation.output, truth, evaluation.run_dir),
+            files=write_files(evaluated, evaluation.output, asked.truth, evaluation.run_dir),
         )
 
-    def _evaluated(self, truth: Chosen, header: Header, rows: Sequence[Row]) -> Evaluated:
-        """Measure the answers to some of the images."""
-        from coordcore_detection.evaluate import synonyms
+    def evaluated(
+        self,
+        asked: Asked,
+        truth: Chosen,
+        synonyms: Synonyms | None = None,
+        proposed_by: Mapping[str, Any] | None = None,
+    ) -> Evaluated:
+        """Measure the answers to some of the images that were asked about."""
         from coordcore_detection.evaluate.evaluation import evaluate
         from coordcore_detection.evaluate.truth_sources import example_key
 
         keys = {example_key(place) for place in truth.places}
         return evaluate(
             truth,
-            header,
-            [row for row in rows if row.image in keys],
+            asked.header,
+            [row for row in asked.rows if row.image in keys],
             max_detections=self.config.max_detections,
-            synonyms=None if self.config.synonyms is None else synonyms.read(self.config.synonyms),
+            synonyms=synonyms,
+            proposed_by=proposed_by,
             radius=self.config.radius,
         )
 
@@ -207,11 +192,12 @@ def _groups(examples: ExampleSource, places: Sequence[int]) -> dict[str, list[in
     return groups
 
 
-def _found(evaluated: Evaluated) -> dict[str, float]:
+def found(evaluated: Evaluated) -> dict[str, float]:
+    """The metrics that have a value, those of tasks too, by name."""
     from coordcore_detection.evaluate import results
 
-    found = evaluated.result.metrics | results.task_figures(evaluated.result)
-    return {name: value for name, value in found.items() if value is not None}
+    values = evaluated.result.metrics | results.task_figures(evaluated.result)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _kinds(example: Example) -> set[str]:
@@ -241,18 +227,7 @@ def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator
 
 
 def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
-    """A table of synonyms or a radius that is wrong is told before a run trains."""
-    from coordcore_detection.evaluate import synonyms
-
-    try:
-        Radius.read(config.radius)
-    except InputError as error:
-        yield Problem(path=f"eval.{COMPONENT.name}.radius", message=str(error))
-    if config.synonyms is not None and config.synonyms.is_file():
-        try:
-            synonyms.read(config.synonyms)
-        except InputError as error:
-            yield Problem(path=f"eval.{COMPONENT.name}.synonyms", message=str(error))
+    return problems(config, f"eval.{COMPONENT.name}")
 
 
 COMPONENT = Component(

@@ -161,12 +161,20 @@ def write_text(text: str, path: Path) -> None:
 
 
 def file_in(path: Path) -> Path:
-    """The evaluation file that `path` speaks of: itself, or the one of a folder or run folder. Raises InputError."""
+    """The evaluation file that `path` speaks of: itself, or the one of a folder or run folder. Raises InputError.
+
+    Of a run that of `[eval.detection]`, or of another evaluator that is the only one to leave such a file.
+    """
     if not path.is_dir():
         return path
     for file in (path / FILE, path / "eval" / "detection" / FILE):
         if file.is_file():
             return file
+    others = sorted(path.glob(f"eval/*/{FILE}"))
+    if len(others) == 1:
+        return others[0]
+    if others:
+        raise InputError(f"{path}: holds {' and '.join(str(file.relative_to(path)) for file in others)}; name one")
     raise InputError(
         f"{path}: holds neither {FILE} nor eval/detection/{FILE}; `coordcore eval PREDICTIONS RECORDS --output "
         "FILE` writes such a file"

@@ -175,7 +175,7 @@ def measured(truth: Sequence[TruthImage], most: int | None) -> tuple[Chosen, lis
     if reasons and not places:
         raise InputError(
             f"none of the {len(truth)} examples held out can be measured, the first: {reasons[0]}; hold out records "
-            "(`coordcore data convert --from swift` makes them of chat rows), or leave out [eval.detection]"
+            "(`coordcore data convert --from swift` makes them of chat rows), or leave out the evaluation"
         )
     return Chosen(truth, places), reasons
 

@@ -168,10 +168,10 @@ def checkpoint_plots(run: Run) -> list[Picture]:
     """The metrics of checkpoints that were evaluated in training."""
     columns = _columns(run.metrics)
     series = [
-        charts.Line(name=metric, x=steps, y=values, dots=True)
+        charts.Line(name=name.removeprefix("eval/detection/").removeprefix("eval/"), x=steps, y=values, dots=True)
         for metric in _CHECKPOINT_METRICS
         for name, (steps, values) in columns.items()
-        if name == f"eval/detection/{metric}"
+        if _of_checkpoint(name, metric, columns)
     ]
     if not series:
         return []
@@ -185,6 +185,13 @@ def checkpoint_plots(run: Run) -> list[Picture]:
             share=True,
         )
     ]
+
+
+def _of_checkpoint(name: str, metric: str, columns: Mapping[str, object]) -> bool:
+    """Whether it is this metric of `[eval.detection]`, or of an evaluator that measures as it does, ceilings too."""
+    evaluator, _, last = name.rpartition("/")
+    alike = evaluator == "eval/detection" or (evaluator.startswith("eval/") and f"{evaluator}/oracle_AP" in columns)
+    return alike and last == metric
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[list[float], list[float]]]:

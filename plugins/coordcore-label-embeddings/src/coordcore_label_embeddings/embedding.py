@@ -1,8 +1,7 @@
-"""Which of the known names a label means, by a text embedding model: a proposal for a table of synonyms."""
+"""Embeddings of short texts by an encoder, and which of them lie nearest. Torch-free until something is embedded."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import attrs
 import numpy as np
 
 from coordcore import InputError
+from coordcore_label_embeddings import model_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 BATCH = 64
-_POOLING = "1_Pooling/config.json"
-_FIRST, _MEAN = "pooling_mode_cls_token", "pooling_mode_mean_tokens"
 
 
 @attrs.frozen(kw_only=True)
@@ -51,13 +49,7 @@ def embed(folder: Path, texts: Sequence[str]) -> Floats:
     """
     import torch
 
-    from coordcore_train.checkpoint.code import require_no_code
-
-    if not (folder / "config.json").is_file():
-        raise InputError(f"--model: {folder} holds no config.json; name the folder of a text embedding model")
-    require_no_code(folder, trusted=False)
-    _require_no_more_modules(folder)
-    pooling = _pooling(folder)
+    pooling = model_files.pooling(folder)
     tokenizer, model = _loaded(folder)
     _require_encoder(folder, model, tokenizer, said=pooling is not None)
     most = min(tokenizer.model_max_length, _places(model.config))
@@ -73,7 +65,7 @@ def embed(folder: Path, texts: Sequence[str]) -> Floats:
                 return_tensors="pt",
             )
             states = model(**rows).last_hidden_state.double()
-            if pooling == _FIRST:
+            if pooling == model_files.FIRST:
                 parts.append(states[:, 0])
                 continue
             shown = rows["attention_mask"].unsqueeze(-1)
@@ -82,7 +74,7 @@ def embed(folder: Path, texts: Sequence[str]) -> Floats:
     for text, vector in zip(texts, vectors, strict=True):
         if not vector.isfinite().all():
             raise InputError(
-                f"--model: {folder}: the embedding of {text!r:.80} holds NaN or infinity; its weights are damaged: "
+                f"{folder}: the embedding of {text!r:.80} holds NaN or infinity; its weights are damaged: "
                 "download it again"
             )
     return np.asarray((vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)).numpy())
@@ -100,14 +92,14 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # of tokenizers and safetensors, whose errors have no class in common
-        raise InputError(f"--model: {folder}: transformers cannot load it: {error}") from error
+        raise InputError(f"{folder}: transformers cannot load it: {error}") from error
     files = sorted({*tokenizer.vocab_files_names.values()})
     if not any((folder / name).is_file() for name in files):
-        raise InputError(f"--model: {folder}: holds no tokenizer ({', '.join(files)}); download the whole folder")
+        raise InputError(f"{folder}: holds no tokenizer ({', '.join(files)}); download the whole folder")
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)  # which is not used
     if missing:
         raise InputError(
-            f"--model: {folder}: its files lack {len(missing)} weights of a {model.config.model_type}, as {missing[0]};"
+            f"{folder}: its files lack {len(missing)} weights of a {model.config.model_type}, as {missing[0]};"
             " download it again, or name the folder of a text embedding model"
         )
     return tokenizer, model.eval()
@@ -120,51 +112,19 @@ def _require_encoder(folder: Path, model: Any, tokenizer: Any, *, said: bool) ->
     kind = model.config.model_type
     cure = "it takes an encoder with a padding token, such as a BERT"
     if getattr(model.config, "is_encoder_decoder", False) or tokenizer.pad_token is None:
-        raise InputError(f"--model: {folder}: a {kind} makes no embeddings of texts this way; {cure}")
+        raise InputError(f"{folder}: a {kind} makes no embeddings of texts this way; {cure}")
     try:
         with torch.inference_mode():
             first = model(input_ids=torch.tensor([[0, 1], [0, 2]])).last_hidden_state[:, 0]
     except Exception as error:  # one that wants a picture, a sound ...
-        raise InputError(f"--model: {folder}: a {kind} does not read texts alone ({error}); {cure}") from error
+        raise InputError(f"{folder}: a {kind} does not read texts alone ({error}); {cure}") from error
     if not said and torch.allclose(first[0], first[1]):
         raise InputError(
-            f"--model: {folder}: a {kind} reads forwards only, and its folder does not say that it embeds texts "
-            f"({_POOLING}); {cure}"
+            f"{folder}: a {kind} reads forwards only, and its folder does not say that it embeds texts "
+            f"({model_files.POOLING}); {cure}"
         )
 
 
 def _places(config: Any) -> int:
     """Tokens that a model reads. Two less than it has places: some, as RoBERTa, count from behind padding's."""
     return max(1, getattr(config, "max_position_embeddings", 512) - 2)
-
-
-def _require_no_more_modules(folder: Path) -> None:
-    """Raise InputError for a folder of sentence-transformers whose embeddings are changed once more, as by a Dense."""
-    file = folder / "modules.json"
-    if not file.is_file():
-        return
-    said = _json(file)
-    types = [str(item.get("type")) for item in said if isinstance(item, dict)] if isinstance(said, list) else []
-    for name in types:
-        if name.rpartition(".")[2] not in ("Transformer", "Pooling", "Normalize"):
-            raise InputError(f"{file}: has the module {name}, which this command does not know; name another model")
-
-
-def _pooling(folder: Path) -> str | None:
-    """What the folder says of it, if it says anything."""
-    file = folder / _POOLING
-    if not file.is_file():
-        return None
-    said = _json(file)
-    given = said.items() if isinstance(said, dict) else ()
-    modes: list[str] = [key for key, value in given if key.startswith("pooling_mode_") and value is True]
-    if modes not in ([_FIRST], [_MEAN]):
-        raise InputError(f"{file}: pools by {', '.join(modes) or 'nothing'}; this command knows the mean and the first")
-    return modes[0]
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is no JSON ({error})") from error

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from coordcore_detection.evaluate.embedding import Meant
 
 
 def command(
@@ -28,12 +23,11 @@ def command(
     """
     from coordcore import InputError
     from coordcore.files import require_writable
-    from coordcore_detection.evaluate import embedding, results
-    from coordcore_detection.extra import require_train
+    from coordcore_detection.evaluate import results
+    from coordcore_label_embeddings import embedding, proposal
 
     if not -1 <= least <= 1:  # nan passes typer's bounds
         raise InputError(f"--least: {least} is no cosine; give a number from -1 to 1")
-    require_train("a table of synonyms by embeddings")
     from coordcore_train.run.quiet import quiet, quiet_transformers
 
     quiet()
@@ -46,28 +40,10 @@ def command(
     if not labels or not names:
         missing = "predicted label that no true box has" if names else "true box"
         raise InputError(f"{evaluation}: has no {missing}, so there is nothing to propose")
-    found = embedding.nearest(labels, names, embedding.embed(model, [*labels, *names]))
-    results.write_text(table(found, least), output)
+    try:
+        found = embedding.nearest(labels, names, embedding.embed(model, [*labels, *names]))
+    except InputError as error:
+        raise InputError(f"--model: {error}") from error
+    results.write_text(proposal.table(found, least), output)
     taken = sum(item.cosine >= least for item in found)
     typer.echo(f"{output}: {taken} of {len(found)} labels are taken for one of {len(names)} names; read it before use")
-
-
-def table(found: list[Meant], least: float) -> str:
-    """TOML of what is meant, with the cosines as comments; labels that mean no name are comments too."""
-    lines = []
-    kept = [item for item in found if item.cosine >= least]
-    for name in sorted({item.name for item in kept}):
-        meant = sorted((item for item in kept if item.name == name), key=lambda item: -item.cosine)
-        lines += [f"# {_quoted(item.label)}: {item.cosine:.3f}" for item in meant]
-        lines.append(f"{_quoted(name)} = [{', '.join(_quoted(item.label) for item in meant)}]")
-    lines += [
-        f"# {_quoted(item.label)} stays itself: the nearest name is {_quoted(item.name)}, {item.cosine:.3f}"
-        for item in found
-        if item.cosine < least
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """A string of TOML on one line; JSON's are, but for characters that only TOML wants escaped."""
-    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))

@@ -7,55 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from evaluation_support import header, row, truth
+from embedding_support import BOX, WORDS, alone, changed, header, row, truth
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    BertConfig,
-    BertModel,
-    CLIPConfig,
-    CLIPModel,
-    GPT2Config,
-    GPT2Model,
-    PreTrainedTokenizerFast,
-)
+from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2Model
 from typer.testing import CliRunner
 
 from coordcore import InputError
 from coordcore.cli import app
-from coordcore_detection.commands.synonyms import table
-from coordcore_detection.evaluate import embedding, results, synonyms
+from coordcore_detection.evaluate import results, synonyms
 from coordcore_detection.evaluate.evaluation import evaluate
-
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "hard", "hat", "helmet", "traffic", "light", "stop", "a", "dog")
-BOX = (10.0, 10.0, 50.0, 50.0)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One layer, random weights."""
-    folder = tmp_path_factory.mktemp("bert")
-    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
-def alone(folder: Path, text: str, *, first: bool = False) -> np.ndarray:
-    """The embedding of a text that nothing is padded beside."""
-    ids = [2, *(WORDS.index(word) for word in text.split()), 3]
-    with torch.inference_mode():
-        states = BertModel.from_pretrained(folder).eval()(torch.tensor([ids])).last_hidden_state[0].double()
-    vector = (states[0] if first else states.mean(0)).numpy()
-    return vector / np.linalg.norm(vector)
+from coordcore_label_embeddings import embedding
+from coordcore_label_embeddings.proposal import table
 
 
 def pooled_by(model: Path, folder: Path, **modes: bool) -> Path:
@@ -83,19 +45,9 @@ def test_a_folder_may_say_that_the_first_token_is_taken(model: Path, tmp_path: P
 def test_another_way_of_pooling_is_refused(model: Path, tmp_path: Path) -> None:
     folder = pooled_by(model, tmp_path, pooling_mode_max_tokens=True)
     with pytest.raises(
-        InputError, match=r"1_Pooling/config.json: pools by pooling_mode_max_tokens; this command knows"
+        InputError, match=r"1_Pooling/config.json: pools by pooling_mode_max_tokens; coordcore-label-embeddings knows"
     ):
         embedding.embed(folder, ["dog"])
-
-
-def changed(model: Path, folder: Path, name: str, **values: object) -> Path:
-    """A copy of the model, with other values in one of its JSON files."""
-    for file in model.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **values}))
-    return folder
 
 
 def test_padding_stands_behind_a_text_whatever_the_folder_says(model: Path, tmp_path: Path) -> None:
@@ -136,7 +88,7 @@ def test_weights_that_are_not_those_of_the_configuration(
         (
             "modules.json",
             b'[{"type": "sentence_transformers.models.Pooling"}, {"type": "sentence_transformers.models.Dense"}]',
-            r"has the module sentence_transformers\.models\.Dense, which this command does not know",
+            r"has the module sentence_transformers\.models\.Dense, which coordcore-label-embeddings does not know",
         ),
     ],
 )
