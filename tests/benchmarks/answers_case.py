@@ -26,6 +26,9 @@ BATCH = 25
 
 PLAIN = "CoordJSON under the grammar, a token a pass"
 AHEAD = "CoordJSON under the grammar, what is likely guessed ahead"
+NAMES = {"coordjson": "CoordJSON", "grouped": "grouped"}
+PARALLEL = {"verified": 0, "fast, 20 bins": 20, "fast, unchecked": 999}
+"""How corners that heads propose are taken -> the bins that they may be off (`--parallel`)."""
 SERVER = Path(__file__).with_name("answer_server.py")
 
 
@@ -85,8 +88,8 @@ class Asked:
         ]
         return cls(scratch=scratch, run=run, loaded=loaded, truth=drawn)
 
-    def answer(self, *, free: bool = False) -> Sample:
-        """The seconds of a box, on one thread."""
+    def answer(self, *, free: bool = False, proposer: Any = None, tolerance: int | None = None) -> Sample:
+        """The seconds of a box, on one thread. proposer, tolerance: heads, and by how much their corners may be off."""
         import torch
 
         from coordcore_detection.predict import asking
@@ -98,16 +101,24 @@ class Asked:
             loaded.model,
             loaded.processor,
             self.truth,
-            asking.PredictSettings(constrained=not free, max_new_tokens=256, batch_size=BATCH),
+            asking.PredictSettings(constrained=not free, max_new_tokens=256, batch_size=BATCH, tolerance=tolerance),
             vocab=loaded.vocab,
             quantisation=loaded.quantisation,
             max_pixels=loaded.max_pixels,
             form=loaded.format,
+            proposer=proposer,
         )
         boxes = sum(len(row.boxes) for row in rows)
         seconds = time.perf_counter() - started
         torch.set_num_threads(threads)
         return Sample(seconds=seconds / max(boxes, 1))
+
+    def heads(self, setting: Setting) -> Any:
+        """Heads of the merged checkpoint, trained now."""
+        from coordcore_detection.predict.proposing import proposer_of
+
+        command(["heads", str(self.run), "--examples", str(setting.size(6000, 100))])
+        return proposer_of(self.run / "merged", self.loaded)
 
     def one_at_a_time(self) -> Sample:
         """As `answer` under the grammar, without guesses: a token a pass, as before decision 13."""
@@ -123,14 +134,20 @@ def _given(image: Any) -> Any:
 
 
 def decoding(setting: Setting) -> Mapping[str, Variant]:
-    """Every format freely, as transformers decodes, and under its grammar."""
+    """Every format freely, as transformers decodes, under its grammar, and with corners proposed by heads."""
     asked = {form: Asked.about(form, setting) for form in FORMATS}
+    heads = {form: asked[form].heads(setting) for form in NAMES}
     return {
         PLAIN: asked["coordjson"].one_at_a_time,
         AHEAD: asked["coordjson"].answer,
         "CoordJSON, freely": partial(asked["coordjson"].answer, free=True),
         **{f"{form} under the grammar": asked[form].answer for form in FORMATS[1:]},
         **{f"{form}, freely": partial(asked[form].answer, free=True) for form in FORMATS[1:]},
+        **{
+            f"{name}, {mode}": partial(asked[form].answer, proposer=heads[form], tolerance=tolerance)
+            for form, name in NAMES.items()
+            for mode, tolerance in PARALLEL.items()
+        },
     }
 
 

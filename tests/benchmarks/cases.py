@@ -5,6 +5,7 @@ from __future__ import annotations
 import adapter_case
 import answers_case
 import builder_rows
+import command_case
 import loss_case
 import merge_rows
 import mixture_case
@@ -23,6 +24,7 @@ CASES: tuple[Case, ...] = (
     *step_case.CASES,
     *packing_case.CASES,
     *answers_case.CASES,
+    *command_case.CASES,
 )
 
 

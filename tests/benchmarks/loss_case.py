@@ -58,7 +58,7 @@ def variants(setting: Setting, threads: int | None = None) -> Mapping[str, Varia
 
 REACHES = [
     Reach(what="time", against="the reference functions", at_most=1 / 8, text="<= 0.125x the time"),
-    Reach(what="time", against="F.cross_entropy", at_most=2.0, text="<= 2x the time"),
+    Reach(what="time", against="F.cross_entropy", at_most=1.2, text="<= 1.2x the time"),
 ]
 CASES = [
     Case(

@@ -175,6 +175,7 @@ CASES = [
         title="the objective with a trainable head (full tuner)",
         build=trainable,
         rounds=3,
+        reaches=[Reach(what="time", against="suffix logits", at_most=1.0, text="<= 1.0x the time")],
     ),
     Case(
         name="objective-chunks",
