@@ -119,8 +119,9 @@ def test_lines_images_elsewhere_and_boxes_that_masks_go_with() -> None:
 
 def test_ids_of_other_tools_may_be_names() -> None:
     truth = [record("x/dog.png", "cat"), record("x/eel.png", "cat")]
-    result, _ = measured([FIELDS | {"image_id": "eel"}, FIELDS | {"image_id": "dog"}], truth)
+    result, told = measured([FIELDS | {"image_id": "eel"}, FIELDS | {"image_id": "dog"}], truth)
     assert result.metrics["AP"] == 1.0
+    assert "image ids were taken for names of images" in told
 
 
 def test_a_number_that_may_be_a_place_or_a_name_is_refused() -> None:

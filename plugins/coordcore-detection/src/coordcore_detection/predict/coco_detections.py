@@ -75,7 +75,7 @@ def rows(
     images, numbers, own = numbered_images(truth)
     known = numbered_labels(images) if categories is None else categories
     labels = {number: label for label, number in known.items()}
-    place = _by_id(truth) if own else _by_count(found, images, numbers)
+    place, taken = (_by_id(truth), "") if own else _by_count(found, images, numbers)
     answers: dict[str, Row] = {
         item.key: Row(image=item.key, width=item.width, height=item.height, text="", boxes=[])
         for item in truth
@@ -102,7 +102,7 @@ def rows(
     empty = sum(not row.boxes for row in given[:asked])
     told = [f"{len(found)} boxes on {len(given) - empty} images"]
     told += [f"{empty} images without any are answered with nothing"] if empty else []
-    told += [] if own else ["image ids were taken for 1, 2, ... in the order of the records"]
+    told += [f"image ids were taken for {taken}"] if taken else []
     if categories is None:
         told.append("category ids were taken for 1, 2, ... by name over the labels of the records (else --categories)")
     return given, "; ".join(told)
@@ -167,8 +167,10 @@ def _by_id(truth: Sequence[TruthImage]) -> Place:
     return place
 
 
-def _by_count(found: Sequence[Detection], images: Sequence[Sequence[TruthImage]], numbers: Sequence[int]) -> Place:
-    """The record that a detection is of where records have no ids: by its number, or by its image's name."""
+def _by_count(
+    found: Sequence[Detection], images: Sequence[Sequence[TruthImage]], numbers: Sequence[int]
+) -> tuple[Place, str]:
+    """The record that a detection is of where records have no ids: by its number, or by its image's name; and which."""
     counted = {str(number): records for number, records in zip(numbers, images, strict=True)}
     every = [record for records in images for record in records]
     join = Join([(record.key, record.id) for record in every])
@@ -199,7 +201,7 @@ def _by_count(found: Sequence[Detection], images: Sequence[Sequence[TruthImage]]
     def place(item: Detection) -> TruthImage | None:
         return _only(counted[item.image], item) if is_counted else by_name[item.image]
 
-    return place
+    return place, "1, 2, ... in the order of the records" if is_counted else "names of images"
 
 
 def _only(records: Sequence[TruthImage], item: Detection) -> TruthImage:
