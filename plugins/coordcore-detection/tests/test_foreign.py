@@ -181,8 +181,8 @@ def test_an_answer_that_was_cut_off_or_failed_is_counted() -> None:
             "a.png: has two predictions that differ, and which comes last must decide nothing; keep one row",
         ),
         (
-            [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1}],
-            "answers.jsonl:1: is a detection of COCO's",
+            [{"image": "a.png", "answer": TOKENS}, {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1}],
+            "answers.jsonl:2: is a detection of COCO's results format among answers",
         ),
         ([record("a.png")], "answers.jsonl:1: is a record, not an answer; give the answers first"),
         ([3], "answers.jsonl:1: is no header of a prediction file"),

@@ -164,7 +164,8 @@ def test_one_that_it_does_not_take_costs_the_others_nothing(fake: Vllm) -> None:
     assert result.exit_code == 0, result.output
     assert [len(row.boxes) for row in rows()] == [1, 1, 1, 0, 0]
     assert rows()[3].unread[0].reason == "vLLM refuses it: The decoder prompt is longer than the maximum model length"
-    assert "4.png: vLLM refuses it: " in result.stderr
+    assert "3.png: vLLM refuses it: The decoder prompt is longer" in result.stderr
+    assert "4.png: as 3.png" in result.stderr
 
 
 def test_an_image_that_cannot_be_opened_is_told(fake: Vllm) -> None:

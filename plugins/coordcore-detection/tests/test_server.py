@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,21 +18,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 from evaluation_support import write_grey_pictures
 from fake_server import Error, Fake, completion, image_in, serving, token
 from PIL import Image
 from typer.testing import CliRunner
 
-from coordcore import RunError
+from coordcore import InputError, RunError
 from coordcore.cli import app
 from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordVocab, ints_to_tokens
 from coordcore.quantisation import DEFAULT_QUANTISATION, quantisation
-from coordcore.records.answers import Format, Unread
+from coordcore.records.answers import COORDJSON, Format, Unread
 from coordcore.records.answers.format import Coords, Label
-from coordcore_detection.predict import prediction_files, served
+from coordcore_detection.predict import judging, prediction_files, served
 from coordcore_detection.predict import server as servers
 from coordcore_detection.predict.predictions import Row
+from coordcore_detection.predict.served_checkpoint import Checkpoint
 from coordcore_train.chat import Question
 from coordcore_train.checkpoint.folder import write_checkpoint_info
 
@@ -460,10 +463,35 @@ def test_what_was_answered_before_the_first_are_judged_is_kept(error: BaseExcept
         raise error
 
     found: list[str] = []
-    anything: Any = SimpleNamespace(coords=DEFAULT_COORDS)
+    anything: Any = SimpleNamespace(coords=DEFAULT_COORDS, format=COORDJSON)
     with pytest.raises(type(error)):
-        found.extend(row.image for row in served.judged(given(), anything, anything))
+        found.extend(row.image for row in judging.judged(given(), anything, anything))
     assert found == ["a", "b", "c"]
+
+
+def test_who_ends_it_behind_a_slow_request_keeps_what_was_answered() -> None:
+    gone, answered, main = threading.Event(), list[int](), threading.get_ident()
+
+    def answer(body: Mapping[str, Any]) -> Any:
+        if image_in(body).width == 40:
+            gone.wait(30)
+        answered.append(image_in(body).width)
+        return by_width(body)
+
+    def end() -> None:
+        while len(answered) < COUNT - 1:
+            time.sleep(0.01)
+        time.sleep(0.5)  # until the last of them is read
+        signal.pthread_kill(main, signal.SIGINT)  # what waits for a lock in C sees no other way
+
+    with serving(answer) as fake:
+        threading.Thread(target=end, daemon=True).start()
+        start = time.monotonic()
+        result = predict(fake, "--concurrency", 2)
+        assert time.monotonic() - start < 20
+        gone.set()
+    assert result.exit_code != 0
+    assert {row.image for row in rows()} == {f"{k}.png" for k in range(1, COUNT)}
 
 
 def test_what_ends_a_command_is_said_and_no_guess_at_its_first_answers() -> None:
@@ -474,7 +502,7 @@ def test_what_ends_a_command_is_said_and_no_guess_at_its_first_answers() -> None
 
     anything: Any = SimpleNamespace(coords=DEFAULT_COORDS, url="http://a/v1")
     with pytest.raises(RunError, match=r"^no answer in 7 tries$"):
-        list(served.judged(given(), anything, anything))
+        list(judging.judged(given(), anything, anything))
 
 
 def test_what_was_there_comes_back_when_nothing_was_answered() -> None:
@@ -486,6 +514,21 @@ def test_what_was_there_comes_back_when_nothing_was_answered() -> None:
         assert predict(fake, output="new.jsonl").exit_code == 2
     assert Path("out.jsonl").read_bytes() == before
     assert not Path("new.jsonl").exists()
+
+
+def test_a_reason_is_said_once_with_how_many_images_have_it() -> None:
+    def too_long(body: Mapping[str, Any]) -> Any:
+        return Error(code=400 if image_in(body).width < 43 else 413, said={"message": "the prompt is too long"})
+
+    with serving(too_long) as fake:
+        result = predict(fake)
+    assert result.exit_code == 1
+    said = "the server refuses it: 400 the prompt is too long"
+    assert f"5 images could be shown to the model: 3 x {said}; 2 x {said.replace('400', '413')}. Where" in result.stderr
+    assert result.stderr.count(said) == 1
+    with serving(lambda body: too_long(body) if image_in(body).width < 43 else by_width(body)) as fake:
+        result = predict(fake)
+    assert f"0.png: {said}\n1.png: as 0.png\n2.png: as 0.png\n" in result.stderr
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
@@ -510,7 +553,9 @@ def refused(code: int, said: Any) -> Any:
     [
         (
             refused(400, {"message": "no images here"}), 1,
-            "none of the first 5 images could be shown to the model: the server refuses it: 400 no images",
+            "none of the first 5 images could be shown to the model: the server refuses it: 400 no images here. Where "
+            "they are too large, lower the limit of pixels (train.max_pixels of the run, the image size of the merged "
+            "folder's processor), serve with more room (vLLM's --max-model-len), or ask for fewer --max-new-tokens\n",
         ),
         (refused(401, {"detail": "who?"}), 2, "/v1: 401 who?; put the key of the server into OPENAI_API_KEY"),
         (refused(404, {"error": "no such model"}), 2, "404 no such model; it may serve another model than 'tiny'"),
@@ -535,6 +580,121 @@ def test_an_answer_that_no_other_will_be_better_than(answer: Any, status: int, m
     assert (result.exit_code, result.exception.__class__) in ((status, SystemExit), (status, type(None)))
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+GROUPED = Format(
+    name="grouped_lines",
+    label=(Label(without="<|"),),
+    places={"bbox_2d": (Coords("bbox_2d", between=""),)},
+    between="\n",
+    again="",
+    nothing="none",
+)
+
+
+def as_grouped(folder: Path) -> None:
+    vocab = CoordVocab(ids=tuple(range(10, 1010)))
+    question = Question("Find.", "Be brief.")
+    write_checkpoint_info(folder, quantisation=DEFAULT_QUANTISATION, vocab=vocab, form=GROUPED, question=question)
+
+
+@pytest.mark.parametrize("empty", [0, 3])
+def test_a_model_of_another_format_is_told_with_both(folder: Path, empty: int) -> None:
+    as_grouped(folder)
+
+    def answer(body: Mapping[str, Any]) -> Any:
+        return completion('{"objects": []}') if image_in(body).width < 40 + empty else by_width(body)
+
+    with serving(answer) as fake:
+        result = predict(fake)
+    assert (result.exit_code, Path("out.jsonl").exists()) == (1, False)
+    assert (
+        "none of the first 5 answers of tiny is of the format grouped_lines, in which merged answers" in result.stderr
+    )
+    assert 'they are of the format coordjson, as \'{"objects": [{"desc": "a"' in result.stderr
+    assert "name the folder of that one, or serve merged\n" in result.stderr
+
+
+def test_coord_tokens_are_no_plain_numbers(folder: Path) -> None:
+    numbers = attrs.evolve(COORDJSON, name="plain", numbers=True)
+    write_checkpoint_info(
+        folder, quantisation=quantisation("qwen_1000"), vocab=None, form=numbers, question=Question("Find.", None)
+    )
+    with serving(by_width) as fake:
+        result = predict(fake)
+    assert result.exit_code == 1
+    assert "is of the format plain, in which merged answers; they are of the format coordjson" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        "a a a<|coord_1|><|coord_2|>",
+        '{"objects": [{"desc": "a", "bbox_2d": [<|coord_1|>, <|coord_2|>]}, {"desc"',
+        '{"objects": [{"desc": "a", "bbox_2d"<|coord_1|><|coord_2|><|coord_3|><|coord_4|>',
+        "<|coord_1|>" * 9,
+        "a<|coord_9|><|coord_2|><|coord_3|><|coord_4|>",
+    ],
+)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_a_half_trained_model_writes_is_of_no_other_format(folder: Path, rubbish: str, grouped: bool) -> None:
+    if grouped:
+        as_grouped(folder)
+    with serving(lambda _: completion(rubbish)) as fake:
+        result = predict(fake)
+    assert (result.exit_code, len(rows())) == (0, COUNT), result.stderr
+
+
+def test_some_answers_of_another_format_are_no_other_model(folder: Path) -> None:
+    as_grouped(folder)
+    good = completion("a" + "".join(ints_to_tokens([1, 2, 3, 4])))
+    with serving(lambda body: good if image_in(body).width == 40 else by_width(body)) as fake:
+        assert predict(fake).exit_code == 0
+    with serving(lambda body: by_width(body) if image_in(body).width < 42 else completion("none")) as fake:
+        assert predict(fake, output="other.jsonl").exit_code == 0
+    cut = completion(said(1, 2, 3, 4), reason="length")
+    with serving(lambda _: cut) as fake:
+        assert predict(fake, output="cut.jsonl").exit_code == 0
+
+
+def other_folder(name: str, spec: str = "nearest_999") -> Path:
+    Path(name).mkdir()
+    vocab = CoordVocab(ids=tuple(range(10, 1010)))
+    write_checkpoint_info(Path(name), quantisation=quantisation(spec), vocab=vocab, question=Question("Find.", None))
+    return Path(name)
+
+
+def test_a_server_that_says_another_folder_is_told_before_it_is_asked(folder: Path) -> None:
+    other = other_folder("other", "qwen_1000")
+    listed = {"data": [{"id": "tiny", "root": str(other.absolute())}]}
+    with serving(by_width, listed) as fake:
+        result = predict(fake)
+        assert (result.exit_code, fake.asked) == (2, [])
+        assert "merged: answers in bins of nearest_999 (version " in result.stderr
+        assert f" serves {other.absolute()}, which answers in bins of qwen_1000 (version " in result.stderr
+        assert "): name that folder, or serve this one\n" in result.stderr
+        as_grouped(other)
+        fake.models = {"data": [{"id": "tiny", "root": "other"}, {"id": "b", "root": "gone"}]}
+        result = predict(fake, "--model", "tiny")
+        assert (result.exit_code, fake.asked) == (2, [])
+        assert "serves other, which answers in the format grouped_lines: name" in result.stderr
+        assert predict(fake, "--model", "b").exit_code == 0
+
+
+@pytest.mark.parametrize("root", ["merged", "same", "gone", "empty", "damaged", "", None, 7, "a\0b", "x" * 5000])
+def test_a_folder_that_says_nothing_else_is_none(root: Any) -> None:
+    other_folder("same")
+    Path("empty").mkdir()
+    (other_folder("damaged") / "coordcore.json").write_text("{")
+    with serving(by_width, {"data": [{"id": "tiny", "root": root}]}) as fake:
+        assert predict(fake).exit_code == 0
+
+
+def test_paths_of_another_machine_are_its_own(folder: Path) -> None:
+    other_folder("other", "qwen_1000")
+    Checkpoint.read(folder).require_as("other", "http://10.0.0.1:8000/v1")
+    with pytest.raises(InputError, match="name that folder"):
+        Checkpoint.read(folder).require_as("other", "http://127.0.0.1:8000/v1")
 
 
 def test_empty_answers_are_answers() -> None:

@@ -116,7 +116,7 @@ def test_a_server_that_passes_over_all_of_it_is_told_before_an_image_is_asked() 
         assert len(fake.asked) == len(structured.WAYS)
     assert result.exit_code == 2
     assert "keeps its answers to no format" in result.stderr
-    assert "SGLang: passed over, it answers 'A cat.'" in result.stderr
+    assert f"({' / '.join(structured.WAYS)}: passed over, it answers 'A cat.')" in result.stderr
     assert not Path("out.jsonl").exists()
 
 
@@ -137,7 +137,7 @@ def test_a_pattern_that_a_server_does_not_take_is_told() -> None:
     with serving(reply) as fake:
         result = predict(fake.url, "--constrained")
     assert result.exit_code == 2
-    assert "asked as one asks (vLLM: 400 too long; SGLang: 400 too long" in result.stderr
+    assert f"asked as one asks ({' / '.join(structured.WAYS)}: 400 too long); leave" in result.stderr
 
 
 @pytest.mark.parametrize("text", [BOX[:-1], BOX + "x", '{"objects":[]}', "", "A cat.", BOX.replace("<|coord_4|>", "4")])

@@ -34,6 +34,10 @@ SQUARE = {"desc": "blue square", "bbox_2d": [500, 40, 600, 90]}
 PLACE = "[<|coord_12|>, <|coord_40|>, <|coord_300|>, <|coord_412|>]"
 
 
+def answers_in(data: bytes) -> list[answer_files.Given]:
+    return answer_files.read(answer_files.items(Path("x"), data))
+
+
 def asks(task: str | None, *objects: dict[str, Any], **keys: Any) -> dict[str, Any]:
     named = {} if task is None else {"task": task}
     return {"images": ["a.png"], "width": 999, "height": 999, "objects": list(objects), **named, **keys}
@@ -285,7 +289,7 @@ def test_what_is_said_around_an_empty_list_changes_nothing() -> None:
     texts = ["<think>A ring?</think>[]", "I see none.\n```json\n[]\n```"]
     images = [asked(key, "refer") for key in "ab"]
     given = [json.dumps({"image": key, "answer": text}) for key, text in zip("ab", texts, strict=True)]
-    rows = foreign.rows(answer_files.read(Path("x"), "\n".join(given).encode()), images, foreign.Written.said("pixel"))
+    rows = foreign.rows(answers_in("\n".join(given).encode()), images, foreign.Written.said("pixel"))
     assert all(item.unread for item in rows)
     assert figures(images, rows, "refer")["absent_right"] == 1.0
 
@@ -375,7 +379,7 @@ def test_answers_of_other_tools_name_a_record_by_its_key(tmp_path: Path) -> None
     box = '[{"bbox_2d": [0, 0, 1000, 1000], "label": "cat"}]'
     lines = [{"image": "a.png", "answer": box}, {"image": "a.png#2", "answer": "two"}]
     data = "\n".join(map(json.dumps, lines)).encode()
-    rows = foreign.rows(answer_files.read(tmp_path / "x", data), images, foreign.Written.said("qwen_1000"))
+    rows = foreign.rows(answers_in(data), images, foreign.Written.said("qwen_1000"))
     assert [(item.image, len(item.boxes), item.unread) for item in rows] == [("a.png", 1, []), ("a.png#2", 0, [])]
     assert figures(images, rows, "refer")["accuracy_90"] == 1.0
 
@@ -438,7 +442,7 @@ def test_a_category_that_is_there_as_a_point_is_not_absent(tmp_path: Path) -> No
     images = read(tmp_path, asks("named", point, categories=["cup", "cow"]))
     found = attrs.evolve(images[0], answer="")
     data = b'{"image": "a.png", "response": "[{\\"point_2d\\": [10, 20], \\"label\\": \\"cup\\"}]"}'
-    rows = foreign.rows(answer_files.read(tmp_path / "x", data), [found], foreign.Written.said("qwen_1000"))
+    rows = foreign.rows(answers_in(data), [found], foreign.Written.said("qwen_1000"))
     named = evaluate([found], header(), rows).result.tasks["named"]
     assert (named["absent"], named["absent_found"]) == (1.0, 0.0)
 

@@ -113,7 +113,9 @@ def on_server(
         raise InputError(f"--model: say which model of {server.url}; {found}")
     if model is not None and names and model not in names:
         raise InputError(f"--model: {server.url} has no {model!r}, but {', '.join(names)}")
-    server = attrs.evolve(server, model=model or names[0])
+    server = attrs.evolve(server, model=model or next(iter(names)))
+    if root := names.get(server.model):
+        said.require_as(root, server.url)
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         ask = settings.constrained and any(not image.is_text for image in images)
@@ -137,7 +139,7 @@ def in_vllm(
     system: str | None,
 ) -> Asked:
     """A checkpoint or a run whose merged folder vLLM loads in this process. Raises InputError as `in_vllm.start`."""
-    from coordcore_detection.predict import in_vllm, served
+    from coordcore_detection.predict import in_vllm, judging, served
     from coordcore_detection.predict.served_checkpoint import Checkpoint
 
     _require_askable(settings, "vLLM")
@@ -149,7 +151,7 @@ def in_vllm(
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         ask = settings.constrained and any(not image.is_text for image in images)
         kept = in_vllm.kept_to(said, settings) if ask else None
-        return served.judged(in_vllm.predict(engine, said, images, settings, kept=kept), engine, said, log)
+        return judging.judged(in_vllm.predict(engine, said, images, settings, kept=kept), engine, said, log)
 
     return Asked(
         header=lambda settings: served.header(said, about, settings, question, system, {"vllm": engine.version}),

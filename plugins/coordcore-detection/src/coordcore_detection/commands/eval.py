@@ -61,7 +61,8 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Write the predicted boxes as a COCO results file.")
     ] = None,
     categories: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="COCO file whose category ids --coco-results takes.")
+        Path | None,
+        typer.Option(metavar="FILE", help="COCO file whose category ids COCO results have, read or written."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE or the report if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -70,7 +71,8 @@ def command(
 
     Polygons and quads are also measured by their outlines (shape_...), points by distance (point_...).
 
-    PREDICTIONS may be answers of vLLM, `swift infer` or a script: lines of JSON with the image's path and the answer.
+    PREDICTIONS may be answers of vLLM, `swift infer` or a script, lines of JSON with the image's path and the answer,
+    or COCO results.
     """
     from json import dumps
 
@@ -87,15 +89,12 @@ def command(
     from coordcore_detection.evaluate.truth_records import declared
     from coordcore_detection.evaluate.truth_sources import truth_from_records
     from coordcore_detection.extra import require_train
-    from coordcore_detection.predict import answer_files, foreign, prediction_files
+    from coordcore_detection.predict import answer_files, coco_detections, foreign, prediction_files
     from coordcore_detection.report.training import find_run
     from coordcore_detection.report.write import require_free, write_report
 
     require_writable(output, predictions, records, overwrite=overwrite)
     require_writable(coco_results, predictions, records, overwrite=overwrite)
-    if categories is not None and coco_results is None:
-        raise InputError("--categories: is for --coco-results, which is not given")
-    ids = None if categories is None else coco_files.read_categories(categories)
     if image_root is not None and not image_root.is_dir():
         raise InputError(f"--image-root: {image_root}: no such folder; name the one where image paths begin")
     if report is not None:
@@ -107,13 +106,25 @@ def command(
     written = foreign.Written.said(numbers)
     data = answer_files.read_bytes(predictions)
     is_foreign = answer_files.is_foreign(data)
-    if is_foreign:
+    items = answer_files.items(predictions, data) if is_foreign else []
+    is_coco = coco_detections.is_results(items)
+    if categories is not None and coco_results is None and not is_coco:
+        raise InputError(
+            f"--categories: is for --coco-results, which is not given, or for COCO results, which {predictions} is not"
+        )
+    ids = None if categories is None else coco_files.read_categories(categories)
+    if is_coco:
+        for option in ("numbers", "checkpoint"):
+            require_unused(context, (option,), f"{predictions} is a COCO results file, which has pixels and categories")
+        detections = coco_detections.read(items)
+        header = coco_detections.header(predictions, categories)
+    elif is_foreign:
         if checkpoint is not None:
             require_train("eval --checkpoint")
             from coordcore_detection.predict.written import written_by
 
             written = written_by(checkpoint, numbers)
-        answers = answer_files.read(predictions, data)
+        answers = answer_files.read(items)
         header = foreign.header(predictions, written)
     else:
         if answer_files.is_own(data):
@@ -132,7 +143,10 @@ def command(
         image_root=image_root,
         images_within=images_within,
     )
-    if is_foreign:
+    if is_coco:
+        rows, account = coco_detections.rows(detections, truth, ids)
+        typer.echo(told(f"{predictions}: {account}"), err=True)
+    elif is_foreign:
         rows = foreign.rows(answers, truth, written)
     table = None if synonyms is None else synonym_files.read(synonyms)
     with held_against(predictions, records):
@@ -148,6 +162,8 @@ def command(
     if output is not None:
         results.write(result, output)
     if coco_results is not None:
+        if ids is None:  # of all records: what is read again, or converted, is counted so whatever the limit
+            ids = coco_files.numbered_labels(coco_files.numbered_images(truth)[0])
         typer.echo(printable(coco_files.write(coco_results, truth[:limit], rows, ids, table)), err=json)
     if report is not None:
         page = write_report(

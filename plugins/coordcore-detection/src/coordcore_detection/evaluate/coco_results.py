@@ -22,6 +22,9 @@ from coordcore_detection.evaluate.truth import Id, TruthImage
 from coordcore_detection.predict.answer_files import read_bytes
 from coordcore_detection.predict.predictions import Box, Row
 
+TASKS = ("detect", "named")
+"""What records ask that COCO's files can have."""
+
 
 class _Category(msgspec.Struct):
     id: int
@@ -47,15 +50,11 @@ def write(
     as `evaluate` does. Left out are answers to records that ask for anything but objects.
     Raises InputError when the file cannot be written.
     """
-    asked = [item for item in truth if item.task in ("detect", "named")]
-    images = _images(asked)
-    own_ids = [next((item.id for item in records if item.id is not None), None) for records in images]
-    numbered = _image_ids(own_ids)
+    asked = [item for item in truth if item.task in TASKS]
+    images, numbered, own = numbered_images(truth)
     ids = {item.key: number for records, number in zip(images, numbered, strict=True) for item in records}
-    own = numbered == own_ids
     if categories is None:
-        labels = sorted({label for records in images for item in records for label in item.labels})
-        categories = {label: number for number, label in enumerate(labels, 1)}
+        categories = numbered_labels(images)
     meant = dict(categories)
     for name, others in (synonyms or {}).items():
         if numbers := [categories[label] for label in (name, *others) if label in categories]:
@@ -88,6 +87,20 @@ def write(
     if not own:
         parts.append("image ids are 1, 2, ... in the order of the records, which have none, or not one each")
     return "; ".join(parts)
+
+
+def numbered_images(truth: Sequence[TruthImage]) -> tuple[list[list[TruthImage]], list[int], bool]:
+    """The records of each image that COCO can have, its id, and whether ids are the records' own."""
+    images = _images([item for item in truth if item.task in TASKS])
+    own_ids = [next((item.id for item in records if item.id is not None), None) for records in images]
+    numbered = _image_ids(own_ids)
+    return images, numbered, numbered == own_ids
+
+
+def numbered_labels(images: Iterable[Iterable[TruthImage]]) -> dict[str, int]:
+    """Label -> id where no COCO file says them: 1, 2, ... by name."""
+    labels = sorted({label for records in images for item in records for label in item.labels})
+    return {label: number for number, label in enumerate(labels, 1)}
 
 
 def read_categories(path: Path) -> dict[str, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,23 @@ def is_own(data: bytes) -> bool:
     return data.startswith(_PREDICTIONS)
 
 
-def read(path: Path, data: bytes) -> list[Given]:
-    """The answers of a file with the content `data`. Raises InputError naming line, what is missing, and the cure."""
-    answers = [_given(at, item) for at, item in _items(path, data)]
-    if not answers:
-        raise InputError(f"{path}: holds no answers")
-    return answers
+def read(items: Iterable[tuple[str, Any]]) -> list[Given]:
+    """The answers among `items` of a file. Raises InputError naming line, what is missing, and the cure."""
+    return [_given(at, item) for at, item in items]
+
+
+def items(path: Path, data: bytes) -> list[tuple[str, Any]]:
+    """Each thing that a file with the content `data` holds in JSON, behind where it stands.
+
+    Raises InputError for what is not JSON, and where there is nothing.
+    """
+    found = list(_items(path, data))
+    if not found:
+        raise InputError(
+            f"{path}: holds no answers, and does not say to which images; an answer that nothing is there is "
+            '{"image": PATH, "answer": []}'
+        )
+    return found
 
 
 def _items(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
@@ -101,14 +112,14 @@ def _given(at: str, item: Any) -> Given:
         raise InputError(f"{at}: is no JSON object, but {item!r:.60}; an answer is an object that names its image")
     if "category_id" in item and "bbox" in item:
         raise InputError(
-            f"{at}: is a detection of COCO's results format, one box with a category's number, not an answer; "
-            'write an answer an image: {"image": PATH, "answer": [{"bbox_2d": [x1, y1, x2, y2], "label": NAME}, ...]}'
+            f"{at}: is a detection of COCO's results format among answers, one box with a category's number; give "
+            "eval a file of detections alone, or one of answers alone"
         )
     if "objects" in item and "width" in item:
         raise InputError(f"{at}: is a record, not an answer; give the answers first, then the records")
     text, missing, is_cut = _answer(item, at)
     names = tuple(_names(item, at))
-    ids = tuple(shown for key in IDS if (shown := _id(item.get(key))))
+    ids = tuple(shown for key in IDS if (shown := identified(item.get(key))))
     if not names and not ids:
         raise InputError(
             f"{at}: does not say which image it is of: neither {', '.join(IMAGES)} nor {', '.join(IDS)}; "
@@ -196,7 +207,7 @@ def _names(item: Mapping[str, Any], at: str) -> Iterator[str]:
             yield whole(value)
 
 
-def _id(value: Any) -> str:
+def identified(value: Any) -> str:
     """An id as text, "17" for 17, 17.0 and "17"; "" for none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -18,7 +18,7 @@ from coordcore_detection.predict.boxes import not_shown
 from coordcore_detection.predict.loading import run_and_folder
 from coordcore_detection.predict.predictions import Row
 from coordcore_detection.predict.served_checkpoint import Checkpoint
-from coordcore_detection.predict.server import Reply, Token
+from coordcore_detection.predict.server import REFUSES, Reply, Token
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_detection.predict.structured import WAYS, Kept
 from coordcore_train.checkpoint.code import require_no_code
@@ -150,7 +150,7 @@ def _rows(
         if isinstance(reply, Reply):
             rows[truth.key] = served.row_of(checkpoint, truth, reply, settings, kept, engine)
         else:
-            rows[truth.key] = not_shown(truth, f"vLLM refuses it: {reply}")
+            rows[truth.key] = not_shown(truth, f"vLLM{REFUSES}{reply}")
     return [rows[truth.key] for truth in batch]
 
 

@@ -7,7 +7,7 @@ import io
 import queue
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from importlib.metadata import version
 from threading import Thread
@@ -22,12 +22,12 @@ from coordcore_detection.decode.pattern import answer_grammar, answer_pattern
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict import structured
 from coordcore_detection.predict.boxes import not_shown, with_question
+from coordcore_detection.predict.judging import judged
 from coordcore_detection.predict.loading import weights_digest
-from coordcore_detection.predict.prediction_files import NO_IMAGE
 from coordcore_detection.predict.predictions import VERSION, Header, Row
 from coordcore_detection.predict.replies import read_reply
 from coordcore_detection.predict.served_checkpoint import Checkpoint
-from coordcore_detection.predict.server import KEY, Answering, RefusedError, Reply, Server
+from coordcore_detection.predict.server import KEY, REFUSES, Answering, RefusedError, Reply, Server
 from coordcore_detection.predict.settings import PredictSettings
 from coordcore_detection.predict.structured import Kept, Rule
 from coordcore_train.chat import chat
@@ -44,9 +44,6 @@ TOP = 20
 
 _ASKED = "/chat/completions"
 _PLAIN = re.compile(r"[!-~]*")
-
-LOOKED_AT = 8
-"""Answers by which is judged whether the server has this model."""
 
 
 def address(url: str) -> str:
@@ -127,66 +124,12 @@ def predict(
     return judged(rows, server, checkpoint, log)
 
 
-def judged(
-    rows: Iterable[Row], server: Answering, checkpoint: Checkpoint, log: Callable[[str], None] | None = None
-) -> Iterator[Row]:
-    """The rows as they come. log: told of images that could not be shown; their rows hold no boxes and say why in
-    `unread`, at "image".
-
-    Raises RunError when the first images are all refused, and when the first answers are not of this checkpoint.
-    """
-    first: list[Row] = []  # kept back until they are judged: another model's answers would stay in the file
-    is_judged = False
-    try:
-        for row in rows:
-            if log is not None and row.unread and row.unread[0].at == NO_IMAGE:
-                log(f"{row.image}: {row.unread[0].reason}")
-            if is_judged:
-                yield row
-                continue
-            first.append(row)
-            if len(first) == LOOKED_AT:
-                is_judged = True
-                require_likely(first, server, checkpoint)
-                yield from first
-    except (InputError, RunError, KeyboardInterrupt):
-        if not is_judged and not unlikely(first, server, checkpoint):
-            yield from first
-        raise
-    if not is_judged:
-        require_likely(first, server, checkpoint)
-        yield from first
-
-
-def require_likely(rows: Sequence[Row], server: Answering, checkpoint: Checkpoint) -> None:
-    """Raise RunError when the server took none of the requests, or none of the answers can be of the checkpoint."""
-    if reason := unlikely(rows, server, checkpoint):
-        raise RunError(reason)
-
-
-def unlikely(rows: Sequence[Row], server: Answering, checkpoint: Checkpoint) -> str:
-    """Why these are no answers of the checkpoint, empty where they may be."""
-    reasons = [row.unread[0].reason for row in rows if row.unread and row.unread[0].at == NO_IMAGE]
-    if rows and len(reasons) == len(rows):
-        return f"{server.url}: none of the first {len(rows)} images could be shown to the model: {reasons[0]}"
-    texts = [row.text for row in rows if not row.unread or row.unread[0].at != NO_IMAGE]
-    written = checkpoint.coords.bin_of
-    strange = [row for row in rows if row.unread and not row.boxes and not any(token in row.text for token in written)]
-    if texts and len(strange) == len(rows):
-        said = "a box" if checkpoint.format.numbers else f"a coord token ({checkpoint.coords})"
-        return (
-            f"{server.url}: none of the first {len(rows)} answers of {server.model} holds {said}, "
-            f"and none is of the format {checkpoint.format.name}, as of {texts[0][:80]!r}: "
-            f"does it serve {checkpoint.path}?"
-        )
-    return ""
-
-
 def answered(items: Iterable[Item], work: Callable[[Item], Result], workers: int) -> Iterator[Result]:
     """The results of `work` on each item, in their order, of so many threads at once.
 
-    When one fails, those that are under way are waited for, their results are given, and then its error is raised. The
-    threads end with the process, whatever they wait for.
+    When one fails, those that are under way are waited for, their results are given, and then its error is raised. At
+    KeyboardInterrupt the results that are there are given, and none is waited for. The threads end with the process,
+    whatever they wait for.
     """
     todo: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
     waiting: deque[Future[Result]] = deque()
@@ -207,9 +150,13 @@ def answered(items: Iterable[Item], work: Callable[[Item], Result], workers: int
             waiting.append(Future())
             todo.put((item, waiting[-1]))
             if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
+                yield _first(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield _first(waiting)
+    except KeyboardInterrupt:
+        done = [future for future in waiting if future.done() and not future.cancelled()]
+        yield from (future.result() for future in done if future.exception() is None)
+        raise
     except (InputError, RunError):
         under_way = [future for future in waiting if not future.cancel()]
         yield from (future.result() for future in under_way if future.exception() is None)
@@ -219,6 +166,13 @@ def answered(items: Iterable[Item], work: Callable[[Item], Result], workers: int
             future.cancel()
         for _ in range(workers):
             todo.put(None)
+
+
+def _first(waiting: deque[Future[Result]]) -> Result:
+    """The result that is waited for first; it stays among the others until it is there, and is not lost meanwhile."""
+    result = waiting[0].result()
+    waiting.popleft()
+    return result
 
 
 def keep(server: Server, checkpoint: Checkpoint, settings: PredictSettings) -> Kept:
@@ -256,7 +210,7 @@ def _row(
     try:
         reply = server.ask(body)
     except RefusedError as error:
-        return not_shown(truth, f"the server refuses it: {error}")
+        return not_shown(truth, f"the server{REFUSES}{error}")
     return row_of(checkpoint, truth, reply, settings, kept, server)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -61,6 +62,42 @@ class Checkpoint:
             ),
             plain=_penalties(folder) | _special(folder, "" if form.numbers else coords.written[0], form),
         )
+
+    def require_as(self, root: str, url: str) -> None:
+        """Raise InputError where the folder that a server says it serves answers in another way than this checkpoint.
+
+        root: as it says it. One that is not here, or says nothing of its answers, is passed over; so is a path from the
+        folder in which a server on another machine was started.
+        """
+        folder = Path(root)
+        if not folder.is_absolute() and urlsplit(url).hostname not in _HERE:
+            return
+        try:
+            info = read_checkpoint_info(folder)
+        except (InputError, OSError, ValueError):
+            return
+        if info is None:
+            return
+        coords = info.vocab.format if info.vocab else DEFAULT_COORDS
+        others = _in_words(info.format, info.quantisation, coords)
+        own = _in_words(self.format, self.quantisation, self.coords)
+        if differing := [(a, b) for a, b in zip(own, others, strict=True) if a != b]:
+            raise InputError(
+                f"{self.path}: answers {', '.join(a for a, _ in differing)}, and {url} serves {root}, which answers "
+                f"{', '.join(b for _, b in differing)}: name that folder, or serve this one"
+            )
+
+
+_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+def _in_words(form: Format, quantisation: Quantisation, coords: CoordFormat) -> tuple[str, str, str]:
+    """How answers are written; what is different is different in words."""
+    return (
+        f"in the format {form.name}",
+        f"in bins of {quantisation}",
+        f"with the coord tokens {coords} in the order {coords.order}",
+    )
 
 
 def _max_pixels(run: Path) -> int | None:

@@ -37,6 +37,9 @@ _BROKEN_OFF = ("abort", "error")
 
 _FILTERED = "content_filter"
 
+REFUSES = " refuses it: "
+"""What stands in a reason between who gave it and what was said."""
+
 Said = TypeVar("Said")
 
 
@@ -167,8 +170,10 @@ class Server:
         raise InputError(f"{self.url}{path}: {said}; is this the address of an OpenAI-compatible server?") from error
 
 
-def served_models(server: Server) -> list[str]:
+def served_models(server: Server) -> dict[str, str]:
     """The names of the models that a server says it has; none where it says nothing of them.
+
+    Each with the folder that it says it has it from, empty where it says none.
 
     Raises InputError where nothing listens there: this is the first that it is asked, and is not asked again.
     """
@@ -178,17 +183,14 @@ def served_models(server: Server) -> list[str]:
         why = str(error).partition("at last: ")[2].partition("; what was answered")[0]
         raise InputError(f"{server.url}: no server answers there ({why}); start it, or name where it is") from error
     except RefusedError:
-        return []
+        return {}
     except InputError as error:
         if ": 404 " in str(error) or ": 405 " in str(error):
-            return []
+            return {}
         raise
     data = listed.get("data") if isinstance(listed, dict) else None
-    return (
-        [str(entry["id"]) for entry in data if isinstance(entry, dict) and "id" in entry]
-        if isinstance(data, list)
-        else []
-    )
+    entries = [entry for entry in data if isinstance(entry, dict) and "id" in entry] if isinstance(data, list) else []
+    return {str(entry["id"]): root if isinstance(root := entry.get("root"), str) else "" for entry in entries}
 
 
 def pause(seconds: float) -> None:

@@ -73,18 +73,21 @@ def kept(server: Server, rule: Rule, body: Mapping[str, Any]) -> Kept:
 
     Raises InputError where it cannot, or does not take this one.
     """
-    tried, found = Rule(grammar=f"root ::= {quoted(TRIED)}\n", pattern=literal(TRIED)), []
+    tried = Rule(grammar=f"root ::= {quoted(TRIED)}\n", pattern=literal(TRIED))
+    found: dict[str, list[str]] = {}
     for name, way in WAYS.items():
         try:
             said = server.ask({**_short(24), **body, **way(tried)}, attempts=2).text
             if said == TRIED:
                 server.ask({**_short(1), **body, **way(rule)}, attempts=2)
                 return Kept(pattern=rule.pattern, asked=way(rule))
-            found.append(f"{name}: passed over, it answers {said[:_SHOWN]!r}")
+            finding = f"passed over, it answers {said[:_SHOWN]!r}"
         except (RefusedError, RunError) as error:
-            found.append(f"{name}: {error}")
+            finding = str(error)
+        found.setdefault(finding, []).append(name)
+    listed = "; ".join(f"{' / '.join(names)}: {finding}" for finding, names in found.items())
     raise InputError(
-        f"--constrained: {server.url} keeps its answers to no format, asked as one asks ({'; '.join(found)}); leave "
+        f"--constrained: {server.url} keeps its answers to no format, asked as one asks ({listed}); leave "
         "--constrained out"
     )
 
