@@ -326,8 +326,8 @@ def test_rows_of_bad_images_are_left_out(context: BuildContext, caplog: pytest.L
 GOOD = json.dumps(ROWS[2])
 TALK = '{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "x"}]}'
 WRONG: dict[str, tuple[str | bytes, str]] = {
-    "nothing": ("[]", "train.json: holds no records; write one a line, or name another file"),
-    "nothing but white space": (" [ \r\n ] \n", "train.json: holds no records; write one a line"),
+    "nothing": ("[]", "train.json: holds no records; write them into the array, or name another file"),
+    "nothing but white space": (" [ \r\n ] \n", "train.json: holds no records; write them into the array"),
     "an empty file": ("", "train.json: holds no records; write one a line, or name another file"),
     "numbers": ("[1, 2]", "train.json[0]: expected object, got '1, 2'"),
     "texts": ('["a", "b"]', 'train.json[0]: expected object, got \'"a", "b"\''),
@@ -352,6 +352,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a comma missing": (f"[{GOOD}\n{GOOD}]", "train.json[1]: no comma between row 0 and this one; write it"),
     "a comma too many": (f"[{GOOD},, {GOOD}]", "train.json[1]: expected object, got ', {"),
     "a comma at the beginning": (f"[, {GOOD}]", "train.json[0]: expected object, got ', {"),
+    "nothing but a comma": ("[,]", "train.json[0]: expected object, got ','"),
     "a comma at the end": (f"[{GOOD},\n]", "train.json: a comma behind row 0, the last of the array; remove it"),
     "a bracket for a brace": (f'[{GOOD}, {{"messages": []]]', "train.json[1]: not JSON: "),
     "a quote missing": (f'[{GOOD}, {{"messages: []}}, {GOOD}]', "train.json[1]: "),

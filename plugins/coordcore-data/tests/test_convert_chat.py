@@ -316,6 +316,12 @@ def test_boxes_in_tags_may_be_of_the_questions_only_ref(tmp_path: Path, ref: str
         ('[{"label": "a", "box_2d": [10, 20, 40, 60]}]', BIN, "boxes in the text of the answer that cannot be read"),
         ("<|box_start|>(100,200),(150,260)<|box_end|>", BIN, "boxes in the text of the answer that cannot be read"),
         (LISTED + " and (1,2),(3,4)", BIN, "boxes in the text of the answer, in a form that is not read"),
+        (
+            LISTED + " b lies at [[1,2],[9,2],[9,8],[1,8]].",
+            BIN,
+            "boxes in the text of the answer, in a form that is not",
+        ),
+        (LISTED + " b lies at [1, 2, 9, 2, 9, 8].", BIN, "boxes in the text of the answer, in a form that is not read"),
     ],
 )
 def test_boxes_of_the_text_that_could_be_others_drop_the_row(
@@ -383,10 +389,10 @@ def test_boxes_of_the_text_about_several_images_drop_the_row(tmp_path: Path) -> 
         {"images": ["a.png"], "messages": [PICTURE, SAID | {"content": f"<Think>[1, 2, 3, 4]</Think>{LISTED}"}]},
     ],
 )
-@pytest.mark.parametrize("array", [True, False])
-def test_other_spellings_of_a_row(tmp_path: Path, row: Any, array: bool) -> None:
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", ""])
+def test_other_spellings_of_a_row(tmp_path: Path, row: Any, name: str) -> None:
     write_image(tmp_path / "a.png", 100, 80)
-    source = write_json(tmp_path / "a.json", [row]) if array else write_lines(tmp_path / "a.jsonl", row)
+    source = write_json(tmp_path / name, [row]) if name else write_lines(tmp_path / "a.jsonl", row)
     records, _ = records_of(source, "swift", tmp_path, **BIN)
     assert labels(records) == [("Text", [10, 20, 40, 80])]
 

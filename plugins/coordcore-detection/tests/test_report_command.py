@@ -51,6 +51,16 @@ def test_a_report_is_made_anew(evaluation: Path, name: str) -> None:
     assert ("loss.soft" in text, "was read without its predictions" in text) == (True, True)
 
 
+def test_the_report_of_another_evaluation_is_not_replaced(evaluation: Path) -> None:
+    other = evaluation / "by_text.json"
+    other.write_bytes((evaluation / results.FILE).read_bytes())
+    (evaluation / "report.html").write_text("old")
+    shown = run("report", other)
+    assert shown.exit_code == 2
+    assert "the report beside it is that of evaluation.json; write another with --output" in shown.stderr
+    assert (evaluation / "report.html").read_text() == "old"
+
+
 def test_a_report_goes_elsewhere(evaluation: Path, tmp_path: Path) -> None:
     shown = run("report", evaluation, "--output", tmp_path / "there")
     assert shown.stdout.strip() == str(tmp_path / "there" / "report.html")

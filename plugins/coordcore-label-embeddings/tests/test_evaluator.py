@@ -177,6 +177,13 @@ def test_labels_of_the_records_are_never_moved(evaluated: Evaluate) -> None:
     assert (moved["AP"], moved["text_AP"]) == (1.0, 0.0)
 
 
+def test_records_that_are_not_asked_about_have_their_labels_too(evaluated: Evaluate) -> None:
+    truth = [example([("helmet", LEFT)]), example([("dog", LEFT)])]
+    answers: list[Labelled] = [[("dog", pixels(LEFT))], [("dog", pixels(LEFT))]]
+    metrics = evaluated(answers, truth, least=-1.0, images=1)[0].metrics
+    assert (metrics["AP50"], metrics["text_AP50"]) == (0.0, 0.0)
+
+
 def test_groups_are_measured_by_the_one_table(evaluated: Evaluate) -> None:
     """ "hard hat" means the helmet that the other source has, and no dog of its own."""
     groups = [attrs.evolve(TRUTH[1], group="heads"), attrs.evolve(example([("dog", RIGHT)]), group="pets")]

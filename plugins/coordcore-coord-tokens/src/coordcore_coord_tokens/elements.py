@@ -119,10 +119,10 @@ def _require_end(descriptor: int, places: tuple[int, int, int], count: int) -> N
     if count == 0:
         rest = _FRONT.sub(b"", rest, count=1)
     rest = rest.strip(_WHITE)
-    if rest.startswith(b",") and not rest[1:-1].strip(_WHITE):
+    if count and rest.startswith(b",") and not rest[1:-1].strip(_WHITE):
         raise UnindexedError(None, f"a comma behind row {count - 1}, the last of the array; remove it")
     if rest != b"]":
-        raise UnindexedError(count + 1, no_object(rest.removesuffix(b"]").lstrip(_WHITE + b",")))
+        raise UnindexedError(count + 1, no_object(rest.removesuffix(b"]").lstrip(_WHITE + (b"," if count else b""))))
     while closed < size:
         block = os.pread(descriptor, min(BLOCK, size - closed), closed)
         if not block:

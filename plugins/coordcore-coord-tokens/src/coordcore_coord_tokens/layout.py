@@ -22,12 +22,14 @@ from coordcore_coord_tokens.index import line_ends
 class Layout(Protocol):
     """How a file holds its rows.
 
-    suffix: of the index of such a file. noun, first: what a row is called by its number, and the first one's.
+    suffix: of the index of such a file. noun, first: what a row is called by its number, and the first one's. cure: how
+    rows get into a file that has none.
     """
 
     suffix: str
     noun: str
     first: int
+    cure: str
 
     def ends(
         self, descriptor: int, size: int, limit: int | None, advance: Callable[[int], None] = ...
@@ -59,6 +61,7 @@ class OnLines:
     suffix = "index"
     noun = "line"
     first = 1
+    cure = "write one a line"
 
     def ends(
         self, descriptor: int, size: int, limit: int | None, advance: Callable[[int], None] = lambda _: None
@@ -85,6 +88,7 @@ class InArray:
     suffix = "array.index"
     noun = "row"
     first = 0
+    cure = "write them into the array"
 
     def ends(
         self, descriptor: int, size: int, limit: int | None, advance: Callable[[int], None] = lambda _: None

@@ -90,9 +90,9 @@ def coordcore_check(run: Manifest) -> Iterable[Problem]:
     is_numbers = answer_format(run).numbers
     if is_numbers:
         for path in run.capabilities().get(COORD_TOKENS, ()):
+            cure = "" if path == "data.chat_jsonl" else "set coord_tokens = false, or "  # which has no such key
             message = (
-                "writes coord tokens, and answers in the chosen format hold plain numbers; set coord_tokens = false, "
-                "or name another format"
+                f"writes coord tokens, and answers in the chosen format hold plain numbers; {cure}name another format"
             )
             yield Problem(path=path, message=message)
     for config in data:

@@ -128,7 +128,7 @@ def _scan(job: Job[Any], cache: Cache, descriptor: int, *, show: bool) -> Scan:
     at_rest, problem = job.stamp.at_rest(), job.layout.problem
     lines = _indexed(job, cache, descriptor, show=show)
     if len(lines) == 0:
-        return Scan(problems=(problem(job.path, "holds no records; write one a line, or name another file"),))
+        return Scan(problems=(problem(job.path, f"holds no records; {job.layout.cure}, or name another file"),))
     found = _checked(job, lines.offsets, show=show) if _looks(job.config) else total(())
     if not Stamp.of(os.fstat(descriptor)).same_content(job.stamp):
         raise has_changed(job.path)

@@ -25,6 +25,7 @@ def command(
     from coordcore.files import require_writable
     from coordcore_detection.evaluate import results
     from coordcore_label_embeddings import embedding, proposal
+    from coordcore_label_embeddings.evaluator import BY_TEXT
 
     if not -1 <= least <= 1:  # nan passes typer's bounds
         raise InputError(f"--least: {least} is no cosine; give a number from -1 to 1")
@@ -39,7 +40,9 @@ def command(
     labels = sorted(filter(str.strip, {detail.labels[number] for number in detail.label} - true))
     if not labels or not names:
         missing = "predicted label that no true box has" if names else "true box"
-        raise InputError(f"{evaluation}: has no {missing}, so there is nothing to propose")
+        by_text = results.file_in(evaluation).with_name(BY_TEXT)
+        cure = f"; it was measured with synonyms, and by equal text in {by_text}" if by_text.is_file() else ""
+        raise InputError(f"{evaluation}: has no {missing}, so there is nothing to propose{cure}")
     try:
         found = embedding.nearest(labels, names, embedding.embed(model, [*labels, *names]))
     except InputError as error:

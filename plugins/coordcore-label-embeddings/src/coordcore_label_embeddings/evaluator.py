@@ -55,6 +55,7 @@ class LabelEmbeddingsEvaluator:
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         from coordcore_detection.evaluate import results, synonyms
+        from coordcore_detection.evaluate.truth_sources import measured
         from coordcore_label_embeddings import proposal
 
         least = self.config.least
@@ -65,8 +66,11 @@ class LabelEmbeddingsEvaluator:
         asked = detection.asked(evaluation)
         by_text = detection.evaluated(asked, asked.truth, given)
         results.write(by_text.result, evaluation.output / BY_TEXT)
+        every, _ = measured(
+            asked.whole, None
+        )  # `images` is how many are asked about; a record has its labels all the same
         with _named():
-            meant = _nearest(self.config.model, *proposal.unknown_and_known(asked.truth, asked.rows, given))
+            meant = _nearest(self.config.model, *proposal.unknown_and_known(every, asked.rows, given))
         table = evaluation.output / TABLE
         header = f"# by the text embedding model of SHA-256 {identity}, least = {least}\n"
         results.write_text(header + proposal.table(meant, least, given), table)

@@ -33,7 +33,7 @@ def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
         message = (
             f"the answers of {', '.join(answers[COORD_TOKENS])} hold coord tokens, those of "
             f"{', '.join(answers[PLAIN_NUMBERS])} plain numbers, and a model writes one or the other; set coord_tokens "
-            "alike in every source"
+            "alike where the builder has it (chat_jsonl always writes coord tokens), or leave some out"
         )
         yield Problem(path=f"{kinds.DATA}.{NAME}.sources", message=message)
     for name, source in config.sources.items():
@@ -48,7 +48,9 @@ def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
 
 
 def _who_provides(config: MixtureConfig, capability: str) -> list[str]:
-    return [name for name, source in config.sources.items() if capability in source.chosen.provides]
+    """The sources whose builders provide it, with their builders: "talk (chat_jsonl)"."""
+    providing = ((name, item) for name, item in config.sources.items() if capability in item.chosen.provides)
+    return [f"{name} ({item.builder})" for name, item in providing]
 
 
 def _tell_limit(config: MixtureConfig, limit: int | None) -> None:

@@ -17,7 +17,7 @@ from coordcore_data.convert.text import UnreadableError
 _NUMBER = r"(?:-?\d+(?:\.\d+)?|<\|coord_\d+\|>)"
 _TAG = r"(?:<\|(?:box_start|quad_start|det)\|>|<box>)"
 _BOX = re.compile(
-    rf"(?:{_TAG}[\s\[(]*)?[\[(]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)?\s*,\s*\(?\s*{_NUMBER}\s*,\s*{_NUMBER}\s*[\])]"
+    rf"(?:{_TAG}[\s\[(]*)?[\[(]\s*{_NUMBER}(?:\s*[\])]?\s*,\s*[\[(]?\s*{_NUMBER}){{3,}}\s*[\])]"
     rf"|{_TAG}[\s\[(]*|(?:<loc_?\d+>\s*){{4}}|(?:<\|coord_\d+\|>\s*){{4}}"
 )
 """What looks like a box, in more forms than are read."""

@@ -209,7 +209,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     Raises InputError when it cannot be opened.
     """
-    if path.name.lower().removesuffix(".gz").endswith(".json"):
+    if path.name.lower().removesuffix(".gz").endswith(".json") or _begins_array(path):
         try:
             content = parse_json(read_bytes(path))
         except UnreadableError:
@@ -218,6 +218,11 @@ def json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
             yield from ((f"row {index}", partial(lambda row: row, row)) for index, row in enumerate(content))
             return
     yield from ((f"line {number}", partial(parse_json, line)) for number, line in json_lines(path))
+
+
+def _begins_array(path: Path) -> bool:
+    """Whether the first line with anything on it begins a list, which no row is."""
+    return next((line.lstrip().startswith(b"[") for _, line in json_lines(path)), False)
 
 
 def parse_xml(data: bytes) -> Element:

@@ -27,6 +27,7 @@ def command(
 
     `coordcore eval --report DIR` writes one for predictions that belong to no run.
     """
+    from coordcore import InputError
     from coordcore_detection.evaluate import distributions, results
     from coordcore_detection.evaluate.evaluator import PREDICTIONS
     from coordcore_detection.report.training import find_run
@@ -36,6 +37,8 @@ def command(
         require_free(output, overwrite=overwrite)
     file = results.file_in(evaluation)
     result = results.read(file)
+    if output is None and file.name != results.FILE and (beside := file.with_name(results.FILE)).is_file():
+        raise InputError(f"{file}: the report beside it is that of {beside.name}; write another with --output DIR")
     run = find_run(file.parent)
     evaluated: Evaluated | None = None
     truth: Sequence[TruthImage] = ()
