@@ -129,7 +129,8 @@ def test_sources_answer_in_coord_tokens_or_in_numbers(manifest: Path) -> None:
     assert 'train = "own.jsonl"' in text
     manifest.write_text(text.replace('train = "own.jsonl"', 'train = "own.jsonl", coord_tokens = false'))
     [told] = problems(manifest)
-    assert "the answers of coco (coord_jsonl), refcoco (coord_jsonl) hold coord tokens, those of own (coord_jsonl) pl" in told
+    answers = "the answers of coco (coord_jsonl), refcoco (coord_jsonl) hold coord tokens"
+    assert f"{answers}, those of own (coord_jsonl) plain numbers" in told
 
 
 def test_held_out_records_of_a_source_say_what_was_looked_for(manifest: Path) -> None:
