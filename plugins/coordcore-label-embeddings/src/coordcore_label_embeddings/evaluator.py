@@ -66,9 +66,8 @@ class LabelEmbeddingsEvaluator:
         asked = detection.asked(evaluation)
         by_text = detection.evaluated(asked, asked.truth, given)
         results.write(by_text.result, evaluation.output / BY_TEXT)
-        every, _ = measured(
-            asked.whole, None
-        )  # `images` is how many are asked about; a record has its labels all the same
+        # Records beyond `images` are not asked about, and have their labels all the same.
+        every = asked.truth if self.config.images is None else measured(asked.whole, None)[0]
         with _named():
             meant = _nearest(self.config.model, *proposal.unknown_and_known(every, asked.rows, given))
         table = evaluation.output / TABLE
