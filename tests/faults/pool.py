@@ -29,7 +29,7 @@ WAIT = 5.0
 """Seconds by the clock after which it is looked whether a command has done any work."""
 
 IDLE = 3
-"""Looks in a row that find none, after which a command is taken to wait for ever: a busy machine may leave it out once."""
+"""Looks in a row that find none, after which it is taken to wait for ever: a busy machine may leave it out once."""
 
 MEMORY = 4 << 30
 """Bytes of address space that a case may take beyond what the process has already."""

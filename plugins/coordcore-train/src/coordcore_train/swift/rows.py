@@ -18,7 +18,6 @@ from coordcore_train.run.given import example_of
 from coordcore_train.swift.lengths import Grouping
 from coordcore_train.swift.template import to_row
 
-
 BLOCK = 1 << 20
 """Examples that are shuffled together: what is kept of an epoch's order, however many there are."""
 
@@ -72,8 +71,8 @@ def shuffled(count: int, seed: int) -> Iterator[int]:
     """The numbers up to `count` in a random order that follows from `seed`.
 
     Up to a block of them in that of `torch.randperm`, as ms-swift has it. Of more, B blocks take one each of every B
-    neighbours, a random one, and are shuffled: 16 bytes a number of one block are held, where a permutation of all grows
-    with the data.
+    neighbours, a random one, and are shuffled: 16 bytes a number of one block are held, where a permutation of all
+    grows with the data.
     """
     blocks = max(1, math.ceil(count / BLOCK))
     generator, other = (torch.Generator().manual_seed(seed) for _ in range(2))
@@ -88,10 +87,11 @@ class Shares(BatchSamplerShard):  # type: ignore[misc]
     """The batches of one rank: what a single rank would train in a step, dealt out to all of them in turn.
 
     ms-swift's own deals out `count // ranks * ranks` examples in an order of as many, so that the last of an epoch
-    are trained in no epoch, or others with every number of ranks; and it holds the whole order, as a list. stock: its sampler, with this rank and the number of
-    ranks. count: of examples. Rows from `count` on fill up the last batch, unless that is to be dropped. skip: the
-    batches of this epoch that were trained before the run was interrupted. length: by which an epoch's rows lie behind
-    those of the one before; 0 where they are the same. grouping: puts examples of about one length into a step.
+    are trained in no epoch, or others with every number of ranks; and it holds the whole order, as a list. stock: its
+    sampler, with this rank and the number of ranks. count: of examples. Rows from `count` on fill up the last batch,
+    unless that is to be dropped. skip: the batches of this epoch that were trained before the run was interrupted.
+    length: by which an epoch's rows lie behind those of the one before; 0 where they are the same. grouping: puts
+    examples of about one length into a step.
     """
 
     def __init__(
