@@ -5,11 +5,11 @@
     python docs/studies/formats.py --many BASE --docs
     python docs/studies/formats.py --many BASE --labels in_turn --docs
 
-The second takes the base beside this file. Every run of a table has the same base, pictures, loss and adapters; only the
-way the answer is written differs, and in rows that say so how many steps it had. A row of plain numbers has neither loss
-nor adapters of coord tokens. The seed of a run draws its pictures, their order and LoRA's start, and is shared by all
-formats, so that differences are taken within a seed. Tokens are counted with Qwen3's own tokenizer too, which npm
-fetches once."""
+The second takes the base beside this file. Every run of a table has the same base, pictures, loss and adapters; only
+the way the answer is written differs, and in rows that say so how many steps it had. A row of plain numbers has
+neither loss nor adapters of coord tokens. The seed of a run draws its pictures, their order and LoRA's start, and is
+shared by all formats, so that differences are taken within a seed. Tokens are counted with Qwen3's own tokenizer too,
+which npm fetches once."""
 
 from __future__ import annotations
 
