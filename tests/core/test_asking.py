@@ -201,3 +201,7 @@ def test_what_points_under_metadata_show_is_not_absent() -> None:
     assert sorted(asked) == ["cat", "cow"]
     with pytest.raises(RecordError, match=r"metadata\.points: expected array"):
         asked_categories(record(task="named", objects=[CAT], metadata={"points": 3}), ("cow",), 3, "1")
+
+
+def test_no_question_names_an_answer_format() -> None:
+    assert [name for name, task in TASKS.items() if "json" in task.prompt.lower()] == []
