@@ -223,6 +223,25 @@ def test_a_point_is_right_near_a_true_one() -> None:
     assert found["agnostic_point_distance"] == pytest.approx((3 + 3) / 2)
 
 
+def test_a_point_is_right_anywhere_in_a_true_box(tmp_path: Path) -> None:
+    given = [asks("point", RING, question="the ring", images=[f"{key}.png"]) for key in "abc"]
+    images = read(tmp_path, *given, asks("refer", SQUARE, question="the square", images=["d.png"]))
+    kinds = [(len(item.boxes), len(item.targets), *item.kinds) for item in images[2:]]
+    assert kinds == [(0, 1, "point"), (1, 0, "bbox_2d")]
+    places = {"a.png": (12.0, 40.0), "b.png": (301.0, 100.0)}  # on its edge, and beside it
+    size = {"width": 999, "height": 999}
+    rows = [row(key, [("x", (*place, *place))], **size) for key, place in places.items()]
+    for item in rows:
+        item.boxes[0].kind = "point"
+    rows.append(row("d.png", [("blue square", tuple(images[3].boxes[0].tolist()))], **size))
+    result = measured(images, rows).result
+    assert result.metrics["AP"] == 1.0  # what is to be pointed at is no box that an answer misses
+    assert result.metrics["agnostic_point_accuracy"] == pytest.approx(1 / 3)
+    assert isinstance(result.tasks, dict)
+    assert (result.tasks["point"]["accuracy"], result.tasks["point"]["absent"]) == (pytest.approx(1 / 3), 0)
+    assert result.contract["truth"]["targets"] == 3
+
+
 def test_texts_have_no_points_and_no_outlines(tmp_path: Path) -> None:
     objects = [{"desc": "a", "quad": [1, 1, 9, 1, 9, 9, 1, 9]}]
     [found] = read(tmp_path, asks("region", *objects, answer="x"))

@@ -32,8 +32,8 @@ MEASURES = {
     "detect": "as the whole",
     "named": "as the whole, on the categories asked for; absent_found: absent categories of which a box was found, but "
     "for answers of which nothing could be read",
-    "point": "the point of highest score, right within the radius of a true one, whatever the labels; a phrase of "
-    "which nothing is there is right when the answer could be read and says nothing",
+    "point": "the point of highest score, right within the radius of a true one or inside a true box, edges included, "
+    "whatever the labels; a phrase of which nothing is there is right when the answer could be read and says nothing",
     "refer": "the box of highest score against the true box that it overlaps most, boxes around polygons and quads, "
     "whatever the labels; a phrase of which nothing is there is right when the answer could be read and says nothing, "
     "and has no IoU",
@@ -116,12 +116,15 @@ def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radi
         row = rows.get(image.key)
         said = [box for box in row.boxes if box.kind == "point"] if row is not None else []
         best = max(said, key=lambda box: -math.inf if math.isnan(box.score) else box.score, default=None)
-        if best is None or not image.points:
-            right.append(_says_nothing(row) and not image.points)
+        there = bool(image.points or image.targets)
+        if best is None or not there:
+            right.append(_says_nothing(row) and not there)
             continue
-        nearest = min(math.dist(point[1:], best.box[:2]) for point in image.points)
-        right.append(nearest <= radius.of((image.width, image.height)))
-    absent = [item for item, image in zip(right, images, strict=True) if not image.points]
+        x, y = best.box[:2]
+        nearest = min((math.dist(point[1:], (x, y)) for point in image.points), default=math.inf)
+        inside = any(x1 <= x <= x2 and y1 <= y <= y2 for _, (x1, y1, x2, y2) in image.targets)
+        right.append(inside or nearest <= radius.of((image.width, image.height)))
+    absent = [item for item, image in zip(right, images, strict=True) if not image.points and not image.targets]
     return {
         "records": float(len(images)),
         "accuracy": sum(right) / len(right),
