@@ -219,7 +219,7 @@ def test_a_point_is_right_near_a_true_one() -> None:
         pointed("e", (1.0, 1.0)),
     ]
     found = figures(images, rows, "point")
-    assert (found["records"], found["accuracy"], found["absent"], found["absent_right"]) == (5, 0.4, 2, 0.5)
+    assert (found["records"], found["hit_rate"], found["absent"], found["absent_right"]) == (5, 0.4, 2, 0.5)
     assert found["agnostic_point_distance"] == pytest.approx((3 + 3) / 2)
 
 
@@ -238,7 +238,8 @@ def test_a_point_is_right_anywhere_in_a_true_box(tmp_path: Path) -> None:
     assert result.metrics["AP"] == 1.0  # what is to be pointed at is no box that an answer misses
     assert result.metrics["agnostic_point_accuracy"] == pytest.approx(1 / 3)
     assert isinstance(result.tasks, dict)
-    assert (result.tasks["point"]["accuracy"], result.tasks["point"]["absent"]) == (pytest.approx(1 / 3), 0)
+    assert {*results.task_figures(result)}.isdisjoint(result.metrics)
+    assert (result.tasks["point"]["hit_rate"], result.tasks["point"]["absent"]) == (pytest.approx(1 / 3), 0)
     assert result.contract["truth"]["targets"] == 3
 
 
@@ -288,7 +289,7 @@ def test_an_answer_that_was_not_read_is_wrong_where_nothing_is_there(answer: dic
     rows += [row(key, [], **answer) for key in "bdf" if answer is not None]
     tasks: Any = measured(images, rows).result.tasks
     assert [tasks["refer"][name] for name in ("accuracy_50", "absent", "absent_right")] == [0.5, 2, 0.5]
-    assert [tasks["point"][name] for name in ("accuracy", "absent", "absent_right")] == [0.5, 2, 0.5]
+    assert [tasks["point"][name] for name in ("hit_rate", "absent", "absent_right")] == [0.5, 2, 0.5]
     assert [tasks["named"][name] for name in ("absent", "absent_found")] == [1, 0]
 
 
@@ -525,4 +526,4 @@ def test_an_answer_of_another_kind_finds_something_too(tmp_path: Path) -> None:
     ]
     tasks = evaluate(images, header(), answers).result.tasks
     assert [tasks[task]["absent_right"] for task in ("refer", "point")] == [0.0, 0.0]
-    assert [tasks["refer"]["accuracy_50"], tasks["point"]["accuracy"]] == [0.0, 0.0]
+    assert [tasks["refer"]["accuracy_50"], tasks["point"]["hit_rate"]] == [0.0, 0.0]

@@ -127,7 +127,7 @@ def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radi
     absent = [item for item, image in zip(right, images, strict=True) if not image.points and not image.targets]
     return {
         "records": float(len(images)),
-        "accuracy": sum(right) / len(right),
+        "hit_rate": sum(right) / len(right),
         "absent": float(len(absent)),
         "absent_right": sum(absent) / len(absent) if absent else None,
     }
