@@ -230,9 +230,11 @@ def _outside(values: Sequence[float], path: str, rules: Rules, size: tuple[int, 
         if rules.outside == "error":
             value = high if high > limit else low
             cure = '`outside = "clip"` moves such corners to the edge'
+            if path.endswith(".keypoints"):  # which `outside` leaves alone
+                cure = "`coordcore data convert --keypoints` moves them to the edge"
             if rules.space == "norm1" and value > limit:
                 cure = 'if these are pixels, set `space = "pixel"`'
-            raise RecordError(path, f"{axis} = {value:g} lies outside 0..{limit}; {cure}")
+            raise RecordError(path, f"{axis} = {value:.15g} lies outside 0..{limit}; {cure}", reason=f"outside; {cure}")
         if (high <= 0 and low < 0) or (low >= limit and high > limit):
             raise RecordError(path, f"{axis} = {low:g}..{high:g} does not overlap 0..{limit}; remove the object")
     return outside

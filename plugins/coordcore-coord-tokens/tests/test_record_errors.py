@@ -214,6 +214,13 @@ CASES = [
         bbox_2d=[12, 40, 641.5, 412],
     ),
     of(
+        "objects[0].keypoints: x = 641.5 lies outside 0..640; `coordcore data convert --keypoints` moves them to the "
+        "edge",
+        CLIP,
+        bbox_2d=BOX,
+        keypoints=[641.5, 40, 2],
+    ),
+    of(
         'objects[0].bbox_2d: x = 300 lies outside 0..1; if these are pixels, set `space = "pixel"`',
         {"space": "norm1"},
         bbox_2d=BOX,

@@ -18,7 +18,7 @@ from coordcore.quantisation import QUANTISATIONS, quantisation
 from coordcore_data.check.result import Checked, check_data
 from coordcore_data.check.sample import collect
 from coordcore_data.check.sheet import write_sheet
-from coordcore_data.check.suspicions import percent
+from coordcore_data.check.suspicion import percent
 
 Change = Callable[[list[float], int, int], list[float]]
 
@@ -34,7 +34,7 @@ def rewritten(tmp_path: Path, records: list[Any], change: Change) -> Path:
     for item in records:
         size = item["width"], item["height"]
         objects = [{**each, "bbox_2d": change(each["bbox_2d"], *size)} for each in item["objects"]]
-        rows.append({**item, "objects": objects})
+        rows.append({key: value for key, value in item.items() if key != "metadata"} | {"objects": objects})
     return write_lines(tmp_path / "changed.jsonl", *rows)
 
 
@@ -79,7 +79,8 @@ def halved(box: list[float], *_: int) -> list[float]:
 
 
 def fractions(box: list[float], width: int, height: int) -> list[float]:
-    return [value / edge for value, edge in zip(box, [width, height] * 2, strict=True)]
+    # No more than the whole image: beyond it, if by a rounding error alone, `coordcore check` refuses it.
+    return [min(value / edge, 1.0) for value, edge in zip(box, [width, height] * 2, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,8 @@ def test_each_wrong_convention_is_named(
     tmp_path: Path, real: list[Any], change: Change, space: Any, kind: str, text: str
 ) -> None:
     checked = check_data(rewritten(tmp_path, real, change), space=space)
-    found = [suspicion for suspicion in checked.suspicions if suspicion.kind not in ("no extent", "repeated")]
+    consequences = ("no extent", "repeated", "refused")
+    found = [suspicion for suspicion in checked.suspicions if suspicion.kind not in consequences]
     assert [item.kind for item in found] == [kind]
     assert text in found[0].text
 
@@ -217,7 +219,7 @@ def test_boxes_as_large_as_their_image(tmp_path: Path) -> None:
 def test_a_single_box_beyond_its_image_is_told_where_the_space_is_said(tmp_path: Path) -> None:
     row = {"images": ["a.png"], "width": 640, "height": 480, "objects": [{"desc": "x", "bbox_2d": [650, 10, 700, 90]}]}
     path = write_lines(tmp_path / "a.jsonl", row)
-    assert kinds(check_data(path, space="pixel")) == ["edge"]
+    assert kinds(check_data(path, space="pixel")) == ["edge", "refused"]
 
 
 def test_boxes_over_the_edge_say_how_far(tmp_path: Path) -> None:
@@ -504,3 +506,115 @@ def test_coord_tokens_are_those_of_the_convention(tmp_path: Path) -> None:
     assert (sample.boxes.tolist(), list(sample.problems.values())) == ([[1, 2, 1000, 1023]], [1])
     told = collect(write_lines(tmp_path / "a.jsonl", row), quantisation=quantisation("paligemma_1024"))
     assert told.boxes.tolist() == [[1, 2, 1000, 1023]]
+
+
+def keyed(keypoints: list[Any], desc: str = "person", **changes: Any) -> dict[str, Any]:
+    """A record of an object with keypoints around the middle of its image."""
+    return record() | {
+        "objects": [{"desc": desc, "bbox_2d": [20, 20, 60, 60], "keypoints": keypoints} | changes],
+    }
+
+
+def test_keypoints_that_check_refuses_are_found(tmp_path: Path) -> None:
+    rows = [keyed([30, 30, 2, 40, 40, 1]), keyed([30, 30, 2, 104, 40, 1]), keyed([30, 30, 3, 40, 40, 1])]
+    checked = checked_rows(tmp_path, *rows, rows[1], keyed([30, 30, 40, 40]))
+    assert checked.with_keypoints == 3
+    assert ", 3 objects with keypoints" in checked.lines()[0]
+    found = texts(checked)
+    refused = '`coordcore check` refuses this in the space "pixel", 2 times; first: line 2: objects[0].keypoints: '
+    cure = "`coordcore data convert --keypoints` moves them to the edge"
+    assert f"{refused}x = 104 lies outside 0..100; {cure}" in found
+    assert "objects[...].keypoints: visibility is 0, 1 or 2: 1 times (first: line 3: objects[0].keypoints: " in found
+    assert "needs x, y and visibility of each, got 4 numbers: 1 times (first: line 5: " in found
+
+
+def test_keypoints_of_one_category_are_as_many_everywhere(tmp_path: Path) -> None:
+    rows = [keyed([30, 30, 2] * 3)] * 4 + [keyed([30, 30, 2] * 2), keyed([30, 30, 2], desc="dog")]
+    found = texts(checked_rows(tmp_path, *rows))
+    assert "objects of 'person' have different numbers of keypoints: 3 (4 objects), 2 (1 objects); " in found
+    assert "first with another than 3: line 5: objects[0].keypoints; write all of them" in found
+    assert "dog" not in found
+
+
+def test_keypoints_far_outside_their_box_are_told(tmp_path: Path) -> None:
+    near = keyed([15, 15, 2, 70, 70, 1, 0, 0, 0])  # 0, 0, 0 is not labelled
+    assert "keypoints" not in kinds(checked_rows(tmp_path, near))
+    found = texts(checked_rows(tmp_path, near, keyed([30, 30, 2, 90, 30, 1, 0, 0, 0])))
+    assert "1 labelled keypoints (25 %) lie farther from their object's box than half its longer side " in found
+    assert "(first: line 2: objects[0].keypoints: 90, 30)" in found
+
+
+@pytest.mark.parametrize("space", ["pixel", "norm1", "bin"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bbox_2d": [0.5, 0.2, 1.001, 0.6]},
+        {"bbox_2d": [0.6, 0.2, 0.5, 0.6]},
+        {"point": [0.5, 1.0005]},
+        {"point": [-0.001, 0.5]},
+        {"quad": [0.1, 0.1, 0.5, 0.1, 0.5, 1.01, 0.1, 0.5]},
+        {"quad": [0.1, 0.1, 0.5, 0.5, 0.5, 0.1, 0.1, 0.5]},
+        {"poly": [0.1, 0.1, 0.5, 0.1, 0.5, 1.01]},
+        {"bbox_2d": [0.1, 0.1, 0.5, 0.5], "keypoints": [0.2, 1.01, 1]},
+        {"bbox_2d": [0.1, 0.1, 0.5, 0.5], "keypoints": [0.2, 0.3, 3]},
+    ],
+)
+def test_what_check_refuses_is_found_by_line_and_path(tmp_path: Path, wrong: dict[str, Any], space: Any) -> None:
+    """Also what lies outside by less than the edge is told for, and where others are right."""
+
+    def scaled_to(values: list[float], key: str) -> list[Any]:
+        ends = {"pixel": (1000, 800), "norm1": (1, 1), "bin": (999, 999)}[space]
+        step = 3 if key == "keypoints" else 2
+        made = [value if at % step == 2 else value * ends[at % step] for at, value in enumerate(values)]
+        return [math.ceil(value) if value > 999 else math.floor(value) for value in made] if space == "bin" else made
+
+    def row(item: dict[str, Any]) -> dict[str, Any]:
+        item = {key: scaled_to(values, key) for key, values in item.items()}
+        return {"images": ["a.png"], "width": 1000, "height": 800, "objects": [{"desc": "a", **item}]}
+
+    good = [row({"bbox_2d": [0.1 + k / 100, 0.1, 0.6, 0.7]}) for k in range(30)]
+    checked = checked_rows(tmp_path, *good, row(wrong), space=space)
+    key = "keypoints" if "keypoints" in wrong else next(iter(wrong))
+    assert [item.text for item in checked.suspicions if f"first: line 31: objects[0].{key}: " in item.text]
+    assert not [item for item in checked_rows(tmp_path, *good, space=space).suspicions if "first:" in item.text]
+
+
+def test_points_alone_are_called_points(tmp_path: Path) -> None:
+    rows = [record() | {"objects": [{"desc": "eye", "point": [x + 0.5, 40]}]} for x in (*range(10, 26), 130, 120, 150)]
+    for space in ("pixel", None):
+        found = "\n".join(checked_rows(tmp_path, *rows, space=space).lines())
+        assert "boxes" not in found.replace("0 boxes, 19 points", "")
+    found = texts(checked_rows(tmp_path, *rows))
+    assert "16 % of the points reach over the edge of their image, by up to 50 % of its size " in found
+    assert "(first: line 17: objects[0])" in found
+    boxes = record(*[[k, k, k + 9, k + 9] for k in range(1, 12)], [95, 5, 109, 9])
+    found = texts(checked_rows(tmp_path, *rows, boxes))
+    assert "8.3 % of the boxes reach over" in found
+    assert "16 % of the points reach over" in found
+
+
+def test_points_with_y_first_are_told(tmp_path: Path) -> None:
+    rows = [record() | {"objects": [{"desc": "eye", "point": [5, 100 - k]}]} for k in range(19)]
+    found = texts(checked_rows(tmp_path, *rows))
+    assert (
+        "of the points leave their image: this looks like yxyx (y first: Gemini, PaliGemma), which fits 100 %" in found
+    )
+
+
+def test_one_reversed_box_does_not_hide_those_over_the_edge(tmp_path: Path) -> None:
+    boxes = [[k, k, k + 9, k + 9] for k in range(1, 40)]
+    found = texts(checked_rows(tmp_path, record(*boxes, [30, 5, 20, 9], [90, 5, 120, 9])))
+    assert "single mistakes" in found
+    assert "2.4 % of the boxes reach over the edge" in found
+
+
+def test_a_label_that_is_said_to_be_absent_is_told_once(tmp_path: Path) -> None:
+    denied = record([1, 2, 3, 4]) | {"metadata": {"absent_categories": ["dog", "cat"]}}
+    label = denied["objects"][0]["desc"]
+    denied["metadata"]["absent_categories"].append(label)
+    checked = checked_rows(tmp_path, record([1, 2, 3, 4]), denied)
+    told = [item.text for item in checked.suspicions if "absent" in item.text]
+    assert len(told) == 1
+    assert "line 2: objects[0].desc" in told[0]
+    wrong = record([1, 2, 3, 4]) | {"metadata": {"absent_categories": "dog"}}
+    assert "metadata.absent_categories: expected array | null, got str: 1 times" in texts(checked_rows(tmp_path, wrong))

@@ -17,13 +17,14 @@ from coordcore_data.check.sample import (
     Sample,
     check_files,
     collect,
-    in_order,
     limits,
     misreadings,
+    ordered,
     round_trips,
     to_pixels,
 )
-from coordcore_data.check.suspicions import Suspicion, find, fits, guess_space, percent
+from coordcore_data.check.suspicion import Suspicion, percent
+from coordcore_data.check.suspicions import find, fits, guess_space
 from coordcore_data.convert.core import BoxOrder, printable
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -65,6 +66,7 @@ class Checked:
     boxes: int
     polygons: int
     points: int
+    with_keypoints: int
     space: Space
     order: BoxOrder
     guessed: str
@@ -85,7 +87,8 @@ class Checked:
         lines = [
             f"{self.path}: {self.records} records ({self.empty} empty{share}), {self.boxes} boxes"
             + (f", {self.polygons} of them around polygons" if self.polygons else "")
-            + (f", {self.points} points" if self.points else ""),
+            + (f", {self.points} points" if self.points else "")
+            + (f", {self.with_keypoints} objects with keypoints" if self.with_keypoints else ""),
             f"space   {self.space}" + (f" (not declared: {self.guessed})" if self.guessed else ""),
         ]
         if self.boxes or self.points:
@@ -158,11 +161,16 @@ def check_sample(
         boxes=len(boxes) - sample.points,
         polygons=sample.polygons,
         points=sample.points,
+        with_keypoints=len(np.unique(sample.of_box)),
         space=assumed,
         order=order,
         guessed=guessed,
         shares=_shares(boxes, sample.spec.bins - 1),
-        fits={str(name): share for name, share in fits(sample, assumed).items()} if len(boxes) else {},
+        fits={
+            str(name): share
+            for name, share in (fits(sample, assumed) if len(boxes) else {}).items()
+            if sample.is_box.any() or name in ("xyxy", "yxyx")  # a point has no size
+        },
         histograms=_histograms(sample, assumed, order),
         errors=errors,
         of_bins=of_bins,
@@ -188,7 +196,7 @@ def _histograms(sample: Sample, space: Space, order: BoxOrder) -> dict[str, Hist
         return {}
     limit = limits(sample, space)
     known = np.isfinite(limit).all(1) & (limit > 0).all(1) & ~sample.is_point
-    relative = (in_order(sample.boxes, order) / np.where(limit > 0, limit, 1))[known]
+    relative = (ordered(sample, order) / np.where(limit > 0, limit, 1))[known]
     extent = relative[:, 2:] - relative[:, :2]
     tenths = np.linspace(0, 1, 11)
     found = {

@@ -22,9 +22,10 @@ from coordcore.errors import shortened
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.quantisation import quantisation as convention
 from coordcore.records.annotations import Rules, Space, read_annotations
+from coordcore.records.asking import ABSENT
 from coordcore.records.geometry import bounds, clockwise
 from coordcore.records.images import image_path
-from coordcore.records.record import LeftOut, Record, RecordError, parse_record
+from coordcore.records.record import LeftOut, Record, RecordError, labels_under, parse_record
 from coordcore.records.source import all_lines
 from coordcore.tasks import TASKS
 from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
@@ -42,10 +43,14 @@ class Sample:
     """All boxes of a record file, as they are written.
 
     boxes: [n, 4] float64, coord tokens as their bins, polygons and quads as their enclosing boxes, points as boxes
-    without extent. is_point: [n] bool. crossed: quads whose sides cross. sizes: [n, 2] width and height
-    of each box's image, NaN where the record does not say. owner: [n] the record of each box. labels: n descriptions.
-    files: path, width and height of each record. lines: [n] in which line of the file each record stands. unasked: the
-    paths of those that ask no question of their own.
+    without extent. is_box, is_point: [n] bool. crossed: quads whose sides cross. sizes: [n, 2] width and height
+    of each box's image, NaN where the record does not say. owner: [n] the record of each box. places: [n] its index
+    among the objects of that. labels: n descriptions.
+    denied: those whose label is among the absent categories of its record.
+    keypoints: [m, 3] x, y and visibility. of_box: [m] the box of each.
+    files: path, width and height of each record. lines: [n] in which line of the file each record stands. odd: records
+    that hold something else than boxes, crowd regions too. unasked: the paths of those that ask no question of their
+    own.
     texts: records that are answered in text. empty: others without objects; unsaid: those among them that have crowd
     regions or points under `metadata`.
     tokens: boxes written as coord tokens. repeated: boxes that occur again in the same record with the same
@@ -65,12 +70,18 @@ class Sample:
     tokens: int
     repeated: int
     boxes: Array
+    is_box: Array
     is_point: Array
     sizes: Array
     owner: Array
+    places: Array
     labels: tuple[str, ...]
+    denied: tuple[int, ...]
+    keypoints: Array
+    of_box: Array
     files: tuple[tuple[str, float, float], ...]
     lines: Array
+    odd: frozenset[int]
     unasked: tuple[str, ...]
     quantisation: Quantisation | None
     declared: dict[str, int]
@@ -82,6 +93,10 @@ class Sample:
         """Of its bins: what the caller says, else the first convention that is declared and known, else the default."""
         known = (spec for name in self.declared if (spec := _known(name)) is not None)
         return self.quantisation or next(known, DEFAULT_QUANTISATION)
+
+    def where(self, row: int) -> str:
+        """Of a box: its line and its place there."""
+        return f"line {self.lines[self.owner[row]]}: objects[{self.places[row]}]"
 
 
 @attrs.frozen(kw_only=True)
@@ -116,7 +131,10 @@ def collect(
 
 
 def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, progress: bool) -> Sample:
-    values, sizes, owner, is_point, numbers = array("d"), array("d"), array("q"), array("b"), array("q")
+    values, sizes, owner, places, numbers = array("d"), array("d"), array("q"), array("q"), array("q")
+    is_box, is_point, keypoints, of_box = array("b"), array("b"), array("d"), array("q")
+    odd: set[int] = set()
+    denied: list[int] = []
     counts = dict.fromkeys(
         ("records", "texts", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0
     )
@@ -138,6 +156,7 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         try:
             record = parse_record(line, left_out)
             found = read_annotations(record, _any_numbers(record, quantisation), left_out)
+            absent = _absent(record, left_out)
         except RecordError as error:
             wrong.append(error)
         for left in (*wrong, *left_out.objects, *left_out.parts):
@@ -159,21 +178,29 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         counts["unsaid"] += empty and bool(metadata.get(CROWD) or metadata.get(POINTS))
         seen = set()
         for item in found:
+            if item.crowd or item.kind != "bbox_2d" or item.keypoints:
+                odd.add(len(files) - 1)
             if item.crowd:
                 continue
             box = item.values if item.kind == "bbox_2d" else bounds(item.values)
             counts["polygons"] += item.kind in ("poly", "quad")
             counts["points"] += item.kind == "point"
             counts["crossed"] += item.kind == "quad" and clockwise(item.values) is None
+            is_box.append(item.kind == "bbox_2d")
             is_point.append(item.kind == "point")
             counts["tokens"] += item.tokens
+            if item.desc in absent:
+                denied.append(len(labels))
             labels.append(item.desc)
-            key = (item.desc, *box)
+            key = (item.desc, item.kind, *item.values)
             counts["repeated"] += key in seen
             seen.add(key)
             values.extend(box)
             sizes.extend((record.width, record.height))
             owner.append(len(files) - 1)
+            places.append(item.index)
+            keypoints.extend(item.keypoints)
+            of_box.extend([len(owner) - 1] * (len(item.keypoints) // 3))
     if not counts["records"]:
         raise InputError(f"{path}: holds no records; write one a line, or name another file")
     if not files:
@@ -190,12 +217,18 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         path=path,
         **counts,
         boxes=np.array(values, dtype=np.float64).reshape(-1, 4),
+        is_box=np.array(is_box, dtype=bool),
         is_point=np.array(is_point, dtype=bool),
         sizes=np.array(sizes, dtype=np.float64).reshape(-1, 2),
         owner=np.array(owner, dtype=np.int64),
+        places=np.array(places, dtype=np.int64),
         labels=tuple(labels),
+        denied=tuple(denied),
+        keypoints=np.array(keypoints, dtype=np.float64).reshape(-1, 3),
+        of_box=np.array(of_box, dtype=np.int64),
         files=tuple(files),
         lines=np.array(numbers, dtype=np.int64),
+        odd=frozenset(odd),
         unasked=tuple(unasked),
         quantisation=quantisation,
         declared=declared,
@@ -210,6 +243,15 @@ def _is_summary(line: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(record, dict) and isinstance(record.get("summary"), str) and "objects" not in record
+
+
+def _absent(record: Record, left_out: LeftOut) -> list[str]:
+    """The categories that are said not to be there, none where that is no list of labels."""
+    try:
+        return labels_under(record, ABSENT)
+    except RecordError as error:
+        left_out.parts.append(error)
+        return []
 
 
 def _declared(record: Record) -> str | None:
@@ -236,11 +278,15 @@ def _any_numbers(record: Record, given: Quantisation | None) -> Rules:
 
 @lru_cache(maxsize=64)
 def _of_tokens(bins: int) -> Rules:
+    return Rules(space=None, ordered=False, outside=None, coords=coords_of(bins))
+
+
+def coords_of(bins: int) -> CoordFormat:
+    """How so many bins are written."""
     try:
-        coords = CoordFormat(bins=bins)
+        return CoordFormat(bins=bins)
     except ValueError:  # more than there can be tokens of
-        coords = DEFAULT_COORDS
-    return Rules(space=None, ordered=False, outside=None, coords=coords)
+        return DEFAULT_COORDS
 
 
 def outlines(sample: Sample, records: Iterable[int]) -> dict[int, dict[int, Array]]:
@@ -271,6 +317,13 @@ def in_order(boxes: Array, order: BoxOrder) -> Array:
     return np.stack([b, a, d, c], axis=1) if order == "yxyx" else boxes
 
 
+def ordered(sample: Sample, order: BoxOrder) -> Array:
+    """`in_order` of the boxes; of anything else an order says no more than whether y comes first."""
+    if order in ("xyxy", "yxyx") or sample.is_box.all():
+        return in_order(sample.boxes, order)
+    return np.where(sample.is_box[:, None], in_order(sample.boxes, order), sample.boxes)
+
+
 def limits(sample: Sample, space: Space) -> Array:
     """[n, 4]: the largest value that each coordinate may have."""
     if space == "pixel":
@@ -290,7 +343,7 @@ def to_pixels(sample: Sample, space: Space, order: BoxOrder, spec: Quantisation 
 
     spec: that reads bins, of as many as the sample's own at least; the sample's own when None.
     """
-    boxes, limit = in_order(sample.boxes, order), limits(sample, space)
+    boxes, limit = ordered(sample, order), limits(sample, space)
     good = valid(boxes, limit) & (sample.sizes > 0).all(1)
     boxes, sizes = boxes[good], sample.sizes[good]
     if space == "norm1":

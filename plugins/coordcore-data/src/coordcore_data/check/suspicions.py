@@ -11,20 +11,14 @@ import numpy as np
 from coordcore.errors import shortened
 from coordcore.records.annotations import Space
 from coordcore_data.check.conventions import contradicted
-from coordcore_data.check.sample import Array, FileSizes, Sample, in_order, limits, valid
+from coordcore_data.check.keypoints import of_keypoints
+from coordcore_data.check.refused import refused
+from coordcore_data.check.sample import Array, FileSizes, Sample, limits, ordered, valid
+from coordcore_data.check.suspicion import Suspicion, nouns, percent
 from coordcore_data.convert.core import BoxOrder
 
 FEW = 10
 """Fewer boxes than this say nothing about a convention."""
-
-
-@attrs.frozen(kw_only=True)
-class Suspicion:
-    """kind: the rule. share: how much of the data shows it, 0..1. text: the verdict, with the cure."""
-
-    kind: str
-    share: float
-    text: str
 
 
 @attrs.frozen(kw_only=True)
@@ -54,23 +48,24 @@ def guess_space(sample: Sample) -> Guess:
         return Guess(space="bin", why=f"whole numbers up to {count}, though images are larger than that")
     best = max(fits(sample, "pixel").values())
     if best < 0.95:
-        why = f"whole numbers up to {count}, and as pixels no more than {percent(best)} of the boxes fit their image"
+        what = nouns(sample)
+        why = f"whole numbers up to {count}, and as pixels no more than {percent(best)} of the {what} fit their image"
         return Guess(space="bin", why=why)
     return Guess(space=None, why=f"whole numbers below {count} that fit pixels and bins alike")
 
 
 def fits(sample: Sample, space: Space) -> dict[BoxOrder, float]:
-    """Order -> the share of boxes that are in order and inside their image when they are read so."""
+    """Order -> the share of boxes and points that are in order and inside their image when they are read so."""
     limit = limits(sample, space)
     slack = _slack(limit)
-    return {order: float(valid(in_order(sample.boxes, order), limit, slack).mean()) for order in get_args(BoxOrder)}
+    return {order: float(valid(ordered(sample, order), limit, slack).mean()) for order in get_args(BoxOrder)}
 
 
 def past_edge(sample: Sample, space: Space, order: BoxOrder) -> Array:
     """[n] bool: which boxes reach over the edge by more than rounding (a pixel in 500) explains."""
     limit = limits(sample, space)
     slack = _slack(limit)
-    boxes = in_order(sample.boxes, order)
+    boxes = ordered(sample, order)
     return np.asarray(((boxes < -slack) | (boxes > limit + slack)).any(1))
 
 
@@ -80,19 +75,22 @@ def _slack(limit: Array) -> Array:
 
 def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None, declared: bool) -> list[Suspicion]:
     """Every suspicion, under the space and order that are declared or assumed; the gravest kinds first."""
-    found: list[Suspicion | None] = [_no_box(sample), _unsaid(sample)]
+    found: list[Suspicion | None] = [_no_box(sample), _unsaid(sample), _absent(sample)]
     if len(sample.boxes) >= FEW:
         scale = _scale(sample, space) if declared or space == "bin" else None
         found.append(scale)
         turned = None if scale else _order(sample, space, order)
         found.append(turned)
         if not (scale or turned):
-            found += [_edge(sample, space, order), _unfilled(sample, space, order)]
+            found += [_reversed(sample, order), *_edges(sample, space, order), _unfilled(sample, space, order)]
         found += [_whole_image(sample, space, order), _inclusive(sample, space, order)]
     elif declared and len(sample.boxes):
-        found.append(_edge(sample, space, order))
+        found += _edges(sample, space, order)
     found += [_flat(sample, order), _crossed(sample), _repeated(sample), _twice(sample), _conventions(sample)]
     found += [_contradicted(sample, order)] if space == "bin" else []
+    found += of_keypoints(sample, order)
+    if order == "xyxy":  # which is how records are read
+        found += refused(sample, space)
     found += [*_files(files), *_broken(sample)]
     return [item for item in found if item is not None]
 
@@ -115,6 +113,18 @@ def _unsaid(sample: Sample) -> Suspicion | None:
         "evaluation knows what not to count, training learns that nothing is there; leave them out of training"
     )
     return Suspicion(kind="unsaid", share=share, text=text)
+
+
+def _absent(sample: Sample) -> Suspicion | None:
+    if not len(sample.denied):
+        return None
+    first = sample.denied[0]
+    text = (
+        f"{len(sample.denied)} objects have a label that their record's metadata.absent_categories says is not there "
+        f"(first: {sample.where(first)}.desc: {shortened(sample.labels[first], 80)!r}): take the label off that list, "
+        "or remove the object"
+    )
+    return Suspicion(kind="absent", share=len(sample.denied) / len(sample.boxes), text=text)
 
 
 def _scale(sample: Sample, space: Space) -> Suspicion | None:
@@ -156,7 +166,7 @@ def _scale(sample: Sample, space: Space) -> Suspicion | None:
     if high == count:  # which is no bin
         like = f"positions in 0..{count}; divided by {count} they are norm1"
     if not fractions and high <= count and best < 0.95:
-        text = f"whole numbers up to {high:g}, and {percent(1 - best)} of the boxes leave the image"
+        text = f"whole numbers up to {high:g}, and {percent(1 - best)} of the {nouns(sample)} leave the image"
         return Suspicion(kind="space", share=1 - best, text=f"{text}: these look like {like}")
     if not fractions and high <= count and bool((sample.sizes > 1500).any(1).mean() > 0.5):
         text = f"whole numbers up to {high:g} on images of more than 1500 pixels: these look like {like}"
@@ -167,23 +177,36 @@ def _scale(sample: Sample, space: Space) -> Suspicion | None:
 def _order(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
     """Boxes that make more sense in another order."""
     shares = fits(sample, space)
-    boxes = in_order(sample.boxes, order)
-    reversed_x, reversed_y = (float((boxes[:, i + 2] < boxes[:, i]).mean()) for i in (0, 1))
-    either = float((boxes[:, :2] > boxes[:, 2:]).any(1).mean())
+    reverse = _reversals(sample, order)
     past = float(past_edge(sample, space, order).mean())
-    seen = f"{percent(reversed_x)} of the boxes have x2 < x1 and {percent(reversed_y)} y2 < y1"
-    if not either:
-        seen = f"{percent(past)} of the boxes leave their image"
+    what = nouns(sample)
+    seen = reverse or f"{percent(past)} of the {what} leave their image"
     best = max(shares, key=lambda item: (shares[item], item == order))
-    if best != order and shares[best] >= 0.95 and shares[best] - shares[order] >= 0.005:
-        text = (
-            f"{seen}: this looks like {best} ({_NAMES[best]}), which fits {percent(shares[best])} of the boxes "
-            f"where {order} fits {percent(shares[order])}; --boxes {best} shows it, and reads it in data convert"
-        )
-        return Suspicion(kind="order", share=1 - shares[order], text=text)
-    if either:
-        return Suspicion(kind="order", share=either, text=f"{seen}; no other order fits better: single mistakes")
-    return None
+    if best == order or shares[best] < 0.95 or shares[best] - shares[order] < 0.005:
+        return None
+    text = (
+        f"{seen}: this looks like {best} ({_NAMES[best]}), which fits {percent(shares[best])} of the {what} "
+        f"where {order} fits {percent(shares[order])}; --boxes {best} shows it, and reads it in data convert"
+    )
+    return Suspicion(kind="order", share=1 - shares[order], text=text)
+
+
+def _reversals(sample: Sample, order: BoxOrder) -> str:
+    """How many boxes have their second corner before the first, "" for none."""
+    boxes = ordered(sample, order)[sample.is_box]
+    if not (boxes[:, :2] > boxes[:, 2:]).any():
+        return ""
+    reversed_x, reversed_y = (float((boxes[:, i + 2] < boxes[:, i]).mean()) for i in (0, 1))
+    return f"{percent(reversed_x)} of the boxes have x2 < x1 and {percent(reversed_y)} y2 < y1"
+
+
+def _reversed(sample: Sample, order: BoxOrder) -> Suspicion | None:
+    seen = _reversals(sample, order)
+    if not seen:
+        return None
+    boxes = ordered(sample, order)[sample.is_box]
+    share = float((boxes[:, :2] > boxes[:, 2:]).any(1).mean())
+    return Suspicion(kind="order", share=share, text=f"{seen}; no other order fits better: single mistakes")
 
 
 _NAMES = {
@@ -194,29 +217,38 @@ _NAMES = {
 }
 
 
-def _edge(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
+def _edges(sample: Sample, space: Space, order: BoxOrder) -> list[Suspicion | None]:
+    """Of boxes and of points apart."""
     over = past_edge(sample, space, order)
-    if not over.any():
-        return None
     limit = limits(sample, space)
-    boxes = in_order(sample.boxes, order)
-    beyond = np.nanmax(np.maximum(boxes - limit, -boxes) / limit)
-    text = (
-        f"{percent(float(over.mean()))} of the boxes reach over the edge of their image, by up to "
-        f"{percent(float(beyond))} of its size: drawn on another size, or to be clipped"
-    )
-    return Suspicion(kind="edge", share=float(over.mean()), text=text)
+    boxes = ordered(sample, order)
+    beyond = np.maximum(boxes - limit, -boxes) / limit
+    found: list[Suspicion | None] = []
+    for noun, these, cure in (
+        ("boxes", ~sample.is_point, "drawn on another size, or to be clipped"),
+        ("points", sample.is_point, "set on another size, or y first, or to be left out"),
+    ):
+        wrong = np.flatnonzero(over & these)
+        if len(wrong):
+            share = len(wrong) / int(these.sum())
+            text = (
+                f"{percent(share)} of the {noun} reach over the edge of their image, by up to "
+                f"{percent(float(np.nanmax(beyond[wrong])))} of its size (first: {sample.where(wrong[0])}): {cure}"
+            )
+            found.append(Suspicion(kind="edge", share=share, text=text))
+    return found
 
 
 def _unfilled(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
     """Boxes of many images that all stay away from the right and lower edge were drawn on smaller images."""
     if len(np.unique(sample.owner)) < 50:
         return None
-    reach = np.nanmax(in_order(sample.boxes, order)[:, 2:] / limits(sample, space)[:, 2:], axis=0)
+    reach = np.nanmax(ordered(sample, order)[:, 2:] / limits(sample, space)[:, 2:], axis=0)
     if not (reach < 0.8).all():
         return None
+    what = "point" if sample.is_point.all() else "box"
     text = (
-        f"no box of {len(sample.files)} images reaches beyond {percent(float(reach[0]))} of the width and "
+        f"no {what} of {len(sample.files)} images reaches beyond {percent(float(reach[0]))} of the width and "
         f"{percent(float(reach[1]))} of the height: drawn on smaller images, or the space is wrong"
     )
     return Suspicion(kind="unfilled", share=1.0, text=text)
@@ -224,10 +256,10 @@ def _unfilled(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None
 
 def _whole_image(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
     limit = limits(sample, space)
-    boxes = in_order(sample.boxes, order)
+    boxes = ordered(sample, order)
     slack = _slack(limit)
     near = (boxes[:, :2] <= slack[:, :2]).all(1) & (boxes[:, 2:] >= (limit - slack)[:, 2:]).all(1)
-    share = float(near.mean())
+    share = float((near & ~sample.is_point).sum()) / max(len(boxes) - sample.points, 1)
     if share < 0.05:
         return None
     return Suspicion(kind="whole image", share=share, text=f"{percent(share)} of the boxes cover their whole image")
@@ -235,10 +267,10 @@ def _whole_image(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | N
 
 def _inclusive(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | None:
     """Which whole numbers stand at the edges tells whether the last pixel is included, and where counting starts."""
-    boxes = in_order(sample.boxes, order)
-    if space != "pixel" or (boxes % 1).any():
+    boxes, sizes = ordered(sample, order)[sample.is_box], sample.sizes[sample.is_box]
+    if space != "pixel" or not len(boxes) or (boxes % 1).any():
         return None
-    low, from_end = boxes[:, :2], sample.sizes - boxes[:, 2:]
+    low, from_end = boxes[:, :2], sizes - boxes[:, 2:]
     zero, item, end, before = (int(hits.sum()) for hits in (low == 0, low == 1, from_end == 0, from_end == 1))
     enough = max(5.0, 0.005 * len(boxes))
     if not zero and item >= enough and end >= enough:
@@ -257,11 +289,11 @@ def _inclusive(sample: Sample, space: Space, order: BoxOrder) -> Suspicion | Non
 
 
 def _flat(sample: Sample, order: BoxOrder) -> Suspicion | None:
-    boxes = in_order(sample.boxes, order)
+    boxes = ordered(sample, order)
     flat = int(((boxes[:, :2] == boxes[:, 2:]).any(1) & ~sample.is_point).sum())
     if not flat:
         return None
-    share = flat / len(boxes)
+    share = flat / (len(boxes) - sample.points)
     return Suspicion(kind="no extent", share=share, text=f"{flat} boxes ({percent(share)}) have no width or no height")
 
 
@@ -278,7 +310,8 @@ def _repeated(sample: Sample) -> Suspicion | None:
     if not sample.repeated:
         return None
     share = sample.repeated / len(sample.boxes)
-    text = f"{sample.repeated} boxes ({percent(share)}) repeat a box of the same image and description"
+    one = "one" if sample.points else "a box"
+    text = f"{sample.repeated} {nouns(sample)} ({percent(share)}) repeat {one} of the same image and description"
     return Suspicion(kind="repeated", share=share, text=text)
 
 
@@ -335,13 +368,3 @@ def _broken(sample: Sample) -> list[Suspicion | None]:
         )
         for what, count in sample.problems.items()
     ]
-
-
-def percent(share: float) -> str:
-    """`84 %`, `0.3 %`: two digits, and never 0 for something or 100 for not all."""
-    value = share * 100
-    if 0 < value < 0.1:
-        return "< 0.1 %"
-    if 99 < value < 100:
-        return f"{math.floor(value * 10) / 10:.1f} %"
-    return f"{value:.1f} %" if value < 10 and value != round(value) else f"{value:.0f} %"
