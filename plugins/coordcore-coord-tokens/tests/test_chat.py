@@ -356,6 +356,8 @@ def test_system_messages(say: Say) -> None:
     assert texts(say(given, system="Be brief."))[0] == "Be brief."
     assert texts(say(own, system="Be brief."))[0] == "Be kind."
     assert texts(say({**given, "system": "Be wise."}))[0] == "Be wise."
+    assert texts(say({**given, "system": ""}, system="Be brief."))[0] == "Be brief."
+    assert texts(say({**given, "system": ""}))[0] == "<image>?"
     assert texts(say(given))[0] == "<image>?"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,19 @@ def test_in_a_space(write: Any, context: BuildContext, name: str) -> None:
     found = refused(ChatJsonlConfig(train=write(row(), given), space=space), context)
     assert found.startswith("train.jsonl:2: ")
     assert message in found
+
+
+def test_a_file_that_shows_no_rows_is_told_as_what_it_is(write: Any, context: BuildContext) -> None:
+    path = write(row())
+    content = path.read_bytes()
+    path.write_bytes(gzip.compress(content))
+    told = "train.jsonl: is compressed with gzip; unpack it, as `gunzip` does, and name that file"
+    assert refused(ChatJsonlConfig(train=path), context) == told
+    path.write_bytes(b" \n" * 40_000 + b"[" + content + b"]")
+    assert (
+        refused(ChatJsonlConfig(train=path), context)
+        == "train.jsonl: begins with 64 KiB of blanks or more; remove them"
+    )
 
 
 def test_all_problems_of_a_file_are_told(write: Any, context: BuildContext) -> None:
