@@ -336,10 +336,8 @@ def test_a_file_that_shows_no_rows_is_told_as_what_it_is(write: Any, context: Bu
     told = "train.jsonl: is compressed with gzip; unpack it, as `gunzip` does, and name that file"
     assert refused(ChatJsonlConfig(train=path), context) == told
     path.write_bytes(b" \n" * 40_000 + b"[" + content + b"]")
-    assert (
-        refused(ChatJsonlConfig(train=path), context)
-        == "train.jsonl: begins with 64 KiB of blanks or more; remove them"
-    )
+    told = "train.jsonl: begins with 64 KiB of blanks or more; remove them"
+    assert refused(ChatJsonlConfig(train=path), context) == told
 
 
 def test_all_problems_of_a_file_are_told(write: Any, context: BuildContext) -> None:
