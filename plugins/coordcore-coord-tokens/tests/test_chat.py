@@ -391,5 +391,12 @@ def test_a_thought_is_trained_as_it_is_written(say: Say) -> None:
     assert texts(say(row("<image>?", answer)))[1] == answer
 
 
+def test_a_call_of_an_agent_is_trained_as_it_is_written(say: Say) -> None:
+    call = '<tool_call>\n{"arguments": {"action": "left_click", "coordinate": [64, 48]}}\n</tool_call>'
+    example = say(row("<image>Within <tool_call></tool_call>: open it", call), space="pixel")
+    assert texts(example)[1] == call.replace("[64, 48]", f"[{tokens(100, 100, between=', ')}]")
+    assert [geometry.kind for geometry in example.geometries] == ["point"]
+
+
 def test_json_dumps_of_rows_are_read(say: Say) -> None:
     assert texts(say(json.loads(json.dumps(row("<image>Où?", "Là.")))))[1] == "Là."

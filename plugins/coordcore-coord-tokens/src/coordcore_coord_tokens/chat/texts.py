@@ -36,9 +36,10 @@ _TAGS = {
 _OPENING, _CLOSING = ("|".join(map(re.escape, tags)) for tags in (_TAGS, _TAGS.values()))
 _GROUNDING = re.compile(
     rf"{_OPENING}|{_CLOSING}|<\|object_ref_(?:start|end)\|>|<\|/?(?:ref|grounding)\|>|{re.escape('<image>')}"
-    r"|</?think>|◁/?think▷|<\|channel>thought|<channel\|>"
+    r"|</?think>|◁/?think▷|<\|channel>thought|<channel\|>|</?tool_(?:call|response)>"
 )
-"""Markup that may stand in a message: what Qwen, InternVL and DeepSeek-VL put around labels and boxes, thoughts."""
+"""Markup that may stand in a message: what Qwen, InternVL and DeepSeek-VL put around labels and boxes; thoughts; what
+agents write around a call, whose template puts it into texts itself."""
 
 _BEGIN = re.compile(r"""[<\[("']|\bx\s{0,9}=""")
 _IN_TAGS = re.compile(rf"(?:{_OPENING})((?:(?!{_OPENING}).)*?)(?:{_CLOSING})", re.DOTALL)
