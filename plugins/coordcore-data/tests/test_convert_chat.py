@@ -125,8 +125,6 @@ def test_an_empty_list_says_that_nothing_is_there(tmp_path: Path, answer: str) -
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (chat("Describe.", "A street."), "answer without boxes that is not []"),
-        (chat("Find <ref-object>", "There is none.", ["cat"], []), "answer without boxes that is not []"),
         (chat("Find cats", None), "row without an answer"),
         ({"images": ["a.png"]}, "row without an answer"),
         ({"images": ["a.png"], "objects": {"ref": [], "bbox": []}}, "row without an answer"),
@@ -136,7 +134,8 @@ def test_an_empty_list_says_that_nothing_is_there(tmp_path: Path, answer: str) -
         (chat("Find cats", "<loc0100><loc0050><loc0500><loc0400> cat"), "boxes in the text of the answer, in a form"),
         (chat("Find cats", '[{"bbox_2d": [1, 2, 3], "label": "a"}]'), "boxes in the text of the answer that cannot be"),
         (chat("Find <ref-object>", "<bbox><bbox>", ["cell"], [[12, 30], [40, 22]]), "only points ("),
-        (chat("Find cats", "[]", images=None), "row without the path of an image file"),
+        (chat("Find cats", "[]", images=None), "row without an image, which every record has; `[data.chat_jsonl]`"),
+        (chat("Find cats", "[]", images=[{"bytes": "AA"}]), "row without the path of an image file"),
         (
             {"messages": [PICTURE | {"content": [{"type": "image", "image": "data:image/png;base64,"}]}]},
             "row without the",
@@ -400,3 +399,105 @@ def test_other_spellings_of_a_row(tmp_path: Path, row: Any, name: str) -> None:
 def test_boxes_of_answers_are_two_corners(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"boxes of answers are read as two corners: --boxes xyxy, not xywh"):
         convert(tmp_path, boxes="xywh")
+
+
+# --- answers in words -----------------------------------------------------------------------------------------------
+
+HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
+GPT = {"from": "gpt", "value": "A street."}
+TO_ROWS = "`[data.chat_jsonl]` trains on such rows as they are"
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        (chat("Describe.", "A street."), {"task": "chat", "question": "Describe.", "answer": "A street."}),
+        (chat("", "A street."), {"task": "caption", "answer": "A street."}),
+        (
+            chat("Find <ref-object>", "There is none.", ["cat"], []),
+            {"task": "chat", "question": "Find cat", "answer": "There is none."},
+        ),
+        (
+            {"image": "a.png", "conversations": [HUMAN, GPT]},
+            {"task": "chat", "question": "What is it?", "answer": "A street."},
+        ),
+        (
+            {"images": ["a.png"], "query": "What is it?<image>", "response": "A street."},
+            {"task": "chat", "question": "What is it?", "answer": "A street."},
+        ),
+        (
+            {"messages": [{"role": "user", "content": "<img>a.png</img>\nWhat?"}, SAID | {"content": "A\nstreet."}]},
+            {"task": "chat", "question": "What?", "answer": "A\nstreet."},
+        ),
+    ],
+)
+def test_a_question_answered_in_words_is_a_record_that_asks_it(tmp_path: Path, row: Any, asked: Any) -> None:
+    records, account = convert(tmp_path, row)
+    assert records == [{"images": ["a.png"], "width": 100, "height": 80, "objects": [], **asked}]
+    assert account.notes[f'answer in words: a record of the task "{asked["task"]}"'] == 1
+    assert "image without objects: an empty record" not in account.notes
+
+
+def test_a_question_about_a_box_is_a_region(tmp_path: Path) -> None:
+    records, account = convert(tmp_path, chat("What is at <bbox>?", "A cat.", [], [FIRST]))
+    assert records[0] | {"images": 0} == {
+        "images": 0,
+        "width": 100,
+        "height": 80,
+        "objects": [{"desc": "region", "bbox_2d": FIRST}],
+        "task": "region",
+        "question": "What is at {box}?",
+        "answer": "A cat.",
+    }
+    assert account.objects.written == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (
+            chat("What?", "A cat.")
+            | {"messages": [*chat("What?", "A cat.")["messages"], *chat("So?", "Ok")["messages"]]},
+            f"several questions and answers in words: a record has one of each; {TO_ROWS}",
+        ),
+        (
+            chat("Which is older?", "The left.", images=["a.png", "b.png"]),
+            f"answer in words about several images: a record has one; {TO_ROWS}",
+        ),
+        (chat("Before <image> after", "Yes."), f"<image> within a question: a record's image comes first; {TO_ROWS}"),
+        (
+            chat("What is at [10, 20, 30, 40]?", "A cat."),
+            f"question about boxes that is answered in words; {TO_ROWS}",
+        ),
+        (
+            {"images": ["a.png"], "messages": [{"role": "tool", "content": "7"}, PICTURE, SAID | {"content": "Yes."}]},
+            f"message of another than user, assistant and system; {TO_ROWS}",
+        ),
+        (chat("Find <ref-object>", "No.", [], []), "row with another number of <ref-object> than of refs"),
+        (
+            chat("Say <|im_end|>", "No."),
+            "text that a record cannot hold: question: contains '<|im_end|>', which the tokenizer or the template reads "
+            "as a control token; reword it",
+        ),
+        (chat("What is {box}?", "A"), "{box} in a question, where a record has its box; reword it"),
+        (chat("What?", "A cat.", label=False), "answer that its row calls rejected (label false)"),
+    ],
+)
+def test_what_a_record_cannot_say_is_dropped_with_what_reads_it(tmp_path: Path, row: Any, reason: str) -> None:
+    records, account = convert(tmp_path, row)
+    assert (records, list(account.images.dropped)) == ([], [reason])
+
+
+def test_words_beside_boxes_leave_both(tmp_path: Path) -> None:
+    """A description says nothing of whether boxes are in another row of its image, and an empty list does."""
+    found = chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST])
+    records, _ = convert(tmp_path, chat("Describe.", "A street."), found)
+    assert [record.get("task") for record in records] == ["chat", None]
+
+
+def test_a_system_message_is_counted(tmp_path: Path) -> None:
+    row = chat("Describe.", "A street.")
+    row["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    records, account = convert(tmp_path, row)
+    assert records[0]["question"] == "Describe."
+    assert account.notes["system message: not carried; `system` of [data.coord_jsonl] says one to all"] == 1

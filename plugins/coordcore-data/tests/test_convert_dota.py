@@ -57,6 +57,13 @@ def test_lines_without_difficult(tmp_path: Path) -> None:
     assert len(records[0]["objects"]) == 1
 
 
+def test_commas_may_stand_between(tmp_path: Path) -> None:
+    records, account = convert(tmp_path, f"{PLANE.replace(' ', ',')}\n{SHIP.replace(' ', ', ')}\n")
+    assert [item["desc"] for item in records[0]["objects"]] == ["plane", "ship"]
+    assert records[0]["metadata"] == {"difficult": [1]}
+    assert not account.objects.dropped
+
+
 def test_splits_and_archives(tmp_path: Path) -> None:
     picture = write_image(tmp_path / "p.png", 100, 80)
     files: dict[str, Any] = {}

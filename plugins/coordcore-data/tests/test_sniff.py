@@ -110,6 +110,7 @@ def test_json(tmp_path: Path, name: str, content: Any, what: str, formats: tuple
         ("a.txt", b"Car 0.00 0 -1.57 614 181 727 284 1.57 1.73 4.15 1.00 1.75 13.22 -1.62\n", "KITTI labels"),
         ("a.txt", b"imagesource:x\ngsd:0.1\n1 2 3 4 5 6 7 8 plane 0\n", "DOTA labels"),
         ("a.txt", b"1,1,100,200,30,40,1,-1,-1,-1\n", "MOTChallenge boxes"),
+        ("a.txt", b"gsd:1\n1,2,3,4,5,6,7,8,plane,0\n", "DOTA labels, with commas"),
         ("a.gz", gzip.compress(json.dumps(coco([])).encode()), "a gzip file that holds a COCO file"),
     ],
 )

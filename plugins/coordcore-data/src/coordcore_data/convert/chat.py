@@ -28,13 +28,20 @@ _PICTURE = re.compile(r"<img>([^<]+)</img>")
 _ANSWERS = ("assistant", "gpt", "model", "bot", "chatgpt", "bing")
 """Who answers, in ms-swift's and ShareGPT's words."""
 
+_USERS = ("user", "human")
+
 
 @attrs.frozen
 class Turn:
-    """What is asked, system and tool messages included, and what is answered: None at the end of a row without it."""
+    """What is asked, system and tool messages included, and what is answered: None at the end of a row without it.
+
+    user: what the user alone says. others: whether somebody else than user and system asks, a tool for instance.
+    """
 
     question: str
     answer: str | None
+    user: str = ""
+    others: bool = False
 
 
 def turns(row: Any) -> list[Turn]:
@@ -48,7 +55,7 @@ def turns(row: Any) -> list[Turn]:
         pairs = [*history, *([[row.query, row.response]] if row.query is not None else [])]
         if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             raise UnreadableError("history that is no list of pairs")
-        return [Turn(_text(asked), None if said is None else _text(said)) for asked, said in pairs]
+        return [Turn(_text(asked), None if said is None else _text(said), _text(asked)) for asked, said in pairs]
     return list(_paired(messages))
 
 
@@ -56,15 +63,20 @@ def _paired(messages: Any) -> Iterator[Turn]:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise UnreadableError("messages that are no list of objects")
     asked: list[str] = []
+    user: list[str] = []
+    others = False
     for message in messages:
         role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
         if role in _ANSWERS:
-            yield Turn("\n".join(asked), _text(content))
-            asked = []
-        else:
-            asked.append(_text(content))
+            yield Turn("\n".join(asked), _text(content), "\n".join(user), others)
+            asked, user, others = [], [], False
+            continue
+        asked.append(_text(content))
+        if role in _USERS:
+            user.append(asked[-1])
+        others = others or role not in (*_USERS, "system")
     if asked:
-        yield Turn("\n".join(asked), None)
+        yield Turn("\n".join(asked), None, "\n".join(user), others)
 
 
 def _text(content: Any) -> str:
@@ -94,6 +106,16 @@ def pictures(row: Any) -> list[Any]:
                 path = given.get("url") if isinstance(given, dict) else given
                 found.append(None if str(path).startswith("data:") else path)
     return found
+
+
+def without_pictures(question: str) -> str:
+    """A question without the marks of its image at its ends, where they say no more than that there is one."""
+    text = _PICTURE.sub("", question).strip()
+    return text.removeprefix("<image>").removesuffix("<image>")
+
+
+def holds_box(text: str) -> bool:
+    return _BOX.search(text) is not None
 
 
 @attrs.frozen

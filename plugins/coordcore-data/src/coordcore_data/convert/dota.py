@@ -5,7 +5,8 @@ image's suffix in `--image-root`, else in the folder `images` beside the label f
 several such files nobody knows which is meant, and the label file is dropped. A file
 without objects says that nothing is there; an image without a file is not read. Lines `imagesource:...` and `gsd:...`
 stand in front and are not carried. The four corners become a polygon from the first one onwards, or its enclosing box.
-A `difficult` above 0 is listed under `metadata.difficult`; a line may end without one.
+A `difficult` above 0 is listed under `metadata.difficult`; a line may end without one. Commas may stand in place of the
+blanks.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def _images(pairs: list[tuple[Path, list[Path]]], root: Path, images: Path, acco
 
 def _shape(line: str, name: str) -> Shape | str:
     """The shape of a line, or why there is none."""
-    parts = line.split()
+    commas = line.count(",") in (8, 9)
+    parts = list(map(str.strip, line.split(","))) if commas else line.split()
     if len(parts) not in (9, 10):
         return "not `x1 y1 x2 y2 x3 y3 x4 y4 category difficult`"
     try:

@@ -12,6 +12,7 @@ import msgspec
 
 from coordcore import InputError
 from coordcore.records.geometry import bounds, misordered
+from coordcore.tasks import TASKS
 from coordcore_data.convert.core import POINTS, TURNED, Account, Box, Crowd, Purpose, Shape, SourceImage
 from coordcore_data.convert.geometry import (
     NO_EXTENT,
@@ -156,7 +157,8 @@ def _final_image(image: SourceImage, rules: Rules, folder: ImageFolder | None, a
         return None
     if final.asked.get("task") == "refer" and "question" not in final.asked:
         final.asked = {**final.asked, "question": final.objects[0].desc}
-    if not final.objects:
+    task = final.asked.get("task")
+    if not final.objects and not (task in TASKS and TASKS[task].is_text):
         account.note("image with crowd regions only" if final.crowd else "image without objects: an empty record")
     return final
 

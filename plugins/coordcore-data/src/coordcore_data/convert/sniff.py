@@ -157,6 +157,9 @@ def _lines(lines: list[str]) -> Seen | None:
         return Seen("DOTA labels: four corners and a label", ("dota",))
     if all(Path(line.strip()).suffix.lower() in IMAGE_SUFFIXES for line in lines):
         return Seen("a list of image paths", cure="YOLO's data.yaml names it, --from yolo reads that")
+    table = [line.split(",") for line in lines if not line.startswith(("imagesource:", "gsd:"))]
+    if table and all(len(row) in (9, 10) and all(map(_is_number, row[:8])) and not _is_number(row[8]) for row in table):
+        return Seen("DOTA labels, with commas: four corners and a label", ("dota",))
     if all(line.count(",") >= 8 and all(map(_is_number, line.split(",")[:8])) for line in lines):
         return Seen("MOTChallenge boxes (CSV)", cure=f"{TO_COCO}, or write its rows as ODVG")
     if all(line.count(",") == 5 for line in lines):

@@ -12,8 +12,10 @@ answer of `[]` is the only one that says "nothing is there", where every answer 
 boxes in another row, or may have them in one that was not read, it says so of what was asked for alone, and its row is
 dropped. Rows that could mean several things are dropped too.
 `conversations` (ShareGPT, LLaVA), and `query` with `response`, are read as `messages`.
-Not carried: what is said, but for the refs of a question that is answered with nothing (`metadata.asked`). Sizes come
-from the image files, since the rows have none.
+
+A row of one question that is answered in words alone becomes a record of the task "chat", "caption" or "region"
+(`chat_texts`). Of all other rows what is said is not carried, but for the refs of a question that is answered with
+nothing (`metadata.asked`). Sizes come from the image files, since the rows have none.
 """
 
 from __future__ import annotations
@@ -27,9 +29,12 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_data.convert.chat import Turn, boxes_in, located, pictures, turns
+from coordcore_data.convert.chat_texts import AS_THEY_ARE, REGION, asked_in_words, is_about_a_box
 from coordcore_data.convert.core import TURNED, Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.placeholders import asked_for, labels_of, without_thoughts
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, loose_structure, structure
+
+_IN_WORDS = "answer without boxes that is not []"
 
 _OUTLINES = {"poly": "polygon", "quad": TURNED}
 """Kind in an answer -> what it was, for the account."""
@@ -51,6 +56,8 @@ class _Row(msgspec.Struct):
     history: Any = None
     query: Any = None
     response: Any = None
+    system: Any = None
+    label: Any = None
 
 
 def read(source: Path, reading: Reading, account: Account) -> Found:
@@ -61,7 +68,7 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
     found = list(_images(source, reading.images or source.parent, reading, account, unread))
     boxed = {image.file for image in found if image.shapes or image.lost}
     for image in found:
-        if not image.shapes and not image.undeclared and image.file in boxed | unread:
+        if not image.shapes and not image.undeclared and not image.asked and image.file in boxed | unread:
             how = "has boxes in" if image.file in boxed else "may have boxes in"
             image.undeclared = f"answered with nothing, but the image {how} another row"
     return Found(images=iter(found), total=len(found))
@@ -104,12 +111,22 @@ def _of_row(
     files = [path for path in paths if isinstance(path, str) and path]
     objects = row.objects or _Objects()
     account.images.read += max(len(paths), 1)
-    boxes, written = [], 0
+    boxes, written, words = [], 0, {}
     try:
         if not files or len(files) < len(paths):
-            raise UnreadableError("row without the path of an image file")
+            raise UnreadableError(
+                "row without the path of an image file"
+                if paths or not row.messages
+                else f"row without an image, which every record has; {AS_THEY_ARE}"
+            )
+        if row.label is False:
+            raise UnreadableError("answer that its row calls rejected (label false)")
         said = turns(row)
-        boxes = _in_objects(objects, said, where)
+        if is_about_a_box(said, objects.ref, len(objects.bbox)):
+            words = asked_in_words(said, objects.ref, len(files))
+            boxes = [_Box(REGION, objects.bbox[0], 0, f"box 0 on {where}")]
+        else:
+            boxes = _in_objects(objects, said, where)
         texts = [
             (turn.answer, boxes_in(turn, reading.coords))
             for turn in said
@@ -137,7 +154,16 @@ def _of_row(
     undeclared = (
         "image without boxes, in a row that has boxes" if boxed else _undeclared(said, [entry for _, entry in texts])
     )
-    asked = [] if boxed else asked_for(objects.ref, said)
+    if undeclared == _IN_WORDS and not objects.bbox:
+        try:
+            words, undeclared = asked_in_words(said, objects.ref, len(files)), ""
+        except UnreadableError as error:
+            undeclared = error.reason
+    if words:
+        account.note(f'answer in words: a record of the task "{words["task"]}"', where)
+        if row.system or any(turn.question != turn.user for turn in said):
+            account.note("system message: not carried; `system` of [data.coord_jsonl] says one to all", where)
+    asked = [] if boxed or words else asked_for(objects.ref, said)
     for image in _sorted(boxes, files, account):
         image.path = folder / image.file
         image.file = clean_path(image.file)
@@ -146,6 +172,7 @@ def _of_row(
             image.inset = reading.quantisation.inset
         image.undeclared = undeclared
         image.metadata = {"asked": asked} if asked else {}
+        image.asked = words
         yield image
 
 
@@ -156,7 +183,7 @@ def _undeclared(said: Sequence[Turn], texts: Sequence[Any]) -> str:
         return ""
     if any(found.empty for found in texts):
         return "answered with nothing, and with something that is not read"
-    return "answer without boxes that is not []" if any(turn.answer for turn in said) else "row without an answer"
+    return _IN_WORDS if any(turn.answer for turn in said) else "row without an answer"
 
 
 def _sorted(boxes: Sequence[_Box], files: Sequence[str], account: Account) -> list[SourceImage]:
