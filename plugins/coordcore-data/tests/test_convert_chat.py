@@ -488,6 +488,31 @@ def test_what_a_record_cannot_say_is_dropped_with_what_reads_it(tmp_path: Path, 
     assert (records, list(account.images.dropped)) == ([], [reason])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "pyautogui.click(x=10, y=20)",
+        "click(10, 20)",
+        "click(start_box='(10,20)')",
+        '{"action": "left_click", "coordinate": [10, 20]}',
+        '{"type": "click", "button": "left", "x": 10, "y": 20}',
+        '{"x1": 1, "y1": 2, "x2": 30, "y2": 40}',
+        "CLICK <point>[[10, 20]]</point>",
+        '<points x1="10" y1="20">cups</points>',
+    ],
+)
+def test_places_are_not_carried_as_words(tmp_path: Path, said: str) -> None:
+    records, account = convert(tmp_path, chat("Do it.", said))
+    reason = "places that a record's text cannot hold; `[data.chat_jsonl]` reads clicks and corners"
+    assert (records, list(account.images.dropped)) == ([], [reason])
+
+
+def test_numbers_in_words_are_carried(tmp_path: Path) -> None:
+    said = 'At (1, 2) I click 3 times: x = 4, {"x": 2019, "y": 3}, {"x1": 2, "x2": -3}, "position": "upper left".'
+    records, _ = convert(tmp_path, chat("How?", said))
+    assert [record["answer"] for record in records] == [said]
+
+
 def test_words_beside_boxes_leave_both(tmp_path: Path) -> None:
     """A description says nothing of whether boxes are in another row of its image, and an empty list does."""
     found = chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST])
