@@ -238,6 +238,13 @@ def test_one_image_in_several_records(tmp_path: Path) -> None:
     assert "1 records name an image that an earlier record has" in texts(checked_rows(tmp_path, record(), record()))
 
 
+def test_a_convention_that_is_not_known(tmp_path: Path) -> None:
+    rows = [record(metadata={"quantisation": "nonsense"})]
+    told = "1 records declare a quantisation that is not known: nonsense; known: nearest_999, qwen_1000, "
+    assert told in texts(checked_rows(tmp_path, *rows, space="bin"))
+    assert "quantisation" not in kinds(checked_rows(tmp_path, *rows, space="pixel"))  # where nothing reads it
+
+
 def test_different_declared_conventions(tmp_path: Path) -> None:
     rows = [record(metadata={"quantisation": name}) for name in ("nearest_999", "qwen_1000")]
     found = texts(checked_rows(tmp_path, *rows, space="bin"))

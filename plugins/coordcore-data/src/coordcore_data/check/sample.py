@@ -91,8 +91,8 @@ class Sample:
     @property
     def spec(self) -> Quantisation:
         """Of its bins: what the caller says, else the first convention that is declared and known, else the default."""
-        known = (spec for name in self.declared if (spec := _known(name)) is not None)
-        return self.quantisation or next(known, DEFAULT_QUANTISATION)
+        found = (spec for name in self.declared if (spec := known(name)) is not None)
+        return self.quantisation or next(found, DEFAULT_QUANTISATION)
 
     def where(self, row: int) -> str:
         """Of a box: its line and its place there."""
@@ -261,7 +261,7 @@ def _declared(record: Record) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _known(name: str | None) -> Quantisation | None:
+def known(name: str | None) -> Quantisation | None:
     """The convention of that name, None where there is none."""
     if name is None:
         return None
@@ -273,7 +273,7 @@ def _known(name: str | None) -> Quantisation | None:
 
 def _any_numbers(record: Record, given: Quantisation | None) -> Rules:
     """For numbers of any space, and for coord tokens of the bins that are given, or that the record declares."""
-    return _of_tokens((given or _known(_declared(record)) or DEFAULT_QUANTISATION).bins)
+    return _of_tokens((given or known(_declared(record)) or DEFAULT_QUANTISATION).bins)
 
 
 @lru_cache(maxsize=64)

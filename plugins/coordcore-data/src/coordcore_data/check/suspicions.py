@@ -9,11 +9,12 @@ import attrs
 import numpy as np
 
 from coordcore.errors import shortened
+from coordcore.quantisation import QUANTISATIONS
 from coordcore.records.annotations import Space
 from coordcore_data.check.conventions import contradicted
 from coordcore_data.check.keypoints import of_keypoints
 from coordcore_data.check.refused import refused
-from coordcore_data.check.sample import Array, FileSizes, Sample, limits, ordered, valid
+from coordcore_data.check.sample import Array, FileSizes, Sample, known, limits, ordered, valid
 from coordcore_data.check.suspicion import Suspicion, nouns, percent
 from coordcore_data.convert.core import BoxOrder
 
@@ -87,7 +88,7 @@ def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None,
     elif declared and len(sample.boxes):
         found += _edges(sample, space, order)
     found += [_flat(sample, order), _crossed(sample), _repeated(sample), _twice(sample), _conventions(sample)]
-    found += [_contradicted(sample, order)] if space == "bin" else []
+    found += [_unknown(sample), _contradicted(sample, order)] if space == "bin" else []
     found += of_keypoints(sample, order)
     if order == "xyxy":  # which is how records are read
         found += refused(sample, space)
@@ -330,6 +331,17 @@ def _conventions(sample: Sample) -> Suspicion | None:
     names = ", ".join(f"{shortened(name, 80)} ({count} records)" for name, count in sorted(sample.declared.items()))
     text = f"records declare different quantisations: {names}; write them again from pixels with one"
     return Suspicion(kind="quantisation", share=1.0, text=text)
+
+
+def _unknown(sample: Sample) -> Suspicion | None:
+    """Conventions that nothing reads bins by: `coordcore check` refuses their records."""
+    unknown = [name for name in sample.declared if known(name) is None]
+    if not unknown:
+        return None
+    count = sum(sample.declared[name] for name in unknown)
+    names = ", ".join(shortened(name, 80) for name in unknown[:3])
+    text = f"{count} records declare a quantisation that is not known: {names}; known: {', '.join(QUANTISATIONS)}"
+    return Suspicion(kind="quantisation", share=count / sample.records, text=text)
 
 
 def _contradicted(sample: Sample, order: BoxOrder) -> Suspicion | None:
