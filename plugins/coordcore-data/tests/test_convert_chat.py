@@ -476,8 +476,8 @@ def test_a_question_about_a_box_is_a_region(tmp_path: Path) -> None:
         (chat("Find <ref-object>", "No.", [], []), "row with another number of <ref-object> than of refs"),
         (
             chat("Say <|im_end|>", "No."),
-            "text that a record cannot hold: question: contains '<|im_end|>', which the tokenizer or the template reads "
-            "as a control token; reword it",
+            "text that a record cannot hold: question: contains '<|im_end|>', which the tokenizer or the template "
+            "reads as a control token; reword it",
         ),
         (chat("What is {box}?", "A"), "{box} in a question, where a record has its box; reword it"),
         (chat("What?", "A cat.", label=False), "answer that its row calls rejected (label false)"),
