@@ -83,7 +83,7 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 def did_you_mean(name: Any, names: Iterable[str], *, known: bool = True) -> str:
     """The name that was meant, or else (if `known`) all of them: the end of a message about an unknown name."""
     every = sorted(str(name) for name in names)
-    close = get_close_matches(name, every, n=1) if isinstance(name, str) else []
+    close = get_close_matches(name, every, n=1, cutoff=0.65) if isinstance(name, str) else []
     if close:
         return f"did you mean {close[0]!r}?"
     return (f"known: {', '.join(every)}" if every else "there are none here") if known else ""

@@ -20,7 +20,7 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "detect": Task("Locate every object in the image. Answer in JSON: a list of objects with description and place."),
+    "detect": Task("Locate every object in the image, each with its description and its place."),
     "named": Task("Locate every object of these categories: {categories}.", "categories"),
     "refer": Task("Locate what this phrase refers to: {phrase}", "phrase", needs=("question",)),
     "point": Task("Point at what this phrase refers to: {phrase}", "phrase", needs=("question",)),

@@ -170,7 +170,8 @@ def _keypoints(written: Coordinates, path: str, rules: Rules, size: tuple[int, i
     if not written or len(written) % 3:
         raise RecordError(path, f"needs x, y and visibility of each, got {len(written)} numbers")
     if wrong := [value for value in seen if value not in (0, 1, 2)]:
-        raise RecordError(path, f"visibility is 0, 1 or 2, got {wrong[0]!r}", reason="visibility is 0, 1 or 2")
+        cure = "write 0 for one not labelled, 1 hidden, 2 visible"
+        raise RecordError(path, f"visibility is 0, 1 or 2, got {wrong[0]!r}; {cure}", reason="visibility is 0, 1 or 2")
     places = [value for at in range(0, len(written), 3) for value in written[at : at + 2]]
     values, _ = read_numbers(places, path, rules)
     if rules.space in ("pixel", "norm1") and rules.outside is not None:

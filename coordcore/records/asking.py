@@ -13,6 +13,9 @@ ABSENT, INCOMPLETE, _ASIDE = "absent_categories", "incomplete_categories", ("cro
 """Keys under `metadata` of an image on which not everything was looked for: labels that are known not to be there, and
 labels of which not every object is marked. And of any image, those of what is in it and no object of its record."""
 
+_TAKES = {"refer": ("bbox_2d", "poly", "quad"), "point": ("point", "bbox_2d")}
+"""What finds a phrase, by task. Of a box the middle is the point that is trained, and any point in it is right."""
+
 
 def check_asked(record: Record, coords: CoordFormat) -> Task:
     """The task of a record, which has what that needs, nothing of another, and texts that can be asked.
@@ -28,22 +31,32 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
             raise RecordError(key, f'missing; the task "{name}" needs it')
         if value is not None and key not in ("question", task.placeholder, *task.needs):
             raise RecordError(key, f'the task "{name}" takes none; leave it out, or name the `task` that it belongs to')
-        for index, text in enumerate([value] if isinstance(value, str) else [""] if value == [] else value or ()):
+        if value == []:
+            raise RecordError(key, "empty; list what is asked for, or leave the key out, which asks for what is there")
+        for index, text in enumerate([value] if isinstance(value, str) else value or ()):
             check_text(text, key if isinstance(value, str) else f"{key}[{index}]", coords)
     if record.objects is None and not task.is_text:
         raise RecordError("objects", "missing; write an empty list when the image holds none")
     if task.is_text and count != (task.placeholder == "box"):
-        raise RecordError("objects", f'the task "{name}" takes {int(task.placeholder == "box")} of them, got {count}')
+        cure = "one, the place; write a record for each" if task.placeholder == "box" else "none; leave the key out"
+        raise RecordError("objects", f'holds {count}, and the task "{name}" takes {cure}')
     if record.question and (task.placeholder == "box") != ("{box}" in record.question):
         raise RecordError("question", 'must hold {box}, its place, for the task "region", and for no other; reword it')
     for index, label in enumerate(asked or ()):
         if label in [*labels_under(record, INCOMPLETE), *(asked or ())[:index]]:
             raise RecordError(f"categories[{index}]", f"{label!r} is there twice, or in metadata.{INCOMPLETE}; drop it")
+    absent, takes = labels_under(record, ABSENT), _TAKES.get(name, ())
     for index, item in enumerate(record.objects or ()):
-        if asked is not None and item.desc not in asked and item is not LEFT_OUT:
+        if item is LEFT_OUT:
+            continue
+        if asked is not None and item.desc not in asked:
             raise RecordError(f"objects[{index}].desc", f"{item.desc!r} is not among `categories`; ask for it too")
-        if task.placeholder == "phrase" and (item.point is None) is (name == "point") and item is not LEFT_OUT:
-            raise RecordError(f"objects[{index}]", 'a `point` is found by the task "point", and nothing else by it')
+        if item.desc in absent:
+            cure = f"is in metadata.{ABSENT} too; drop it there, or the object"
+            raise RecordError(f"objects[{index}].desc", f"{item.desc!r} {cure}", reason=cure)
+        if takes and all(getattr(item, kind) is None for kind in takes):
+            cure = f"takes a {' or '.join(takes)}; write one, or name another task"
+            raise RecordError(f"objects[{index}]", f'the task "{name}" {cure}')
     return task
 
 

@@ -1,13 +1,15 @@
 """Trains the demo with every answer format and several seeds, and writes a table: tokens, times, boxes/s, AP.
 
     python docs/studies/formats.py --docs
+    python docs/studies/formats.py --labels one --docs
     python docs/studies/formats.py --many BASE --docs
     python docs/studies/formats.py --many BASE --labels in_turn --docs
-    python docs/studies/formats.py --many BASE --labels one --docs
 
-Every run has the same base, pictures, loss and adapters; only the way the answer is written differs, and in rows that
-say so how many steps it had. The seed of a run draws its pictures, their order and LoRA's start, and is shared by all
-formats, so that differences are taken within a seed."""
+The second takes the base beside this file. Every run of a table has the same base, pictures, loss and adapters; only
+the way the answer is written differs, and in rows that say so how many steps it had. A row of plain numbers has
+neither loss nor adapters of coord tokens. The seed of a run draws its pictures, their order and LoRA's start, and is
+shared by all formats, so that differences are taken within a seed. Tokens are counted with Qwen3's own tokenizer too,
+which npm fetches once."""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import ROOT, STUDENT_95, Table, interval, train, write_measured
 
 PAGE = ROOT / "docs/explanation/formats.md"
 IMAGES = 200
+ONE_LABEL = Path(__file__).with_name("tiny_qwen3vl_one_label")
+"""The base of `--labels one`; the page has the commands that made it."""
+
 STEPS = 1000
 STEPS_MANY = 400
 """Where there are many shapes on a picture, from which a step learns more."""
@@ -35,15 +40,44 @@ TIMED = 60
 """Steps whose time is taken."""
 
 LIST = "coordjson"
-FORMATS: Mapping[str, tuple[str, int, str]] = {
-    LIST: (LIST, 1, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
-    "qwen": ("qwen", 1, '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
-    "compact": ("compact", 1, "`red` and four coord tokens, an object a line"),
-    "grouped": ("grouped", 1, "`red` and the coord tokens of all that is red, a label a line"),
-    "grouped-2x": ("grouped", 2, "the same, trained for twice the steps"),
-    "grouped-3x": ("grouped", 3, "the same, trained for three times the steps"),
+
+
+class Row(NamedTuple):
+    """Of the table. section, settings: `[format.<section>]` and its keys. times: how many times the steps.
+
+    answer: what one looks like. coord_tokens: False for plain numbers, which no loss but cross-entropy reads.
+    """
+
+    section: str
+    answer: str
+    times: int = 1
+    settings: Table = {}  # noqa: RUF012 - read, never written
+    coord_tokens: bool = True
+
+
+GROUPED_ANSWER = "`red` and the coord tokens of all that is red, a label a line"
+TAGS = {"tags": True}
+FORMATS: Mapping[str, Row] = {
+    LIST: Row(LIST, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
+    "qwen": Row("qwen", '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
+    "qwen_numbers": Row("qwen_numbers", '`[{"bbox_2d": [12, 40, 500, 999], "label": "red"}, ...]`', coord_tokens=False),
+    "compact": Row("compact", "`red` and four coord tokens, an object a line"),
+    "grouped": Row("grouped", GROUPED_ANSWER),
+    "grouped-tags": Row("grouped", "the same between Qwen's own tags, as Rex-Omni writes it", settings=TAGS),
+    "grouped-2x": Row("grouped", "`grouped`, trained for twice the steps", 2),
+    "grouped-3x": Row("grouped", "`grouped`, trained for three times the steps", 3),
 }
-"""A row of the table -> section `[format.<name>]`, how many times the steps, and what an answer looks like."""
+"""What the rows of a table are called."""
+
+USUAL = ("qwen", "qwen_numbers", "compact", "grouped", "grouped-tags")
+"""Beside `LIST`, where nobody names others."""
+
+NUMBERS: Table = {
+    "drop": ["loss.coord_soft_ce_w1", "surgery.coord_offset", "vocab"],
+    "coords": {"quantisation": "qwen_1000"},
+    "template": {"coord_template": {"coord_tokens": False}},
+}
+"""What a run without coord tokens does without, and how Qwen3-VL counts."""
 
 MANY = {"min_objects": 6, "max_objects": 9}
 """Shapes on a picture for a base that has seen so many."""
@@ -56,6 +90,9 @@ LABELS: Mapping[str, tuple[str, Table]] = {
 """What every format calls the objects and in which order, as the base of `--many` has learned it: a part of the page,
 and keys of `[data.shapes]`.
 """
+
+TOKENS = ("tokens a box, demo's", "tokens a box, Qwen3's")
+"""Counted with the demo's tokenizer, by which it decodes, and with the real one."""
 
 METRICS = {"AP": "AP", "AP50": "AP50", "F1_95": "F1 at .95"}
 
@@ -73,14 +110,24 @@ def manifest(
 
     many: a base, for pictures with many. labels: a row of `LABELS`.
     """
-    section, times, _ = FORMATS[name]
+    row = FORMATS[name]
     given: Table = {
         "extends": str(ROOT / "docs/examples/shapes-many.toml"),
-        "format": {section: {}},
-        "data": {"shapes": {"seed": seed, "validation_images": images, "label": "colour", **LABELS[labels][1]}},
+        "format": {row.section: row.settings},
+        "data": {
+            "shapes": {
+                "seed": seed,
+                "validation_images": images,
+                "label": "colour",
+                "coord_tokens": row.coord_tokens,
+                **LABELS[labels][1],
+            }
+        },
         "eval": {"detection": {"images": images}},
-        "train": {"seed": seed, "steps": times * steps, "learning_rate": 3e-3},
+        "train": {"seed": seed, "steps": row.times * steps, "learning_rate": 3e-3},
     }
+    if not row.coord_tokens:
+        given |= NUMBERS
     if many is not None:
         given["model"] = {"base": str(many.resolve())}
         given["data"]["shapes"] |= MANY
@@ -119,8 +166,8 @@ class Asked:
         )
         self.truth = list(truth_from_examples(pictures, self.loaded.quantisation, form=self.loaded.format))  # painted
 
-    def answer(self, images: int, *, free: bool = False) -> tuple[float, int, int]:
-        """Seconds of a core, boxes and tokens of the answers to the first so many pictures.
+    def answer(self, images: int, *, free: bool = False) -> tuple[float, int, list[str]]:
+        """Seconds of a core, boxes and texts of the answers to the first so many pictures.
 
         free: without the grammar, a token a pass.
         """
@@ -141,12 +188,29 @@ class Asked:
             )
         )
         seconds = time.process_time() - started
-        written = [len(ids) for ids in loaded.processor.tokenizer([row.text for row in rows])["input_ids"]]
-        return seconds, sum(len(row.boxes) for row in rows), sum(written)
+        return seconds, sum(len(row.boxes) for row in rows), [row.text for row in rows]
+
+
+def qwen3() -> Any:
+    """Qwen3's own tokenizer with the coord tokens. Raises NotFetchedError where npm gets none."""
+    from transformers import AutoTokenizer
+
+    sys.path.insert(0, str(ROOT / "tests/real"))
+    from published import tokenizer_folder
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder())
+    tokenizer.add_tokens([f"<|coord_{number}|>" for number in range(1000)])
+    return tokenizer
+
+
+def tokens(tokenizer: Any, texts: Sequence[str]) -> int:
+    """How many all of them have."""
+    return sum(map(len, tokenizer(list(texts))["input_ids"]))
 
 
 def speeds(runs: Mapping[str, Sequence[Path]], rounds: int) -> dict[str, list[dict[str, float]]]:
     """Format -> for each seed boxes a second (the median round), also of free decoding, and tokens a box."""
+    real = qwen3()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for seed in range(len(runs[LIST])):
         asked = {name: Asked(folders[seed]) for name, folders in runs.items()}
@@ -157,19 +221,22 @@ def speeds(runs: Mapping[str, Sequence[Path]], rounds: int) -> dict[str, list[di
             for _ in range(rounds)
         ]
         for name in runs:
-            _, boxes, tokens = turns[0][name, False]
+            _, boxes, texts = turns[0][name, False]
+            counted = (tokens(each, texts) / boxes for each in (asked[name].loaded.processor.tokenizer, real))
             rates = (statistics.median(turn[name, free][1] / turn[name, free][0] for turn in turns) for free in (0, 1))
-            found[name].append(dict(zip(("boxes/s", "free"), rates, strict=True)) | {"tokens a box": tokens / boxes})
+            found[name].append(
+                dict(zip(("boxes/s", "free"), rates, strict=True)) | dict(zip(TOKENS, counted, strict=True))
+            )
     return found
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Markdown: means over the seeds; in brackets how many times CoordJSON's, or the difference and its interval."""
-    heads = ["tokens a box", "training, s", "boxes/s", "boxes/s, a token a pass", *METRICS.values()]
+    heads = [*TOKENS, "training, s", "boxes/s", "boxes/s, a token a pass", *METRICS.values()]
     lines = [f"| format | an answer | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
     for name, runs in found.items():
         cells = []
-        for key, digits in (("tokens a box", 1), ("training", 0), ("boxes/s", 0), ("free", 0)):
+        for key, digits in (*((key, 1) for key in TOKENS), ("training", 0), ("boxes/s", 0), ("free", 0)):
             values, base = ([run[key] for run in side] for side in (runs, found[LIST]))
             cell = f"{statistics.mean(values):.{digits}f}"
             if name != LIST:
@@ -183,7 +250,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
                 mean, half = interval([value - run[metric] for value, run in zip(values, found[LIST], strict=True)])
                 cell += f" ({mean:+.3f} ± {half:.3f})"
             cells.append(cell)
-        lines.append(f"| `{name}` | {FORMATS[name][2]} | {' | '.join(cells)} |")
+        lines.append(f"| `{name}` | {FORMATS[name].answer} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -200,13 +267,15 @@ def main() -> int:
         "--labels", default="colours", choices=[*LABELS], help="of the objects, and their order, as BASE has learned"
     )
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
-    parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="beside coordjson")
+    parser.add_argument("--formats", nargs="+", choices=[*FORMATS], help="beside coordjson")
     parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
     parser.add_argument("--folder", type=Path, help="where runs are kept (default: runs/formats)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
+    if options.labels == "one" and not options.many:
+        options.many = ONE_LABEL
     if options.labels != "colours" and not options.many:
         parser.error("--labels is what the base of --many has learned; give both")
     import torch
@@ -215,7 +284,8 @@ def main() -> int:
     part, _ = LABELS[options.labels]
     fill(options, "formats", part)
     settings = {"many": options.many, "labels": options.labels}
-    chosen = [name for name in FORMATS if name == LIST or name in options.formats]
+    usual = {"colours": ["grouped-2x"] if options.many else USUAL, "in_turn": ["grouped-2x"], "one": ["grouped-3x"]}
+    chosen = [name for name in FORMATS if name == LIST or name in (options.formats or usual[options.labels])]
     jobs = [(seed, name) for seed in range(options.seeds) for name in chosen]
 
     def run(job: tuple[int, str]) -> dict[str, float]:

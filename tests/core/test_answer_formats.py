@@ -301,6 +301,16 @@ def test_an_object_without_a_description_is_refused() -> None:
             answer_text([box("", 1, 2, 3, 4)], form=form)
 
 
+@pytest.mark.parametrize("thought", ["</think>", "<think>", "◁/think▷", "<channel|>", "</Reasoning >"])
+@pytest.mark.parametrize("form", [COORDJSON, LINES, KINDS, GROUPED, TAGS], ids=lambda form: form.name)
+def test_a_description_is_read_as_it_was_written_or_refused(form: Format, thought: str) -> None:
+    with pytest.raises(InputError, match="would be read as a thought; reword it"):
+        answer_text([box(f"a {thought} b", 1, 2, 3, 4)], form=form)
+    label = thought.strip("<>◁▷|") + " in words"
+    answer = answer_text([box(label, 1, 2, 3, 4)], form=form)
+    assert [item.desc for item in parse_answer(answer, form).objects] == [label]
+
+
 def test_numbers_that_would_run_together_are_refused() -> None:
     with pytest.raises(InputError, match="the format grouped has nothing between two coordinates, which plain numbers"):
         answer_text([box("ring", 1, 2, 3, 4)], form=GROUPED, coord_tokens=False)

@@ -22,6 +22,7 @@ def record(**content: Any) -> Record:
 
 WRONG = [
     ("task: 'reffer' is no task; did you mean 'refer'?", {"task": "reffer"}),
+    ("task: 'locate' is no task; known: caption, chat, detect, named, point, refer, region", {"task": "locate"}),
     ("task: '' is no task; known: caption, chat, detect, named, point, refer, region", {"task": ""}),
     ('question: missing; the task "refer" needs it', {"task": "refer"}),
     ('answer: missing; the task "caption" needs it', {"task": "caption"}),
@@ -44,7 +45,10 @@ WRONG = [
         "answer: contains '<|coord_7|>', which the tokenizer or the template reads as a control token; reword it",
         {"task": "chat", "question": "Where?", "answer": "at <|coord_7|>"},
     ),
-    ("categories[0]: empty; write what is there", {"task": "named", "categories": []}),
+    (
+        "categories: empty; list what is asked for, or leave the key out, which asks for what is there",
+        {"task": "named", "categories": []},
+    ),
     (
         "categories[1]: contains '<image>', which the tokenizer or the template reads as a control token; reword it",
         {"task": "named", "categories": ["cat", "<image>"]},
@@ -65,9 +69,22 @@ WRONG = [
         "objects[1].desc: 'dog' is not among `categories`; ask for it too",
         {"task": "named", "categories": ["cat"], "objects": [CAT, DOG]},
     ),
-    ('objects: the task "region" takes 1 of them, got 0', {"task": "region", "answer": "a cat"}),
-    ('objects: the task "region" takes 1 of them, got 2', {"task": "region", "answer": "x", "objects": [CAT, DOG]}),
-    ('objects: the task "caption" takes 0 of them, got 1', {"task": "caption", "answer": "x", "objects": [CAT]}),
+    (
+        'objects: holds 0, and the task "region" takes one, the place; write a record for each',
+        {"task": "region", "answer": "a cat"},
+    ),
+    (
+        'objects: holds 2, and the task "region" takes one, the place; write a record for each',
+        {"task": "region", "answer": "x", "objects": [CAT, DOG]},
+    ),
+    (
+        'objects: holds 1, and the task "caption" takes none; leave the key out',
+        {"task": "caption", "answer": "x", "objects": [CAT]},
+    ),
+    (
+        "objects[1].desc: 'dog' is in metadata.absent_categories too; drop it there, or the object",
+        {"objects": [CAT, DOG], "metadata": {"absent_categories": ["cow", "dog"]}},
+    ),
     (
         'question: must hold {box}, its place, for the task "region", and for no other; reword it',
         {"task": "region", "question": "What is this?", "answer": "a cat", "objects": [CAT]},
@@ -81,11 +98,11 @@ WRONG = [
         )
     ),
     (
-        'objects[0]: a `point` is found by the task "point", and nothing else by it',
-        {"task": "point", "question": "cat", "objects": [CAT]},
+        'objects[0]: the task "point" takes a point or bbox_2d; write one, or name another task',
+        {"task": "point", "question": "cat", "objects": [{"desc": "cat", "poly": [1, 2, 3, 4, 5, 0]}]},
     ),
     (
-        'objects[1]: a `point` is found by the task "point", and nothing else by it',
+        'objects[1]: the task "refer" takes a bbox_2d or poly or quad; write one, or name another task',
         {"task": "refer", "question": "cat", "objects": [CAT, {"desc": "cat", "point": [1, 2]}]},
     ),
     ("objects: missing; write an empty list when the image holds none", {"task": "named", "objects": None}),
@@ -112,6 +129,7 @@ def test_keys_of_a_task_are_texts() -> None:
         {"task": "refer", "question": "left cat"},
         {"task": "point", "question": "left cat", "objects": [{"desc": "cat", "point": [1, 2]}]},
         {"task": "point", "question": "right cat"},
+        {"task": "point", "question": "left cat", "objects": [CAT]},
         {"task": "named", "categories": ["cat", "dog"], "objects": [CAT]},
         {"task": "region", "objects": [CAT], "question": "Is {box} a cat?", "answer": "yes"},
         {"task": "caption", "objects": None, "answer": "A cat."},
@@ -201,3 +219,7 @@ def test_what_points_under_metadata_show_is_not_absent() -> None:
     assert sorted(asked) == ["cat", "cow"]
     with pytest.raises(RecordError, match=r"metadata\.points: expected array"):
         asked_categories(record(task="named", objects=[CAT], metadata={"points": 3}), ("cow",), 3, "1")
+
+
+def test_no_question_names_an_answer_format() -> None:
+    assert [name for name, task in TASKS.items() if "json" in task.prompt.lower()] == []

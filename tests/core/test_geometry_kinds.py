@@ -91,7 +91,7 @@ def test_a_lenient_reader_leaves_out_a_quad_that_crosses() -> None:
         ({"quad": [*QUAD], "poly_points": 4}, "objects[0].poly_points: belongs to a poly; remove it from this quad"),
         ({"quad": [*QUAD[:7], 101]}, "objects[0].quad: y = 101 lies outside 0..100"),
         ({"point": [1, 2], "keypoints": []}, "objects[0].keypoints: needs x, y and visibility of each, got 0 numbers"),
-        ({"point": [1, 2], "keypoints": [1, 2, 5]}, "objects[0].keypoints: visibility is 0, 1 or 2, got 5"),
+        ({"point": [1, 2], "keypoints": [1, 2, 5]}, "objects[0].keypoints: visibility is 0, 1 or 2, got 5; write 0"),
         ({"point": [1, 2], "keypoints": [1, 2, "2"]}, "objects[0].keypoints: visibility is 0, 1 or 2, got '2'"),
         ({"point": [1, 2], "keypoints": [1, 102, 1]}, "objects[0].keypoints: y = 102 lies outside 0..100"),
         ({"keypoints": [1, 2, 2]}, "objects[0]: needs exactly one geometry"),

@@ -26,7 +26,10 @@ HANG = 5
 """Seconds of processor time after which a command hangs: the same on a busy machine as on a quiet one."""
 
 WAIT = 5.0
-"""Seconds by the clock in which a command that does no work at all is taken to wait for ever."""
+"""Seconds by the clock after which it is looked whether a command has done any work."""
+
+IDLE = 3
+"""Looks in a row that find none, after which it is taken to wait for ever: a busy machine may leave it out once."""
 
 MEMORY = 4 << 30
 """Bytes of address space that a case may take beyond what the process has already."""
@@ -74,6 +77,7 @@ class _Child:
     reading: int
     looked: float
     work: int = 0
+    idle: int = 0
     told: bytes = b""
     overran: bool = False
     status: int = 0
@@ -150,7 +154,8 @@ def _waits(child: _Child) -> bool:
     if time.monotonic() < child.looked + WAIT:
         return False
     before, child.work, child.looked = child.work, _work(child.pid), time.monotonic()
-    return child.work == before
+    child.idle = child.idle + 1 if child.work == before else 0
+    return child.idle >= IDLE
 
 
 def _work(session: int) -> int:

@@ -153,9 +153,19 @@ CASES = {
     ),
     "an answer to a detection": record('answer: the task "detect" takes none', answer="two", objects=[]),
     "a caption with objects": record(
-        'objects: the task "caption" takes 0', task="caption", answer="x", objects=[{"desc": "x", "bbox_2d": BOX}]
+        'objects: holds 1, and the task "caption" takes none',
+        task="caption",
+        answer="x",
+        objects=[{"desc": "x", "bbox_2d": BOX}],
     ),
-    "a region without its place": record('objects: the task "region" takes 1', task="region", answer="x", objects=[]),
+    "a region without its place": record(
+        'objects: holds 0, and the task "region" takes one', task="region", answer="x", objects=[]
+    ),
+    "a label that is there and absent": record(
+        "objects[0].desc: 'cup' is in metadata.absent_categories too",
+        objects=[{"desc": "cup", "bbox_2d": BOX}],
+        metadata={"absent_categories": ["cup"]},
+    ),
     "an object that is not asked for": record(
         "objects[0].desc: 'cup' is not among `categories`",
         task="named",

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from swift.dataloader import BatchSamplerShard
 
 from coordcore import Example
-from coordcore_train.swift.rows import Rows, Shares
+from coordcore_train.swift import rows as rows_module
+from coordcore_train.swift.rows import BLOCK, Rows, Shares, shuffled
 
 
 def batches(
@@ -64,6 +65,38 @@ def test_a_continued_epoch_goes_on_behind_what_was_trained(monkeypatch: pytest.M
     stock.set_epoch(1)
     rest = Shares(stock, 11, skip=2)
     assert (list(rest), len(rest)) == (whole[2:], 1)
+
+
+def test_a_single_rank_has_the_order_of_ms_swift(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = BatchSamplerShard(11, 2, shuffle=True, drop_last=False, data_seed=7)
+    stock.set_epoch(1)
+    assert list(Shares(stock, 11)) == list(stock)
+
+
+@pytest.mark.parametrize("count", [1000, 1024, 1025])
+def test_many_examples_are_shuffled_block_by_block(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(rows_module, "BLOCK", 64)
+    orders = [list(shuffled(count, seed)) for seed in (0, 0, 1)]
+
+    assert sorted(orders[0]) == list(range(count))
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_block_is_spread_over_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "BLOCK", 64)
+    order = list(shuffled(1024, 0))
+    for first in range(0, 1024, 64):
+        block = order[first : first + 64]
+        assert sorted(number // 16 for number in block) == list(range(64))  # one of every 16 neighbours
+        assert len({number % 16 for number in block}) > 8  # not always the same one, which may be of one source
+        assert block != sorted(block)
+
+
+def test_an_order_is_no_larger_with_more_examples() -> None:
+    count = 10**13  # 80 terabytes, were it kept
+    some = [*itertools.islice(shuffled(count, 0), BLOCK // 512)]
+    assert len(set(some)) == len(some)
+    assert 0 <= min(some) < count / 500 < count - count / 500 < max(some) < count
 
 
 class ByEpoch:

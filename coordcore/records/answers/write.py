@@ -108,7 +108,9 @@ def _place(place: Sequence[str | Coords], bins: Sequence[int], coords: CoordForm
 
 def _label(label: Label, desc: str, name: str) -> str:
     if not desc:
-        raise InputError("a description must not be empty")
+        raise InputError("a description must not be empty; write what is there")
+    if thought := re.search(THOUGHT, desc):  # which every parser passes over, in quotes too
+        raise InputError(f"description {desc!r}: {thought[0]!r} would be read as a thought; reword it")
     if label.without is None:
         return json.dumps(desc, ensure_ascii=False)
     if wrong := [letter for letter in desc if letter in label.without or letter < " "]:

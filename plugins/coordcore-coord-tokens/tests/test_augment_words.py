@@ -25,6 +25,8 @@ WORDS = LeftRight({"left": "right", "gauche": "droite"})
         ("LeftArm and armRight", "RightArm and armLeft"),
         ("leftArm", "rightArm"),
         ("turn left.", "turn right."),
+        ("the left mouse and the left button", "the right mouse and the right button"),
+        ("left_shoe click", "right_shoe click"),
         ("à gauche", "à droite"),
         ("shoe1left2", "shoe1right2"),
         ("topleft, Bottomright and UPPERLEFT", "topright, Bottomleft and UPPERRIGHT"),
@@ -38,7 +40,18 @@ def test_words_are_exchanged_in_the_form_they_have(text: str, exchanged: str) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "leftover rice", "upright", "bright", "a copyright sign", "Leftovers", "cleft", "leftism"]
+    "text",
+    [
+        *("", "leftover rice", "upright", "bright", "a copyright sign", "Leftovers", "cleft", "leftism"),
+        *(
+            "left_click",
+            "LEFT_DOUBLE_CLICK",
+            "leftClick",
+            "rightClick(1, 2)",
+            "Right-click it",
+            "the left mouse button",
+        ),
+    ],
 )
 def test_other_words_stay(text: str) -> None:
     assert (WORDS.found(text), WORDS.exchanged(text)) == (None, text)

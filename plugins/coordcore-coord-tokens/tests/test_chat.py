@@ -210,6 +210,62 @@ def test_several_boxes_and_polygons_of_a_text_in_its_order(say: Say) -> None:
     assert values(example) == [(1, 2, 3, 4), (5, 6, 7, 8), (1, 2, 3, 4, 5, 0), (1, 2, 3, 4, 5, 0)]
 
 
+@pytest.mark.parametrize(
+    ("answer", "written", "kinds"),
+    [
+        ('{"box": {"x1": 10, "y1": 20, "x2": 30, "y2": 40}}', '{"box": {"x1": A, "y1": B, "x2": C, "y2": D}}', "b"),
+        ('{"xmin":10,"ymin":20,"xmax":30,"ymax":40,"score":3}', '{"xmin":A,"ymin":B,"xmax":C,"ymax":D,"score":3}', "b"),
+        ('[{"x0": 10, "y0": 20, "x1": 30, "y1": 40}]', '[{"x0": A, "y0": B, "x1": C, "y1": D}]', "b"),
+        (
+            '{"xMin": "10", "yMin": "20", "xMax": "30", "yMax": "40"}',
+            '{"xMin": "A", "yMin": "B", "xMax": "C", "yMax": "D"}',
+            "b",
+        ),
+        ('{"action":"left_click","coordinate":[10,20]}', '{"action":"left_click","coordinate":[A,B]}', "p"),
+        ('{"coordinate": [10, 20], "coordinate2": [30, 40]}', '{"coordinate": [A, B], "coordinate2": [C, D]}', "pp"),
+        ('{"action": "CLICK", "position": [10, 20]}', '{"action": "CLICK", "position": [A, B]}', "p"),
+        ('{"name": "click", "arguments": {"x": 10, "y": 20}}', '{"name": "click", "arguments": {"x": A, "y": B}}', "p"),
+        ('{"action": "click", "x": 10, "y": 20}', '{"action": "click", "x": A, "y": B}', "p"),
+        ('{"point_2d": {"x": 10, "y": 20}}', '{"point_2d": {"x": A, "y": B}}', "p"),
+        ("pyautogui.click(x=10, y=20)", "pyautogui.click(x=A, y=B)", "p"),
+        ("pyautogui.scroll(-5, x=10, y=20)", "pyautogui.scroll(-5, x=A, y=B)", "p"),
+        ("pyautogui.moveTo(10, 20, duration=0.5)", "pyautogui.moveTo(A, B, duration=0.5)", "p"),
+        ("pyautogui.dragTo(10, 20, 2)", "pyautogui.dragTo(A, B, 2)", "p"),
+        ("click(10, 20)", "click(A, B)", "p"),
+        ("swipe(from_coord=[10, 20], to_coord=[30, 40])", "swipe(from_coord=[A, B], to_coord=[C, D])", "pp"),
+        ("drag(start_box='(10,20)', end_box='(30,40)')", "drag(start_box='(A,B)', end_box='(C,D)')", "pp"),
+        ("click(start_box='<|box_start|>(10,20)<|box_end|>')", "click(start_box='<|box_start|>(A,B)<|box_end|>')", "p"),
+        ("click(point='<point>10 20</point>')", "click(point='<point>A B</point>')", "p"),
+        ('{"point": "<point>10, 20</point>"}', '{"point": "<point>A, B</point>"}', "p"),
+    ],
+)
+def test_places_as_agents_and_keys_of_json_write_them(say: Say, answer: str, written: str, kinds: str) -> None:
+    for letter, number in zip("ABCD", (10, 20, 30, 40), strict=True):
+        written = re.sub(rf"\b{letter}\b", f"<|coord_{number}|>", written)
+    example = say(row(f"<image>Do {answer}", answer), space="norm1000")
+    assert texts(example) == [f"<image>Do {written}", written]
+    assert [geometry.kind[0] for geometry in example.geometries] == [*kinds]
+    flat = [value for geometry in example.geometries for value in geometry.values]
+    assert flat == pytest.approx([9.99, 19.98, 29.97, 39.96][: len(flat)])
+    assert texts(say(row("<image>?", written)))[1] == written  # and as coord tokens they stay
+
+
+def test_names_stand_in_the_order_of_coord_tokens(say: Say) -> None:
+    coords = CoordFormat(tokens="<loc{:04}>", order="yx")
+    example = say(row("<image>?", '{"ymin": 10, "xmin": 20, "ymax": 30, "xmax": 40}'), coords, space="bin")
+    written = '{"ymin": <loc0010>, "xmin": <loc0020>, "ymax": <loc0030>, "xmax": <loc0040>}'
+    assert (texts(example)[1], values(example)) == (written, [(20, 10, 40, 30)])
+
+
+def test_other_numbers_by_name_stay_text(say: Say) -> None:
+    answer = (
+        '[{"x": 2019, "y": 35}], roots {"x1": 2, "x2": -3}, f(x=1, y=2), x = 3, y = 4, to click (10, 20), scroll(3), '
+        "press [1, 2], <point>Step 1</point>, pyautogui.hotkey('ctrl', 'c'), {\"y\": 3, \"x1\": 4}"
+    )
+    example = say(row("<image>?", answer), space="norm1000")
+    assert (texts(example)[1], example.geometries) == (answer, ())
+
+
 def test_other_numbers_stay_text(say: Say) -> None:
     answer = "[1, 2, 3] of (4, 5) and [6, 7, 8, 9, 10]; 4 dogs"
     example = say(row("<image>Answer with [x1, y1, x2, y2]", answer), space="pixel")
@@ -253,6 +309,8 @@ def test_another_quantisation(write: Any, context: BuildContext) -> None:
 def test_a_long_text_takes_no_longer_per_letter(say: Say) -> None:
     begun = time.perf_counter()
     hostile = "[" * 20000 + "[1, " * 20000 + "(1,2 " * 20000 + "<box>1 " * 5000 + " " * 20000 + '"a":' * 5000
+    hostile += '"x1": 1, "y1": ' * 9000 + '"x1": ' * 9000 + "pyautogui.a(" * 9000 + "<point " * 9000 + "click" * 9000
+    hostile += '"x": 1, ' * 9000 + "x=1," * 9000 + "<point>" * 9000 + "left_" * 9000 + "(1, 2, a" * 9000
     example = say(row("<image>?", hostile), space="norm1000")
     assert (example.geometries, time.perf_counter() - begun < 20) == ((), True)
 
@@ -298,6 +356,8 @@ def test_system_messages(say: Say) -> None:
     assert texts(say(given, system="Be brief."))[0] == "Be brief."
     assert texts(say(own, system="Be brief."))[0] == "Be kind."
     assert texts(say({**given, "system": "Be wise."}))[0] == "Be wise."
+    assert texts(say({**given, "system": ""}, system="Be brief."))[0] == "Be brief."
+    assert texts(say({**given, "system": ""}))[0] == "<image>?"
     assert texts(say(given))[0] == "<image>?"
 
 
@@ -329,6 +389,13 @@ def test_the_next_start_finds_the_check_in_the_cache(
 def test_a_thought_is_trained_as_it_is_written(say: Say) -> None:
     answer = f"<think>left, {tokens(1, 2, 3, 4)}</think>\nA dog."
     assert texts(say(row("<image>?", answer)))[1] == answer
+
+
+def test_a_call_of_an_agent_is_trained_as_it_is_written(say: Say) -> None:
+    call = '<tool_call>\n{"arguments": {"action": "left_click", "coordinate": [64, 48]}}\n</tool_call>'
+    example = say(row("<image>Within <tool_call></tool_call>: open it", call), space="pixel")
+    assert texts(example)[1] == call.replace("[64, 48]", f"[{tokens(100, 100, between=', ')}]")
+    assert [geometry.kind for geometry in example.geometries] == ["point"]
 
 
 def test_json_dumps_of_rows_are_read(say: Say) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,11 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "numbers and coord tokens": (text("[1, 2, 3, <|coord_4|>]"), "mixes numbers and coord tokens; write one form"),
     "numbers that nothing declares": (
         text('[{"bbox_2d": [1, 2, 3, 4]}]'),
-        "messages[1].content: four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1,",
+        "messages[1].content: numbers of a box, and nothing says what they are: set `space` to pixel, norm1,",
+    ),
+    "a click that nothing declares": (
+        text('{"action": "left_click", "coordinate": [10, 20]}'),
+        "messages[1].content: numbers of a point, and nothing says what they are: set `space` to pixel",
     ),
     "coord tokens of two points": (
         text('{"points": [[<|coord_1|>, <|coord_2|>], [<|coord_3|>, <|coord_4|>]]}'),
@@ -158,6 +163,47 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
     "pairs": (text("(1,2),(3,4),(5,6),(7,8)"), "norm1000", "4 pairs are several boxes or none; write [x1, y1, x2, y2]"),
     "words in JSON": (text('{"bbox_2d": [1, 2, "a", 4]}'), "norm1000", "what stands under bbox_2d is no box that can"),
     "words in tags": (text("<box>1 to 4</box>"), "norm1000", "'<box>1 to 4</box>' is no box that can be read"),
+    "Molmo's points": (
+        text('<points x1="10.5" y1="20.1" alt="dogs">dogs</points>'),
+        "norm1000",
+        'alt="dogs">dogs</point\' is a point of Molmo, in percent of the image, which no `space` says; write '
+        '<point>x y</point>, or set `space = "text"` where they are no places',
+    ),
+    "a corner and a size by name": (
+        text('{"bbox": {"x": 1, "y": 2, "width": 3, "height": 4}}'),
+        "pixel",
+        'messages[1].content: \'"x": 1, "y": 2, "width": 3, "height": 4\': x, y, width, height are no x1, y1, x2, y2; '
+        "write bbox_2d",
+    ),
+    "sides by name": (
+        text('{"left": 1, "top": 2, "right": 3, "bottom": 4}'),
+        "pixel",
+        'left, top, right, bottom are no x1, y1, x2, y2; write bbox_2d, or set `space = "text"`',
+    ),
+    "corners by name in another order": (
+        text('{"xmin": 1, "xmax": 2, "ymin": 3, "ymax": 4}'),
+        "pixel",
+        "xmin, xmax, ymin, ymax, where coord tokens stand as xmin, ymin, xmax, ymax; reorder",
+    ),
+    "corners by name with others between": (
+        text('{"x1": 1, "label": "a", "y1": 2, "x2": 3, "y2": 4}'),
+        "pixel",
+        'is no place that can be read; write bbox_2d or point_2d with a list of numbers, or set `space = "text"`',
+    ),
+    "three numbers of a click": (
+        text('{"coordinate": [1, 2, 3]}'),
+        "pixel",
+        "'\"coordinate\": [1, 2, 3]}' is no place",
+    ),
+    "a click in quotes": (text('{"coordinate": "10,20"}'), "pixel", "is no place that can be read; write bbox_2d or"),
+    "y first in a call": (text("pyautogui.click(y=10, x=20)"), "pixel", "'pyautogui.click(y=10, x=20)' is no place"),
+    "four numbers of a point": (text("<point>1 2 3 4</point>"), "pixel", "has 4 coordinates; a box has 4, a point 2"),
+    "words of a point": (
+        text("<point>1 and 2</point>"),
+        "pixel",
+        "'<point>1 and 2</point>' is no place that can be rea",
+    ),
+    "a click beside the image": (text("click(700, 10)"), "pixel", "x = 700 lies outside 0..640; `outside"),
     "more than a thousand": (text("[1, 2, 3, 1001]"), "norm1000", "y = 1001 lies outside 0..1000"),
     "no bins": (text("[1, 2, 3, 1000]"), "bin", "1000.0 > 999: this looks like absolute pixels"),
     "no fractions": (text("[1, 2, 3, 4]"), "norm1", "x = 3 lies outside 0..1"),
@@ -281,6 +327,17 @@ def test_in_a_space(write: Any, context: BuildContext, name: str) -> None:
     found = refused(ChatJsonlConfig(train=write(row(), given), space=space), context)
     assert found.startswith("train.jsonl:2: ")
     assert message in found
+
+
+def test_a_file_that_shows_no_rows_is_told_as_what_it_is(write: Any, context: BuildContext) -> None:
+    path = write(row())
+    content = path.read_bytes()
+    path.write_bytes(gzip.compress(content))
+    told = "train.jsonl: is compressed with gzip; unpack it, as `gunzip` does, and name that file"
+    assert refused(ChatJsonlConfig(train=path), context) == told
+    path.write_bytes(b" \n" * 40_000 + b"[" + content + b"]")
+    told = "train.jsonl: begins with 64 KiB of blanks or more; remove them"
+    assert refused(ChatJsonlConfig(train=path), context) == told
 
 
 def test_all_problems_of_a_file_are_told(write: Any, context: BuildContext) -> None:

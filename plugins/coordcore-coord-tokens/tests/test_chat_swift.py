@@ -99,3 +99,16 @@ def test_thoughts_are_supervised_with_their_boxes(encoder: TemplateEncoder, writ
     labels = list(encoder.encode(example).labels)
     places = align(labels, example, CoordVocab.from_tokenizer(encoder.tokenizer))
     assert [geometry for geometry in places.geometries if geometry >= 0] == [0] * 4 + [1] * 4
+
+
+def test_a_call_is_supervised_with_its_point(encoder: TemplateEncoder, write: Any, context: BuildContext) -> None:
+    call = '<tool_call>\n{"arguments": {"action": "left_click", "coordinate": [64, 48]}}\n</tool_call>'
+    messages = [{"role": "user", "content": "<image>Open it"}, {"role": "assistant", "content": call}]
+    path = write({"messages": messages, "images": ["photo.png"]})
+    example = ChatJsonl.open(ChatJsonlConfig(train=path, space="pixel"), context).train()[0]
+    labels = list(encoder.encode(example).labels)
+    places = align(labels, example, CoordVocab.from_tokenizer(encoder.tokenizer))
+    assert [geometry for geometry in places.geometries if geometry >= 0] == [0] * 2
+    said = encoder.tokenizer.decode([label for label in labels if label >= 0])
+    assert said.startswith("<tool_call>")
+    assert said.rstrip().endswith("</tool_call><|im_end|>")

@@ -73,10 +73,14 @@ CASES = [
         answer="at <|coord_7|>",
     ),
     Case(
-        {**BASE, "task": "point", "question": "ring", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]},
-        'objects[0]: a `point` is found by the task "point", and nothing else by it',
+        {**BASE, "task": "point", "question": "ring", "objects": [{"desc": "ring", "poly": [0, 0, 9, 0, 9, 9]}]},
+        'objects[0]: the task "point" takes a point or bbox_2d; write one, or name another task',
     ),
-    record('objects: the task "region" takes 1 of them, got 0', task="region", answer="a red ring"),
+    record(
+        'objects: holds 0, and the task "region" takes one, the place; write a record for each',
+        task="region",
+        answer="a red ring",
+    ),
     Case(
         {**BASE, "task": "region", "objects": [{"desc": "ring", "bbox_2d": [12, 40, 300, 412]}]}
         | {"question": "What is this?", "answer": "a red ring"},
@@ -90,6 +94,16 @@ CASES = [
         "categories[1]: 'cup' is there twice, or in metadata.incomplete_categories; drop it",
         task="named",
         categories=["cup", "cup"],
+    ),
+    Case(
+        {**BASE, "objects": [{"desc": "cup", "bbox_2d": [12, 40, 300, 412]}]}
+        | {"metadata": {"absent_categories": ["cow", "cup"]}},
+        "objects[0].desc: 'cup' is in metadata.absent_categories too; drop it there, or the object",
+    ),
+    record(
+        "categories: empty; list what is asked for, or leave the key out, which asks for what is there",
+        task="named",
+        categories=[],
     ),
     record(
         "categories: missing; nothing is there to ask for, nor known to be absent; write the list",
@@ -160,7 +174,11 @@ CASES = [
         quad=[0, 0, 9, 0, 0, 9, 9, 9],
     ),
     of("objects[0].keypoints: needs x, y and visibility of each, got 4 numbers", bbox_2d=BOX, keypoints=[1, 2, 2, 5]),
-    of("objects[0].keypoints: visibility is 0, 1 or 2, got 3", bbox_2d=BOX, keypoints=[1, 2, 3]),
+    of(
+        "objects[0].keypoints: visibility is 0, 1 or 2, got 3; write 0 for one not labelled, 1 hidden, 2 visible",
+        bbox_2d=BOX,
+        keypoints=[1, 2, 3],
+    ),
     # bins
     of(
         "objects[0].bbox_2d: 1016 > 999: this looks like absolute pixels; convert to bins 0..999 first "

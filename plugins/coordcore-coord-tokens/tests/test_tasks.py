@@ -15,6 +15,7 @@ import pytest
 from coordcore import BuildContext, InputError
 from coordcore.records.record import RecordError
 from coordcore_coord_tokens import CoordJsonl, CoordJsonlConfig, JsonlSource
+from coordcore_coord_tokens.augment.config import AugmentConfig
 from coordcore_coord_tokens.config import DENSE_PROMPT
 from coordcore_coord_tokens.quick import quick_reader
 
@@ -109,6 +110,38 @@ def test_the_names_that_others_have_for_a_question_and_a_point(build: Build, ask
     assert '"point": [<|coord_12|>, <|coord_40|>]' in example.messages[1]["content"]
     with pytest.raises(InputError, match=r"objects\[0\].point: not among the kinds `geometry` allows: bbox_2d, poly"):
         _ = build(given, validate=validate).train()[0]
+
+
+@pytest.mark.parametrize(
+    ("space", "box", "settings", "place"),
+    [
+        ("bin", [12, 40, 15, 60], {}, (13, 50)),
+        ("pixel", [64, 48, 320, 240], {}, (299.7, 299.7)),
+        ("norm1", [0.1, 0.1, 0.5, 0.5], {}, (299.7, 299.7)),
+        ("pixel", [-64, 48, 320, 240], {"outside": "clip"}, (249.75, 299.7)),  # of what can be seen of it
+    ],
+)
+def test_of_a_box_that_is_to_be_pointed_at_the_middle_is_trained(
+    build: Build, asks: Asks, space: str, box: list[float], settings: dict[str, Any], place: tuple[float, float]
+) -> None:
+    given = asks("point", {"desc": "ring", "bbox_2d": box}, question="the ring")
+    example = build(given, geometry=("point",), space=space, **settings).train()[0]
+    [geometry] = example.geometries
+    assert (geometry.kind, geometry.values) == ("point", pytest.approx(place))
+    assert f'"point": [<|coord_{place[0]:.0f}|>, <|coord_{place[1]:.0f}|>]' in example.messages[1]["content"]
+
+
+def test_a_box_that_is_to_be_pointed_at_moves_with_its_picture(build: Build, asks: Asks) -> None:
+    given = asks("point", {"desc": "ring", "bbox_2d": [64, 48, 320, 240]}, question="the ring")
+    augment = AugmentConfig(flip=1.0)
+    example = build(given, geometry=("point",), space="pixel", augment=augment).train().in_epoch(0, 0)
+    assert example.geometries[0].values == pytest.approx((999 - 299.7, 299.7))
+
+
+def test_a_point_must_be_among_the_kinds(build: Build, asks: Asks) -> None:
+    told = r"objects\[0\]\.bbox_2d: its middle is what is trained, and a point is not among"
+    with pytest.raises(InputError, match=told):
+        build(asks("point", RING, question="the ring"))
 
 
 def test_a_phrase_is_pointed_at(build: Build, asks: Asks) -> None:

@@ -36,7 +36,7 @@ def boxes(refs: list[str], *values: list[float]) -> dict[str, Any]:
     return {"ref": refs, "bbox": list(values), "bbox_type": "real"}
 
 
-DETECT = "Locate every object in the image. Answer in JSON: a list of objects with description and place."
+DETECT = "Locate every object in the image, each with its description and its place."
 
 
 @pytest.mark.parametrize(

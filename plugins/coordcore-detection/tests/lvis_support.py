@@ -1,7 +1,7 @@
 """A data set of the size and the kinds of LVIS's, made up from a seed: federated annotations, and detections with ties.
 
-`python plugins/coordcore-detection/tests/lvis_support.py > lvis_golden.json` writes what lvis-api says of it (`pip
-install lvis pycocotools`, made with lvis 0.5.3). That release names `np.float`, which newer numpy has not.
+`python plugins/coordcore-detection/tests/lvis_support.py > lvis_golden.json` writes what lvis-api says of it, in
+tox's environment `detection` (made with lvis 0.5.3). That release names `np.float`, which newer numpy has not.
 """
 
 from __future__ import annotations

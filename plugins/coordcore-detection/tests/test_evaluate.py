@@ -436,5 +436,5 @@ def test_metadata_that_holds_no_labels_is_told(folder: Path) -> None:
     shown = run()
     assert (shown.exit_code, shown.stderr) == (
         2,
-        "coordcore: val.jsonl:1: metadata.absent_categories: must be a list of labels, got [3]\n",
+        "coordcore: val.jsonl:1: metadata.absent_categories[0]: expected str, got int\n",
     )

@@ -219,8 +219,28 @@ def test_a_point_is_right_near_a_true_one() -> None:
         pointed("e", (1.0, 1.0)),
     ]
     found = figures(images, rows, "point")
-    assert (found["records"], found["accuracy"], found["absent"], found["absent_right"]) == (5, 0.4, 2, 0.5)
+    assert (found["records"], found["hit_rate"], found["absent"], found["absent_right"]) == (5, 0.4, 2, 0.5)
     assert found["agnostic_point_distance"] == pytest.approx((3 + 3) / 2)
+
+
+def test_a_point_is_right_anywhere_in_a_true_box(tmp_path: Path) -> None:
+    given = [asks("point", RING, question="the ring", images=[f"{key}.png"]) for key in "abc"]
+    images = read(tmp_path, *given, asks("refer", SQUARE, question="the square", images=["d.png"]))
+    kinds = [(len(item.boxes), len(item.targets), *item.kinds) for item in images[2:]]
+    assert kinds == [(0, 1, "point"), (1, 0, "bbox_2d")]
+    places = {"a.png": (12.0, 40.0), "b.png": (301.0, 100.0)}  # on its edge, and beside it
+    size = {"width": 999, "height": 999}
+    rows = [row(key, [("x", (*place, *place))], **size) for key, place in places.items()]
+    for item in rows:
+        item.boxes[0].kind = "point"
+    rows.append(row("d.png", [("blue square", tuple(images[3].boxes[0].tolist()))], **size))
+    result = measured(images, rows).result
+    assert result.metrics["AP"] == 1.0  # what is to be pointed at is no box that an answer misses
+    assert result.metrics["agnostic_point_accuracy"] == pytest.approx(1 / 3)
+    assert isinstance(result.tasks, dict)
+    assert {*results.task_figures(result)}.isdisjoint(result.metrics)
+    assert (result.tasks["point"]["hit_rate"], result.tasks["point"]["absent"]) == (pytest.approx(1 / 3), 0)
+    assert result.contract["truth"]["targets"] == 3
 
 
 def test_texts_have_no_points_and_no_outlines(tmp_path: Path) -> None:
@@ -269,7 +289,7 @@ def test_an_answer_that_was_not_read_is_wrong_where_nothing_is_there(answer: dic
     rows += [row(key, [], **answer) for key in "bdf" if answer is not None]
     tasks: Any = measured(images, rows).result.tasks
     assert [tasks["refer"][name] for name in ("accuracy_50", "absent", "absent_right")] == [0.5, 2, 0.5]
-    assert [tasks["point"][name] for name in ("accuracy", "absent", "absent_right")] == [0.5, 2, 0.5]
+    assert [tasks["point"][name] for name in ("hit_rate", "absent", "absent_right")] == [0.5, 2, 0.5]
     assert [tasks["named"][name] for name in ("absent", "absent_found")] == [1, 0]
 
 
@@ -302,11 +322,42 @@ def test_a_synonym_of_an_absent_category_is_that_category() -> None:
     assert tasks["named"]["absent_found"] == 1.0
 
 
-def test_texts_are_compared_by_their_words() -> None:
+# SQuAD's evaluate-v2.0: both texts in lower case; then the 32 characters of ASCII's punctuation go, nothing in their
+# place; then a, an and the as whole words become a blank; then split at white space. Exact match: the words are equal.
+# F1: shared words, each as often as both have it, over the mean of both counts; where a text has no words, whether
+# both have none. Values worked out by that, by hand.
+@pytest.mark.parametrize(
+    ("true", "said", "equal", "exact", "f1"),
+    [
+        ("A red cup.", "a  red CUP.\n", 1, 1, 1),
+        ("A red cup.", "red cup", 0, 1, 1),
+        ("a red cup", "the red cup!", 0, 1, 1),
+        ("A red ring.", "a blue cross", 0, 0, 0),
+        ("A red ring.", "", 0, 0, 0),
+        ("A cup on the table.", "The red cup is on a table", 0, 0, 2 * 3 / (3 + 5)),
+        ("two two dogs", "two dogs dogs", 0, 0, 2 * 2 / (3 + 3)),
+        ("the", "A.", 0, 1, 1),  # no word is left of either
+        ("the", "cup", 0, 0, 0),
+        ("", "", 1, 1, 1),
+        ("a T-shirt", "tshirt", 0, 1, 1),
+        ("theatre, an antenna", "theatre antenna", 0, 1, 1),
+        ("a-b", "b", 0, 0, 0),  # punctuation goes before articles do: ab
+        ("Straße", "STRASSE", 1, 0, 0),  # lower case, as SQuAD's; `equal` folds it
+        ("“red”", "red", 0, 0, 0),  # punctuation beyond ASCII stays
+        ("红色的杯子。", "红色的杯子", 0, 0, 0),
+        ("红色的杯子.", "红色的杯子", 0, 1, 1),  # one word
+    ],
+)
+def test_texts_are_compared_as_squad_does(true: str, said: str, equal: float, exact: float, f1: float) -> None:
+    found = figures([asked("a", "caption", answer=true)], [row("a", [], text=said)], "caption")
+    assert found == pytest.approx({"records": 1, "equal": equal, "word_EM": exact, "word_F1": f1})
+
+
+def test_figures_of_texts_are_means_over_records() -> None:
     images = [asked(key, "caption", answer="A red ring.") for key in "abc"]
-    rows = [row("a", [], text="a  red RING.\n"), row("b", [], text="a blue cross")]
+    rows = [row("a", [], text="red ring"), row("b", [], text="a red cross")]
     found = figures(images, rows, "caption")
-    assert found == pytest.approx({"records": 3, "equal": 1 / 3, "word_F1": (1 + 2 * 1 / 6 + 0) / 3})
+    assert found == pytest.approx({"records": 3, "equal": 0, "word_EM": 1 / 3, "word_F1": (1 + 1 / 2 + 0) / 3})
 
 
 def test_a_thought_is_no_part_of_a_text() -> None:
@@ -334,7 +385,7 @@ def test_each_task_of_a_file_has_its_own_figures_and_texts_are_not_in_the_whole(
     assert [*evaluated.result.contract["tasks"]] == ["detect", "refer", "chat"]
     lines = tables.task_lines(evaluated.result)
     assert lines[1].startswith("refer: 1 records, accuracy_50 0.0000, ")
-    assert lines[2] == "chat: 1 records, equal 1.0000, word_F1 1.0000"
+    assert lines[2] == "chat: 1 records, equal 1.0000, word_EM 1.0000, word_F1 1.0000"
 
 
 def test_places_are_those_of_the_records_that_have_boxes() -> None:
@@ -432,7 +483,7 @@ def test_every_record_is_asked_and_measured_by_its_task(
     assert evaluated.exit_code == 0, evaluated.output
     assert {*json.loads(evaluated.stdout)["tasks"]} == {"detect", "refer", "caption", "named"}
     shown = call("eval", "out.jsonl", "val.jsonl")
-    assert "caption: 1 records, equal 0.0000, word_F1 " in shown.stdout
+    assert "caption: 1 records, equal 0.0000, word_EM 0.0000, word_F1 " in shown.stdout
     Path("val.jsonl").write_text("".join(json.dumps(item) + "\n" for item in [records[0], *records[:0:-1]]))
     assert call("eval", "out.jsonl", "val.jsonl").exit_code == 2
 
@@ -475,4 +526,4 @@ def test_an_answer_of_another_kind_finds_something_too(tmp_path: Path) -> None:
     ]
     tasks = evaluate(images, header(), answers).result.tasks
     assert [tasks[task]["absent_right"] for task in ("refer", "point")] == [0.0, 0.0]
-    assert [tasks["refer"]["accuracy_50"], tasks["point"]["accuracy"]] == [0.0, 0.0]
+    assert [tasks["refer"]["accuracy_50"], tasks["point"]["hit_rate"]] == [0.0, 0.0]

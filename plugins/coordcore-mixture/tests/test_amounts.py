@@ -41,8 +41,8 @@ def test_the_three_ways_stand_beside_each_other() -> None:
         ({"a": 4, "b": 0}, {}, "data.mixture.sources.b: holds no training record; look at its settings, or leave it"),
         (
             {"a": 4, "b": 4},
-            {"a": {"weight": 1e-9}, "b": {"weight": 1.0}},
-            "data.mixture.sources.a.weight: 1e-09 is too little for a single record in an epoch; give it more",
+            {"a": {"weight": 1e-8}, "b": {"weight": 1.0}},
+            "data.mixture.sources.a.weight: 1e-08 is too little for a single record in an epoch; give it more",
         ),
         (
             {"a": 4, "b": 2},

@@ -8,7 +8,7 @@ import attrs
 import pytest
 from sources import boxes, config, structured
 
-from coordcore import COORD_SUPERVISION, COORD_TOKENS
+from coordcore import COORD_SUPERVISION, COORD_TOKENS, Problem
 from coordcore.components import LENGTHS
 from coordcore.manifest.sections import Manifest, Model, Train
 from coordcore.testing.plugin import TinyBoxesConfig
@@ -50,6 +50,11 @@ ONE = boxes()
             {"a": boxes(weight=2.0), "b": ONE},
             "sources: a weight is a share among sources that have one, got one for a alone; give others one too, "
             "or write a's records in an epoch",
+        ),
+        (
+            {"a": boxes(weight=1e-12), "b": boxes(weight=3.0)},
+            "sources: a would give less than one record in 1,000,000,000, got a weight of 1e-12 of 3; give it more, or "
+            "leave the source out",
         ),
         ({"my set": ONE}, "sources: a source's name is a letter, then letters, digits and underscores, got 'my set'"),
         ({"é": ONE}, "sources: a source's name is a letter, then letters, digits and underscores, got 'é'"),
@@ -99,6 +104,17 @@ def test_a_builder_that_fails_at_its_settings_is_named(monkeypatch: pytest.Monke
         "sources.a.settings: plugin coordcore-testing cannot take these settings: KeyError: 'oh'; "
         "tell its authors, or leave the source out"
     ]
+
+
+def test_what_is_wrong_with_a_file_of_a_source_names_the_source() -> None:
+    (source,) = config(a=ONE).sources.values()
+    found = Problem(path="", message="holds no records; name another file", file="empty.jsonl")
+    assert str(plugin._told(found, "a", source)) == (
+        "empty.jsonl: holds no records; name another file (asked for by data.mixture.sources.a)"
+    )
+    assert plugin._told(Problem(path="data.tiny_boxes.train", message=""), "a", source).path == (
+        "data.mixture.sources.a.settings.train"
+    )
 
 
 def test_a_mixture_provides_and_requires_what_its_sources_do() -> None:

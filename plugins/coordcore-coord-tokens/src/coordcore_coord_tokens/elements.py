@@ -25,8 +25,14 @@ _FOLDED = 0xDF
 
 
 def is_array(descriptor: int) -> bool:
-    """Whether a file begins as a JSON array does, with a byte order mark before it or not. Raises OSError."""
-    return _FRONT.match(os.pread(descriptor, _HEAD, 0)) is not None
+    """Whether a file begins as a JSON array does, with a byte order mark before it or not.
+
+    Raises OSError, and UnindexedError where nothing but blanks is seen.
+    """
+    head = os.pread(descriptor, _HEAD, 0)
+    if len(head) == _HEAD and not head.strip(_WHITE):
+        raise UnindexedError(None, f"begins with {_HEAD >> 10} KiB of blanks or more; remove them")
+    return _FRONT.match(head) is not None
 
 
 class Depth:

@@ -6,6 +6,7 @@ Numbers of rows count from 1 here, whatever the user is told.
 from __future__ import annotations
 
 import io
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ import attrs
 from coordcore import Problem
 from coordcore_coord_tokens.elements import Depth, element_ends, is_array, row_in
 from coordcore_coord_tokens.files import shown
-from coordcore_coord_tokens.index import line_ends
+from coordcore_coord_tokens.index import UnindexedError, line_ends
+
+_GZIP = b"\x1f\x8b"
 
 
 class Layout(Protocol):
@@ -125,5 +128,10 @@ ON_LINES, IN_ARRAY = OnLines(), InArray()
 
 
 def layout_of(descriptor: int, *, arrays: bool) -> Layout:
-    """How an open file holds its rows. arrays: whether it may be an array. Raises OSError."""
+    """How an open file holds its rows. arrays: whether it may be an array.
+
+    Raises OSError, and UnindexedError for a file that is compressed, or of which its first blanks hide what it is.
+    """
+    if os.pread(descriptor, len(_GZIP), 0) == _GZIP:
+        raise UnindexedError(None, "is compressed with gzip; unpack it, as `gunzip` does, and name that file")
     return IN_ARRAY if arrays and is_array(descriptor) else ON_LINES

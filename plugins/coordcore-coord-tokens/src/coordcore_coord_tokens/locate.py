@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 from coordcore import InputError
 from coordcore.coords import CoordFormat
@@ -30,6 +31,7 @@ class Placed:
 def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords: CoordFormat) -> Placed:
     """The objects of `record`, in its order. Bins are kept as they are written, degenerate boxes included.
 
+    A box of the task "point" is the point in the middle of its part in the image, of bins in the one before it.
     Pixels and fractions are encoded with `ours`; a box that collapses there is widened by one bin, and counted;
     a polygon or quad that does is counted alone: which of its corners to move, nothing says.
     Raises RecordError for the first object that the format, `config.geometry` or `config.outside` does not allow, and
@@ -39,10 +41,15 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords:
         check_declared(record, ours, "this run")
     rules = Rules(space=config.space, outside=config.outside, coords=coords)
     objects = [item for item in read_annotations(record, rules) if not item.crowd]
+    if record.task == "point":
+        objects = [_middle(item, record, config) if item.kind == "bbox_2d" else item for item in objects]
     for item in objects:
         if item.kind not in config.geometry:
             allowed = ", ".join(config.geometry)
-            raise RecordError(item.path, f"not among the kinds `geometry` allows: {allowed}; add it there to train it")
+            what = "" if item.path.endswith(item.kind) else f"its middle is what is trained, and a {item.kind} is "
+            raise RecordError(
+                item.path, f"{what}not among the kinds `geometry` allows: {allowed}; add it there to train it"
+            )
     if config.space == "bin":
         return Placed(objects=tuple(_located(item, item.values, item.values) for item in objects))
     size = (record.width, record.height) if config.space == "pixel" else (1, 1)
@@ -56,6 +63,16 @@ def locate(record: Record, config: CoordJsonlConfig, ours: Quantisation, coords:
     clipped = sum(item.outside for item in objects)
     flat = sum(is_flat(item.kind, item.bins) for item in placed)
     return Placed(objects=tuple(placed), changes=Changes(encoded.widened, clipped, flat))
+
+
+def _middle(item: Annotation, record: Record, config: CoordJsonlConfig) -> Annotation:
+    x1, y1, x2, y2 = item.values
+    if config.space == "bin":
+        values: tuple[float, ...] = ((x1 + x2) // 2, (y1 + y2) // 2)
+    else:
+        width, height = (record.width, record.height) if config.space == "pixel" else (1, 1)
+        values = (max(x1, 0) + min(x2, width)) / 2, (max(y1, 0) + min(y2, height)) / 2
+    return msgspec.structs.replace(item, kind="point", values=values)
 
 
 def are_fractions(numbers: Iterable[float]) -> bool:

@@ -12,6 +12,7 @@ from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import QUANTISATIONS, Quantisation
 from coordcore.records.answers import COORDJSON, Format, reserved
 from coordcore.records.answers.format import Coords, Label
+from coordcore.records.asking import ABSENT
 from coordcore.records.record import Record, RecordObject
 from coordcore_coord_tokens.answer import UNCHANGED, Answer, Changes
 from coordcore_coord_tokens.forms import NOT_PLAIN, Form, forms
@@ -128,7 +129,7 @@ class QuickBins(_Quick):
             record = form.decoder.decode(line)
         except NOT_PLAIN:
             record, form = self._decode(line)
-        if record is None or (record.metadata is not None and not self._is_plain(record.metadata)):
+        if record is None or (record.metadata is not None and not self._is_plain(record.metadata, record.objects)):
             return None
         boxes_only, tokens = form.boxes_only, form.tokens
         before, amid, after, led, written, desc_first, top_left = self._writing
@@ -175,10 +176,10 @@ class QuickBins(_Quick):
         said = tuple(geometries) if self._coord_tokens else ()
         return record, Answer(f"{self._opening}{self._between.join(texts)}{self._closing}", said)
 
-    def _is_plain(self, metadata: dict[str, Any]) -> bool:
+    def _is_plain(self, metadata: dict[str, Any], objects: Sequence[RecordObject]) -> bool:
         """Whether a declared quantisation is plainly this one; 1000.0 for 1000 is for the reference to refuse."""
         declared, spec = metadata.get("quantisation"), self._spec
-        return "crowd" not in metadata and (
+        return _is_plain(metadata, objects) and (
             declared in self._names
             or (declared == spec and all(type(declared[key]) is type(value) for key, value in spec.items()))
         )
@@ -208,7 +209,7 @@ class QuickReals(_Quick):
             record = form.decoder.decode(line)
         except NOT_PLAIN:
             record, form = self._decode(line)
-        if record is None or (record.metadata is not None and "crowd" in record.metadata):
+        if record is None or (record.metadata is not None and not _is_plain(record.metadata, record.objects)):
             return None
         boxes_only = form.boxes_only
         width, height = (record.width * 1.0, record.height * 1.0) if self._pixels else (1.0, 1.0)
@@ -342,6 +343,14 @@ def _frame(form: Format, kind: str, desc_first: bool) -> _Frame:
     if not desc_first:
         return _Frame(form.before + opening, closing + form.amid + key, form.after, coords.between)
     return _Frame(form.before + key, form.amid + opening, closing + form.after, coords.between)
+
+
+def _is_plain(metadata: dict[str, Any], objects: Sequence[RecordObject]) -> bool:
+    """Whether nothing is said of crowd regions, and none of the objects is listed as absent."""
+    absent = metadata.get(ABSENT)
+    if absent is not None and (type(absent) is not list or not all(type(label) is str for label in absent)):
+        return False
+    return "crowd" not in metadata and not (absent and {*absent}.intersection([item.desc for item in objects]))
 
 
 def _one_geometry(item: RecordObject) -> bool:

@@ -17,6 +17,9 @@ from coordcore.lifecycle import Hooks
 from coordcore.manifest.loading import unknown
 from coordcore.manifest.structure import Structurer
 
+MOST_RECORDS = 10**9
+"""In an epoch."""
+
 NAME = "mixture"
 """The component, which is no source of itself."""
 
@@ -42,7 +45,7 @@ class Source:
     )
     records: int | None = option(
         default=None,
-        validator=[optional([gt(0), le(10**9)]), _is_alone],
+        validator=[optional([gt(0), le(MOST_RECORDS)]), _is_alone],
         help="records in an epoch; without this and without a weight, each of them once",
     )
     max_pixels: int | None = option(
@@ -85,10 +88,15 @@ def _are_sources(_instance: MixtureConfig, _attribute: Any, sources: Mapping[str
     for name in sources:
         if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
             raise ValueError(f"a source's name is a letter, then letters, digits and underscores, got {name!r}")
-    weighed = [name for name, source in sources.items() if source.weight is not None]
-    if len(weighed) == 1 < len(sources):
-        why = f"a weight is a share among sources that have one, got one for {weighed[0]} alone"
-        raise ValueError(f"{why}; give others one too, or write {weighed[0]}'s records in an epoch")
+    weights = {name: source.weight for name, source in sources.items() if source.weight is not None}
+    if len(weights) == 1 < len(sources):
+        (alone,) = weights
+        why = f"a weight is a share among sources that have one, got one for {alone} alone"
+        raise ValueError(f"{why}; give others one too, or write {alone}'s records in an epoch")
+    for name, weight in weights.items():
+        if weight < sum(weights.values()) / MOST_RECORDS:
+            share = f"less than one record in {MOST_RECORDS:,}, got a weight of {weight} of {sum(weights.values()):g}"
+            raise ValueError(f"{name} would give {share}; give it more, or leave the source out")
 
 
 @attrs.frozen(kw_only=True)

@@ -44,7 +44,7 @@ def _check(config: MixtureConfig, run: Manifest) -> Iterator[Problem]:
             )
             yield Problem(path=f"{kinds.DATA}.{NAME}.sources.{name}", message=message)
         for problem in source.hooks.check(_run_of(source, run)):
-            yield attrs.evolve(problem, path=_path(problem.path, name, source))
+            yield _told(problem, name, source)
 
 
 def _who_provides(config: MixtureConfig, capability: str) -> list[str]:
@@ -80,12 +80,13 @@ def _run_of(source: Source, run: Manifest) -> Manifest:
     return attrs.evolve(run, selected=(source.chosen, *others))
 
 
-def _path(path: str, name: str, source: Source) -> str:
-    """Where the manifest has what a plugin found in the section that its builder has in other runs."""
+def _told(problem: Problem, name: str, source: Source) -> Problem:
+    """What a plugin found in the section that its builder has in other runs, where this manifest has it; of something
+    else, a file perhaps, with the source that it is about."""
     own, here = source.chosen.path, f"{kinds.DATA}.{NAME}.sources.{name}"
-    return (
-        f"{here}.settings{path.removeprefix(own)}" if path == own or path.startswith((f"{own}.", f"{own}[")) else path
-    )
+    if problem.path == own or problem.path.startswith((f"{own}.", f"{own}[")):
+        return attrs.evolve(problem, path=f"{here}.settings{problem.path.removeprefix(own)}")
+    return attrs.evolve(problem, message=f"{problem.message} (asked for by {here})")
 
 
 def _of_sources(config: MixtureConfig, question: str) -> list[str]:

@@ -13,13 +13,14 @@ _PARTS = (
     "eye|ear|cheek|arm|shoulder|elbow|wrist|thumb|hip|leg|knee|ankle|heel|shoe|glove|wheel|door|window|mirror|lane|turn"
 )
 _ENDINGS = f"most|handed|hands?|wards?|sides?|foot|feet|(?:{_PARTS})s?"
+_BUTTON = r"(?i:[ _-]?(?:(?:single|double|triple|mouse)[ _-]?)?click|[ _-]mouse[ _-]button)"
 _BEGINNINGS = ("top", "bottom", "upper", "lower", "front", "back", "rear", "middle", "center", "centre")
 
 
 class LeftRight:
     """Pairs of words such as left and right, also in leftmost, LEFT, left-hand, left_shoe, LeftArm, lefteye, topleft.
 
-    Not in leftover, upright or bright.
+    Not in leftover, upright or bright, nor in left_click or right mouse button.
     """
 
     def __init__(self, pairs: Mapping[str, str]) -> None:
@@ -28,12 +29,14 @@ class LeftRight:
         lower, capital, upper = ("|".join(re.escape(form(word)) for word, _ in both) for form in _FORMS)
         begins = "|".join(rf"(?<=[{word[0]}{word[0].upper()}]{word[1:]})" for word in _BEGINNINGS)
         upper_begins = "|".join(rf"(?<={word.upper()})" for word in _BEGINNINGS)
+        # Which button of a mouse is pressed is the same in a mirrored image.
         self._pattern = re.compile(
+            rf"(?!(?:{lower}|{capital}|{upper}){_BUTTON})(?:"
             rf"(?:(?<!{_LETTER})|{begins})(?:{lower})(?=(?:{_ENDINGS})?(?!{_LETTER}))"
             rf"|(?:(?<!{_LETTER})|{begins})(?:{lower})(?=[A-Z])"
             # LeftArm and armLeft
             rf"|(?<![A-Z])(?:{capital})(?=(?:{_ENDINGS})?(?![a-zß-ÿ]))"
-            rf"|(?:(?<!{_LETTER})|{upper_begins})(?:{upper})(?=(?:{_ENDINGS.upper()})?(?!{_LETTER}))"
+            rf"|(?:(?<!{_LETTER})|{upper_begins})(?:{upper})(?=(?:{_ENDINGS.upper()})?(?!{_LETTER})))"
         )
 
     def found(self, text: str) -> str | None:

@@ -23,9 +23,9 @@ class ChatJsonlConfig(LinesConfig):
     validation: Path | None = option(default=None, exists=True, help="file of the held-out rows, in either form")
     space: Literal["pixel", "norm1", "norm1000", "bin", "text"] | None = option(
         default=None,
-        help="what four numbers in brackets in a message are, x1, y1, x2, y2: pixels of the upright image, 0..1, "
-        "0..1000, the run's bins, or no box but text; rows that have some are refused when absent. Boxes of `objects` "
-        "say it themselves (`bbox_type`)",
+        help="what the numbers of boxes and points in a message are, x first: pixels of the upright image, "
+        "0..1, 0..1000, the run's bins, or no place but text; rows that have some are refused when absent. Boxes of "
+        "`objects` say it themselves (`bbox_type`)",
     )
 
     augment: ChatAugmentConfig | None = option(default=None, help="how training examples differ from epoch to epoch")

@@ -28,8 +28,8 @@ Mirrored = Callable[[str, str], str]
 
 _THOUSANDTHS = (1000, 1000)
 _UNDECLARED = (
-    "four numbers in brackets, and nothing says what they are: set `space` to pixel, norm1, norm1000 or bin, or to "
-    '"text" where they are no boxes'
+    "numbers of a {}, and nothing says what they are: set `space` to pixel, norm1, norm1000 or bin, or to "
+    '"text" where they are no places'
 )
 _NO_BOX = '; where such numbers are no coordinates, set `space = "text"`, which leaves the text alone'
 
@@ -150,7 +150,7 @@ class ChatReader:
         if not sizes:
             raise RecordError(turn.path, "has a box, but the row has no image; add its image")
         if not found.tokens and (space is None or space == "text"):
-            raise RecordError(turn.path, _UNDECLARED)
+            raise RecordError(turn.path, _UNDECLARED.format("box" if found.kind == "bbox_2d" else found.kind))
         owner = 0 if len(sizes) == 1 else None
         if not found.tokens and space == "pixel" and len(set(sizes)) > 1:
             raise RecordError(

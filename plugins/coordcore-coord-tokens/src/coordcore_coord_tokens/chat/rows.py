@@ -150,7 +150,7 @@ def _turns(row: _Row, inside: list[str | None]) -> Iterator[Turn]:
             raise RecordError(f"{path}.tool_calls", "not supported: only text and images are trained")
         if message.loss is False or message.loss_scale not in (None, 1):
             raise RecordError(f"{path}.loss", "not supported: every answer is trained; write the turns to train alone")
-        if number == 0 and role != "system" and row.system is not None:
+        if number == 0 and role != "system" and row.system:  # files with a column for it leave it empty
             yield Turn(role="system", text=row.system, path="system")
         name = "content" if message.content is not None or message.value is None else "value"
         content = message.content if message.content is not None else message.value

@@ -1,5 +1,7 @@
 """Where boxes stand in the text of a message: placeholders, coord tokens, and numbers in JSON, in tags or in brackets.
 
+Numbers with a name for each are those of `named`.
+
 What an answer means, labels and all, is read by `coordcore.records.answers`. Here only the coordinates matter, in
 questions as well and without a label, and the text around them stays as it is.
 """
@@ -17,20 +19,29 @@ from coordcore.coords import CoordFormat
 from coordcore.records.answers import reserved
 from coordcore.records.geometry import has_count
 from coordcore.records.record import RecordError
+from coordcore_coord_tokens.chat import named
 
 BBOX, REF = "<bbox>", "<ref-object>"
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX_TAG, _QUAD_TAG = "<|box_start|>", "<|quad_start|>"
-_TAGS = {_BOX_TAG: "<|box_end|>", "<box>": "</box>", "<|det|>": "<|/det|>", _QUAD_TAG: "<|quad_end|>"}
+_POINT_TAG = "<point>"
+_TAGS = {
+    _BOX_TAG: "<|box_end|>",
+    "<box>": "</box>",
+    "<|det|>": "<|/det|>",
+    _QUAD_TAG: "<|quad_end|>",
+    _POINT_TAG: "</point>",
+}
 _OPENING, _CLOSING = ("|".join(map(re.escape, tags)) for tags in (_TAGS, _TAGS.values()))
 _GROUNDING = re.compile(
     rf"{_OPENING}|{_CLOSING}|<\|object_ref_(?:start|end)\|>|<\|/?(?:ref|grounding)\|>|{re.escape('<image>')}"
-    r"|</?think>|◁/?think▷|<\|channel>thought|<channel\|>"
+    r"|</?think>|◁/?think▷|<\|channel>thought|<channel\|>|</?tool_(?:call|response)>"
 )
-"""Markup that may stand in a message: what Qwen, InternVL and DeepSeek-VL put around labels and boxes, thoughts."""
+"""Markup that may stand in a message: what Qwen, InternVL and DeepSeek-VL put around labels and boxes; thoughts; what
+agents write around a call, whose template puts it into texts itself."""
 
-_BEGIN = re.compile(r"[<\[(]")
+_BEGIN = re.compile(r"""[<\[("']|\bx\s{0,9}=""")
 _IN_TAGS = re.compile(rf"(?:{_OPENING})((?:(?!{_OPENING}).)*?)(?:{_CLOSING})", re.DOTALL)
 _KEY = re.compile(r"""["'](\w+)["']\s*:\s*["']?[\[(\s]*$""")
 _UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d|quad)["']\s*:["'\[(\s]*[-+.]?\d""")
@@ -78,18 +89,19 @@ class Place:
 
 @lru_cache
 def _grammar(coords: CoordFormat) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What finds shapes and placeholders, and what finds the coordinates in a shape."""
+    """What finds shapes and placeholders, and what finds the coordinates in a shape, but for digits of names."""
     token = coords.pattern()
     some = rf"(?:[\"']?{token}[\"']?|{_NUMBER})"
     pair = rf"[\[(]\s*{some}\s*,\s*{some}\s*[\])]"
     shapes = re.compile(
         rf"(?P<place>{BBOX}|{REF})"
         rf"|(?P<tagged>(?:{_OPENING})\s*{some}(?:[\s,]+{some})*\s*(?:{_CLOSING}))"
+        rf"|{named.grammar(some)}"
         rf"|(?P<pairs>{pair}(?:\s*(?:,\s*)?{pair})*)"
         rf"|(?P<list>[\[(]\s*{some}(?:\s*,\s*{some})*\s*[\])])"
         rf"|(?P<bare>{token}(?:[\s,]*{token})*)"
     )
-    return shapes, re.compile(rf"(?P<token>{token})|{_NUMBER}")
+    return shapes, re.compile(rf"(?P<token>{token})|(?<!\w){_NUMBER}")
 
 
 def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> Iterator[Shape | Place]:
@@ -138,14 +150,32 @@ def _matches(shapes: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 def _shapes(
     match: re.Match[str], found: Sequence[re.Match[str]], path: str, coords: CoordFormat, numbers: bool
 ) -> Iterator[Shape]:
+    how, called = match.lastgroup, False
+    if how in ("arguments", "pairs", "list") and len(found) in (2, 3):
+        called = named.is_called(match)  # a third argument is a time
+        found = found[:2] if called else found
     tokens = [item["token"] is not None for item in found]
     if not any(tokens) and not numbers:
         return
     if any(tokens) and not all(tokens):
         raise RecordError(path, f"{match[0][:60]!r} mixes numbers and coord tokens; write one form throughout")
-    text, count, how = match.string, len(found), match.lastgroup
+    text, count = match.string, len(found)
+    if how == "named":
+        if kind := named.named_kind(match, path, coords):
+            shape = _shape(kind, found, path, coords)
+            yield shape if shape.tokens else attrs.evolve(shape, values=coords.arranged(shape.values))
+        return
+    if called:
+        yield _shape("point", found, path, coords)
+    if called or how == "arguments":
+        return
     keyed = _KEY.search(text, max(0, match.start() - _BEFORE), match.start())
-    key = keyed[1] if keyed else ""
+    in_point_tag = match[0].startswith(_POINT_TAG)
+    key = keyed[1] if keyed and not in_point_tag else ""
+    tagged = how == "tagged" or (
+        text.endswith(_BOX_TAG, 0, match.start()) and text.startswith("<|box_end|>", match.end())
+    )
+    pointed = count == 2 and (named.is_pair(match) or (not key and (tokens[0] or tagged)))
     in_quad_tag = match[0].startswith(_QUAD_TAG) or text.endswith(_QUAD_TAG, 0, match.start())
     is_quad = key == "quad" or in_quad_tag or (how == "bare" and text.endswith("|#", 0, match.start()))
     is_box = key in _BOX_KEYS or (how == "tagged" and not is_quad)
@@ -169,12 +199,10 @@ def _shapes(
         )
     if whole:
         yield _shape("poly" if poly else "quad", found, path, coords)
-    elif count % 2 == 0 and (
-        key in _POINT_KEYS or (count == 2 and not key and (tokens[0] or how == "tagged")) or _are_points(match, found)
-    ):
+    elif count % 2 == 0 and (key in _POINT_KEYS or pointed or _are_points(match, found)):
         for first in range(0, count, 2):
             yield _shape("point", found[first : first + 2], path, coords)
-    elif not is_quad and (count == 4 or (how in ("bare", "tagged") and count % 4 == 0)):
+    elif not is_quad and not in_point_tag and (count == 4 or (how in ("bare", "tagged") and count % 4 == 0)):
         for first in range(0, count, 4):
             yield _shape("bbox_2d", found[first : first + 4], path, coords)
     elif how == "pairs" and count > 4 and not tokens[0] and not key:
@@ -210,10 +238,11 @@ def _check_rest(text: str, path: str, coords: CoordFormat, numbers: bool) -> Non
     """Raise RecordError for what is left of a text without its shapes. "\\0" stands for each."""
     if numbers:
         for inside in _IN_TAGS.finditer(text):
-            if re.search(r"\d", inside[1]):
+            if not inside[0].startswith(_POINT_TAG) and re.search(r"\d", inside[1]):
                 raise RecordError(path, f"{inside[0][:60]!r} is no box that can be read; write (x1,y1),(x2,y2)")
         if unread := _UNREAD_KEY.search(text):
             raise RecordError(path, f"what stands under {unread[1]} is no box that can be read: {unread[0]!r} ...")
+        named.check_left_over(text, path)
     if found := reserved(_GROUNDING.sub(" ", text), coords):
         raise RecordError(
             path, f"contains {found!r}, which the tokenizer or the template reads as a control token; reword it"

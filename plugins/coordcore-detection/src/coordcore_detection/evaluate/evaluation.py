@@ -193,7 +193,7 @@ def _explain(
     without = len(truth.keys) - len(np.unique(truth.flat.image[real]))
     account.counts["images_without_truth"] = without
     judged = " where its label was looked for" if truth.federated else ""
-    if not real.any() and not truth.points:
+    if not real.any() and not truth.points and not truth.targets:
         account.notes.append(
             f"the ground truth holds no boxes: AP, recall and IoU have no value; every box is a mistake{judged}"
         )
@@ -327,7 +327,7 @@ def _of_points(
 ) -> dict[str, float | None]:
     """The metrics of points, where there are any. detail: is told the sums of each image."""
     predicted = sum(len(row.boxes) - len(row.regions) for row in answers if row is not None)
-    if not truth.points and not predicted:
+    if not truth.points and not truth.targets and not predicted:
         return {}
     account.counts |= {"true_points": truth.points, "predicted_points": predicted}
     sums = points.per_image(truth.on_images(answers), radius)

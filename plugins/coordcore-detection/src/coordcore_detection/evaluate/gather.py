@@ -59,6 +59,7 @@ class _Given:
     outlines: Mapping[int, Floats]
     grid_outlines: Mapping[int, Floats]
     points: tuple[Point, ...]
+    targets: tuple[tuple[str, Floats], ...]
     task: str
     question: str | None
     categories: tuple[str, ...]
@@ -71,7 +72,8 @@ class Truth:
     synonyms: what stands for each name, of true and of predicted labels. place: where each image stood among those
     given. federated: whether any image says which labels were looked for; then AP is LVIS's, and images that say
     nothing had none but their own looked for. frequency: label id -> "r", "c" or "f". merged: true labels that a
-    synonym made another. outlined: whether any object is a polygon or a quad. points: how many are points.
+    synonym made another. outlined: whether any object is a polygon or a quad. points: how many are points. targets: how
+    many are boxes in which a point is right.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Truth:
         self.crowd = np.concatenate([image.crowd for image in self.images])
         self.outlined = any(item.outlines for item in found)
         self.points = sum(len(item.points) for item in found)
+        self.targets = sum(len(item.targets) for item in found)
         self.digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
     def description(self) -> dict[str, Any]:
@@ -121,6 +124,7 @@ class Truth:
             "images": len(self.keys),
             "boxes": int((~self.crowd).sum()),
             **({"points": self.points} if self.points else {}),
+            **({"targets": self.targets} if self.targets else {}),
             "crowd": int(self.crowd.sum()),
             "image_order": self.order,
             "sha256": self.digest,
@@ -163,6 +167,7 @@ class Truth:
             outlines=image.outlines,
             grid_outlines=quantised_outlines(image, quantisation),
             points=tuple((self._names.get(label, label), x, y) for label, x, y in image.points),
+            targets=tuple((self._names.get(label, label), box) for label, box in image.targets),
             task=image.task,
             question=image.question,
             categories=image.categories,
@@ -184,7 +189,8 @@ class Truth:
             yield PointsOfImage(
                 size=image.size,
                 true=image.points,
-                regions=[
+                regions=[(label, _corners(box)) for label, box in image.targets]
+                + [
                     (label, outline)
                     for label, outline, crowd in zip(
                         image.labels, _outlines(image.boxes, image.outlines), image.crowd, strict=True
@@ -319,6 +325,7 @@ def _digest(image: TruthImage) -> bytes:
         [{index: np.round(outline, 6).tolist() for index, outline in image.outlines.items()}] if image.outlines else []
     )
     told += [[(label, round(x, 6), round(y, 6)) for label, x, y in image.points]] if image.points else []
+    told += [[(label, np.round(box, 6).tolist()) for label, box in image.targets]] if image.targets else []
     told += [image.task, image.question, image.categories, image.answer] if image.task != "detect" else []
     finer = b"" if image.areas is None else np.round(image.areas, 6).tobytes()
     return hashlib.sha256(json.dumps(told).encode() + np.round(image.boxes, 6).tobytes() + finer).digest()

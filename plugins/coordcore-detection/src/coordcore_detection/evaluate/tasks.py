@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -30,17 +32,20 @@ MEASURES = {
     "detect": "as the whole",
     "named": "as the whole, on the categories asked for; absent_found: absent categories of which a box was found, but "
     "for answers of which nothing could be read",
-    "point": "the point of highest score, right within the radius of a true one, whatever the labels; a phrase of "
-    "which nothing is there is right when the answer could be read and says nothing",
+    "point": "the point of highest score, right within the radius of a true one or inside a true box, edges included, "
+    "whatever the labels; a phrase of which nothing is there is right when the answer could be read and says nothing",
     "refer": "the box of highest score against the true box that it overlaps most, boxes around polygons and quads, "
     "whatever the labels; a phrase of which nothing is there is right when the answer could be read and says nothing, "
     "and has no IoU",
-    "region": "text equal but for blanks and case; word_F1 of the words of both, as SQuAD's",
+    "region": "text equal but for blanks and case; word_EM and word_F1: SQuAD's exact match and F1, without case, "
+    "ASCII punctuation, a, an and the",
     "caption": "as region",
     "chat": "as region",
 }
 """What a contract says of the figures of a task."""
 
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _OF_POINTS = ("agnostic_point_F1", "agnostic_point_distance")
 _AS_THE_WHOLE = ("AP", "AP50", "F1", "F1_50", "precision_50", "recall_50", "mean_iou")
 
@@ -111,15 +116,18 @@ def _pointed(images: Sequence[TruthImage], rows: Mapping[str, Row], radius: Radi
         row = rows.get(image.key)
         said = [box for box in row.boxes if box.kind == "point"] if row is not None else []
         best = max(said, key=lambda box: -math.inf if math.isnan(box.score) else box.score, default=None)
-        if best is None or not image.points:
-            right.append(_says_nothing(row) and not image.points)
+        there = bool(image.points or image.targets)
+        if best is None or not there:
+            right.append(_says_nothing(row) and not there)
             continue
-        nearest = min(math.dist(point[1:], best.box[:2]) for point in image.points)
-        right.append(nearest <= radius.of((image.width, image.height)))
-    absent = [item for item, image in zip(right, images, strict=True) if not image.points]
+        x, y = best.box[:2]
+        nearest = min((math.dist(point[1:], (x, y)) for point in image.points), default=math.inf)
+        inside = any(x1 <= x <= x2 and y1 <= y <= y2 for _, (x1, y1, x2, y2) in image.targets)
+        right.append(inside or nearest <= radius.of((image.width, image.height)))
+    absent = [item for item, image in zip(right, images, strict=True) if not image.points and not image.targets]
     return {
         "records": float(len(images)),
-        "accuracy": sum(right) / len(right),
+        "hit_rate": sum(right) / len(right),
         "absent": float(len(absent)),
         "absent_right": sum(absent) / len(absent) if absent else None,
     }
@@ -142,23 +150,38 @@ def _absent(images: Sequence[TruthImage], rows: Mapping[str, Row], meant: Mappin
 
 def _texts(pairs: Sequence[tuple[str, str]]) -> Figures:
     """pairs: the text that was to be said, and the one that was."""
-    words = [(_words(true), _words(said)) for true, said in pairs]
+    texts = [(_answer(true), _answer(said)) for true, said in pairs]
+    equal = [true.casefold().split() == said.casefold().split() for true, said in texts]
+    words = [(_words(true), _words(said)) for true, said in texts]
     return {
         "records": float(len(pairs)),
-        "equal": sum(true == said for true, said in words) / len(pairs),
+        "equal": sum(equal) / len(pairs),
+        "word_EM": sum(true == said for true, said in words) / len(pairs),
         "word_F1": sum(_f1(true, said) for true, said in words) / len(pairs),
     }
 
 
-def _words(text: str) -> list[str]:
-    """Those of an answer, without the thought before it."""
+def _answer(text: str) -> str:
+    """A text without the thought before it."""
     begin, end = answered(text)
-    return text[begin:end].casefold().split()
+    return text[begin:end]
+
+
+def _words(text: str) -> list[str]:
+    """Those of a text as SQuAD's evaluation (v2.0) has them: lower case, without ASCII's punctuation and a, an, the.
+
+    As there, punctuation goes without a blank in its place (`T-shirt` is `tshirt`), other scripts' stays, and a text
+    without blanks, as of Chinese, is one word.
+    """
+    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 
 def _f1(true: Sequence[str], said: Sequence[str]) -> float:
+    """Of words, each as often as it stands there. Where one has none: 1 if both have none, else 0."""
+    if not (true and said):
+        return float(true == said)
     shared = sum((Counter(true) & Counter(said)).values())
-    return 2 * shared / (len(true) + len(said)) if shared else 0.0
+    return 2 * shared / (len(true) + len(said))
 
 
 def _mean(values: Floats | Bools) -> float | None:

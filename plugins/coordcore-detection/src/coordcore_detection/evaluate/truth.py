@@ -33,7 +33,8 @@ class TruthImage:
     frequencies: label -> "r", "c" or "f", how many training images have it (LVIS). areas: [n] square pixels of the
     objects themselves, of their masks for instance; None where they are those of the boxes.
     outlines: index of a box -> [k, 2] corners in pixels of the polygon or quad that it encloses. points: label, x and y
-    in pixels of each object that is a point, and so none of the boxes. kinds: of geometry, of all objects.
+    in pixels of each object that is a point, and so none of the boxes. targets: label and box of each object of the
+    task "point" that is a box, in which a point is right, and so none of the boxes. kinds: of geometry, of all objects.
     max_pixels: to how many the image is reduced before it is shown to a model, as `Example.max_pixels`.
     task: what is asked, of `coordcore.tasks`. question: the record's own, or its phrase; None where it has none, or is
     not known. categories: those that a question of the task "named" asks for. answer: of a task in text.
@@ -57,6 +58,7 @@ class TruthImage:
     areas: np.ndarray[Any, np.dtype[np.float64]] | None = None
     outlines: Mapping[int, Boxes] = attrs.Factory(dict)
     points: tuple[tuple[str, float, float], ...] = ()
+    targets: tuple[tuple[str, Boxes], ...] = ()
     kinds: frozenset[str] = frozenset()
     task: str = "detect"
     question: str | None = None

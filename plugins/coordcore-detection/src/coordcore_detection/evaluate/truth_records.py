@@ -13,7 +13,7 @@ import numpy as np
 from coordcore.quantisation import DEFAULT_QUANTISATION, Quantisation, quantisation
 from coordcore.records.annotations import Annotation, Rules, read_annotations
 from coordcore.records.geometry import bounds, bounds_inside
-from coordcore.records.record import Record, RecordError, check_declared, parse_record
+from coordcore.records.record import Record, RecordError, check_declared, labels_under, parse_record
 from coordcore.records.source import all_lines
 from coordcore_detection.evaluate.average_precision import FREQUENCIES
 from coordcore_detection.evaluate.truth import Boxes, Id
@@ -80,19 +80,6 @@ def image_id(record: Record) -> Id | None:
     return found if isinstance(found, int | float | str) else None
 
 
-def known_labels(record: Record, key: str) -> tuple[str, ...]:
-    """The labels under a key of the metadata: `absent_categories` and `incomplete_categories` of an LVIS file.
-
-    Raises coordcore.records.record.RecordError unless they are a list of texts.
-    """
-    found = (record.metadata or {}).get(key)
-    if found is None:
-        return ()
-    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise RecordError(f"metadata.{key}", f"must be a list of labels, got {found!r:.80}")
-    return tuple(found)
-
-
 def known_frequencies(record: Record) -> dict[str, str]:
     """`metadata.category_frequencies` of an LVIS file: label -> "r", "c" or "f". Raises RecordError."""
     found = (record.metadata or {}).get("category_frequencies")
@@ -108,7 +95,7 @@ def known_frequencies(record: Record) -> dict[str, str]:
 def looked_for(record: Record) -> dict[str, Any]:
     """What an LVIS file says of the labels of an image, as arguments of `TruthImage`. Raises RecordError."""
     keys = ("absent_categories", "incomplete_categories")
-    absent, incomplete = (known_labels(record, key) for key in keys)
+    absent, incomplete = (tuple(labels_under(record, key)) for key in keys)
     return {
         "absent": absent,
         "incomplete": incomplete,

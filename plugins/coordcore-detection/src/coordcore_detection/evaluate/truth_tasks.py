@@ -13,7 +13,7 @@ from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.asking import INCOMPLETE, asked_categories, question_of
 from coordcore.records.record import Record, RecordError, labels_under
 from coordcore.tasks import ABSENT, TASKS
-from coordcore_detection.evaluate.truth import TruthImage
+from coordcore_detection.evaluate.truth import Boxes, TruthImage
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +39,8 @@ class Asking:
         messages = (*image.messages[:-1], {"role": "user", "content": f"<image>{question}"})
         unsure = labels_under(record, INCOMPLETE) if task == "named" else []
         is_text = TASKS[task].is_text
-        kept = np.array([not is_text and label not in unsure for label in image.labels], dtype=bool)
+        told = not is_text and task != "point"
+        kept = np.array([told and label not in unsure for label in image.labels], dtype=bool)
         places = {old: new for new, old in enumerate(np.flatnonzero(kept).tolist())}
         return attrs.evolve(
             image,
@@ -54,7 +55,8 @@ class Asking:
             areas=None if image.areas is None else image.areas[kept],
             outlines={places[index]: outline for index, outline in image.outlines.items() if index in places},
             points=tuple(point for point in image.points if not is_text and point[0] not in unsure),
-            kinds=frozenset() if is_text else image.kinds | ({"point"} if task == "point" else set()),
+            targets=_targets(image) if task == "point" else (),
+            kinds=image.kinds if told else frozenset() if is_text else frozenset({"point"}),
         )
 
     def _box(self, record: Record) -> str:
@@ -67,6 +69,11 @@ class Asking:
         coords, whole = self.rules.coords, [int(k) for k in bins]
         said = [coords.written[k] for k in coords.arranged(whole)] if self.coord_tokens else map(str, whole)
         return f"[{', '.join(said)}]"
+
+
+def _targets(image: TruthImage) -> tuple[tuple[str, Boxes], ...]:
+    found = zip(image.labels, image.boxes, image.crowd, strict=True)
+    return tuple((label, box) for label, box, crowd in found if not crowd)
 
 
 def _encoded(

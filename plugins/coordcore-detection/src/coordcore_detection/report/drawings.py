@@ -85,6 +85,7 @@ def _picture(name: str, evaluated: Evaluated, image: int, truth: TruthImage) -> 
     points = [box for box in row.boxes if box.kind == "point"] if row is not None else []
     true = [truth.outlines.get(index, _corners(box)) for index, box in enumerate(truth.boxes)]
     true += [np.array([[x, y]]) for _, x, y in truth.points]
+    true += [_corners(box) for _, box in truth.targets]
     predicted = [
         _outline(box, evaluated.predicted.boxes[index])
         for index, box in zip(boxes, row.regions if row else (), strict=True)
@@ -147,7 +148,7 @@ def _told_point(point: Box, truth: TruthImage) -> str:
     if truth.points:
         distance, label = min((float(np.hypot(px - x, py - y)), label) for label, px, py in truth.points)
         return f"{said}, {distance:.1f} px from {short(label)}"
-    within = [
+    within = [label for label, box in truth.targets if holds(_corners(box), x, y)] + [
         label
         for index, label in enumerate(truth.labels)
         if holds(truth.outlines.get(index, _corners(truth.boxes[index])), x, y)

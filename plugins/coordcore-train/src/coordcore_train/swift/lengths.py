@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from random import Random
 from typing import Any
 
@@ -63,26 +63,27 @@ class Grouping:
     length: Callable[[int, int], float]
     step: int
 
-    def ordered(self, order: Sequence[int], epoch: int, *, key: str, skip: int = 0) -> Iterator[int]:
-        """The examples of `order`, which is shuffled: those of `STEPS` steps sorted, and these steps shuffled.
+    def ordered(self, order: Iterable[int], count: int, epoch: int, *, key: str, skip: int = 0) -> Iterator[int]:
+        """The `count` examples of `order`, which is shuffled: those of `STEPS` steps sorted, and these steps shuffled.
 
         What is over a multiple of `step` ends the epoch. The same for the same order, key and lengths. skip: examples
         that are not trained again, of which whole blocks are not measured.
         """
         length = partial(self.length, epoch)
-        whole = len(order) // self.step * self.step
+        remaining = iter(order)
+        whole = count // self.step * self.step
         # Of few examples less steps are sorted together, so that they are not the same ones in every epoch.
-        block = self.step * max(1, min(STEPS, len(order) // (4 * self.step)))
+        block = self.step * max(1, min(STEPS, count // (4 * self.step)))
         for first in range(0, whole, block):
-            examples = order[first : min(first + block, whole)]
+            examples = [*islice(remaining, min(block, whole - first))]
             if first + block <= skip:
                 yield from examples
                 continue
-            examples = sorted(examples, key=length)
+            examples.sort(key=length)
             steps = [examples[start : start + self.step] for start in range(0, len(examples), self.step)]
             Random(f"{key} {first}").shuffle(steps)
             yield from chain.from_iterable(steps)
-        yield from sorted(order[whole:], key=length)
+        yield from sorted(remaining, key=length)
 
 
 def require_length(source: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -18,6 +17,9 @@ from coordcore.records.example import Example
 from coordcore_train.run.given import example_of
 from coordcore_train.swift.lengths import Grouping
 from coordcore_train.swift.template import to_row
+
+BLOCK = 1 << 20
+"""Examples that are shuffled together: what is kept of an epoch's order, however many there are."""
 
 
 class Rows(Dataset[dict[str, Any]]):
@@ -65,14 +67,31 @@ class Said(Dataset[Example]):
         return attrs.evolve(self.rows.example(index), images=())
 
 
+def shuffled(count: int, seed: int) -> Iterator[int]:
+    """The numbers up to `count` in a random order that follows from `seed`.
+
+    Up to a block of them in that of `torch.randperm`, as ms-swift has it. Of more, B blocks take one each of every B
+    neighbours, a random one, and are shuffled: 16 bytes a number of one block are held, where a permutation of all
+    grows with the data.
+    """
+    blocks = max(1, math.ceil(count / BLOCK))
+    generator, other = (torch.Generator().manual_seed(seed) for _ in range(2))
+    turns = torch.randint(blocks, (math.ceil(count / blocks),), generator=other)
+    for block in range(blocks):
+        order = torch.randperm(len(turns), generator=generator)
+        numbers = order * blocks + (turns[order] + block) % blocks
+        yield from map(int, numbers[numbers < count].numpy())
+
+
 class Shares(BatchSamplerShard):  # type: ignore[misc]
     """The batches of one rank: what a single rank would train in a step, dealt out to all of them in turn.
 
     ms-swift's own deals out `count // ranks * ranks` examples in an order of as many, so that the last of an epoch
-    are trained in no epoch, or others with every number of ranks. stock: its sampler, with this rank and the number of
-    ranks. count: of examples. Rows from `count` on fill up the last batch, unless that is to be dropped. skip: the
-    batches of this epoch that were trained before the run was interrupted. length: by which an epoch's rows lie behind
-    those of the one before; 0 where they are the same. grouping: puts examples of about one length into a step.
+    are trained in no epoch, or others with every number of ranks; and it holds the whole order, as a list. stock: its
+    sampler, with this rank and the number of ranks. count: of examples. Rows from `count` on fill up the last batch,
+    unless that is to be dropped. skip: the batches of this epoch that were trained before the run was interrupted.
+    length: by which an epoch's rows lie behind those of the one before; 0 where they are the same. grouping: puts
+    examples of about one length into a step.
     """
 
     def __init__(
@@ -83,14 +102,11 @@ class Shares(BatchSamplerShard):  # type: ignore[misc]
         self.total_samples = count // self.world_size if self.drop_last else math.ceil(count / self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order: Iterable[int] = range(self.count)
         epoch = self.curr_seed - self.base_seed
-        if self.shuffle:
-            shuffled = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.curr_seed))
-            order = map(int, shuffled.numpy())  # a list takes five times the memory
+        order: Iterable[int] = shuffled(self.count, self.curr_seed) if self.shuffle else range(self.count)
         if self.grouping is not None:
             trained = self.skip * self.batch_size * self.world_size
-            order = self.grouping.ordered(array("q", order), epoch, key=str(self.curr_seed), skip=trained)
+            order = self.grouping.ordered(order, self.count, epoch, key=str(self.curr_seed), skip=trained)
         every = self.total_samples * self.world_size
         order = chain(order, range(self.count, every))
         share = islice((epoch * self.length + index for index in order), self.rank, every, self.world_size)

@@ -73,11 +73,10 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     # --- the examples ---
 
     def get_train_dataloader(self, skip_batches: int = 0) -> Any:
-        """ms-swift's; of several ranks, of lengths put together, or where epochs differ, one by which every example of
-        an epoch is trained."""
+        """ms-swift's, but for the order in which the rows of an epoch come."""
         rows = getattr(self.train_dataset, "dataset", None)
         grouped = self.plan.manifest.train.group_by_length
-        if not isinstance(rows, Rows) or (self.args.world_size == 1 and not rows.by_epoch and not grouped):
+        if not isinstance(rows, Rows):
             return super().get_train_dataloader(skip_batches)
         step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         grouping = grouping_of(rows.source, self.template, step) if grouped else None
