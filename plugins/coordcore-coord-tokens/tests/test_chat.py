@@ -236,6 +236,23 @@ def test_several_boxes_and_polygons_of_a_text_in_its_order(say: Say) -> None:
         ("drag(start_box='(10,20)', end_box='(30,40)')", "drag(start_box='(A,B)', end_box='(C,D)')", "pp"),
         ("click(start_box='<|box_start|>(10,20)<|box_end|>')", "click(start_box='<|box_start|>(A,B)<|box_end|>')", "p"),
         ("click(point='<point>10 20</point>')", "click(point='<point>A B</point>')", "p"),
+        ("CLICK <point>[[10, 20]]</point>", "CLICK <point>[[A, B]]</point>", "p"),
+        ('{"POINT": [10, 20], "to": "down"}', '{"POINT": [A, B], "to": "down"}', "p"),
+        ("pyautogui.click((10, 20))", "pyautogui.click((A, B))", "p"),
+        ("mouse.click(10, 20, {button: 'right'})", "mouse.click(A, B, {button: 'right'})", "p"),
+        (
+            '{"type": "click", "button": "left", "x": 10, "y": 20}',
+            '{"type": "click", "button": "left", "x": A, "y": B}',
+            "p",
+        ),
+        ('{"x": 10, "y": 20, "type": "double_click"}', '{"x": A, "y": B, "type": "double_click"}', "p"),
+        (
+            '{"name": "click", "arguments": "{\\"x\\": 10, \\"y\\": 20}"}',
+            '{"name": "click", "arguments": "{\\"x\\": A, \\"y\\": B}"}',
+            "p",
+        ),
+        ('"{\\"coordinate\\": [10, 20]}"', '"{\\"coordinate\\": [A, B]}"', "p"),
+        ('"{\\"point_2d\\": [10, 20]}"', '"{\\"point_2d\\": [A, B]}"', "p"),
         ('{"point": "<point>10, 20</point>"}', '{"point": "<point>A, B</point>"}', "p"),
     ],
 )
@@ -260,7 +277,9 @@ def test_names_stand_in_the_order_of_coord_tokens(say: Say) -> None:
 def test_other_numbers_by_name_stay_text(say: Say) -> None:
     answer = (
         '[{"x": 2019, "y": 35}], roots {"x1": 2, "x2": -3}, f(x=1, y=2), x = 3, y = 4, to click (10, 20), scroll(3), '
-        "press [1, 2], <point>Step 1</point>, pyautogui.hotkey('ctrl', 'c'), {\"y\": 3, \"x1\": 4}"
+        "press [1, 2], <point>Step 1</point>, pyautogui.hotkey('ctrl', 'c'), {\"y\": 3, \"x1\": 4}, "
+        'the point = (3, 4), {"metric": "Impressions", "x": 1, "y": 2}, {"name": "Blood pressure", "x": 1, "y": 2}, '
+        "pyautogui.write('x=5'), print(1, 2, sep)"
     )
     example = say(row("<image>?", answer), space="norm1000")
     assert (texts(example)[1], example.geometries) == (answer, ())
@@ -311,6 +330,7 @@ def test_a_long_text_takes_no_longer_per_letter(say: Say) -> None:
     hostile = "[" * 20000 + "[1, " * 20000 + "(1,2 " * 20000 + "<box>1 " * 5000 + " " * 20000 + '"a":' * 5000
     hostile += '"x1": 1, "y1": ' * 9000 + '"x1": ' * 9000 + "pyautogui.a(" * 9000 + "<point " * 9000 + "click" * 9000
     hostile += '"x": 1, ' * 9000 + "x=1," * 9000 + "<point>" * 9000 + "left_" * 9000 + "(1, 2, a" * 9000
+    hostile += '"click", "a": 1, ' * 9000 + "pyautogui.a('" * 9000 + "<point>[[1, 2" * 9000 + '\\\\"' * 9000
     example = say(row("<image>?", hostile), space="norm1000")
     assert (example.geometries, time.perf_counter() - begun < 20) == ((), True)
 

@@ -180,6 +180,17 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
         "pixel",
         'left, top, right, bottom are no x1, y1, x2, y2; write bbox_2d, or set `space = "text"`',
     ),
+    "a corner and a size of a page's element": (
+        text('{"left": 1, "top": 2, "width": 3, "height": 4}'),
+        "pixel",
+        "left, top, width, height are no x1, y1, x2, y2; write bbox_2d",
+    ),
+    "y first beside a click": (
+        text('{"y": 20, "x": 10, "type": "click"}'),
+        "pixel",
+        "y, x, where coord tokens stand as x, y; reorder",
+    ),
+    "percents of Molmo by coords": (text('<points coords="1 1 20 30">a</points>'), "pixel", "is a point of Molmo"),
     "corners by name in another order": (
         text('{"xmin": 1, "xmax": 2, "ymin": 3, "ymax": 4}'),
         "pixel",

@@ -13,30 +13,47 @@ from coordcore.records.record import RecordError
 
 _CORNERS = r"[xy]_?(?:[012]|min|max)|left|top|right|bottom"
 _BOXES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x0", "y0", "x1", "y1"))
-_NO_BOXES = ({"left", "top", "right", "bottom"}, {"x", "y", "w", "h"}, {"x", "y", "width", "height"})
-_NAMES = re.compile(r"""["'](\w+)["']\s*:|\b([xy])\s*=""")
+_NO_BOXES = (
+    {"left", "top", "right", "bottom"},
+    {"x", "y", "w", "h"},
+    {"x", "y", "width", "height"},
+    {"left", "top", "width", "height"},
+)
+QUOTE = r"""\\{0,3}["']"""
+"""With what JSON within a text of JSON has before it, as in arguments of a call of OpenAI's."""
+
+_NAMES = re.compile(rf"""["'](\w+){QUOTE}\s*:|\b([xy])\s*=""")
 
 _PAIR = (
     r"(?:from_|to_|(?:start|end)_?|click_|target_)?(?:coord(?:inate)?s?\d?|point(?:_2d)?|position)|(?:start|end)_box"
 )
-_CLICK = r"(?:left_?|right_?|middle_?|double_?|triple_?|long_?)*(?:click|tap|press)|(?:mouse_?)?(?:move|drag)_?to|hover"
-_PAIR_KEY = re.compile(rf"""(?:["'](?:{_PAIR})["']\s*:|\b(?:{_PAIR})\s*=)\s*["']?[\[(\s]*$""")
-_CALL = re.compile(rf"\b(?i:{_CLICK})$")
-_IN_CALL = re.compile(rf"\b(?:pyautogui\.\w+|(?i:{_CLICK}|scroll|swipe|touch))\([^()]*$")
-_IN_OBJECT = re.compile(
-    rf"""["'](?:{_PAIR})["']\s*:\s*\{{\s*$"""
-    rf"""|["'](?i:[\w ]*(?:click|tap|press|move|drag|hover|scroll|swipe|touch)[\w ]*)["']\s*,\s*"""
-    r"""(?:["'](?:arguments|args|params|parameters|action_inputs?)["']\s*:\s*\{\s*)?$"""
+_CLICK = (
+    r"(?:(?:left|right|middle|double|triple|long)[_ ]?)*(?:click|tap|press)|(?:mouse_?)?(?:move|drag)_?to|hover"
+    r"|mouse_?(?:down|up)"
 )
-_BEFORE = 80
+_PAIR_KEY = re.compile(rf"""(?:["'](?i:{_PAIR}){QUOTE}\s*:|[(,]\s*(?:{_PAIR})\s*=)\s*(?:{QUOTE})?[\[(\s]*$""")
+_CALL = re.compile(rf"\b(?i:{_CLICK})(?:\(\s*\[?\s*)?$")
+_IN_CALL = re.compile(rf"\b(?:pyautogui\.\w+|(?i:{_CLICK}|scroll|swipe|touch))\([^()]*$")
+_ACTION = rf"""["'](?i:(?:\w+_)?(?:{_CLICK}|(?:mouse_?)?(?:move|drag)|scroll|swipe|touch)(?:_\w+)?){QUOTE}"""
+"""What an agent does, as a whole text: no impressions, and no blood pressure."""
+
+_OTHER = rf"""{QUOTE}\w+{QUOTE}\s*:\s*(?:{QUOTE}[^"'{{}}\\]{{0,30}}{QUOTE}|[-+.\w]{{1,30}})"""
+_IN_OBJECT = re.compile(
+    rf"""(?:["'](?i:{_PAIR}){QUOTE}\s*:\s*\{{\s*"""
+    rf"""|{_ACTION}\s*,\s*(?:{_OTHER}\s*,\s*){{0,2}}"""
+    rf"""(?:{QUOTE}(?:arguments|args|params|parameters|action_inputs?){QUOTE}\s*:\s*(?:{QUOTE})?\{{\s*)?)\\{{0,3}}$"""
+)
+_BEHIND = re.compile(rf"""\s*,\s*(?:{_OTHER}\s*,\s*){{0,2}}{QUOTE}\w+{QUOTE}\s*:\s*\\{{0,3}}{_ACTION}""")
+_BEFORE = 120
 """Letters before coordinates in which what they belong to is looked for."""
 
 _FIGURE = r"[-+.]?\d"
-_MOLMO = re.compile(rf"""<points?\s[^<>]{{0,80}}?\b[xy]\d*\s*=\s*["']?{_FIGURE}""")
+_MOLMO = re.compile(rf"""<points?\s[^<>]{{0,80}}?\b(?:[xy]\d*|coords)\s*=\s*["']?{_FIGURE}""")
 _LEFT_OVER = re.compile(
-    rf"""["']([xy])_?(?:1|min)["']\s*:\s*["']?{_FIGURE}[^{{}}]{{0,200}}?["'](?!\1)[xy]_?(?:1|min)["']\s*:\s*["']?{_FIGURE}"""
-    rf"""|\bpyautogui\.\w+\([^()]{{0,80}}?\b[xy]\s*=\s*["']?{_FIGURE}"""
-    rf"""|["'](?:(?:start_|end_)?coordinate\d?|(?:start|end)_box)["']\s*:["'\[(\s]*{_FIGURE}"""
+    rf"""["']([xy])_?(?:1|min){QUOTE}\s*:\s*(?:{QUOTE})?{_FIGURE}"""
+    rf"""[^{{}}]{{0,200}}?["'](?!\1)[xy]_?(?:1|min){QUOTE}\s*:\s*(?:{QUOTE})?{_FIGURE}"""
+    rf"""|\bpyautogui\.\w+\((?:[^()"']|"[^"]{{0,80}}"|'[^']{{0,80}}'){{0,80}}?\b[xy]\s*=\s*["']?{_FIGURE}"""
+    rf"""|["'](?:(?:start_|end_)?coordinate\d?|(?:start|end)_box){QUOTE}\s*:[\\"'\[(\s]*{_FIGURE}"""
     rf"""|\b(?:start|end)_box\s*=["'\[(\s]*{_FIGURE}|<point>\s*{_FIGURE}"""
 )
 _TEXT = 'set `space = "text"` where they are no places'
@@ -46,15 +63,18 @@ def grammar(some: str) -> str:
     """What finds coordinates with a name for each, and the first two arguments of a call. some: finds a coordinate."""
 
     def keyed(*keys: str) -> str:
-        return r"\s*,\s*".join(rf"[\"'](?:{key})[\"']\s*:\s*[\"']?{some}[\"']?" for key in keys)
+        each = (rf"[\"'](?:{key}){QUOTE}\s*:\s*(?:{QUOTE})?{some}(?:{QUOTE})?" for key in keys)
+        return r"\s*,\s*\\{0,3}".join(each)
 
     by_name = (
         f"(?i:{keyed(*[_CORNERS] * 4)})",
-        keyed("x", "y", "w|width", "h|height"),
+        keyed("x|left|top", "y|left|top", *["w|width|h|height"] * 2),
         keyed("x", "y"),
+        keyed("y", "x"),
         rf"x\s*=\s*{some}\s*,\s*y\s*=\s*{some}",
     )
-    return rf"(?P<named>{'|'.join(by_name)})|(?P<arguments>\(\s*{some}\s*,\s*{some}\s*(?=,\s*[A-Za-z_]\w*\s*=))"
+    called = rf"\(\s*{some}\s*,\s*{some}\s*(?=,\s*(?:{some}\s*,\s*)?[A-Za-z_{{])"
+    return rf"(?P<named>{'|'.join(by_name)})|(?P<arguments>{called})"
 
 
 def named_kind(match: re.Match[str], path: str, coords: CoordFormat) -> str | None:
@@ -65,7 +85,7 @@ def named_kind(match: re.Match[str], path: str, coords: CoordFormat) -> str | No
         raise RecordError(path, f"{said!r}: {', '.join(names)} are no x1, y1, x2, y2; write bbox_2d, or {_TEXT}")
     kind = "bbox_2d"
     order: tuple[str, ...] = next((box for box in _BOXES if {*box} == {*names}), ())
-    if names == ["x", "y"] and _before(_IN_CALL if match[0][0] == "x" else _IN_OBJECT, match):
+    if {*names} == {"x", "y"} and _is_clicked(match):
         kind, order = "point", ("x", "y")
     if not order:
         return None
@@ -75,6 +95,13 @@ def named_kind(match: re.Match[str], path: str, coords: CoordFormat) -> str | No
             path, f"{said!r}: {', '.join(names)}, where coord tokens stand as {', '.join(wanted)}; reorder"
         )
     return kind
+
+
+def _is_clicked(match: re.Match[str]) -> bool:
+    """Whether x and y are arguments of a click, or stand in an object beside what is done there."""
+    if match[0][0] == "x":
+        return _before(_IN_CALL, match)
+    return _before(_IN_OBJECT, match) or _BEHIND.match(match.string, match.end()) is not None
 
 
 def is_pair(match: re.Match[str]) -> bool:

@@ -43,8 +43,8 @@ agents write around a call, whose template puts it into texts itself."""
 
 _BEGIN = re.compile(r"""[<\[("']|\bx\s{0,9}=""")
 _IN_TAGS = re.compile(rf"(?:{_OPENING})((?:(?!{_OPENING}).)*?)(?:{_CLOSING})", re.DOTALL)
-_KEY = re.compile(r"""["'](\w+)["']\s*:\s*["']?[\[(\s]*$""")
-_UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d|quad)["']\s*:["'\[(\s]*[-+.]?\d""")
+_KEY = re.compile(rf"""["'](\w+){named.QUOTE}\s*:\s*(?:{named.QUOTE})?[\[(\s]*$""")
+_UNREAD_KEY = re.compile(r"""["'](bbox_2d|bbox|box_2d|poly|point_2d|quad)\\{0,3}["']\s*:[\\"'\[(\s]*[-+.]?\d""")
 _LISTED = re.compile(r"""["']\w+["']\s*:\s*(?:\[\s*)?$""")
 _QUOTED = re.compile(r"""(?:["']\s*:|\[|",)\s*"$""")
 _NO_CORNERS = re.compile(
@@ -95,7 +95,8 @@ def _grammar(coords: CoordFormat) -> tuple[re.Pattern[str], re.Pattern[str]]:
     pair = rf"[\[(]\s*{some}\s*,\s*{some}\s*[\])]"
     shapes = re.compile(
         rf"(?P<place>{BBOX}|{REF})"
-        rf"|(?P<tagged>(?:{_OPENING})\s*{some}(?:[\s,]+{some})*\s*(?:{_CLOSING}))"
+        rf"|(?P<tagged>(?:{_OPENING})\s*{some}(?:[\s,]+{some})*\s*(?:{_CLOSING})"
+        rf"|{_POINT_TAG}[\s\[(]*{some}\s*,\s*{some}[\s\])]*{_TAGS[_POINT_TAG]})"
         rf"|{named.grammar(some)}"
         rf"|(?P<pairs>{pair}(?:\s*(?:,\s*)?{pair})*)"
         rf"|(?P<list>[\[(]\s*{some}(?:\s*,\s*{some})*\s*[\])])"
