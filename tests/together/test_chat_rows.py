@@ -122,3 +122,23 @@ def test_rows_are_checked_before_a_run(folder: Path) -> None:
     (folder / "train.jsonl").write_text(json.dumps([*ROWS, wrong], indent=1))  # the name says nothing
     said = coordcore("check", "chat.toml", cwd=folder, expect=2)
     assert "train.jsonl[4]: messages[1].content: a further <bbox>, but objects.bbox holds 1" in said
+
+
+def test_records_that_are_written_as_rows_are_right(folder: Path) -> None:
+    box = {"desc": "dog", "bbox_2d": [1, 2, 30, 40]}
+    asked: list[dict[str, Any]] = [
+        {"objects": [box, {"desc": 'a "cat"', "bbox_2d": [3, 4, 5, 6.5]}]},
+        {"objects": []},
+        {"objects": [box], "task": "named", "categories": ["dog", "hen"]},
+        {"objects": [box], "task": "refer", "question": "the dog"},
+        {"objects": [{"desc": "eye", "point": [5, 6]}], "task": "point", "question": "its eye"},
+        {"objects": [box], "task": "region", "answer": "A dog."},
+        {"task": "caption", "answer": "A dog."},
+        {"task": "chat", "question": "How many?", "answer": "Two."},
+    ]
+    records = [{"images": ["a.png"], "width": 64, "height": 48, **item} for item in asked]
+    (folder / "records.jsonl").write_text("".join(json.dumps(item) + "\n" for item in records))
+    said = ("records.jsonl", "train.jsonl", "--from", "records", "--from-space", "pixel", "--to", "swift")
+    coordcore("data", "convert", *said, "--overwrite", cwd=folder)
+    assert len((folder / "train.jsonl").read_text().splitlines()) == len(records)
+    assert "no problems found" in coordcore("check", "chat.toml", cwd=folder)

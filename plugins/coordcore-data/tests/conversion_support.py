@@ -15,6 +15,8 @@ from coordcore_data.convert.core import Reading
 
 REAL_COCO = Path(__file__).parents[3] / "tests" / "data" / "coco_val2014_100_boxes.json"
 
+SKELETON = "skeleton: records have no such geometry; export as COCO Keypoints, and use --from coco --keypoints"
+
 _READING = ("images", "classes", "instances", "boxes", "origin", "attribute", "frames", "per")
 
 

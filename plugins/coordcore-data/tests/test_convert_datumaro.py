@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conversion_support import read_lines, records_of, run, why_dropped, write_image, write_json, write_zip
+from conversion_support import SKELETON, read_lines, records_of, run, why_dropped, write_image, write_json, write_zip
 
 from coordcore import InputError
 
@@ -182,7 +182,7 @@ def test_an_item_without_a_path_is_found_by_its_id(tmp_path: Path) -> None:
         ({"type": "mask", "label_id": 0, "rle": {"counts": "", "size": [80, 100]}}, "RLE mask of no pixel"),
         ({"type": "mask", "label_id": 0}, "RLE mask that cannot be read"),
         ({"type": "mask", "label_id": 0, "rle": {"counts": [9, 9], "size": [8, 10]}}, "RLE mask of another size"),
-        ({"type": "skeleton", "label_id": 0, "elements": []}, "skeleton: records have no such geometry"),
+        ({"type": "skeleton", "label_id": 0, "elements": []}, SKELETON),
         ({"type": "label", "label_id": 0}, "label of the whole image: what is where is not said"),
         ({"type": "caption", "caption": "a cat"}, "caption of the whole image: what is where is not said"),
         (BOX | {"label_id": 7}, "label_id without a name"),

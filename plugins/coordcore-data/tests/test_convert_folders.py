@@ -83,7 +83,10 @@ def test_a_yolo_label_file_without_its_image_is_counted(tmp_path: Path) -> None:
         ("0 0.5 0.5 -0.1 0.1", "negative width or height"),
         ("0 0.5 0.5 0 0.1", "no extent: width or height is 0"),
         ("0 nan 0.5 0.1 0.1", "a coordinate is NaN or infinite"),
-        ("0 50 50 10 10", "lies outside the image"),
+        (
+            "0 50 50 10 10",
+            "numbers above 1, which are no fractions: divide pixels by the width and height of the image",
+        ),
         ("0 0.1 0.1 nan 0.1 0.1 0.9", "a coordinate is NaN or infinite"),
     ],
 )

@@ -166,6 +166,46 @@ def test_coco_carries_keypoints_when_asked(tmp_path: Path) -> None:
     assert "keypoints" not in json.dumps(records_of(source, "coco", tmp_path)[0])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "note", "shown"),
+    [
+        (
+            {"keypoints": [1, 2, 3, 4]},
+            "keypoints that are not x, y and visibility of each: not carried",
+            "[1, 2, 3, 4]",
+        ),
+        (
+            {"keypoints": [12, 14, 3, 0, 0, 0]},
+            "keypoint whose visibility is not 0, 1 or 2: none of its object carried",
+            "3",
+        ),
+        (
+            {"keypoints": [12, 14, 2]},
+            "another number of keypoints than their category names: not carried",
+            "1 keypoints, and 2 names of them in categories",
+        ),
+        (
+            {"num_keypoints": 2},
+            "num_keypoints that is not how many are labelled: not read",
+            "2, and 1 have a visibility above 0",
+        ),
+    ],
+)
+def test_wrong_keypoints_of_coco_are_told_with_their_values(
+    tmp_path: Path, wrong: dict[str, Any], note: str, shown: str
+) -> None:
+    first, *rest = PERSON["annotations"]  # type: ignore[misc]
+    source = write_json(tmp_path / "a.json", PERSON | {"annotations": [first | wrong, *rest[:1]]})
+    records, account = records_of(source, "coco", tmp_path, keypoints=True)
+    assert (account.notes[note], account.examples[note]) == (1, [f"annotation 1 {shown}"])
+    assert ("keypoints" in records[0]["objects"][0]) is ("num_keypoints" in wrong)
+
+
+def test_keypoints_of_coco_are_counted_where_nobody_asks_for_them(tmp_path: Path) -> None:
+    account = records_of(write_json(tmp_path / "person.json", PERSON), "coco", tmp_path)[1]
+    assert account.notes == {"keypoints: not carried without --keypoints": 3}
+
+
 @pytest.mark.parametrize("space", ["pixel", "norm1", "bin"])
 def test_keypoints_are_read_again_and_go_back_to_coco(tmp_path: Path, space: Any) -> None:
     source = write_json(tmp_path / "person.json", PERSON)
@@ -202,7 +242,7 @@ def test_yolo_pose_carries_keypoints_when_asked(tmp_path: Path, shape: str, line
     assert not any("keypoints" in note for note in account.notes)
     [plain], account = records_of(source, "yolo", tmp_path)
     assert plain["objects"] == [{"desc": "person", "bbox_2d": [40, 32, 60, 48]}]
-    assert account.notes["keypoints: not carried, the box is"] == 1
+    assert account.notes["keypoints: not carried without --keypoints, the box is"] == 1
 
 
 def test_a_visibility_that_is_none_drops_the_object(tmp_path: Path) -> None:

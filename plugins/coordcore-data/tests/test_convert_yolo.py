@@ -102,15 +102,28 @@ def test_keypoints_are_no_polygon(tmp_path: Path, shape: str, numbers: int) -> N
     source = write_text(tmp_path / "data.yaml", f"train: images\nkpt_shape: {shape}\nnames: [cat]\n")
     records, account = records_of(source, "yolo", tmp_path, geometry="poly")
     assert records[0]["objects"][0]["bbox_2d"] == pytest.approx(BOX)
-    assert account.notes["keypoints: not carried, the box is"] == 1
+    assert account.notes["keypoints: not carried without --keypoints, the box is"] == 1
+
+
+BOXED = "0 0.5 0.5 0.1 0.1"
 
 
 def test_a_line_of_another_count_than_the_keypoints_have_is_dropped(tmp_path: Path) -> None:
-    data_set(tmp_path, ".", line=f"{LINE}0 0.5 0.5 0.1 0.1 0.2 0.2\n0 0.5 0.5 0.1 0.1 0.2 0.2 0.3 0.3\n")
+    data_set(tmp_path, ".", line=f"{BOXED} 0.2 0.2\n\n{LINE}{BOXED} 0.2\n{BOXED} 0.2 0.2 2\n")
     source = write_text(tmp_path / "data.yaml", "train: images\nkpt_shape: [1, 2]\nnames: [cat]\n")
+    _, account = records_of(source, "yolo", tmp_path)
+    what = "not the 5 + 2 numbers of a line that kpt_shape in data.yaml says"
+    assert account.examples[what][1].startswith("a.txt:4 ")
+    assert account.objects.dropped == {what: 2, f"{what}; kpt_shape: [1, 3] is of lines with visibility": 1}
+
+
+def test_pixels_are_told(tmp_path: Path) -> None:
+    data_set(tmp_path, ".", line="0 50 40 20 20\n0 10 10 20 10 20 20\n0 0.5 0.5 0.2 0.2\n")
+    source = write_text(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
     records, account = records_of(source, "yolo", tmp_path)
+    what = "numbers above 1, which are no fractions: divide pixels by the width and height of the image"
+    assert account.objects.dropped == {what: 2}
     assert len(records[0]["objects"]) == 1
-    assert account.objects.dropped == {"not the 5 + 2 numbers of a line that kpt_shape in data.yaml says": 2}
 
 
 @pytest.mark.parametrize("shape", ["17", "[17]", "[17, 4]", "[a, 2]", "[0, 2]", "[17, 3.0]"])

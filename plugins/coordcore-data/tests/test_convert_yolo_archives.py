@@ -86,7 +86,7 @@ def test_pose_labels_keep_their_boxes(tmp_path: Path) -> None:
     }
     records, account = records_of(write_zip(tmp_path / "a.zip", files), "yolo", tmp_path)
     assert records[0]["objects"] == [{"desc": "person", "bbox_2d": pytest.approx([10, 20, 40, 60])}]
-    assert account.notes["keypoints: not carried, the box is"] == 1
+    assert account.notes["keypoints: not carried without --keypoints, the box is"] == 1
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_pose_labels_keep_their_boxes(tmp_path: Path) -> None:
         ("0.5 0.25 0.5 0.3 0.5\n", "class without a name"),
         ("0 0.25 0.5 0 0.5\n", "no extent"),
         ("0 0.25 0.5 -0.3 0.5\n", "negative width or height"),
-        ("0 25 50 30 50\n", "clipped at the image's edge|lies outside the image"),
+        ("0 25 50 30 50\n", "numbers above 1, which are no fractions"),
         ("0 nan 0.5 0.3 0.5\n", "a coordinate is NaN"),
     ],
 )
@@ -109,7 +109,7 @@ def test_an_image_that_lost_its_box_is_no_record(tmp_path: Path, labels: str, re
     records, account = records_of(archive(tmp_path / "a.zip", labels, picture(tmp_path)), "yolo", tmp_path)
     assert [record["images"] for record in records] == [["obj_valid_data/image2.jpg"]]
     images, objects = why_dropped(account)
-    assert (images, objects.startswith(tuple(reason.split("|")))) == ("all of its objects were dropped", True)
+    assert (images, objects.startswith(reason)) == ("all of its objects were dropped", True)
 
 
 @pytest.mark.parametrize(

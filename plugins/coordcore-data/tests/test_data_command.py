@@ -66,7 +66,7 @@ def test_a_check_as_json(tmp_path: Path) -> None:
         (["--from", "voc", "--to-space", "pixel"], "not XML"),
         (["--from", "voc", "--to-space", "pixel", "--boxes", "xywh"], "--boxes means nothing for voc; it is for: coco"),
         (["--from", "coco", "--to", "coco", "--to-space", "norm1"], "COCO files are in pixels"),
-        (["--from", "coco", "--to-space", "pixel", "--categories", "a.json"], "records have names only"),
+        (["--from", "coco", "--to-space", "pixel", "--categories", "a.json"], "records and chat rows have names only"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -624,4 +624,6 @@ def test_a_label_that_is_said_to_be_absent_is_told_once(tmp_path: Path) -> None:
     assert len(told) == 1
     assert "line 2: objects[0].desc" in told[0]
     wrong = record([1, 2, 3, 4]) | {"metadata": {"absent_categories": "dog"}}
-    assert "metadata.absent_categories: expected array | null, got str: 1 times" in texts(checked_rows(tmp_path, wrong))
+    assert "metadata.absent_categories: expected array | null, got str: 1 times" in texts(
+        checked_rows(tmp_path, record([1, 2, 3, 4]), wrong)
+    )

@@ -28,6 +28,7 @@ class Target(StrEnum):
 
     RECORDS = "records"
     COCO = "coco"
+    SWIFT = "swift"
 
 
 class Boxes(StrEnum):
@@ -107,9 +108,12 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File or folder to read.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write, .jsonl or .json.")],
     source_format: Annotated[Format, typer.Option("--from", metavar="FORMAT", help=f"{_FORMATS}.")],
-    target: Annotated[Target, typer.Option("--to", help="What to write.")] = Target.RECORDS,
+    target: Annotated[
+        Target, typer.Option("--to", help="What to write: records, COCO, or chat rows of ms-swift.")
+    ] = Target.RECORDS,
     to_space: Annotated[
-        SpaceName | None, typer.Option(help="What the written numbers are; needed for records. COCO is in pixels.")
+        SpaceName | None,
+        typer.Option(help="What the written numbers are; needed for records. COCO is in pixels, as chat rows are."),
     ] = None,
     quantisation: Annotated[
         str, typer.Option(metavar="NAME", help="Convention of the bins that are written.")
@@ -193,7 +197,7 @@ def convert(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert SOURCE to records or to COCO, with an account of everything that was dropped or changed.
+    """Convert SOURCE to records, to COCO or to chat rows, with an account of everything that was dropped or changed.
 
     The account is printed and lies beside OUTPUT as NAME.account.json. Images and objects that cannot be used are
     dropped and counted by reason; what was read is what was written, carried and dropped.

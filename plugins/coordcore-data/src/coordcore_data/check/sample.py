@@ -22,10 +22,9 @@ from coordcore.errors import shortened
 from coordcore.quantisation import DEFAULT_QUANTISATION, QUANTISATIONS, Quantisation
 from coordcore.quantisation import quantisation as convention
 from coordcore.records.annotations import Rules, Space, read_annotations
-from coordcore.records.asking import ABSENT
 from coordcore.records.geometry import bounds, clockwise
 from coordcore.records.images import image_path
-from coordcore.records.record import LeftOut, Record, RecordError, labels_under, parse_record
+from coordcore.records.record import LeftOut, Record, RecordError, parse_record
 from coordcore.records.source import all_lines
 from coordcore.tasks import TASKS
 from coordcore_data.convert.core import CROWD, POINTS, BoxOrder
@@ -46,7 +45,6 @@ class Sample:
     without extent. is_box, is_point: [n] bool. crossed: quads whose sides cross. sizes: [n, 2] width and height
     of each box's image, NaN where the record does not say. owner: [n] the record of each box. places: [n] its index
     among the objects of that. labels: n descriptions.
-    denied: those whose label is among the absent categories of its record.
     keypoints: [m, 3] x, y and visibility. of_box: [m] the box of each.
     files: path, width and height of each record. lines: [n] in which line of the file each record stands. odd: records
     that hold something else than boxes, crowd regions too. unasked: the paths of those that ask no question of their
@@ -76,7 +74,6 @@ class Sample:
     owner: Array
     places: Array
     labels: tuple[str, ...]
-    denied: tuple[int, ...]
     keypoints: Array
     of_box: Array
     files: tuple[tuple[str, float, float], ...]
@@ -134,7 +131,6 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
     values, sizes, owner, places, numbers = array("d"), array("d"), array("q"), array("q"), array("q")
     is_box, is_point, keypoints, of_box = array("b"), array("b"), array("d"), array("q")
     odd: set[int] = set()
-    denied: list[int] = []
     counts = dict.fromkeys(
         ("records", "texts", "empty", "unsaid", "polygons", "points", "crossed", "tokens", "repeated"), 0
     )
@@ -156,7 +152,6 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         try:
             record = parse_record(line, left_out)
             found = read_annotations(record, _any_numbers(record, quantisation), left_out)
-            absent = _absent(record, left_out)
         except RecordError as error:
             wrong.append(error)
         for left in (*wrong, *left_out.objects, *left_out.parts):
@@ -189,8 +184,6 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
             is_box.append(item.kind == "bbox_2d")
             is_point.append(item.kind == "point")
             counts["tokens"] += item.tokens
-            if item.desc in absent:
-                denied.append(len(labels))
             labels.append(item.desc)
             key = (item.desc, item.kind, *item.values)
             counts["repeated"] += key in seen
@@ -223,7 +216,6 @@ def _collect(path: Path, limit: int | None, quantisation: Quantisation | None, p
         owner=np.array(owner, dtype=np.int64),
         places=np.array(places, dtype=np.int64),
         labels=tuple(labels),
-        denied=tuple(denied),
         keypoints=np.array(keypoints, dtype=np.float64).reshape(-1, 3),
         of_box=np.array(of_box, dtype=np.int64),
         files=tuple(files),
@@ -243,15 +235,6 @@ def _is_summary(line: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(record, dict) and isinstance(record.get("summary"), str) and "objects" not in record
-
-
-def _absent(record: Record, left_out: LeftOut) -> list[str]:
-    """The categories that are said not to be there, none where that is no list of labels."""
-    try:
-        return labels_under(record, ABSENT)
-    except RecordError as error:
-        left_out.parts.append(error)
-        return []
 
 
 def _declared(record: Record) -> str | None:

@@ -76,7 +76,7 @@ def _slack(limit: Array) -> Array:
 
 def find(sample: Sample, space: Space, order: BoxOrder, files: FileSizes | None, declared: bool) -> list[Suspicion]:
     """Every suspicion, under the space and order that are declared or assumed; the gravest kinds first."""
-    found: list[Suspicion | None] = [_no_box(sample), _unsaid(sample), _absent(sample)]
+    found: list[Suspicion | None] = [_no_box(sample), _unsaid(sample)]
     if len(sample.boxes) >= FEW:
         scale = _scale(sample, space) if declared or space == "bin" else None
         found.append(scale)
@@ -114,18 +114,6 @@ def _unsaid(sample: Sample) -> Suspicion | None:
         "evaluation knows what not to count, training learns that nothing is there; leave them out of training"
     )
     return Suspicion(kind="unsaid", share=share, text=text)
-
-
-def _absent(sample: Sample) -> Suspicion | None:
-    if not len(sample.denied):
-        return None
-    first = sample.denied[0]
-    text = (
-        f"{len(sample.denied)} objects have a label that their record's metadata.absent_categories says is not there "
-        f"(first: {sample.where(first)}.desc: {shortened(sample.labels[first], 80)!r}): take the label off that list, "
-        "or remove the object"
-    )
-    return Suspicion(kind="absent", share=len(sample.denied) / len(sample.boxes), text=text)
 
 
 def _scale(sample: Sample, space: Space) -> Suspicion | None:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from coordcore import InputError
+from coordcore.errors import shortened
 from coordcore.records.geometry import bounds
 from coordcore_data.convert.coco_file import CocoAnnotation, CocoCategory, CocoImage, Content, load, parsed
 from coordcore_data.convert.core import TURNED, Account, Box, Found, Reading, Shape, SourceImage, corners, is_area
@@ -88,7 +89,7 @@ def _images(content: Content, reading: Reading, source: Path, account: Account) 
         shapes = [
             shape
             for annotation in annotations
-            if (shape := _shape(annotation, image, names, categories, reading, account))
+            if (shape := _shape(annotation, image, names, categories, places, reading, account))
         ]
         yield SourceImage(
             file=file_of(image),
@@ -233,8 +234,15 @@ def _lvis(
 
 
 def _shape(
-    item: Any, image: CocoImage, names: Mapping[Id, str | None], categories: Ids, reading: Reading, account: Account
+    item: Any,
+    image: CocoImage,
+    names: Mapping[Id, str | None],
+    categories: Ids,
+    places: Mapping[str, list[str]],
+    reading: Reading,
+    account: Account,
 ) -> Shape | None:
+    """places: label -> the names of its keypoints."""
     known = categories.find(item.category_id)
     name = None if known is None else names[known]
     if not name:
@@ -246,20 +254,38 @@ def _shape(
     try:
         shape = shape_of(item, image, name, reading, account)
         if reading.keypoints:
-            _add_keypoints(shape, parsed(item.keypoints), account)
+            _add_keypoints(shape, item, places.get(clean_label(name).text), account)
+        elif item.keypoints is not None and item.keypoints not in _NO_KEYPOINTS:
+            account.note("keypoints: not carried without --keypoints", shape.name)
         return shape
     except UnreadableError as error:
         account.drop_object(error.reason, f"annotation {item.id}", error.detail)
         return None
 
 
-def _add_keypoints(shape: Shape, given: Any, account: Account) -> None:
+_NO_KEYPOINTS: tuple[Any, ...] = (msgspec.Raw(b"null"), msgspec.Raw(b"[]"), [])
+
+
+def _add_keypoints(shape: Shape, item: Any, names: list[str] | None, account: Account) -> None:
+    given = parsed(item.keypoints)
     if given in (None, []):
         return
+    shown = shortened(str(given), 80)
     numbers = isinstance(given, list) and all(type(value) in (int, float) for value in given)
-    if not numbers or len(given) % 3 or any(seen not in (0, 1, 2) for seen in given[2::3]):
-        account.note("keypoints that are not x, y and visibility of each: not carried", shape.name)
+    if not numbers or len(given) % 3:
+        account.note("keypoints that are not x, y and visibility of each: not carried", shape.name, shown)
         return
+    if wrong := [seen for seen in given[2::3] if seen not in (0, 1, 2)]:
+        account.note("keypoint whose visibility is not 0, 1 or 2: none of its object carried", shape.name, wrong[0])
+        return
+    if names is not None and len(given) != 3 * len(names):
+        what = f"{len(given) // 3} keypoints, and {len(names)} names of them in categories"
+        account.note("another number of keypoints than their category names: not carried", shape.name, what)
+        return
+    labelled = sum(seen > 0 for seen in given[2::3])
+    if item.num_keypoints is not None and item.num_keypoints != labelled:
+        what = f"{shortened(repr(item.num_keypoints), 80)}, and {labelled} have a visibility above 0"
+        account.note("num_keypoints that is not how many are labelled: not read", shape.name, what)
     shape.keypoints = [float(value) for at in range(0, len(given), 3) for value in given[at : at + 2]]
     shape.seen = [int(seen) for seen in given[2::3]]
 

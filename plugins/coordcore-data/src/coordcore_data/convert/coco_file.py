@@ -38,6 +38,7 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     iscrowd: int | bool | None = None
     area: Any = None
     keypoints: msgspec.Raw = msgspec.Raw(b"null")
+    num_keypoints: Any = None
     attributes: msgspec.Raw = msgspec.Raw(b"null")
 
 

@@ -50,15 +50,16 @@ class Conversion:
     """What to convert, and how. `coordcore data convert --help` says what each option means.
 
     geometry: of the objects that are written; None for "own" from records, whose kinds are kept, and "box" from others.
-    space, quantisation: of the records that are written; COCO files are always in pixels. purpose: of the records; COCO
-    files hold crowds among their annotations. split: shares by name that add up to 1, or "source". strip_prefix,
-    image_prefix: a folder taken off every image path, and one put before. reading: what the reader has to be told.
+    space, quantisation: of the records that are written; COCO files are always in pixels, chat rows in pixels or
+    fractions. purpose: of the records; COCO files hold crowds among their annotations, chat rows are for training.
+    split: shares by name that add up to 1, or "source". strip_prefix, image_prefix: a folder taken off every image
+    path, and one put before. reading: what the reader has to be told.
     """
 
     source: Path
     output: Path
     source_format: str
-    to: Literal["records", "coco"] = "records"
+    to: Literal["records", "coco", "swift"] = "records"
     space: Space | None = None
     quantisation: Quantisation | None = None
     geometry: Geometry | Literal["own"] | None = None
@@ -89,21 +90,21 @@ def convert(conversion: Conversion, *, progress: bool = False) -> Account:
     geometry = conversion.geometry or ("own" if conversion.source_format == "records" else "box")
     conversion = attrs.evolve(conversion, geometry=geometry)
     account = Account()
-    to_records = conversion.to == "records"
+    to_coco = conversion.to == "coco"
     reading = attrs.evolve(
         conversion.reading,
         polygons=geometry in ("poly", "quad", "own"),
         points=geometry in ("point", "own"),
         keypoints=conversion.keypoints,
         crowds=conversion.crowd != "objects",
-        partial=to_records and conversion.purpose == "evaluation",
-        per=conversion.reading.per or (None if to_records else "image"),  # COCO's files list an image once
+        partial=not to_coco and conversion.purpose == "evaluation",
+        per=conversion.reading.per or ("image" if to_coco else None),  # COCO's files list an image once
     )
     rules = Rules(
         geometry=geometry,
         crowd=conversion.crowd,
         outside=conversion.outside,
-        purpose=conversion.purpose if to_records else "evaluation",
+        purpose="evaluation" if to_coco else conversion.purpose,
         reversed_corners=conversion.reversed_corners,
         strip=conversion.strip_prefix,
         images=reading.images,
@@ -242,8 +243,14 @@ def _check(conversion: Conversion) -> None:
             raise InputError(f"{option} means nothing for {conversion.source_format}; it is for: {takers}")
     if conversion.to == "coco" and conversion.space not in (None, "pixel"):
         raise InputError("COCO files are in pixels; leave out --to-space, or write records")
-    if conversion.to == "records" and conversion.categories is not None:
-        raise InputError("--categories gives a written COCO file its ids; records have names only")
+    if conversion.to == "swift":
+        if conversion.space == "bin":
+            raise InputError("chat rows are in pixels or fractions: --to-space pixel or norm1")
+        if conversion.purpose == "evaluation" or conversion.keypoints:
+            option = "--keypoints" if conversion.keypoints else "--purpose evaluation"
+            raise InputError(f"{option}: chat rows cannot hold what it asks for; write records")
+    if conversion.to != "coco" and conversion.categories is not None:
+        raise InputError("--categories gives a written COCO file its ids; records and chat rows have names only")
     if conversion.to == "records" and conversion.space is None:
         raise InputError("say what the written numbers shall be: --to-space pixel, norm1 or bin")
     if (conversion.space == "bin") != (conversion.quantisation is not None):
@@ -290,12 +297,15 @@ def _writers(conversion: Conversion, account: Account) -> Any:
     """What makes the writer of one open file."""
     from coordcore_data.convert.coco_file import read_categories
     from coordcore_data.convert.coco_writer import CocoWriter
+    from coordcore_data.convert.swift_writer import SwiftWriter
     from coordcore_data.convert.write import RecordWriter
 
     if conversion.to == "coco":
         categories = None if conversion.categories is None else read_categories(conversion.categories)
         labels: set[str] = set()
         return lambda file: CocoWriter(file, categories, labels, account)
+    if conversion.to == "swift":
+        return lambda file: SwiftWriter(file, conversion.space == "norm1", account)
     space = conversion.space or "pixel"
     return lambda file: RecordWriter(file, space, conversion.quantisation, account, conversion.source)
 

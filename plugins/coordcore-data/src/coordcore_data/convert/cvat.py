@@ -105,7 +105,7 @@ def _image(element: Element, account: Account) -> SourceImage:
         name = f"{item.tag} {index} of image {element.get('id', '')}"
         shape = _shape(item, name)
         if isinstance(shape, str):
-            account.drop_object(shape, file, name)
+            account.drop_object(shape, file, name, shortened(item.get("points", ""), 80))
         else:
             shapes.append(shape)
     identity = element.get("id", "")
@@ -132,7 +132,8 @@ def _shape(element: Element, name: str) -> Shape | str:
             return Shape(label=label, points=flat, name=name)
         return Shape(label=label, poly=flat, was="polygon", name=name)
     if element.tag not in ("box", "ellipse", "mask"):
-        return f"{element.tag}: records have no such geometry"
+        cure = "; export as COCO Keypoints, and use --from coco --keypoints" if element.tag == "skeleton" else ""
+        return f"{element.tag}: records have no such geometry{cure}"
     box, angle = _box(element), _number(element, "rotation", 0.0)
     if box is None or angle is None or not math.isfinite(angle):
         return f"{element.tag} without its numbers"

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from coordcore import InputError
+from coordcore.errors import shortened
 from coordcore_data.convert.core import TURNED, Account, Found, Reading, Shape, SourceImage, corners
 from coordcore_data.convert.geometry import ellipse
 from coordcore_data.convert.mask import rle_box
@@ -182,7 +183,8 @@ def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None
         raise UnreadableError(f"{item.type} of the whole image: what is where is not said")
     if item.type not in ("bbox", "polygon", "points", "ellipse", "mask"):
         known = item.type.isidentifier() and len(item.type) < 40
-        raise UnreadableError(f"{item.type}: records have no such geometry" if known else "type that is no name")
+        cure = "; export as COCO Keypoints, and use --from coco --keypoints" if item.type == "skeleton" else ""
+        raise UnreadableError(f"{item.type}: records have no such geometry{cure}" if known else "type that is no name")
     label = None
     if item.label_id is not None:
         if not 0 <= item.label_id < len(names):
@@ -202,7 +204,7 @@ def _shape(item: _Annotation, names: list[str], size: tuple[float, float] | None
         return Shape(label=label, box=rle_box(item.rle or {}, width, height), crowd=crowd, was=_MASK, name=name)
     points = item.points or []
     if not points or len(points) % 2 or (item.type == "ellipse" and len(points) != 4):
-        raise UnreadableError(f"{item.type} without pairs of numbers")
+        raise UnreadableError(f"{item.type} without pairs of numbers", shortened(str(points), 80))
     if item.type == "points":
         return Shape(label=label, points=_present(points, item.visibility, name, account), name=name)
     if item.type == "polygon":

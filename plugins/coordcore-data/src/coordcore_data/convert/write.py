@@ -128,7 +128,7 @@ class RecordWriter:
         if not item.keypoints or self.space == "pixel":
             return item.keypoints or None
         places = [value for at in range(0, len(item.keypoints), 3) for value in item.keypoints[at : at + 2]]
-        written = _fractions(places, image.width, image.height)
+        written = fractions(places, image.width, image.height)
         if self.quantisation is not None:
             written = [*self._bins(self.quantisation, places, f"keypoints of {item.desc!r}", image)]
         pairs = zip(written[::2], written[1::2], item.keypoints[2::3], strict=True)
@@ -147,7 +147,7 @@ class RecordWriter:
         if self.space == "pixel":
             return [item.values for item, _ in objects]
         if self.quantisation is None:
-            return [_fractions(item.values, image.width, image.height) for item, image in objects]
+            return [fractions(item.values, image.width, image.height) for item, image in objects]
         found: list[Any] = [None] * len(objects)
         boxes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, (item, image) in enumerate(objects):
@@ -167,7 +167,8 @@ class RecordWriter:
         return found
 
 
-def _fractions(values: Sequence[float], width: int, height: int) -> list[float]:
+def fractions(values: Sequence[float], width: int, height: int) -> list[float]:
+    """x, y, ... in pixels as fractions of the image."""
     return [value / (height if index % 2 else width) for index, value in enumerate(values)]
 
 

@@ -124,7 +124,7 @@ def _images(
         account.note("label file of several images: each gets its objects", labels.name, "->", *sorted(images))
     for pair in pairs:
         account.images.read += 1
-        lines: list[str] = []
+        numbered: list[tuple[int, str]] = []
         there = is_file(pair.labels)
         if there:
             data = b""
@@ -138,19 +138,19 @@ def _images(
                 reason = error.reason if isinstance(error, UnreadableError) else "not UTF-8"
                 account.drop_image(reason, pair.labels, detail, objects=count)
                 continue
-            lines = [line for line in text.splitlines() if line.strip()]
+            numbered = [(at, line) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
         elif not undeclared.get(pair.place):
             account.note("image without a label file: an empty record", pair.name)
-        account.objects.read += len(lines)
+        account.objects.read += len(numbered)
         shapes = []
-        for number, line in enumerate(lines, 1):
+        for number, line in numbered:
             shape = _shape(line, f"{pair.labels.name}:{number}", names, keypoints, carries)
             if isinstance(shape, str):
                 account.drop_object(shape, f"{pair.labels.name}:{number}", repr(line))
             else:
                 shapes.append(shape)
         if keypoints and shapes and not carries:
-            account.note("keypoints: not carried, the box is", pair.name, count=len(shapes))
+            account.note("keypoints: not carried without --keypoints, the box is", pair.name, count=len(shapes))
         yield SourceImage(
             file=pair.name,
             width=None,
@@ -158,7 +158,7 @@ def _images(
             shapes=shapes,
             fractions=True,
             path=pair.image,
-            lost=len(lines) - len(shapes),
+            lost=len(numbered) - len(shapes),
             undeclared="" if there else undeclared.get(pair.place, ""),
             split=pair.split,
         )
@@ -198,7 +198,7 @@ def _shape(
     if keypoints is not None:
         count, size = keypoints
         if len(parts) != 5 + count * size:
-            return f"not the 5 + {count * size} numbers of a line that kpt_shape in data.yaml says"
+            return f"not the 5 + {count * size} numbers of a line that kpt_shape in data.yaml says{_cure(parts, count)}"
         parts, places = parts[:5], parts[5:]
         if carries and size == 3 and any(seen not in (0, 1, 2) for seen in places[2::3]):
             return "keypoint whose visibility is not 0, 1 or 2"
@@ -210,6 +210,8 @@ def _shape(
     if label is None:
         return "class without a name"
     values = parts[1:]
+    if min(values[2:] if len(values) == 4 else values) > 1:
+        return "numbers above 1, which are no fractions: divide pixels by the width and height of the image"
     if len(values) == 4:
         a, b, c, d = values
         shape = Shape(label=label, box=corners((a, b, c, d), "cxcywh"), name=name)
@@ -217,6 +219,14 @@ def _shape(
             _add_keypoints(shape, places, keypoints[1])
         return shape
     return Shape(label=label, poly=values, was="polygon", name=name)
+
+
+def _cure(parts: list[float], count: int) -> str:
+    """What kpt_shape says of such a line where it is right, "" where none does."""
+    for size, how in ((2, "without"), (3, "with")):
+        if len(parts) == 5 + count * size:
+            return f"; kpt_shape: [{count}, {size}] is of lines {how} visibility"
+    return ""
 
 
 def _add_keypoints(shape: Shape, places: list[float], size: int) -> None:
