@@ -411,6 +411,23 @@ def test_a_thought_is_trained_as_it_is_written(say: Say) -> None:
     assert texts(say(row("<image>?", answer)))[1] == answer
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "swipe(320, 240, 64, 48)",
+        "drag([320, 240, 64, 48])",
+        '{"action": "swipe", "x1": 320, "y1": 240, "x2": 64, "y2": 48}',
+        '{"action": "left_click_drag", "duration": 1, "x1": 320, "y1": 240, "x2": 64, "y2": 48}',
+    ],
+)
+def test_a_drag_is_two_points_in_any_order(say: Say, said: str) -> None:
+    example = say(row("<image>?", said), space="pixel")
+    assert [geometry.kind for geometry in example.geometries] == ["point"] * 2
+    assert values(example) == [(499.5, 499.5), (99.9, 99.9)]
+    bare = re.sub(r"<\|coord_(\d+)\|>", r"\1", texts(example)[1])
+    assert bare == said.replace("320", "500").replace("240", "500").replace("64", "100").replace("48", "100")
+
+
 def test_a_call_of_an_agent_is_trained_as_it_is_written(say: Say) -> None:
     call = '<tool_call>\n{"arguments": {"action": "left_click", "coordinate": [64, 48]}}\n</tool_call>'
     example = say(row("<image>Within <tool_call></tool_call>: open it", call), space="pixel")

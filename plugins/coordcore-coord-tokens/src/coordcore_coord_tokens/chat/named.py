@@ -43,6 +43,8 @@ _IN_OBJECT = re.compile(
     rf"""|{_ACTION}\s*,\s*(?:{_OTHER}\s*,\s*){{0,2}}"""
     rf"""(?:{QUOTE}(?:arguments|args|params|parameters|action_inputs?){QUOTE}\s*:\s*(?:{QUOTE})?\{{\s*)?)\\{{0,3}}$"""
 )
+_DRAG = r"(?:\w{1,20}_)?(?:drag|swipe)(?:_?[a-z]{1,10})?"
+_DRAGGED = re.compile(rf"""\b(?i:{_DRAG})\s*\(?$|["'](?i:{_DRAG}){QUOTE}\s*,\s*(?:{_OTHER}\s*,\s*){{0,2}}\\{{0,3}}$""")
 _BEHIND = re.compile(rf"""\s*,\s*(?:{_OTHER}\s*,\s*){{0,2}}{QUOTE}\w+{QUOTE}\s*:\s*\\{{0,3}}{_ACTION}""")
 _BEFORE = 120
 """Letters before coordinates in which what they belong to is looked for."""
@@ -107,6 +109,11 @@ def _is_clicked(match: re.Match[str]) -> bool:
 def is_pair(match: re.Match[str]) -> bool:
     """Whether two numbers in brackets are the place of a click by the key or the argument that they stand under."""
     return _before(_PAIR_KEY, match)
+
+
+def is_drag(match: re.Match[str]) -> bool:
+    """Whether four numbers are from where to where something is dragged: two points, and in any order."""
+    return _before(_DRAGGED, match)
 
 
 def is_called(match: re.Match[str]) -> bool:

@@ -163,8 +163,9 @@ def _shapes(
     text, count = match.string, len(found)
     if how == "named":
         if kind := named.named_kind(match, path, coords):
-            shape = _shape(kind, found, path, coords)
-            yield shape if shape.tokens else attrs.evolve(shape, values=coords.arranged(shape.values))
+            for part in (found[:2], found[2:]) if count == 4 and named.is_drag(match) else (found,):
+                shape = _shape("point" if len(part) == 2 else kind, part, path, coords)
+                yield shape if shape.tokens else attrs.evolve(shape, values=coords.arranged(shape.values))
         return
     if called:
         yield _shape("point", found, path, coords)
@@ -200,7 +201,9 @@ def _shapes(
         )
     if whole:
         yield _shape("poly" if poly else "quad", found, path, coords)
-    elif count % 2 == 0 and (key in _POINT_KEYS or pointed or _are_points(match, found)):
+    elif count % 2 == 0 and (
+        key in _POINT_KEYS or pointed or _are_points(match, found) or (count == 4 and named.is_drag(match))
+    ):
         for first in range(0, count, 2):
             yield _shape("point", found[first : first + 2], path, coords)
     elif not is_quad and not in_point_tag and (count == 4 or (how in ("bare", "tagged") and count % 4 == 0)):
