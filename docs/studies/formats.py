@@ -208,9 +208,11 @@ def tokens(tokenizer: Any, texts: Sequence[str]) -> int:
     return sum(map(len, tokenizer(list(texts))["input_ids"]))
 
 
-def speeds(runs: Mapping[str, Sequence[Path]], rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Format -> for each seed boxes a second (the median round), also of free decoding, and tokens a box."""
-    real = qwen3()
+def speeds(runs: Mapping[str, Sequence[Path]], rounds: int, real: Any) -> dict[str, list[dict[str, float]]]:
+    """Format -> for each seed boxes a second (the median round), also of free decoding, and tokens a box.
+
+    real: Qwen3's tokenizer.
+    """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for seed in range(len(runs[LIST])):
         asked = {name: Asked(folders[seed]) for name, folders in runs.items()}
@@ -284,8 +286,9 @@ def main() -> int:
     part, _ = LABELS[options.labels]
     fill(options, "formats", part)
     settings = {"many": options.many, "labels": options.labels}
-    usual = {"colours": ["grouped-2x"] if options.many else USUAL, "in_turn": ["grouped-2x"], "one": ["grouped-3x"]}
-    chosen = [name for name in FORMATS if name == LIST or name in (options.formats or usual[options.labels])]
+    usual = ("grouped-3x" if options.labels == "one" else "grouped-2x",) if options.many else USUAL
+    chosen = [name for name in FORMATS if name == LIST or name in (options.formats or usual)]
+    real = qwen3()  # before hours of training
     jobs = [(seed, name) for seed in range(options.seeds) for name in chosen]
 
     def run(job: tuple[int, str]) -> dict[str, float]:
@@ -302,7 +305,8 @@ def main() -> int:
         figures[seed, name]["training"] = training_seconds(
             options.folder / f"timed/{name}-{seed}", name, seed, **settings
         )
-    rates = speeds({name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in chosen}, options.rounds)
+    folders = {name: [options.folder / f"{name}-{seed}/run" for seed in seeds] for name in chosen}
+    rates = speeds(folders, options.rounds, real)
     found = {name: [{**figures[seed, name], **rates[name][seed]} for seed in seeds] for name in chosen}
     (options.folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
