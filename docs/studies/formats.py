@@ -55,15 +55,13 @@ class Row(NamedTuple):
     coord_tokens: bool = True
 
 
-GROUPED_ANSWER = "`red` and the coord tokens of all that is red, a label a line"
-TAGS = {"tags": True}
 FORMATS: Mapping[str, Row] = {
     LIST: Row(LIST, '`{"objects": [{"desc": "red", "bbox_2d": [c, c, c, c]}, ...]}`'),
     "qwen": Row("qwen", '`[{"bbox_2d": [c, c, c, c], "label": "red"}, ...]`'),
     "qwen_numbers": Row("qwen_numbers", '`[{"bbox_2d": [12, 40, 500, 999], "label": "red"}, ...]`', coord_tokens=False),
     "compact": Row("compact", "`red` and four coord tokens, an object a line"),
-    "grouped": Row("grouped", GROUPED_ANSWER),
-    "grouped-tags": Row("grouped", "the same between Qwen's own tags, as Rex-Omni writes it", settings=TAGS),
+    "grouped": Row("grouped", "`red` and the coord tokens of all that is red, a label a line"),
+    "grouped-tags": Row("grouped", "the same between Qwen's own tags, as Rex-Omni writes it", settings={"tags": True}),
     "grouped-2x": Row("grouped", "`grouped`, trained for twice the steps", 2),
     "grouped-3x": Row("grouped", "`grouped`, trained for three times the steps", 3),
 }
@@ -195,11 +193,13 @@ def qwen3() -> Any:
     """Qwen3's own tokenizer with the coord tokens. Raises NotFetchedError where npm gets none."""
     from transformers import AutoTokenizer
 
+    from coordcore.coords import ints_to_tokens
+
     sys.path.insert(0, str(ROOT / "tests/real"))
     from published import tokenizer_folder
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder())
-    tokenizer.add_tokens([f"<|coord_{number}|>" for number in range(1000)])
+    tokenizer.add_tokens(list(ints_to_tokens(range(1000))))
     return tokenizer
 
 

@@ -161,9 +161,10 @@ def _shapes(
     if any(tokens) and not all(tokens):
         raise RecordError(path, f"{match[0][:60]!r} mixes numbers and coord tokens; write one form throughout")
     text, count = match.string, len(found)
+    dragged = count == 4 and named.is_drag(match)
     if how == "named":
         if kind := named.named_kind(match, path, coords):
-            for part in (found[:2], found[2:]) if count == 4 and named.is_drag(match) else (found,):
+            for part in (found[:2], found[2:]) if dragged else (found,):
                 shape = _shape("point" if len(part) == 2 else kind, part, path, coords)
                 yield shape if shape.tokens else attrs.evolve(shape, values=coords.arranged(shape.values))
         return
@@ -201,9 +202,7 @@ def _shapes(
         )
     if whole:
         yield _shape("poly" if poly else "quad", found, path, coords)
-    elif count % 2 == 0 and (
-        key in _POINT_KEYS or pointed or _are_points(match, found) or (count == 4 and named.is_drag(match))
-    ):
+    elif count % 2 == 0 and (key in _POINT_KEYS or pointed or dragged or _are_points(match, found)):
         for first in range(0, count, 2):
             yield _shape("point", found[first : first + 2], path, coords)
     elif not is_quad and not in_point_tag and (count == 4 or (how in ("bare", "tagged") and count % 4 == 0)):
