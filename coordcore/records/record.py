@@ -159,13 +159,15 @@ def decode_line(line: bytes, decoder: msgspec.json.Decoder[Row]) -> Row:
         return decoder.decode(line)
     except msgspec.ValidationError:
         raise
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        try:
+            line.decode()  # which of the two errors says that it is not UTF-8 depends on msgspec's version
+        except UnicodeDecodeError as wrong:
+            raise RecordError("", f"not UTF-8 ({wrong.reason}); save the file as UTF-8") from wrong
         detail = _lower(str(error).removeprefix("JSON is malformed: "))
         raise RecordError("", f"not JSON: {detail}", reason="not JSON") from error
     except RecursionError as error:
         raise RecordError("", "not a record: nested too deep") from error
-    except UnicodeDecodeError as error:
-        raise RecordError("", f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
 
 
 def parse_object(given: Any, path: str, left_out: LeftOut | None = None) -> RecordObject:

@@ -291,6 +291,14 @@ def test_names_that_a_record_cannot_hold_are_dropped(tmp_path: Path, name: str, 
     [
         (b'{"images": [', "not JSON: Expecting value: line 1 column 13 (char 12); is the file cut off?"),
         (b'{"images": [{"id": 1, "file_name": "\xff"}]}', "not UTF-8: invalid start byte; save the file as UTF-8"),
+        (
+            b'{"images": [], "annotations": [{"image_id": "\xff", "bbox": []}], "categories": []}',
+            "not UTF-8: invalid start byte; save the file as UTF-8",
+        ),
+        (
+            b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\xff"}]}',
+            "not UTF-8: invalid start byte; save the file as UTF-8",
+        ),
         (b'{"images": [NaN, "\xff"]}', "not UTF-8: invalid start byte at byte 18; save the file as UTF-8"),
         (b"[" * 100_000, "not JSON: nested too deep"),
         (b"[]", "holds no JSON object; a list of detections is a COCO results file, not instances"),

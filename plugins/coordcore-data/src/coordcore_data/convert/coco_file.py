@@ -141,7 +141,7 @@ def _each(items: list[Any], kind: type[T], account: Account, what: str) -> list[
             found.append(decode(item) if isinstance(item, msgspec.Raw) else structure(item, kind))
             continue
         except (msgspec.DecodeError, UnreadableError) as error:
-            reason, where = f"{what} not readable: {_reason(error)}", f"{what}s[{index}]"
+            reason, where = f"{what} not readable: {_reason(error, item)}", f"{what}s[{index}]"
         try:  # numbers written as text may be what is wrong
             found.append(structure(_with_numbers(parsed(item), ("width", "height"), account, where), kind))
             continue
@@ -171,7 +171,7 @@ def _annotations(items: list[Any], polygons: bool, lost: dict[Id | None, int], a
                     found.append(entry if outlined else decode_outlined(item))
                     continue
         except msgspec.DecodeError as error:
-            reason = _reason(error)
+            reason = _reason(error, item)
         given: Any = None
         try:  # numbers written as text or an empty bbox may be what is wrong
             given = _with_numbers(parsed(item), ("iscrowd",), account, where)
@@ -187,7 +187,10 @@ def _annotations(items: list[Any], polygons: bool, lost: dict[Id | None, int], a
     return found
 
 
-def _reason(error: msgspec.DecodeError | UnreadableError) -> str:
+def _reason(error: msgspec.DecodeError | UnreadableError, item: Any) -> str:
+    """Why an item cannot be read. Raises UnicodeDecodeError where it is not UTF-8, as older versions of msgspec do."""
+    if isinstance(item, msgspec.Raw):
+        bytes(item).decode()
     return error.reason if isinstance(error, UnreadableError) else reword(error)
 
 
