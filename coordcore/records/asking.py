@@ -42,10 +42,10 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
         raise RecordError("objects", f'holds {count}, and the task "{name}" takes {cure}')
     if record.question and (task.placeholder == "box") != ("{box}" in record.question):
         raise RecordError("question", 'must hold {box}, its place, for the task "region", and for no other; reword it')
+    unsure, absent, takes = labels_under(record, INCOMPLETE), labels_under(record, ABSENT), _TAKES.get(name, ())
     for index, label in enumerate(asked or ()):
-        if label in [*labels_under(record, INCOMPLETE), *(asked or ())[:index]]:
+        if label in [*unsure, *(asked or ())[:index]]:
             raise RecordError(f"categories[{index}]", f"{label!r} is there twice, or in metadata.{INCOMPLETE}; drop it")
-    absent, takes = labels_under(record, ABSENT), _TAKES.get(name, ())
     for index, item in enumerate(record.objects or ()):
         if item is LEFT_OUT:
             continue

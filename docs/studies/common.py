@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,13 @@ def train(folder: Path, manifest: Table) -> Path:
         if done.returncode:
             raise RuntimeError(f"{path} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return run
+
+
+def at_least_one(text: str) -> int:
+    """A count from the command line, for argparse."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import ROOT, STUDENT_95, Table, interval, train, write_measured
+from common import ROOT, STUDENT_95, Table, at_least_one, interval, train, write_measured
 
 PAGE = ROOT / "docs/explanation/formats.md"
 IMAGES = 200
@@ -270,9 +270,11 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
     parser.add_argument("--formats", nargs="+", choices=[*FORMATS], help="beside coordjson")
-    parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
-    parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers")
+    parser.add_argument(
+        "--steps", type=at_least_one, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)"
+    )
+    parser.add_argument("--jobs", type=at_least_one, default=2, help="runs at a time, one core each")
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="how often every checkpoint answers")
     parser.add_argument("--folder", type=Path, help="where runs are kept (default: runs/formats)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()

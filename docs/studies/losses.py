@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, STUDENT_95, Table, interval, train, write_measured
+from common import ROOT, STUDENT_95, Table, at_least_one, interval, train, write_measured
 
 PAGE = ROOT / "docs/explanation/losses.md"
 PLOT = ROOT / "docs/images/losses.png"
@@ -153,8 +153,8 @@ def render(found: Mapping[int, Mapping[str, Any]], seeds: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each loss")
-    parser.add_argument("--steps", type=int, nargs="+", default=[100, 300], help="budgets in optimizer steps")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--steps", type=at_least_one, nargs="+", default=[100, 300], help="budgets in optimizer steps")
+    parser.add_argument("--jobs", type=at_least_one, default=2, help="runs at a time, one core each")
     parser.add_argument("--folder", type=Path, default=Path("runs/losses"), help="where runs are kept")
     parser.add_argument("--docs", action="store_true", help="write the page's tables and plot")
     options = parser.parse_args()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, STUDENT_95, interval, train, write_measured
+from common import ROOT, STUDENT_95, at_least_one, interval, train, write_measured
 from formats import IMAGES, STEPS, STEPS_MANY, Asked, fill, manifest
 
 PAGE = ROOT / "docs/explanation/parallel-boxes.md"
@@ -211,10 +211,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--many", type=Path, metavar="BASE", help="six to nine shapes on a picture, from this base")
     parser.add_argument("--formats", nargs="+", default=[*FORMATS], choices=[*FORMATS], help="default: both")
-    parser.add_argument("--images", type=int, default=IMAGES, help="held-out pictures")
+    parser.add_argument("--images", type=at_least_one, default=IMAGES, help="held-out pictures")
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT_95), help="runs of each format")
-    parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often every checkpoint answers in every way")
+    parser.add_argument(
+        "--steps", type=at_least_one, help=f"optimizer steps (default: {STEPS}, {STEPS_MANY} with --many)"
+    )
+    parser.add_argument(
+        "--rounds", type=at_least_one, default=3, help="how often every checkpoint answers in every way"
+    )
     parser.add_argument("--folder", type=Path, help="where runs and figures are kept (default: runs/parallel)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()

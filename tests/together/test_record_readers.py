@@ -166,6 +166,10 @@ CASES = {
         objects=[{"desc": "cup", "bbox_2d": BOX}],
         metadata={"absent_categories": ["cup"]},
     ),
+    **{
+        f"numbers under {key}": record(f"metadata.{key}[0]: expected str, got int", metadata={key: [1]})
+        for key in ("absent_categories", "incomplete_categories")
+    },
     "an object that is not asked for": record(
         "objects[0].desc: 'cup' is not among `categories`",
         task="named",

@@ -12,7 +12,7 @@ from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import QUANTISATIONS, Quantisation
 from coordcore.records.answers import COORDJSON, Format, reserved
 from coordcore.records.answers.format import Coords, Label
-from coordcore.records.asking import ABSENT
+from coordcore.records.asking import ABSENT, INCOMPLETE
 from coordcore.records.record import Record, RecordObject
 from coordcore_coord_tokens.answer import UNCHANGED, Answer, Changes
 from coordcore_coord_tokens.forms import NOT_PLAIN, Form, forms
@@ -346,10 +346,11 @@ def _frame(form: Format, kind: str, desc_first: bool) -> _Frame:
 
 
 def _is_plain(metadata: dict[str, Any], objects: Sequence[RecordObject]) -> bool:
-    """Whether nothing is said of crowd regions, and none of the objects is listed as absent."""
-    absent = metadata.get(ABSENT)
-    if absent is not None and (type(absent) is not list or not all(type(label) is str for label in absent)):
+    """Whether nothing is said of crowd regions, lists are of labels, and none of the objects is listed as absent."""
+    lists = [metadata[key] for key in (ABSENT, INCOMPLETE) if metadata.get(key) is not None]
+    if not all(type(labels) is list and all(type(label) is str for label in labels) for labels in lists):
         return False
+    absent = metadata.get(ABSENT)
     return "crowd" not in metadata and not (absent and {*absent}.intersection([item.desc for item in objects]))
 
 
