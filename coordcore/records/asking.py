@@ -42,10 +42,17 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
         raise RecordError("objects", f'holds {count}, and the task "{name}" takes {cure}')
     if record.question and (task.placeholder == "box") != ("{box}" in record.question):
         raise RecordError("question", 'must hold {box}, its place, for the task "region", and for no other; reword it')
+    for other in ("{categories}", "{phrase}"):  # in words alone they may be what is talked about
+        if not task.is_text and other in (record.question or "") and (name, other) != ("named", "{categories}"):
+            raise RecordError("question", f'holds {other}, which the task "{name}" does not fill in; reword it')
     unsure, absent, takes = labels_under(record, INCOMPLETE), labels_under(record, ABSENT), _TAKES.get(name, ())
+    there = {item.desc for item in record.objects or ()}
     for index, label in enumerate(asked or ()):
         if label in [*unsure, *(asked or ())[:index]]:
             raise RecordError(f"categories[{index}]", f"{label!r} is there twice, or in metadata.{INCOMPLETE}; drop it")
+        if label not in there and (label in labels_aside(record) or not (_is_whole(record) or label in absent)):
+            what = f"{label!r} is neither among the objects nor known to be absent"
+            raise RecordError(f"categories[{index}]", f"{what} (metadata.{ABSENT}, crowd and points); drop it")
     for index, item in enumerate(record.objects or ()):
         if item is LEFT_OUT:
             continue
@@ -72,12 +79,16 @@ def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw:
         return record.categories
     unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
     there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
-    whole = {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())  # every category was looked for
-    pool = sorted(({*others} if whole else known).difference(there, unsure, labels_aside(record)))
+    pool = sorted(({*others} if _is_whole(record) else known).difference(there, unsure, labels_aside(record)))
     asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
     if not asked:
         raise RecordError("categories", "missing; nothing is there to ask for, nor known to be absent; write the list")
     return random.Random(f"{draw} order").sample(asked, len(asked))
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether every category was looked for in its image."""
+    return {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())
 
 
 def labels_aside(record: Record) -> list[str]:

@@ -97,6 +97,28 @@ WRONG = [
             {"task": "chat", "question": "What is at {box}?", "answer": "a cat", "objects": None},
         )
     ),
+    *(
+        (f'question: holds {other}, which the task "{task or "detect"}" does not fill in; reword it', content)
+        for task, other, content in (
+            (None, "{categories}", {"question": "Find these: {categories}."}),
+            ("named", "{phrase}", {"task": "named", "question": "Find {categories}, not {phrase}"}),
+            ("refer", "{phrase}", {"task": "refer", "question": "cat of {phrase}"}),
+            ("point", "{categories}", {"task": "point", "question": "one of {categories}"}),
+        )
+    ),
+    *(
+        (
+            "categories[1]: 'cow' is neither among the objects nor known to be absent (metadata.absent_categories, "
+            "crowd and points); drop it",
+            {"task": "named", "categories": ["cat", "cow", "dog"], "objects": [CAT], "metadata": metadata},
+        )
+        for metadata in (
+            {"absent_categories": ["dog"]},
+            {"incomplete_categories": [], "absent_categories": ["dog"]},
+            {"crowd": [{"desc": "cow", "bbox_2d": [1, 2, 3, 4]}]},
+            {"points": [{"desc": "cow", "point": [1, 2]}]},
+        )
+    ),
     (
         'objects[0]: the task "point" takes a point or bbox_2d; write one, or name another task',
         {"task": "point", "question": "cat", "objects": [{"desc": "cat", "poly": [1, 2, 3, 4, 5, 0]}]},
@@ -134,6 +156,7 @@ def test_keys_of_a_task_are_texts() -> None:
         {"task": "region", "objects": [CAT], "question": "Is {box} a cat?", "answer": "yes"},
         {"task": "caption", "objects": None, "answer": "A cat."},
         {"task": "chat", "question": "How many?", "answer": "One."},
+        {"task": "chat", "question": "What does {phrase} stand for here?", "answer": "A name."},
     ],
 )
 def test_a_record_with_what_its_task_needs_is_read(content: dict[str, Any]) -> None:

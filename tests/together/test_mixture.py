@@ -28,7 +28,8 @@ def manifest(tmp_path: Path) -> Path:
     """The README's manifest, in a folder with the files that it names."""
     Image.new("RGB", (100, 100)).save(tmp_path / "image.png")
     for name, count in RECORDS.items():
-        write(tmp_path / f"{name}.jsonl", [record()] * count)
+        asked = {"task": "refer", "question": "the left cup", "summary": None} if name == "refcoco" else {}
+        write(tmp_path / f"{name}.jsonl", [record(**asked)] * count)
     [text] = re.findall(r"^```toml\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (tmp_path / "m.toml").write_text(text, encoding="utf-8")
     return tmp_path / "m.toml"
@@ -60,7 +61,8 @@ def test_the_manifest_of_the_readme_is_right(manifest: Path) -> None:
     names = [place.partition(": ")[0] for place in places]
     assert {name: names.count(name) for name in names} == {"coco": 9, "refcoco": 3, "captions": 5000, "own": 4}
     assert re.fullmatch(r"coco: .*coco\.jsonl:[123]", places[names.index("coco")])
-    assert "Locate what the phrase describes." in train[names.index("refcoco")].messages[0]["content"]
+    question = train[names.index("refcoco")].messages[0]["content"]
+    assert question.endswith("Locate what this phrase describes: the left cup")
     assert len(held_out) == RECORDS["coco-val"]
 
 

@@ -443,15 +443,18 @@ def test_what_cannot_be_done_with_a_run(
     assert problem.startswith(expected)
 
 
-@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("categories", ["drawn", "listed", "listed on a federated image"])
 def test_a_category_that_a_window_shows_in_part_is_not_asked_for(
-    build: Build, drawn: dict[str, Any], listed: bool
+    build: Build, drawn: dict[str, Any], categories: str
 ) -> None:
     aside = {
         "crowd": [{"desc": "people", "bbox_2d": [0, 0, 640, 480]}],
         "points": [{"desc": "eye", "points": [100, 60]}],
     }
-    asked = {"categories": [*BOXES]} if listed else {"metadata": aside}
+    federated = {"absent_categories": [], "incomplete_categories": []}
+    asked: dict[str, Any] = {"metadata": aside} if categories == "drawn" else {"categories": [*BOXES]}
+    if categories == "listed on a federated image":
+        asked["metadata"] = federated
     others = [{"desc": label, "bbox_2d": [0, 0, 9, 9]} for label in ("people", "eye")]
     other = {**drawn, "objects": others, "task": "named"}
     augment = AugmentConfig(crop=(0.3, 0.6), crop_visible=1.0)

@@ -140,7 +140,9 @@ class AugmentedSource:
             return record, config, None
         fields: list[dict[str, Any]] = [{"desc": shape.desc, shape.kind: list(shape.values)} for shape in move.shapes]
         objects: list[Any] = [RecordObject(**field) for field in fields]
-        told = {key: value for key, value in (record.metadata or {}).items() if key in (ABSENT, INCOMPLETE)}
+        # Of a list of its own the record has been asked as it is: what a window leaves out is absent there.
+        kept = (ABSENT, INCOMPLETE) if record.categories is None else ()
+        told = {key: value for key, value in (record.metadata or {}).items() if key in kept}
         moved = msgspec.structs.replace(
             record,
             width=move.size[0],
