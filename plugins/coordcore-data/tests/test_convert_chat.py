@@ -499,6 +499,19 @@ def test_what_a_record_cannot_say_is_dropped_with_what_reads_it(tmp_path: Path, 
         '{"x1": 1, "y1": 2, "x2": 30, "y2": 40}',
         "CLICK <point>[[10, 20]]</point>",
         '<points x1="10" y1="20">cups</points>',
+        "(0.49,0.40)",
+        "[0.49, 0.40]",
+        "[[490, 400]]",
+        "<think>Hm.</think><answer>(490, 400)</answer>",
+        "The dogs[0.1,0.2,0.3,0.4;0.5,0.6,0.7,0.8] run.",
+        "[[012,034,567,789;100,200,300,400]]",
+        "[10 20 300 400]",
+        "at (10 20 300 400)",
+        "x1=10, y1=20, x2=300, y2=400",
+        "Xmin: 10; Ymin: 20; Xmax: 300 and Ymax: 400",
+        "<p>dog</p> {<12><13><50><60>}",
+        "<loc_12><loc_30>",
+        "<patch_index_0044><patch_index_0863>",
     ],
 )
 def test_places_are_not_carried_as_words(tmp_path: Path, said: str) -> None:
@@ -508,9 +521,16 @@ def test_places_are_not_carried_as_words(tmp_path: Path, said: str) -> None:
 
 
 def test_numbers_in_words_are_carried(tmp_path: Path) -> None:
-    said = 'At (1, 2) I click 3 times: x = 4, {"x": 2019, "y": 3}, {"x1": 2, "x2": -3}, "position": "upper left".'
-    records, _ = convert(tmp_path, chat("How?", said))
-    assert [record["answer"] for record in records] == [said]
+    said = [
+        'At (1, 2) I click 3 times: x = 4, {"x": 2019, "y": 3}, {"x1": 2, "x2": -3}, "position": "upper left".',
+        "[0, 5)",
+        "(1, 2) and [3, 4]",
+        "[10 20 30], [1 2 3 4 5], call (0800 12 34 56), in [0; 1.5], {1, 2, 3, 4}, v1.2.3.4",
+        "x1 = 2, x2 = -3, so y1 = 4; f(x0=1, x1=2, x2=3, y=4); <line x1='1' y1='2' x2='3' y2='4'/>",
+        "| 2019 | 10 | 20 | 30 |, vec<1><2>, <loc>Paris</loc> at 10:20, 30:40",
+    ]
+    records, _ = convert(tmp_path, *(chat(f"{number}. (1, 2)?", text) for number, text in enumerate(said)))
+    assert [record["answer"] for record in records] == said
 
 
 def test_words_beside_boxes_leave_both(tmp_path: Path) -> None:
