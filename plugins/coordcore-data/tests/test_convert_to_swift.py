@@ -158,3 +158,24 @@ def test_rows_are_read_again(tmp_path: Path) -> None:
     again = read_lines(tmp_path / "again.jsonl")
     assert [again[0], *again[2:]] == [written[0], *written[2:]]
     assert again[1] == written[1] | {"objects": [CAT | {"desc": "region"}]}  # whose label a row does not hold
+
+
+@pytest.mark.parametrize("space", ["pixel", "norm1"])
+def test_what_rows_ask_is_read_again(tmp_path: Path, space: str) -> None:
+    write_image(tmp_path / "a.png", 100, 80)
+    cup = {"desc": "cup, red", "bbox_2d": BOX}
+    written = [
+        record(CAT, task="refer", question="the grey one"),
+        record(task="refer", question="the red one"),
+        record(CAT, task="named", categories=["cat", "hen"]),
+        record(cup, task="named", categories=["cup, red", "hen"]),
+        record(task="named", categories=["hen"]),
+        record(CAT, DOG),
+        record(CAT, question="Which cats are there?"),
+        record({"desc": "eye", "point": [5, 6]}, task="point", question="its eye"),
+        record({"desc": "eye", "point": [25, 40]}, task="point", question="the middle"),
+    ]
+    rows_of(tmp_path, *written[:-1], record(CAT | {"desc": "eye"}, task="point", question="the middle"), space=space)
+    account = run(tmp_path / "rows.jsonl", "swift", tmp_path / "again.jsonl", geometry="point")
+    assert read_lines(tmp_path / "again.jsonl") == written
+    assert account.images.dropped == {}

@@ -2,8 +2,9 @@
 
 A row asks what its record asks, in the usual words of its task where the record has none of its own. Objects are
 answered as a JSON list, `[{"bbox_2d": <bbox>, "label": "<ref-object>"}]` (`point_2d` for points), and none as `[]`.
-Rows hold boxes and points: images with other shapes are dropped and counted. No text holds a placeholder, which a
-record's cannot. A box of the task "point" is answered with its middle, as training reads it. Not carried: metadata, summaries, crowd regions and points under metadata, which no answer says.
+Rows hold boxes and points: images with other shapes are dropped and counted. A box of the task "point" is answered
+with its middle, as training reads it. No text holds a placeholder, which a record's cannot. Not carried: metadata,
+summaries, crowd regions and points under metadata, which no answer says.
 """
 
 from __future__ import annotations
