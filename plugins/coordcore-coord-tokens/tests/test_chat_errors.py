@@ -404,6 +404,8 @@ def test_places_that_cannot_be_read_are_text_where_that_is_declared(
         '{"bounding_box": [[10, 20], [300, 400]]}',
         '{"boxes": [[10, 20], [300, 400]]}',
         '{"rect": [(10, 20), (300, 400)]}',
+        "Bounding box: (10, 20), (300, 400)",
+        "bbox = [[10, 20], [300, 400]]",
     ],
 )
 def test_two_pairs_where_something_says_box(write: Any, context: BuildContext, answer: str) -> None:

@@ -62,7 +62,10 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _BOX_KEYS, _POINT_KEYS = ("bbox_2d", "bbox", "box_2d"), ("point_2d", "point")
 _BOX_WORDS = re.compile("b?box(es)?|rect(angle)?s?|corners")
 """A word that says of a key that two pairs of numbers are the corners of a box."""
-_IN_BOX_TAG = re.compile(rf"(?:{'|'.join(map(re.escape, _BOX_TAGS))})[\[(\s]*$")
+_BOX_BEFORE = re.compile(
+    rf"(?:{'|'.join(map(re.escape, _BOX_TAGS))}|\b(?i:b?box(?:es)?(?:_2d)?|rect(?:angle)?)\s*[:=])[\[(\s]*$"
+)
+"""The tag of a box, or its name without quotes."""
 _BEFORE_ALL, _BEHIND_ALL = re.compile(r"\s*(?:<answer>)?[\s\[(]*"), re.compile(r"[\s\])]*(?:</answer>)?\s*")
 _BEFORE = 64
 """Letters before coordinates in which their key is looked for."""
@@ -252,9 +255,9 @@ def _shapes(
 
 
 def _says_box(match: re.Match[str], key: str) -> bool:
-    """Whether two pairs stand in the tags of a box, or under a key of one."""
-    in_tag = _IN_BOX_TAG.search(match.string, max(0, match.start() - _BEFORE), match.start()) is not None
-    return in_tag or any(_BOX_WORDS.fullmatch(word) for word in _words(key))
+    """Whether two pairs stand in the tags of a box, behind its name, or under a key of one."""
+    said = _BOX_BEFORE.search(match.string, max(0, match.start() - _BEFORE), match.start()) is not None
+    return said or any(_BOX_WORDS.fullmatch(word) for word in _words(key))
 
 
 def _are_points(match: re.Match[str], found: Sequence[re.Match[str]]) -> bool:

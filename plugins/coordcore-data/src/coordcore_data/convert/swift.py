@@ -10,7 +10,7 @@ placeholders take their refs and boxes, which name nothing and are dropped.
 Boxes, points, polygons and quads that are written into the answer's text are read as `--from-space` declares them. An
 answer of `[]` is the only one that says "nothing is there", where every answer of the row is one. Of an image that has
 boxes in another row, or may have them in one that was not read, it says so of what was asked for alone: its row is
-dropped unless its record says what that is. Rows that could mean several things are dropped too.
+dropped unless that is a phrase or categories. Rows that could mean several things are dropped too.
 `conversations` (ShareGPT, LLaVA), and `query` with `response`, are read as `messages`.
 
 A row of one question that is answered with boxes, or with nothing, asks for what its one `<ref-object>` names: a record
