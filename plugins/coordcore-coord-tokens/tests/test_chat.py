@@ -267,6 +267,71 @@ def test_places_as_agents_and_keys_of_json_write_them(say: Say, answer: str, wri
     assert texts(say(row("<image>?", written)))[1] == written  # and as coord tokens they stay
 
 
+@pytest.mark.parametrize(
+    ("answer", "written", "places"),
+    [
+        (
+            "The dogs[0.1,0.2,0.3,0.4;0.5,0.6,0.7,0.8] run.",
+            "The dogs[100,200,300,400;500,599,699,799] run.",
+            [(99.9, 199.8, 299.7, 399.6), (499.5, 599.4, 699.3, 799.2)],
+        ),
+        (
+            "[[.1, .2, .3, .4 ; .5, .6, .7, .8;0,0,1,1]]",
+            "[[100, 200, 300, 400 ; 500, 599, 699, 799;0,0,999,999]]",
+            [(99.9, 199.8, 299.7, 399.6), (499.5, 599.4, 699.3, 799.2), (0, 0, 999, 999)],
+        ),
+        ("(0.49,0.40)", "(490,400)", [(489.51, 399.6)]),
+        (" [0.49, 0.40]\n", " [490, 400]\n", [(489.51, 399.6)]),
+        ("[[0.49, 0.40]]", "[[490, 400]]", [(489.51, 399.6)]),
+        ("<think>[1, 2]?</think>(0.49,0.40)", "<think>[1, 2]?</think>(490,400)", [(489.51, 399.6)]),
+        ("<answer>[0.49, 0.40]</answer>", "<answer>[490, 400]</answer>", [(489.51, 399.6)]),
+    ],
+)
+def test_boxes_between_semicolons_and_an_answer_that_is_a_pair(
+    say: Say, answer: str, written: str, places: list[tuple[float, ...]]
+) -> None:
+    example = say(row("<image>Where?", answer), space="norm1")
+    tokens_in = re.sub(r"<\|coord_(\d+)\|>", r"\1", texts(example)[1])
+    assert (tokens_in, values(example)) == (written, places)
+    assert texts(example)[1].count("<|coord_") == sum(map(len, places))
+    assert {geometry.kind for geometry in example.geometries} == {"bbox_2d" if len(places[0]) == 4 else "point"}
+    assert texts(say(row("<image>?", texts(example)[1])))[1] == texts(example)[1]  # and as coord tokens they stay
+
+
+def test_thousandths_between_semicolons(say: Say) -> None:
+    example = say(row("<image>Where?", "[[012,034,567,789;100,200,300,400]]"), space="norm1000")
+    assert values(example) == [(11.988, 33.966, 566.433, 788.211), (99.9, 199.8, 299.7, 399.6)]
+
+
+@pytest.mark.parametrize("question", ["<image>Is (3, 4) on it?", "<image>[3, 4]"])
+@pytest.mark.parametrize(
+    "answer", ["[0, 5)", "(0, 5]", "At (3, 4).", "(3, 4) and [5, 6]", "x = [3, 4]", "(3, 4, 5)", "3, 4"]
+)
+def test_other_pairs_stay_text(say: Say, question: str, answer: str) -> None:
+    example = say(row(question, answer), space="pixel")
+    assert (texts(example), example.geometries) == ([question, answer], ())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "In 2019, 2020, 2021 and 2022 (four years) sales rose from 10 to 20 [3].",
+        "| year | a | b | c |\n|---|---|---|---|\n| 2019 | 10 | 20 | 30 |\n| 2020 | 11 | 21 | 31 |",
+        "[10 20 30], [1 2 3 4 5], call (0800 12 34 56) or (555 123 4567), in [10 - 20] or [0; 1.5]",
+        "x1 = 2, x2 = -3, so y1 = 4; f(x0=1, x1=2, x2=3, y=4) of x_1: 3, x_2: 4, x1: 1, x2: 2, x3: 3, y1: 4",
+        '{"x": [1, 2, 3], "y": [4, 5, 6]}, {"bars": [12, 30, 7], "labels": ["a", "b", "c"]}',
+        "versions 1.2.3.4 and v10.20; std::array<int, 4> a{1, 2, 3, 4}; vec<1><2>; <p>10 20 300 400</p>",
+        "for (i = 0; i < 4; i++) { a[i] = b[i][2]; }  plt.xlim(0, 10)  range(1, 2)",
+        "\\begin{bmatrix} 1 & 2 \\\\ 3 & 4 \\end{bmatrix}, \\frac{1}{2}, {1, 2, 3, 4}, P(A | B) = (1 + 2 - 3)/4",
+        "<loc>Paris</loc> at 10:20, 30:40; <12> and <13>; location_12; [12] [30] [50] [60]; (1) (2) (3) (4)",
+        '<line x1="10" y1="20" x2="30" y2="40"/>, left: 10px; top: 20px; width: 30px; height: 40px',
+    ],
+)
+def test_prose_tables_charts_code_and_formulas_stay_text(say: Say, answer: str) -> None:
+    example = say(row("<image>?", answer), space="norm1000")
+    assert (texts(example)[1], example.geometries) == (answer, ())
+
+
 def test_names_stand_in_the_order_of_coord_tokens(say: Say) -> None:
     coords = CoordFormat(tokens="<loc{:04}>", order="yx")
     example = say(row("<image>?", '{"ymin": 10, "xmin": 20, "ymax": 30, "xmax": 40}'), coords, space="bin")
@@ -331,6 +396,8 @@ def test_a_long_text_takes_no_longer_per_letter(say: Say) -> None:
     hostile += '"x1": 1, "y1": ' * 9000 + '"x1": ' * 9000 + "pyautogui.a(" * 9000 + "<point " * 9000 + "click" * 9000
     hostile += '"x": 1, ' * 9000 + "x=1," * 9000 + "<point>" * 9000 + "left_" * 9000 + "(1, 2, a" * 9000
     hostile += '"click", "a": 1, ' * 9000 + "pyautogui.a('" * 9000 + "<point>[[1, 2" * 9000 + '\\\\"' * 9000
+    hostile += "[1,1,1,1;" * 9000 + "[1 1 1 " * 9000 + "[1" + " " * 9000 + "x1=1 y1=" * 9000 + "{<1><2>" * 9000
+    hostile += "x1 = 1, " * 9000 + "x1:" * 9000
     example = say(row("<image>?", hostile), space="norm1000")
     assert (example.geometries, time.perf_counter() - begun < 20) == ((), True)
 

@@ -143,6 +143,27 @@ def test_points_polygons_and_quads_are_mirrored(rows: Any) -> None:
     assert quad == pytest.approx([512, 0, 640, 0, 640, 96, 512, 96])  # from its upper left corner
 
 
+def test_clicks_alone_and_boxes_between_semicolons_are_mirrored(rows: Any) -> None:
+    given = row("Where?", "(0.10,0.40)", "Dogs?", "The dogs[0.1,0.2,0.3,0.4;0.5,0.6,0.7,0.8] run.")
+    example = rows(given, space="norm1", augment=FLIP).in_epoch(0, 0)
+    assert [[round(value, 1) for value in place] for place in values(example)] == [
+        [899.1, 399.6],
+        [699.3, 199.8, 899.1, 399.6],
+        [299.7, 599.4, 499.5, 799.2],
+    ]
+    assert re.sub(r"<.coord_(\d+).>", r"\1", texts(example)[1]) == "(899,400)"
+    assert re.sub(r"<.coord_(\d+).>", r"\1", texts(example)[3]) == "The dogs[699,200,899,400;300,599,500,799] run."
+
+
+def test_two_points_are_mirrored_each_by_itself(rows: Any) -> None:
+    answer = '{"point_2d": [[10, 20], [630, 40]]}'
+    example = rows(row("Point at both.", answer), space="pixel", augment=FLIP).in_epoch(0, 0)
+    assert [pixels(found, (640, 480)) for found in values(example)] == [
+        pytest.approx([630, 20]),
+        pytest.approx([10, 40]),
+    ]
+
+
 QUAD = (512, 0, 640, 0, 640, 96, 512, 96)
 
 

@@ -144,6 +144,18 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
         text('{"action": "left_click", "coordinate": [10, 20]}'),
         "messages[1].content: numbers of a point, and nothing says what they are: set `space` to pixel",
     ),
+    "a click alone that nothing declares": (
+        text("(0.49,0.40)"),
+        "messages[1].content: numbers of a point, and nothing says what they are: set `space` to pixel, norm1",
+    ),
+    "boxes between semicolons that nothing declares": (
+        text("The dogs[0.1,0.2,0.3,0.4;0.5,0.6,0.7,0.8] run."),
+        "messages[1].content: numbers of a box, and nothing says what they are: set `space` to pixel, norm1",
+    ),
+    "two pairs of coord tokens": (
+        text("[[<|coord_1|>, <|coord_2|>], [<|coord_3|>, <|coord_4|>]]"),
+        ": 2 pairs are a box or two points; write them in <box> or under bbox_2d, each in <point> or under point_2d",
+    ),
     "coord tokens of two points": (
         text('{"points": [[<|coord_1|>, <|coord_2|>], [<|coord_3|>, <|coord_4|>]]}'),
         "messages[1].content: 4 numbers under points, which are no x1, y1, x2, y2; write bbox_2d, poly or point_2d",
@@ -161,6 +173,46 @@ IN_SPACE: dict[str, tuple[dict[str, Any], str, str]] = {
     "Gemini's point": (text('{"point": [1, 2]}'), "norm1000", "numbers under point, which begin with y"),
     "Gemini's box": (text('{"box_2d": [1, 2, 3, 4]}'), "norm1000", "numbers under box_2d, which begin with y"),
     "pairs": (text("(1,2),(3,4),(5,6),(7,8)"), "norm1000", "4 pairs are several boxes or none; write [x1, y1, x2, y2]"),
+    "two pairs": (
+        text("[[10, 20], [630, 40]]"),
+        "pixel",
+        "'[10, 20], [630, 40]': 2 pairs are a box or two points; write them in <box> or under bbox_2d, each in <point> "
+        'or under point_2d, or set `space = "text"` where they are no places',
+    ),
+    "two pairs in round brackets": (
+        text("(10, 20), (630, 40)"),
+        "pixel",
+        "'(10, 20), (630, 40)': 2 pairs are a box or",
+    ),
+    "two pairs of a click": (text('{"coordinate": [[1, 2], [3, 4]]}'), "pixel", "2 pairs are a box or two points"),
+    "two pairs in a question": (
+        turns(("user", "<image>What lies between (1, 2), (30, 40)?"), ("assistant", "x")),
+        "pixel",
+        "messages[0].content: '(1, 2), (30, 40)': 2 pairs are a box or two points",
+    ),
+    "Florence": (
+        text("dog<loc_12><loc_13><loc_500><loc_600>"),
+        "norm1000",
+        "messages[1].content: '<loc_12><loc_13><loc_500><loc_600>' is no place that can be read; write bbox_2d or "
+        'point_2d with a list of numbers, or set `space = "text"` where they are no places',
+    ),
+    "PaliGemma": (text("<loc0100> <loc0200> <loc0300> <loc0400> dog"), "norm1000", "'<loc0100> <loc0200> <loc0300>"),
+    "a point of Florence": (text("<loc_12><loc_30>"), "norm1000", "'<loc_12><loc_30>' is no place that can be read"),
+    "Kosmos": (
+        text("<patch_index_0044><patch_index_0863>"),
+        "norm1000",
+        "'<patch_index_0044><patch_index_0863>' is no",
+    ),
+    "MiniGPT-v2": (text("<p>dog</p> {<12><13><50><60>}"), "norm1000", "'{<12><13><50><60>}' is no place that can be"),
+    "no commas": (text("[10 20 300 400]"), "pixel", "'[10 20 300 400]' is no place that can be read; write bbox_2d"),
+    "no commas in round brackets": (text("dog (10 20 300 400)"), "pixel", "'(10 20 300 400)' is no place that can be"),
+    "semicolons alone": (text("[0.1; 0.2; 0.3; 0.4]"), "norm1", "'[0.1; 0.2; 0.3; 0.4]' is no place that can be read"),
+    "corners by name without quotes": (
+        text("x1=10, y1=20, x2=300, y2=400"),
+        "pixel",
+        "'x1=10, y1=20, x2=300, y2=400' is no place that can be read; write bbox_2d or point_2d with a list of numbers",
+    ),
+    "corners by name in words": (text("Xmin: 1; Ymin: 2; Xmax: 3 and Ymax: 4"), "pixel", "'Xmin: 1; Ymin: 2; Xmax: 3"),
     "words in JSON": (text('{"bbox_2d": [1, 2, "a", 4]}'), "norm1000", "what stands under bbox_2d is no box that can"),
     "words in tags": (text("<box>1 to 4</box>"), "norm1000", "'<box>1 to 4</box>' is no box that can be read"),
     "Molmo's points": (
@@ -325,6 +377,42 @@ def test_a_key_that_only_sounds_like_it_holds_a_box(write: Any, context: BuildCo
     path = write(text(f'{{"{key}": [1, 2, 3, 4]}}'))
     example = ChatJsonl.open(ChatJsonlConfig(train=path, space="pixel"), context).train()[0]
     assert [geometry.kind for geometry in example.geometries] == ["bbox_2d"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["[10 20 30 40]", "x1=10, y1=20, x2=30, y2=40", "{<1><2><3><4>}", "<loc_1><loc_2>", "(1, 2)", "[1,2,3,4;5,6,7,8]"],
+)
+def test_places_that_cannot_be_read_are_text_where_that_is_declared(
+    write: Any, context: BuildContext, answer: str
+) -> None:
+    example = ChatJsonl.open(ChatJsonlConfig(train=write(text(answer)), space="text"), context).train()[0]
+    assert (example.messages[1]["content"], example.geometries) == (answer, ())
+    alone = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]}
+    example = ChatJsonl.open(ChatJsonlConfig(train=write(alone), space="pixel"), context).train()[0]
+    assert (example.messages[1]["content"], example.geometries) == (answer, ())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<|box_start|>(10,20),(300,400)<|box_end|>",
+        "<ref>dog</ref><box>(10,20),(300,400)</box>",
+        "<box>[[10, 20], [300, 400]]</box>",
+        "<|det|>[[10,20],[300,400]]<|/det|>",
+        '{"bbox_2d": [[10, 20], [300, 400]]}',
+        '{"bounding_box": [[10, 20], [300, 400]]}',
+        '{"boxes": [[10, 20], [300, 400]]}',
+        '{"rect": [(10, 20), (300, 400)]}',
+        "Bounding box: (10, 20), (300, 400)",
+        "bbox = [[10, 20], [300, 400]]",
+    ],
+)
+def test_two_pairs_where_something_says_box(write: Any, context: BuildContext, answer: str) -> None:
+    example = ChatJsonl.open(ChatJsonlConfig(train=write(text(answer)), space="norm1000"), context).train()[0]
+    assert [(item.kind, [round(value, 2) for value in item.values]) for item in example.geometries] == [
+        ("bbox_2d", [9.99, 19.98, 299.7, 399.6])
+    ]
 
 
 def test_a_box_that_is_clipped_into_the_corner_is_no_fraction(write: Any, context: BuildContext) -> None:

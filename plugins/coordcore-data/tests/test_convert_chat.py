@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conversion_support import records_of, write_image, write_json, write_lines
+from conversion_support import records_of, run, write_image, write_json, write_lines
 
 from coordcore import InputError
 
@@ -149,7 +150,7 @@ def test_nothing_else_says_so(tmp_path: Path, row: Any, reason: str) -> None:
 
 
 def test_nothing_asked_for_is_not_nothing_there(tmp_path: Path) -> None:
-    negative = chat("Detect <ref-object>.", "[]", ["rust"], [])
+    negative = chat("Detect <ref-object>, <ref-object>.", "[]", ["paint", "rust"], [])
     records, account = convert(tmp_path, negative, chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST]))
     assert labels(records) == [("cat", FIRST)]
     assert account.images.dropped == {"answered with nothing, but the image has boxes in another row": 1}
@@ -246,7 +247,7 @@ def test_what_is_answered_behind_a_thought_decides_whether_there_is_nothing(tmp_
     thought = "<think>Is the <ref-object> <bbox> one? No.</think>"
     rows = [chat("Find <ref-object>", thought + said, ["cat", "dog"], [FIRST]) for said in ("[]", "", "Nothing.")]
     records, account = convert(tmp_path, rows[0], *(row | {"images": ["b.png"]} for row in rows[1:]))
-    assert [(record["objects"], record["metadata"]) for record in records] == [([], {"asked": ["cat"]})]
+    assert [(record["objects"], record["task"], record["question"]) for record in records] == [([], "refer", "cat")]
     assert account.images.dropped == {"answer without boxes that is not []": 2}
     assert account.objects.dropped == {"box in a thought, which is no answer": 3}
 
@@ -401,6 +402,144 @@ def test_boxes_of_answers_are_two_corners(tmp_path: Path) -> None:
         convert(tmp_path, boxes="xywh")
 
 
+# --- what is asked --------------------------------------------------------------------------------------------------
+
+
+def asks(records: list[Any]) -> list[dict[str, Any]]:
+    return [{key: record[key] for key in ("task", "question", "categories") if key in record} for record in records]
+
+
+NOT_ASKED = "question: not carried, its record asks the usual one"
+TAGGED = "<|object_ref_start|>left cat<|object_ref_end|>"
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (chat("Where is <ref-object>?", "<bbox>", ["left cat"], [FIRST]), ["left cat"]),
+        (chat("Where is <ref-object>?", "<bbox><bbox>", ["left cat"], [FIRST, SECOND]), ["left cat"] * 2),
+        (
+            chat("Find <ref-object>", '[{"bbox_2d": <bbox>, "label": "<ref-object>"}]', ["left cat"] * 2, [FIRST]),
+            ["left cat"],
+        ),
+        (chat("Find <ref-object>", "<think>At <bbox>?</think><bbox>", ["left cat"], [SECOND, FIRST]), ["left cat"]),
+        (chat(f"Find {TAGGED}", "<|box_start|>(50,62),(500,625)<|box_end|>"), ["left cat"]),
+        (chat("Where is <ref>left cat</ref>?", "<ref>left cat</ref><box>[[50, 62, 500, 625]]</box>"), ["left cat"]),
+        (chat("Find <ref-object>", "[]", ["left cat"], []), []),
+        (
+            chat("Locate what this phrase refers to: left cat", '[{"bbox_2d": [50, 62, 500, 625], "label": "cat"}]'),
+            ["cat"],
+        ),
+        (chat("Locate what this phrase refers to: left cat", "[]"), []),
+    ],
+)
+def test_the_one_ref_of_a_question_is_what_its_record_refers_to(tmp_path: Path, row: Any, found: list[str]) -> None:
+    records, account = convert(tmp_path, row, **BIN)
+    assert asks(records) == [{"task": "refer", "question": "left cat"}]
+    assert [desc for desc, _ in labels(records)] == found
+    assert account.notes['question: a record of the task "refer"'] == 2
+    assert NOT_ASKED not in account.notes
+
+
+def test_rows_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> None:
+    rows = [
+        chat("Where is <ref-object>?", "<bbox>", ["the left dog"], [FIRST]),
+        chat("Where is <ref-object>?", "<bbox>", ["the right dog"], [SECOND]),
+        chat("Where is <ref-object>?", "[]", ["the red dog"], []),
+    ]
+    records, account = convert(tmp_path, *rows)
+    assert asks(records) == [{"task": "refer", "question": f"the {which} dog"} for which in ("left", "right", "red")]
+    assert [record["objects"] for record in records] == [
+        [{"desc": "the left dog", "bbox_2d": FIRST}],
+        [{"desc": "the right dog", "bbox_2d": SECOND}],
+        [],
+    ]
+    assert account.images.dropped == {}
+
+
+def test_questions_that_differ_within_an_image_are_its_records_own(tmp_path: Path) -> None:
+    dog, car = (f'[{{"bbox_2d": [5, 5, 50, 50], "label": "{label}"}}]' for label in ("dog", "car"))
+    rows = [
+        chat("Locate the dog.", dog),
+        chat("Find all cars.", car),
+        chat("Locate every object in the image, each with its description and its place.", dog[:-1] + ", " + car[1:]),
+        chat("Find all bikes.", "[]"),
+        chat("How many?", "Two."),
+        chat("List.", dog) | {"images": ["b.png"]},
+        chat("List.", car) | {"images": ["b.png"]},
+    ]
+    records, account = convert(tmp_path, *rows, from_space="pixel")
+    assert asks(records) == [
+        {"question": "Locate the dog."},
+        {"question": "Find all cars."},
+        {},
+        {"task": "chat", "question": "How many?"},
+        {},
+        {},
+    ]
+    assert account.images.dropped == {"answered with nothing, but the image has boxes in another row": 1}
+    assert account.notes[NOT_ASKED] == 2
+    assert account.examples[NOT_ASKED][0] == "line 6 'List.'"
+
+
+def test_rows_that_all_ask_the_same_are_detection(tmp_path: Path) -> None:
+    row = chat("Find all.", '[{"bbox_2d": <bbox>, "label": "<ref-object>"}]', ["cat"], [FIRST])
+    records, account = convert(tmp_path, row, row | {"images": ["b.png"]}, chat("Find all.", "[]", images=["b.png"]))
+    assert records[:2] == [
+        {"images": [name], "width": 100, "height": 80, "objects": [{"desc": "cat", "bbox_2d": FIRST}]}
+        for name in ("a.png", "b.png")
+    ]
+    assert account.notes[NOT_ASKED] == 2
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        chat("What does <ref-object> hold?", "<ref-object> at <bbox>", ["the man", "cup"], [FIRST]),
+        chat("Find <ref-object> or <ref-object>", "<ref-object>: <bbox>", ["cat", "dog", "cat"], [FIRST]),
+        chat("What is beside <bbox>?", "<bbox>", ["cat"], [FIRST, SECOND]),
+        chat("Say {box}: <ref-object>", "<bbox>", ["cat"], [FIRST]),
+        chat("Locate every object of these categories: dog.", "<bbox>", ["cat"], [FIRST]),
+        chat("Locate every object of these categories: dog, dog.", "[]"),
+    ],
+)
+def test_a_question_of_several_things_is_counted(tmp_path: Path, row: Any) -> None:
+    records, account = convert(tmp_path, row)
+    assert (asks(records), account.notes[NOT_ASKED]) == ([{}], 1)
+
+
+def test_turns_of_a_row_are_one_record_and_counted(tmp_path: Path) -> None:
+    row = chat("Find <ref-object>", "<bbox>", ["cat", "dog"], [FIRST, SECOND])
+    row["messages"] += [{"role": "user", "content": "And <ref-object>?"}, {"role": "assistant", "content": "<bbox>"}]
+    other = chat("Find all dogs.", "<bbox>", ["dog"], [SECOND])
+    records, account = convert(tmp_path, row, other)
+    assert (asks(records), account.notes[NOT_ASKED]) == ([{}, {"question": "Find all dogs."}], 1)
+
+
+def test_a_ref_that_is_answered_with_points_is_pointed_at(tmp_path: Path) -> None:
+    row = chat("Click <ref-object>", "<bbox>", ["the bell"], [[10, 20]])
+    records, _ = convert(tmp_path, row, geometry="point")
+    assert asks(records) == [{"task": "point", "question": "the bell"}]
+    assert records[0]["objects"] == [{"desc": "the bell", "point": [10, 20]}]
+
+
+def test_a_phrase_that_lost_a_box_is_not_answered_in_part(tmp_path: Path) -> None:
+    row = chat("Find <ref-object>", "<bbox><bbox>", ["cats"], [FIRST, [1, 2, 3]])
+    records, account = convert(tmp_path, row)
+    assert records == []
+    assert account.images.dropped == {
+        "one of several objects that a phrase asks for was dropped: the answer would lack it": 1
+    }
+
+
+def test_a_coco_file_holds_what_rows_refer_to(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 100, 80)
+    rows = [chat("Find <ref-object>", "<bbox>", [label], [box]) for label, box in (("cat", FIRST), ("dog", SECOND))]
+    run(write_lines(tmp_path / "a.jsonl", *rows), "swift", tmp_path / "a.json", to="coco")
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [item["bbox"] for item in content["annotations"]] == [[5, 5, 45, 45], [60, 5, 30, 45]]
+
+
 # --- answers in words -----------------------------------------------------------------------------------------------
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
@@ -499,6 +638,19 @@ def test_what_a_record_cannot_say_is_dropped_with_what_reads_it(tmp_path: Path, 
         '{"x1": 1, "y1": 2, "x2": 30, "y2": 40}',
         "CLICK <point>[[10, 20]]</point>",
         '<points x1="10" y1="20">cups</points>',
+        "(0.49,0.40)",
+        "[0.49, 0.40]",
+        "[[490, 400]]",
+        "<think>Hm.</think><answer>(490, 400)</answer>",
+        "The dogs[0.1,0.2,0.3,0.4;0.5,0.6,0.7,0.8] run.",
+        "[[012,034,567,789;100,200,300,400]]",
+        "[10 20 300 400]",
+        "at (10 20 300 400)",
+        "x1=10, y1=20, x2=300, y2=400",
+        "Xmin: 10; Ymin: 20; Xmax: 300 and Ymax: 400",
+        "<p>dog</p> {<12><13><50><60>}",
+        "<loc_12><loc_30>",
+        "<patch_index_0044><patch_index_0863>",
     ],
 )
 def test_places_are_not_carried_as_words(tmp_path: Path, said: str) -> None:
@@ -508,16 +660,23 @@ def test_places_are_not_carried_as_words(tmp_path: Path, said: str) -> None:
 
 
 def test_numbers_in_words_are_carried(tmp_path: Path) -> None:
-    said = 'At (1, 2) I click 3 times: x = 4, {"x": 2019, "y": 3}, {"x1": 2, "x2": -3}, "position": "upper left".'
-    records, _ = convert(tmp_path, chat("How?", said))
-    assert [record["answer"] for record in records] == [said]
+    said = [
+        'At (1, 2) I click 3 times: x = 4, {"x": 2019, "y": 3}, {"x1": 2, "x2": -3}, "position": "upper left".',
+        "[0, 5)",
+        "(1, 2) and [3, 4]",
+        "[10 20 30], [1 2 3 4 5], call (0800 12 34 56), in [0; 1.5], {1, 2, 3, 4}, v1.2.3.4",
+        "x1 = 2, x2 = -3, so y1 = 4; f(x0=1, x1=2, x2=3, y=4); <line x1='1' y1='2' x2='3' y2='4'/>",
+        "| 2019 | 10 | 20 | 30 |, vec<1><2>, <loc>Paris</loc> at 10:20, 30:40",
+    ]
+    records, _ = convert(tmp_path, *(chat(f"{number}. (1, 2)?", text) for number, text in enumerate(said)))
+    assert [record["answer"] for record in records] == said
 
 
 def test_words_beside_boxes_leave_both(tmp_path: Path) -> None:
     """A description says nothing of whether boxes are in another row of its image, and an empty list does."""
     found = chat("Find <ref-object>", "<bbox>", ["cat"], [FIRST])
     records, _ = convert(tmp_path, chat("Describe.", "A street."), found)
-    assert [record.get("task") for record in records] == ["chat", None]
+    assert [record.get("task") for record in records] == ["chat", "refer"]
 
 
 def test_a_system_message_is_counted(tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ DETECT = "Locate every object in the image, each with its description and its pl
                 boxes(["eye"], [5, 6]),
             ),
         ),
+        (
+            record(CAT, {"desc": "eye", "point": [5, 6]}, task="point", question="its eye"),
+            (
+                "Point at what this phrase refers to: its eye",
+                '[{"point_2d": <bbox>, "label": "<ref-object>"}, {"point_2d": <bbox>, "label": "<ref-object>"}]',
+                boxes(["cat", "eye"], [25, 40], [5, 6]),
+            ),
+        ),
         (record(CAT, task="region", answer="A cat."), ("What is at <bbox>?", "A cat.", boxes([], BOX))),
         (
             record(CAT, task="region", question="What colour is {box}?", answer="Grey."),
@@ -92,6 +100,13 @@ def test_fractions_and_other_sources(tmp_path: Path) -> None:
     account = run(source, "coco", tmp_path / "rows.jsonl", to="swift", overwrite=True)
     assert said(read_lines(tmp_path / "rows.jsonl")[0])[1:] == (f"[{ENTRY}]", boxes(["cat"], [10, 20, 40, 60]))
     assert account.objects.dropped == {"crowd region, which no answer says": 1}
+
+
+def test_a_box_to_point_at_is_written_as_its_middle_in_fractions_too(tmp_path: Path) -> None:
+    over = {"desc": "dog", "bbox_2d": [80, 40, 120, 80]}  # of the part in the image, as training takes it
+    rows, account = rows_of(tmp_path, record(DOG, over, task="point", question="dogs"), space="norm1")
+    assert rows[0]["objects"]["bbox"] == [[0.7, 0.471875], [0.9, 0.75]]
+    assert account.notes['box of the task "point": its middle is written'] == 2
 
 
 @pytest.mark.parametrize(
@@ -143,3 +158,24 @@ def test_rows_are_read_again(tmp_path: Path) -> None:
     again = read_lines(tmp_path / "again.jsonl")
     assert [again[0], *again[2:]] == [written[0], *written[2:]]
     assert again[1] == written[1] | {"objects": [CAT | {"desc": "region"}]}  # whose label a row does not hold
+
+
+@pytest.mark.parametrize("space", ["pixel", "norm1"])
+def test_what_rows_ask_is_read_again(tmp_path: Path, space: str) -> None:
+    write_image(tmp_path / "a.png", 100, 80)
+    cup = {"desc": "cup, red", "bbox_2d": BOX}
+    written = [
+        record(CAT, task="refer", question="the grey one"),
+        record(task="refer", question="the red one"),
+        record(CAT, task="named", categories=["cat", "hen"]),
+        record(cup, task="named", categories=["cup, red", "hen"]),
+        record(task="named", categories=["hen"]),
+        record(CAT, DOG),
+        record(CAT, question="Which cats are there?"),
+        record({"desc": "eye", "point": [5, 6]}, task="point", question="its eye"),
+        record({"desc": "eye", "point": [25, 40]}, task="point", question="the middle"),
+    ]
+    rows_of(tmp_path, *written[:-1], record(CAT | {"desc": "eye"}, task="point", question="the middle"), space=space)
+    account = run(tmp_path / "rows.jsonl", "swift", tmp_path / "again.jsonl", geometry="point")
+    assert read_lines(tmp_path / "again.jsonl") == written
+    assert account.images.dropped == {}

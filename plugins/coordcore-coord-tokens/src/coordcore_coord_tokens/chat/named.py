@@ -12,8 +12,8 @@ from coordcore.coords import CoordFormat
 from coordcore.records.record import RecordError
 
 _CORNERS = r"[xy]_?(?:[012]|min|max)|left|top|right|bottom"
-_BOXES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x0", "y0", "x1", "y1"))
-_NO_BOXES = (
+BOXES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x0", "y0", "x1", "y1"))
+__NO_BOXES = (
     {"left", "top", "right", "bottom"},
     {"x", "y", "w", "h"},
     {"x", "y", "width", "height"},
@@ -49,16 +49,8 @@ _BEHIND = re.compile(rf"""\s*,\s*(?:{_OTHER}\s*,\s*){{0,2}}{QUOTE}\w+{QUOTE}\s*:
 _BEFORE = 120
 """Letters before coordinates in which what they belong to is looked for."""
 
-_FIGURE = r"[-+.]?\d"
-_MOLMO = re.compile(rf"""<points?\s[^<>]{{0,80}}?\b(?:[xy]\d*|coords)\s*=\s*["']?{_FIGURE}""")
-_LEFT_OVER = re.compile(
-    rf"""["']([xy])_?(?:1|min){QUOTE}\s*:\s*(?:{QUOTE})?{_FIGURE}"""
-    rf"""[^{{}}]{{0,200}}?["'](?!\1)[xy]_?(?:1|min){QUOTE}\s*:\s*(?:{QUOTE})?{_FIGURE}"""
-    rf"""|\bpyautogui\.\w+\((?:[^()"']|"[^"]{{0,80}}"|'[^']{{0,80}}'){{0,80}}?\b[xy]\s*=\s*["']?{_FIGURE}"""
-    rf"""|["'](?:(?:start_|end_)?coordinate\d?|(?:start|end)_box){QUOTE}\s*:[\\"'\[(\s]*{_FIGURE}"""
-    rf"""|\b(?:start|end)_box\s*=["'\[(\s]*{_FIGURE}|<point>\s*{_FIGURE}"""
-)
-_TEXT = 'set `space = "text"` where they are no places'
+TEXT = 'set `space = "text"` where they are no places'
+"""The cure of numbers in a text that mean nothing."""
 
 
 def grammar(some: str) -> str:
@@ -83,10 +75,10 @@ def named_kind(match: re.Match[str], path: str, coords: CoordFormat) -> str | No
     """The kind of what `grammar` found by names; None where it need not be a place. Raises RecordError."""
     names = [(key or argument).lower().replace("_", "") for key, argument in _NAMES.findall(match[0])]
     said = match[0][:60]
-    if {*names} in _NO_BOXES:
-        raise RecordError(path, f"{said!r}: {', '.join(names)} are no x1, y1, x2, y2; write bbox_2d, or {_TEXT}")
+    if {*names} in __NO_BOXES:
+        raise RecordError(path, f"{said!r}: {', '.join(names)} are no x1, y1, x2, y2; write bbox_2d, or {TEXT}")
     kind = "bbox_2d"
-    order: tuple[str, ...] = next((box for box in _BOXES if {*box} == {*names}), ())
+    order: tuple[str, ...] = next((box for box in BOXES if {*box} == {*names}), ())
     if {*names} == {"x", "y"} and _is_clicked(match):
         kind, order = "point", ("x", "y")
     if not order:
@@ -123,17 +115,3 @@ def is_called(match: re.Match[str]) -> bool:
 
 def _before(pattern: re.Pattern[str], match: re.Match[str]) -> bool:
     return pattern.search(match.string, max(0, match.start() - _BEFORE), match.start()) is not None
-
-
-def check_left_over(text: str, path: str) -> None:
-    """Raise RecordError for places by name in what is left of a text: nothing would turn them into coord tokens."""
-    if found := _MOLMO.search(text):
-        what = "a point of Molmo, in percent of the image, which no `space` says"
-        raise RecordError(path, f"{_said(text, found)} is {what}; write <point>x y</point>, or {_TEXT}")
-    if found := _LEFT_OVER.search(text):
-        cure = f"write bbox_2d or point_2d with a list of numbers, or {_TEXT}"
-        raise RecordError(path, f"{_said(text, found)} is no place that can be read; {cure}")
-
-
-def _said(text: str, found: re.Match[str]) -> str:
-    return repr(text[found.start() : max(found.end(), found.start() + 50)])

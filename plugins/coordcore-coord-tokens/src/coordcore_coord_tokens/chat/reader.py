@@ -125,7 +125,7 @@ class ChatReader:
         """What stands in a message: refs with their texts, and boxes. Raises RecordError."""
         # Without an image, numbers are no boxes: text-only rows stand among the others, with lists in their code.
         numbers = self.config.space != "text" and len(sizes) > 0
-        for found in shapes_in(turn.text, turn.path, self.coords, numbers=numbers):
+        for found in shapes_in(turn.text, turn.path, self.coords, numbers=numbers, is_answer=turn.role == "assistant"):
             if isinstance(found, Shape):
                 yield found, self._in_text(found, turn, sizes)
             elif found.name == BBOX:

@@ -16,20 +16,20 @@ from itertools import pairwise
 import attrs
 
 from coordcore.coords import CoordFormat
-from coordcore.records.answers import reserved
+from coordcore.records.answers import answered, reserved
 from coordcore.records.geometry import has_count
 from coordcore.records.record import RecordError
 from coordcore_coord_tokens.chat import named
+from coordcore_coord_tokens.chat.unread import check_left_over
 
 BBOX, REF = "<bbox>", "<ref-object>"
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX_TAG, _QUAD_TAG = "<|box_start|>", "<|quad_start|>"
 _POINT_TAG = "<point>"
+_BOX_TAGS = (_BOX_TAG, "<box>", "<|det|>")
 _TAGS = {
-    _BOX_TAG: "<|box_end|>",
-    "<box>": "</box>",
-    "<|det|>": "<|/det|>",
+    **dict(zip(_BOX_TAGS, ("<|box_end|>", "</box>", "<|/det|>"), strict=True)),
     _QUAD_TAG: "<|quad_end|>",
     _POINT_TAG: "</point>",
 }
@@ -60,6 +60,13 @@ _HOW = {"list", "coord", "coords", "coordinates", "xy", "px", "pixel", "pixels",
 """Words behind it that say how the numbers are written."""
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _BOX_KEYS, _POINT_KEYS = ("bbox_2d", "bbox", "box_2d"), ("point_2d", "point")
+_BOX_WORDS = re.compile("b?box(es)?|rect(angle)?s?|corners")
+"""A word that says of a key that two pairs of numbers are the corners of a box."""
+_BOX_BEFORE = re.compile(
+    rf"(?:{'|'.join(map(re.escape, _BOX_TAGS))}|\b(?i:b?box(?:es)?(?:_2d)?|rect(?:angle)?)\s*[:=])[\[(\s]*$"
+)
+"""The tag of a box, or its name without quotes."""
+_BEFORE_ALL, _BEHIND_ALL = re.compile(r"\s*(?:<answer>)?[\s\[(]*"), re.compile(r"[\s\])]*(?:</answer>)?\s*")
 _BEFORE = 64
 """Letters before coordinates in which their key is looked for."""
 
@@ -93,6 +100,7 @@ def _grammar(coords: CoordFormat) -> tuple[re.Pattern[str], re.Pattern[str]]:
     token = coords.pattern()
     some = rf"(?:[\"']?{token}[\"']?|{_NUMBER})"
     pair = rf"[\[(]\s*{some}\s*,\s*{some}\s*[\])]"
+    four = r"\s*,\s*".join([some] * 4)
     shapes = re.compile(
         rf"(?P<place>{BBOX}|{REF})"
         rf"|(?P<tagged>(?:{_OPENING})\s*{some}(?:[\s,]+{some})*\s*(?:{_CLOSING})"
@@ -100,19 +108,24 @@ def _grammar(coords: CoordFormat) -> tuple[re.Pattern[str], re.Pattern[str]]:
         rf"|{named.grammar(some)}"
         rf"|(?P<pairs>{pair}(?:\s*(?:,\s*)?{pair})*)"
         rf"|(?P<list>[\[(]\s*{some}(?:\s*,\s*{some})*\s*[\])])"
+        rf"|(?P<boxes>[\[(]\s*{four}(?:\s*;\s*{four})+\s*[\])])"
         rf"|(?P<bare>{token}(?:[\s,]*{token})*)"
     )
     return shapes, re.compile(rf"(?P<token>{token})|(?<!\w){_NUMBER}")
 
 
-def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> Iterator[Shape | Place]:
+def shapes_in(
+    text: str, path: str, coords: CoordFormat, *, numbers: bool, is_answer: bool = False
+) -> Iterator[Shape | Place]:
     """What stands in a text, in order.
 
-    numbers: whether plain numbers are read; if not, they are text. Raises RecordError for coordinates that are no
-    shape, and for control tokens in the rest. The time it takes is linear in the length of the text.
+    numbers: whether plain numbers are read; if not, they are text. is_answer: whether it is one, where a pair of
+    numbers that is all of it is a point. Raises RecordError for coordinates that are no shape, and for control tokens
+    in the rest. The time it takes is linear in the length of the text.
     """
     shapes, coordinates = _grammar(coords)
     rest, position, listed = [], 0, False
+    answer = answered(text) if is_answer else None
     for match in _matches(shapes, text):
         start, end = match.span()
         found: list[Shape | Place] = []
@@ -124,7 +137,8 @@ def shapes_in(text: str, path: str, coords: CoordFormat, *, numbers: bool) -> It
             quoted = text.startswith('"', end) and _QUOTED.search(text, max(0, start - _BEFORE), start) is not None
             found.append(Place(name=match["place"], spans=((start, end),), listed=listed, quoted=quoted))
         else:
-            found.extend(_shapes(match, list(coordinates.finditer(text, start, end)), path, coords, numbers))
+            alone = answer is not None and _is_all_of(match, *answer)
+            found.extend(_shapes(match, list(coordinates.finditer(text, start, end)), path, coords, numbers, alone))
         if not found:
             continue
         rest += [text[position:start], "\0"]
@@ -148,8 +162,23 @@ def _matches(shapes: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
             yield match
 
 
+def _is_all_of(match: re.Match[str], begin: int, end: int) -> bool:
+    """Whether an answer, a part of the text, is nothing but a pair in brackets: "(0.49,0.40)", no interval "[0, 5)"."""
+    return (
+        match.lastgroup == "pairs"
+        and match[0][0] + match[0][-1] in ("()", "[]")
+        and _BEFORE_ALL.fullmatch(match.string, begin, match.start()) is not None
+        and _BEHIND_ALL.fullmatch(match.string, match.end(), end) is not None
+    )
+
+
 def _shapes(
-    match: re.Match[str], found: Sequence[re.Match[str]], path: str, coords: CoordFormat, numbers: bool
+    match: re.Match[str],
+    found: Sequence[re.Match[str]],
+    path: str,
+    coords: CoordFormat,
+    numbers: bool,
+    alone: bool,
 ) -> Iterator[Shape]:
     how, called = match.lastgroup, False
     if how in ("arguments", "pairs", "list") and len(found) in (2, 3):
@@ -178,7 +207,7 @@ def _shapes(
     tagged = how == "tagged" or (
         text.endswith(_BOX_TAG, 0, match.start()) and text.startswith("<|box_end|>", match.end())
     )
-    pointed = count == 2 and (named.is_pair(match) or (not key and (tokens[0] or tagged)))
+    pointed = count == 2 and (alone or named.is_pair(match) or (not key and (tokens[0] or tagged)))
     in_quad_tag = match[0].startswith(_QUAD_TAG) or text.endswith(_QUAD_TAG, 0, match.start())
     is_quad = key == "quad" or in_quad_tag or (how == "bare" and text.endswith("|#", 0, match.start()))
     is_box = key in _BOX_KEYS or (how == "tagged" and not is_quad)
@@ -205,7 +234,13 @@ def _shapes(
     elif count % 2 == 0 and (key in _POINT_KEYS or pointed or dragged or _are_points(match, found)):
         for first in range(0, count, 2):
             yield _shape("point", found[first : first + 2], path, coords)
-    elif not is_quad and not in_point_tag and (count == 4 or (how in ("bare", "tagged") and count % 4 == 0)):
+    elif how == "pairs" and count == 4 and not _says_box(match, key):
+        cure = "" if tokens[0] else f", or {named.TEXT}"
+        said = f"{match[0][:60]!r}: 2 pairs are a box or two points"
+        raise RecordError(
+            path, f"{said}; write them in <box> or under bbox_2d, each in <point> or under point_2d{cure}"
+        )
+    elif not is_quad and not in_point_tag and (count == 4 or (how in ("bare", "tagged", "boxes") and count % 4 == 0)):
         for first in range(0, count, 4):
             yield _shape("bbox_2d", found[first : first + 4], path, coords)
     elif how == "pairs" and count > 4 and not tokens[0] and not key:
@@ -217,6 +252,12 @@ def _shapes(
     elif tokens[0] or is_box or poly or is_quad or key in _POINT_KEYS:
         counts = "a box has 4, a point 2, a quad 8, a poly 6 or more in pairs"
         raise RecordError(path, f"{match[0][:60]!r} has {count} coordinates; {counts}")
+
+
+def _says_box(match: re.Match[str], key: str) -> bool:
+    """Whether two pairs stand in the tags of a box, behind its name, or under a key of one."""
+    said = _BOX_BEFORE.search(match.string, max(0, match.start() - _BEFORE), match.start()) is not None
+    return said or any(_BOX_WORDS.fullmatch(word) for word in _words(key))
 
 
 def _are_points(match: re.Match[str], found: Sequence[re.Match[str]]) -> bool:
@@ -245,7 +286,7 @@ def _check_rest(text: str, path: str, coords: CoordFormat, numbers: bool) -> Non
                 raise RecordError(path, f"{inside[0][:60]!r} is no box that can be read; write (x1,y1),(x2,y2)")
         if unread := _UNREAD_KEY.search(text):
             raise RecordError(path, f"what stands under {unread[1]} is no box that can be read: {unread[0]!r} ...")
-        named.check_left_over(text, path)
+        check_left_over(text, path)
     if found := reserved(_GROUNDING.sub(" ", text), coords):
         raise RecordError(
             path, f"contains {found!r}, which the tokenizer or the template reads as a control token; reword it"

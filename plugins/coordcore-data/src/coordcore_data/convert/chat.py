@@ -22,7 +22,9 @@ _BOX = re.compile(
 )
 """What looks like a box, in more forms than are read."""
 
-_REF = re.compile(r"<(?:\|object_ref_start\||\|ref\||ref)>([^<]*)<(?:\|object_ref_end\||\|/ref\||/ref)>")
+REF = re.compile(r"<(?:\|object_ref_start\||\|ref\||ref)>([^<]*)<(?:\|object_ref_end\||\|/ref\||/ref)>")
+"""A ref in the tags of Qwen, DeepSeek-VL or InternVL."""
+
 _AROUND = re.compile(r"</?answer>|<\|(?:im_end|endoftext)\|>")
 _PICTURE = re.compile(r"<img>([^<]+)</img>")
 _ANSWERS = ("assistant", "gpt", "model", "bot", "chatgpt", "bing")
@@ -130,8 +132,8 @@ def boxes_in(turn: Turn, coords: CoordFormat) -> Written:
     """What the answer of a turn says in its text. Raises UnreadableError when it holds boxes that are not read."""
     text = turn.answer or ""
     answer = _AROUND.sub("", text[slice(*answered(text))])
-    asked = set(_REF.findall(turn.question))
-    if re.search(_TAG, answer) and not _REF.search(answer) and len(asked) == 1:
+    asked = set(REF.findall(turn.question))
+    if re.search(_TAG, answer) and not REF.search(answer) and len(asked) == 1:
         answer = f"<ref>{asked.pop()}</ref>{answer}"
     read = parse_answer(answer, numbers=True, coords=coords)
     wrong = next((item.reason for item in read.unread if item.at.startswith("objects")), None)

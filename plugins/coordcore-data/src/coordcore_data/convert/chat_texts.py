@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from coordcore.records.record import RecordError, check_text
 from coordcore_data.convert.chat import Turn, holds_box, without_pictures
+from coordcore_data.convert.chat_places import tells_places
 from coordcore_data.convert.text import UnreadableError
 
 AS_THEY_ARE = "`[data.chat_jsonl]` trains on such rows as they are"
 
 REGION = "region"
 """The label of a box that a question speaks of, where the row names none. Nothing is trained on it."""
-
-_FIGURE = r"""[\s\\"'\[(]{0,8}[-+.]?\d"""
-_PLACE = re.compile(
-    rf"""<points?\b[^<>]{{0,80}}?\d|<point>[^<>]{{0,9}}\d|\b(?:start|end)_box\s*=\s*{_FIGURE}"""
-    rf"""|["'](?:\w{{1,9}}_)?(?:coord(?:inate)?s?\d?|point(?:_2d)?|position|box)\\{{0,3}}["']\s*[:=]{_FIGURE}"""
-    rf"""|["']x_?(?:[01]|min)\\{{0,3}}["']\s*:[^{{}}]{{0,200}}?["']y_?(?:[01]|min)\\{{0,3}}["']\s*:{_FIGURE}"""
-    rf"""|["'](?:\w{{1,9}}_)?(?:click|tap|press|drag|scroll|swipe|hover)\\{{0,3}}["'][^}}]{{0,120}}?["']x\\{{0,3}}["']\s*:"""
-    rf"""|(?:click|tap|press|[a-z_](?:To|_to)|swipe)\({_FIGURE}|\bpyautogui\.\w+\([^()"']{{0,80}}?\b[xy]\s*=\s*\d""",
-    re.IGNORECASE,
-)
-"""Places that an agent or a key of JSON tells, in more forms than `[data.chat_jsonl]` reads: as words they would be
-trained in plain numbers."""
 
 
 def asked_in_words(said: Sequence[Turn], refs: Sequence[str | None], images: int) -> dict[str, Any]:
@@ -46,7 +34,7 @@ def asked_in_words(said: Sequence[Turn], refs: Sequence[str | None], images: int
         raise UnreadableError(f"<image> within a question: a record's image comes first; {AS_THEY_ARE}")
     if question.count("<bbox>") > 1 or "<bbox>" in answer or holds_box(question):
         raise UnreadableError(f"question about boxes that is answered in words; {AS_THEY_ARE}")
-    if _PLACE.search(question) or _PLACE.search(answer):
+    if tells_places(question, answer):
         raise UnreadableError("places that a record's text cannot hold; `[data.chat_jsonl]` reads clicks and corners")
     question, answer = _named(question, answer, refs)
     task = "region" if "<bbox>" in question else "chat" if question else "caption"

@@ -9,13 +9,18 @@ placeholders take their refs and boxes, which name nothing and are dropped.
 
 Boxes, points, polygons and quads that are written into the answer's text are read as `--from-space` declares them. An
 answer of `[]` is the only one that says "nothing is there", where every answer of the row is one. Of an image that has
-boxes in another row, or may have them in one that was not read, it says so of what was asked for alone, and its row is
-dropped. Rows that could mean several things are dropped too.
+boxes in another row, or may have them in one that was not read, it says so of what was asked for alone: its row is
+dropped unless that is a phrase or categories. Rows that could mean several things are dropped too.
 `conversations` (ShareGPT, LLaVA), and `query` with `response`, are read as `messages`.
+
+A row of one question that is answered with boxes, or with nothing, asks for what its one `<ref-object>` names: a record
+of the task "refer", or "point" where the answer is points; or for what it says in the words of `SwiftWriter`. Any other
+question is carried where the rows of its image ask different ones, and else counted: its record asks the usual one.
 
 A row of one question that is answered in words alone becomes a record of the task "chat", "caption" or "region"
 (`chat_texts`). Of all other rows what is said is not carried, but for the refs of a question that is answered with
-nothing (`metadata.asked`). Sizes come from the image files, since the rows have none.
+nothing (`metadata.asked`). For COCO files, which list an image once, no question is. Sizes come from the image files,
+since the rows have none.
 """
 
 from __future__ import annotations
@@ -29,11 +34,13 @@ import msgspec
 
 from coordcore import InputError
 from coordcore_data.convert.chat import Turn, boxes_in, located, pictures, turns
+from coordcore_data.convert.chat_asked import Question, asked_by, asked_once
 from coordcore_data.convert.chat_texts import AS_THEY_ARE, REGION, asked_in_words, is_about_a_box
 from coordcore_data.convert.core import TURNED, Account, Found, Reading, Shape, SourceImage
 from coordcore_data.convert.placeholders import asked_for, labels_of, without_thoughts
 from coordcore_data.convert.text import UnreadableError, clean_path, count_in, json_rows, loose_structure, structure
 
+_NOT_ASKED = "question: not carried, its record asks the usual one"
 _IN_WORDS = "answer without boxes that is not []"
 
 _OUTLINES = {"poly": "polygon", "quad": TURNED}
@@ -66,16 +73,36 @@ def read(source: Path, reading: Reading, account: Account) -> Found:
         raise InputError(f"{source}: boxes of answers are read as two corners: --boxes xyxy, not {reading.boxes}")
     unread: set[str] = set()
     found = list(_images(source, reading.images or source.parent, reading, account, unread))
-    boxed = {image.file for image in found if image.shapes or image.lost}
-    for image in found:
+    boxed = {image.file for image, _ in found if image.shapes or image.lost}
+    for image, _ in found:
         if not image.shapes and not image.undeclared and not image.asked and image.file in boxed | unread:
             how = "has boxes in" if image.file in boxed else "may have boxes in"
             image.undeclared = f"answered with nothing, but the image {how} another row"
-    return Found(images=iter(found), total=len(found))
+    _ask(found, reading, account)
+    return Found(images=(image for image, _ in found), total=len(found))
 
 
-def _images(source: Path, folder: Path, reading: Reading, account: Account, unread: set[str]) -> Iterator[SourceImage]:
-    """unread: gets the image files of rows that could not be read."""
+def _ask(found: Sequence[tuple[SourceImage, _Asked]], reading: Reading, account: Account) -> None:
+    """Let the records of an image ask their own questions where these differ; the others are counted."""
+    questions: dict[str, set[str]] = {}
+    for image, asked in found:
+        if asked.said:
+            questions.setdefault(image.file, set()).add(asked.said)
+    for image, asked in found:
+        question = asked.question
+        dropped = image.undeclared and not image.shapes
+        if image.asked or dropped or not asked.said or (question and question.is_usual):
+            continue
+        if question and reading.per != "image" and len(questions[image.file]) > 1:
+            image.asked = {"question": question.text}
+        else:
+            account.note(_NOT_ASKED, asked.where, repr(asked.said[:60]))
+
+
+def _images(
+    source: Path, folder: Path, reading: Reading, account: Account, unread: set[str]
+) -> Iterator[tuple[SourceImage, _Asked]]:
+    """Each image with what its row asks. unread: gets the image files of rows that could not be read."""
     for where, line in json_rows(source):
         found: Any = None
         try:
@@ -102,9 +129,21 @@ class _Box:
     outline: str | None = None
 
 
+@attrs.frozen
+class _Asked:
+    """What a row asks for that is answered with boxes, or with nothing. said: all of it, "" of a row in words.
+
+    question: None where a record cannot ask it.
+    """
+
+    said: str
+    question: Question | None
+    where: str
+
+
 def _of_row(
     row: _Row, where: str, folder: Path, reading: Reading, account: Account, unread: set[str]
-) -> Iterator[SourceImage]:
+) -> Iterator[tuple[SourceImage, _Asked]]:
     given = row.images if row.images is not None else row.image
     listed = [given] if isinstance(given, str) else given or pictures(row)
     paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in listed]
@@ -163,7 +202,8 @@ def _of_row(
         account.note(f'answer in words: a record of the task "{words["task"]}"', where)
         if row.system or any(turn.question != turn.user for turn in said):
             account.note("system message: not carried; `system` of [data.coord_jsonl] says one to all", where)
-    asked = [] if boxed or words else asked_for(objects.ref, said)
+    question = None if words else asked_once(said, objects.ref, len(files))
+    asks = "" if words else question.text if question else " ".join(turn.user for turn in said).strip()
     for image in _sorted(boxes, files, account):
         image.path = folder / image.file
         image.file = clean_path(image.file)
@@ -171,9 +211,14 @@ def _of_row(
         if written and reading.space == "bin" and reading.quantisation is not None:
             image.inset = reading.quantisation.inset
         image.undeclared = undeclared
-        image.metadata = {"asked": asked} if asked else {}
         image.asked = words
-        yield image
+        if question is not None and reading.per != "image" and (image.shapes or not undeclared):
+            image.asked = asked_by(question, image.shapes)
+        if image.asked and not words:
+            account.note(f'question: a record of the task "{image.asked["task"]}"', where)
+        asked = [] if boxed or image.asked else asked_for(objects.ref, said)
+        image.metadata = {"asked": asked} if asked else {}
+        yield image, _Asked(asks, question, where)
 
 
 def _undeclared(said: Sequence[Turn], texts: Sequence[Any]) -> str:

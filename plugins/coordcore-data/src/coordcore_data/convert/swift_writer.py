@@ -2,8 +2,9 @@
 
 A row asks what its record asks, in the usual words of its task where the record has none of its own. Objects are
 answered as a JSON list, `[{"bbox_2d": <bbox>, "label": "<ref-object>"}]` (`point_2d` for points), and none as `[]`.
-Rows hold boxes and points: images with other shapes are dropped and counted. No text holds a placeholder, which a
-record's cannot. Not carried: metadata, summaries, crowd regions and points under metadata, which no answer says.
+Rows hold boxes and points: images with other shapes are dropped and counted. A box of the task "point" is answered
+with its middle, as training reads it. No text holds a placeholder, which a record's cannot. Not carried: metadata,
+summaries, crowd regions and points under metadata, which no answer says.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ class SwiftWriter:
             if not (categories or record.question):
                 raise UnreadableError('the task "named", and no category to ask for; write `categories`')
         said = [item for item in image.objects if categories is None or item.desc in categories]
+        if record.task == "point":
+            for item in said:
+                self._point(item, path)
         question = question_of(record, None, categories=tuple(categories or ()), box="<bbox>")
         answer = record.answer if task.is_text else _listed(said)
         row: dict[str, Any] = {
@@ -84,6 +88,13 @@ class SwiftWriter:
                 "bbox_type": "norm1" if self.in_fractions else "real",
             }
         return row, len(said)
+
+    def _point(self, item: FinalObject, path: str) -> None:
+        """Make the middle of a box of it."""
+        if item.kind == "bbox_2d":
+            x1, y1, x2, y2 = item.values
+            item.kind, item.values = "point", [(x1 + x2) / 2, (y1 + y2) / 2]
+            self.account.note('box of the task "point": its middle is written', path)
 
     def _values(self, item: FinalObject, image: FinalImage) -> Sequence[float]:
         return fractions(item.values, image.width, image.height) if self.in_fractions else item.values
