@@ -13,7 +13,7 @@ from coordcore.records.record import RecordError
 
 _CORNERS = r"[xy]_?(?:[012]|min|max)|left|top|right|bottom"
 BOXES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x0", "y0", "x1", "y1"))
-__NO_BOXES = (
+_NO_BOXES = (
     {"left", "top", "right", "bottom"},
     {"x", "y", "w", "h"},
     {"x", "y", "width", "height"},
@@ -75,7 +75,7 @@ def named_kind(match: re.Match[str], path: str, coords: CoordFormat) -> str | No
     """The kind of what `grammar` found by names; None where it need not be a place. Raises RecordError."""
     names = [(key or argument).lower().replace("_", "") for key, argument in _NAMES.findall(match[0])]
     said = match[0][:60]
-    if {*names} in __NO_BOXES:
+    if {*names} in _NO_BOXES:
         raise RecordError(path, f"{said!r}: {', '.join(names)} are no x1, y1, x2, y2; write bbox_2d, or {TEXT}")
     kind = "bbox_2d"
     order: tuple[str, ...] = next((box for box in BOXES if {*box} == {*names}), ())
