@@ -74,10 +74,9 @@ def read_annotations(record: Record, rules: Rules, left_out: LeftOut | None = No
     """
     check_asked(record, rules.coords)
     objects = record.objects or []
-    crowd = regions_under(record, "crowd")
     size = (record.width, record.height) if rules.space == "pixel" else (1, 1)
     found = []
-    for index, given in enumerate([*objects, *crowd]):
+    for index, given in enumerate([*objects, *regions_under(record, "crowd")]):
         if given is LEFT_OUT:
             continue
         number = index - len(objects)

@@ -69,16 +69,16 @@ def check_asked(record: Record, coords: CoordFormat) -> Task:
 
 def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw: str) -> list[str]:
     """The categories that a record of the task "named" asks for: those it lists, or those that are there and `absent`
-    that are not, mixed.
+    that are not, mixed; where it asks in its own words, which list none that is drawn, those that are there.
 
     others: labels to draw absent ones from; where `metadata` lists some that are known to be absent, these. draw: what
     the drawing follows from. Labels of which not every object is marked are not asked for, and those of crowd regions
     and of points under `metadata` are not absent. Raises RecordError where nothing is left to ask for.
     """
-    if record.categories is not None:
-        return record.categories
     unsure, known = ({*labels_under(record, key)} for key in (INCOMPLETE, ABSENT))
     there = [label for label in dict.fromkeys(item.desc for item in record.objects or ()) if label not in unsure]
+    if record.categories is not None or asks_in_own_words(record):
+        return there if record.categories is None else record.categories
     pool = sorted(({*others} if _is_whole(record) else known).difference(there, unsure, labels_aside(record)))
     asked = [*there, *random.Random(draw).sample(pool, min(absent if there else max(absent, 1), len(pool)))]
     if not asked:
@@ -89,6 +89,11 @@ def asked_categories(record: Record, others: tuple[str, ...], absent: int, draw:
 def _is_whole(record: Record) -> bool:
     """Whether every category was looked for in its image."""
     return {ABSENT, INCOMPLETE}.isdisjoint(record.metadata or ())
+
+
+def asks_in_own_words(record: Record) -> bool:
+    """Whether its question for categories lists none, and goes on asking for one that is left out of the answer."""
+    return record.task == "named" and "{categories}" not in (record.question or "{categories}")
 
 
 def labels_aside(record: Record) -> list[str]:

@@ -260,8 +260,7 @@ def _known(given: dict[str, Any], kind: type, path: str, left_out: LeftOut) -> d
 
 def _structural(message: str, base: str = "") -> RecordError:
     """msgspec's message with our path, wording and a suggestion for a misspelt key."""
-    place = _PLACE.search(message)
-    path = _join(base, place.group(1)) if place else base
+    path = _join(base, place.group(1)) if (place := _PLACE.search(message)) else base
     message = _PLACE.sub("", message)
     if unknown := _UNKNOWN.fullmatch(message):
         return _unknown(path, unknown.group(1), RecordObject if "[" in path else Record)

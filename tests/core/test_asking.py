@@ -9,7 +9,7 @@ import pytest
 
 from coordcore.coords import DEFAULT_COORDS
 from coordcore.records.annotations import Rules, read_annotations
-from coordcore.records.asking import asked_categories, check_asked, question_of
+from coordcore.records.asking import asked_categories, asks_in_own_words, check_asked, question_of
 from coordcore.records.record import LeftOut, Record, RecordError, parse_record
 from coordcore.tasks import TASKS
 
@@ -200,6 +200,31 @@ def test_of_a_federated_image_only_verified_absences_are_asked_for() -> None:
 def test_a_list_is_asked_as_it_stands() -> None:
     given = record(task="named", categories=["dog", "cat"], objects=[CAT])
     assert asked_categories(given, FILE, 9, "") == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("content", "asked"),
+    [
+        ({"objects": [CAT, DOG, CAT]}, ["cat", "dog"]),
+        ({"objects": []}, []),
+        ({"objects": [CAT], "categories": ["dog", "cat"]}, ["dog", "cat"]),
+        ({"objects": [CAT], "metadata": {"absent_categories": ["cow"]}}, ["cat"]),
+        ({"objects": [CAT, DOG], "metadata": {"incomplete_categories": ["dog"]}}, ["cat"]),
+        ({"objects": [], "metadata": {"absent_categories": []}}, []),
+    ],
+)
+def test_a_question_in_its_own_words_asks_for_nothing_that_is_drawn(content: dict[str, Any], asked: list[str]) -> None:
+    own = record(task="named", question="Find all pets.", **content)
+    assert asks_in_own_words(own)
+    assert asked_categories(own, FILE, 3, "1") == asked
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"task": "named"}, {"task": "named", "question": "Any {categories}?"}, {"task": "refer", "question": "the cat"}],
+)
+def test_other_questions_are_not_in_words_of_their_own(content: dict[str, Any]) -> None:
+    assert not asks_in_own_words(record(**content))
 
 
 def test_a_record_with_nothing_to_ask_for_is_refused() -> None:

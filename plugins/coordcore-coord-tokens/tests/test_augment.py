@@ -365,6 +365,15 @@ def test_words_in_what_is_asked_are_refused_before_the_run(folder: Path, write: 
     assert [line.partition(":")[0] for line in found] == ["data.coord_jsonl.prompts.refer"]
 
 
+@pytest.mark.parametrize("key", ["question", "prompt"])
+def test_words_in_the_question_of_a_record_without_a_task_are_refused_before_the_run(
+    folder: Path, write: Write, record: dict[str, Any], key: str
+) -> None:
+    write(record | {key: "Locate what is on the left.", "metadata": {"absent_categories": ["right shoe"]}})
+    [problem] = problems_of(manifest(folder, "[data.coord_jsonl.augment]\nflip = 0.5", space="pixel"))
+    assert problem.startswith("question: 'Locate what is on the left.' says 'left', which is wrong of a mirrored image")
+
+
 # --- order and noise ---
 
 
@@ -483,3 +492,42 @@ def test_a_question_in_its_own_words_keeps_all_that_it_asks_for(
     examples = [train.in_epoch(epoch, 0) for epoch in range(20)]
     assert any(example.image_size != (drawn["width"], drawn["height"]) for example in examples) is is_cut
     assert all(boxes(example).keys() == {*BOXES} for example in examples) is not is_cut
+
+
+def test_a_window_leaves_something_of_what_a_federated_record_asks_for(build: Build, drawn: dict[str, Any]) -> None:
+    metadata = {"incomplete_categories": ["red", "green"], "absent_categories": []}
+    augment = AugmentConfig(crop=(0.2, 0.3))
+    train = source(build({**drawn, "task": "named", "metadata": metadata}, space="pixel", augment=augment))
+    examples = [train.in_epoch(epoch, 0) for epoch in range(40)]
+    assert {example.categories for example in examples} == {("blue",)}
+    assert all(boxes(example).keys() == {"blue"} for example in examples)
+    assert sum(example.image_size != (640, 480) for example in examples) > 10  # and in the others it stays whole
+
+
+def test_of_an_image_of_which_nothing_is_asked_for_any_window_is_cut_out(build: Build, drawn: dict[str, Any]) -> None:
+    metadata = {"incomplete_categories": [*BOXES], "absent_categories": ["cow"]}
+    augment = AugmentConfig(crop=(0.2, 0.2))
+    train = source(build({**drawn, "task": "named", "metadata": metadata}, space="pixel", augment=augment))
+    for epoch in range(5):
+        example = train.in_epoch(epoch, 0)
+        assert (example.categories, example.image_size, boxes(example)) == (("cow",), (128, 96), {})
+
+
+@pytest.mark.parametrize("task", ["refer", "point"])
+def test_a_window_leaves_all_that_a_phrase_refers_to(build: Build, drawn: dict[str, Any], task: str) -> None:
+    phrase = {**drawn, "task": task, "question": "the coloured ones", "objects": drawn["objects"][:2]}
+    augment = AugmentConfig(crop=(0.5, 0.9), flip=0.5, crop_visible=0.5)
+    keys = {"space": "pixel", "geometry": ("bbox_2d", "point"), "augment": augment}
+    examples = [source(build(phrase, **keys)).in_epoch(epoch, 0) for epoch in range(30)]
+    assert {len(example.geometries) for example in examples} == {2}
+    assert sum(example.image_size != (640, 480) for example in examples) > 15
+    plain = source(build(drawn | {"objects": drawn["objects"][:2]}, **keys))
+    assert {len(plain.in_epoch(epoch, 0).geometries) for epoch in range(30)} == {1, 2}
+
+
+def test_a_phrase_whose_objects_lie_too_far_apart_keeps_its_image(build: Build, drawn: dict[str, Any]) -> None:
+    augment = AugmentConfig(crop=(0.4, 0.5))
+    train = source(build({**drawn, "task": "refer", "question": "all"}, space="pixel", augment=augment))
+    for epoch in range(5):
+        example = train.in_epoch(epoch, 0)
+        assert (example.image_size, len(example.geometries)) == ((640, 480), 3)

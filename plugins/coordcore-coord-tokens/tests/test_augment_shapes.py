@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -188,6 +189,22 @@ def test_a_crop_leaves_an_object_or_the_image_whole(seed: int) -> None:
     move = drawn(AugmentConfig(crop=(0.1, 0.2)), Draws(str(seed)), [corner], SIZE, max_aspect=200)
     assert move.shapes
     assert move.window[:2] == (0, 0) or min(move.window[:2]) < 3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_window_is_the_first_that_leaves_enough(seed: int) -> None:
+    shapes = [Shape("", "bbox_2d", (30.0, 20.0, 40.0, 30.0)), Shape("", "bbox_2d", (45.0, 20.0, 55.0, 30.0))]
+    config = AugmentConfig(crop=(0.5, 0.8), crop_visible=1.0)
+    asked_about: list[int] = []
+
+    def enough(left: Sequence[Shape]) -> bool:
+        asked_about.append(len(left))
+        return len(left) == 2
+
+    move = drawn(config, Draws(str(seed)), shapes, SIZE, enough=enough, max_aspect=9)
+    assert (len(move.shapes), asked_about[-1], 2 in asked_about[:-1]) == (2, 2, False)
+    first = drawn(config, Draws(str(seed)), shapes, SIZE, max_aspect=9)
+    assert (first.window == move.window) == (next(count for count in asked_about if count) == 2)
 
 
 def test_a_window_is_never_too_long_one_way() -> None:

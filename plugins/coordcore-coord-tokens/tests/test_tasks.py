@@ -259,6 +259,63 @@ def test_a_question_in_own_words_must_have_room_for_its_answer(build: Build, ask
     assert listed.messages[0]["content"] == "<image>Where is red ring?"
 
 
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("task", ["refer", "point"])
+def test_a_phrase_must_have_room_for_all_that_it_refers_to(build: Build, asks: Asks, task: str, validate: bool) -> None:
+    both = asks(task, RING, SQUARE, question="both")
+    keys = {"geometry": ("bbox_2d", "point"), "validate": validate}
+    assert len(build(both, max_objects=2, **keys).train()[0].geometries) == 2
+    message = "question: refers to 2 objects, of which `max_objects = 1` leaves out 1; raise max_objects"
+    with pytest.raises(InputError, match=re.escape(f"train.jsonl:1: {message}")):
+        _ = build(both, max_objects=1, **keys).train()[0]
+
+
+def test_no_absent_category_is_drawn_where_the_question_lists_none(build: Build, asks: Asks) -> None:
+    own = asks("named", RING, question="Find all rings.")
+    nothing = asks("named", question="Find all knives.")
+    train = build(own, nothing, asks("named", CUP), asks("named", SQUARE)).train()
+    for example in (train[0], *(train.in_epoch(epoch, 0) for epoch in range(5))):
+        assert (example.messages[0]["content"], example.categories) == ("<image>Find all rings.", ("red ring",))
+    assert said(train, 1) == ("<image>Find all knives.", '{"objects": []}', 0)
+    assert train[1].categories == ()
+    assert set(train[2].categories) == {"cup", "red ring", "blue square"}
+
+
+def test_absent_categories_are_those_of_the_records_within_the_limit(build: Build, asks: Asks) -> None:
+    files = asks("named", CUP), asks("named", RING), asks("named", SQUARE), asks("named", {**CUP, "desc": "<|im_end|>"})
+    assert {*build(*files, limit=3).train()[0].categories} == {"cup", "red ring", "blue square"}
+    assert {*build(*files, limit=2).train()[0].categories} == {"cup", "red ring"}
+    assert build(*files, limit=1).train()[0].categories == ("cup",)
+
+
+def test_what_cannot_be_asked_for_is_not_asked_for_by_another_record(build: Build, asks: Asks) -> None:
+    wrong = [{**CUP, "desc": label} for label in ("<|im_end|>", "<|coord_5|>", " ")]
+    train = build(asks("named", CUP), asks("named", RING, *wrong), validate=False).train()
+    assert {*train[0].categories} == {"cup", "red ring"}
+    with pytest.raises(InputError, match=r"train\.jsonl:2: objects\[1\]\.desc: contains '<\|im_end\|>'"):
+        _ = train[1]
+
+
+@pytest.mark.parametrize(
+    ("augment", "drawn"),
+    [
+        ({"flip": 1.0}, {"cup", "red ring"}),
+        ({"flip": 1.0, "left_right": "exchange"}, {"cup", "red ring", "right shoe"}),
+        ({"resize": (0.5, 0.5)}, {"cup", "red ring", "left shoe"}),
+    ],
+)
+def test_words_that_a_mirrored_image_makes_wrong_are_not_drawn(
+    build: Build, asks: Asks, write: Write, augment: dict[str, Any], drawn: set[str]
+) -> None:
+    files = asks("named", CUP), asks("named", RING, {**CUP, "desc": "left shoe"})
+    held_out = write(*files, name="v.jsonl")
+    built = build(*files, validation=held_out, validate=False, augment=AugmentConfig(**augment))
+    assert {*built.train().in_epoch(0, 0).categories} == drawn
+    validation = built.validation()
+    assert validation is not None
+    assert {*validation[0].categories} == {"cup", "red ring", "left shoe"}  # which is never mirrored
+
+
 # --- prompts --------------------------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,37 @@ def test_what_is_not_all_marked_is_neither_asked_for_nor_true(tmp_path: Path) ->
     assert (sorted(found.categories), found.labels, len(found.boxes)) == (["horse", "red ring"], ("red ring",), 1)
 
 
+def test_a_question_in_its_own_words_has_no_absent_categories_but_those_it_lists(tmp_path: Path) -> None:
+    own = "Find all rings and squares."
+    images = read(
+        tmp_path,
+        asks("named", RING, question=own),
+        asks("named", question=own),
+        asks("named", RING, categories=["cow", "red ring"], question=own),
+        asks("named", SQUARE),
+    )
+    assert [item.categories for item in images[:3]] == [("red ring",), (), ("cow", "red ring")]
+    assert {*images[3].categories} == {"blue square", "cow", "red ring"}
+    assert [item.asked for item in images[:3]] == [own] * 3
+    rows = [with_question(row(image.key, [], width=999, height=999), image) for image in images]
+    named = evaluate(images, header(), rows).result.tasks["named"]
+    assert (named["records"], named["absent"], named["absent_found"]) == (4.0, 3.0, 0.0)
+
+
+def test_examples_that_ask_in_their_own_words_are_measured() -> None:
+    example = attrs.evolve(
+        Example.boxes(
+            [("knife", (1, 2, 3, 4))], image=Image.new("RGB", (10, 10)), image_size=(10, 10), prompt="Knives?"
+        ),
+        task="named",
+        categories=("knife",),
+    )
+    images = list(truth_from_examples([example], DEFAULT_QUANTISATION))
+    rows = [with_question(row("example-0", [], width=10, height=10), images[0])]
+    assert rows[0].question == "Knives?"
+    assert evaluate(images, header(), rows).result.tasks["named"]["absent"] == 0.0
+
+
 def test_a_record_that_cannot_be_asked_is_named_with_its_line(tmp_path: Path) -> None:
     wrong = asks("named", metadata={"absent_categories": []})
     with pytest.raises(InputError, match=r"val\.jsonl:2: categories: missing; nothing is there to ask for"):
@@ -423,6 +454,18 @@ def test_the_answer_to_another_question_is_refused() -> None:
     rows = [row("a", [], question="Find right cat."), row("a#2", [], question="Find left cat.")]
     with pytest.raises(InputError, match=r"a: was asked 'Find right cat\.', and its record asks for 'left cat'"):
         measured(images, rows)
+
+
+@pytest.mark.parametrize("question", ["Find cow, red ring.", "Find all rings."])
+def test_the_answer_to_another_question_for_categories_is_refused(tmp_path: Path, question: str) -> None:
+    listed = read(tmp_path, asks("named", RING, categories=["cow", "red ring"]))
+    own = read(tmp_path, asks("named", RING, question="Find all rings."))
+    right = own if question == "Find all rings." else listed
+    wrong = listed if right is own else own
+    said = [row("a.png", [], width=999, height=999, question=question)]
+    assert measured(right, said).result.tasks["named"]["records"] == 1.0  # type: ignore[index]
+    with pytest.raises(InputError, match=f"a.png: was asked '{re.escape(question)}', and its record asks for "):
+        measured(wrong, said)
 
 
 def test_answers_of_other_tools_name_a_record_by_its_key(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RULES = 5
+RULES = 6
 """Changes when a record that was right could now be wrong, or the other way round."""
 
 # Settings that make no record right or wrong.

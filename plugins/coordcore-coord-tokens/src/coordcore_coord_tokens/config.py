@@ -135,7 +135,8 @@ class CoordJsonlConfig(LinesConfig):
     max_objects: int | None = option(
         default=None,
         validator=optional(and_(gt(0), le(10**9))),
-        help="longest answer, in objects; the rest is left out, so the model learns to stop there",
+        help="longest answer, in objects; the rest is left out, so the model learns to stop there. Of a phrase, which "
+        "refers to all of them, more are refused",
     )
     prompt: str | None = option(
         default=None,

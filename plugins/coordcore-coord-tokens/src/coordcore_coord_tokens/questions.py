@@ -6,6 +6,7 @@ import random
 from collections.abc import Collection
 from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ import msgspec
 
 from coordcore.coords import CoordFormat
 from coordcore.quantisation import Quantisation
+from coordcore.records.answers import reserved
 from coordcore.records.asking import asked_categories, question_of
 from coordcore.records.record import Record
 from coordcore.records.source import all_lines
+from coordcore_coord_tokens.augment.words import refused_words
 from coordcore_coord_tokens.locate import locate
 
 if TYPE_CHECKING:
@@ -36,8 +39,13 @@ class Questions:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """That absent categories are drawn from. Read when first needed."""
-        return labels_of(self.path)
+        """That absent categories are drawn from: those that can be asked for. Read when first needed."""
+        words = refused_words(self.config.augment) if self.path == self.config.train else None
+        return tuple(
+            label
+            for label in labels_of(self.path, self.config.limit)
+            if label.strip() and not reserved(label, self.coords) and not (words and words.found(label))
+        )
 
     def ask(
         self,
@@ -96,13 +104,13 @@ class _Named(msgspec.Struct):
     categories: list[str] | None = None
 
 
-def labels_of(path: Path) -> tuple[str, ...]:
-    """The labels in the records of a file with the task "named", sorted.
+def labels_of(path: Path, limit: int | None = None) -> tuple[str, ...]:
+    """The labels in the records of a file with the task "named", sorted. limit: lines that are read, all when None.
 
     Lines that are no such record have none. Raises InputError for a file that cannot be read.
     """
     found: set[str] = set()
-    for _, line in all_lines(path):
+    for _, line in islice(all_lines(path), limit):
         if _NAMED in line:
             with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 record = msgspec.json.decode(line, type=_Named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -12,14 +12,17 @@ from coordcore import Geometry, InputError
 from coordcore.coords import DEFAULT_COORDS, CoordFormat
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format, Located, answer_text
-from coordcore.records.asking import INCOMPLETE, check_asked
+from coordcore.records.asking import INCOMPLETE, asks_in_own_words, check_asked
 from coordcore.records.record import Record, RecordError, check_text, labels_under, parse_record
 from coordcore_coord_tokens.answer import Answer
+from coordcore_coord_tokens.augment.shapes import Shape
 from coordcore_coord_tokens.locate import locate
 from coordcore_coord_tokens.quick import quick_reader
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.config import CoordJsonlConfig
+
+Item = TypeVar("Item", Located, Shape)
 
 
 class Reader:
@@ -81,6 +84,12 @@ def read_answer(
     every = asked_for(record, placed.objects)
     kept = in_order(every, config)
     cut: tuple[str, ...] = ()
+    if refers(record) and len(kept) < len(every):
+        raise RecordError(
+            "question",
+            f"refers to {len(every)} objects, of which `max_objects = {config.max_objects}` leaves out "
+            f"{len(every) - len(kept)}; raise max_objects, or leave the record out",
+        )
     if record.task == "named" and len(kept) < len(every):
         cut = labels_cut_off(every, kept)
         # Which labels are cut off may follow from the order, and that be another in each epoch.
@@ -94,9 +103,9 @@ def read_answer(
     return msgspec.structs.replace(answer, changes=placed.changes, cut=cut)
 
 
-def asks_in_own_words(record: Record) -> bool:
-    """Whether its question for categories is one that goes on asking for a category that is left out."""
-    return record.task == "named" and "{categories}" not in (record.question or "{categories}")
+def refers(record: Record) -> bool:
+    """Whether it asks for what a phrase refers to, all of which is its answer."""
+    return record.task in ("refer", "point")
 
 
 def labels_cut_off(every: Sequence[Located], kept: Sequence[Located]) -> tuple[str, ...]:
@@ -105,7 +114,7 @@ def labels_cut_off(every: Sequence[Located], kept: Sequence[Located]) -> tuple[s
     return tuple(dict.fromkeys(item.desc for item in every if item.desc not in left))
 
 
-def asked_for(record: Record, objects: Sequence[Located]) -> list[Located]:
+def asked_for(record: Record, objects: Sequence[Item]) -> list[Item]:
     """The objects that a record asks for.
 
     Where not every one of a label is marked, the label is not asked for, and no part of the answer either.

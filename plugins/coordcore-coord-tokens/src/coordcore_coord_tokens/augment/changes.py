@@ -49,13 +49,15 @@ def drawn(
     size: tuple[int, int],
     *,
     cuts: bool = True,
+    enough: Callable[[Sequence[Shape]], bool] = bool,
     max_aspect: float,
 ) -> Move:
     """How picture and places move. size: width and height in pixels. max_aspect: of a window's sides.
 
-    cuts: whether a window may be cut out, if the settings ask for it.
+    cuts: whether a window may be cut out, if the settings ask for it. enough: whether a window may leave these of the
+    shapes alone; of an image without any, every one may be cut out.
 
-    A window that leaves none of the shapes, or is too long one way, is drawn again; after 20 of them the image is left
+    A window that does not leave enough, or is too long one way, is drawn again; after 20 of them the image is left
     whole.
     """
     mirrors = is_mirrored(config, draws)
@@ -67,7 +69,7 @@ def drawn(
             shape for item in moved if (shape := within(item, tried, size, visible=config.crop_visible)) is not None
         ]
         sides = sorted((tried[2] - tried[0], tried[3] - tried[1]))
-        if (left or not moved) and sides[1] <= max_aspect * sides[0]:
+        if (enough(left) or not moved) and sides[1] <= max_aspect * sides[0]:
             shown = {item.desc for item in moved if not beside(item, tried)}
             hidden = frozenset(shown.difference(item.desc for item in left))
             window, moved = tried, left

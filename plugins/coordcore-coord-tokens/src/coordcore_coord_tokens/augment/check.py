@@ -12,7 +12,7 @@ from coordcore.quantisation import quantisation
 from coordcore.records.answers import Located
 from coordcore.records.asking import ABSENT
 from coordcore.records.record import Record, RecordError, labels_under
-from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
+from coordcore_coord_tokens.augment.words import LeftRight, refused_words, told_left_right
 from coordcore_coord_tokens.reader import written
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ class Augmented:
     def __init__(self, config: CoordJsonlConfig) -> None:
         augment = config.augment
         assert augment is not None
-        refuses = augment.flip > 0 and augment.left_right == "refuse"
-        self._words = LeftRight(augment.left_right_words) if refuses else None
+        self._words = refused_words(augment)
         self._noise = augment.noise_label if augment.noise_objects else None
         self._dense = config.mode == "dense"
 
@@ -47,9 +46,9 @@ class Augmented:
             yield "summary", record.summary or ""
             return
         yield from ((f"objects[{number}].desc", item.desc) for number, item in enumerate(record.objects or ()))
-        if record.task is None:
-            return
         yield from (("question", record.question or ""), ("answer", record.answer or ""))
+        if record.task != "named":  # which alone asks for categories
+            return
         listed = {"categories": record.categories or [], f"metadata.{ABSENT}": labels_under(record, ABSENT)}
         for key, labels in listed.items():
             yield from ((f"{key}[{number}]", label) for number, label in enumerate(labels))
@@ -78,8 +77,7 @@ def problems(config: CoordJsonlConfig, run: Manifest) -> Iterator[Problem]:
     if augment is None:
         return
     yield from _needs(augment, here)
-    if augment.flip > 0 and augment.left_right == "refuse":
-        words = LeftRight(augment.left_right_words)
+    if (words := refused_words(augment)) is not None:
         texts = [("prompt", config.question), ("system", config.system or "")]
         texts += [(f"prompts.{task}", text) for task in config.prompts for text in config.prompts[task]]
         for key, text in texts:

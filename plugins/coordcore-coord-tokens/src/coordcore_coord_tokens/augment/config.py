@@ -114,7 +114,7 @@ class AugmentConfig(ImageConfig):
     noise_objects: int = option(
         default=0,
         validator=[ge(0), le(1000)],
-        help="boxes where nothing is, at the end of every answer, whose coordinates no loss sees (Pix2Seq)",
+        help="boxes anywhere, over objects too, at the end of every answer, whose coordinates no loss sees (Pix2Seq)",
     )
     noise_label: str = option(
         default="noise", validator=[_has_letters, is_plain_text], help="what these are called, and nothing else is"

@@ -15,7 +15,7 @@ from coordcore import Example, InputError
 from coordcore.quantisation import encode_boxes
 from coordcore.records.annotations import Rules, read_annotations
 from coordcore.records.answers import Located
-from coordcore.records.asking import ABSENT, INCOMPLETE, labels_aside
+from coordcore.records.asking import ABSENT, INCOMPLETE, asks_in_own_words, labels_aside
 from coordcore.records.record import Record, RecordError, RecordObject, parse_record
 from coordcore.tasks import TASKS
 from coordcore_coord_tokens.answer import Answer
@@ -23,7 +23,7 @@ from coordcore_coord_tokens.augment.changes import Draws, Move, coloured, drawn,
 from coordcore_coord_tokens.augment.shapes import Shape
 from coordcore_coord_tokens.augment.words import LeftRight, told_left_right
 from coordcore_coord_tokens.locate import locate
-from coordcore_coord_tokens.reader import asked_for, asks_in_own_words, in_order, labels_cut_off, read_answer, written
+from coordcore_coord_tokens.reader import asked_for, in_order, labels_cut_off, read_answer, refers, written
 
 if TYPE_CHECKING:
     from coordcore_coord_tokens.augment.config import AugmentConfig
@@ -130,12 +130,23 @@ class AugmentedSource:
         moves.
 
         What is asked for text alone is not cut out: its answer would speak of what is cut off. Nor is what asks for
-        categories in its own words, which would go on asking for one that is only seen in part.
+        categories in its own words, which would go on asking for one that is only seen in part. A window leaves all
+        that a phrase refers to, and something of what else is asked for.
         """
         config, size = self.plain.config, (record.width, record.height)
         shapes = self._shapes(record) if config.mode == "dense" else []
         cuts = (record.task not in TASKS or not TASKS[record.task].is_text) and not asks_in_own_words(record)
-        move = drawn(self.augment, draws, shapes, size, cuts=cuts, max_aspect=config.max_aspect or float("inf"))
+        aspect = config.max_aspect or float("inf")
+        least = len(shapes) if refers(record) else min(1, len(asked_for(record, shapes)))
+        move = drawn(
+            self.augment,
+            draws,
+            shapes,
+            size,
+            cuts=cuts,
+            enough=lambda left: len(asked_for(record, left)) >= least,
+            max_aspect=aspect,
+        )
         if not move.mirrors and move.window == (0, 0, *size) and move.size == size:
             return record, config, None
         fields: list[dict[str, Any]] = [{"desc": shape.desc, shape.kind: list(shape.values)} for shape in move.shapes]

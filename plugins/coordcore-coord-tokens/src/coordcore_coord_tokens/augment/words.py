@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coordcore_coord_tokens.augment.config import AugmentConfig
 
 _FORMS = (str.lower, str.capitalize, str.upper)
 _AROUND = 60
@@ -47,6 +51,13 @@ class LeftRight:
     def exchanged(self, text: str) -> str:
         """`text` with every one of these words as its other."""
         return self._pattern.sub(lambda match: self._other[match.group()], text)
+
+
+def refused_words(augment: AugmentConfig | None) -> LeftRight | None:
+    """What no text of a training record may say; None where none is mirrored, or words are exchanged."""
+    if augment is None or augment.flip == 0 or augment.left_right != "refuse":
+        return None
+    return LeftRight(augment.left_right_words)
 
 
 def told_left_right(text: str, word: str, *, cure: str = "") -> str:

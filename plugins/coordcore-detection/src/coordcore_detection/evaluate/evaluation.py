@@ -83,8 +83,10 @@ def evaluate(
     Raises InputError when there is no image, none of the predicted ones is known, a size differs, or an image has two
     rows that differ.
     """
-    # Images that were drawn or decoded are not held.
-    images = [attrs.evolve(item, open=_closed, messages=()) for item in truth]
+    # Images that were drawn or decoded are not held; of what was asked, the questions alone that may list categories.
+    images = [
+        attrs.evolve(item, open=_closed, messages=item.messages[-1:] if item.categories else ()) for item in truth
+    ]
     rows = list(rows)
 
     def measure(images: Sequence[TruthImage], rows: Sequence[Row]) -> Evaluated:

@@ -42,7 +42,10 @@ class Account:
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Given:
-    """What is held of a true image. on_grid, grid_outlines: its boxes and outlines as bins give them."""
+    """What is held of a true image.
+
+    on_grid, grid_outlines: its boxes and outlines as bins give them. categories: those that its question lists.
+    """
 
     key: str
     id: Id | None
@@ -170,7 +173,7 @@ class Truth:
             targets=tuple((self._names.get(label, label), box) for label, box in image.targets),
             task=image.task,
             question=image.question,
-            categories=image.categories,
+            categories=tuple(label for label in image.categories if label in image.asked),
         )
 
     def outlines(self) -> list[Floats]:

@@ -77,5 +77,5 @@ class TruthImage:
 
     @property
     def asked(self) -> str:
-        """What the last of its messages asks, without the image."""
-        return str(self.messages[-1]["content"]).replace("<image>", "")
+        """What the last of its messages asks, without the image; "" where it has none."""
+        return str(self.messages[-1]["content"]).replace("<image>", "") if self.messages else ""
