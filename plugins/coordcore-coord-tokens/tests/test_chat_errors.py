@@ -100,7 +100,10 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     ),
     "three numbers": (row(objects={"bbox": [[1, 2, 3]]}), "objects.bbox[0]: needs 4 numbers (x1, y1, x2, y2), got 3"),
     "no number": (row(objects={"bbox": [[1, 2, 3, "4"]]}), "objects.bbox[0][3]: expected float, got str"),
-    "another bbox_type": (row(objects=BOX | {"bbox_type": "norm1000"}), "objects.bbox_type: invalid enum value"),
+    "another bbox_type": (
+        row(objects=BOX | {"bbox_type": "norm1000"}),
+        "objects.bbox_type: invalid enum value 'norm1000'; real is pixels, norm1 fractions, write one of these",
+    ),
     "corners in the wrong order": (
         row(objects={"bbox": [[320, 48, 64, 240]]}),
         "objects.bbox[0]: x2 = 64.0 < x1 = 320.0: corners are x1, y1, x2, y2 (COCO writes x, y, w, h)",

@@ -114,7 +114,9 @@ def parse_row(line: bytes) -> ChatRow:
         row = decode_line(line, _DECODER)
     except msgspec.ValidationError as error:
         place, message = _PLACE.search(str(error)), _PLACE.sub("", str(error)).replace("`", "")
-        raise RecordError(place.group(1) if place else "", message[:1].lower() + message[1:]) from error
+        path = place.group(1) if place else ""
+        cure = "; real is pixels, norm1 fractions, write one of these" if path == "objects.bbox_type" else ""
+        raise RecordError(path, message[:1].lower() + message[1:] + cure) from error
     if refused := next((key for key in _REFUSED if getattr(row, key)), None):
         raise RecordError(refused, "not supported: only text and images are trained; leave the row out")
     if row.label is False:
