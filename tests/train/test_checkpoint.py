@@ -68,7 +68,7 @@ def test_info_that_is_no_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b'{"added_tokens": [{"id": 1, "content": "\xff"}]}', "'utf-8' codec can't decode byte 0xff"),
+        (b'{"added_tokens": [{"id": 1, "content": "\xff"}]}', "(?i:.*utf-8)"),  # in the words of msgspec's version
         (b'{"model": ' + b"[" * 100_000, "maximum recursion depth exceeded"),
     ],
     ids=["no text", "too deep"],

@@ -72,7 +72,7 @@ def entry(**changes: Any) -> dict[str, Any]:
         ({"x": entry(dtype="FLOAT")}, "the header's x: unknown dtype 'FLOAT'"),
         ({"x": entry(), "y": entry()}, r"the header puts y, F32 \[2\], at bytes \[0, 8\], which should be \[8, 16\]"),
         ({"x": entry(shape=[1], data_offsets=[0, 4])}, r"\d+ bytes, but its header needs \d+"),
-        (b'{"x": "\xff"}', "not a safetensors file: 'utf-8' codec can't decode byte 0xff"),
+        (b'{"x": "\xff"}', "not a safetensors file: (?i:.*utf-8)"),  # in the words of msgspec's version
         (b'{"x": ' + b"[" * 100_000, "not a safetensors file: maximum recursion depth exceeded"),
         ("{}".encode("utf-16"), "not a safetensors file: JSON is malformed"),
     ],
