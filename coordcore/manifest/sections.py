@@ -162,6 +162,9 @@ class Train:
         default=False, before=False, help="the examples of a micro-batch in one row, side by side, without padding"
     )
     group_by_length: bool = option(default=False, before=False, help="steps of examples that are about as long")
+    parallel_boxes: float = option(
+        default=0.0, before=0.0, validator=[ge(0), le(1)], help="share of the boxes whose corners are learned together"
+    )
     accumulation: int = option(default=1, validator=_up_to(2**20), help="micro-batches per optimizer step")
     eval_batch_size: int | None = _count_or_none("examples per rank in evaluation; batch_size when absent", 2**16)
     learning_rate: float = option(default=1e-4, validator=[ge(1e-12), le(100)], help="peak learning rate")

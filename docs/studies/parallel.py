@@ -4,7 +4,8 @@
     python docs/studies/parallel.py --many BASE --docs
 
 The checkpoints are those of docs/studies/formats.py, CoordJSON and grouped, with several seeds; heads are trained for
-each of them. All ways answer the same held-out pictures, in turns, in one process on one core.
+each of them. Beside each there is one that was trained with `train.parallel_boxes` and is otherwise the same. All ways
+answer the same held-out pictures, in turns, in one process on one core.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import ROOT, STUDENT_95, at_least_one, interval, train, write_measured
@@ -29,6 +31,9 @@ PAGE = ROOT / "docs/explanation/parallel-boxes.md"
 FORMATS = {"coordjson": "coordjson", "grouped": "grouped"}
 FORMATS_MANY = {"coordjson": "coordjson", "grouped": "grouped-2x"}
 """A format -> the row of the other study whose checkpoints answer."""
+
+SHARE = 0.5
+"""Of the boxes that are hidden in `[train] parallel_boxes`."""
 
 PLAIN = "a token a pass"
 UNDER_GRAMMAR = "a token a pass, under the grammar"
@@ -47,7 +52,20 @@ MODES: Mapping[str, dict[str, Any]] = {
 }
 """A row of the table -> what is said in the settings of `coordcore predict`."""
 
+MODES_TOGETHER = tuple(mode for mode in MODES if mode not in (UNDER_GRAMMAR, "guessed format", WITHOUT))
+"""Those of a model that has learned to say the corners of a box together."""
+
 BATCHES = {"one": 1, "many": 25}
+
+
+class Trained(NamedTuple):
+    """A group of rows. together: whether its models have learned to say the corners of a box together."""
+
+    format: str
+    together: bool
+
+    def __str__(self) -> str:
+        return f"`{self.format}`, together" if self.together else f"`{self.format}`"
 
 
 class Middle:
@@ -111,7 +129,8 @@ class Measured:
         self.asked = Asked(run)
         self.checkpoint = run / "merged"
         self.truth = self.asked.truth[:images]
-        self.heads = proposer_of(self.checkpoint, self.asked.loaded)
+        self.proposer = proposer_of(self.checkpoint, self.asked.loaded)
+        self.modes = MODES_TOGETHER if self.asked.loaded.together else tuple(MODES)
 
     def answer(self, mode: str, batch: int, images: int | None = None) -> tuple[float, list[Any], list[int]]:
         """Seconds of a core, rows, and by image the passes behind the first, where they are asked one at a time."""
@@ -130,7 +149,7 @@ class Measured:
                 quantisation=loaded.quantisation,
                 max_pixels=loaded.max_pixels,
                 form=loaded.format,
-                proposer=Middle() if mode == WITHOUT else self.heads,
+                proposer=Middle() if mode == WITHOUT else self.proposer,
             ):
                 rows.append(row)
                 passes.append(counted[0] - before - 1)
@@ -155,11 +174,11 @@ def measured(run: Path, rounds: int, images: int) -> dict[str, dict[str, float]]
     """Mode -> its figures for the checkpoint of a run."""
     checkpoint = Measured(run, images)
     found: dict[str, dict[str, float]] = {}
-    for mode in MODES:
+    for mode in checkpoint.modes:
         checkpoint.answer(mode, 25, 25)  # what the first batch costs once
     speeds: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
-        for mode in MODES:
+        for mode in checkpoint.modes:
             for name, batch in BATCHES.items():
                 seconds, rows, passes = checkpoint.answer(mode, batch)
                 boxes = [len(row.boxes) for row in rows]
@@ -182,28 +201,35 @@ def measured(run: Path, rounds: int, images: int) -> dict[str, dict[str, float]]
     return found
 
 
-def table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> str:
-    """Markdown: means over the seeds; in brackets how many times a token a pass, or the difference and its interval."""
+Figures = Mapping[str, Mapping[str, float]]
+
+
+def table(found: Mapping[Trained, Sequence[Figures]]) -> str:
+    """Markdown: means over the seeds; in brackets how many times a token a pass of the model of that format and seed
+    that was trained as usual, or the difference to it.
+    """
     heads = ["passes a box", "passes a further box", "boxes/s, one picture", "boxes/s, 25 pictures", "AP", "F1 at .95"]
     lines = [f"| format | | {' | '.join(heads)} | same answers |", f"|---|---|{'---|' * (len(heads) + 1)}"]
-    for name, seeds in found.items():
-        for mode in MODES:
+    for trained, seeds in found.items():
+        usual = found[Trained(trained.format, together=False)]
+        for mode in seeds[0]:
+            is_base = mode == PLAIN and not trained.together
             cells = []
             for key, digits in (("passes", 1), ("further", 1), ("one", 0), ("many", 0)):
-                values, base = [seed[mode][key] for seed in seeds], [seed[PLAIN][key] for seed in seeds]
+                values, base = [seed[mode][key] for seed in seeds], [seed[PLAIN][key] for seed in usual]
                 times = [a / b if key in BATCHES else b / a for a, b in zip(values, base, strict=True)]
                 cells.append(
-                    f"{statistics.mean(values):.{digits}f}"
-                    + (f" (x {statistics.mean(times):.2f})" if mode != PLAIN else "")
+                    f"{statistics.mean(values):.{digits}f}" + ("" if is_base else f" (x {statistics.mean(times):.2f})")
                 )
             for key in ("AP", "F1_95"):
-                cell = f"{statistics.mean(seed[mode][key] for seed in seeds):.3f}"
-                if mode != PLAIN and len(seeds) > 1:
-                    mean, half = interval([seed[mode][key] - seed[PLAIN][key] for seed in seeds])
+                values, base = [seed[mode][key] for seed in seeds], [seed[PLAIN][key] for seed in usual]
+                cell = f"{statistics.mean(values):.3f}"
+                if not is_base and len(seeds) > 1:
+                    mean, half = interval([a - b for a, b in zip(values, base, strict=True)])
                     cell += f" ({mean:+.3f} ± {half:.3f})"
                 cells.append(cell)
             same = " ".join(f"{seed[mode]['same']:.0f}" for seed in seeds)
-            lines.append(f"| `{name}` | {mode} | {' | '.join(cells)} | {same} |")
+            lines.append(f"| {trained} | {mode} | {' | '.join(cells)} | {same} |")
     return "\n".join(lines)
 
 
@@ -219,6 +245,7 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=at_least_one, default=3, help="how often every checkpoint answers in every way"
     )
+    parser.add_argument("--jobs", type=at_least_one, default=2, help="trainings at a time, one core each")
     parser.add_argument("--folder", type=Path, help="where runs and figures are kept (default: runs/parallel)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
     options = parser.parse_args()
@@ -226,21 +253,37 @@ def main() -> int:
 
     torch.set_num_threads(1)
     fill(options, "parallel")
-    found: dict[str, list[Any]] = {name: [] for name in options.formats}
-    seconds = []
-    for name in found:
+    jobs = [
+        (Trained(name, together), seed)
+        for name in options.formats
+        for together in (False, True)
+        for seed in range(options.seeds)
+    ]
+
+    def run(job: tuple[Trained, int]) -> Path:
+        (name, together), seed = job
         row = (FORMATS_MANY if options.many else FORMATS)[name]
-        for seed in range(options.seeds):
-            folder = options.folder / f"{row}-{seed}"
-            run = train(folder, manifest(row, seed, options.steps, many=options.many))
-            seconds.append(heads(run))
-            figures = folder / "figures.json"  # what is measured already is not measured again
-            if not figures.exists():
-                figures.write_text(
-                    json.dumps(measured(run, options.rounds, options.images), indent=1) + "\n", encoding="utf-8"
-                )
-            found[name].append(json.loads(figures.read_text(encoding="utf-8")))
-            print(f"{name}, seed {seed}: heads in {seconds[-1]:.0f} s", flush=True)
+        given = manifest(row, seed, options.steps, many=options.many)
+        if together:
+            given["train"]["parallel_boxes"] = SHARE
+        done = train(options.folder / f"{row}{'-together' * together}-{seed}", given)
+        print(f"{name}, seed {seed}{', together' * together}: trained", flush=True)
+        return done
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = dict(zip(jobs, pool.map(run, jobs), strict=True))
+    found: dict[Trained, list[Any]] = {trained: [] for trained, _ in jobs}
+    seconds = []
+    for (trained, seed), folder in runs.items():
+        if not trained.together:
+            seconds.append(heads(folder))
+        figures = folder.parent / "figures.json"  # what is measured already is not measured again
+        if not figures.exists():
+            figures.write_text(
+                json.dumps(measured(folder, options.rounds, options.images), indent=1) + "\n", encoding="utf-8"
+            )
+        found[trained].append(json.loads(figures.read_text(encoding="utf-8")))
+        print(f"{trained.format}, seed {seed}{', together' * trained.together}: measured", flush=True)
     shown = table(found)
     print(shown)
     if options.docs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -513,6 +514,21 @@ def test_examples_that_tell_no_lengths() -> None:
     ]
 
 
+def test_boxes_are_learned_together_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    share = "[train]\nparallel_boxes = 0.5\n"
+    path = "train.parallel_boxes"
+    assert problems(f"{PLAIN}{share}") == [
+        f"m.toml:6: {path}: no section has examples with coord tokens ('coord-tokens'), so no box has corners to be "
+        "hidden; leave it out"
+    ]
+    assert problems(f"{BOXES}{share}") == []
+    points = SimpleNamespace(name="points", places=["point"])
+    monkeypatch.setattr("coordcore_train.swift.check.answer_format", lambda _run: points)
+    assert problems(f"{BOXES}{share}") == [
+        f"m.toml:7: {path}: answers in the format points hold no bbox_2d; leave it out"
+    ]
+
+
 def test_no_argument_is_both_ours_and_refused() -> None:
     assert OWNED.keys() & swift_arguments.REFUSED.keys() == set()
 
@@ -523,7 +539,14 @@ def test_the_table_has_a_row_for_every_key_of_the_manifest_that_ms_swift_could_s
 
     sections = {"model": Model, "tuner": Tuner, "train": Train, "launch": Launch, "output": Output}
     known = {f"{name}.{key}" for name, section in sections.items() for key in keys(section)}
-    ours = {"train.threads", "train.evaluate_checkpoints", "train.swift", "output.merge", "model.trust_remote_code"}
+    ours = {
+        "train.threads",
+        "train.evaluate_checkpoints",
+        "train.parallel_boxes",
+        "train.swift",
+        "output.merge",
+        "model.trust_remote_code",
+    }
     processes = {f"launch.{key}" for key in ("nnodes", "node_rank", "master_addr", "master_port")}
 
     assert set(OWNED.values()) == known - ours - processes

@@ -116,7 +116,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, rank: int, ranks: int, skip: int = 0)
     """What a rank trains of them in the third epoch, padding apart."""
     rows, found = Rows(ByEpoch(), ranks), []
     for index in itertools.chain(*batches(monkeypatch, 3, 1, ranks, rank, epoch=2, length=rows.length, skip=skip)):
-        example, padding, _ = rows[index]["coordcore_example"]
+        example, padding, *_ = rows[index]["coordcore_example"]
         found += [] if padding else [example.source]
     return found
 

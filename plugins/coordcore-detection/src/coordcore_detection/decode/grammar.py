@@ -265,17 +265,18 @@ class Constraint:
         self.limited = False
         """Whether a limit has had a say."""
 
-    def ahead(self, rows: Sequence[int], drafts: Sequence[Sequence[int]]) -> Constraint:
+    def ahead(self, rows: Sequence[int], drafts: Sequence[Sequence[int]], *, exact: bool) -> Constraint:
         """A constraint of its own for what may stand behind each token of `drafts`, of which each of `rows` has one.
 
         It has a row for every place: behind the last token of the first row, then behind the first token of its draft,
-        and so on; then those of the second row.
+        and so on; then those of the second row. exact: a draft goes on only behind what is right, so that its first
+        corners bound the second ones; else nothing does, and `is_in_order` is to be asked of what is taken.
         """
         places = []
         for row, draft in zip(rows, drafts, strict=True):
             places.append(self.places[row])
             for token in draft:
-                places.append(self._behind(places[-1], token))
+                places.append(self._behind(places[-1], token, exact=exact))
         made = copy.copy(self)
         made._set(places, np.repeat(self.closing[rows], [1 + len(draft) for draft in drafts]))
         return made
@@ -302,12 +303,13 @@ class Constraint:
         """A token was chosen in one row."""
         self.places[row] = self._behind(self.places[row], token)
 
-    def _behind(self, place: Place, token: int) -> Place:
+    def _behind(self, place: Place, token: int, *, exact: bool = True) -> Place:
         grammar, (state, remaining, objects, x, y) = self.grammar, place
         bin_ = int(grammar.bin_of[token])
         if bin_ >= 0:  # where a coordinate may stand, another format may allow text as well
             slot = grammar.slot[state]
-            x, y = bin_ if slot == X1 else x, bin_ if slot == Y1 else y
+            least = bin_ if exact else 0
+            x, y = least if slot == X1 else x, least if slot == Y1 else y
             objects += slot in (X1, POLY_START)
         return Place(int(grammar.table[state, token]), remaining - 1, objects, x, y)
 

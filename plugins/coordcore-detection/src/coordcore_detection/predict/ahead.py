@@ -192,7 +192,7 @@ class _Answers:
         of, before = np.repeat(places, lengths), np.concatenate([np.arange(length) for length in lengths])
         behind = torch.from_numpy(np.stack([of, before])).to(logits.device)
         scores = logits[behind[0], behind[1]].float()
-        checked = self._constraint.ahead(rows, drafts)
+        checked = self._constraint.ahead(rows, drafts, exact=self._corners.exact)
         chosen = checked.allow(scores).argmax(-1)
         best: list[int] = chosen.tolist()
         seen = np.zeros((len(rows), logits.shape[1]), dtype=np.int64)

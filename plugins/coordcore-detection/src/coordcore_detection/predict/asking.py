@@ -26,7 +26,7 @@ from coordcore_detection.decode.tokens import token_bytes
 from coordcore_detection.evaluate.truth import TruthImage
 from coordcore_detection.predict.ahead import Guesses, NotAheadError, only, write_ahead
 from coordcore_detection.predict.boxes import not_shown, read_row, with_question
-from coordcore_detection.predict.corners import Corners, Proposer
+from coordcore_detection.predict.corners import Corners, Proposer, Together
 from coordcore_detection.predict.loading import Loaded, load, question_of, weights_digest
 from coordcore_detection.predict.numbers import row_of_text
 from coordcore_detection.predict.prediction_files import NO_IMAGE
@@ -49,7 +49,8 @@ def header(
     numbers = loaded.format.numbers
     decoding = {**(settings.of_numbers() if numbers else settings.decoding())}
     decoding |= {"dtype": str(loaded.model.dtype).removeprefix("torch.")}
-    decoding |= {"heads": loaded.proposer.digest} if loaded.proposer is not None and settings.tolerance else {}
+    digest = loaded.proposer.digest if loaded.proposer is not None and settings.tolerance else ""
+    decoding |= {"heads": digest} if digest else {}
     decoding |= {} if question is None else {"question": question, "system": system}
     packages = ("coordcore", "coordcore-detection", "torch", "transformers")
     return Header(
@@ -78,14 +79,13 @@ def predict(
     form: Format = COORDJSON,
     log: Callable[[str], None] | None = None,
     watch: Callable[[Row, Recording, int], None] | None = None,
-    proposer: Proposer | None = None,
+    proposer: Proposer | Together | None = None,
 ) -> Iterator[Row]:
     """Ask `model` about each image, in order, `settings.batch_size` at a time. The images' boxes are not looked at.
 
     model, processor, vocab, max_pixels, form: as `load` gives them. proposer: of corners of boxes, asked where the
-    settings have a tolerance. log: told about images that could not be shown to
-    the model; their rows hold no boxes and say why in `unread`, at "image"; and once where the heads cannot be asked.
-    watch: called with each other row of a
+    settings have a tolerance. log: told about images that could not be shown to the model; their rows hold no boxes and
+    say why in `unread`, at "image"; and once where no corners can be proposed. watch: called with each other row of a
     model that writes coord tokens, the recording of its batch and its place there (`distributions.Distributions`).
     Raises InputError for a tokenizer or a budget the answer format does not fit, RunError when the model's logits are
     NaN and when a batch does not fit the GPU's memory.
@@ -113,7 +113,7 @@ class _Asker:
         form: Format,
         watch: Callable[[Row, Recording, int], None] | None,
         log: Callable[[str], None] | None,
-        proposer: Proposer | None,
+        proposer: Proposer | Together | None,
     ) -> None:
         self.watch = watch
         self.log = log

@@ -20,7 +20,7 @@ from coordcore_train.checkpoint.folder import own_tokens, read_checkpoint_info, 
 from coordcore_train.run.folder import RunDir
 
 if TYPE_CHECKING:
-    from coordcore_detection.predict.corners import Proposer
+    from coordcore_detection.predict.corners import Proposer, Together
     from coordcore_train.run.plan import Plan
 
 
@@ -28,8 +28,8 @@ class Loaded(NamedTuple):
     """A model in eval mode on its device, and what is needed to ask it.
 
     vocab: None for a model that answers in plain numbers. max_pixels: to which images are reduced before the processor
-    sees them, where that cannot be told to the processor. format: in which it was trained to answer. proposer: heads
-    beside it that propose the corners of boxes, where they are to be asked.
+    sees them, where that cannot be told to the processor. format: in which it was trained to answer. together: whether
+    it has learned to say the corners of a box together. proposer: what knows them beforehand, where that is to be asked.
     """
 
     model: Any
@@ -38,7 +38,8 @@ class Loaded(NamedTuple):
     quantisation: Quantisation
     max_pixels: int | None = None
     format: Format = COORDJSON
-    proposer: Proposer | None = None
+    together: bool = False
+    proposer: Proposer | Together | None = None
 
     @property
     def coords(self) -> CoordFormat:
@@ -81,6 +82,7 @@ def load(
         recorded = info.quantisation if info else None
         said = info.vocab.format if info and info.vocab else None
         form = info.format if info else COORDJSON
+        together = info is not None and info.parallel_boxes
         # On a CPU half precision costs speed and saves nothing.
         dtype = torch.float32 if device == "cpu" else "auto"
         trusted = run is not None and manifest_of(run).get("model", {}).get("trust_remote_code") is True
@@ -97,6 +99,7 @@ def load(
     elif run is not None:
         plan = _plan(run)
         recorded, said, form = plan.quantisation, plan.coords, plan.format
+        together = plan.manifest.train.parallel_boxes > 0
         with _readable(folder):
             model = _live(plan, folder)
         processor = AutoProcessor.from_pretrained(plan.base, trust_remote_code=plan.trusted)
@@ -115,7 +118,7 @@ def load(
         form = NUMBERS
     max_pixels = None if run is None else _as_trained(processor, run, device)
     model = model.eval().requires_grad_(False).to(device)
-    found = Loaded(model, processor, None, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels, form)
+    found = Loaded(model, processor, None, recorded or quantisation or DEFAULT_QUANTISATION, max_pixels, form, together)
     return found if form.numbers else found._replace(vocab=_coord_tokens(folder, processor, config, said or coords))
 
 

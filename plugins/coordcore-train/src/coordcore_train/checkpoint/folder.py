@@ -33,12 +33,17 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5
 
 @attrs.frozen(kw_only=True)
 class CheckpointInfo:
-    """What `coordcore.json` of an expanded or merged checkpoint holds. vocab: None where answers hold plain numbers."""
+    """What `coordcore.json` of an expanded or merged checkpoint holds.
+
+    vocab: None where answers hold plain numbers. parallel_boxes: whether it has learned to say the corners of a box
+    together (`coordcore_train.hidden`).
+    """
 
     quantisation: Quantisation
     vocab: CoordVocab | None
     format: Format = COORDJSON
     question: Question | None = None
+    parallel_boxes: bool = False
     coordcore_version: str
 
 
@@ -68,7 +73,14 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
         asked = None if question is None else Question(**question)
     except TypeError as error:
         raise InputError(f"{path}: question: {error}; write the checkpoint anew") from error
-    return CheckpointInfo(quantisation=spec, vocab=vocab, format=form, question=asked, coordcore_version=version)
+    return CheckpointInfo(
+        quantisation=spec,
+        vocab=vocab,
+        format=form,
+        question=asked,
+        parallel_boxes=data.get("parallel_boxes") is True,
+        coordcore_version=version,
+    )
 
 
 def write_checkpoint_info(
@@ -78,12 +90,13 @@ def write_checkpoint_info(
     vocab: CoordVocab | None,
     form: Format = COORDJSON,
     question: Question | None = None,
+    parallel_boxes: bool = False,
     trusted: bool = False,
 ) -> None:
     """Write `coordcore.json` into the checkpoint `folder`.
 
     vocab: None for a checkpoint that answers in plain numbers. question: that every example of its training asked.
-    trusted: whether it was made with Python from its base.
+    parallel_boxes: as `CheckpointInfo` has it. trusted: whether it was made with Python from its base.
     """
     from coordcore import __version__
 
@@ -95,6 +108,7 @@ def write_checkpoint_info(
         "coord_ids": list(vocab.ids) if vocab is not None else [],
         **({"answers": form.as_dict()} if form is not COORDJSON else {}),
         **({"question": question.as_dict()} if question is not None else {}),
+        **({"parallel_boxes": True} if parallel_boxes else {}),
         **({"trust_remote_code": True} if trusted else {}),
     }
     (Path(folder) / INFO_FILE).write_text(json.dumps(data) + "\n", encoding="utf-8")

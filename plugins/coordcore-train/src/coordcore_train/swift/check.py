@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coordcore import kinds
+from coordcore.assemble import answer_format
 from coordcore.components import COORD_TOKENS, LENGTHS
 from coordcore.coords import MissingCoordTokensError
 from coordcore.errors import InputError, Problem, did_you_mean
@@ -16,6 +17,7 @@ from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.code import code_in, refusals
 from coordcore_train.checkpoint.folder import order_fault, preset_hint, read_vocab
+from coordcore_train.hidden import KIND
 from coordcore_train.swift import sharding
 from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, require_names
 from coordcore_train.swift.names import ALL_OF_A_KIND
@@ -37,6 +39,7 @@ def check(run: Manifest) -> Iterator[Problem]:
     yield from _trackers(run)
     yield from _packing(run)
     yield from _grouping(run)
+    yield from _hiding(run)
 
 
 def notes(run: Manifest) -> Iterator[str]:
@@ -138,6 +141,22 @@ def _grouping(manifest: Manifest) -> Iterator[Problem]:
                 f"{LENGTHS!r}); leave group_by_length out, or set packing instead"
             )
             yield Problem(path=path, message=message)
+
+
+def _hiding(manifest: Manifest) -> Iterator[Problem]:
+    if not manifest.train.parallel_boxes:
+        return
+    path = "train.parallel_boxes"
+    if COORD_TOKENS not in manifest.capabilities():
+        message = f"no section has examples with coord tokens ({COORD_TOKENS!r}), so no box has corners to be hidden"
+        yield Problem(path=path, message=f"{message}; leave it out")
+        return
+    try:
+        form = answer_format(manifest)
+    except InputError:
+        return  # reported where the format is looked at
+    if KIND not in form.places:
+        yield Problem(path=path, message=f"answers in the format {form.name} hold no {KIND}; leave it out")
 
 
 def _precision(manifest: Manifest) -> Iterator[Problem]:

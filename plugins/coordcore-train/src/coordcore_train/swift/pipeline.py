@@ -22,6 +22,7 @@ from coordcore.errors import InputError, RunError
 from coordcore.protocols import DataBuilder
 from coordcore.records.example import Example
 from coordcore_train.chat import Question, question_in
+from coordcore_train.hidden import Hiding
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.given import require_unplaced, require_written, spread
 from coordcore_train.run.plan import Plan
@@ -72,7 +73,9 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         batch = self.args.per_device_eval_batch_size * ranks
         groups, giver = self.plan.groups, self.plan.who(kinds.DATA)
         held_out = None if validation is None else Rows(validation, batch, groups, giver)
-        return Rows(train, ranks, groups, giver), held_out
+        settings = self.plan.manifest.train
+        hiding = Hiding(settings.parallel_boxes, settings.seed) if settings.parallel_boxes else None
+        return Rows(train, ranks, groups, giver, hiding), held_out
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
         """ms-swift prints a sample here. Raises as `require_written`, `require_unplaced` and `require_charged`."""

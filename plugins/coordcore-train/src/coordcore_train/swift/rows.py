@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, Dataset
 
 from coordcore.protocols import ExampleSource
 from coordcore.records.example import Example
+from coordcore_train.hidden import Hiding
 from coordcore_train.run.given import example_of
 from coordcore_train.swift.lengths import Grouping
 from coordcore_train.swift.template import to_row
@@ -28,7 +29,8 @@ class Rows(Dataset[dict[str, Any]]):
     `multiple`: the length is filled up to a multiple of it with rows that are not charged, so that every rank has the
     same number of batches and no example counts twice. Of a source whose examples differ from epoch to epoch the rows
     of the next epoch follow behind, without end: a data-loader process that lives on is told the epoch by the index.
-    groups: of the run's data builder. giver: what messages call that builder.
+    So they do where other boxes are hidden in every epoch. groups: of the run's data builder. giver: what messages call
+    that builder.
     """
 
     def __init__(
@@ -37,24 +39,29 @@ class Rows(Dataset[dict[str, Any]]):
         multiple: int = 1,
         groups: Sequence[str] = (),
         giver: str = "the data builder",
+        hiding: Hiding | None = None,
     ) -> None:
         self.source = source
         self.groups = groups
         self.giver = giver
         self.real = len(source)
         self.length = math.ceil(self.real / multiple) * multiple
-        self.by_epoch = hasattr(source, "in_epoch")
+        self.hiding = hiding
+        self.has_epochs = hasattr(source, "in_epoch")
+        self.by_epoch = self.has_epochs or hiding is not None
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return to_row(self.example(index), padding=index % self.length >= self.real, groups=self.groups)
+        example, (epoch, place) = self.example(index), divmod(index, self.length)
+        hidden = frozenset[int]() if self.hiding is None else self.hiding.drawn(example.geometries, epoch, place)
+        return to_row(example, padding=place >= self.real, groups=self.groups, hidden=hidden)
 
     def example(self, index: int) -> Example:
         """Of which a row is made. Raises InputError and RunError as `example_of`."""
         epoch, place = divmod(index, self.length)
-        return example_of(self.giver, self.source, place % self.real, epoch if self.by_epoch else None)
+        return example_of(self.giver, self.source, place % self.real, epoch if self.has_epochs else None)
 
 
 class Said(Dataset[Example]):

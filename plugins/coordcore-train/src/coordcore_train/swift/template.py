@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from coordcore.coords import DEFAULT_COORDS, CoordVocab
 from coordcore.errors import InputError, RunError
 from coordcore.quantisation import Quantisation
 from coordcore.records.example import Example
+from coordcore_train.hidden import stand_in
 from coordcore_train.objective import IGNORE, make_targets
 from coordcore_train.run.built import asked
 from coordcore_train.run.plan import Plan
@@ -43,16 +44,19 @@ def plain_row(example: Example) -> dict[str, Any]:
     return row
 
 
-def to_row(example: Example, *, padding: bool = False, groups: Sequence[str] = ()) -> dict[str, Any]:
+def to_row(
+    example: Example, *, padding: bool = False, groups: Sequence[str] = (), hidden: Set[int] = frozenset()
+) -> dict[str, Any]:
     """The row for a run's template. `padding` rows fill up the last batch of several ranks and are not charged.
 
-    groups: those that the run's metrics tell apart. Raises InputError for an example of another one.
+    groups: those that the run's metrics tell apart. hidden: the boxes, by number among the geometries, whose corners
+    the model does not read. Raises InputError for an example of another group.
     """
     if groups and example.group not in groups:
         raise InputError(
             f"{example.where}: its group is {example.group!r}, and its builder names {', '.join(groups)}; name it too"
         )
-    return {**plain_row(example), _EXAMPLE: (example, padding, groups)}
+    return {**plain_row(example), _EXAMPLE: (example, padding, groups, hidden)}
 
 
 class CoordTemplate:
@@ -77,7 +81,7 @@ class CoordTemplate:
         if not isinstance(inputs, dict) or _EXAMPLE not in inputs:
             return super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
         inputs = dict(inputs)
-        example, padding, groups = inputs.pop(_EXAMPLE)
+        example, padding, groups, hidden = inputs.pop(_EXAMPLE)
         if few := _too_few_pixels(self, example, failed=False):
             raise InputError(f"{example.where}: {few}")
         try:
@@ -99,6 +103,10 @@ class CoordTemplate:
             encoded["labels"] = [IGNORE] * len(encoded["labels"])
         else:
             encoded[_PLACES] = align(encoded["labels"], example, self.plan.vocab)
+            if hidden and self.plan.vocab is not None:
+                told = zip(encoded["input_ids"], encoded[_PLACES].geometries, strict=True)
+                other = stand_in(self.plan.vocab)
+                encoded["input_ids"] = [other if number in hidden else token for token, number in told]
             if self.plan.objective.reads_origin:
                 encoded[_SIZES] = sizes_of(example, encoded[_PLACES], self.plan.quantisation)
             if example.uncharged:

@@ -137,5 +137,6 @@ def _copy_files(plan: Plan, folder: Path) -> None:
             vocab=None if plan.format.numbers else plan.vocab,
             form=plan.format,
             question=RunDir(plan.run_dir).question(),
+            parallel_boxes=plan.manifest.train.parallel_boxes > 0,
             trusted=plan.trusted,
         )
