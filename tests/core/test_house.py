@@ -16,7 +16,7 @@ import pytest
 import tomli
 
 ROOT = Path(__file__).parents[2]
-CONTRACT, FLOOR = 2_825, 1_509
+CONTRACT, FLOOR = 2_828, 1_509
 
 """Lines of code that the contract and the floor of records may have: the core without the conformance kit."""
 

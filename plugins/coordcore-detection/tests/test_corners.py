@@ -19,7 +19,7 @@ from coordcore_detection.decode.grammar import bins_of_tokens, compile_grammar
 from coordcore_detection.predict import asking, proposing
 from coordcore_detection.predict.ahead import Guesses, NotAheadError
 from coordcore_detection.predict.asking import Loaded, PredictSettings
-from coordcore_detection.predict.corners import Corners
+from coordcore_detection.predict.corners import Corners, Together
 from coordcore_detection.predict.predictions import Row
 
 torch.set_num_threads(1)
@@ -99,6 +99,15 @@ def test_behind_a_wrong_text_it_is_not() -> None:
     assert look(corners(Proposes(11, 12, 13)), X2, draft, 0, {1: 510}) == {Y2: 13}
 
 
+def test_a_model_that_has_learned_it_says_all_corners_behind_a_wrong_first_one() -> None:
+    draft = [FIRST_COORD + 500] * 4
+    assert look(corners(Together()), X1, draft, 0, {1: 410, 2: 510, 3: 610}) == {Y1: 410, X2: 510, Y2: 610}
+    middle = dict.fromkeys((X1, Y1, X2, Y2), 500)
+    assert look(corners(Together()), Y2, [], 0, {}) == middle
+    assert look(corners(Together()), X1, [], 0, {}) == {Y1: 500, X2: 500, Y2: 500}
+    assert not corners(Together()).sees_states
+
+
 def test_without_a_proposer_nothing_is_looked_at() -> None:
     alone = corners()
     assert not alone.sees_states
@@ -135,6 +144,16 @@ def test_text_must_be_right_whatever_the_tolerance() -> None:
     assert not asked.fits(0, COMMA, FIRST_COORD)
     assert not asked.fits(1, FIRST_COORD, COMMA)
     assert not asked.fits(1, COMMA + 1, COMMA)
+
+
+def test_a_model_that_has_learned_it_goes_on_behind_any_first_corner() -> None:
+    asked = corners(Together(), 999)
+    asked.written(1, X1, FIRST_COORD + 100)
+    assert asked.fits(1, FIRST_COORD + 500, FIRST_COORD + 100)
+    assert not asked.fits(1, FIRST_COORD + 500, COMMA)
+    exact = corners(Together(), 0)
+    exact.written(1, X1, FIRST_COORD + 100)
+    assert not exact.fits(1, FIRST_COORD + 500, FIRST_COORD + 100)
 
 
 # --- guesses of the format between them -----------------------------------------------------------------------------
@@ -201,6 +220,42 @@ def test_verified_proposals_change_no_token(loaded: Loaded) -> None:
     assert len({row.text for row in plain}) > 100
 
 
+def test_a_guessed_first_corner_is_no_bound_for_the_second_one(loaded: Loaded) -> None:
+    """The second corner of an answer is bounded by the first one that it says, which is another than was guessed."""
+    rows = ask(loaded, Proposes(990, 991, 992), tolerance=999)
+    boxes = np.array([box.bins for row in rows for box in row.boxes if box.kind is msgspec.UNSET])
+    assert (boxes[:, 3] < 990).mean() > 0.2
+    assert (boxes[:, 3] >= boxes[:, 1]).all()
+
+
+def test_checked_corners_of_a_model_that_has_learned_it_change_no_token(loaded: Loaded) -> None:
+    shown = [image(f"{k}.png", size=(32 + 7 * (k % 9), 60 - 5 * (k % 7)), seed=k) for k in range(60)]
+    about: dict[str, Any] = {"shown": shown, "max_new_tokens": 100, "batch_size": 30, "geometry": ("bbox_2d",)}
+    assert said(ask(loaded, Together(), **about, tolerance=0)) == said(ask(loaded, None, **about))
+
+
+def test_a_pass_says_a_whole_box_where_nothing_is_checked(loaded: Loaded) -> None:
+    about: dict[str, Any] = {"shown": images(1), "batch_size": 1, "geometry": ("bbox_2d",)}
+
+    def passes(proposer: Any, **settings: Any) -> tuple[int, list[Row]]:
+        calls: list[int] = []
+        hook = loaded.model.register_forward_pre_hook(lambda *_: calls.append(1))
+        rows = ask(loaded, proposer, **about, **settings)
+        hook.remove()
+        return len(calls), rows
+
+    (usual, _), (checked, _), (unchecked, rows) = (
+        passes(None),
+        passes(Together(), tolerance=0),
+        passes(Together(), tolerance=999),
+    )
+    assert unchecked < checked <= usual
+    assert all(not row.unread for row in rows)
+    boxes = [box for row in rows for box in row.boxes]
+    assert boxes
+    assert all(box.bins[0] <= box.bins[2] and box.bins[1] <= box.bins[3] for box in boxes)
+
+
 def test_without_a_tolerance_in_the_settings_heads_are_not_asked(loaded: Loaded) -> None:
     heads = Proposes(300, 500, 700)
     ask(loaded, heads)
@@ -259,16 +314,29 @@ def test_heads_are_those_in_the_folder_that_a_plugin_knows(
     assert proposing.proposer_of(tmp_path, loaded) == (tmp_path / "made", loaded.model, loaded.vocab)
 
 
+def test_a_model_that_has_learned_it_needs_no_heads(
+    loaded: Loaded, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch)
+    learned = loaded._replace(together=True)
+    proposer = proposing.proposer_of(tmp_path, learned)
+    assert isinstance(proposer, Together)
+    header = asking.header(folder, learned._replace(proposer=proposer), PredictSettings(tolerance=20))
+    assert header.decoding == {**asking.header(folder, loaded, PredictSettings()).decoding, "tolerance": 20}
+
+
 def test_no_plugin_no_heads_too_many_heads(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch)
-    with pytest.raises(InputError, match="no installed plugin proposes corners"):
+    with pytest.raises(
+        InputError, match=r"has not learned to say .*parallel_boxes.*, and no installed plugin has heads"
+    ):
         proposing.proposer_of(tmp_path, loaded)
     offer(monkeypatch, made=None, other=None)
-    with pytest.raises(InputError, match="it holds none; train some: coordcore heads RUN"):
+    with pytest.raises(InputError, match="the folder holds none; train some: coordcore heads RUN"):
         proposing.proposer_of(tmp_path, loaded)
     (tmp_path / "made").mkdir()
     (tmp_path / "other").mkdir()
-    with pytest.raises(InputError, match="it holds several: made, other; keep one"):
+    with pytest.raises(InputError, match="the folder holds several: made, other; keep one"):
         proposing.proposer_of(tmp_path, loaded)
 
 

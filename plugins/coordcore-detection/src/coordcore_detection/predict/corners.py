@@ -114,6 +114,8 @@ class Corners:
         """
         if not self._guesses:
             return
+        if self._heads is not None and output.hidden_states is None:
+            raise InputError("--parallel: this model does not tell its hidden states; leave it out")
         for row in rows.tolist():
             self._next[row] = self._any
         inside = np.flatnonzero((self._last[rows] >= 0) & (self._last[rows] < len(self._order) - 1))
@@ -141,8 +143,6 @@ class Corners:
         """[n][3] the tokens of the second, third and fourth corner of boxes that are being written."""
         if self._heads is None:
             return [[*self._any.values()][1:]] * len(places)
-        if output.hidden_states is None:
-            raise InputError("--parallel: this model does not tell its hidden states; leave it out")
         at = self._index(places), self._index(ends)
         hidden = torch.stack([output.hidden_states[layer][at] for layer in self._heads.layers], dim=1)
         proposed: list[list[int]] = self._tokens[self._heads(hidden).cpu().numpy()].tolist()

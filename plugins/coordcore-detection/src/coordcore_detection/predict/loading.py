@@ -29,7 +29,7 @@ class Loaded(NamedTuple):
 
     vocab: None for a model that answers in plain numbers. max_pixels: to which images are reduced before the processor
     sees them, where that cannot be told to the processor. format: in which it was trained to answer. together: whether
-    it has learned to say the corners of a box together. proposer: what knows them beforehand, where that is to be asked.
+    it has learned to say the corners of a box together. proposer: what tells them beforehand, where it is to be asked.
     """
 
     model: Any

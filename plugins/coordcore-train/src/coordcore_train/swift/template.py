@@ -104,9 +104,9 @@ class CoordTemplate:
         else:
             encoded[_PLACES] = align(encoded["labels"], example, self.plan.vocab)
             if hidden and self.plan.vocab is not None:
-                told = zip(encoded["input_ids"], encoded[_PLACES].geometries, strict=True)
-                other = stand_in(self.plan.vocab)
-                encoded["input_ids"] = [other if number in hidden else token for token, number in told]
+                other, numbers = stand_in(self.plan.vocab), encoded[_PLACES].geometries
+                read = zip(encoded["input_ids"], numbers, strict=True)
+                encoded["input_ids"] = [other if number in hidden else token for token, number in read]
             if self.plan.objective.reads_origin:
                 encoded[_SIZES] = sizes_of(example, encoded[_PLACES], self.plan.quantisation)
             if example.uncharged:
