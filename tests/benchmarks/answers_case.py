@@ -29,17 +29,22 @@ AHEAD = "CoordJSON under the grammar, what is likely guessed ahead"
 NAMES = {"coordjson": "CoordJSON", "grouped": "grouped"}
 PARALLEL = {"verified": 0, "fast, 20 bins": 20, "fast, unchecked": 999}
 """How corners that heads propose are taken -> the bins that they may be off (`--parallel`)."""
+TOGETHER = {"verified": 0, "unchecked": 999}
+"""The same for a model that has learned to say them together (`[train] parallel_boxes`)."""
 SERVER = Path(__file__).with_name("answer_server.py")
 
 
-def trained(folder: Path, form: str, setting: Setting) -> Path:
-    """A run on one to three shapes a picture, in the format: as many steps as an answer needs to be of it."""
+def trained(folder: Path, form: str, setting: Setting, *, together: bool = False) -> Path:
+    """A run on one to three shapes a picture, in the format: as many steps as an answer needs to be of it.
+
+    together: with half of the boxes hidden.
+    """
     manifest: dict[str, Any] = {
         "extends": str(EXAMPLE),
         "format": {form: {}},
         "data": {"shapes": {"label": "colour", "validation_images": 4}},
         "eval": {"detection": {"images": 4}},
-        "train": {"steps": setting.size(200, 2), "threads": 1},
+        "train": {"steps": setting.size(200, 2), "threads": 1, "parallel_boxes": 0.5 if together else 0.0},
     }
     path = folder / f"{form}.toml"
     path.write_text(tomli_w.dumps(manifest), encoding="utf-8")
@@ -65,7 +70,7 @@ class Asked:
     truth: list[Any]
 
     @classmethod
-    def about(cls, form: str, setting: Setting) -> Asked:
+    def about(cls, form: str, setting: Setting, *, together: bool = False) -> Asked:
         from coordcore_demo.config import ShapesConfig
         from coordcore_demo.data import Pictures
         from coordcore_detection.evaluate.truth_sources import truth_from_examples
@@ -73,7 +78,7 @@ class Asked:
 
         quiet_transformers()
         scratch = tempfile.TemporaryDirectory(prefix="coordcore-answers-", ignore_cleanup_errors=True)
-        run = trained(Path(scratch.name), form, setting)
+        run = trained(Path(scratch.name), form, setting, together=together)
         loaded = asking.load(run, setting.device)
         pictures = Pictures(
             config=ShapesConfig(max_objects=3, label="colour"),
@@ -134,8 +139,12 @@ def _given(image: Any) -> Any:
 
 
 def decoding(setting: Setting) -> Mapping[str, Variant]:
-    """Every format freely, as transformers decodes, under its grammar, and with corners proposed by heads."""
+    """Every format freely, as transformers decodes, under its grammar, with corners proposed by heads, and by models
+    that have learned to say them together."""
+    from coordcore_detection.predict.corners import Together
+
     asked = {form: Asked.about(form, setting) for form in FORMATS}
+    together = {form: Asked.about(form, setting, together=True) for form in NAMES}
     heads = {form: asked[form].heads(setting) for form in NAMES}
     return {
         PLAIN: asked["coordjson"].one_at_a_time,
@@ -147,6 +156,13 @@ def decoding(setting: Setting) -> Mapping[str, Variant]:
             f"{name}, {mode}": partial(asked[form].answer, proposer=heads[form], tolerance=tolerance)
             for form, name in NAMES.items()
             for mode, tolerance in PARALLEL.items()
+        },
+        **{
+            f"{name}, learned together, {mode}": partial(
+                together[form].answer, proposer=Together(), tolerance=tolerance
+            )
+            for form, name in NAMES.items()
+            for mode, tolerance in TOGETHER.items()
         },
     }
 
