@@ -90,6 +90,15 @@ def test_the_card_says_what_the_run_was(run: Path) -> None:
     assert "/alice-base" not in text
 
 
+def test_a_model_that_says_corners_together_is_told_of_as_one(run: Path) -> None:
+    dry(run)
+    assert "in one pass" not in card_of(run)
+    change(run / "merged/coordcore.json", parallel_boxes=True)
+    (run / "merged/README.md").unlink()
+    dry(run)
+    assert "in one pass: `coordcore predict --parallel fast --tolerance 999`" in card_of(run)
+
+
 def test_a_base_of_the_hub_is_named_by_its_id_and_commit(run: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     manifest = run / "manifest.resolved.toml"

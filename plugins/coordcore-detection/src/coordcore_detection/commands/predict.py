@@ -126,8 +126,9 @@ def command(
     parallel: Annotated[
         Parallel | None,
         typer.Option(
-            help="Let heads beside the checkpoint (`coordcore heads`) propose the corners of a box together. verified: "
-            "what the model does not say itself is thrown away; fast: what it nearly says is kept."
+            help="The corners of a box together, from a model that has learned it (train.parallel_boxes) or with heads "
+            "beside it (`coordcore heads`). verified: what the model, corner by corner, does not say is thrown away; "
+            "fast: what it nearly says is kept."
         ),
     ] = None,
     tolerance: Annotated[

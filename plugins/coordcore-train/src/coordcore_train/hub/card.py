@@ -130,6 +130,8 @@ def _answers(info: CheckpointInfo) -> Iterator[str]:
     coords = info.vocab.format if info.vocab else DEFAULT_COORDS
     order = "y first" if coords.order == "yx" and not info.format.numbers else "x first"
     yield f"Coordinates are bins, {order}. {_decoding(info.quantisation)}\n"
+    if info.parallel_boxes:
+        yield "It can say the four corners of a box in one pass: `coordcore predict --parallel fast --tolerance 999`.\n"
 
 
 def _example(info: CheckpointInfo) -> str:
