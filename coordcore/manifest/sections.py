@@ -163,7 +163,7 @@ class Train:
     )
     group_by_length: bool = option(default=False, before=False, help="steps of examples that are about as long")
     parallel_boxes: float = option(
-        default=0.0, before=0.0, validator=[ge(0), le(1)], help="share of the boxes whose corners are learned together"
+        default=0.0, before=0.0, validator=[ge(0), lt(1)], help="share of the boxes hidden, to be said at once; try 0.5"
     )
     accumulation: int = option(default=1, validator=_up_to(2**20), help="micro-batches per optimizer step")
     eval_batch_size: int | None = _count_or_none("examples per rank in evaluation; batch_size when absent", 2**16)

@@ -56,6 +56,7 @@ def test_checked_answers_are_the_same_and_unchecked_ones_are_boxes(folder: Path,
     assert header["decoding"]["tolerance"] == 999
     assert "heads" not in header["decoding"]
     boxes = [box for _, found in unchecked for box in found]
+    assert unchecked != plain
     assert len(boxes) >= 6
     assert all(x1 <= x2 and y1 <= y2 for x1, y1, x2, y2 in boxes)
 

@@ -234,6 +234,13 @@ def test_checked_corners_of_a_model_that_has_learned_it_change_no_token(loaded: 
     assert said(ask(loaded, Together(), **about, tolerance=0)) == said(ask(loaded, None, **about))
 
 
+@pytest.mark.parametrize("proposer", [Together(), Proposes(300, 500, 700)], ids=["learned", "heads"])
+def test_unchecked_answers_do_not_depend_on_who_else_is_asked(loaded: Loaded, proposer: Any) -> None:
+    about: dict[str, Any] = {"shown": images(12), "tolerance": 999, "geometry": ("bbox_2d",)}
+    alone, few, many = (said(ask(loaded, proposer, **about, batch_size=size)) for size in (1, 5, 12))
+    assert alone == few == many
+
+
 def test_a_pass_says_a_whole_box_where_nothing_is_checked(loaded: Loaded) -> None:
     about: dict[str, Any] = {"shown": images(1), "batch_size": 1, "geometry": ("bbox_2d",)}
 
@@ -294,6 +301,13 @@ def test_only_a_tolerance_is_part_of_how_answers_came_about(loaded: Loaded, fold
     assert asking.header(folder, heads, PredictSettings(tolerance=0)) == plain
     decoding = asking.header(folder, heads, PredictSettings(tolerance=20)).decoding
     assert decoding == {**plain.decoding, "tolerance": 20, "heads": "made"}
+
+
+def test_where_no_box_may_be_said_none_is_guessed() -> None:
+    with pytest.raises(
+        ValueError, match="--parallel: says the corners of a bbox_2d, and --geometry allows point, poly;"
+    ):
+        PredictSettings(tolerance=0, geometry=("point", "poly"))
 
 
 def test_free_decoding_proposes_nothing() -> None:

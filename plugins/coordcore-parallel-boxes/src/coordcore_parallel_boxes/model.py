@@ -42,6 +42,11 @@ def loaded_from(run: Path, device: str) -> Trained:
         raise InputError(f"{run}: has no merged checkpoint, beside which heads lie; finish it with `coordcore run`")
     if plan.vocab is None or plan.format.numbers:
         raise InputError(f"{run}: answers in plain numbers; heads propose coord tokens")
+    if plan.manifest.train.parallel_boxes:
+        raise InputError(
+            f"{run}: has learned to say the corners of a box together (train.parallel_boxes = "
+            f"{plan.manifest.train.parallel_boxes}), and is asked no heads; coordcore predict --parallel does without"
+        )
     if "bbox_2d" not in plan.format.places:
         raise InputError(f"{run}: answers in the format {plan.format.name} hold no boxes")
     if device == "cpu":

@@ -46,7 +46,7 @@ def here(
 ) -> Asked:
     """A checkpoint or a run, loaded into this process. device: "auto" takes a GPU when there is one.
 
-    parallel: with the heads beside it that propose corners. Raises InputError where it has none.
+    parallel: the corners of a box together. Raises InputError for one that has neither learned it nor heads.
     """
     import torch
 

@@ -132,7 +132,11 @@ def command(
         ),
     ] = None,
     tolerance: Annotated[
-        int, typer.Option(min=1, help="With --parallel fast: bins that a corner may be off; 999 keeps all.")
+        int,
+        typer.Option(
+            min=1,
+            help="With --parallel fast: bins that a corner may be off; 999 keeps all, for a model that has learned it.",
+        ),
     ] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     quantisation: Annotated[

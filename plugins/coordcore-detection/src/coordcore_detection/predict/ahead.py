@@ -103,12 +103,12 @@ def write_ahead(
     model: Any,
     inputs: Any,
     constraint: Constraint,
-    guesses: Guesses,
+    guesses: Sequence[Guesses],
     journal: Journal,
     end_tokens: Sequence[int],
     corners: Corners,
 ) -> Recording:
-    """Answer the prompts `inputs` as `constraint` allows; `guesses` and `corners` learn on the way.
+    """Answer the prompts `inputs` as `constraint` allows; `guesses`, of each row, and `corners` learn on the way.
 
     Raises NotAheadError, before anything is written, for a model that cannot be asked so.
     """
@@ -146,7 +146,7 @@ class _Answers:
     def __init__(
         self,
         constraint: Constraint,
-        guesses: Guesses,
+        guesses: Sequence[Guesses],
         corners: Corners,
         journal: Journal,
         end_tokens: Sequence[int],
@@ -173,7 +173,7 @@ class _Answers:
         """What probably follows in each of these rows."""
         places = self._constraint.places
         return [
-            self._guesses.after(
+            self._guesses[row].after(
                 places[row].state,
                 int(self.last[row]),
                 min(MOST, places[row].remaining - 1),
@@ -225,7 +225,7 @@ class _Answers:
         """Write a token down; its place in the answer."""
         constraint = self._constraint
         state = constraint.places[row].state
-        self._guesses.learn(state, int(self.last[row]), token)
+        self._guesses[row].learn(state, int(self.last[row]), token)
         self._corners.written(row, int(constraint.grammar.slot[state]), token)
         constraint.go_on(row, token)
         step = self._journal.say(row, token)

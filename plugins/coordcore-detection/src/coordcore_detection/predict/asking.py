@@ -302,8 +302,10 @@ class _Asker:
         tolerance = self.settings.tolerance or 0
         assert self.vocab is not None  # nor is there a grammar without coord tokens
         corners = Corners(self.vocab, self.coord_ids, self.bin_of, rows, self.proposer, tolerance)
-        # What a batch has learned stays in it: in the last digits an answer depends on what was guessed.
-        return write_ahead(self.model, inputs, constraint, guesses.copy(), journal, self.end_tokens, corners)
+        # What a batch has learned stays in it: in the last digits an answer depends on what was guessed. Where a guess
+        # may stand that was not right, it depends on it altogether, and a row learns from itself alone.
+        learned = [guesses.copy()] * rows if corners.exact else [guesses.copy() for _ in range(rows)]
+        return write_ahead(self.model, inputs, constraint, learned, journal, self.end_tokens, corners)
 
     def _write(self, inputs: Any, rows: int) -> Recording:
         """A token a pass."""

@@ -30,8 +30,8 @@ class PredictSettings:
     `constrained` it is cut off where a further one begins. thinking: tokens of a thought before the answer, which is
     not part of it; 0 switches thinking off. repeats: an answer ends in which a chunk of tokens follows itself so often.
     batch_size: images at a time.
-    tolerance: with `constrained`, corners of boxes that heads propose are checked together, and a guess may be so many
-    bins off what the model says; 0 changes no token. None: no heads are asked.
+    tolerance: with `constrained`, the corners of a box are guessed, by heads or by a model that has learned to say them
+    together, and a guess may be so many bins off what the model says; 0 changes no token. None: none are guessed.
 
     Raises ValueError for values that fit nothing.
     """
@@ -61,6 +61,9 @@ class PredictSettings:
 
         if self.tolerance is not None and not self.constrained:
             raise ValueError("corners are proposed where the format is kept to; leave out --free, or --parallel")
+        if self.tolerance is not None and "bbox_2d" not in self.geometry:
+            kinds = ", ".join(self.geometry)
+            raise ValueError(f"--parallel: says the corners of a bbox_2d, and --geometry allows {kinds}; leave it out")
 
     def also_for(self, kinds: Iterable[str]) -> PredictSettings:
         """The same with further kinds of geometry allowed, such as those that records have."""

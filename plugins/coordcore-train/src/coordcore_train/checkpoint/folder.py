@@ -16,6 +16,7 @@ from coordcore.coords import DEFAULT_COORDS, PRESETS, CoordFormat, CoordVocab
 from coordcore.errors import InputError
 from coordcore.files import require_regular
 from coordcore.manifest.sections import Coords
+from coordcore.manifest.types import show
 from coordcore.quantisation import Quantisation
 from coordcore.records.answers import COORDJSON, Format
 from coordcore_train.chat import Question
@@ -68,7 +69,10 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
         raise InputError(f"{path}: coords, coord_ids: {error.args[0]}; write the checkpoint anew") from error
     spec = Quantisation.from_dict(data.get("quantisation", {}), source=f"{path}: quantisation")
     form = Format.from_dict(data["answers"], source=f"{path}: answers") if "answers" in data else COORDJSON
-    question = data.get("question")
+    question, parallel = data.get("question"), data.get("parallel_boxes", False)
+    if not isinstance(parallel, bool):
+        told = f"must be true or false, got {show(parallel)}"
+        raise InputError(f"{path}: parallel_boxes: {told}; write the checkpoint anew")
     try:
         asked = None if question is None else Question(**question)
     except TypeError as error:
@@ -78,7 +82,7 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo | None:
         vocab=vocab,
         format=form,
         question=asked,
-        parallel_boxes=data.get("parallel_boxes") is True,
+        parallel_boxes=parallel,
         coordcore_version=version,
     )
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coordcore.coords import CoordFormat
-from coordcore.errors import RunError
+from coordcore.errors import InputError, RunError
 from coordcore.manifest.types import show
 from coordcore.records.answers import COORDJSON, Format, parse_answer
 from coordcore.records.example import Example, Geometry
 from coordcore.records.geometry import COUNTS, KINDS, has_count
 from coordcore.tasks import TASKS
+from coordcore_train.hidden import KIND
 from coordcore_train.run.built import asked
 
 _ROLES = ("system", "user", "assistant")
@@ -83,6 +84,19 @@ def require_unplaced(who: str, sample: Sample) -> None:
             "own says provides=lambda config: [coordcore.COORD_SUPERVISION]. For `coordcore check`, the data builder "
             "says provides=lambda config: [coordcore.COORD_TOKENS]"
         )
+
+
+def require_boxes(who: str, sample: Sample) -> None:
+    """Raise InputError, with `who`, where no example of a sample has a box whose corners can be hidden."""
+    looked = 0
+    for example in sample(_MANY):
+        if any(geometry.kind == KIND for geometry in example.geometries):
+            return
+        looked += 1
+    raise InputError(
+        f"train.parallel_boxes: none of {looked} examples of {who} has a {KIND}, whose corners a model could learn to "
+        "say together; leave it out"
+    )
 
 
 def _placed(sample: Sample, most: int) -> Iterator[Example]:

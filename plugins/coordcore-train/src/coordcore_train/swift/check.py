@@ -16,7 +16,7 @@ from coordcore.manifest import Manifest
 from coordcore.quantisation import quantisation
 from coordcore_train.checkpoint.base import resolve_base
 from coordcore_train.checkpoint.code import code_in, refusals
-from coordcore_train.checkpoint.folder import order_fault, preset_hint, read_vocab
+from coordcore_train.checkpoint.folder import order_fault, preset_hint, read_checkpoint_info, read_vocab
 from coordcore_train.hidden import KIND
 from coordcore_train.swift import sharding
 from coordcore_train.swift.families import AUTO, Family, UnknownTemplateError, family_of, require_names
@@ -57,6 +57,13 @@ def notes(run: Manifest) -> Iterator[str]:
             yield from _templates(family_of(base, model_type=model.type, name=model.base))
         if base is not None and run.vocab is not None:
             yield from _second_tokens(run, base)
+        if base is not None and not run.train.parallel_boxes:
+            info = read_checkpoint_info(base)
+            if info is not None and info.parallel_boxes:
+                yield (
+                    f"model.base: {base} has learned to say the corners of a box together, which it may unlearn; set "
+                    "train.parallel_boxes = 0.5 to go on with it"
+                )
     except InputError:
         pass  # `check` reports it
     from coordcore_train.swift import known

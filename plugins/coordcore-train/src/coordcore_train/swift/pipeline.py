@@ -24,7 +24,7 @@ from coordcore.records.example import Example
 from coordcore_train.chat import Question, question_in
 from coordcore_train.hidden import Hiding
 from coordcore_train.run.folder import RunDir
-from coordcore_train.run.given import require_unplaced, require_written, spread
+from coordcore_train.run.given import require_boxes, require_unplaced, require_written, spread
 from coordcore_train.run.plan import Plan
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import image_tokens
@@ -78,13 +78,15 @@ class CoordSft(SwiftSft):  # type: ignore[misc]
         return Rows(train, ranks, groups, giver, hiding), held_out
 
     def _show_dataset(self, train_dataset: Any, val_dataset: Any) -> None:
-        """ms-swift prints a sample here. Raises as `require_written`, `require_unplaced` and `require_charged`."""
+        """ms-swift prints a sample here. Raises as `run.given`'s `require_` functions and `require_charged`."""
         rows, workers = train_dataset.dataset, self.args.dataloader_num_workers
         with _same_random_state():
             sample = partial(sampled, rows, workers)
             require_written(rows.giver, sample, self.plan.format, self.plan.coords)
             if COORD_SUPERVISION not in self.plan.manifest.capabilities():
                 require_unplaced(rows.giver, sample)
+            if rows.hiding is not None:
+                require_boxes(rows.giver, sample)
         require_charged(self.plan, train_dataset, self.template.data_collator, workers=workers)
 
     def train(self, trainer: Any) -> Any:
