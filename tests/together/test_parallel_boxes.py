@@ -70,3 +70,8 @@ def test_a_model_that_has_not_learned_it_is_told_what_it_needs(folder: Path) -> 
     finally:
         info.write_text(before)
     assert "was not trained with [train] parallel_boxes" in " ".join(said.split())
+
+
+def test_heads_are_refused_where_none_would_be_asked(folder: Path) -> None:
+    said = coordcore("heads", "runs/boxes", cwd=folder, expect=2)
+    assert "has learned to say the corners of a box together (train.parallel_boxes = 0.5)" in " ".join(said.split())
