@@ -171,6 +171,16 @@ def test_what_follows_a_coordinate_is_guessed_behind_any_other() -> None:
     assert guesses.after(behind, FIRST_COORD + 4, 1, {X2: token}) == [COMMA]
 
 
+def test_behind_a_new_label_follows_what_followed_another() -> None:
+    grammar = compile_grammar(TOKENS, VOCAB, size=SIZE, end_tokens=[SIZE - 1])
+    guesses = Guesses(grammar)
+    state, red, blue, quote = grammar.start, 1, 2, int(np.flatnonzero(grammar.table[grammar.start] >= 0)[0])
+    guesses.learn(state, red, quote)
+    assert guesses.after(state, blue, 1, {}) == [quote] == guesses.after(state, red, 1, {})
+    assert guesses.copy().after(state, blue, 1, {}) == [quote]
+    assert guesses.after(int(grammar.table[state, quote]), blue, 1, {}) == []
+
+
 # --- whole answers --------------------------------------------------------------------------------------------------
 
 

@@ -38,13 +38,17 @@ class NotAheadError(Exception):
 
 
 class Guesses:
-    """What followed a token in a state of the grammar the last time: a text, or some coordinate, all of them alike."""
+    """What followed a token in a state of the grammar the last time: a text, or some coordinate, all of them alike.
+
+    Behind a token that is new there, such as a label, what followed another one.
+    """
 
     def __init__(self, grammar: Grammar, known: Sequence[int] = ()) -> None:
         """known: the tokens of an answer, to begin with."""
         self._grammar = grammar
         self._done = len(grammar.slot) - 1
         self._next: dict[tuple[int, int], int] = {}
+        self._last: dict[int, int] = {}
         state, before = grammar.start, -1
         for token in known:
             self.learn(state, before, token)
@@ -55,11 +59,11 @@ class Guesses:
     def copy(self) -> Guesses:
         """Another that learns on its own."""
         other = Guesses(self._grammar)
-        other._next = dict(self._next)
+        other._next, other._last = dict(self._next), dict(self._last)
         return other
 
     def learn(self, state: int, before: int, token: int) -> None:
-        self._next[state, self._alike(before)] = self._alike(token)
+        self._next[state, self._alike(before)] = self._last[state] = self._alike(token)
 
     def after(self, state: int, before: int, most: int, corners: Mapping[int, int]) -> list[int]:
         """At most so many tokens that may follow `before`, which led to `state`.
@@ -69,7 +73,7 @@ class Guesses:
         found: list[int] = []
         left = dict(corners)
         while len(found) < most and state != self._done:
-            token = self._next.get((state, self._alike(before)), _COORDINATE)
+            token = self._next.get((state, self._alike(before)), self._last.get(state, _COORDINATE))
             if token == _COORDINATE:
                 token = left.pop(int(self._grammar.slot[state]), -1)
             if token < 0 or self._grammar.table[state, token] < 0:
