@@ -32,9 +32,6 @@ FORMATS = {"coordjson": "coordjson", "grouped": "grouped"}
 FORMATS_MANY = {"coordjson": "coordjson", "grouped": "grouped-2x"}
 """A format -> the row of the other study whose checkpoints answer."""
 
-SHARE = 0.5
-"""Of the boxes that are hidden in `[train] parallel_boxes`."""
-
 PLAIN = "a token a pass"
 UNDER_GRAMMAR = "a token a pass, under the grammar"
 WITHOUT = "verified, without heads"
@@ -245,6 +242,9 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=at_least_one, default=3, help="how often every checkpoint answers in every way"
     )
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of the boxes, in train.parallel_boxes; another needs another --folder"
+    )
     parser.add_argument("--jobs", type=at_least_one, default=2, help="trainings at a time, one core each")
     parser.add_argument("--folder", type=Path, help="where runs and figures are kept (default: runs/parallel)")
     parser.add_argument("--docs", action="store_true", help="write the page's table")
@@ -265,7 +265,7 @@ def main() -> int:
         row = (FORMATS_MANY if options.many else FORMATS)[name]
         given = manifest(row, seed, options.steps, many=options.many)
         if together:
-            given["train"]["parallel_boxes"] = SHARE
+            given["train"]["parallel_boxes"] = options.share
         done = train(options.folder / f"{row}{'-together' * together}-{seed}", given)
         print(f"{name}, seed {seed}{', together' * together}: trained", flush=True)
         return done
