@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import tomli_w
@@ -144,6 +149,48 @@ def test_swift_infer_says_the_same_of_the_merged_folder(run: Path, rows: Path, f
     )  # fmt: skip
     read = [json.loads(line) for line in (folder / "free.jsonl").read_text().splitlines()]
     assert theirs == [row["text"] for row in read if "text" in row][: len(theirs)]
+
+
+@pytest.fixture
+def deployed(run: Path) -> Iterator[str]:
+    """The address of ms-swift's own server, which has the merged folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("swift")), "deploy", "--model", str(run / "merged"), "--use_hf", "true",
+        "--model_type", "qwen3_vl", "--infer_backend", "transformers", "--torch_dtype", "float32",
+        "--served_model_name", "run", "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with (run.parent / "deploy.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    address = f"http://127.0.0.1:{port}/v1"
+    try:
+        for _ in range(600):
+            try:
+                urlopen(f"{address}/models", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, (run.parent / "deploy.log").read_text()[-3000:]
+                time.sleep(1)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_swift_deploy_says_to_our_client_what_this_process_says(run: Path, folder: Path, deployed: str) -> None:
+    about = ("predict", run, folder / "train.jsonl", "--space", "pixel", "--max-new-tokens", "40")
+    coordcore(*about, "--output", folder / "here.jsonl", "--device", "cpu", "--free")
+    coordcore(*about, "--output", folder / "there.jsonl", "--server", deployed, "--model", "run", "--concurrency", "2")
+    here, there = (
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()[1:]]
+        for name in ("here", "there")
+    )
+    assert [(row["image"], row["text"]) for row in there] == [(row["image"], row["text"]) for row in here]
+    assert len(here) == len(LABELS)
+    assert any(row["text"] for row in here)
 
 
 def test_swift_sft_trains_the_merged_folder(run: Path, rows: Path, folder: Path) -> None:
