@@ -64,15 +64,25 @@ def test_ids_that_the_tokenizer_does_not_have_are_refused(recorded: Path) -> Non
         load(recorded, "cpu")
 
 
-def test_a_model_that_can_be_asked(base: Path) -> None:
-    model, _, vocab, quantisation, _, form, _ = load(base, "cpu")
-    assert form is COORDJSON
-    assert (model.training, model.dtype, len(vocab.ids), quantisation) == (
-        False,
-        torch.float32,
-        1000,
-        DEFAULT_QUANTISATION,
+def plan_of(base: Path, *, parallel_boxes: float) -> Any:
+    """As much of a run's plan as a live checkpoint is loaded by."""
+    manifest = SimpleNamespace(train=SimpleNamespace(parallel_boxes=parallel_boxes))
+    return SimpleNamespace(
+        base=base, coords=DEFAULT_COORDS, format=COORDJSON, quantisation=QWEN, trusted=False, manifest=manifest
     )
+
+
+def test_a_model_that_can_be_asked(base: Path) -> None:
+    loaded = load(base, "cpu")
+    assert loaded.vocab is not None
+    assert (loaded.format, loaded.quantisation, len(loaded.vocab.ids)) == (COORDJSON, DEFAULT_QUANTISATION, 1000)
+    assert (loaded.model.training, loaded.model.dtype, loaded.together) == (False, torch.float32, False)
+
+
+def test_a_model_that_has_learned_to_say_corners_together(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    write_checkpoint_info(folder, quantisation=DEFAULT_QUANTISATION, vocab=read_vocab(folder), parallel_boxes=True)
+    assert load(folder, "cpu").together
 
 
 def test_half_precision_becomes_single_on_a_cpu(tmp_path: Path) -> None:
@@ -198,13 +208,12 @@ def test_a_run_that_is_not_merged_is_asked_live(run: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         loading,
         "_plan",
-        lambda folder: SimpleNamespace(
-            base=base, coords=DEFAULT_COORDS, format=COORDJSON, quantisation=QWEN, trusted=False
-        ),
+        lambda folder: plan_of(base, parallel_boxes=0.5),
     )
     monkeypatch.setattr(loading, "_live", live)
     found = [load(item, "cpu") for item in (run, last)]
     assert (asked, [item.quantisation for item in found]) == ([last, last], [QWEN, QWEN])
+    assert [item.together for item in found] == [True, True]
 
 
 # --- the question ---------------------------------------------------------------------------------------------------
@@ -340,9 +349,7 @@ def test_a_broken_checkpoint_of_a_run_is_named(run: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         loading,
         "_plan",
-        lambda folder: SimpleNamespace(
-            base=run, coords=DEFAULT_COORDS, format=COORDJSON, quantisation=QWEN, trusted=False
-        ),
+        lambda folder: plan_of(run, parallel_boxes=0.0),
     )
     monkeypatch.setattr(loading, "_live", live)
     with pytest.raises(InputError, match="checkpoint-20: cannot be loaded: Expecting property name"):
