@@ -31,11 +31,14 @@ def load_and_check(manifest: Path, overrides: Iterable[str] | None = None) -> Lo
 
 
 def check(loaded: Loaded) -> list[Problem]:
-    """Everything wrong with a loaded manifest that its single sections do not show, in the order of the file."""
+    """Everything wrong with a loaded manifest that reading it did not show, in the order of the file.
+
+    Where the answer format is wrong, plugins and engine are not asked.
+    """
     run, plugins = loaded.manifest, loaded.plugins
     problems = [*loaded.missing, *_capabilities(run, plugins), *_claims(run), *_evaluation(run)]
     problems += (wrong := list(_format(run)))
-    if wrong:  # the plugins ask for it
+    if wrong:  # their checks build it
         return in_order(loaded.document.placed(problem) for problem in problems)
     problems += loaded.hooks.check(run)
     if reason := plugins.engine_conflict:
@@ -46,7 +49,7 @@ def check(loaded: Loaded) -> list[Problem]:
 
 
 def notes(loaded: Loaded) -> list[str]:
-    """What `check` could not look into on this machine, for the user to know."""
+    """What `check` could not look into on this machine, and what is blocked and not there, for the user to know."""
     run, plugins = loaded.manifest, loaded.plugins
     known = {info.distribution for info in plugins.infos}
     found = [
@@ -91,8 +94,8 @@ def _capabilities(run: Manifest, plugins: Plugins) -> Iterator[Problem]:
     provided = run.capabilities()
     for selected in run.selected:
         # Whoever emits coord tokens needs them supervised, whether or not its author has thought of it.
-        guard = [COORD_SUPERVISION] if COORD_TOKENS in selected.provides else []
-        for capability in dict.fromkeys([*selected.requires, *guard]):
+        supervision = [COORD_SUPERVISION] if COORD_TOKENS in selected.provides else []
+        for capability in dict.fromkeys([*selected.requires, *supervision]):
             if capability not in provided:
                 why = _WHY.get(capability, f"it needs {capability!r}")
                 providers = ", ".join(_providers(capability, plugins))

@@ -19,7 +19,7 @@ from coordcore.errors import InputError, ManifestError, RunError, printable, sho
 from coordcore.files import NO_ROOM
 from coordcore.guard import guarded, told
 from coordcore.options import AsJson, ManifestFile, Overrides
-from coordcore.plugins import COMMANDS
+from coordcore.plugins import COMMANDS_OF
 
 if TYPE_CHECKING:
     from coordcore.components import Command
@@ -97,7 +97,7 @@ def _unusable(name: str, command: Command, error: BaseException | None) -> typer
 
 def _require_installed(name: str, plugins: Plugins) -> None:
     """Raise InputError for a command of the project that is not here: what to install, or what is wrong with it."""
-    for owner in (owner for owner, names in COMMANDS.items() if name in names):
+    for owner in (owner for owner, names in COMMANDS_OF.items() if name in names):
         for conflict in plugins.conflicts:
             if (conflict.kind, conflict.name) == ("command", name):
                 raise InputError(f"`{name}` is {conflict.reason}")

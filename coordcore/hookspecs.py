@@ -3,6 +3,9 @@
 A hook that offers components is made from its row in `coordcore.kinds`.
 """
 
+# mypy: disable-error-code="empty-body"
+# A hook is declared and has no body.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +45,7 @@ def hooks(kinds: Iterable[Kind] = KINDS) -> SimpleNamespace:
 def _offering(kind: Kind) -> Callable[[], Iterable[Component]]:
     """The hook by which plugins offer components of one kind."""
 
-    def hook() -> Iterable[Component]:  # type: ignore[empty-body]
+    def hook() -> Iterable[Component]:
         pass
 
     hook.__name__ = hook.__qualname__ = kind.hook
@@ -53,15 +56,16 @@ def _offering(kind: Kind) -> Callable[[], Iterable[Component]]:
 
 
 @hookspec
-def coordcore_commands() -> Iterable[Command]:  # type: ignore[empty-body]
+def coordcore_commands() -> Iterable[Command]:
     """Add commands to the `coordcore` command line.
 
-    Return `coordcore.Command` objects. A name that coordcore itself has, or that two plugins offer, is refused.
+    Return `coordcore.Command` objects. A name that coordcore itself or the project's own plugins have is
+    refused, and so is one that two plugins offer.
     """
 
 
 @hookspec
-def coordcore_engine() -> Engine:  # type: ignore[empty-body]
+def coordcore_engine() -> Engine:
     """Offer what trains: one `coordcore.protocols.Engine`. One installed plugin may; coordcore-train does.
 
     Called once, when plugins are loaded: the engine imports torch only when it trains.
@@ -69,7 +73,7 @@ def coordcore_engine() -> Engine:  # type: ignore[empty-body]
 
 
 @hookspec
-def coordcore_check(run: Manifest) -> Iterable[Problem]:  # type: ignore[empty-body]
+def coordcore_check(run: Manifest) -> Iterable[Problem]:
     """Report problems that no single component of the plugin can see (else `Component.check` is the place).
 
     `run` is the structured manifest; `run.of(kind)` gives the selected components. Return problems, or nothing. Must
@@ -89,7 +93,8 @@ def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
 
 @hookspec
 def coordcore_run_ended(run_dir: Path, error: BaseException | None) -> None:
-    """Called once on rank 0 when a run is over: `error` is None after a merged checkpoint, else what stopped it.
+    """Called once, on rank 0 of all nodes, when a run is over: `error` is None when it ended well, merged unless
+    `output.merge` is false; else what stopped it.
 
     Only for a run that names the plugin, as `coordcore_check`; also called for a keyboard interrupt. Implementations
     must not assume that `run_dir / "merged"` exists.

@@ -71,7 +71,7 @@ class Kind(str):
 _SUPERVISION = """`build` may give a list of terms. A loss that supervises coord positions says so:
 `provides=lambda config: [coordcore.COORD_SUPERVISION]`."""
 _BUILT = "Built without a run, too: what `build` gives depends on the config alone."
-_MERGED = "Called once the run is merged. A run that was cut off can be continued with others."
+_MERGED = "Called when the run is merged. A run that was cut off can be continued with others."
 _AFTER: Any = {"changes_weights": False, "kit": False}  # what it finds depends on a trained checkpoint
 _APPLIED, _CALLED = "applied in the order of the file", "called in the order of the file"
 

@@ -26,7 +26,7 @@ CORE = "coordcore"
 ENGINE = "coordcore-train"
 """The distribution that brings the engine."""
 
-COMMANDS = {
+COMMANDS_OF = {
     ENGINE: ("run", "plan", "expand", "merge", "push"),
     "coordcore-detection": ("predict", "calibrate", "eval", "compare", "report"),
     "coordcore-data": ("data",),
@@ -34,7 +34,7 @@ COMMANDS = {
     "coordcore-label-embeddings": ("synonyms",),
     "coordcore-parallel-boxes": ("heads",),
 }
-"""The project's other distributions and the commands of each, which no other takes away from it."""
+"""The project's distributions that bring commands, and which: no other plugin takes these away from them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +59,8 @@ class PluginInfo:
 
 @attrs.frozen(kw_only=True)
 class Conflict:
-    """A name that several distributions offer within one kind. None of them wins: a manifest cannot name it.
+    """A name that several distributions offer within one kind. None of them wins, and a manifest cannot name it;
+    a command of the project's own stays its own (`COMMANDS_OF`).
 
     kind: of component, or "command".
     """
@@ -71,7 +72,7 @@ class Conflict:
     @property
     def reason(self) -> str:
         """Who offers it, and the cure."""
-        if own := [owner for owner in self.distributions if self.name in COMMANDS.get(owner, ())]:
+        if own := [owner for owner in self.distributions if self.name in COMMANDS_OF.get(owner, ())]:
             others = " and ".join(distribution for distribution in self.distributions if distribution != own[0])
             return f"{own[0]}'s own; that of {others} is left out; uninstall it or list it in COORDCORE_BLOCK"
         return f"offered by {' and '.join(self.distributions)}; uninstall one or list it in [plugins] block"
@@ -101,7 +102,7 @@ class Plugins:
     def conflicts(self) -> tuple[Conflict, ...]:
         """The names that several distributions offer."""
         return tuple(
-            Conflict(kind=kind, name=name, distributions=tuple(info.distribution for info, _ in found))  # type: ignore[arg-type]
+            Conflict(kind=kind, name=name, distributions=tuple(info.distribution for info, _ in found))  # type: ignore[arg-type]  # a Kind
             for (kind, name), found in self._offers.items()
             if len(found) > 1
         )
@@ -111,7 +112,7 @@ class Plugins:
         only = {}
         for name, found in ((name, found) for (own, name), found in self._offers.items() if own == kind):
             first_party = [
-                item for item in found if kind == "command" and name in COMMANDS.get(item[0].distribution, ())
+                item for item in found if kind == "command" and name in COMMANDS_OF.get(item[0].distribution, ())
             ]
             if len(first_party or found) == 1:
                 only[name] = (first_party or found)[0]
@@ -123,7 +124,7 @@ class Plugins:
 
     def get(self, kind: Kind, name: str) -> Component:
         """The component of this name. Raises KeyError where `names(kind)` does not list it."""
-        return self._only(kind)[name][1]  # type: ignore[return-value]
+        return self._only(kind)[name][1]  # type: ignore[return-value]  # of a kind, no Command
 
     def distribution(self, kind: Kind, name: str) -> str:
         """The normalised name of the distribution that offers a component. Raises KeyError as `get` does."""
@@ -134,8 +135,8 @@ class Plugins:
         return {info.distribution: info.version for info in self.infos}[distribution]
 
     def commands(self) -> dict[str, Command]:
-        """The commands plugins add, by name; those that two of them offer are left out (`conflicts`)."""
-        return {name: command for name, (_, command) in self._only("command").items()}  # type: ignore[misc]
+        """The commands plugins add, by name; those that two of them offer (`conflicts`) are left out, but for ours."""
+        return {name: command for name, (_, command) in self._only("command").items()}  # type: ignore[misc]  # no Component
 
     def hooks(self, distributions: Iterable[str]) -> Hooks:
         """The lifecycle hooks of these distributions alone: a run reaches no plugin that it does not name."""

@@ -286,11 +286,11 @@ class CoordPositions:
 
     @property
     def full_lse(self) -> Tensor:
-        return requested(self._full_lse, "full_lse")  # type: ignore[no-any-return]
+        return requested(self._full_lse, "full_lse")
 
     @property
     def origin(self) -> Origin:
-        return requested(self._origin, "origin")  # type: ignore[no-any-return]
+        return requested(self._origin, "origin")
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -310,11 +310,11 @@ class TextPositions:
 
     @property
     def logits(self) -> Tensor:
-        return requested(self._logits, "logits")  # type: ignore[no-any-return]
+        return requested(self._logits, "logits")
 
     @property
     def origin(self) -> Origin:
-        return requested(self._origin, "origin")  # type: ignore[no-any-return]
+        return requested(self._origin, "origin")
 
     @cached_property
     def label_logits(self) -> Tensor:
@@ -357,7 +357,7 @@ class BoxPositions:
 
     @property
     def origin(self) -> Origin:
-        return requested(self._origin, "origin")  # type: ignore[no-any-return]
+        return requested(self._origin, "origin")
 
 
 @runtime_checkable
@@ -438,7 +438,8 @@ class EvaluationResult:
 
 
 class Evaluator(Protocol):
-    """Built by an eval component. Called once on rank 0, when the run is merged."""
+    """Built by an eval component. Called on rank 0 when the run is merged, and on every saved checkpoint before where
+    `train.evaluate_checkpoints` asks for it: what it raises then is told, and training goes on."""
 
     def __call__(self, evaluation: Evaluation, /) -> EvaluationResult:
         """Measure the checkpoint and leave the details in `evaluation.output`.

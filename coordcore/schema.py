@@ -10,9 +10,8 @@ import attrs
 
 from coordcore.errors import InputError, did_you_mean
 from coordcore.guard import guarded, told
-from coordcore.manifest.resolve import plain
 from coordcore.manifest.sections import Manifest
-from coordcore.manifest.types import default, is_required, keys, type_name
+from coordcore.manifest.types import default, is_required, keys, plain, type_name
 from coordcore.plugins import Plugins
 
 

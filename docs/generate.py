@@ -1,7 +1,7 @@
 """Writes the generated parts of docs/reference again: `python docs/generate.py`. A test compares them.
 
 A part stands between `<!-- generated: NAME ... -->` and `<!-- end -->`; NAME is a function of this file, followed by
-its arguments. Installed plugins are left out, so that the result is the same everywhere.
+its arguments. Installed plugins are left out, so that the result is the same everywhere; their commands have a page.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -16,13 +17,16 @@ from coordcore import hookspecs, schema
 from coordcore.cli import app
 from coordcore.discovery import discover
 from coordcore.kinds import KINDS
-from coordcore.manifest.resolve import WITHOUT_EFFECT, sections_without_effect
-from coordcore.plugins import COMMANDS, ENGINE
+from coordcore.plugins import COMMANDS_OF, ENGINE
 from coordcore_train import commands as engine_commands
+from coordcore_train.run.resolved import WITHOUT_EFFECT, sections_without_effect
 from coordcore_train.swift.arguments import OWNED
 from coordcore_train.swift.known import REFUSED
 
-FILES = [Path(__file__).parent / "reference" / name for name in ("manifest.md", "cli.md", "hooks.md")]
+_REFERENCE = Path(__file__).parent / "reference"
+FILES = [_REFERENCE / name for name in ("manifest.md", "cli.md", "hooks.md")]
+WITH_ALL_PLUGINS = [_REFERENCE / "plugin-commands.md"]
+"""What can be made anew only where the project's plugins are installed."""
 
 _PART = re.compile(r"(<!-- generated: (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -59,22 +63,57 @@ def without_effect() -> str:
 def commands() -> str:
     """The commands of the engine and of the core, with their arguments and options."""
     engine = typer.Typer(rich_markup_mode="markdown")
-    for name in COMMANDS[ENGINE]:
+    for name in COMMANDS_OF[ENGINE]:
         engine.command()(getattr(engine_commands, name))
+    every: dict[str, Any] = {}
+    for group in (engine, app):
+        every |= vars(typer.main.get_command(group))["commands"]
+    return "\n\n".join(_command(f"coordcore {name}", command) for name, command in every.items())
+
+
+def plugin_commands() -> str:
+    """The commands of the project's other distributions, which must be installed."""
+    offered = discover().commands()
     parts = []
-    every = {**typer.main.get_command(engine).commands, **typer.main.get_command(app).commands}  # type: ignore[attr-defined]
-    for name, command in every.items():
-        rows = []
-        for parameter in command.params:
-            if parameter.name == "help":
-                continue
-            is_option = parameter.param_type_name == "option"
-            metavar = f" {parameter.metavar}" if is_option and parameter.metavar else ""
-            label = f"{parameter.opts[0]}{metavar}" if is_option else parameter.metavar
-            required = " Required." if parameter.required else ""
-            rows.append(f"| `{label}` | {parameter.help}{required} |")
-        parts.append("\n".join([f"### coordcore {name}", "", command.help, "", "| | |", "| --- | --- |", *rows]))
+    for distribution, names in COMMANDS_OF.items():
+        for name in names if distribution != ENGINE else ():
+            loaded = offered[name].load()
+            if not isinstance(loaded, typer.Typer):
+                function, loaded = loaded, typer.Typer(add_completion=False, rich_markup_mode="markdown")
+                loaded.command(name)(function)
+            command = typer.main.get_command(loaded)
+            inner = vars(command).get("commands", {"": command})
+            parts += [
+                _command(f"coordcore {name} {below}".strip(), item, distribution) for below, item in inner.items()
+            ]
     return "\n\n".join(parts)
+
+
+def _command(title: str, command: Any, distribution: str = "") -> str:
+    rows = [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
+    owner = [f"`pip install {distribution}`", ""] if distribution else []
+    head = [f"### {title}", "", inspect.cleandoc(command.help), "", *owner, "| | |", "| --- | --- |"]
+    return "\n".join([*head, *rows])
+
+
+def _parameter(parameter: Any) -> str:
+    """A row of a table: how it is given, what it means, what may be given and what it is otherwise."""
+    label, words = parameter.metavar, parameter.help
+    if parameter.param_type_name == "option":
+        names = " / ".join([parameter.opts[0], *parameter.secondary_opts])
+        label = f"{names} {parameter.metavar}" if parameter.metavar else names
+    if allowed := getattr(parameter.type, "choices", None):
+        words += f" One of {', '.join(f'`{choice}`' for choice in allowed)}."
+    default = getattr(parameter.default, "value", parameter.default)
+    if isinstance(parameter.show_default, str):
+        words += f" Otherwise {parameter.show_default}."
+    elif isinstance(default, bool):
+        shown = parameter.opts[0] if default else "".join(parameter.secondary_opts)
+        words += f" Otherwise `{shown}`." if shown and parameter.secondary_opts else ""
+    elif default is not None and parameter.show_default:
+        words += f" Otherwise `{default}`."
+    words = words.replace("|", r"\|")  # which ends a cell otherwise, in code too
+    return f"| `{label}` | {words}{' Required.' if parameter.required else ''} |"
 
 
 def kinds() -> str:
@@ -106,5 +145,5 @@ def regenerate(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for file in FILES:
+    for file in [*FILES, *WITH_ALL_PLUGINS]:
         file.write_text(regenerate(file.read_text(encoding="utf-8")), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from coordcore.errors import ManifestError
 from coordcore.manifest.loading import Loaded, load
-from coordcore.manifest.resolve import fingerprint, resolved
 from coordcore.manifest.sections import Manifest
 
-__all__ = ["Loaded", "Manifest", "ManifestError", "fingerprint", "load", "resolved"]
+__all__ = ["Loaded", "Manifest", "ManifestError", "load"]

@@ -18,8 +18,7 @@ from coordcore.guard import guarded, told
 from coordcore.kinds import KINDS, Kind
 from coordcore.lifecycle import Hooks
 from coordcore.manifest.read import Document, read
-from coordcore.manifest.sections import PACKAGE, Manifest, is_hub_id
-from coordcore.manifest.sections import Plugins as PluginsSection
+from coordcore.manifest.sections import PACKAGE, Manifest, PluginsSection, is_hub_id
 from coordcore.manifest.structure import Structurer
 from coordcore.manifest.types import show
 from coordcore.plugins import Plugins
@@ -103,7 +102,7 @@ def _blocked(document: Document) -> tuple[str, ...]:
 
 
 def _select(kind: Kind, structurer: Structurer, plugins: Plugins) -> Iterator[Selected]:
-    """The components of one kind that the manifest names, those that are right."""
+    """The components of one kind that the manifest names, or its default where it names none: those that are right."""
     sections = structurer.document.data.get(kind, {})
     available = plugins.names(kind)
     example = f"[{kind}.{(available or ['name'])[0]}]"
@@ -180,7 +179,7 @@ def _requirement_fault(text: str) -> str | None:
 
 
 def _make_absolute(own: dict[str, Any], structurer: Structurer) -> None:
-    """Make the keys that hold a word or a file absolute where they hold a file."""
+    """Make the keys that hold a word or a file absolute where they hold a file, and look whether it is there."""
     if "model" in own:
         base = own["model"].base
         folder = structurer.absolute(("model", "base"), base)

@@ -106,7 +106,7 @@ class _Reader:
         own = self.alone(file, led)
         chain = (*chain, file)
         below = Document(data={}, origins={(): own.origin(())})
-        for path, name in self.names(own, "extends"):
+        for path, name in self.entries(own, "extends"):
             try:
                 base = _path(file.parent, name)
             except ValueError as error:
@@ -170,7 +170,7 @@ class _Reader:
         self.problems.append(document.problem(("manifest_version",), message))
         return False
 
-    def names(self, document: Document, key: str) -> Iterator[tuple[KeyPath, str]]:
+    def entries(self, document: Document, key: str) -> Iterator[tuple[KeyPath, str]]:
         """The strings under a top-level key that holds one string or an array of them, and where they stand."""
         value = document.data.get(key, [])
         places: Iterable[tuple[KeyPath, Any]] = [((key,), value)]
@@ -186,7 +186,7 @@ class _Reader:
     # --- overrides --------------------------------------------------------------------------------------------------
 
     def overrides(self, overrides: Iterable[str], whole: Origin) -> Document:
-        """All `--set KEY=VALUE` as one document, a later one over an earlier one. `whole`: of the manifest below."""
+        """All `--set KEY=VALUE` as one document, a later one over an earlier one. whole: of the manifest below."""
         data: Table = {}
         origins: dict[KeyPath, Origin] = {}
         for override in overrides:
@@ -216,7 +216,7 @@ class _Reader:
         named above replaces the one named below.
         """
         data, top = deepcopy(below.data), deepcopy(above.data)
-        for path, text in self.names(above, "drop"):
+        for path, text in self.entries(above, "drop"):
             if not _remove(data, key_path(text)):
                 hint = did_you_mean(text, map(dotted, _paths(below.data)), known=False)
                 message = f"there is no {text!r} to drop below this manifest; {hint}".removesuffix("; ")

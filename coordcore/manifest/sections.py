@@ -32,7 +32,7 @@ _MANY = 10**9
 
 
 def _up_to(most: float) -> Any:
-    """A number above 0."""
+    """A number above 0, at most `most`."""
     return and_(gt(0), le(most))
 
 
@@ -161,9 +161,14 @@ class Train:
     packing: bool = option(
         default=False, before=False, help="the examples of a micro-batch in one row, side by side, without padding"
     )
-    group_by_length: bool = option(default=False, before=False, help="steps of examples that are about as long")
+    group_by_length: bool = option(
+        default=False, before=False, help="steps of examples that are about as long as each other"
+    )
     parallel_boxes: float = option(
-        default=0.0, before=0.0, validator=[ge(0), lt(1)], help="share of the boxes hidden, to be said at once; try 0.5"
+        default=0.0,
+        before=0.0,
+        validator=[ge(0), lt(1)],
+        help="share of boxes whose corners are hidden in training, to be said at once; try 0.5",
     )
     accumulation: int = option(default=1, validator=_up_to(2**20), help="micro-batches per optimizer step")
     eval_batch_size: int | None = _count_or_none("examples per rank in evaluation; batch_size when absent", 2**16)
@@ -183,7 +188,7 @@ class Train:
     gradient_checkpointing: bool = option(default=False, help="trade time for memory")
     seed: int = option(default=42, validator=[ge(0), lt(2**32)], help="seed of weights, shuffling and dropout")
     workers: int = option(default=0, validator=[ge(0), le(1024)], help="data-loader processes per rank")
-    threads: int | None = _count_or_none("CPU threads per rank; torch's own choice when absent", 4096)
+    threads: int | None = _count_or_none("CPU threads per rank; torch's choice when absent, 1 of several ranks", 4096)
     device: Literal["auto", "cpu", "cuda"] = option(default="auto", help="auto takes a GPU when there is one")
     log_every: int = option(default=10, validator=_up_to(_MANY), help="steps between logged metrics")
     save_every: int | None = _count_or_none("steps between checkpoints; only the last step when absent")
@@ -191,7 +196,7 @@ class Train:
     evaluate_checkpoints: bool = option(
         default=False, help="call the [eval] evaluators on every checkpoint when it is saved, and not only at the end"
     )
-    keep: int | None = option(default=2, validator=optional(_up_to(_MANY)), help="checkpoints kept; the newest ones")
+    keep: int = option(default=2, validator=_up_to(_MANY), help="checkpoints kept; the newest ones")
     report_to: tuple[str, ...] = option(default=(), help="trackers of metrics: tensorboard, wandb, swanlab, mlflow ...")
     swift: dict[str, Any] = option(factory=dict, help="any other ms-swift argument, passed through by its own name")
 
@@ -205,10 +210,13 @@ class Launch:
     node_rank: int = option(default=0, validator=ge(0), help="rank of this node, 0 .. nnodes-1")
     master_addr: str = option(default="127.0.0.1", validator=_is_address, help="address of node 0")
     master_port: int | None = option(
-        default=None, validator=optional(in_(range(1, 65536))), help="port on node 0; a free one when absent"
+        default=None,
+        validator=optional(in_(range(1, 65536))),
+        help="port on node 0; a free one when absent",
     )
     deepspeed: str | None = option(
-        default=None, help="ms-swift's DeepSpeed setting: zero1, zero2, zero3, zero2_offload, zero3_offload or a file"
+        default=None,
+        help="ms-swift's DeepSpeed setting: zero0, zero1, zero2, zero3, zero2_offload, zero3_offload or a file",
     )
     fsdp: str | None = option(default=None, help="ms-swift's FSDP setting: fsdp2 or a file")
 
@@ -232,7 +240,7 @@ class Output:
 
 
 @attrs.frozen(kw_only=True)
-class Plugins:
+class PluginsSection:
     """`[plugins]`: which installed plugins are not loaded."""
 
     block: tuple[str, ...] = option(default=(), help="distribution names to leave out")
@@ -257,7 +265,7 @@ class Manifest:
     train: Train = attrs.field(factory=Train)
     launch: Launch = attrs.field(factory=Launch)
     output: Output = attrs.field(factory=Output)
-    plugins: Plugins = attrs.field(factory=Plugins)
+    plugins: PluginsSection = attrs.field(factory=PluginsSection)
     selected: tuple[Selected, ...] = attrs.field(default=(), metadata={"key": False})
 
     def of(self, kind: str) -> tuple[Selected, ...]:

@@ -36,8 +36,8 @@ class _WrongValueError(Exception):
 class Structurer:
     """Structures parts of one document.
 
-    problems: what is wrong with the values. missing: files named by `exists` keys that are not there. plugins: what
-    components are looked up in, None for what is installed.
+    problems: what is wrong with the values. missing: files named by `exists` keys that are not there. plugins: for
+    `from_manifest`, what components are looked up in; None where it has to discover them.
 
     An attrs class with a classmethod `from_manifest(table, structurer)` is what that returns: for keys whose types
     depend on others, such as the settings of a component that a neighbour names. It goes on with `values` and

@@ -1,4 +1,4 @@
-"""Names for the types a config class may use, and the keys it reads: for messages and `coordcore schema`."""
+"""The types a config class may use: their names for messages, the keys they give, and their values as TOML has them."""
 
 from __future__ import annotations
 
@@ -107,3 +107,22 @@ def default(field: attrs.Attribute[Any]) -> Any:
     if isinstance(factory, attrs.Factory):  # type: ignore[arg-type]  # the stub calls the class a function
         return attrs.NOTHING if factory.takes_self else factory.factory()
     return factory
+
+
+def plain(value: Any, *, added: bool = True) -> Any:
+    """A structured value as TOML can hold it; a key that is None is left out.
+
+    added: False leaves out keys that were added to their section later (`option`) and hold their `before`.
+    """
+    if attrs.has(type(value)):
+        held = [(key, field, getattr(value, field.name)) for key, field in keys(type(value)).items()]
+        value = {key: item for key, field, item in held if added or item != field.metadata.get("before", attrs.NOTHING)}
+    if isinstance(value, dict):
+        return {key: plain(item, added=added) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [plain(item, added=added) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(plain(item, added=added) for item in value)
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value

@@ -45,8 +45,8 @@ def check_config_survives_a_manifest(component: Component, config: Any = None) -
     import tomli_w
 
     from coordcore.manifest.read import Document, Origin
-    from coordcore.manifest.resolve import plain
     from coordcore.manifest.structure import Structurer
+    from coordcore.manifest.types import plain
 
     config = config_or_default(component, config)
     attrs.resolve_types(component.config)

@@ -109,8 +109,9 @@ def write_run(run: Path, base: Path, shapes: dict[str, tuple[int, ...]], hidden:
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    from coordcore.manifest import fingerprint, load
+    from coordcore.manifest import load
     from coordcore_train.run.folder import RunDir
+    from coordcore_train.run.resolved import fingerprint
 
     targets = [
         name.removesuffix(".weight")

@@ -24,7 +24,7 @@ from swift.pipelines.train.sft import SwiftSft  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 
-class Paced(TrainerCallback):  # type: ignore[misc]
+class Paced(TrainerCallback):
     """Waits between two steps, and measures the time from one wait to the next."""
 
     def __init__(self) -> None:

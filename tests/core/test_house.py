@@ -16,7 +16,7 @@ import pytest
 import tomli
 
 ROOT = Path(__file__).parents[2]
-CONTRACT, FLOOR = 2_828, 1_509
+CONTRACT, FLOOR = 2_780, 1_508
 
 """Lines of code that the contract and the floor of records may have: the core without the conformance kit."""
 
@@ -179,6 +179,35 @@ def test_every_module_says_first_what_it_holds(package: str) -> None:
     silent = [name for name, file in modules.items() if not ast.get_docstring(ast.parse(file.read_text()))]
 
     assert silent == []
+
+
+BY_ANOTHER_NAME = {"PIL": "pillow", "sklearn": "scikit-learn", "swift": "ms-swift", "yaml": "pyyaml"}
+"""Modules whose distribution is called otherwise; elsewhere an underscore is a hyphen."""
+
+OF_THE_ENGINE = {"peft", "safetensors", "torch", "torchvision", "transformers"}
+"""What a run brings, whose engine asks for it: whoever works in a run alone does not ask again."""
+
+WHERE_INSTALLED = {"deepspeed", "pytest", "triton", "vllm"}
+"""What is imported only for a user who has it, and missed by nobody else."""
+
+BESIDE = {"coordcore-train": {"torchvision"}}
+"""What is asked for and imported by none of our modules: processors of transformers need it."""
+
+
+@pytest.mark.parametrize("package", ["coordcore", *PLUGINS])
+def test_a_distribution_asks_for_what_it_imports(package: str) -> None:
+    """What only another's dependencies bring may be gone with their next release."""
+    name = package.replace("_", "-")
+    folder = ROOT if package == "coordcore" else ROOT / "plugins" / name
+    modules = CORE if package == "coordcore" else PLUGINS[package]
+    tops = {found.partition(".")[0] for file in modules.values() for found in imports(file, for_types=True)}
+    strangers = {top for top in tops if top not in sys.stdlib_module_names and not top.startswith("coordcore")}
+    imported = {BY_ANOTHER_NAME.get(top, top.replace("_", "-")) for top in strangers}
+    needed = tomli.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    asked = {re.split(r"[^\w-]", item)[0] for item in needed if not item.startswith("coordcore")}
+
+    assert imported - asked - OF_THE_ENGINE - WHERE_INSTALLED == set()
+    assert asked - imported == BESIDE.get(name, set())
 
 
 def test_all_that_a_distribution_asks_for_is_pinned() -> None:

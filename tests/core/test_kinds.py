@@ -15,7 +15,7 @@ from coordcore.check import check
 from coordcore.discovery import discover
 from coordcore.errors import ManifestError
 from coordcore.kinds import KINDS, Kind
-from coordcore.manifest import load, resolved
+from coordcore.manifest import load
 from coordcore.plugins import Plugins
 
 REWARD = Kind(
@@ -45,7 +45,6 @@ def test_a_row_makes_a_hook_and_a_section() -> None:
 
     assert [selected.path for selected in loaded.manifest.of(REWARD)] == ["reward.length", "reward.iou"]
     assert check(loaded) == []
-    assert "[reward.iou]" in resolved(loaded.manifest, loaded.plugins)
 
 
 def test_a_row_says_how_many_there_must_be() -> None:

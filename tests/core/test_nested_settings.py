@@ -13,8 +13,8 @@ from fakes import BoxesConfig, EntryPoint, component, offering, usual
 from coordcore import kinds, option
 from coordcore.check import check
 from coordcore.manifest import ManifestError, load
-from coordcore.manifest.resolve import plain
 from coordcore.manifest.structure import Structurer
+from coordcore.manifest.types import plain
 from coordcore.schema import find, text
 
 

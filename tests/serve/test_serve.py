@@ -24,6 +24,7 @@ from coordcore_detection.predict.server import Server
 from coordcore_detection.predict.settings import PredictSettings
 
 LIMITS = ("--max-new-tokens", "400")
+"""Those of the page."""
 
 
 def rows(file: Path) -> list[Any]:
@@ -58,7 +59,7 @@ def free_here(work: Path) -> list[Any]:
 def in_vllm(work: Path, vllm: Path, name: str, *more: object) -> list[Any]:
     """Asked of vLLM without a server, by the command of the page."""
     text = page_command("in").replace("vllm/bin/coordcore", str(vllm.with_name("coordcore")))
-    command(f"{text} {' '.join(map(str, (*LIMITS, *more)))}".replace("predictions.jsonl", name), work)
+    command(f"{text} {' '.join(map(str, more))}".replace("predictions.jsonl", name), work)
     return rows(work / name)
 
 
@@ -66,9 +67,6 @@ def in_vllm(work: Path, vllm: Path, name: str, *more: object) -> list[Any]:
 def with_coordcore(vllm: Path) -> Path:
     """vLLM's environment, with coordcore in it as the page says, from this checkout."""
     text = page_command("into").replace("vllm/bin/python", str(vllm))
-    for name in ("coordcore-train", "coordcore-detection"):
-        text = text.replace(f" {name}", f" {ROOT / 'plugins' / name}")
-    text = re.sub(" coordcore$", f" {ROOT}", text, flags=re.MULTILINE)
     command(re.sub("^uv ", f"{sys.executable} -m uv ", text, flags=re.MULTILINE), ROOT)
     return vllm
 
@@ -85,7 +83,7 @@ def kept_there(work: Path, served: Served) -> list[Any]:
 
 def test_free_answers_by_the_command_of_the_page(work: Path, served: Served, free_here: list[Any]) -> None:
     text = page_command("ask").replace("8000", str(served.port))
-    command(f"{text} {' '.join(LIMITS)}", work)
+    command(text, work)
     asked = rows(work / "predictions.jsonl")
     assert differing(asked, free_here) == []
     for row, other in zip(asked, free_here, strict=True):

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import ROOT
 from coordcore.manifest import load
-from coordcore.manifest.resolve import determining
+from coordcore_train.run.resolved import determining
 
 BOTH = """
     coords.quantisation loss.coord_soft_ce_w1.ce_weight loss.coord_soft_ce_w1.gate_weight

@@ -14,10 +14,10 @@ from conftest import ROOT
 from coordcore import BuildContext, kinds
 from coordcore.check import check
 from coordcore.manifest import load
-from coordcore.manifest.resolve import resolved
 from coordcore.quantisation import DEFAULT_QUANTISATION
 from coordcore_coord_tokens import CoordJsonlConfig
 from coordcore_detection.evaluate.truth_sources import truth_from_examples
+from coordcore_train.run.resolved import resolved
 
 README = ROOT / "plugins/coordcore-mixture/README.md"
 RECORDS = {"coco": 3, "coco-val": 2, "refcoco": 9, "captions": 2, "own": 4}

@@ -20,7 +20,6 @@ import support
 import torch
 from transformers import TrainerCallback
 
-from coordcore.manifest import fingerprint, resolved
 from coordcore_train.engine import planning_of
 from coordcore_train.estimate.activations import Watch, bounded, language_model, storages
 from coordcore_train.estimate.base import weightless
@@ -32,6 +31,7 @@ from coordcore_train.estimate.vision import tower_of
 from coordcore_train.objective import objective
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import plan_of
+from coordcore_train.run.resolved import fingerprint, resolved
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.pipeline import CoordSft
 from coordcore_train.swift.register import enter
@@ -68,7 +68,7 @@ CASES: dict[str, Any] = {
 
 
 @attrs.define
-class Measured(TrainerCallback):  # type: ignore[misc]
+class Measured(TrainerCallback):
     """What a step of training showed. shape: of its batch. masked: whether examples were filled up. bound: of what is
     kept, where the forward could not be followed. All but the counts in bytes."""
 

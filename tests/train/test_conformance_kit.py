@@ -116,7 +116,7 @@ def in_place(positions: Any) -> torch.Tensor:
     return right(positions)
 
 
-class WrongParts(FunctionTerm):  # type: ignore[misc]
+class WrongParts(FunctionTerm):
     def __call__(self, positions: Any) -> dict[str, torch.Tensor]:
         return {"another": right(positions)}
 

@@ -15,7 +15,7 @@ from coordcore import Component
 from coordcore.testing import surgery_checks
 
 
-class Right(FreeRows):  # type: ignore[misc]
+class Right(FreeRows):
     """The fake surgery, which also notices that it was not installed."""
 
     def verify(self, model: Any) -> None:
@@ -68,7 +68,7 @@ class Piling(Right):
 
 
 @attrs.frozen(kw_only=True)
-class NotZero(FakeRows):  # type: ignore[misc]
+class NotZero(FakeRows):
     """A row surgery whose rows start with ones."""
 
     def module(self, facts: Any) -> Any:
@@ -78,7 +78,7 @@ class NotZero(FakeRows):  # type: ignore[misc]
 
 
 @attrs.frozen(kw_only=True)
-class Keeping(FakeRows):  # type: ignore[misc]
+class Keeping(FakeRows):
     """A row surgery that goes on with the module it made, whatever it is given."""
 
     kept: list[Any] = attrs.field(factory=list)
@@ -92,7 +92,7 @@ class Keeping(FakeRows):  # type: ignore[misc]
 
 
 @attrs.frozen(kw_only=True)
-class Noisy(FakeRows):  # type: ignore[misc]
+class Noisy(FakeRows):
     """A row surgery with rows that are drawn anew at each call, once they are not zero."""
 
     def embedding_rows(self, module: Any) -> Any:
@@ -108,7 +108,7 @@ _draws: list[float] = []
 
 
 @attrs.frozen(kw_only=True)
-class Unused(FakeRows):  # type: ignore[misc]
+class Unused(FakeRows):
     """A row surgery with a parameter that no row depends on."""
 
     def module(self, facts: Any) -> Any:
@@ -118,7 +118,7 @@ class Unused(FakeRows):  # type: ignore[misc]
 
 
 @attrs.frozen(kw_only=True)
-class Detaching(FakeRows):  # type: ignore[misc]
+class Detaching(FakeRows):
     """A row surgery whose rows carry no gradient to the head."""
 
     def head_rows(self, module: Any) -> Any:

@@ -152,7 +152,7 @@ def test_a_head_that_is_called_weighs_the_same(case: str) -> None:
 
 
 def test_a_part_that_is_not_named_counts_every_position_once() -> None:
-    class Two(FunctionTerm):  # type: ignore[misc]
+    class Two(FunctionTerm):
         @property
         def weights(self) -> Mapping[str, float]:
             return {"small": 1.0, "all": 1.0}

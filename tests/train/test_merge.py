@@ -71,7 +71,7 @@ def inputs_of(base: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def logits(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return model.eval()(**inputs).logits  # type: ignore[no-any-return]
+    return model.eval()(**inputs).logits
 
 
 @pytest.fixture(scope="module")

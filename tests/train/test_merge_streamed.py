@@ -24,7 +24,7 @@ from coordcore_train.checkpoint.merge.rows import Rows, write_rows
 from coordcore_train.checkpoint.merge.run import MergeReport, merge_run
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import load_run
-from coordcore_train.run.session import prepared
+from coordcore_train.run.session import prepared_folder
 from coordcore_train.surgery.saving import as_it_is
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
@@ -57,7 +57,7 @@ def run_of(folder: Path, base: Path, *, lora: dict[str, Any] | None, dtype: str 
     }
     loaded = support.loaded(folder, base, **sections)
     run = RunDir(folder / "run")
-    with prepared(loaded, run, overwrite=False):
+    with prepared_folder(loaded, run, overwrite=False):
         pass
     plan = load_run(run.path)
     model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=getattr(torch, dtype))

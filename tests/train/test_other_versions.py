@@ -21,7 +21,7 @@ def folder(path: Path, text: str, *, last: bool = True) -> Any:
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     said = other_versions(folder(tmp_path, TEXT.format("0.1")), TEXT.format("0.2"))
-    assert "with other versions than it was begun with (mine was 0.1, is 0.2): " in said
+    assert "with other versions than its last part had (mine was 0.1, is 0.2): " in said
 
 
 @pytest.mark.parametrize("text", [TEXT.format("0.2"), "", "not toml", "[resolved]\nplugins = 3\n"])

@@ -65,7 +65,7 @@ def test_a_base_that_has_come_to_hold_code_is_not_merged(coord_base: Path, tmp_p
     base = Path(shutil.copytree(coord_base, tmp_path / "base"))
     manifest = loaded(tmp_path, base)
     run = RunDir(tmp_path / "run")
-    from coordcore.manifest import fingerprint, resolved
+    from coordcore_train.run.resolved import fingerprint, resolved
 
     run.prepare(resolved(manifest.manifest, manifest.plugins), fingerprint(manifest.manifest), base, layout={})
     load_run(run.path)
@@ -106,7 +106,7 @@ def test_with_the_key_it_runs_and_manifest_and_merged_folder_tell_of_it(coord_ba
 
 
 def test_the_key_alone_changes_no_run(coord_base: Path, tmp_path: Path) -> None:
-    from coordcore.manifest import fingerprint
+    from coordcore_train.run.resolved import fingerprint
 
     plain, trusting = loaded(tmp_path, coord_base), loaded(tmp_path, coord_base, model={"trust_remote_code": True})
     assert fingerprint(plain.manifest) == fingerprint(trusting.manifest)

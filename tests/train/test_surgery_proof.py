@@ -198,7 +198,7 @@ def test_rows_that_training_alone_has_stop_the_run(coord_base: Path) -> None:
     from coordcore_train.checkpoint.folder import read_vocab
     from coordcore_train.surgery.rows import LiveRows
 
-    class TwoFaced(FakeRows):  # type: ignore[misc]
+    class TwoFaced(FakeRows):
         def head_rows(self, module: Any) -> Any:
             added = super().head_rows(module)
             return attrs.evolve(added, rows=added.rows * (2 if module.training else 1))

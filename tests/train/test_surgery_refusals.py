@@ -25,7 +25,7 @@ from coordcore_train.surgery.rows import LiveRows, as_model_surgery
 from coordcore_train.surgery.saved import install
 
 
-class Rows(FakeRows):  # type: ignore[misc]
+class Rows(FakeRows):
     """Whose head rows a test may change."""
 
     change: Callable[[AddedRows], Any] = staticmethod(lambda added: added)

@@ -59,7 +59,6 @@ P = TypeVar("P")
 _LONGEST = 200
 """Characters of a piece: the grammar has a state for each."""
 
-Layout = tuple[str | Label | Coords, ...]
 Layouts = tuple[str | Label | Places, ...]
 
 
@@ -78,9 +77,9 @@ class Format:
     name: str
     opening: str = ""
     before: str = ""
-    label: Layout
+    label: tuple[str | Label, ...]
     amid: str = ""
-    places: Mapping[str, Layout]
+    places: Mapping[str, tuple[str | Coords, ...]]
     after: str = ""
     between: str
     again: str | None = None
@@ -161,14 +160,14 @@ class Format:
     def layout(self, kind: str, geometry_first: bool = False) -> Layouts:
         """An object of one kind: literal texts, and between them the label and the places."""
         first = geometry_first if self.geometry_first is None else self.geometry_first
-        places = (Places(self.places[kind], self.again or ""),)  # type: ignore[arg-type]
+        places = (Places(self.places[kind], self.again or ""),)
         fields = (*places, self.amid, *self.label) if first else (*self.label, self.amid, *places)
         found: list[str | Label | Places] = []
         for piece in (self.before, *fields, self.after):
             if isinstance(piece, str) and found and isinstance(found[-1], str):
                 found[-1] += piece
             elif piece != "":
-                found.append(piece)  # type: ignore[arg-type]
+                found.append(piece)
         return tuple(found)
 
     def grouped(self, objects: Iterable[T]) -> list[list[T]]:
@@ -207,7 +206,7 @@ def _plain(value: Any) -> Any:
     return attrs.asdict(value) if isinstance(value, Label | Coords) else value
 
 
-def _layout(pieces: Iterable[Any]) -> Layout:
+def _layout(pieces: Iterable[Any]) -> tuple[Any, ...]:
     """The pieces of a layout from what `_plain` made of them."""
     return tuple(
         piece if isinstance(piece, str) else Coords(**piece) if "kind" in piece else Label(**piece) for piece in pieces

@@ -82,7 +82,7 @@ def answer_text(
 
 def geometry_text(kind: str, bins: Sequence[int], coords: CoordFormat = DEFAULT_COORDS) -> str:
     """The part of an object in CoordJSON that says where it is, `"bbox_2d": [<|coord_12|>, <|coord_40|>, ...]`."""
-    return _place(COORDJSON.places[kind], bins, coords)  # type: ignore[arg-type]
+    return _place(COORDJSON.places[kind], bins, coords)
 
 
 def _write(layout: Layouts, group: Sequence[Located], coords: CoordFormat | None, name: str) -> str:

@@ -23,12 +23,12 @@ def _generate(model: Any, tokens: torch.Tensor) -> list[list[int]]:
     ids = model.generate(
         input_ids=tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=8, do_sample=False, pad_token_id=0
     )
-    return ids.tolist()  # type: ignore[no-any-return]
+    return ids.tolist()
 
 
 def _exact(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     """The logits of a plain model in float64."""
-    return copy.deepcopy(model).double()(input_ids=tokens).logits  # type: ignore[no-any-return]
+    return copy.deepcopy(model).double()(input_ids=tokens).logits
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -685,6 +685,15 @@ def test_a_server_that_says_another_folder_is_told_before_it_is_asked(folder: Pa
         assert predict(fake, "--model", "b").exit_code == 0
 
 
+@pytest.mark.parametrize(("room", "code"), [(40, 2), (41, 0), (None, 0), ("40", 0), (0, 0), (True, 0)])
+def test_a_server_without_room_for_the_answer_is_told_before_it_is_asked(room: Any, code: int) -> None:
+    with serving(by_width, {"data": [{"id": "tiny", "max_model_len": room}]}) as fake:
+        result = predict(fake, "--max-new-tokens", "40")
+        assert (result.exit_code, fake.asked == []) == (code, code == 2)
+    cure = "has room for 40 tokens of image, question and answer together; ask for fewer, or start it with more room"
+    assert (f"--max-new-tokens 40: {fake.url} {cure}" in result.stderr) == (code == 2)
+
+
 @pytest.mark.parametrize("root", ["merged", "same", "gone", "empty", "damaged", "", None, 7, "a\0b", "x" * 5000])
 def test_a_folder_that_says_nothing_else_is_none(root: Any) -> None:
     other_folder("same")

@@ -20,7 +20,7 @@ command = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Format = StrEnum("Format", {name: name for name in FORMATS})  # type: ignore[misc]
+Format = StrEnum("Format", {name: name for name in FORMATS})  # type: ignore[misc]  # mypy wants the names written out
 
 
 class Target(StrEnum):
@@ -232,7 +232,7 @@ def convert(
             instances=instances,
             space=from_space.value if from_space else None,
             boxes=boxes.value if boxes else None,
-            origin=int(origin) if origin else None,  # type: ignore[arg-type]
+            origin=int(origin) if origin else None,  # type: ignore[arg-type]  # "0" or "1"
             attribute=attribute,
             frames=frames,
             per=per.value if per else None,

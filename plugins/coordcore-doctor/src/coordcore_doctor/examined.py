@@ -64,7 +64,7 @@ class _Prerequisite(Generic[T]):
         made = run.made[self._name]
         if isinstance(made, NotAvailableError):
             raise made
-        return made  # type: ignore[no-any-return]
+        return made
 
     def _try(self, run: ExaminedRun) -> T | NotAvailableError:
         try:

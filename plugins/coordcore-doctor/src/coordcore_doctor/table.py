@@ -44,12 +44,10 @@ def _told(text: str) -> str:
 
 def summary(findings: Sequence[Finding]) -> str:
     """ "20 ok, 1 warning, 2 errors"."""
-    counts = Counter(finding.state for finding in findings)
+    counts = Counter[str](finding.state for finding in findings)
     words = [("ok", ""), ("warning", "s"), ("error", "s"), ("not applicable", ""), ("not checked", "")]
     return ", ".join(
-        f"{counts[state]} {state}{plural if counts[state] > 1 else ''}"  # type: ignore[index]
-        for state, plural in words
-        if counts[state]  # type: ignore[index]
+        f"{counts[state]} {state}{plural if counts[state] > 1 else ''}" for state, plural in words if counts[state]
     )
 
 

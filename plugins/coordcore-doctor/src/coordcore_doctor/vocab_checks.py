@@ -197,7 +197,7 @@ def _read(matrix: Matrix, first: int, stop: int) -> Tensor:
 
     with safe_open(matrix.file, framework="pt") as file:
         rows: Any = file.get_slice(matrix.name)[first:stop]
-    return rows.float()  # type: ignore[no-any-return]
+    return rows.float()
 
 
 def _norms(matrix: Matrix, first: int, stop: int) -> Tensor:

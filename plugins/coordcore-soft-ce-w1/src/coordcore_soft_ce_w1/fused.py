@@ -74,7 +74,7 @@ class SoftCEW1:
 
 # A compiled model calls these two as they are: tables are kept from call to call, and torch.compile cannot follow how
 # an attrs class is filled.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable
 def coord_soft_ce_w1(
     logits: Tensor, bins: Tensor, *, sigma: float, truncate: int | None = None, temperature: float = 1.0
 ) -> SoftCEW1:
@@ -110,7 +110,7 @@ class RowLosses:
     rank: Tensor | None = None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable
 def row_losses(
     logits: Tensor,
     bins: Tensor,

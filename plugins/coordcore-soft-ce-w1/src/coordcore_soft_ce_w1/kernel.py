@@ -13,6 +13,9 @@ where nothing cancels, for every term is at least 0.
 The gradient goes over the rows from the last to the first: the last ones are still in the L2 cache.
 """
 
+# mypy: disable-error-code="no-untyped-def, import-untyped"
+# What triton compiles has types of its own, which it does not declare.
+
 from __future__ import annotations
 
 import math
@@ -20,24 +23,24 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from coordcore_soft_ce_w1.functions import refuse_second_derivative
 from coordcore_soft_ce_w1.windows import Tables
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _target(bins, row, BINS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803 - a constant of the program
+@triton.jit
+def _target(bins, row, BINS: tl.constexpr):  # noqa: N803 - a constant of the program
     """The target bin of a row, clamped, and whether it had to be."""
     given = tl.load(bins + row).to(tl.int64)
     clamped = tl.minimum(tl.maximum(given, 0), BINS - 1)
     return clamped.to(tl.int32), given != clamped
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _window(z, a, targets, t, scale, m, by_s, left, WIDTH: tl.constexpr, WINDOW: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+@triton.jit
+def _window(z, a, targets, t, scale, m, by_s, left, WIDTH: tl.constexpr, WINDOW: tl.constexpr):  # noqa: N803
     """In the window: offsets, which of them are, the logits, p, q and the gap of the cumulative distributions."""
     offset = tl.arange(0, WINDOW)
     inside = offset < WIDTH
@@ -48,14 +51,14 @@ def _window(z, a, targets, t, scale, m, by_s, left, WIDTH: tl.constexpr, WINDOW:
     return offset, inside, z_window, p, q, gap
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _far(past, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+@triton.jit
+def _far(past, WIDTH: tl.constexpr):  # noqa: N803
     """Columns from the window, 0 in it and just behind it. past: float32, columns from the window's start."""
     return tl.maximum(tl.abs(past - WIDTH / 2) - WIDTH / 2, 0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _values(  # type: ignore[no-untyped-def]
+@triton.jit
+def _values(
     logits, bins, starts, targets, scale, stride,
     ce, soft_ce, w1, lse, expected, rank, kept, count,
     BINS: tl.constexpr, WIDTH: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,  # noqa: N803
@@ -92,8 +95,8 @@ def _values(  # type: ignore[no-untyped-def]
         tl.store(rank + row, tl.sum(tl.where((z >= z_target) & (column < BINS), 1.0, 0.0), 0))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _gradient(  # type: ignore[no-untyped-def]
+@triton.jit
+def _gradient(
     logits, bins, starts, targets, scale, stride, kept, count,
     by_ce, by_soft_ce, by_w1, by_lse, ce_stride, soft_ce_stride, w1_stride, lse_stride, grad,
     BINS: tl.constexpr, WIDTH: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803

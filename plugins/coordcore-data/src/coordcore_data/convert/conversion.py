@@ -190,7 +190,7 @@ def reader(source_format: str) -> Reader:
 def parse_splits(text: str | None) -> tuple[tuple[str, float], ...] | Literal["source"] | None:
     """ "train=0.9,val=0.1" as names and shares, "source" as it is. Raises InputError."""
     if text is None or text == "source":
-        return text  # type: ignore[return-value]
+        return text  # type: ignore[return-value]  # mypy does not narrow to the literal
     parts: list[tuple[str, float]] = []
     for part in text.split(","):
         name, _, share = part.strip().partition("=")

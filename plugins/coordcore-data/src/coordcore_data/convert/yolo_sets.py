@@ -86,7 +86,7 @@ def read_yaml(source: Path) -> dict[str, Any]:
     """
     import yaml
 
-    class Loader(yaml.BaseLoader):  # type: ignore[misc]
+    class Loader(yaml.BaseLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             unique(
                 (

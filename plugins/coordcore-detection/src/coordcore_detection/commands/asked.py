@@ -99,7 +99,7 @@ def on_server(
     """A checkpoint or a run whose merged folder a server has. Raises InputError where none answers, or not this one."""
     from coordcore_detection.predict import served
     from coordcore_detection.predict.served_checkpoint import Checkpoint
-    from coordcore_detection.predict.server import Server, served_models
+    from coordcore_detection.predict.server import ServedModel, Server, served_models
 
     _require_askable(settings, "a server")
     said = Checkpoint.read(checkpoint)
@@ -114,8 +114,14 @@ def on_server(
     if model is not None and names and model not in names:
         raise InputError(f"--model: {server.url} has no {model!r}, but {', '.join(names)}")
     server = attrs.evolve(server, model=model or next(iter(names)))
-    if root := names.get(server.model):
-        said.require_as(root, server.url)
+    served_model = names.get(server.model, ServedModel())
+    if served_model.root:
+        said.require_as(served_model.root, server.url)
+    if served_model.room is not None and settings.max_new_tokens >= served_model.room:
+        raise InputError(
+            f"--max-new-tokens {settings.max_new_tokens}: {server.url} has room for {served_model.room} tokens of "
+            "image, question and answer together; ask for fewer, or start it with more room (vLLM: --max-model-len)"
+        )
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
         ask = settings.constrained and any(not image.is_text for image in images)

@@ -190,7 +190,7 @@ def outline_overlaps(truth: Flat, crowd: Bools, predicted: Flat, at: Ints, to: I
     """As `overlaps`, of the outlines at `to` of the true and at `at` of the predicted side."""
     result = np.zeros(len(at))
     for index, (p, t, is_crowd) in enumerate(_columns(at, to, crowd[to])):
-        true, own, both = areas(truth.outlines[t], predicted.outlines[p])  # type: ignore[index]
+        true, own, both = areas(truth.outlines[t], predicted.outlines[p])  # type: ignore[index]  # only asked where there are some
         whole = own if is_crowd else true + own - both
         result[index] = both / whole if both > 0 else 0.0
     return result

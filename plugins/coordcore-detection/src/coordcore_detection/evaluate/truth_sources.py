@@ -67,7 +67,7 @@ def truth_from_records(
     if space not in get_args(Space):
         raise InputError(f"space must be {', '.join(get_args(Space))}, got {space!r}")
     coords = coords or CoordFormat(bins=quantisation.bins)
-    rules = Rules(space=space, outside=outside, coords=coords)  # type: ignore[arg-type]
+    rules = Rules(space=space, outside=outside, coords=coords)  # type: ignore[arg-type]  # looked at above
     messages: list[dict[str, Any]] = [{"role": "user", "content": f"<image>{question}"}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})

@@ -97,7 +97,7 @@ class _Begun:
     places: Tensor
 
 
-class _Keep(LogitsProcessor):  # type: ignore[misc]
+class _Keep(LogitsProcessor):
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
         self.scores = scores
         return scores

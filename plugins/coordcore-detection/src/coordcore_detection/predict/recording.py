@@ -42,7 +42,7 @@ class Recording:
     cut: Array
 
 
-class Recorder(LogitsProcessor):  # type: ignore[misc]
+class Recorder(LogitsProcessor):
     """Sees the scores of every step, keeps what `Recording` holds, and leads the constraint, if there is one.
 
     Keeps the scores [B, V] of one step only: the token chosen from them is known in the next.
@@ -211,7 +211,7 @@ class Journal:
         )
 
 
-class StopLoops(StoppingCriteria):  # type: ignore[misc]
+class StopLoops(StoppingCriteria):
     """Stops the rows of a free generation that repeat themselves or come to too many objects."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -222,7 +222,7 @@ class StopLoops(StoppingCriteria):  # type: ignore[misc]
         return torch.from_numpy(stop).to(input_ids.device)
 
 
-class StopRepeats(StoppingCriteria):  # type: ignore[misc]
+class StopRepeats(StoppingCriteria):
     """Stops the rows of a generation that is not recorded and repeats itself. looped: [B] bool, which ones."""
 
     def __init__(self, prompt: int, repeats: int, rows: int) -> None:

@@ -170,10 +170,19 @@ class Server:
         raise InputError(f"{self.url}{path}: {said}; is this the address of an OpenAI-compatible server?") from error
 
 
-def served_models(server: Server) -> dict[str, str]:
-    """The names of the models that a server says it has; none where it says nothing of them.
+@attrs.frozen(kw_only=True)
+class ServedModel:
+    """What a server says of a model that it has. root: the folder that it has it from, empty where it says none.
 
-    Each with the folder that it says it has it from, empty where it says none.
+    room: tokens of image, question and answer together (vLLM's `max_model_len`), None where it does not say.
+    """
+
+    root: str = ""
+    room: int | None = None
+
+
+def served_models(server: Server) -> dict[str, ServedModel]:
+    """The models that a server says it has, by name; none where it says nothing of them.
 
     Raises InputError where nothing listens there: this is the first that it is asked, and is not asked again.
     """
@@ -190,7 +199,14 @@ def served_models(server: Server) -> dict[str, str]:
         raise
     data = listed.get("data") if isinstance(listed, dict) else None
     entries = [entry for entry in data if isinstance(entry, dict) and "id" in entry] if isinstance(data, list) else []
-    return {str(entry["id"]): root if isinstance(root := entry.get("root"), str) else "" for entry in entries}
+    return {str(entry["id"]): _served_model(entry) for entry in entries}
+
+
+def _served_model(entry: Mapping[str, Any]) -> ServedModel:
+    root, room = entry.get("root"), entry.get("max_model_len")
+    return ServedModel(
+        root=root if isinstance(root, str) else "", room=room if type(room) is int and room > 0 else None
+    )
 
 
 def pause(seconds: float) -> None:

@@ -87,7 +87,8 @@ def chosen(manifest: Manifest) -> Sharding | None:
     if launch.deepspeed is None:
         return "nothing"
     name = launch.deepspeed.removesuffix("_offload")
-    return {"zero0": "nothing", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}.get(name)  # type: ignore[return-value]
+    of_deepspeed: dict[str, Sharding] = {"zero0": "nothing", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}
+    return of_deepspeed.get(name)
 
 
 def refused_shardings(loaded: Loaded) -> dict[Sharding, str]:

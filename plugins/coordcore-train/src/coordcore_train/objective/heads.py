@@ -40,7 +40,7 @@ class _Logits(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # ctx is torch's
         ctx.save_for_backward(hidden, weight)
         logits = hidden.new_empty(len(hidden), len(weight), dtype=accumulating(hidden.dtype, weight.dtype))
         for block in VocabularyStream(weight=weight).blocks(hidden.dtype, len(hidden)):
@@ -48,7 +48,7 @@ class _Logits(torch.autograd.Function):
         return logits
 
     @staticmethod
-    def backward(ctx, by_logit: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, by_logit: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def]  # ctx is torch's
         hidden, weight = ctx.saved_tensors
         by_hidden = torch.zeros_like(hidden, dtype=by_logit.dtype)
         by_weight = torch.zeros_like(weight, dtype=by_logit.dtype) if ctx.needs_input_grad[1] else None

@@ -128,12 +128,12 @@ def loss_in_forward(
     part of the head here; raises InputError for a model whose configuration says something else.
     """
     require_plain_logits(model)
-    module: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+    module: nn.Module = model.get_output_embeddings()  # type: ignore[operator]  # of nn.Module's __getattr__
     project, before = module.forward, module.__dict__.get("forward")
     outputs: list[ObjectiveOutput] = []
     cap = soft_cap_of(model)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable
     def forward(hidden: Tensor) -> Tensor:
         head = head_of(module, model, project, surgeries)
         output: ObjectiveOutput = objective(

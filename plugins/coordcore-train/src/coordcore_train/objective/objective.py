@@ -199,7 +199,7 @@ class Objective:
         return [weight for owner, term in self.terms for weight in weights_at(owner, term, step, total_steps)]
 
     # A compiled model calls it as it is: it is made of chunks whose number is data.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable
     def _charge(
         self, hidden: Tensor, head: Head, targets: Mapping[str, Tensor], scales: Mapping[str, float]
     ) -> ObjectiveOutput:

@@ -46,11 +46,11 @@ class StreamedText:
 
     @property
     def logits(self) -> Tensor:
-        return requested(None, "logits")  # type: ignore[no-any-return]
+        return requested(None, "logits")
 
     @property
     def origin(self) -> Origin:
-        return requested(self._origin, "origin")  # type: ignore[no-any-return]
+        return requested(self._origin, "origin")
 
 
 class Streamed:

@@ -98,7 +98,7 @@ def _as_logged(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"eval/{name}/{metric}": value for metric, value in metrics.items()}
 
 
-class EvaluateCallback(TrainerCallback):  # type: ignore[misc]
+class EvaluateCallback(TrainerCallback):
     """Evaluates each checkpoint when it is saved, but for the last one, which is evaluated merged.
 
     Rank 0 merges it into a folder of its own for as long as that takes; the other ranks wait. An evaluator that fails

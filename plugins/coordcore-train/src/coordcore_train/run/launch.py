@@ -73,6 +73,24 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def leads(launch: Launch) -> bool:
+    """Whether this process is the first of the whole run: it merges, evaluates, and tells plugins that the run is over.
+
+    `coordcore run` on another node, which starts torchrun itself, has no rank yet.
+    """
+    return is_first() and (under_launcher() or launch.node_rank == 0)
+
+
+def require_own_task(launch: Launch) -> None:
+    """Raise InputError for one of several tasks of `srun` that are no ranks: each would be a run of its own."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if not under_launcher() and tasks not in ("1", str(launch.nnodes)):
+        raise InputError(
+            f"srun has started {tasks} tasks, and a run joins none that has no RANK and WORLD_SIZE: start one task a "
+            "node, each with --set launch.nnodes=$SLURM_NNODES --set launch.node_rank=$SLURM_NODEID (several-gpus.md)"
+        )
+
+
 def wants_launch(launch: Launch) -> bool:
     """Whether the manifest asks for several processes and nobody has started them yet."""
     return launch.nproc_per_node * launch.nnodes > 1 and not under_launcher()
@@ -162,17 +180,22 @@ def _free_port() -> int:
         return port
 
 
-def start_process_group(*, cpu: bool) -> None:
-    """Join the ranks before anything is built, so that one of them can prepare while the others wait."""
+def start_process_group(manifest: Manifest) -> None:
+    """Join the ranks before anything is built, so that one of them can prepare while the others wait.
+
+    For so long, too, they wait while the first evaluates a checkpoint: ms-swift's `ddp_timeout`, or two hours.
+    """
     import torch
     import torch.distributed as dist
 
     if world_size() == 1 or dist.is_initialized():
         return
+    cpu = on_cpu(manifest)
     if not cpu:
         torch.cuda.set_device(local_rank())
+    patience = timedelta(seconds=manifest.train.swift.get("ddp_timeout", 7200))
     # Full state dicts of FSDP are gathered on the CPU, which nccl cannot.
-    dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=timedelta(hours=2))
+    dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=patience)
 
 
 def barrier() -> None:

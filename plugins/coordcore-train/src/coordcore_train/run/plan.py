@@ -71,7 +71,7 @@ class Plan(Assembly):
     @cached_property
     def data(self) -> DataBuilder:
         """The data builder. Raises InputError for data that is not there or not right."""
-        return self.one(kinds.DATA)  # type: ignore[no-any-return]
+        return self.one(kinds.DATA)
 
     @cached_property
     def validation(self) -> ExampleSource | None:
@@ -103,7 +103,7 @@ class Plan(Assembly):
 
     @cached_property
     def template(self) -> TemplateAdapter:
-        return self.one(kinds.TEMPLATE)  # type: ignore[no-any-return]
+        return self.one(kinds.TEMPLATE)
 
     @cached_property
     def surgeries(self) -> tuple[ModelSurgery, ...]:
@@ -117,7 +117,7 @@ class Plan(Assembly):
 
     @cached_property
     def optimizer(self) -> OptimizerFactory:
-        return self.one(kinds.OPTIMIZER)  # type: ignore[no-any-return]
+        return self.one(kinds.OPTIMIZER)
 
     @cached_property
     def terms(self) -> list[tuple[Selected, list[LossTerm]]]:

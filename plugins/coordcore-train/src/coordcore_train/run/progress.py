@@ -38,7 +38,7 @@ def time_of(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+class ProgressCallback(TrainerCallback):
     """Rank 0 writes metrics, tells the plugins and draws; other ranks stay silent."""
 
     def __init__(self, folder: RunDir, hooks: Hooks, console: Console, *, evaluates: bool) -> None:

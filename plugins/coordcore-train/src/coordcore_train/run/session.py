@@ -20,8 +20,7 @@ import tomli
 from rich.console import Console
 
 from coordcore.errors import InputError, RunError, printable
-from coordcore.manifest import Loaded, Manifest, fingerprint, load, resolved
-from coordcore.manifest.resolve import determining
+from coordcore.manifest import Loaded, Manifest, load
 from coordcore.manifest.types import show
 from coordcore_train.checkpoint.base import base_checkpoint
 from coordcore_train.checkpoint.origin import read_origin, require_own
@@ -30,6 +29,7 @@ from coordcore_train.run import launch
 from coordcore_train.run.content import changed, content_of, content_of_base
 from coordcore_train.run.folder import RunDir, checkpoint_step
 from coordcore_train.run.quiet import quiet, quiet_transformers
+from coordcore_train.run.resolved import determining, fingerprint, resolved
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) -> Path:
     """Run a manifest to its merged checkpoint, continuing an interrupted run; returns the run folder.
 
-    output: the run folder, instead of the manifest's. Raises InputError for wrong input, RunError when the run fails.
+    output: the run folder, instead of the manifest's. overwrite: begin anew where there is a run already.
+    Raises InputError for wrong input, RunError when the run fails.
     """
     quiet()
     manifest = loaded.manifest
     folder = RunDir(Path(output or manifest.output.dir or Path("runs") / manifest.name).absolute())
+    launch.require_own_task(manifest.launch)
     launch.set_threads(manifest.train.threads)
     with _unwritable_by_others(), ExitStack() as held:
         resumed = _prepare(loaded, folder, held, overwrite=overwrite)
@@ -51,7 +53,7 @@ def run(loaded: Loaded, *, output: Path | None = None, overwrite: bool = False) 
         except BaseException as error:
             _tell_of_failure(loaded, folder, error)
             raise
-    if launch.is_first():
+    if launch.leads(manifest.launch):
         loaded.hooks.run_ended(folder.path, None)
     return folder.path
 
@@ -69,7 +71,7 @@ def _unwritable_by_others() -> Iterator[None]:
 
 def _tell_of_failure(loaded: Loaded, folder: RunDir, error: BaseException) -> None:
     """Tell the plugins. One that fails at it is named, and must not stand in for what ended the run."""
-    if launch.is_first():
+    if launch.leads(loaded.manifest.launch):
         try:
             loaded.hooks.run_ended(folder.path, error)
         except RunError as fault:
@@ -81,22 +83,22 @@ def _tell_of_failure(loaded: Loaded, folder: RunDir, error: BaseException) -> No
 
 
 def _prepare(loaded: Loaded, folder: RunDir, held: ExitStack, *, overwrite: bool) -> bool:
-    """Make the run folder ready for every rank and node; whether it continues an interrupted run, on rank 0.
+    """Make the run folder ready for every rank and node; whether it continues an interrupted run, on the first of each.
 
     held: takes the lock of the folder, before anything is written.
     """
     if launch.under_launcher():
-        launch.start_process_group(cpu=launch.on_cpu(loaded.manifest))
-        resumed = launch.is_first() and held.enter_context(prepared(loaded, folder, overwrite=overwrite))
+        launch.start_process_group(loaded.manifest)
+        resumed = launch.is_first() and held.enter_context(prepared_folder(loaded, folder, overwrite=overwrite))
         launch.barrier()
         _require_visible(loaded.manifest, folder)
         return resumed
     if loaded.manifest.launch.node_rank == 0:
-        return held.enter_context(prepared(loaded, folder, overwrite=overwrite))
+        return held.enter_context(prepared_folder(loaded, folder, overwrite=overwrite))
     return _wait_until_visible(loaded.manifest, folder)
 
 
-def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractContextManager[bool]:
+def prepared_folder(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractContextManager[bool]:
     """Find or make the base checkpoint; then write the run folder and hold it. True when it continues a run."""
     manifest = loaded.manifest
     launch.require_device(manifest)
@@ -109,15 +111,15 @@ def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractCont
         "deepspeed": manifest.launch.deepspeed,
         "fsdp": manifest.launch.fsdp,
     }
-    text = resolved(manifest, loaded.plugins)
+    manifest_text = resolved(manifest, loaded.plugins)
     content = content_of(manifest, folder.state().get("content") if folder.path.is_dir() else None)
-    made = fingerprint(manifest)
-    content = {**content, **content_of_base(base if overwrite else folder.base_of(made, base))}
-    if not overwrite and (word := other_versions(folder, text)):
+    own_fingerprint = fingerprint(manifest)
+    content = {**content, **content_of_base(base if overwrite else folder.base_of(own_fingerprint, base))}
+    if not overwrite and (word := other_versions(folder, manifest_text)):
         _say(word)
     return folder.prepared(
-        text,
-        made,
+        manifest_text,
+        own_fingerprint,
         base,
         layout=layout,
         content=content,
@@ -127,7 +129,10 @@ def prepared(loaded: Loaded, folder: RunDir, *, overwrite: bool) -> AbstractCont
 
 
 def difference(folder: RunDir, manifest: Manifest) -> str:
-    """In brackets, what a manifest says otherwise than that of the run in `folder`; empty where that cannot be read."""
+    """In brackets, the first key of which a manifest says something else than that of the run in `folder` did.
+
+    Empty where that one cannot be read.
+    """
     try:
         made = dict(_leaves(determining(load(folder.manifest).manifest)))
     except InputError:  # as when a plugin of it is gone: that it is another is certain all the same
@@ -149,7 +154,7 @@ def _leaves(table: Mapping[str, object], path: str = "") -> Iterator[tuple[str, 
 
 
 def other_versions(folder: RunDir, text: str) -> str:
-    """A word about plugins that are of another version than when the run's last part began, empty where none is.
+    """A word about what is of another version than when the run's last part began, empty where nothing is.
 
     text: of the resolved manifest now. They may compute something else, which no fingerprint of settings tells.
     """
@@ -162,7 +167,7 @@ def other_versions(folder: RunDir, text: str) -> str:
     if not changed:
         return ""
     return (
-        f"{folder.path}: goes on with other versions than it was begun with ({'; '.join(changed)}): if they compute "
+        f"{folder.path}: goes on with other versions than its last part had ({'; '.join(changed)}): if they compute "
         "something else, install the old ones, or start again with --overwrite"
     )
 
@@ -171,7 +176,7 @@ def _versions(text: str) -> dict[str, str]:
     try:
         record = tomli.loads(text).get("resolved", {})
         return {"coordcore": record["coordcore"], **record["plugins"]}
-    except (tomli.TOMLDecodeError, KeyError, TypeError):  # somebody's edit: nothing reads the record back
+    except (tomli.TOMLDecodeError, KeyError, TypeError):  # somebody's edit: the record is no part of the manifest
         return {}
 
 
@@ -195,8 +200,8 @@ def _require_visible(manifest: Manifest, folder: RunDir) -> None:
 
 def require_same_data(manifest: Manifest, folder: RunDir) -> None:
     """Raise InputError unless this rank's data files hold what rank 0's held when it prepared the run."""
-    prepared = folder.state().get("content")
-    if word := changed(content_of(manifest, prepared), prepared):
+    earlier = folder.state().get("content")
+    if word := changed(content_of(manifest, earlier), earlier):
         raise InputError(
             f"{word} on rank 0, but another file on rank {launch.rank()} ({socket.gethostname()}): every rank would "
             "train on rows of its own; put the data on a file system that all nodes share, or copy it anew"
@@ -218,6 +223,7 @@ def _wait_until_visible(manifest: Manifest, folder: RunDir, *, seconds: float = 
 
 
 def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
+    """Train on every rank and node; on the first of all merge, and call the evaluators."""
     manifest, console = loaded.manifest, Console()
     started = time.monotonic()
     if launch.is_first():
@@ -229,7 +235,7 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
             train(folder, loaded)
     launch.barrier()
     launch.stop_process_group()
-    if not launch.is_first() or manifest.launch.node_rank != 0:
+    if not launch.leads(manifest.launch):
         return
     folder.write_state(trained=True)
     if text := nothing_moved(manifest, folder):
@@ -237,8 +243,8 @@ def _train_and_merge(loaded: Loaded, folder: RunDir, *, resumed: bool) -> None:
     if manifest.output.merge and not folder.merged.exists():
         from coordcore_train.checkpoint.merge.run import merge_run
 
-        console.print("merge    adapters into the base", highlight=False)
-        # The run had the model in memory, so there is room for the comparison of whole models.
+        console.print("merge    what was trained into the base", highlight=False)
+        # A rank had the model and what it takes to train it in memory: mostly there is room to compare whole models.
         report = merge_run(folder.path, folder.merged, compare_logits=True)
         for line in report.checks:
             console.print(f"merge    {printable(line)}", highlight=False, markup=False, soft_wrap=True)
@@ -282,7 +288,7 @@ def train(folder: RunDir, loaded: Loaded) -> None:
     launch.set_threads(manifest.train.threads)
     if not launch.under_launcher():
         os.environ.update(launch.one_gpu_per_rank(1))
-    launch.start_process_group(cpu=launch.on_cpu(manifest))
+    launch.start_process_group(manifest)
     quiet_transformers()
 
     from coordcore_train.checkpoint.trained import trainer_state

@@ -65,7 +65,7 @@ def _require_one_head(model: nn.Module, plan: Plan) -> None:
 
 def prove_losses(model: nn.Module, plan: Plan, device: torch.device) -> None:
     """Prove every loss term of the run on a sample. Raises RunError, with the section and its plugin."""
-    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]  # of nn.Module's __getattr__
     steps = plan.manifest.train.steps or _STEPS
     for selected, terms in plan.terms:
         with of_plugin(selected):

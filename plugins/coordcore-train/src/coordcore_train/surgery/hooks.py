@@ -78,7 +78,7 @@ class _Hook:
         return model
 
     # A compiled model calls it as it is: torch.compile cannot follow how an attrs class is filled.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable
     def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         name, base = self.surgery.name, unwrapped(self.model())
         wrapper: Any = base._modules.get(name)

@@ -83,7 +83,7 @@ def _asked(model: Any, method: str, role: Role) -> nn.Module:
             f"{type(model).__name__}.{method}() is None: it has no {_NAMES[role].removeprefix('the ')} to add rows "
             "to; load it with a transformers class for generation (AutoModelForImageTextToText, ...ForCausalLM)"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _plain(module: nn.Module, expected: type[Any], role: str) -> Any:

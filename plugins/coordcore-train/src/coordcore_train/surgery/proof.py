@@ -70,13 +70,13 @@ def prove(
     Returns None, or what could not be compared and why. Raises RunError, with the surgery and the cure, when the two
     differ.
     """
-    weight = next(model.get_output_embeddings().parameters())  # type: ignore[operator]
+    weight = next(model.get_output_embeddings().parameters())  # type: ignore[operator]  # of nn.Module's __getattr__
     if weight.shape[0] == 0 or hasattr(weight, "device_mesh") or weight.is_meta:
         return "no rank holds the whole output head (FSDP)"
     _require_gradients(model, surgeries)
     _require_same_rows_served(model, surgeries)
     [text_ce] = [component for component in builtins.coordcore_losses() if component.name == "text_ce"]
-    term = text_ce.build(text_ce.config(coord_positions=True), None)  # type: ignore[arg-type]
+    term = text_ce.build(text_ce.config(coord_positions=True), None)  # type: ignore[arg-type]  # which it does not look at
     objective = Objective([("proof", term)], vocab)
     is_there = (device is None or weight.device.type == device.type) and not is_parted(weight)
     probe = _of_model(model, vocab) if is_there else _of_head(model, vocab)
@@ -182,7 +182,7 @@ def _measure(model: nn.Module, probe: _Probe, loss: Tensor) -> _Measured:
 
 
 def _compare(through: _Measured, reference: _Measured, model: nn.Module, surgeries: Mapping[str, ModelSurgery]) -> None:
-    weight = next(model.get_output_embeddings().parameters())  # type: ignore[operator]
+    weight = next(model.get_output_embeddings().parameters())  # type: ignore[operator]  # of nn.Module's __getattr__
     for_loss, for_gradients = _TOLERANCE.get(weight.dtype, _TOLERANCE[torch.bfloat16])
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     own = {

@@ -22,15 +22,15 @@ _WEIGHTS = ("*.safetensors", "adapter_model*.bin", "pytorch_model*.bin")
 """Files of weights, as transformers and PEFT name them."""
 
 
-def install(model: nn.Module, processor: Any, plan: Plan, folder: Path) -> None:
+def install(model: Any, processor: Any, plan: Plan, folder: Path) -> None:
     """Install the surgeries into a freshly loaded model, and load what `folder` saved of them.
 
     Raises InputError when the coord ids do not fit the embedding matrix or `config.vocab_size`; InputError and
     RunError, with the section and its plugin, when a surgery cannot be installed.
     """
     if plan.vocab is not None:
-        rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-        config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+        rows = model.get_input_embeddings().weight.shape[0]
+        config = model.config.get_text_config()
         found = CoordVocab.from_tokenizer(
             processor.tokenizer, plan.vocab.format, embedding_rows=rows, config_vocab_size=config.vocab_size
         )

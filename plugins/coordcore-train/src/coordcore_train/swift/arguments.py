@@ -1,4 +1,4 @@
-"""THE table: which manifest key sets which ms-swift argument, and how. Torch-free; a new `[train]` key is a row."""
+"""THE table: which manifest key sets which ms-swift argument, and how. Torch-free; a new one is a row."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class CoordLoader:
 
     def load(self: Any) -> tuple[Any, Any]:
         with _whole_weights():
-            model, processor = super().load()  # type: ignore[misc]
+            model, processor = super().load()  # type: ignore[misc]  # as mixed in
         if model is not None and self.model_info.config.model_type in STOCK_FORWARD:
             vars(model.model).pop("forward", None)
         if model is not None and not self.return_dummy_model:

@@ -38,7 +38,7 @@ class Settings:
         return self.cls(groups, **self.kwargs)
 
 
-class CoordOptimizer(OptimizerCallback):  # type: ignore[misc]
+class CoordOptimizer(OptimizerCallback):
     """Builds the optimizer the manifest selects."""
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -36,7 +36,7 @@ from coordcore_train.swift.trackers import keep_here
 _LOOKED_AT = 256  # examples, before it is said that nothing is charged in them
 
 
-class CoordSft(SwiftSft):  # type: ignore[misc]
+class CoordSft(SwiftSft):
     """Feeds a run's data builder to ms-swift. callbacks: told of the training, beside ms-swift's own silent ones."""
 
     def __init__(self, arguments: Any, plan: Plan, callbacks: Sequence[TrainerCallback] = ()) -> None:

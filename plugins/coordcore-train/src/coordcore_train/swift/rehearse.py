@@ -13,12 +13,13 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 from transformers.training_args import OptimizerNames
 
-from coordcore.manifest import Loaded, Manifest, fingerprint, resolved
+from coordcore.manifest import Loaded, Manifest
 from coordcore.manifest.sections import Launch
 from coordcore.records.example import Example
 from coordcore_train.engine import Group, Optimized, Step
 from coordcore_train.run.folder import RunDir
 from coordcore_train.run.plan import Plan, plan_of
+from coordcore_train.run.resolved import fingerprint, resolved
 from coordcore_train.swift.arguments import swift_arguments
 from coordcore_train.swift.encode import TemplateEncoder
 from coordcore_train.swift.miniature import write_miniature
@@ -95,7 +96,7 @@ class SwiftRehearsedTrainer:
         )
 
 
-class _Witness(TrainerCallback):  # type: ignore[misc]
+class _Witness(TrainerCallback):
     """Looks at the gradients before the optimizer clears them, and keeps what is logged."""
 
     def __init__(self, trainer: CoordTrainer) -> None:

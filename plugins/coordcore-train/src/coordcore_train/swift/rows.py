@@ -90,7 +90,7 @@ def shuffled(count: int, seed: int) -> Iterator[int]:
         yield from map(int, numbers[numbers < count].numpy())
 
 
-class Shares(BatchSamplerShard):  # type: ignore[misc]
+class Shares(BatchSamplerShard):
     """The batches of one rank: what a single rank would train in a step, dealt out to all of them in turn.
 
     ms-swift's own deals out `count // ranks * ranks` examples in an order of as many, so that the last of an epoch

@@ -106,7 +106,7 @@ def _settings(setting: str, path: str) -> dict[str, Any]:
     for name, value in (("it", settings), (inner, settings.get(inner, {}) if isinstance(settings, dict) else {})):
         if not isinstance(value, dict):
             raise InputError(f"{path}: {file}: {name} must be a table of settings, got {show(value)}")
-    return settings  # type: ignore[no-any-return]
+    return settings
 
 
 def _unfit_fsdp(settings: dict[str, Any]) -> Iterator[str]:

@@ -72,21 +72,21 @@ class CoordTemplate:
 
     def init_processor(self: Any, processor: Any) -> None:
         fresh = processor is not None and not self._processor_inited
-        super().init_processor(processor)  # type: ignore[misc]
+        super().init_processor(processor)  # type: ignore[misc]  # as mixed in
         if fresh:
             self.__dict__.update(media_token_ids(type(self), self.config, self.tokenizer))
             asked(self.plan.who(kinds.TEMPLATE), lambda: self.plan.template.apply(self), "apply")
 
     def encode(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(inputs, dict) or _EXAMPLE not in inputs:
-            return super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
+            return super().encode(inputs, *args, **kwargs)  # type: ignore[misc]  # as mixed in
         inputs = dict(inputs)
         example, padding, groups, hidden = inputs.pop(_EXAMPLE)
         if few := _too_few_pixels(self, example, failed=False):
             raise InputError(f"{example.where}: {few}")
         try:
             with _at_most(self, example.max_pixels):
-                encoded = super().encode(inputs, *args, **kwargs)  # type: ignore[misc]
+                encoded = super().encode(inputs, *args, **kwargs)  # type: ignore[misc]  # as mixed in
         except MaxLengthError as error:
             raise InputError(
                 f"{example.where}: {error}; raise train.max_length, lower train.max_pixels, or shorten the record"
@@ -123,7 +123,7 @@ class CoordTemplate:
         if not getattr(model, "coordcore_bound", False):
             bind(model, self.plan)
             model.coordcore_bound = True
-        return super().generate(model, *args, **kwargs)  # type: ignore[misc]
+        return super().generate(model, *args, **kwargs)  # type: ignore[misc]  # as mixed in
 
     def _data_collator(self: Any, batch: list[dict[str, Any]], *, padding_to: int | None = None) -> dict[str, Any]:
         places = [row.pop(_PLACES, None) for row in batch]
@@ -135,7 +135,7 @@ class CoordTemplate:
                 who = self.plan.who(kinds.TEMPLATE)
                 raise RunError(f"{who}: it changed the labels that encode had made; leave them alone")
         lengths = [len(row["input_ids"]) for row in batch]
-        result: dict[str, Any] = super()._data_collator(batch, padding_to=padding_to)  # type: ignore[misc]
+        result: dict[str, Any] = super()._data_collator(batch, padding_to=padding_to)  # type: ignore[misc]  # as mixed in
         if "labels" not in result:
             return result
         labels = result["labels"]

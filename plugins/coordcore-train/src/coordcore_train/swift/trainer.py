@@ -31,7 +31,7 @@ from coordcore_train.swift.template import CoordTemplate
 from coordcore_train.swift.trained import Start, not_finite, trained
 
 
-class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
+class CoordTrainer(Seq2SeqTrainer):
     """Trains the objective of the run that its template belongs to."""
 
     def __init__(self, model: nn.Module, args: Any, *rest: Any, template: Any, **kwargs: Any) -> None:
@@ -368,7 +368,7 @@ class CoordTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
 
-class _Beginning(TrainerCallback):  # type: ignore[misc]
+class _Beginning(TrainerCallback):
     """When transformers has loaded the weights, and set everything else back to the start."""
 
     def __init__(self, trainer: CoordTrainer) -> None:

@@ -64,7 +64,7 @@ def load_live(plan: Plan, checkpoint: Path) -> nn.Module:
         _require_whole(model, checkpoint)
     model.eval().requires_grad_(False)
     bind(model, plan)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _require_whole(model: Any, checkpoint: Path) -> None:

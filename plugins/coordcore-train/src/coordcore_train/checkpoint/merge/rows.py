@@ -119,5 +119,5 @@ def _read(place: Place, runs: list[tuple[int, int]]) -> Tensor:
 
 
 def _union(ids: Iterable[Tensor]) -> Tensor:
-    union: Tensor = torch.cat(list(ids)).unique()  # type: ignore[no-untyped-call]
+    union: Tensor = torch.cat(list(ids)).unique()  # type: ignore[no-untyped-call]  # torch's
     return union

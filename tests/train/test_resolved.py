@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import pytest
 import tomli
-from fakes import usual
+from fakes import EntryPoint, module, usual
 
-from coordcore import __version__, option
-from coordcore.manifest import Manifest, fingerprint, load, resolved
-from coordcore.manifest.resolve import plain
+from coordcore import __version__, hookimpl, option
+from coordcore.manifest import Manifest, load
+from coordcore.manifest.types import plain
+from coordcore_train.run.resolved import fingerprint, resolved
 
 FULL = """\
 requires = ["packaging>=20"]
@@ -38,6 +41,11 @@ gate.hard = true
 parts = { "my part" = 1.5 }
 [loss.text_ce]
 """
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 def manifest(text: str = FULL, *overrides: str) -> Manifest:
@@ -81,6 +89,27 @@ def test_it_says_what_the_run_was_made_with() -> None:
     assert record["plugins"] == {"made-boxes": "1.0", "made-losses": "1.0", "made-surgery": "1.0"}
     assert (record["quantisation"]["name"], record["quantisation"]["bins"]) == ("qwen_1000", 1000)
     assert record["fingerprint"] == fingerprint(manifest())
+
+
+@attrs.frozen(kw_only=True)
+class Holding:
+    """The settings of a component that holds others."""
+
+    parts: Any = attrs.field(metadata={"key": False})
+
+
+def test_it_says_the_version_of_whatever_has_a_part_in_the_run() -> None:
+    engine = module(coordcore_engine=hookimpl(lambda: SimpleNamespace(check=None, notes=None)))
+    others = {"made-engine": engine, "packaging": module(), "made-part": module(), "made-bystander": module()}
+    plugins = usual(*(EntryPoint(distribution=name, plugin=plugin) for name, plugin in others.items()))
+    Path("m.toml").write_text(FULL)
+    made = load("m.toml", (), plugins).manifest
+    part = attrs.evolve(made.selected[0], distribution="made-part")
+    holder = attrs.evolve(part, distribution="made-boxes", config=Holding(parts={"a": part}))
+
+    record = tomli.loads(resolved(attrs.evolve(made, selected=(holder, *made.selected[1:])), plugins))["resolved"]
+    named = {"made-boxes", "made-engine", "made-losses", "made-part", "made-surgery", "packaging"}
+    assert set(record["plugins"]) == named
 
 
 @pytest.mark.parametrize(
