@@ -50,5 +50,5 @@ def test_the_readme_holds_the_commands_that_ci_runs() -> None:
     commands = re.findall(r"<!-- (?:demo|test) command -->\n```sh\n(.*?)\n```", README)
     assert [command.split(" && ")[-1] for command in commands] == [
         ".venv/bin/coordcore run docs/examples/shapes.toml",
-        ".venv-test/bin/tox",
+        ".venv-test/bin/tox -p 2",
     ]
