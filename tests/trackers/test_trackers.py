@@ -1,4 +1,4 @@
-"""TensorBoard, wandb, swanlab and mlflow themselves, in one run: each holds every metric in its files, and none calls home.
+"""TensorBoard, wandb, swanlab and mlflow themselves, in one run: each holds every metric in files, and none calls home.
 
 Read by what these packages have to read their own files: a new version of one may want a change here.
 """
@@ -30,7 +30,7 @@ Told = dict[tuple[str, int], float]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that reports to all four. Whoever wants to leave this machine meets a proxy that only listens."""
     folder = tmp_path_factory.mktemp("trackers")
     with socket.create_server(("127.0.0.1", 0)) as proxy:
@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         proxy.settimeout(0)
         with pytest.raises(BlockingIOError):  # nobody came
             proxy.accept()
-    yield folder / "run"
+    return folder / "run"
 
 
 def expected(run: Path, training: str, evaluation: str) -> Told:
