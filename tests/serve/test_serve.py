@@ -92,6 +92,24 @@ def test_free_answers_by_the_command_of_the_page(work: Path, served: Served, fre
             assert box.scores == pytest.approx({name: same.scores[name] for name in box.scores}, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("most", "told"),
+    [
+        (
+            2048,
+            "has room for 2048 tokens of image, question and answer together; ask for fewer",
+        ),  # it says so
+        (2040, "2048"),  # none for image and question, as vLLM says of each
+    ],
+)
+def test_more_than_the_server_has_room_for_is_told(work: Path, served: Served, most: int, told: str) -> None:
+    ask = page_command("ask").replace("8000", str(served.port)).replace("predictions.jsonl", f"room-{most}.jsonl")
+    assert "--max-new-tokens 400" in ask
+    said = command(f"{ask.replace('400', str(most))} || echo it ended with $?", work)
+    assert said.endswith("it ended with 2\n"), said
+    assert told in said
+
+
 def test_answers_kept_to_the_format(kept_here: list[Any], free_here: list[Any], kept_there: list[Any]) -> None:
     assert differing(kept_there, kept_here) == []
     assert len(differing(kept_there, free_here)) > COUNT // 2  # so that the format changed what is compared
