@@ -93,8 +93,8 @@ def coordcore_step_ended(step: int, metrics: Mapping[str, float]) -> None:
 
 @hookspec
 def coordcore_run_ended(run_dir: Path, error: BaseException | None) -> None:
-    """Called once, on rank 0 of all nodes, when a run is over: `error` is None when it ended well, merged unless
-    `output.merge` is false; else what stopped it.
+    """Called in one process of the whole run, the first, when it is over. `error` is None when it ended well, merged
+    unless `output.merge` is false; else what stopped it.
 
     Only for a run that names the plugin, as `coordcore_check`; also called for a keyboard interrupt. Implementations
     must not assume that `run_dir / "merged"` exists.

@@ -110,7 +110,7 @@ def _parameter(parameter: Any) -> str:
     elif isinstance(default, bool):
         shown = parameter.opts[0] if default else "".join(parameter.secondary_opts)
         words += f" Otherwise `{shown}`." if shown and parameter.secondary_opts else ""
-    elif default is not None and parameter.show_default:
+    elif default not in (None, "") and parameter.show_default:
         words += f" Otherwise `{default}`."
     words = words.replace("|", r"\|")  # which ends a cell otherwise, in code too
     return f"| `{label}` | {words}{' Required.' if parameter.required else ''} |"

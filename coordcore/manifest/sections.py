@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len, optional
+from packaging.requirements import Requirement
 
 from coordcore.components import Selected, option
 from coordcore.coords import DEFAULT_COORDS, PATTERN, PRESETS, CoordFormat, Order
@@ -188,7 +189,9 @@ class Train:
     gradient_checkpointing: bool = option(default=False, help="trade time for memory")
     seed: int = option(default=42, validator=[ge(0), lt(2**32)], help="seed of weights, shuffling and dropout")
     workers: int = option(default=0, validator=[ge(0), le(1024)], help="data-loader processes per rank")
-    threads: int | None = _count_or_none("CPU threads per rank; torch's choice when absent, 1 of several ranks", 4096)
+    threads: int | None = _count_or_none(
+        "CPU threads per rank; when absent torch's choice, or 1 if there are several", 4096
+    )
     device: Literal["auto", "cpu", "cuda"] = option(default="auto", help="auto takes a GPU when there is one")
     log_every: int = option(default=10, validator=_up_to(_MANY), help="steps between logged metrics")
     save_every: int | None = _count_or_none("steps between checkpoints; only the last step when absent")
@@ -210,13 +213,11 @@ class Launch:
     node_rank: int = option(default=0, validator=ge(0), help="rank of this node, 0 .. nnodes-1")
     master_addr: str = option(default="127.0.0.1", validator=_is_address, help="address of node 0")
     master_port: int | None = option(
-        default=None,
-        validator=optional(in_(range(1, 65536))),
-        help="port on node 0; a free one when absent",
+        default=None, validator=optional(in_(range(1, 65536))), help="port on node 0; a free one when absent"
     )
+    timeout: int = option(default=7200, validator=_up_to(_MANY), help="seconds that ranks wait for each other at most")
     deepspeed: str | None = option(
-        default=None,
-        help="ms-swift's DeepSpeed setting: zero0, zero1, zero2, zero3, zero2_offload, zero3_offload or a file",
+        default=None, help="ms-swift's DeepSpeed setting: zero0 to zero3, zero2_offload, zero3_offload or a file"
     )
     fsdp: str | None = option(default=None, help="ms-swift's FSDP setting: fsdp2 or a file")
 
@@ -283,5 +284,5 @@ class Manifest:
     @property
     def named(self) -> list[str]:
         """The distributions this run names: those of its components, and those in `requires`."""
-        required = [re.split(r"[^\w.-]", text.strip(), maxsplit=1)[0] for text in self.requires]
+        required = [item.name for item in map(Requirement, self.requires) if not item.marker or item.marker.evaluate()]
         return list(dict.fromkeys([*(selected.distribution for selected in self.selected), *required]))

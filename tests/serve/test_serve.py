@@ -78,7 +78,8 @@ def kept_here(work: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def kept_there(work: Path, served: Served) -> list[Any]:
-    return there(work, served, "there-kept.jsonl", "--constrained")
+    command(page_command("kept").replace("8000", str(served.port)), work)
+    return rows(work / "constrained.jsonl")
 
 
 def test_free_answers_by_the_command_of_the_page(work: Path, served: Served, free_here: list[Any]) -> None:

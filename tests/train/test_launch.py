@@ -15,7 +15,7 @@ from coordcore import InputError
 from coordcore.manifest.sections import Launch
 from coordcore_train.run import launch, session
 
-VARIABLES = ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+VARIABLES = ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
 NODES = {"nnodes": 2, "master_addr": "10.0.0.1", "master_port": 29500}
 
 
@@ -32,7 +32,9 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, 1, False),  # the command on another node, which starts torchrun itself
         ({"RANK": "0", "WORLD_SIZE": "4"}, 0, True),
         ({"RANK": "3", "WORLD_SIZE": "4"}, 0, False),
+        ({"RANK": "0", "WORLD_SIZE": "4"}, 1, True),  # whatever the manifest says: torchrun has numbered them
         ({"RANK": "3", "WORLD_SIZE": "4"}, 1, False),
+        ({"RANK": "3"}, 0, True),  # half of what a launcher sets, and no rank
     ],
 )
 def test_one_process_leads(
@@ -64,35 +66,65 @@ def test_plugins_hear_of_the_end_from_the_first_node_alone(
 
 
 @pytest.mark.parametrize(
-    ("tasks", "nodes", "under_launcher"), [("1", 1, False), ("2", 2, False), ("8", 2, True), (None, 1, False)]
+    ("environment", "nodes", "node"),
+    [
+        ({}, 1, 0),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, 1, 0),
+        ({"SLURM_STEP_NUM_TASKS": "", "SLURM_PROCID": "0"}, 1, 0),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, 2, 0),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, 2, 1),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "RANK": "5", "WORLD_SIZE": "8"}, 1, 0),  # torchrun's
+    ],
 )
 def test_a_task_of_slurm_is_a_node_or_a_rank(
-    monkeypatch: pytest.MonkeyPatch, tasks: str | None, nodes: int, under_launcher: bool
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], nodes: int, node: int
 ) -> None:
-    if tasks is not None:
-        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
-    if under_launcher:
-        monkeypatch.setenv("RANK", "0")
-        monkeypatch.setenv("WORLD_SIZE", "8")
-    launch.require_own_task(Launch(**{**NODES, "nnodes": nodes}))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    launch.require_own_task(Launch(**{**NODES, "nnodes": nodes, "node_rank": node}))
 
 
+@pytest.mark.parametrize(
+    ("tasks", "task", "settings", "told"),
+    [
+        (
+            "8",
+            "0",
+            {},
+            "srun has started 8 tasks, and a run joins none that has no RANK and WORLD_SIZE",
+        ),
+        (
+            "2",
+            "1",
+            NODES,
+            "task 1 of srun says that it is node 0, which task 0 is: each task wants its own",
+        ),
+    ],
+)
 def test_other_tasks_of_slurm_are_told_how_to_start(
-    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coord_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tasks: str,
+    task: str,
+    settings: dict[str, Any],
+    told: str,
 ) -> None:
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
-    told = r"srun has started 8 tasks, and a run joins none that has no RANK and WORLD_SIZE: start one task a node, "
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    monkeypatch.setenv("SLURM_PROCID", task)
     with pytest.raises(InputError, match=told):
-        session.run(support.loaded(tmp_path, coord_base), output=tmp_path / "run")
+        session.run(support.loaded(tmp_path, coord_base, launch=settings), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("swift", "seconds"), [({}, 7200), ({"ddp_timeout": 86400}, 86400)])
-def test_ranks_wait_as_long_as_ms_swift_is_told(
-    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swift: dict[str, int], seconds: int
+@pytest.mark.parametrize("seconds", [7200, 86400])
+def test_ranks_wait_as_long_as_the_manifest_says(
+    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
     asked: list[timedelta] = []
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(dist, "init_process_group", lambda _backend, timeout: asked.append(timeout))
-    launch.start_process_group(support.loaded(tmp_path, coord_base, train={"swift": swift}).manifest)
+    settings = {} if seconds == 7200 else {"timeout": seconds}
+    launch.start_process_group(support.loaded(tmp_path, coord_base, launch=settings).manifest)
     assert asked == [timedelta(seconds=seconds)]

@@ -9,9 +9,10 @@ from typing import Any
 import attrs
 import pytest
 import tomli
-from fakes import EntryPoint, module, usual
+from fakes import EntryPoint, component, module, usual
 
-from coordcore import __version__, hookimpl, option
+from coordcore import __version__, hookimpl, kinds, option
+from coordcore.discovery import discover
 from coordcore.manifest import Manifest, load
 from coordcore.manifest.types import plain
 from coordcore_train.run.resolved import fingerprint, resolved
@@ -98,12 +99,16 @@ class Holding:
     parts: Any = attrs.field(metadata={"key": False})
 
 
-def test_it_says_the_version_of_whatever_has_a_part_in_the_run() -> None:
+def test_it_says_the_version_of_whatever_has_a_part_in_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = module(coordcore_engine=hookimpl(lambda: SimpleNamespace(check=None, notes=None)))
-    others = {"made-engine": engine, "packaging": module(), "made-part": module(), "made-bystander": module()}
-    plugins = usual(*(EntryPoint(distribution=name, plugin=plugin) for name, plugin in others.items()))
+    names = ("packaging", "rich", "attrs", "made-part", "made-bystander")
+    others = {name: module(coordcore_commands=hookimpl(lambda: [])) for name in names}
+    entry_points = [EntryPoint(distribution=name, plugin=plugin) for name, plugin in others.items()]
+    monkeypatch.setenv("COORDCORE_BLOCK", "attrs")
+    plugins = usual(EntryPoint(distribution="made-engine", plugin=engine), *entry_points)
+    requires = """["packaging>=20", "attrs", "rich; python_version < '3'"]"""
     Path("m.toml").write_text(FULL)
-    made = load("m.toml", (), plugins).manifest
+    made = load("m.toml", [f"requires={requires}"], plugins).manifest
     part = attrs.evolve(made.selected[0], distribution="made-part")
     holder = attrs.evolve(part, distribution="made-boxes", config=Holding(parts={"a": part}))
 
@@ -112,10 +117,24 @@ def test_it_says_the_version_of_whatever_has_a_part_in_the_run() -> None:
     assert set(record["plugins"]) == named
 
 
+def test_a_component_of_a_new_kind_stands_in_it() -> None:
+    table = (*kinds.KINDS, kinds.Kind("reward", noun="reward", protocol="LossTerm", how_many="any"))
+    plugin = module(
+        coordcore_data_builders=hookimpl(lambda: [component("text")]),
+        coordcore_rewards=hookimpl(lambda: [component("iou")]),
+    )
+    plugins = discover(entry_points=[EntryPoint(plugin=plugin)], kinds=table)  # type: ignore[list-item]
+    Path("m.toml").write_text('[model]\nbase = "base"\n[data.text]\n[loss.text_ce]\n[reward.iou]\n')
+    made = load("m.toml", (), plugins).manifest
+    assert tomli.loads(resolved(made, plugins))["reward"] == {"iou": {}}
+    assert fingerprint(made) != fingerprint(load("m.toml", ["drop=reward.iou"], plugins).manifest)
+
+
 @pytest.mark.parametrize(
     "override",
     [
-        "name=other", "output.dir=other", "output.merge=false", "launch.nproc_per_node=2", "train.log_every=1",
+        "name=other", "output.dir=other", "output.merge=false", "launch.nproc_per_node=2", "launch.timeout=60",
+        "train.log_every=1",
         "train.save_every=5", "train.eval_every=5", "train.keep=9", "train.workers=3", "train.threads=1",
         'requires=["attrs"]', 'plugins.block=["x"]', "train.steps=10",
     ],

@@ -690,8 +690,16 @@ def test_a_server_without_room_for_the_answer_is_told_before_it_is_asked(room: A
     with serving(by_width, {"data": [{"id": "tiny", "max_model_len": room}]}) as fake:
         result = predict(fake, "--max-new-tokens", "40")
         assert (result.exit_code, fake.asked == []) == (code, code == 2)
-    cure = "has room for 40 tokens of image, question and answer together; ask for fewer, or start it with more room"
+    cure = "has room for 40 tokens of image, question and answer together; ask for fewer, or give it more room"
     assert (f"--max-new-tokens 40: {fake.url} {cure}" in result.stderr) == (code == 2)
+
+
+def test_a_thought_wants_room_too() -> None:
+    with serving(by_width, {"data": [{"id": "tiny", "max_model_len": 140}]}) as fake:
+        result = predict(fake, "--max-new-tokens", "40", "--thinking", "100")
+        assert (result.exit_code, fake.asked) == (2, [])
+        assert "--max-new-tokens 40 --thinking 100: " in result.stderr
+        assert predict(fake, "--max-new-tokens", "40", "--thinking", "99").exit_code == 0
 
 
 @pytest.mark.parametrize("root", ["merged", "same", "gone", "empty", "damaged", "", None, 7, "a\0b", "x" * 5000])

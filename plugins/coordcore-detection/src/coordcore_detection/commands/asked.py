@@ -117,10 +117,11 @@ def on_server(
     served_model = names.get(server.model, ServedModel())
     if served_model.root:
         said.require_as(served_model.root, server.url)
-    if served_model.room is not None and settings.max_new_tokens >= served_model.room:
+    if served_model.room is not None and settings.thinking + settings.max_new_tokens >= served_model.room:
+        thought = f" --thinking {settings.thinking}" if settings.thinking else ""
         raise InputError(
-            f"--max-new-tokens {settings.max_new_tokens}: {server.url} has room for {served_model.room} tokens of "
-            "image, question and answer together; ask for fewer, or start it with more room (vLLM: --max-model-len)"
+            f"--max-new-tokens {settings.max_new_tokens}{thought}: {server.url} has room for {served_model.room} "
+            "tokens of image, question and answer together; ask for fewer, or give it more room (vLLM: --max-model-len)"
         )
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:

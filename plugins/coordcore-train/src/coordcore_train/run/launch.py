@@ -57,15 +57,19 @@ def under_launcher() -> bool:
 
 
 def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+    return _of_launcher("RANK", 0)
 
 
 def local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _of_launcher("LOCAL_RANK", 0)
 
 
 def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _of_launcher("WORLD_SIZE", 1)
+
+
+def _of_launcher(name: str, otherwise: int) -> int:
+    return int(os.environ.get(name, otherwise)) if under_launcher() else otherwise
 
 
 def is_first() -> bool:
@@ -82,12 +86,20 @@ def leads(launch: Launch) -> bool:
 
 
 def require_own_task(launch: Launch) -> None:
-    """Raise InputError for one of several tasks of `srun` that are no ranks: each would be a run of its own."""
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if not under_launcher() and tasks not in ("1", str(launch.nnodes)):
+    """Raise InputError for one of several tasks of `srun` that is no rank and no node: each would be a run."""
+    task, tasks = os.environ.get("SLURM_PROCID") or "0", os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    if under_launcher() or tasks == "1":
+        return
+    settings = "launch.nnodes, node_rank, master_addr and master_port (docs/how-to/several-gpus.md, SLURM)"
+    if tasks != str(launch.nnodes):
         raise InputError(
             f"srun has started {tasks} tasks, and a run joins none that has no RANK and WORLD_SIZE: start one task a "
-            "node, each with --set launch.nnodes=$SLURM_NNODES --set launch.node_rank=$SLURM_NODEID (several-gpus.md)"
+            f"node, each with its own {settings}; in a shell that srun has opened, unset SLURM_STEP_NUM_TASKS"
+        )
+    if task != "0" and launch.node_rank == 0:
+        raise InputError(
+            f"task {task} of srun says that it is node 0, which task 0 is: each task wants its own {settings}; SLURM's "
+            "variables are a task's own only in the quotes of `srun bash -c '...'`"
         )
 
 
@@ -183,7 +195,7 @@ def _free_port() -> int:
 def start_process_group(manifest: Manifest) -> None:
     """Join the ranks before anything is built, so that one of them can prepare while the others wait.
 
-    For so long, too, they wait while the first evaluates a checkpoint: ms-swift's `ddp_timeout`, or two hours.
+    They wait as well while the first evaluates a checkpoint, `launch.timeout` seconds at most.
     """
     import torch
     import torch.distributed as dist
@@ -193,7 +205,7 @@ def start_process_group(manifest: Manifest) -> None:
     cpu = on_cpu(manifest)
     if not cpu:
         torch.cuda.set_device(local_rank())
-    patience = timedelta(seconds=manifest.train.swift.get("ddp_timeout", 7200))
+    patience = timedelta(seconds=manifest.launch.timeout)
     # Full state dicts of FSDP are gathered on the CPU, which nccl cannot.
     dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=patience)
 

@@ -55,7 +55,8 @@ def _owners(manifest: Manifest, plugins: Plugins) -> list[str]:
     """The distributions of all that a run is made with, but for the core."""
     named: set[str] = {canonicalize_name(name) for name in (*manifest.named, *_inside(manifest.selected))}
     named |= {distribution for distribution, _ in plugins.engines()}
-    return sorted({info.distribution for info in plugins.infos if info.distribution in named} - {CORE})
+    ready = {info.distribution for info in plugins.infos if info.status == "ready"}
+    return sorted(ready & named - {CORE})
 
 
 def _inside(value: Any) -> Iterator[str]:
