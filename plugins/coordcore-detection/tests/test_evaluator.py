@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import attrs
@@ -23,10 +24,12 @@ from coordcore_detection.decode.decoding import Coordinates
 from coordcore_detection.evaluate import distributions, results
 from coordcore_detection.evaluate.config import Coordinates as OwnCoordinates
 from coordcore_detection.evaluate.config import DetectionConfig, Score
-from coordcore_detection.evaluate.evaluator import COMPONENT, DetectionEvaluator
+from coordcore_detection.evaluate.evaluator import COMPONENT, PREDICTIONS, DetectionEvaluator
 from coordcore_detection.predict import asking, prediction_files
+from coordcore_detection.predict.corners import Together
 from coordcore_detection.predict.scores import SCORES
 from coordcore_detection.predict.settings import PredictSettings
+from coordcore_train.checkpoint.folder import read_vocab, write_checkpoint_info
 from coordcore_train.testing.tiny import tiny_qwen3vl
 
 
@@ -57,6 +60,38 @@ def test_every_setting_reaches_predict() -> None:
         "batch_size": 1,
     }
     assert DetectionConfig(**chosen).settings() == PredictSettings(**chosen)
+
+
+@pytest.mark.parametrize(
+    ("given", "tolerance"),
+    [
+        ({}, None),
+        ({"parallel": "verified"}, 0),
+        ({"parallel": "fast"}, 20),
+        ({"parallel": "fast", "tolerance": 999}, 999),
+    ],
+)
+def test_corners_together(given: dict[str, Any], tolerance: int | None) -> None:
+    assert DetectionConfig(**given).settings() == PredictSettings(tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("given", "share", "told"),
+    [
+        ({"parallel": "fast"}, 0.5, []),
+        (
+            {"parallel": "fast"},
+            0.0,
+            ["the run does not learn to say corners together; set train.parallel_boxes"],
+        ),
+        ({"parallel": "verified", "constrained": False}, 0.5, ["corners are proposed where the format is kept to"]),
+    ],
+)
+def test_corners_together_want_a_run_that_learns_it(given: dict[str, Any], share: float, told: list[str]) -> None:
+    run: Any = SimpleNamespace(train=SimpleNamespace(parallel_boxes=share))
+    found = list(COMPONENT.check(DetectionConfig(**given), run))
+    assert [problem.path for problem in found] == ["eval.detection.parallel"] * len(told)
+    assert all(problem.message.startswith(text) for problem, text in zip(found, told, strict=True))
 
 
 def test_a_window_of_all_bins_is_none() -> None:
@@ -118,6 +153,45 @@ def test_a_checkpoint_is_evaluated(evaluation: Evaluation) -> None:
     written = results.read(evaluation.output)
     assert (written.counts["images"], written.checkpoint) == (4, str(evaluation.checkpoint))
     assert {name: value for name, value in written.metrics.items() if value is not None} == found.metrics
+
+
+@pytest.fixture(scope="module")
+def learned(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights, said to have learned corners together: what is guessed so is mostly wrong."""
+    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("learned") / "tiny")
+    write_checkpoint_info(folder, quantisation=DEFAULT_QUANTISATION, vocab=read_vocab(folder), parallel_boxes=True)
+    return folder
+
+
+def test_corners_said_together_are_those_said_one_by_one(
+    evaluation: Evaluation, learned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposers: list[Any] = []
+    ask = asking.predict
+
+    def watched(*given: Any, **settings: Any) -> Any:
+        proposers.append(settings["proposer"])
+        return ask(*given, **settings)
+
+    monkeypatch.setattr(asking, "predict", watched)
+    made = attrs.evolve(evaluation, checkpoint=learned)
+    evaluator()(made)
+    header, one_by_one = prediction_files.read(made.output / PREDICTIONS)
+    shutil.rmtree(made.output)
+    made.output.mkdir()
+    evaluator(parallel="verified")(made)
+    verified, rows = prediction_files.read(made.output / PREDICTIONS)
+    assert (verified, [row.text for row in rows]) == (header, [row.text for row in one_by_one])
+    evaluator(parallel="fast", tolerance=999)(made)
+    fast, rows = prediction_files.read(made.output / PREDICTIONS)
+    assert fast.decoding == {**header.decoding, "tolerance": 999}
+    assert len(rows) == 4
+    assert [type(proposer) for proposer in proposers] == [type(None), Together, Together]
+
+
+def test_a_checkpoint_that_has_not_learned_it_is_told(evaluation: Evaluation) -> None:
+    with pytest.raises(InputError, match=r"a model that was not trained with \[train\] parallel_boxes needs heads"):
+        evaluator(parallel="fast")(evaluation)
 
 
 def spoken(index: int) -> Example:

@@ -109,10 +109,10 @@ def _build(config: LabelEmbeddingsConfig, context: BuildContext) -> LabelEmbeddi
     return LabelEmbeddingsEvaluator(config=config, form=context.format)
 
 
-def _check(config: LabelEmbeddingsConfig, _run: Manifest) -> Iterator[Problem]:
+def _check(config: LabelEmbeddingsConfig, run: Manifest) -> Iterator[Problem]:
     """Also a folder that is no text embedding model, or lacks files, as far as that shows without reading weights."""
     section = f"eval.{COMPONENT.name}"
-    yield from problems(config, section)
+    yield from problems(config, section, run)
     if config.model.exists():
         yield from (Problem(path=f"{section}.model", message=fault) for fault in model_files.faults(config.model))
 

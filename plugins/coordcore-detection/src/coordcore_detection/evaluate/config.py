@@ -13,6 +13,7 @@ from coordcore import InputError, Problem, option
 from coordcore_detection.evaluate.radius import RADIUS, Radius
 
 if TYPE_CHECKING:
+    from coordcore.manifest import Manifest
     from coordcore_detection.predict.settings import PredictSettings
 
 # `decoding` and `scores` have them too, but import numpy, which `coordcore plugins` can do without.
@@ -59,6 +60,12 @@ class DetectionConfig:
         default=RADIUS, help="how far a predicted point may be from a true one: 12px, or 5% of the image's longer side"
     )
     batch_size: int = option(default=25, validator=[ge(1), le(2**16)], help="images at a time")
+    parallel: Literal["verified", "fast"] | None = option(
+        default=None, help="say the corners of a box together, as the run has learned by train.parallel_boxes"
+    )
+    tolerance: int = option(
+        default=20, validator=[ge(1), lt(2**15)], help='with parallel = "fast", how many bins a corner may be off'
+    )
 
     def settings(self) -> PredictSettings:
         """The same for `coordcore_detection.predict.asking`."""
@@ -73,17 +80,24 @@ class DetectionConfig:
             max_objects=self.max_objects,
             thinking=self.thinking,
             batch_size=self.batch_size,
+            tolerance={None: None, "verified": 0, "fast": self.tolerance}[self.parallel],
         )
 
 
-def problems(config: DetectionConfig, section: str) -> Iterator[Problem]:
-    """A table of synonyms or a radius that is wrong, told before a run trains. section: "eval.detection"."""
+def problems(config: DetectionConfig, section: str, run: Manifest) -> Iterator[Problem]:
+    """What of the section does not fit, told before a run trains. section: "eval.detection"."""
     from coordcore_detection.evaluate import synonyms
 
     try:
         Radius.read(config.radius)
     except InputError as error:
         yield Problem(path=f"{section}.radius", message=str(error))
+    if config.parallel and not config.constrained:
+        message = "corners are proposed where the format is kept to; leave out constrained = false, or this"
+        yield Problem(path=f"{section}.parallel", message=message)
+    if config.parallel and not run.train.parallel_boxes:
+        message = "the run does not learn to say corners together; set train.parallel_boxes, or leave this out"
+        yield Problem(path=f"{section}.parallel", message=message)
     if config.synonyms is not None and config.synonyms.is_file():
         try:
             synonyms.read(config.synonyms)

@@ -137,6 +137,7 @@ class DetectionEvaluator:
         from coordcore_detection.evaluate import distributions
         from coordcore_detection.evaluate.truth_sources import example_key
         from coordcore_detection.predict import asking, continuing, prediction_files
+        from coordcore_detection.predict.proposing import proposer_of
 
         # Boxes and polygons are allowed in any case; an example of each kind is enough to allow the others.
         kinds: set[str] = set()
@@ -147,6 +148,8 @@ class DetectionEvaluator:
                 limits[example.group] = max(example.max_pixels, limits.get(example.group, 0))
         settings = self.config.settings().also_for(kinds)
         loaded = asking.load(evaluation.checkpoint, evaluation.device, quantisation=evaluation.quantisation)
+        if settings.tolerance is not None:
+            loaded = loaded._replace(proposer=proposer_of(evaluation.checkpoint, loaded))
         header = asking.header(evaluation.checkpoint, loaded, settings)
         if limits:  # images were seen in another size than those of the same records without a source
             header.decoding["max_pixels"] = limits
@@ -176,6 +179,7 @@ class DetectionEvaluator:
                 form=loaded.format,
                 log=evaluation.log,
                 watch=watch,
+                proposer=loaded.proposer,
             ):
                 watch.save()
                 add(row)
@@ -226,8 +230,8 @@ def _build(config: DetectionConfig, context: BuildContext) -> DetectionEvaluator
     return DetectionEvaluator(config=config, form=context.format)
 
 
-def _check(config: DetectionConfig, _run: Manifest) -> Iterator[Problem]:
-    return problems(config, f"eval.{COMPONENT.name}")
+def _check(config: DetectionConfig, run: Manifest) -> Iterator[Problem]:
+    return problems(config, f"eval.{COMPONENT.name}", run)
 
 
 COMPONENT = Component(
