@@ -547,7 +547,7 @@ def test_the_table_has_a_row_for_every_key_of_the_manifest_that_ms_swift_could_s
         "output.merge",
         "model.trust_remote_code",
     }
-    processes = {f"launch.{key}" for key in ("nnodes", "node_rank", "master_addr", "master_port")}
+    processes = {f"launch.{key}" for key in ("nnodes", "node_rank", "master_addr", "master_port", "timeout")}
 
     assert set(OWNED.values()) == known - ours - processes
 

@@ -124,6 +124,7 @@ def test_a_trainer_that_does_not_see_the_other_ranks_is_refused(whole: RunDir, m
     class Template(CoordTemplate):
         plan = load_run(whole.path)
 
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RunError, match=r"2 processes were started .* the trainer sees 1"):
         CoordTrainer(torch.nn.Linear(1, 1), SimpleNamespace(world_size=1), template=Template())

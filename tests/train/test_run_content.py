@@ -143,5 +143,6 @@ def test_a_rank_that_sees_another_file_under_that_name(
 
     records.write_text("other\n")
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match=r"train\.jsonl is not what this run was started with on rank 0, .* on rank 3"):
         require_same_data(data, folder)
