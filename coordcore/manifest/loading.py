@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 
 from coordcore.components import Selected
@@ -167,8 +168,11 @@ def _requirement_fault(text: str) -> str | None:
         wanted = Requirement(text)
     except InvalidRequirement:
         return f'not a requirement like "coordcore-soft-ce-w1>=0.1": {text!r}'
-    if wanted.marker is not None and not wanted.marker.evaluate():
-        return None
+    try:
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            return None
+    except (UndefinedComparison, UndefinedEnvironmentName):
+        return f"its condition says nothing here: {wanted.marker}; write another, or none"
     try:
         installed = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:

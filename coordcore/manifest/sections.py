@@ -215,7 +215,7 @@ class Launch:
     master_port: int | None = option(
         default=None, validator=optional(in_(range(1, 65536))), help="port on node 0; a free one when absent"
     )
-    timeout: int = option(default=7200, validator=_up_to(_MANY), help="seconds that ranks wait for each other at most")
+    timeout: int = option(default=7200, validator=_up_to(_MANY), help="seconds that a training rank waits for others")
     deepspeed: str | None = option(
         default=None, help="ms-swift's DeepSpeed setting: zero0 to zero3, zero2_offload, zero3_offload or a file"
     )

@@ -131,6 +131,12 @@ def requirement_that_is_none(text: str) -> str:
 
 
 @mistake
+def requirement_under_no_condition(text: str) -> str:
+    """m.toml:2: requires[0]: its condition says nothing here: os_name ~= "x"; write another, or none"""
+    return text.replace('"packaging>=20"', "\"packaging>=20; os_name ~= 'x'\"")
+
+
+@mistake
 def requirement_as_string(text: str) -> str:
     """m.toml:2: requires: must be an array, each a string, got 'packaging'"""
     return text.replace('["packaging>=20"]', '"packaging"')

@@ -16,7 +16,7 @@ import pytest
 import tomli
 
 ROOT = Path(__file__).parents[2]
-CONTRACT, FLOOR = 2_781, 1_508
+CONTRACT, FLOOR = 2_785, 1_508
 
 """Lines of code that the contract and the floor of records may have: the core without the conformance kit."""
 

@@ -28,7 +28,7 @@ OWN = {
     data.coord_jsonl.coord_tokens data.coord_jsonl.field_order data.coord_jsonl.geometry data.coord_jsonl.mode
     data.coord_jsonl.object_order data.coord_jsonl.outside data.coord_jsonl.space data.coord_jsonl.train
     data.coord_jsonl.validate data.coord_jsonl.validation optimizer.multimodal_coord_offset.vision_lr
-    train.max_pixels train.swift.ddp_timeout
+    train.max_pixels train.swift.adam_epsilon
 """,
     "shapes.toml": """
     data.shapes.coord_tokens data.shapes.image_size data.shapes.max_objects data.shapes.min_objects data.shapes.seed

@@ -44,7 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         options = [word for setting in settings for word in ("--set", setting)]
         example = ROOT / "docs/examples/shapes.toml"
         command = [sys.executable, "-m", "coordcore", "run", str(example), "--output", str(folder / "run"), *options]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "SWANLAB_"))}
+        left_out = ("WANDB_", "SWANLAB_", "MLFLOW_", "TENSORBOARD_", "NO_PROXY", "no_proxy")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         done = subprocess.run(
             command, cwd=folder, env={**environment, **proxies}, capture_output=True, text=True, check=False
         )

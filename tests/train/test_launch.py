@@ -15,7 +15,7 @@ from coordcore import InputError
 from coordcore.manifest.sections import Launch
 from coordcore_train.run import launch, session
 
-VARIABLES = ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
 NODES = {"nnodes": 2, "master_addr": "10.0.0.1", "master_port": 29500}
 
 
@@ -34,7 +34,6 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"RANK": "3", "WORLD_SIZE": "4"}, 0, False),
         ({"RANK": "0", "WORLD_SIZE": "4"}, 1, True),  # whatever the manifest says: torchrun has numbered them
         ({"RANK": "3", "WORLD_SIZE": "4"}, 1, False),
-        ({"RANK": "3"}, 0, True),  # half of what a launcher sets, and no rank
     ],
 )
 def test_one_process_leads(
@@ -114,6 +113,20 @@ def test_other_tasks_of_slurm_are_told_how_to_start(
     monkeypatch.setenv("SLURM_PROCID", task)
     with pytest.raises(InputError, match=told):
         session.run(support.loaded(tmp_path, coord_base, launch=settings), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "environment", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"LOCAL_RANK": "1"}, {"RANK": "", "WORLD_SIZE": ""}]
+)
+def test_half_a_rank_is_refused(
+    coord_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    """ms-swift looks at each by itself: a lone RANK trained, and ended in a traceback at the first checkpoint."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"^{' and '.join(environment)} set in the environment, and not RANK and"):
+        session.run(support.loaded(tmp_path, coord_base), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

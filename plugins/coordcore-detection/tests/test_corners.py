@@ -297,7 +297,7 @@ def test_a_model_that_takes_a_token_a_pass_says_so_once(loaded: Loaded, monkeypa
     monkeypatch.setattr(asking, "write_ahead", refuses)
     ask(loaded, Proposes(1, 2, 3), told.append, tolerance=0)
     assert told == [
-        "--parallel: tokens come one at a time, and no corners are proposed: "
+        "tokens come one at a time, and no corners are proposed: "
         "the cache holds more than keys and values of every token"
     ]
 

@@ -94,6 +94,13 @@ def test_corners_together_want_a_run_that_learns_it(given: dict[str, Any], share
     assert all(problem.message.startswith(text) for problem, text in zip(found, told, strict=True))
 
 
+@pytest.mark.parametrize("parallel", [None, "verified"])
+def test_a_tolerance_is_of_fast_answers(parallel: Any) -> None:
+    run: Any = SimpleNamespace(train=SimpleNamespace(parallel_boxes=0.5))
+    (problem,) = COMPONENT.check(DetectionConfig(parallel=parallel, tolerance=5), run)
+    assert str(problem) == 'eval.detection.tolerance: is given with parallel = "fast"; leave it out'
+
+
 def test_a_window_of_all_bins_is_none() -> None:
     assert DetectionConfig(window=999).settings() == PredictSettings(window=None)
 

@@ -59,7 +59,7 @@ def file_problems(
     """What is wrong with the records of a run, for `coordcore check`, which reports missing files itself."""
     for path in (config.train, config.validation):
         if path is not None and path.exists():
-            rank = int(os.environ.get("RANK", "0"))
+            rank = int(os.environ.get("RANK") or 0) if os.environ.get("WORLD_SIZE") else 0
             found = scan(path, config, quantisation, coords, form, judge=judge, rank=rank)
             if found.bad and found.lines is not None:
                 _log.warning("%s", left_out_line(path, found.bad, found.lines.layout))

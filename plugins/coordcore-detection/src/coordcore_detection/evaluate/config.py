@@ -63,8 +63,10 @@ class DetectionConfig:
     parallel: Literal["verified", "fast"] | None = option(
         default=None, help="say the corners of a box together, as the run has learned by train.parallel_boxes"
     )
-    tolerance: int = option(
-        default=20, validator=[ge(1), lt(2**15)], help='with parallel = "fast", how many bins a corner may be off'
+    tolerance: int | None = option(
+        default=None,
+        validator=optional([ge(1), lt(2**15)]),
+        help='with parallel = "fast", how many bins a corner may be off; 20 when absent',
     )
 
     def settings(self) -> PredictSettings:
@@ -80,7 +82,7 @@ class DetectionConfig:
             max_objects=self.max_objects,
             thinking=self.thinking,
             batch_size=self.batch_size,
-            tolerance={None: None, "verified": 0, "fast": self.tolerance}[self.parallel],
+            tolerance={None: None, "verified": 0, "fast": self.tolerance or 20}[self.parallel],
         )
 
 
@@ -92,6 +94,8 @@ def problems(config: DetectionConfig, section: str, run: Manifest) -> Iterator[P
         Radius.read(config.radius)
     except InputError as error:
         yield Problem(path=f"{section}.radius", message=str(error))
+    if config.tolerance is not None and config.parallel != "fast":
+        yield Problem(path=f"{section}.tolerance", message='is given with parallel = "fast"; leave it out')
     if config.parallel and not config.constrained:
         message = "corners are proposed where the format is kept to; leave out constrained = false, or this"
         yield Problem(path=f"{section}.parallel", message=message)

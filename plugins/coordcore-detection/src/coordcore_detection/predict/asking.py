@@ -279,7 +279,7 @@ class _Asker:
                 except NotAheadError as reason:
                     self.guesses = None  # nor will it for the next batch
                     if self.proposer is not None and self.log is not None:
-                        self.log(f"--parallel: tokens come one at a time, and no corners are proposed: {reason}")
+                        self.log(f"tokens come one at a time, and no corners are proposed: {reason}")
             return self._write(inputs, rows)
 
     def _constraint(self, rows: int) -> Constraint | None:

@@ -53,7 +53,7 @@ def set_threads(threads: int | None) -> None:
 
 def under_launcher() -> bool:
     """Whether torchrun, or a scheduler that sets the same variables, started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return bool(os.environ.get("RANK") and os.environ.get("WORLD_SIZE"))
 
 
 def rank() -> int:
@@ -69,7 +69,7 @@ def world_size() -> int:
 
 
 def _of_launcher(name: str, otherwise: int) -> int:
-    return int(os.environ.get(name, otherwise)) if under_launcher() else otherwise
+    return int(os.environ.get(name) or otherwise) if under_launcher() else otherwise
 
 
 def is_first() -> bool:
@@ -86,9 +86,16 @@ def leads(launch: Launch) -> bool:
 
 
 def require_own_task(launch: Launch) -> None:
-    """Raise InputError for one of several tasks of `srun` that is no rank and no node: each would be a run."""
+    """Raise InputError for half a rank, and for one of several tasks of `srun` that is no rank and no node."""
+    if under_launcher():
+        return
+    if halves := [name for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if name in os.environ]:
+        raise InputError(
+            f"{' and '.join(halves)} set in the environment, and not RANK and WORLD_SIZE both, as torchrun does: unset "
+            "what is there, or start with torchrun"
+        )
     task, tasks = os.environ.get("SLURM_PROCID") or "0", os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
-    if under_launcher() or tasks == "1":
+    if tasks == "1":
         return
     settings = "launch.nnodes, node_rank, master_addr and master_port (docs/how-to/several-gpus.md, SLURM)"
     if tasks != str(launch.nnodes):

@@ -45,6 +45,8 @@ def check(run: Manifest) -> Iterator[Problem]:
 def notes(run: Manifest) -> Iterator[str]:
     """What could not be looked into on this machine, and what was chosen where there was a choice."""
     model = run.model
+    if "ddp_timeout" in run.train.swift:
+        yield "train.swift.ddp_timeout: has no effect, for the ranks have met before; set launch.timeout"
     try:
         base = resolve_base(model.base)
         if base is None:
