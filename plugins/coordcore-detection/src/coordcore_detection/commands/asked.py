@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
+import typer
 
 from coordcore.coords import CoordFormat
 from coordcore.errors import InputError
@@ -117,11 +118,12 @@ def on_server(
     served_model = names.get(server.model, ServedModel())
     if served_model.root:
         said.require_as(served_model.root, server.url)
-    if served_model.room is not None and settings.thinking + settings.max_new_tokens >= served_model.room:
-        thought = f" --thinking {settings.thinking}" if settings.thinking else ""
-        raise InputError(
-            f"--max-new-tokens {settings.max_new_tokens}{thought}: {server.url} has room for {served_model.room} "
-            "tokens of image, question and answer together; ask for fewer, or give it more room (vLLM: --max-model-len)"
+    most = settings.thinking + settings.max_new_tokens
+    if served_model.room is not None and most >= served_model.room:
+        typer.echo(
+            f"note: {server.url} has room for {served_model.room} tokens of image, question and answer together, and "
+            f"is asked for {most} in the answer (--max-new-tokens): long answers are cut, or refused",
+            err=True,
         )
 
     def answers(images: Sequence[TruthImage], log: Log, settings: PredictSettings) -> Iterator[Row]:
