@@ -73,15 +73,11 @@ def commands() -> str:
 
 def plugin_commands() -> str:
     """The commands of the project's other distributions, which must be installed."""
-    offered = discover().commands()
+    group: Any = typer.main.get_command(app)  # finds those of plugins as a user does
     parts = []
     for distribution, names in COMMANDS_OF.items():
         for name in names if distribution != ENGINE else ():
-            loaded = offered[name].load()
-            if not isinstance(loaded, typer.Typer):
-                function, loaded = loaded, typer.Typer(add_completion=False, rich_markup_mode="markdown")
-                loaded.command(name)(function)
-            command = typer.main.get_command(loaded)
+            command = group.get_command(None, name)
             inner = vars(command).get("commands", {"": command})
             parts += [
                 _command(f"coordcore {name} {below}".strip(), item, distribution) for below, item in inner.items()

@@ -83,7 +83,7 @@ def _tell_of_failure(loaded: Loaded, folder: RunDir, error: BaseException) -> No
 
 
 def _prepare(loaded: Loaded, folder: RunDir, held: ExitStack, *, overwrite: bool) -> bool:
-    """Make the run folder ready for every rank and node; whether it continues an interrupted run, on the first of each.
+    """Make the run folder ready for every rank and node; whether it continues an interrupted run.
 
     held: takes the lock of the folder, before anything is written.
     """
