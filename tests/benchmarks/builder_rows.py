@@ -83,7 +83,7 @@ def opened(path: Path, space: str) -> Any:
     """The training examples of a file, checked."""
     component, *_ = coordcore_data_builders()  # coord_jsonl
     context = BuildContext(run_dir=path.parent, seed=0, quantisation=DEFAULT_QUANTISATION, vocab=None)
-    return component.build(CoordJsonlConfig(train=path, space=space), context).train()  # type: ignore[arg-type]
+    return component.build(CoordJsonlConfig(train=path, space=space), context).train()
 
 
 def checking(setting: Setting, *, space: str) -> Mapping[str, Variant]:

@@ -52,7 +52,7 @@ class EntryPoint:
 
 def found(*entry_points: EntryPoint, block: tuple[str, ...] = ()) -> Plugins:
     """What `discover` makes of these entry points."""
-    return discover(block=block, entry_points=entry_points)  # type: ignore[arg-type]
+    return discover(block=block, entry_points=entry_points)
 
 
 def component(name: str, config: type[Any] | None = None, **more: Any) -> Component:

@@ -337,7 +337,7 @@ def test_a_quick_command_imports_nothing_heavy(command: tuple[str, ...], tmp_pat
 
 def commanding(name: str, load: Any) -> ModuleType:
     plugin = ModuleType("commanding")
-    plugin.coordcore_commands = hookimpl(lambda: [Command(name=name, load=load, summary="counts things")])  # type: ignore[attr-defined]
+    plugin.coordcore_commands = hookimpl(lambda: [Command(name=name, load=load, summary="counts things")])
     return plugin
 
 

@@ -50,7 +50,7 @@ def test_what_only_looks_like_a_token_is_none(token: str) -> None:
 )
 def test_a_format_that_is_none_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
-        CoordFormat(**wrong)  # type: ignore[arg-type]
+        CoordFormat(**wrong)
 
 
 def test_a_vocabulary_has_as_many_ids_as_bins() -> None:

@@ -83,7 +83,7 @@ def test_numpy_integers_are_bins() -> None:
 )
 def test_what_is_no_bin_gets_no_token(value: object, message: str) -> None:
     with pytest.raises(InputError) as error:
-        int_to_token(value)  # type: ignore[arg-type]
+        int_to_token(value)
     assert str(error.value) == message
 
 

@@ -35,7 +35,7 @@ def test_it_keeps_the_promises_of_its_kind(check: Callable[..., None], component
 
 
 def test_its_text_is_the_one_that_its_first_line_shows(component: Component) -> None:
-    form: Format = component.build(component.config(), None)  # type: ignore[arg-type]
+    form: Format = component.build(component.config(), None)
     text = answer_text([Located(desc="ring", kind="bbox_2d", bins=(1, 2, 3, 4))], form=form)
     assert text == "ring -> " + " ".join(ints_to_tokens([1, 2, 3, 4]))
     assert f"`{text}; ...`" in PAGE

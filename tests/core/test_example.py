@@ -11,7 +11,7 @@ OBJECTS = [("red ring", (0.0, 10.0, 50.0, 60.4)), ("Käfer", (99.0, 0.0, 100.0, 
 
 
 def boxes(*objects: tuple[str, tuple[float, float, float, float]], **options: object) -> Example:
-    return Example.boxes(objects, image="a.png", image_size=(100, 200), prompt="Where?", **options)  # type: ignore[arg-type]
+    return Example.boxes(objects, image="a.png", image_size=(100, 200), prompt="Where?", **options)
 
 
 def test_text_and_geometries_say_the_same() -> None:

@@ -21,7 +21,7 @@ QUAD = (20, 10, 60, 30, 50, 50, 10, 30)
 def read(space: str, left_out: LeftOut | None = None, width: int = 100, **item: Any) -> list[Annotation]:
     objects = [{"desc": "ship", **item}]
     line = json.dumps({"images": ["a.png"], "width": width, "height": 100, "objects": objects}).encode()
-    return read_annotations(parse_record(line, left_out), Rules(space=space), left_out)  # type: ignore[arg-type]
+    return read_annotations(parse_record(line, left_out), Rules(space=space), left_out)
 
 
 def corners(quad: tuple[float, ...]) -> list[tuple[float, float]]:

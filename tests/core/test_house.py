@@ -221,7 +221,7 @@ def test_all_that_a_distribution_asks_for_is_pinned() -> None:
     files = [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]
     projects = [tomli.loads(file.read_text(encoding="utf-8"))["project"] for file in files]
     asked = {
-        re.match(r"[\w-]+", item)[0]  # type: ignore[index] - each begins with a name
+        re.match(r"[\w-]+", item)[0]  # each begins with a name
         for project in projects
         for items in (project.get("dependencies", []), *project.get("optional-dependencies", {}).values())
         for item in items

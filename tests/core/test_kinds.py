@@ -36,7 +36,7 @@ def plugins() -> Plugins:
         coordcore_data_builders=hookimpl(lambda: [component("text")]),
         coordcore_rewards=hookimpl(lambda: [component("iou"), component("length")]),
     )
-    return discover(entry_points=[EntryPoint(plugin=plugin)], kinds=TABLE)  # type: ignore[list-item]
+    return discover(entry_points=[EntryPoint(plugin=plugin)], kinds=TABLE)
 
 
 def test_a_row_makes_a_hook_and_a_section() -> None:
@@ -65,7 +65,7 @@ def test_a_row_shows_in_schema_and_in_plugins() -> None:
 
 def test_the_table_of_every_run_lacks_it() -> None:
     Path("m.toml").write_text(TEXT.replace("[data.text]", "[data.plain]") + "[reward.iou]\n")
-    (_, info) = discover(entry_points=[EntryPoint(plugin=module(coordcore_rewards=hookimpl(lambda: [])))]).infos  # type: ignore[list-item]
+    (_, info) = discover(entry_points=[EntryPoint(plugin=module(coordcore_rewards=hookimpl(lambda: [])))]).infos
 
     assert info.reason.startswith("unknown hook 'coordcore_rewards'; did you mean ")
     with pytest.raises(ManifestError, match="reward: unknown section"):

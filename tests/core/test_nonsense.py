@@ -67,7 +67,7 @@ TOO_DEEP = "more than 50 tables or arrays inside each other; write it flatter"
     ],
     ids=["arrays", "open", "tables", "key", "header"],
 )
-def test_what_is_nested_too_deep_is_refused_within_a_second(line, levels: int) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_nested_too_deep_is_refused_within_a_second(line, levels: int) -> None:
     if line(3) == "x = [[[" and levels < 400:
         pytest.skip("tomli says that it has no end")
     started = time.monotonic()

@@ -149,7 +149,7 @@ def test_a_size_that_is_no_size(size: float) -> None:
 @pytest.mark.parametrize("values", [["12"], [True], [[1, 2], [3]], [None]])
 def test_what_is_no_array_of_numbers(values: object) -> None:
     with pytest.raises(InputError, match="values must be"):
-        DEFAULT_QUANTISATION.encode(values, 640)  # type: ignore[arg-type]
+        DEFAULT_QUANTISATION.encode(values, 640)
 
 
 def test_decode_of_pixels_says_so() -> None:
@@ -267,7 +267,7 @@ def test_clipping_makes_up_no_box(box: list[float]) -> None:
 )
 def test_bad_boxes_are_named(boxes: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        encode_boxes(boxes, 640, 480)  # type: ignore[arg-type]
+        encode_boxes(boxes, 640, 480)
 
 
 def test_no_boxes_are_fine() -> None:

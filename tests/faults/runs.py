@@ -135,7 +135,7 @@ def _streams(out: Path, err: Path) -> None:
         os.close(opened)
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
     sys.stderr = sys.__stderr__ = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
-    for reference in logging._handlerList:  # type: ignore[attr-defined] # they were made for the parent's streams
+    for reference in logging._handlerList:  # they were made for the parent's streams
         handler = reference()
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setStream(sys.stderr)

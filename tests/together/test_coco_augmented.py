@@ -35,7 +35,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def was(image: Image.Image, x: int, y: int) -> tuple[int, int]:
     """Where a pixel was in the file."""
-    red, green, blue = image.getpixel((x, y))  # type: ignore[misc]
+    red, green, blue = image.getpixel((x, y))
     return red + 256 * (blue % 16), green + 256 * (blue // 16)
 
 

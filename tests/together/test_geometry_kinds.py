@@ -28,7 +28,7 @@ TOKENS = TokenBytes(
 
 
 def compiled(form: Format, order: str = "xy") -> Grammar:
-    coords = CoordFormat(order=order)  # type: ignore[arg-type]
+    coords = CoordFormat(order=order)
     vocab = CoordVocab(ids=range(256, END), format=coords)
     return compile_grammar(TOKENS, vocab, size=SIZE, end_tokens=[END], geometry=tuple(form.places), form=form)
 
@@ -44,7 +44,7 @@ def tokens_of(text: str) -> list[int]:
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_written_is_allowed(name: str, order: str) -> None:
     form = FORMATS[name]
-    coords = CoordFormat(order=order)  # type: ignore[arg-type]
+    coords = CoordFormat(order=order)
     tables = DeviceGrammar(compiled(form, order), "cpu")
     kinds = [kind for kind in form.places for _ in range(2)]
     objects = [Located(desc="épée", kind=kind, bins=BINS[kind]) for kind in kinds]

@@ -29,7 +29,7 @@ batch_size = 4
 """
 
 
-def test_the_plugin_of_the_readme_trains(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_plugin_of_the_readme_trains(tmp_path: Path, monkeypatch) -> None:
     (code,) = re.findall(r"```python\n(# huber_loss\.py.*?)```", README, flags=re.DOTALL)
     site = tmp_path / "site"
     info = site / "huber_loss-0.1.dist-info"

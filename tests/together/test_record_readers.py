@@ -41,7 +41,7 @@ PLACE = ("builder", "eval")
 
 
 def builder(path: Path, space: str) -> list[str]:
-    config = CoordJsonlConfig(train=path, space=space)  # type: ignore[arg-type]
+    config = CoordJsonlConfig(train=path, space=space)
     return [
         f"{problem.path}: {problem.message}" if problem.path else problem.message
         for problem in record_problems(config, SPEC)
@@ -59,7 +59,7 @@ def truth(path: Path, space: str) -> list[str]:
 def converter(path: Path, space: str) -> list[str]:
     account = Account()
     try:
-        list(read(path, Reading(space=space, quantisation=SPEC), account).images)  # type: ignore[arg-type]
+        list(read(path, Reading(space=space, quantisation=SPEC), account).images)
     except InputError as error:
         return [str(error).removeprefix(f"{path}:1: ")]
     return [shown.removeprefix("line 1: ") for examples in account.examples.values() for shown in examples]

@@ -110,7 +110,7 @@ def test_tokens_of_the_base_vocabulary_are_not_added_again(plain_base: Path, tmp
 @pytest.mark.parametrize("initialiser", ["mean", "digits", "smooth"])
 def test_every_bin_has_a_row_of_its_own(initialiser: str, bins: int) -> None:
     rows = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
-    found = coord_rows(rows, rows[:10], initialiser, 0, bins)  # type: ignore[arg-type]
+    found = coord_rows(rows, rows[:10], initialiser, 0, bins)
     assert found.shape == (bins, 16)
     assert len(found.unique(dim=0)) == bins
 

@@ -152,7 +152,7 @@ EXAMPLES = Examples(count=100, mean=50.0, longest=80, sampled=4)
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_steps_of_an_epoch_are_those_of_a_loop_over_it(gpus: int, batch_size: int, accumulation: int) -> None:
     train = Train(batch_size=batch_size, accumulation=accumulation, epochs=2.0)
-    left, steps = math.ceil(EXAMPLES.count / gpus), 0  # type: ignore[operator]
+    left, steps = math.ceil(EXAMPLES.count / gpus), 0
     while left > 0:
         left -= batch_size * accumulation
         steps += 1
@@ -235,7 +235,7 @@ def test_a_sharding_that_a_plugin_of_the_run_refuses_is_not_the_least() -> None:
     run = attrs.make_class("Run", ["launch", "selected", "named"])(launch, (selected,), ["made"])
     loaded = SimpleNamespace(manifest=run, hooks=Hooks(()))
 
-    assert refused_shardings(loaded) == {"zero1": "no rank holds whole rows"}  # type: ignore[arg-type]
+    assert refused_shardings(loaded) == {"zero1": "no rank holds whole rows"}
 
 
 def test_lengths_come_from_the_data(coord_base: Path, tmp_path: Path) -> None:

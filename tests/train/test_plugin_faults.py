@@ -195,11 +195,11 @@ def test_a_gradient_that_is_no_number_stops_the_run_at_its_start() -> None:
 RESULTS: dict[str, tuple[Any, str]] = {
     "nothing": (None, "it gave None; return a coordcore.protocols.EvaluationResult"),
     "a dict": ({"ap": 1.0}, "it gave a table"),
-    "no number": (EvaluationResult(metrics={"ap": None}), "metric 'ap' must be a number, got None"),  # type: ignore[dict-item]
-    "a word": (EvaluationResult(metrics={"ap": "good"}), "metric 'ap' must be a number"),  # type: ignore[dict-item]
+    "no number": (EvaluationResult(metrics={"ap": None}), "metric 'ap' must be a number, got None"),
+    "a word": (EvaluationResult(metrics={"ap": "good"}), "metric 'ap' must be a number"),
     "another name": (EvaluationResult(metrics={"ap": 1.0}, shown=["AP"]), r"names of its metrics \(ap\), got \['AP'\]"),
     "one name": (EvaluationResult(metrics={"ap": 1.0}, shown="ap"), "shown must be a list"),
-    "one file": (EvaluationResult(metrics={}, files="a.html"), "files must be a list of paths"),  # type: ignore[arg-type]
+    "one file": (EvaluationResult(metrics={}, files="a.html"), "files must be a list of paths"),
 }
 
 

@@ -123,7 +123,7 @@ def test_a_component_of_a_new_kind_stands_in_it() -> None:
         coordcore_data_builders=hookimpl(lambda: [component("text")]),
         coordcore_rewards=hookimpl(lambda: [component("iou")]),
     )
-    plugins = discover(entry_points=[EntryPoint(plugin=plugin)], kinds=table)  # type: ignore[list-item]
+    plugins = discover(entry_points=[EntryPoint(plugin=plugin)], kinds=table)
     Path("m.toml").write_text('[model]\nbase = "base"\n[data.text]\n[loss.text_ce]\n[reward.iou]\n')
     made = load("m.toml", (), plugins).manifest
     assert tomli.loads(resolved(made, plugins))["reward"] == {"iou": {}}

@@ -33,7 +33,7 @@ class Nested:
 
 def test_the_files_of_nested_settings_are_looked_at(records: Path) -> None:
     selected = SimpleNamespace(path="data.many", config=Nested(sources={"a": Config(train=records)}))
-    found = content_of(SimpleNamespace(of=lambda _kind: [selected]), None)  # type: ignore[arg-type]
+    found = content_of(SimpleNamespace(of=lambda _kind: [selected]), None)
     assert {path: entry["file"] for path, entry in found.items()} == {"data.many.sources.a.train": str(records)}
 
 

@@ -207,7 +207,7 @@ def test_what_a_build_raises_is_told(coord_base: Path, tmp_path: Path) -> None:
 def test_a_term_that_is_stated_wrongly_is_told_with_its_plugin(coord_base: Path, tmp_path: Path) -> None:
     from coordcore import FunctionTerm
 
-    term = FunctionTerm(fn=lambda seen: seen.logits[:, 0], needs={"lse"})  # type: ignore[arg-type]
+    term = FunctionTerm(fn=lambda seen: seen.logits[:, 0], needs={"lse"})
     run = with_builds(manifest_of(tmp_path, coord_base), kinds.LOSS, lambda _config, _context: term)
     with pytest.raises(InputError, match=r"^loss\.mine_0: .* got 'lse' \(built by plugin strange\)$"):
         plan_of(run, tmp_path, coord_base)

@@ -168,4 +168,4 @@ def test_a_base_that_cannot_be_expanded(base: Path, tmp_path: Path, spoil: Any, 
 
 def test_an_unknown_initialiser(plain_base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown initialiser 'zeros'; available: mean, digits, smooth"):
-        expand(plain_base, tmp_path / "out", initialiser="zeros")  # type: ignore[arg-type]
+        expand(plain_base, tmp_path / "out", initialiser="zeros")

@@ -26,7 +26,7 @@ from coordcore_train.surgery.rows import LiveRows
 
 
 def _context(vocab: Any) -> BuildContext:
-    return BuildContext(run_dir=Path("run"), seed=0, quantisation=Any, vocab=vocab)  # type: ignore[arg-type]
+    return BuildContext(run_dir=Path("run"), seed=0, quantisation=Any, vocab=vocab)
 
 
 def test_the_entry_point_names_the_module_of_the_hook() -> None:
@@ -72,7 +72,7 @@ def test_a_surgery_lives_from_install_to_merge(
 ) -> None:
     surgery = LiveRows(CoordOffsetSurgery(tie_head=tie_head))
     base = load()
-    surgery.install(base, SimpleNamespace(ids=tuple(coord_ids)))  # type: ignore[arg-type]
+    surgery.install(base, SimpleNamespace(ids=tuple(coord_ids)))
     model = get_peft_model(
         base, LoraConfig(target_modules=["q_proj"], modules_to_save=list(surgery.modules_to_save))
     ).eval()
@@ -96,7 +96,7 @@ def test_a_surgery_lives_from_install_to_merge(
 def test_verify_finds_offsets_that_were_cast_with_the_model(load: Callable[..., Any], coord_ids: list[int]) -> None:
     surgery = LiveRows(CoordOffsetSurgery())
     model = load()
-    surgery.install(model, SimpleNamespace(ids=tuple(coord_ids)))  # type: ignore[arg-type]
+    surgery.install(model, SimpleNamespace(ids=tuple(coord_ids)))
     model.to(torch.bfloat16)
     with pytest.raises(RuntimeError, match=r"was made in torch.float32 but is torch.bfloat16; do not cast the model"):
         surgery.verify(model)

@@ -194,7 +194,7 @@ def test_coco_carries_keypoints_when_asked(tmp_path: Path) -> None:
 def test_wrong_keypoints_of_coco_are_told_with_their_values(
     tmp_path: Path, wrong: dict[str, Any], note: str, shown: str
 ) -> None:
-    first, *rest = PERSON["annotations"]  # type: ignore[misc]
+    first, *rest = PERSON["annotations"]
     source = write_json(tmp_path / "a.json", PERSON | {"annotations": [first | wrong, *rest[:1]]})
     records, account = records_of(source, "coco", tmp_path, keypoints=True)
     assert (account.notes[note], account.examples[note]) == (1, [f"annotation 1 {shown}"])
@@ -542,7 +542,7 @@ def test_every_kind_is_read_y_first(tmp_path: Path, space: str, numbers: int) ->
     ]
     for item in given:
         for kind in item.keys() - {"desc"}:
-            item[kind] = [value / numbers for value in item[kind]]  # type: ignore[attr-defined]
+            item[kind] = [value / numbers for value in item[kind]]
     given[0]["keypoints"] = [30 / numbers, 15 / numbers, 2]
     metadata = {
         "points": [{"desc": "eye", "points": [value / numbers for value in (70, 10)]}],

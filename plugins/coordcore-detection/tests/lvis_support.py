@@ -102,7 +102,7 @@ def lvis_api(content: dict[str, Any], detections: list[dict[str, Any]]) -> dict[
     import numpy as np
 
     if not hasattr(np, "float"):
-        np.float = float  # type: ignore[attr-defined]
+        np.float = float
     from lvis import LVIS, LVISEval, LVISResults
 
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ PALIGEMMA, SMALL = PRESETS["paligemma"][0], CoordFormat(tokens="<p{}>", bins=256
 
 @pytest.mark.parametrize(("order", "slots"), [("xy", [X1, Y1, X2, Y2]), ("yx", [Y1, X1, Y2, X2])])
 def test_the_grammar_has_the_order_of_the_model(order: str, slots: list[int]) -> None:
-    automaton = answer_automaton(("bbox_2d",), "desc_first", order=order)  # type: ignore[arg-type]
+    automaton = answer_automaton(("bbox_2d",), "desc_first", order=order)
     state = 0
     for byte in b'{"objects": [{"desc": "a", "bbox_2d": [':
         state = automaton.steps[state, byte]

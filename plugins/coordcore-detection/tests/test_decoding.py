@@ -20,7 +20,7 @@ def peak(at: float, sigma: float = 3.0) -> torch.Tensor:
 
 def read(logits: torch.Tensor, bins: list[int], **settings: object) -> Coords:
     values = {"coordinates": "expectation", "window": None} | settings
-    return read_coords(logits, logits.double().logsumexp(-1), torch.tensor(bins), **values)  # type: ignore[arg-type]
+    return read_coords(logits, logits.double().logsumexp(-1), torch.tensor(bins), **values)
 
 
 def test_argmax_is_what_was_written() -> None:

@@ -28,7 +28,7 @@ def recording() -> Any:
 
 
 def row(*bins: int, image: str = "a.jpg") -> Row:
-    boxes = [Box(label="cat", box=(0, 0, 1, 1), bins=bins, score=0.5)] if bins else []  # type: ignore[arg-type]
+    boxes = [Box(label="cat", box=(0, 0, 1, 1), bins=bins, score=0.5)] if bins else []
     return Row(image=image, width=9, height=9, text="", boxes=boxes)
 
 

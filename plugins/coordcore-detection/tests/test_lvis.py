@@ -75,7 +75,7 @@ def answers() -> list[Row]:
     for item in dataset()[1]:
         box = tuple(corners(item["bbox"]))
         by_image[item["image_id"]].append(
-            Box(label=f"thing {item['category_id']}", box=box, bins=(0, 0, 0, 0), score=item["score"])  # type: ignore[arg-type]
+            Box(label=f"thing {item['category_id']}", box=box, bins=(0, 0, 0, 0), score=item["score"])
         )
     return [
         Row(image=f"{image}.jpg", width=WIDTH, height=HEIGHT, text="", boxes=boxes) for image, boxes in by_image.items()

@@ -141,12 +141,12 @@ def test_a_point_on_the_outline_is_inside() -> None:
 
 def quads(key: str, *shapes: tuple[str, Floats], crowd: Sequence[bool] | None = None) -> TruthImage:
     boxes = [(label, (*shape.min(0), *shape.max(0))) for label, shape in shapes]
-    image = truth(key, boxes, crowd=crowd)  # type: ignore[arg-type]
+    image = truth(key, boxes, crowd=crowd)
     return attrs.evolve(image, outlines={index: shape for index, (_, shape) in enumerate(shapes)})
 
 
 def answer(key: str, *shapes: tuple[str, Floats], scores: Sequence[float] | None = None) -> Row:
-    made = row(key, [(label, (*shape.min(0), *shape.max(0))) for label, shape in shapes], scores)  # type: ignore[misc]
+    made = row(key, [(label, (*shape.min(0), *shape.max(0))) for label, shape in shapes], scores)
     for box, (_, shape) in zip(made.boxes, shapes, strict=True):
         box.kind, box.points = "quad", shape.ravel().tolist()
     return made

@@ -24,7 +24,7 @@ ANGLES = CoordFormat(tokens="<{}>")
 
 
 def said(text: str, form: Format = COORDJSON, coords: CoordFormat = DEFAULT_COORDS, **more: object) -> bool:
-    return bool(re.fullmatch(answer_pattern(form, coords, **more), text))  # type: ignore[arg-type]
+    return bool(re.fullmatch(answer_pattern(form, coords, **more), text))
 
 
 def boxes(*labels: str, form: Format = COORDJSON, coords: CoordFormat = DEFAULT_COORDS) -> str:

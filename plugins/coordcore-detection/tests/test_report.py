@@ -153,7 +153,7 @@ def test_a_result_alone_makes_a_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("boxes", [[], [("cat", (1.0, 1.0, 9.0, 9.0))]], ids=["no truth", "no answer"])
 def test_nothing_to_compare_makes_a_report(tmp_path: Path, boxes: list[tuple[str, tuple[float, ...]]]) -> None:
-    truths = [truth("a", boxes)]  # type: ignore[arg-type]
+    truths = [truth("a", boxes)]
     found = evaluate(truths, header(), [row("a", [])])
     page = Page(write_report(tmp_path, found.result, evaluated=found, truth=truths))
     assert len(page.images) == (4 if boxes else 0)  # the image, two curves, the share found

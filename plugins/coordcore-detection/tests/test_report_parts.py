@@ -188,7 +188,7 @@ def test_an_image_that_cannot_be_opened_is_grey_and_says_so() -> None:
     def missing() -> None:
         raise InputError("no image file at a.jpg")
 
-    truths = [attrs.evolve(truth("a", [CAT]), open=missing)]  # type: ignore[arg-type]
+    truths = [attrs.evolve(truth("a", [CAT]), open=missing)]
     (group, *_) = drawings.drawings(evaluate(truths, header(), [row("a", [CAT])]), truths)
     assert group.pictures[0].caption == "a, 100 x 100 px (no image file at a.jpg)"
 

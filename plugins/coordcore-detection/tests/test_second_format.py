@@ -191,5 +191,5 @@ def test_a_format_that_says_no_boxes_is_guessed_ahead_in_its_own_kinds() -> None
     texts: list[str] = []
     processor = SimpleNamespace(tokenizer=lambda text, **_: texts.append(text) or {"input_ids": [1, 2]})
     asker: Any = SimpleNamespace(form=form, processor=processor, end_tokens=[0])
-    assert _Asker._some_answer(asker, SimpleNamespace(format=DEFAULT_COORDS)) == [1, 2, 0]  # type: ignore[arg-type]
+    assert _Asker._some_answer(asker, SimpleNamespace(format=DEFAULT_COORDS)) == [1, 2, 0]
     assert texts[0].count('"poly": [<|coord_0|>, <|coord_0|>, <|coord_1|>') == 2

@@ -288,7 +288,7 @@ def test_a_process_that_is_killed_is_told_and_the_others_end_their_work(
     monkeypatch.setattr(processes, "words", lambda *_args, **_more: [])
     monkeypatch.setattr(processes, "COMMAND", python(text))
     with pytest.raises(processes.RunError, match=r"process 1 of 3 was ended by SIGKILL; what was answered is kept"):
-        processes.run(None, 3)  # type: ignore[arg-type]
+        processes.run(None, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["done-0", "done-2"]
 
 
@@ -297,7 +297,7 @@ def test_what_all_of_them_say_is_said_once(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(processes, "words", lambda *_args, **_more: [])
     monkeypatch.setattr(processes, "COMMAND", python(text))
     with pytest.raises(typer.Exit) as ended:
-        processes.run(None, 3)  # type: ignore[arg-type]
+        processes.run(None, 3)
     assert (ended.value.exit_code, capsys.readouterr().err) == (2, "coordcore: no\n")
 
 

@@ -85,9 +85,9 @@ def test_a_file_that_is_no_table_is_told(tmp_path: Path, content: bytes | None, 
 
 def test_check_tells_what_is_wrong_before_a_run(tmp_path: Path) -> None:
     config = DetectionConfig(synonyms=written(tmp_path, 'a = ["x"]\nb = ["x"]'))
-    (problem,) = COMPONENT.check(config, attrs.NOTHING)  # type: ignore[arg-type]
+    (problem,) = COMPONENT.check(config, attrs.NOTHING)
     assert (problem.path, "'x' is an alternative also of 'a'" in problem.message) == ("eval.detection.synonyms", True)
-    assert list(COMPONENT.check(DetectionConfig(), attrs.NOTHING)) == []  # type: ignore[arg-type]
+    assert list(COMPONENT.check(DetectionConfig(), attrs.NOTHING)) == []
 
 
 # --- in an evaluation -----------------------------------------------------------------------------------------------

@@ -409,7 +409,7 @@ def test_each_task_of_a_file_has_its_own_figures_and_texts_are_not_in_the_whole(
     ]
     rows = [row("a", [("cat", WHOLE)]), row("a#2", []), row("a#3", [], text="two")]
     evaluated = measured(images, rows)
-    assert list(evaluated.result.tasks) == ["detect", "refer", "chat"]  # type: ignore[arg-type]
+    assert list(evaluated.result.tasks) == ["detect", "refer", "chat"]
     assert evaluated.result.counts["images"] == 2
     assert evaluated.result.counts["unknown_images"] == 0
     assert (evaluated.place, evaluated.result.metrics["recall_50"]) == ((0, 1), 0.5)
@@ -426,7 +426,7 @@ def test_places_are_those_of_the_records_that_have_boxes() -> None:
 
 def test_a_file_of_texts_alone_has_no_figures_but_its_own() -> None:
     evaluated = measured([asked("a", "chat", answer="x")], [row("a", [], text="x")])
-    assert (evaluated.result.metrics["AP"], evaluated.result.tasks["chat"]["equal"]) == (None, 1.0)  # type: ignore[index]
+    assert (evaluated.result.metrics["AP"], evaluated.result.tasks["chat"]["equal"]) == (None, 1.0)
 
 
 def test_detection_alone_is_written_as_ever(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_the_answer_to_another_question_for_categories_is_refused(tmp_path: Path
     right = own if question == "Find all rings." else listed
     wrong = listed if right is own else own
     said = [row("a.png", [], width=999, height=999, question=question)]
-    assert measured(right, said).result.tasks["named"]["records"] == 1.0  # type: ignore[index]
+    assert measured(right, said).result.tasks["named"]["records"] == 1.0
     with pytest.raises(InputError, match=f"a.png: was asked '{re.escape(question)}', and its record asks for "):
         measured(wrong, said)
 

@@ -21,7 +21,7 @@ def test_a_least_that_is_no_cosine(least: float) -> None:
 
 
 def problems(config: LabelEmbeddingsConfig) -> list[tuple[str, str]]:
-    return [(problem.path, problem.message) for problem in COMPONENT.check(config, attrs.NOTHING)]  # type: ignore[arg-type]
+    return [(problem.path, problem.message) for problem in COMPONENT.check(config, attrs.NOTHING)]
 
 
 def test_check_finds_nothing_wrong_in_a_model(model: Path) -> None:

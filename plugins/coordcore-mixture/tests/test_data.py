@@ -157,9 +157,9 @@ def test_the_prompts_are_those_of_the_first_source_that_has_them() -> None:
             self.prompts = prompts
 
     builders = {"a": Asking(detect="All."), "b": Asking(detect="Every.", refer="Find {phrase}.")}
-    mixed = Mixture(settings={}, builders=builders, seed=0)  # type: ignore[arg-type]
+    mixed = Mixture(settings={}, builders=builders, seed=0)
     assert mixed.prompts == {"detect": "All.", "refer": "Find {phrase}."}
-    assert Mixture(settings={}, builders={"c": object()}, seed=0).prompts is None  # type: ignore[dict-item]
+    assert Mixture(settings={}, builders={"c": object()}, seed=0).prompts is None
 
 
 class Long:

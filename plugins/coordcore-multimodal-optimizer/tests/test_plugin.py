@@ -35,7 +35,7 @@ def test_importing_the_package_imports_no_torch() -> None:
 
 def test_settings_reach_the_factory() -> None:
     config = MultimodalOptimizerConfig(offset_lr=1e-2)
-    context = BuildContext(run_dir=Path("run"), seed=0, quantisation=Any, vocab=None)  # type: ignore[arg-type]
+    context = BuildContext(run_dir=Path("run"), seed=0, quantisation=Any, vocab=None)
     factory = COMPONENT.build(config, context)
     assert isinstance(factory, MultimodalOptimizer)
     assert factory.config is config

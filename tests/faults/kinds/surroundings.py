@@ -74,7 +74,7 @@ def _no_home(work: Path) -> None:
     def unknown(*_: object) -> None:
         raise KeyError("no such user")
 
-    pwd.getpwuid = pwd.getpwnam = unknown  # type: ignore[assignment]
+    pwd.getpwuid = pwd.getpwnam = unknown
     for name in ("HOME", "USER", "LOGNAME", "USERNAME", "XDG_CACHE_HOME", "COORDCORE_CACHE"):
         os.environ.pop(name, None)
 
